@@ -1,0 +1,202 @@
+//! Bodies as bounded channels of chunks: async code moves chunks between sockets and channels, blocking threads do
+//! files, hashing and commands at the other end. A slow side stops the other; nothing grows.
+
+use crate::error::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// A request's or response's body.
+pub type BoxBody = UnsyncBoxBody<Bytes, Error>;
+
+/// Chunks under way between the two sides of a body.
+const CHUNKS: usize = 4;
+
+pub fn full(bytes: impl Into<Bytes>) -> BoxBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub fn empty() -> BoxBody {
+    full(Bytes::new())
+}
+
+/// Counts chunks that the transport took, so that a waiter can tell a slow transfer from a dead one.
+#[derive(Clone, Default)]
+pub struct Activity(Arc<AtomicU64>);
+
+impl Activity {
+    fn mark(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Awaits `work`; `None` once `deadline` has passed without a chunk taken.
+    pub async fn watch<F: Future>(&self, work: F, deadline: Duration) -> Option<F::Output> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let before = self.0.load(Ordering::Relaxed);
+            match tokio::time::timeout(deadline, &mut work).await {
+                Ok(output) => return Some(output),
+                Err(_) if self.0.load(Ordering::Relaxed) == before => return None,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// The filling end of a body.
+#[derive(Clone)]
+pub struct ChunkSender(mpsc::Sender<Result<Bytes>>);
+
+/// The body's other end is gone: the peer hung up.
+#[derive(Debug)]
+pub struct Hangup;
+
+impl ChunkSender {
+    /// Blocks while the body is full.
+    pub fn send(&self, chunk: Bytes) -> std::result::Result<(), Hangup> {
+        self.0.blocking_send(Ok(chunk)).map_err(|_| Hangup)
+    }
+
+    pub async fn send_async(&self, chunk: Bytes) -> std::result::Result<(), Hangup> {
+        self.0.send(Ok(chunk)).await.map_err(|_| Hangup)
+    }
+
+    /// Breaks the body off, so that no receiver takes it for whole.
+    pub fn fail(&self, error: Error) {
+        // A receiver that is gone needs no telling.
+        let _ = self.0.blocking_send(Err(error));
+    }
+
+    /// Resolves once the other end is gone.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// A body that ends when its sender is dropped.
+pub struct ChannelBody {
+    chunks: mpsc::Receiver<Result<Bytes>>,
+    activity: Activity,
+}
+
+pub fn channel() -> (ChunkSender, ChannelBody) {
+    let (sender, chunks) = mpsc::channel(CHUNKS);
+    (ChunkSender(sender), ChannelBody { chunks, activity: Activity::default() })
+}
+
+impl ChannelBody {
+    pub fn activity(&self) -> Activity {
+        self.activity.clone()
+    }
+}
+
+impl Body for ChannelBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let chunk = std::task::ready!(self.chunks.poll_recv(cx));
+        self.activity.mark();
+        Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
+    }
+}
+
+/// The draining end of a received body, for a blocking thread.
+pub struct ChunkReader(mpsc::Receiver<Result<Bytes>>);
+
+impl ChunkReader {
+    /// The next chunk, or `None` at the body's end. Blocks.
+    pub fn next(&mut self) -> Result<Option<Bytes>> {
+        self.0.blocking_recv().transpose()
+    }
+}
+
+/// Which errors a broken or silent body gives, by the side that reads it.
+#[derive(Clone, Copy)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+/// Reads `body` on a task of its own. Each chunk must come within `deadline`; `who` names the peer in errors.
+pub fn reader<B>(body: B, deadline: Duration, side: Side, who: String) -> ChunkReader
+where
+    B: Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
+{
+    let (sender, receiver) = mpsc::channel(CHUNKS);
+    tokio::spawn(async move {
+        let mut chunks = Chunks { body, deadline, side, who };
+        while let Some(chunk) = chunks.next().await.transpose() {
+            let failed = chunk.is_err();
+            if sender.send(chunk).await.is_err() || failed {
+                break;
+            }
+        }
+    });
+    ChunkReader(receiver)
+}
+
+/// A received body, read chunk by chunk in async code.
+pub struct Chunks<B> {
+    body: B,
+    deadline: Duration,
+    side: Side,
+    who: String,
+}
+
+impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Chunks<B> {
+    pub fn new(body: B, deadline: Duration, side: Side, who: String) -> Self {
+        Self { body, deadline, side, who }
+    }
+
+    /// The next chunk, or `None` at the body's end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let frame = match tokio::time::timeout(self.deadline, self.body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return Err(self.broken(&error)),
+                Err(_) => return Err(self.silent()),
+            };
+            match frame.into_data() {
+                Ok(chunk) if !chunk.is_empty() => return Ok(Some(chunk)),
+                _ => {}
+            }
+        }
+    }
+
+    fn broken(&self, error: &hyper::Error) -> Error {
+        let kind = match self.side {
+            Side::Client => ErrorKind::Unreachable,
+            Side::Server => ErrorKind::BadRequest,
+        };
+        Error::new(kind, format!("{}: the transfer broke off: {}", self.who, root_cause(error)))
+    }
+
+    fn silent(&self) -> Error {
+        let kind = match self.side {
+            Side::Client => ErrorKind::Deadline,
+            Side::Server => ErrorKind::RequestTimeout,
+        };
+        Error::new(kind, format!("{}: silent for {} s in a transfer", self.who, self.deadline.as_secs_f64()))
+    }
+}
+
+/// The innermost cause of an error, as text.
+pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    match cause.downcast_ref::<std::io::Error>() {
+        Some(io) => crate::error::reason(io),
+        None => cause.to_string(),
+    }
+}

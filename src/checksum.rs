@@ -1,0 +1,96 @@
+//! XXH3-64 and length of a key's bytes: what is stored with a key and checked by every receiver.
+
+use crate::error::{Error, ErrorKind, Result};
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::str::FromStr;
+use twox_hash::XxHash3_64;
+
+/// Bytes read from a file at a time.
+pub const BLOCK: usize = 256 * 1024;
+
+/// Written as `<16 hexadecimal digits> <length in bytes>`, in the extended attribute and in the HTTP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksum {
+    pub xxh3: u64,
+    pub len: u64,
+}
+
+/// XXH3-64 of `bytes`, seed 0.
+pub fn hash(bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot(bytes)
+}
+
+/// A checksum under way.
+pub struct Hasher {
+    state: XxHash3_64,
+    len: u64,
+}
+
+impl Hasher {
+    pub fn new() -> Self {
+        Self { state: XxHash3_64::new(), len: 0 }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        use std::hash::Hasher as _;
+        self.state.write(bytes);
+        self.len += bytes.len() as u64;
+    }
+
+    pub fn finish(&self) -> Checksum {
+        use std::hash::Hasher as _;
+        Checksum { xxh3: self.state.finish(), len: self.len }
+    }
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The checksum of a whole file, from its start, whatever its descriptor's position. Blocks; memory is one block.
+pub fn of_file(file: &File) -> std::io::Result<Checksum> {
+    let mut hasher = Hasher::new();
+    let mut block = vec![0; BLOCK];
+    loop {
+        match file.read_at(&mut block, hasher.len) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(n) => hasher.update(&block[..n]),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+impl Checksum {
+    /// Refuses `found` unless it equals this recorded checksum. `what` names the key.
+    pub fn verify(self, found: Self, what: impl fmt::Display) -> Result<()> {
+        if self == found {
+            return Ok(());
+        }
+        let message = format!("{what}: checksum error: stored as {self}, read as {found}; delete the key and make it again");
+        Err(Error::new(ErrorKind::Checksum, message))
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x} {}", self.xxh3, self.len)
+    }
+}
+
+impl FromStr for Checksum {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let (xxh3, len) = text.split_once(' ').ok_or(())?;
+        if xxh3.len() != 16 {
+            return Err(());
+        }
+        let xxh3 = u64::from_str_radix(xxh3, 16).map_err(drop)?;
+        Ok(Self { xxh3, len: len.parse().map_err(drop)? })
+    }
+}

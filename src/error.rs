@@ -1,0 +1,191 @@
+//! Kinds of error, and what each means at every boundary: exit status, HTTP status, wire code.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, as far as a caller can act on it. The kind travels over the wire as its snake_case name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The command line asks for something that cannot be meant.
+    Usage,
+    /// A bucket, key, pattern or path breaks a rule of naming.
+    BadName,
+    /// The cluster file, or the daemon's own place in it, is wrong.
+    Config,
+    NotFound,
+    AlreadyExists,
+    /// Bytes do not match their recorded checksum or length.
+    Checksum,
+    /// The node is below its free-space reserve, or its disk is full.
+    NoSpace,
+    /// No connection, or one that broke.
+    Unreachable,
+    /// The peer made no progress within the deadline.
+    Deadline,
+    /// The peer was started with another node list.
+    ClusterMismatch,
+    /// The key belongs to another node.
+    WrongNode,
+    /// The shared secret or an own header is missing, or a browser sent the request.
+    Forbidden,
+    /// The request is not one that the daemon serves.
+    BadRequest,
+    MethodNotAllowed,
+    /// The request's body is larger than the route allows.
+    TooLarge,
+    /// The caller's body stalled.
+    RequestTimeout,
+    /// A user's command failed.
+    Command,
+    Cancelled,
+    /// The daemon is going down.
+    ShuttingDown,
+    Io,
+}
+
+/// How a program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    Done,
+    Failed,
+    Usage,
+    /// The status of a command that `s4 eval` ran.
+    Command(u8),
+}
+
+impl ExitStatus {
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Command(code) => code,
+        }
+    }
+}
+
+impl ErrorKind {
+    pub fn exit_status(self) -> ExitStatus {
+        match self {
+            Self::Usage | Self::BadName => ExitStatus::Usage,
+            Self::Config
+            | Self::NotFound
+            | Self::AlreadyExists
+            | Self::Checksum
+            | Self::NoSpace
+            | Self::Unreachable
+            | Self::Deadline
+            | Self::ClusterMismatch
+            | Self::WrongNode
+            | Self::Forbidden
+            | Self::BadRequest
+            | Self::MethodNotAllowed
+            | Self::TooLarge
+            | Self::RequestTimeout
+            | Self::Command
+            | Self::Cancelled
+            | Self::ShuttingDown
+            | Self::Io => ExitStatus::Failed,
+        }
+    }
+
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::Usage | Self::BadName | Self::BadRequest => 400,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
+            Self::AlreadyExists => 409,
+            Self::ClusterMismatch => 412,
+            Self::TooLarge => 413,
+            Self::WrongNode => 421,
+            Self::Command => 422,
+            Self::Cancelled => 410,
+            Self::Config | Self::Checksum | Self::Io => 500,
+            Self::Unreachable => 502,
+            Self::ShuttingDown => 503,
+            Self::Deadline => 504,
+            Self::NoSpace => 507,
+        }
+    }
+}
+
+/// One line that names the key or node. It crosses the wire as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    /// The daemon's own node list, with [`ErrorKind::ClusterMismatch`] only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nodes: Option<Vec<String>>,
+}
+
+impl Error {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.contains('\n') {
+            message = message.replace('\n', "\\n");
+        }
+        Self { kind, message, nodes: None }
+    }
+
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, message)
+    }
+
+    /// A failed system call on `what`: a path, key or address.
+    pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match error.kind() {
+            Io::NotFound => ErrorKind::NotFound,
+            Io::AlreadyExists => ErrorKind::AlreadyExists,
+            Io::StorageFull | Io::QuotaExceeded => ErrorKind::NoSpace,
+            _ => ErrorKind::Io,
+        };
+        Self::new(kind, format!("{what}: {}", reason(error)))
+    }
+
+    /// The same error with `nodes` as the daemon's view of the cluster.
+    pub fn with_nodes(mut self, nodes: Vec<String>) -> Self {
+        self.nodes = Some(nodes);
+        self
+    }
+
+    /// The same error, its message led by `who`, unless it says so already.
+    pub fn by(mut self, who: impl fmt::Display) -> Self {
+        let lead = format!("{who}: ");
+        if !self.message.starts_with(&lead) {
+            self.message.insert_str(0, &lead);
+        }
+        self
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    pub fn nodes(&self) -> Option<&[String]> {
+        self.nodes.as_deref()
+    }
+}
+
+/// The text of a system error, without Rust's `(os error N)`.
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,265 @@
+//! Names: buckets, keys, directories and prefixes, each checked once into a type.
+
+use crate::error::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The longest part of a name, in bytes: a file name's limit on Linux.
+pub const MAX_PART: usize = 255;
+/// The longest `bucket/key`, in bytes.
+pub const MAX_KEY: usize = 1024;
+const SCHEME: &str = "s4://";
+
+/// A whole name, `bucket/dir/name`, that keeps every rule of naming.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Key(String);
+
+impl Key {
+    /// Parses `bucket/dir/name`, without a scheme.
+    pub fn parse(path: &str) -> Result<Self> {
+        check_path(path, path)?;
+        match path.contains('/') {
+            true => Ok(Self(path.to_owned())),
+            false => Err(bad(path, "it names a bucket; a key is s4://bucket/key")),
+        }
+    }
+
+    /// Parses `s4://bucket/dir/name`, as typed.
+    pub fn parse_url(url: &str) -> Result<Self> {
+        Self::parse(strip_scheme(url)?)
+    }
+
+    /// `bucket/dir/name`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn basename(&self) -> &str {
+        self.0.rsplit_once('/').map_or(&*self.0, |(_, name)| name)
+    }
+
+    /// What an n:1 map groups by: the number before `_` as written, else the whole basename.
+    pub fn merge_name(&self) -> &str {
+        let name = self.basename();
+        match split_number(name) {
+            Some((number, _)) => number,
+            None => name,
+        }
+    }
+
+    /// What follows the merge name in the basename: `_suffix`, or nothing.
+    pub fn merge_suffix(&self) -> &str {
+        &self.basename()[self.merge_name().len()..]
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SCHEME}{}", self.0)
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = Error;
+    fn try_from(path: String) -> Result<Self> {
+        Self::parse(&path)
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        key.0
+    }
+}
+
+/// A directory, `bucket` or `bucket/dir`, held without a trailing slash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Dir(String);
+
+impl Dir {
+    /// Parses `s4://bucket/dir/`; the trailing slash may be left out.
+    pub fn parse_url(url: &str) -> Result<Self> {
+        Self::parse(strip_scheme(url)?)
+    }
+
+    fn parse(path: &str) -> Result<Self> {
+        let trimmed = path.strip_suffix('/').unwrap_or(path);
+        check_path(trimmed, path)?;
+        Ok(Self(trimmed.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The key at `path` below this directory.
+    pub fn join(&self, path: &str) -> Result<Key> {
+        Key::parse(&format!("{}/{path}", self.0))
+    }
+}
+
+impl fmt::Display for Dir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SCHEME}{}/", self.0)
+    }
+}
+
+impl TryFrom<String> for Dir {
+    type Error = Error;
+    fn try_from(path: String) -> Result<Self> {
+        Self::parse(&path)
+    }
+}
+
+impl From<Dir> for String {
+    fn from(dir: Dir) -> Self {
+        dir.0
+    }
+}
+
+/// The beginning of `bucket/key`; empty means everything. It may end anywhere in a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix(String);
+
+impl Prefix {
+    pub fn parse_url(url: &str) -> Result<Self> {
+        Self::parse(strip_scheme(url)?)
+    }
+
+    pub fn parse(path: &str) -> Result<Self> {
+        if let Some((parents, last)) = path.rsplit_once('/') {
+            check_path(parents, path)?;
+            check_characters(last, path)?;
+        } else if !path.is_empty() {
+            check_bucket(path, path)?;
+            check_characters(path, path)?;
+        }
+        check_length(path)?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// Everything below `dir`.
+    pub fn below(dir: &Dir) -> Self {
+        Self(format!("{}/", dir.0))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The directory that holds every match (with no slash, empty for the root), and how a match's name in it begins.
+    pub fn split(&self) -> (&str, &str) {
+        self.0.rsplit_once('/').unwrap_or(("", &self.0))
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SCHEME}{}", self.0)
+    }
+}
+
+/// True if `text` is meant as a name in the cluster and not as a local path.
+pub fn is_url(text: &str) -> bool {
+    text.starts_with(SCHEME)
+}
+
+/// `bucket/…` of `s4://bucket/…`.
+pub fn strip_scheme(url: &str) -> Result<&str> {
+    url.strip_prefix(SCHEME)
+        .ok_or_else(|| bad_as_typed(url, "a name in the cluster begins with s4://"))
+}
+
+/// The leading number of a basename and the rest, where the part before the first `_` is all ASCII digits.
+pub fn split_number(basename: &str) -> Option<(&str, &str)> {
+    let end = basename.find('_').unwrap_or(basename.len());
+    let (head, rest) = basename.split_at(end);
+    (!head.is_empty() && head.bytes().all(|b| b.is_ascii_digit())).then_some((head, rest))
+}
+
+fn check_path(path: &str, shown: &str) -> Result<()> {
+    check_length(path)?;
+    check_bucket(path, shown)?;
+    for part in path.split('/') {
+        check_part(part, shown)?;
+    }
+    Ok(())
+}
+
+fn check_bucket(path: &str, shown: &str) -> Result<()> {
+    match path.starts_with(['.', '_']) {
+        true => Err(bad(shown, "a bucket does not begin with '.' or '_'")),
+        false => Ok(()),
+    }
+}
+
+fn check_part(part: &str, shown: &str) -> Result<()> {
+    if part.is_empty() {
+        return Err(bad(shown, "no part of a name is empty"));
+    }
+    if part == "." || part == ".." {
+        return Err(bad(shown, "no part of a name is '.' or '..'"));
+    }
+    check_characters(part, shown)
+}
+
+fn check_characters(part: &str, shown: &str) -> Result<()> {
+    if part.len() > MAX_PART {
+        return Err(bad(shown, "a part of a name is at most 255 bytes"));
+    }
+    if part.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(bad(shown, "a name has no whitespace or control characters"));
+    }
+    Ok(())
+}
+
+fn check_length(path: &str) -> Result<()> {
+    match path.len() > MAX_KEY {
+        true => Err(bad(path, "bucket and key together are at most 1024 bytes")),
+        false => Ok(()),
+    }
+}
+
+fn bad(path: &str, rule: &str) -> Error {
+    bad_as_typed(&format!("{SCHEME}{path}"), rule)
+}
+
+fn bad_as_typed(shown: &str, rule: &str) -> Error {
+    let shown: String = shown.escape_debug().collect();
+    Error::new(ErrorKind::BadName, format!("'{shown}': {rule}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merge_name_is_the_number_as_written_else_the_basename() {
+        let of = |path| {
+            let key = Key::parse(path).unwrap();
+            (key.merge_name().to_owned(), key.merge_suffix().to_owned())
+        };
+        assert_eq!(of("b/002_machine2"), ("002".into(), "_machine2".into()));
+        assert_eq!(of("b/d/002"), ("002".into(), "".into()));
+        assert_eq!(of("b/origin_EWR_000"), ("origin_EWR_000".into(), "".into()));
+        assert_eq!(of("b/_x"), ("_x".into(), "".into()));
+        assert_eq!(of("b/٣_x"), ("٣_x".into(), "".into()));
+    }
+
+    #[test]
+    fn a_prefix_may_end_anywhere() {
+        let split = |text| {
+            let prefix = Prefix::parse_url(text).unwrap();
+            let (dir, start) = prefix.split();
+            (dir.to_owned(), start.to_owned())
+        };
+        assert_eq!(split("s4://"), ("".into(), "".into()));
+        assert_eq!(split("s4://ste"), ("".into(), "ste".into()));
+        assert_eq!(split("s4://b/"), ("b".into(), "".into()));
+        assert_eq!(split("s4://b/d/x"), ("b/d".into(), "x".into()));
+        assert!(Prefix::parse_url("s4://b/../x").is_err());
+        assert!(Prefix::parse_url("s4://b//x").is_err());
+    }
+}
