@@ -1,1 +1,158 @@
-fn main(){}
+//! The program `s4-server`: one node of a cluster.
+
+mod handlers;
+mod jobs;
+mod place;
+mod routes;
+mod server;
+mod store;
+mod transfer;
+
+use clap::Parser;
+use jobs::{Jobs, Shared};
+use routes::App;
+use s4::client::{Client, Secret, Settings};
+use s4::cluster::Cluster;
+use s4::error::{Error, ExitStatus, Result};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+use store::{Options, Store};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Serve this machine's keys of an s4 cluster, and run commands next to them.
+#[derive(Parser)]
+#[command(name = "s4-server", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Args {
+    /// The cluster file [default: $S4_CONF_PATH, else ~/.s4.conf]
+    #[arg(long, alias = "conf-path", short = 'c', value_name = "FILE")]
+    conf: Option<PathBuf>,
+    /// Which of this machine's lines in the cluster file to serve
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Where the keys are
+    #[arg(long, value_name = "DIR", default_value = "./s4_data")]
+    data: PathBuf,
+    /// Commands of maps that run at once [default: the number of CPUs + 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Free space to keep: bytes, or with K, M, G or T [default: a twentieth of the disk, at most 4G]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    reserve: Option<u64>,
+    /// Sync each key to the disk before it is published
+    #[arg(long)]
+    fsync: bool,
+    /// Require this file's first line, a shared secret, of every request
+    #[arg(long, value_name = "FILE", env = "S4_SECRET_PATH", hide_env_values = true)]
+    secret: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Whoever can reach a daemon can run commands on its machine: keep strangers off the network.
+
+Example: a cluster of one on this machine
+  echo 127.0.0.1:8080 > ~/.s4.conf
+  s4-server --data /mnt/nvme/s4";
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    let status = match run(args) {
+        Ok(()) => ExitStatus::Done,
+        Err(error) => {
+            eprintln!("s4-server: {error}");
+            error.kind().exit_status()
+        }
+    };
+    ExitCode::from(status.code())
+}
+
+fn run(args: Args) -> Result<()> {
+    raise_descriptor_limit();
+    let cluster = Cluster::load(args.conf.as_deref())?;
+    let place = place::find(&cluster, args.port)?;
+    let secret = args.secret.as_deref().map(Secret::read).transpose()?;
+    let options =
+        Options { dir: args.data, reserve: args.reserve, fsync: args.fsync, node: place.node, nodes: cluster.len() };
+    let store = Arc::new(Store::open(options)?);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let slots = args.jobs.map_or(cpus + 2, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cpus.clamp(2, 8))
+        .max_blocking_threads(4096)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("the runtime", &e))?;
+    let served = runtime.block_on(async {
+        let name = cluster.name(place.node).to_string();
+        let listener = TcpListener::bind(place.address).await.map_err(|e| Error::io(format!("{name}: cannot listen"), &e))?;
+        let shutdown = shutdown_signal()?;
+        let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
+        let data = store.root().display().to_string();
+        let jobs = Arc::new(Jobs::new(Arc::new(Shared::new(store, client, place.node, slots))));
+        let digest = cluster.digest();
+        println!("s4-server: node {} of {} on {}, data in {data}", place.node, cluster.len(), cluster.address(place.node));
+        let app = App { jobs, cluster, node: place.node, digest, secret, started: Instant::now() };
+        server::run(listener, Arc::new(app), shutdown).await;
+        Ok(())
+    });
+    // Threads that still wait for a peer end with the process.
+    runtime.shutdown_background();
+    served
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+fn shutdown_signal() -> Result<impl Future<Output = ()>> {
+    let failed = |e: std::io::Error| Error::io("cannot wait for signals", &e);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Every connection and every open key takes a descriptor.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
+    {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+}
+
+fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let (digits, shift) = match text.to_ascii_uppercase().strip_suffix(['K', 'M', 'G', 'T']) {
+        Some(digits) => (digits.to_owned(), "KMGT".find(text.to_ascii_uppercase().chars().last().unwrap_or(' '))),
+        None => (text.to_owned(), None),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a number of bytes, or one with K, M, G or T".to_owned())?;
+    let shift = shift.map_or(0, |at| 10 * (at as u32 + 1));
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_binary_units() {
+        assert_eq!(parse_size("0"), Ok(0));
+        assert_eq!(parse_size("10k"), Ok(10 << 10));
+        assert_eq!(parse_size("3G"), Ok(3 << 30));
+        assert!(parse_size("G").is_err());
+        assert!(parse_size("-1").is_err());
+        assert!(parse_size("99999999999T").is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+}

@@ -43,6 +43,8 @@ pub enum ErrorKind {
     Cancelled,
     /// The daemon is going down.
     ShuttingDown,
+    /// Whoever read our output is gone; nobody needs a message.
+    OutputClosed,
     Io,
 }
 
@@ -88,6 +90,7 @@ impl ErrorKind {
             | Self::Command
             | Self::Cancelled
             | Self::ShuttingDown
+            | Self::OutputClosed
             | Self::Io => ExitStatus::Failed,
         }
     }
@@ -105,7 +108,7 @@ impl ErrorKind {
             Self::WrongNode => 421,
             Self::Command => 422,
             Self::Cancelled => 410,
-            Self::Config | Self::Checksum | Self::Io => 500,
+            Self::Config | Self::Checksum | Self::OutputClosed | Self::Io => 500,
             Self::Unreachable => 502,
             Self::ShuttingDown => 503,
             Self::Deadline => 504,
@@ -144,6 +147,7 @@ impl Error {
             Io::NotFound => ErrorKind::NotFound,
             Io::AlreadyExists => ErrorKind::AlreadyExists,
             Io::StorageFull | Io::QuotaExceeded => ErrorKind::NoSpace,
+            Io::BrokenPipe => ErrorKind::OutputClosed,
             _ => ErrorKind::Io,
         };
         Self::new(kind, format!("{what}: {}", reason(error)))

@@ -149,37 +149,60 @@ impl FrameWriter {
         self.frame(b'K', key.as_str().as_bytes())
     }
 
-    /// All of `input` as one key's bytes, then its checksum. The outer error is the hang-up of the peer; the inner one
-    /// of reading, after which the key has been marked as failed.
-    pub fn content(&mut self, input: &mut impl Read, what: &str) -> std::result::Result<Result<Checksum>, Hangup> {
+    /// All of `input` as one key's bytes, then its checksum. `hint` is how many bytes to expect, for small keys' sake.
+    /// The outer error is the hang-up of the peer; the inner one of reading, after which the key is marked as failed.
+    pub fn content(&mut self, input: &mut impl Read, hint: u64, what: &str) -> std::result::Result<Result<Checksum>, Hangup> {
         let mut hasher = Hasher::new();
+        let read = self.data(input, hint, |bytes| hasher.update(bytes))?;
+        let checksum = hasher.finish();
+        match read {
+            Ok(()) => self.sum(checksum).map(|()| Ok(checksum)),
+            Err(e) => {
+                let error = Error::io(what, &e);
+                self.fail(&error).map(|()| Err(error))
+            }
+        }
+    }
+
+    /// All of a stored key's bytes, then its checksum as recorded, so that the receiver sees damage.
+    pub fn recorded(&mut self, input: &mut impl Read, checksum: Checksum, key: &Key) -> std::result::Result<(), Hangup> {
+        match self.data(input, checksum.len, |_| {})? {
+            Ok(()) => self.sum(checksum),
+            Err(e) => self.fail(&Error::io(key, &e)),
+        }
+    }
+
+    /// All of `input` as data frames, each shown to `seen`.
+    fn data(
+        &mut self,
+        input: &mut impl Read,
+        hint: u64,
+        mut seen: impl FnMut(&[u8]),
+    ) -> std::result::Result<std::io::Result<()>, Hangup> {
+        // One byte more than expected, so that the read after the last one finds the end.
+        let block = usize::try_from(hint).unwrap_or(BLOCK).saturating_add(1).clamp(4096, BLOCK);
         loop {
             let start = self.buffer.len();
-            self.buffer.resize(start + HEADER + BLOCK, 0);
+            self.buffer.resize(start + HEADER + block, 0);
             match input.read(&mut self.buffer[start + HEADER..]) {
                 Ok(0) => {
                     self.buffer.truncate(start);
-                    break;
+                    return Ok(Ok(()));
                 }
                 Ok(n) => {
                     self.buffer.truncate(start + HEADER + n);
                     self.buffer[start] = b'D';
                     self.buffer[start + 1..start + HEADER].copy_from_slice(&(n as u32).to_le_bytes());
-                    hasher.update(&self.buffer[start + HEADER..]);
+                    seen(&self.buffer[start + HEADER..]);
                     self.flush_if_full()?;
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.buffer.truncate(start),
                 Err(e) => {
                     self.buffer.truncate(start);
-                    let error = Error::io(what, &e);
-                    self.fail(&error)?;
-                    return Ok(Err(error));
+                    return Ok(Err(e));
                 }
             }
         }
-        let checksum = hasher.finish();
-        self.sum(checksum)?;
-        Ok(Ok(checksum))
     }
 
     pub fn sum(&mut self, checksum: Checksum) -> std::result::Result<(), Hangup> {

@@ -304,8 +304,11 @@ impl Entry {
         written.expect("a vector takes every write");
     }
 
-    /// Parses a line without its newline; `None` at the listing's end mark.
+    /// Parses a line without its newline; `None` at the listing's end mark. A line of an error is that error.
     pub fn parse_line(line: &str) -> Result<Option<Self>> {
+        if let Some(Ok(error)) = line.strip_prefix(LISTING_ERROR).map(serde_json::from_str) {
+            return Err(error);
+        }
         let malformed = || Error::new(ErrorKind::Unreachable, format!("malformed line in a listing: '{}'", line.escape_debug()));
         let mut fields = line.split(' ');
         let entry = match (fields.next(), fields.next(), fields.next(), fields.next()) {
@@ -324,3 +327,5 @@ impl Entry {
 
 /// The last line of a whole listing: a listing without it was cut off.
 pub const LISTING_END: &str = "end";
+/// How the last line of a listing that failed begins; the error follows as JSON.
+pub const LISTING_ERROR: &str = "error ";

@@ -1,0 +1,119 @@
+//! One key: get, put, delete.
+
+use super::{Answer, done};
+use crate::routes::{App, BODY_DEADLINE};
+use crate::store::Opened;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use s4::body::{self, BoxBody, ChunkSender, Side};
+use s4::checksum::{BLOCK, Checksum};
+use s4::client::blocking;
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::Key;
+use s4::protocol::CHECKSUM_HEADER;
+use std::io::Read;
+use std::sync::Arc;
+
+pub async fn get(app: &Arc<App>, key: Key) -> Answer {
+    let store = app.jobs.shared.store.clone();
+    let (opened, small, key) = blocking(move || {
+        let mut opened = store.open_key(&key)?;
+        let small = match opened.checksum.len <= BLOCK as u64 {
+            true => Some(read_whole(&mut opened, &key)?),
+            false => None,
+        };
+        Ok::<_, Error>((opened, small, key))
+    })
+    .await?;
+    let checksum = opened.checksum;
+    let content = match small {
+        Some(bytes) => body::full(bytes),
+        None => {
+            let (sender, body) = body::channel();
+            tokio::task::spawn_blocking(move || send_file(opened, &key, &sender));
+            body.boxed_unsync()
+        }
+    };
+    let mut response = Response::new(content);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(checksum.len));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CHECKSUM_HEADER, checksum_value(checksum));
+    Ok(response)
+}
+
+fn read_whole(opened: &mut Opened, key: &Key) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(opened.checksum.len as usize);
+    let limited = (&mut opened.file).take(opened.checksum.len).read_to_end(&mut bytes);
+    limited.map_err(|e| Error::io(key, &e))?;
+    match bytes.len() as u64 == opened.checksum.len {
+        true => Ok(bytes),
+        false => Err(Error::new(ErrorKind::Checksum, format!("{key}: checksum error: the file became shorter"))),
+    }
+}
+
+/// Sends as many bytes as were announced. A file that ends early breaks the body off.
+fn send_file(mut opened: Opened, key: &Key, sender: &ChunkSender) {
+    let mut left = opened.checksum.len;
+    while left > 0 {
+        let mut block = vec![0; BLOCK.min(left as usize)];
+        match opened.file.read(&mut block) {
+            Ok(0) => return sender.fail(Error::new(ErrorKind::Checksum, format!("{key}: the file became shorter"))),
+            Ok(n) => {
+                block.truncate(n);
+                left -= n as u64;
+                if sender.send(block.into()).is_err() {
+                    return;
+                }
+            }
+            Err(e) => return sender.fail(Error::io(key, &e)),
+        }
+    }
+}
+
+/// Takes the body as the key. A checksum in the header is compared before anything is published.
+pub async fn put(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer {
+    let announced = announced_checksum(&request)?;
+    let mut chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, key.to_string());
+    let store = app.jobs.shared.store.clone();
+    let checksum = blocking(move || {
+        let mut draft = store.draft(&key)?;
+        while let Some(chunk) = chunks.next()? {
+            draft.write(&chunk)?;
+        }
+        let found = draft.checksum();
+        announced.map_or(Ok(()), |announced| announced.verify(found, &key))?;
+        draft.publish().map(|()| found)
+    })
+    .await?;
+    let mut response = created();
+    response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
+    Ok(response)
+}
+
+pub async fn delete(app: &Arc<App>, key: Key) -> Answer {
+    let store = app.jobs.shared.store.clone();
+    blocking(move || store.remove(&key)).await.map(|()| done())
+}
+
+fn created() -> Response<BoxBody> {
+    let mut response = done();
+    *response.status_mut() = StatusCode::CREATED;
+    response
+}
+
+fn announced_checksum(request: &Request<Incoming>) -> Result<Option<Checksum>> {
+    let Some(value) = request.headers().get(CHECKSUM_HEADER) else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
+    parsed.map(Some).ok_or_else(|| {
+        Error::new(ErrorKind::BadRequest, "the header s4-checksum is not 16 hexadecimal digits, a space and a length")
+    })
+}
+
+fn checksum_value(checksum: Checksum) -> HeaderValue {
+    HeaderValue::from_str(&checksum.to_string()).expect("digits make a header")
+}

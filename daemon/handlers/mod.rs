@@ -1,0 +1,86 @@
+//! Handlers: a typed request in, an answer out. Files, hashing and commands are left to blocking threads.
+
+pub mod jobs;
+pub mod keys;
+pub mod lists;
+pub mod packs;
+
+use crate::routes::App;
+use bytes::Bytes;
+use hyper::Response;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use s4::body::{self, BoxBody, ChunkSender, Hangup};
+use s4::client::blocking;
+use s4::error::Result;
+use s4::protocol::{Event, HEARTBEAT, Health};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub type Answer = Result<Response<BoxBody>>;
+
+/// An answer of JSON.
+pub fn json(value: &impl Serialize) -> Response<BoxBody> {
+    let text = serde_json::to_vec(value).expect("answers are plain JSON");
+    let mut response = Response::new(body::full(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn done() -> Response<BoxBody> {
+    Response::new(body::empty())
+}
+
+pub async fn health(app: &Arc<App>) -> Answer {
+    let app = app.clone();
+    blocking(move || {
+        let shared = &app.jobs.shared;
+        Ok(json(&Health {
+            node: app.node,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            free_bytes: shared.store.free_bytes()?,
+            reserve_bytes: shared.store.reserve_bytes(),
+            running_tasks: shared.running.count() as u64,
+            uptime_seconds: app.started.elapsed().as_secs(),
+        }))
+    })
+    .await
+}
+
+/// Sends events, one a line.
+struct EventSender(ChunkSender);
+
+impl EventSender {
+    fn line(event: &Event) -> Bytes {
+        let mut line = serde_json::to_vec(event).expect("events are plain JSON");
+        line.push(b'\n');
+        line.into()
+    }
+
+    /// Blocks while the client does not read.
+    fn send(&self, event: &Event) -> std::result::Result<(), Hangup> {
+        self.0.send(Self::line(event))
+    }
+
+    async fn send_async(&self, event: &Event) -> std::result::Result<(), Hangup> {
+        self.0.send_async(Self::line(event)).await
+    }
+}
+
+
+/// True once in a heartbeat.
+struct Pulse(Instant);
+
+impl Pulse {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    fn is_due(&mut self) -> bool {
+        let due = self.0.elapsed() >= HEARTBEAT;
+        if due {
+            self.0 = Instant::now();
+        }
+        due
+    }
+}

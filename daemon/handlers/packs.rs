@@ -1,0 +1,80 @@
+//! Many keys in one exchange.
+
+use super::{Answer, json};
+use crate::routes::{App, BODY_DEADLINE};
+use crate::store::{Draft, Store};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use s4::body::{self, ChunkSender, Hangup, Side};
+use s4::client::{PackItem, Received, blocking};
+use s4::error::{Error, ErrorKind, Result};
+use s4::frame::FrameWriter;
+use s4::key::Key;
+use s4::protocol::{PACK_KEYS, PackAnswer};
+use std::sync::Arc;
+
+/// Publishes each key of the pack as it has come. One that fails does not end the others.
+pub async fn put(app: &Arc<App>, request: Request<Incoming>) -> Answer {
+    let chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, "the pack".to_owned());
+    let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
+    let answer = blocking(move || receive(&store, &mut Received::new(chunks, name.clone()), &name)).await?;
+    Ok(json(&answer))
+}
+
+fn receive(store: &Store, pack: &mut Received, name: &str) -> Result<PackAnswer> {
+    let mut answer = PackAnswer::default();
+    let mut draft: Result<Draft> = Err(Error::new(ErrorKind::BadRequest, "no key has begun"));
+    while let Some(item) = pack.next()? {
+        match item {
+            PackItem::Begin(key) => draft = store.draft(&key),
+            PackItem::Piece(bytes) => {
+                if let Ok(open) = &mut draft
+                    && let Err(error) = open.write(&bytes)
+                {
+                    draft = Err(error);
+                }
+            }
+            PackItem::Whole(_) => {
+                let ended = std::mem::replace(&mut draft, Err(Error::new(ErrorKind::BadRequest, "no key has begun")));
+                match ended.and_then(Draft::publish) {
+                    Ok(()) => answer.published += 1,
+                    Err(error) => answer.refuse(error.by(name)),
+                }
+            }
+            PackItem::Failed(error) => {
+                let reason = std::mem::replace(&mut draft, Err(error.clone())).err().unwrap_or(error);
+                answer.refuse(reason.by(name));
+            }
+        }
+    }
+    Ok(answer)
+}
+
+/// Sends the keys that `list` names, one a line.
+pub fn get(app: &Arc<App>, list: Vec<u8>) -> Answer {
+    let text = String::from_utf8(list).map_err(|_| Error::new(ErrorKind::BadName, "a name is UTF-8"))?;
+    let keys = text.lines().map(Key::parse).collect::<Result<Vec<Key>>>()?;
+    if keys.len() > PACK_KEYS {
+        return Err(Error::new(ErrorKind::TooLarge, format!("a pack has at most {PACK_KEYS} keys")));
+    }
+    let (sender, body) = body::channel();
+    let store = app.jobs.shared.store.clone();
+    tokio::task::spawn_blocking(move || {
+        // A client that hung up needs no answer.
+        let _ = send(&store, &keys, sender);
+    });
+    Ok(Response::new(body.boxed_unsync()))
+}
+
+fn send(store: &Store, keys: &[Key], sender: ChunkSender) -> std::result::Result<(), Hangup> {
+    let mut frames = FrameWriter::new(sender);
+    for key in keys {
+        frames.key(key)?;
+        match store.open_key(key) {
+            Ok(mut opened) => frames.recorded(&mut opened.file, opened.checksum, key)?,
+            Err(error) => frames.fail(&error)?,
+        }
+    }
+    frames.end()
+}

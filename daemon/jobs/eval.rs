@@ -1,0 +1,53 @@
+//! `eval`: one command on one key, its streams sent to the client as they come.
+
+use super::Shared;
+use super::command::{self, Attendant, Setup, Stream, TaskDir};
+use super::task::environment;
+use s4::body::{ChunkSender, Hangup};
+use s4::error::{Error, Result};
+use s4::frame::{CommandEnd, FrameWriter};
+use s4::key::Key;
+use s4::protocol::{CommandText, JobId};
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
+
+/// Evals that run at once; more wait.
+pub const AT_ONCE: usize = 64;
+
+/// Runs `cmd` with `key` as its stdin and its streams into `chunks`. Blocks until it has ended; a client that hangs up
+/// ends it. An error is only of what comes before the start.
+pub fn run(shared: &Arc<Shared>, key: &Key, cmd: &CommandText, chunks: ChunkSender) -> Result<()> {
+    let opened = shared.store.open_key(key)?;
+    let id = JobId::new();
+    let dir = TaskDir::create(shared.store.tasks_dir().join(format!("eval-{id}-{}", shared.next_eval())))?;
+    let control = shared.running.enter(dir.path())?;
+    let env = environment(key, id.as_str(), 0, shared);
+    let stdin = opened.file.try_clone().map_err(|e| Error::io(key, &e))?;
+    let running = command::start(Setup { cmd, dir: &dir, env: &env, stdin, stdout: None }, &control)?;
+    let mut streams = Streams(FrameWriter::new(chunks));
+    let status = running.attend(&mut streams, None);
+    let end = match status.and_then(|status| opened.verify(key).map(|()| status)) {
+        Ok(status) => status.code().map_or_else(|| CommandEnd::Signal(status.signal().unwrap_or_default()), CommandEnd::Exit),
+        Err(error) => CommandEnd::Error(error),
+    };
+    // The directory goes before the client hears of the end, so that nothing is left once it knows.
+    drop(dir);
+    // A client that is gone needs no telling.
+    let _ = streams.0.exit(&end);
+    Ok(())
+}
+
+struct Streams(FrameWriter);
+
+impl Attendant for Streams {
+    fn output(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Hangup> {
+        match stream {
+            Stream::Stdout => self.0.stdout(bytes),
+            Stream::Stderr => self.0.stderr(bytes),
+        }
+    }
+
+    fn idle(&mut self) -> std::result::Result<(), Hangup> {
+        self.0.beat()
+    }
+}

@@ -1,0 +1,82 @@
+//! Every command that runs on this node, so that the daemon's end is theirs.
+
+use super::command::{Control, Killed};
+use s4::error::{Error, ErrorKind, Result};
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The commands under way. Clones share it.
+#[derive(Clone, Default)]
+pub struct RunningTasks(Arc<Mutex<Table>>);
+
+/// Guarded: commands by a number of their own, and whether new ones are let in.
+#[derive(Default)]
+struct Table {
+    closed: bool,
+    next: u64,
+    controls: HashMap<u64, Arc<Control>>,
+}
+
+/// A place among the running commands, given back when dropped.
+pub struct Entered {
+    tasks: RunningTasks,
+    number: u64,
+    control: Arc<Control>,
+}
+
+impl RunningTasks {
+    /// Enters the command of the task in `dir`. Refused once the daemon is going down.
+    pub fn enter(&self, dir: &Path) -> Result<Entered> {
+        let mut table = self.lock();
+        if table.closed {
+            return Err(Error::new(ErrorKind::ShuttingDown, "the daemon is going down"));
+        }
+        let control = Arc::new(Control::new(dir.to_owned()));
+        let number = table.next;
+        table.next += 1;
+        table.controls.insert(number, control.clone());
+        Ok(Entered { tasks: self.clone(), number, control })
+    }
+
+    pub fn count(&self) -> usize {
+        self.lock().controls.len()
+    }
+
+    /// Lets no more commands in.
+    pub fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Kills every command. Blocks until their processes are gone.
+    pub fn kill_all(&self) {
+        let controls: Vec<_> = self.lock().controls.values().cloned().collect();
+        for control in controls {
+            control.kill(Killed::Cancelled);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entered {
+    pub fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
+}
+
+impl Deref for Entered {
+    type Target = Control;
+    fn deref(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.tasks.lock().controls.remove(&self.number);
+    }
+}

@@ -1,0 +1,236 @@
+//! One task of a map: its command, and what becomes of its output.
+
+use super::Shared;
+use super::command::{self, Attendant, Control, Killed, Setup, Stream, TaskDir};
+use super::plan::Task;
+use crate::store::Store;
+use crate::transfer::{self, Outputs};
+use s4::body::Hangup;
+use s4::checksum::{self, Checksum, Hasher};
+use s4::client::blocking;
+use s4::error::{Error, Result};
+use s4::key::Key;
+use s4::protocol::{JobSpec, MapKind, TaskFailure};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Bytes of a command's stderr that a failure shows.
+const STDERR_SHOWN: usize = 4096;
+
+/// Why a task failed: a line for people, and the end of its command's stderr.
+pub struct Failed {
+    reason: String,
+    stderr: Vec<u8>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { reason: error.to_string(), stderr: Vec::new() }
+    }
+}
+
+impl Failed {
+    pub fn report(self, node: usize, key: Key) -> TaskFailure {
+        TaskFailure { node, key, reason: self.reason, stderr: String::from_utf8_lossy(&self.stderr).into_owned() }
+    }
+}
+
+/// Runs one task to its published outputs, and returns their number. `slot` is held while the command runs.
+pub async fn run(
+    shared: Arc<Shared>,
+    spec: Arc<JobSpec>,
+    task: Task,
+    control: Arc<Control>,
+    dir: TaskDir,
+    slot: OwnedSemaphorePermit,
+) -> std::result::Result<u64, Failed> {
+    let key = task.key.clone();
+    let ended = {
+        let (shared, spec) = (shared.clone(), spec.clone());
+        blocking(move || run_command(&shared, &spec, task, &control, dir)).await?
+    };
+    match ended {
+        Ended::Published => Ok(1),
+        Ended::Named(outputs) => {
+            // A command that waits to deliver holds its slot, so that finished directories do not pile up.
+            let delivery = shared.deliveries.acquire().await;
+            drop(slot);
+            let published = transfer::shuffle(&shared.transfers, &spec.outdir, &key, outputs).await?;
+            drop(delivery);
+            Ok(published)
+        }
+    }
+}
+
+enum Ended {
+    Published,
+    /// A 1:n command has printed the names of its outputs.
+    Named(Outputs),
+}
+
+fn run_command(
+    shared: &Shared,
+    spec: &JobSpec,
+    task: Task,
+    control: &Control,
+    dir: TaskDir,
+) -> std::result::Result<Ended, Failed> {
+    let store = &*shared.store;
+    let refused = |e: std::io::Error| Error::io(&task.key, &e);
+    match &task.output {
+        Some(output) => store.check_new(output)?,
+        None => store.check_space(&task.key)?,
+    }
+    let inputs = match task.paths {
+        Some(paths) => Inputs::Many(paths),
+        None => {
+            let opened = store.open_key(&task.key)?;
+            Inputs::One(opened.file, opened.checksum)
+        }
+    };
+    let stdout = store.unnamed_file().map_err(refused)?;
+    let env = environment(&task.key, spec.id.as_str(), task.number, shared);
+    let setup = Setup {
+        cmd: &spec.cmd,
+        dir: &dir,
+        env: &env,
+        stdin: inputs.stdin().map_err(refused)?,
+        stdout: Some(stdout.try_clone().map_err(refused)?),
+    };
+    let running = command::start(setup, control)?;
+    // The command starts while its input is checked; nothing is published before both are well.
+    let verified = inputs.verify(store, &task.key, control);
+    if verified.is_err() {
+        control.kill(Killed::Cancelled);
+    }
+    let mut tail = Tail::default();
+    let status = running.attend(&mut tail, spec.timeout.map(Duration::from_secs_f64))?;
+    verified?;
+    if let Some(reason) = failure(status, control, spec) {
+        return Err(Failed { reason, stderr: tail.0 });
+    }
+    match (spec.kind, &task.output) {
+        (MapKind::Map | MapKind::MapFromN, Some(output)) => {
+            store.publish_file(&stdout, output)?;
+            Ok(Ended::Published)
+        }
+        (MapKind::MapToN, _) | (_, None) => Ok(Ended::Named(Outputs { dir, names: stdout })),
+    }
+}
+
+/// The variables that every command gets besides the daemon's own.
+pub fn environment(key: &Key, job: &str, task: u64, shared: &Shared) -> Vec<(&'static str, String)> {
+    vec![
+        ("filename", key.basename().to_owned()),
+        ("S4_KEY", key.to_string()),
+        ("S4_JOB", job.to_owned()),
+        ("S4_TASK", task.to_string()),
+        ("S4_NODE", shared.node.to_string()),
+        ("S4_NODES", shared.client.cluster().len().to_string()),
+    ]
+}
+
+fn failure(status: ExitStatus, control: &Control, spec: &JobSpec) -> Option<String> {
+    match (control.killed(), status.code(), status.signal()) {
+        (Some(Killed::Timeout), ..) => Some(format!("killed after its timeout of {} s", spec.timeout.unwrap_or_default())),
+        (Some(Killed::Cancelled | Killed::Hangup), ..) => Some("cancelled".to_owned()),
+        (None, Some(0), _) => None,
+        (None, Some(code), _) => Some(format!("exit status {code}")),
+        (None, None, signal) => Some(signal_name(signal.unwrap_or_default())),
+    }
+}
+
+/// `signal 9 (SIGKILL)`.
+pub fn signal_name(signal: i32) -> String {
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(name) => format!("signal {signal} ({name})"),
+        Err(_) => format!("signal {signal}"),
+    }
+}
+
+/// What a command reads.
+enum Inputs {
+    One(File, Checksum),
+    /// A file of local paths, one a line.
+    Many(File),
+}
+
+impl Inputs {
+    fn stdin(&self) -> std::io::Result<File> {
+        match self {
+            Self::One(file, _) | Self::Many(file) => file.try_clone(),
+        }
+    }
+
+    /// Compares every input with its checksum.
+    fn verify(&self, store: &Store, key: &Key, control: &Control) -> Result<()> {
+        match self {
+            Self::One(file, checksum) => verify(file, *checksum, key, control),
+            Self::Many(paths) => {
+                // The command reads the same open file, whose position is not to be moved under it.
+                for path in BufReader::new(AtPosition { file: paths, position: 0 }).lines() {
+                    let path = path.map_err(|e| Error::io(key, &e))?;
+                    let below = std::path::Path::new(&path).strip_prefix(store.root()).ok().and_then(|path| path.to_str());
+                    let input = Key::parse(below.unwrap_or(""))?;
+                    let opened = store.open_key(&input)?;
+                    verify(&opened.file, opened.checksum, &input, control)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn verify(file: &File, recorded: Checksum, key: &Key, control: &Control) -> Result<()> {
+    let mut hasher = Hasher::new();
+    let mut block = vec![0; checksum::BLOCK.min(recorded.len as usize + 1)];
+    loop {
+        let at = hasher.finish().len;
+        match file.read_at(&mut block, at).map_err(|e| Error::io(key, &e))? {
+            0 => return recorded.verify(hasher.finish(), key),
+            n => hasher.update(&block[..n]),
+        }
+        if control.killed().is_some() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads a file without its position.
+pub struct AtPosition<'a> {
+    pub file: &'a File,
+    pub position: u64,
+}
+
+impl std::io::Read for AtPosition<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read_at(buffer, self.position)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+/// Keeps the end of stderr.
+#[derive(Default)]
+struct Tail(Vec<u8>);
+
+impl Attendant for Tail {
+    fn output(&mut self, _: Stream, bytes: &[u8]) -> std::result::Result<(), Hangup> {
+        let new = &bytes[bytes.len().saturating_sub(STDERR_SHOWN)..];
+        let kept = STDERR_SHOWN - new.len();
+        let old = self.0.len().saturating_sub(kept);
+        self.0.drain(..old);
+        self.0.extend_from_slice(new);
+        Ok(())
+    }
+
+    fn idle(&mut self) -> std::result::Result<(), Hangup> {
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! HTTP in: who may ask, what is asked, and which handler answers. Every error leaves here as JSON, naming this node.
+
+use crate::handlers::{self, Answer};
+use crate::jobs::Jobs;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, ORIGIN};
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use s4::body::BoxBody;
+use s4::client::Secret;
+use s4::cluster::Cluster;
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::{Key, Prefix};
+use s4::placement::NodeId;
+use s4::protocol::{CLUSTER_HEADER, JobId, SECRET_HEADER};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A request body that makes no progress for this long is given up.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// The longest body that is read whole, in bytes.
+const MAX_BODY: usize = 1 << 20;
+
+/// What every request is answered from.
+pub struct App {
+    pub jobs: Arc<Jobs>,
+    pub cluster: Cluster,
+    pub node: NodeId,
+    pub digest: String,
+    pub secret: Option<Secret>,
+    pub started: Instant,
+}
+
+/// What can be asked.
+enum Route {
+    Health,
+    GetKey(Key),
+    PutKey(Key),
+    DeleteKey(Key),
+    List { prefix: Prefix, recursive: bool },
+    DeletePrefix(Prefix),
+    PutPack,
+    GetPack,
+    Eval(Key),
+    SubmitJob,
+    StartJob(JobId),
+    StopJob(JobId),
+    CancelJob(JobId),
+    FollowJob(JobId),
+}
+
+/// Answers one request.
+pub async fn serve(app: Arc<App>, request: Request<Incoming>) -> std::result::Result<Response<BoxBody>, Infallible> {
+    let answered = match app.admit(request.headers()).and_then(|()| route(&request)) {
+        Ok(route) => dispatch(&app, route, request).await,
+        Err(error) => Err(error),
+    };
+    Ok(answered.unwrap_or_else(|error| app.refusal(error)))
+}
+
+async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> Answer {
+    match route {
+        Route::Health => handlers::health(app).await,
+        Route::GetKey(key) => handlers::keys::get(app, key).await,
+        Route::PutKey(key) => handlers::keys::put(app, key, request).await,
+        Route::DeleteKey(key) => handlers::keys::delete(app, key).await,
+        Route::List { prefix, recursive } => handlers::lists::list(app, prefix, recursive),
+        Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
+        Route::PutPack => handlers::packs::put(app, request).await,
+        Route::GetPack => handlers::packs::get(app, whole_body(request).await?),
+        Route::Eval(key) => handlers::jobs::eval(app, key, whole_body(request).await?).await,
+        Route::SubmitJob => handlers::jobs::submit(app, &whole_body(request).await?),
+        Route::StartJob(id) => handlers::jobs::start(app, &id),
+        Route::StopJob(id) => handlers::jobs::stop(app, &id),
+        Route::CancelJob(id) => handlers::jobs::cancel(app, &id).await,
+        Route::FollowJob(id) => handlers::jobs::follow(app, &id),
+    }
+}
+
+impl App {
+    /// Refuses strangers: browsers, other clusters, and who does not know the secret.
+    fn admit(&self, headers: &HeaderMap) -> Result<()> {
+        let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
+        if headers.contains_key(ORIGIN) {
+            return forbid("requests from a browser's page are refused");
+        }
+        if let Some(secret) = &self.secret
+            && !headers.get(SECRET_HEADER).is_some_and(|given| secret.matches(given))
+        {
+            return forbid("the shared secret is missing or wrong; set S4_SECRET_PATH to its file");
+        }
+        match headers.get(CLUSTER_HEADER) {
+            None => forbid("the header s4-cluster is missing; its value is what 's4 config --digest' prints"),
+            Some(digest) if digest.as_bytes() != self.digest.as_bytes() => {
+                Err(Error::new(ErrorKind::ClusterMismatch, "this node has another node list").with_nodes(self.cluster.lines()))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// An error as the answer, naming this node.
+    fn refusal(&self, error: Error) -> Response<BoxBody> {
+        let error = error.by(self.cluster.name(self.node));
+        let status = StatusCode::from_u16(error.kind().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if status.is_server_error() {
+            tracing::warn!("{error}");
+        }
+        let mut response = handlers::json(&error);
+        *response.status_mut() = status;
+        response
+    }
+}
+
+fn route(request: &Request<Incoming>) -> Result<Route> {
+    let uri = request.uri();
+    let unknown = || Error::new(ErrorKind::NotFound, format!("no such route: {}", uri.path().escape_debug()));
+    let path = uri.path().strip_prefix("/v1/").ok_or_else(unknown)?;
+    let (head, rest) = path.split_once('/').unwrap_or((path, ""));
+    let query = |name: &str| query_value(uri.query().unwrap_or(""), name);
+    match (request.method(), head, rest) {
+        (&Method::GET, "health", "") => Ok(Route::Health),
+        (&Method::GET, "keys", key) => parse_key(key).map(Route::GetKey),
+        (&Method::PUT, "keys", key) => parse_key(key).map(Route::PutKey),
+        (&Method::DELETE, "keys", key) => parse_key(key).map(Route::DeleteKey),
+        (&Method::GET, "list", "") => {
+            let recursive = query("recursive")?.is_some_and(|value| value == "true");
+            Ok(Route::List { prefix: Prefix::parse(&query("prefix")?.unwrap_or_default())?, recursive })
+        }
+        (&Method::POST, "delete", "") => {
+            let prefix = query("prefix")?.ok_or_else(|| Error::new(ErrorKind::BadRequest, "the query has no prefix"))?;
+            Prefix::parse(&prefix).map(Route::DeletePrefix)
+        }
+        (&Method::POST, "pack", "put") => Ok(Route::PutPack),
+        (&Method::POST, "pack", "get") => Ok(Route::GetPack),
+        (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
+        (&Method::POST, "jobs", "") => Ok(Route::SubmitJob),
+        (method, "jobs", job) => job_route(method, job).ok_or_else(unknown)?,
+        (_, "health" | "list" | "delete", "") | (_, "keys" | "eval", _) | (_, "pack", "put" | "get") => Err(wrong_method(request.method())),
+        _ => Err(unknown()),
+    }
+}
+
+/// `None` for a path that no method has.
+fn job_route(method: &Method, path: &str) -> Option<Result<Route>> {
+    let (id, action) = path.split_once('/').unwrap_or((path, ""));
+    let with_id = |make: fn(JobId) -> Route| JobId::try_from(id.to_owned()).map(make);
+    Some(match (method, action) {
+        (&Method::DELETE, "") if !id.is_empty() => with_id(Route::CancelJob),
+        (&Method::POST, "start") => with_id(Route::StartJob),
+        (&Method::POST, "stop") => with_id(Route::StopJob),
+        (&Method::GET, "events") => with_id(Route::FollowJob),
+        (_, "" | "start" | "stop" | "events") => Err(wrong_method(method)),
+        _ => return None,
+    })
+}
+
+fn wrong_method(method: &Method) -> Error {
+    Error::new(ErrorKind::MethodNotAllowed, format!("this route does not take {method}"))
+}
+
+fn parse_key(path: &str) -> Result<Key> {
+    Key::parse(&decode(path)?)
+}
+
+fn decode(text: &str) -> Result<String> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(String::from).map_err(|_| Error::new(ErrorKind::BadName, format!("'{}': a name is UTF-8", text.escape_debug())))
+}
+
+fn query_value(query: &str, name: &str) -> Result<Option<String>> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(given, _)| *given == name).map(|(_, value)| decode(value)).next().transpose()
+}
+
+/// A small body, whole.
+async fn whole_body(request: Request<Incoming>) -> Result<Vec<u8>> {
+    let collect = Limited::new(request.into_body(), MAX_BODY).collect();
+    match tokio::time::timeout(BODY_DEADLINE, collect).await {
+        Ok(Ok(body)) => Ok(body.to_bytes().into()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Error::new(ErrorKind::TooLarge, format!("the body is longer than {MAX_BODY} bytes")))
+        }
+        Ok(Err(error)) => Err(Error::new(ErrorKind::BadRequest, format!("the body broke off: {error}"))),
+        Err(_) => Err(Error::new(ErrorKind::RequestTimeout, "the body stalled")),
+    }
+}

@@ -1,0 +1,103 @@
+//! Connections in, until told to stop; then a graceful end.
+
+use crate::routes::{self, App};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use nix::sys::socket::{setsockopt, sockopt};
+use s4::client::blocking;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+/// How long a connection may take to send a request's head; longer than our clients keep an idle one.
+const HEAD_DEADLINE: Duration = Duration::from_secs(75);
+const MAX_HEADERS: usize = 64;
+/// Bounds the head of a request, and what is read ahead of a body.
+const MAX_BUFFER: usize = 256 * 1024;
+/// A peer that acknowledges nothing for this long is dead.
+const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is under way may go on for this long after the daemon was told to end.
+const GRACE: Duration = Duration::from_secs(3);
+/// What was killed has this long to clean up.
+const CLEANUP: Duration = Duration::from_secs(5);
+
+/// Serves until `shutdown` resolves, and returns when nothing of this daemon runs any more.
+pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
+    let graceful = GracefulShutdown::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        match accepted {
+            Ok((stream, _)) => serve_connection(stream, &app, &graceful),
+            Err(error) => {
+                // Out of descriptors, most likely: those under way will give some back.
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    end(app, graceful).await;
+}
+
+fn serve_connection(stream: TcpStream, app: &Arc<App>, graceful: &GracefulShutdown) {
+    set_options(&stream);
+    let app = app.clone();
+    let service = service_fn(move |request| routes::serve(app.clone(), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    let watched = graceful.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = watched.await {
+            tracing::debug!("a connection ended: {error}");
+        }
+    });
+}
+
+/// Options that find dead peers and keep small answers quick. A socket that does not take them still serves.
+fn set_options(stream: &TcpStream) {
+    let results = [
+        stream.set_nodelay(true),
+        setsockopt(stream, sockopt::KeepAlive, &true).map_err(Into::into),
+        setsockopt(stream, sockopt::TcpUserTimeout, &(PEER_TIMEOUT.as_millis() as u32)).map_err(Into::into),
+    ];
+    for error in results.into_iter().filter_map(Result::err) {
+        tracing::debug!("a socket option: {error}");
+    }
+}
+
+/// Lets what runs finish for a moment, then kills it.
+async fn end(app: Arc<App>, graceful: GracefulShutdown) {
+    let running = &app.jobs.shared.running;
+    tracing::info!("going down, {} commands run", running.count());
+    app.jobs.close();
+    let finished = async {
+        graceful.shutdown().await;
+        until_none(|| running.count()).await;
+    };
+    if tokio::time::timeout(GRACE, finished).await.is_ok() {
+        return;
+    }
+    let killing = app.clone();
+    blocking(move || killing.jobs.shared.running.kill_all()).await;
+    if tokio::time::timeout(CLEANUP, until_none(|| running.count())).await.is_err() {
+        tracing::warn!("{} commands do not end", running.count());
+    }
+}
+
+async fn until_none(count: impl Fn() -> usize) {
+    let began = Instant::now();
+    while count() > 0 {
+        tokio::time::sleep(Duration::from_millis(if began.elapsed().as_millis() < 100 { 1 } else { 20 })).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! Listing: every key of a selection in the byte order of its path, with memory bounded whatever their number.
+
+use super::sorter::Sorter;
+use super::Store;
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::{Key, MAX_PART, Prefix};
+use s4::pattern::Pattern;
+use s4::protocol::Entry;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// What to list.
+pub enum Selection<'a> {
+    /// What begins with a prefix: every key, or the names up to the next `/`.
+    Prefix { prefix: &'a Prefix, recursive: bool },
+    /// The inputs of a map.
+    Pattern(&'a Pattern),
+}
+
+/// Takes entries in order; returns false to end the listing.
+type Visit<'a> = dyn FnMut(Entry) -> Result<bool> + 'a;
+
+impl Selection<'_> {
+    fn start(&self) -> &str {
+        match self {
+            Self::Prefix { prefix, .. } => prefix.split().0,
+            Self::Pattern(pattern) => pattern.base(),
+        }
+    }
+
+    fn recursive(&self) -> bool {
+        match self {
+            Self::Prefix { recursive, .. } => *recursive,
+            Self::Pattern(_) => true,
+        }
+    }
+
+    fn holds_dir(&self, path: &str) -> bool {
+        match self {
+            Self::Prefix { prefix, .. } => path.starts_with(prefix.as_str()) || prefix.as_str().starts_with(&format!("{path}/")),
+            Self::Pattern(pattern) => pattern.may_hold(path),
+        }
+    }
+
+    fn holds_key(&self, path: &str) -> bool {
+        match self {
+            Self::Prefix { prefix, .. } => path.starts_with(prefix.as_str()),
+            Self::Pattern(pattern) => Key::parse(path).is_ok_and(|key| pattern.matches(&key)),
+        }
+    }
+}
+
+impl Store {
+    /// Visits every entry of `selection`. A key that is deleted meanwhile may be left out.
+    pub fn list(&self, selection: &Selection, visit: &mut Visit) -> Result<()> {
+        let start = selection.start();
+        self.list_dir(start, selection, visit).map(drop)
+    }
+
+    /// Visits what is below directory `path`; returns false once the visitor wants no more.
+    fn list_dir(&self, path: &str, selection: &Selection, visit: &mut Visit) -> Result<bool> {
+        let dir = self.root.join(path);
+        for record in self.sorted_names(&dir, path.is_empty())? {
+            let record = record?;
+            let name = std::str::from_utf8(&record).map_err(|e| Error::new(ErrorKind::Io, e.to_string()))?;
+            let child = match path.is_empty() {
+                true => name.to_owned(),
+                false => format!("{path}/{name}"),
+            };
+            let go_on = match child.strip_suffix('/') {
+                Some(below) if !selection.holds_dir(below) => true,
+                Some(below) if selection.recursive() => self.list_dir(below, selection, visit)?,
+                Some(_) => visit(Entry::Dir { path: child })?,
+                None if !selection.holds_key(&child) => true,
+                None => match key_entry(&dir, name, child)? {
+                    Some(entry) => visit(entry)?,
+                    None => true,
+                },
+            };
+            if !go_on {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The names in `dir` in the byte order of the paths that they lead to, directories with their `/`. A directory that
+    /// is not there is empty.
+    fn sorted_names(&self, dir: &Path, is_root: bool) -> Result<impl Iterator<Item = Result<Vec<u8>>> + use<>> {
+        let failed = |e: std::io::Error| Error::io(dir.display(), &e);
+        let mut names = Sorter::new(self.unnamed_file_maker());
+        let entries = match std::fs::read_dir(dir) {
+            Ok(entries) => Some(entries),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => None,
+            Err(e) => return Err(failed(e)),
+        };
+        for entry in entries.into_iter().flatten() {
+            let entry = entry.map_err(failed)?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let kind = entry.file_type().map_err(failed)?;
+            if !is_name(&name, is_root) || !(kind.is_dir() || kind.is_file()) {
+                continue;
+            }
+            let mut record = name.into_bytes();
+            if kind.is_dir() {
+                record.push(b'/');
+            }
+            names.push(record)?;
+        }
+        names.finish()
+    }
+}
+
+/// False for what cannot be a part of a key: files that did not come from s4.
+fn is_name(name: &str, is_root: bool) -> bool {
+    let bucket = !is_root || !name.starts_with(['.', '_']);
+    bucket && name.len() <= MAX_PART && !name.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+fn key_entry(dir: &Path, name: &str, path: String) -> Result<Option<Entry>> {
+    // A bare file in the data directory has no bucket and so is no key.
+    if !path.contains('/') {
+        return Ok(None);
+    }
+    match std::fs::symlink_metadata(dir.join(name)) {
+        Ok(found) => Ok(Some(Entry::Key { path, size: found.len(), mtime: found.mtime() })),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(format!("s4://{path}"), &e)),
+    }
+}

@@ -1,0 +1,159 @@
+//! A node's keys on its disk: publish, read, list, delete, sweep. Knows no HTTP. Everything here blocks.
+
+mod list;
+mod publish;
+mod read;
+mod remove;
+mod sorter;
+mod space;
+mod sweep;
+
+pub use list::Selection;
+pub use publish::Draft;
+pub use read::Opened;
+pub use sorter::Sorter;
+
+use nix::fcntl::{Flock, FlockArg};
+use s4::error::{Error, ErrorKind, Result, reason};
+use s4::key::Key;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The extended attribute that holds a key's checksum and length.
+const CHECKSUM_ATTRIBUTE: &str = "user.s4.checksum";
+
+/// What a store is told at its start.
+pub struct Options {
+    pub dir: PathBuf,
+    /// Free bytes below which nothing is written; `None` for the default.
+    pub reserve: Option<u64>,
+    /// Sync each key to the disk before it is published.
+    pub fsync: bool,
+    /// This node's number, and the number of nodes: what the placement of the keys rests on.
+    pub node: usize,
+    pub nodes: usize,
+}
+
+/// The store of one node. Holds the data directory's lock until dropped.
+pub struct Store {
+    root: PathBuf,
+    /// The device of the root: what can be linked into the store.
+    device: u64,
+    reserve: u64,
+    fsync: bool,
+    node: usize,
+    nodes: usize,
+    _lock: Flock<File>,
+}
+
+impl Store {
+    /// Opens or makes the data directory, takes its lock and sweeps what a killed predecessor left.
+    ///
+    /// Errors: the directory cannot hold extended attributes or unnamed temporary files, is in use, belongs to another
+    /// node, or has a path that map-from-n could not print for `xargs`.
+    pub fn open(options: Options) -> Result<Self> {
+        let shown = options.dir.display().to_string();
+        let refuse = |why: String| Error::new(ErrorKind::Config, format!("data directory {shown}: {why}"));
+        let failed = |e: std::io::Error| refuse(reason(&e));
+        std::fs::create_dir_all(options.dir.join(".s4")).map_err(failed)?;
+        let root = options.dir.canonicalize().map_err(failed)?;
+        if root.to_str().is_none_or(|path| path.contains(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '\\'))) {
+            return Err(refuse("its path has whitespace, a quote or a backslash, which 'xargs' in a map-from-n would split".into()));
+        }
+        let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
+        for dir in ["tasks", "jobs"] {
+            std::fs::create_dir_all(root.join(".s4").join(dir)).map_err(failed)?;
+        }
+        let reserve = match options.reserve {
+            Some(reserve) => reserve,
+            None => space::default_reserve(&root)?,
+        };
+        let device = root.metadata().map_err(failed)?.dev();
+        let store =
+            Self { root, device, reserve, fsync: options.fsync, node: options.node, nodes: options.nodes, _lock: lock };
+        store.probe().map_err(|e| refuse(e.to_string()))?;
+        store.claim().map_err(|e| refuse(e.to_string()))?;
+        store.sweep()?;
+        Ok(store)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file of `key`.
+    pub fn path(&self, key: &Key) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    /// Where tasks have their directories.
+    pub fn tasks_dir(&self) -> PathBuf {
+        self.root.join(".s4/tasks")
+    }
+
+    /// Where jobs keep their plans and failures.
+    pub fn jobs_dir(&self) -> PathBuf {
+        self.root.join(".s4/jobs")
+    }
+
+    /// An unnamed temporary file in the store, open to read and write.
+    pub fn unnamed_file(&self) -> std::io::Result<File> {
+        let flags = nix::libc::O_TMPFILE;
+        OpenOptions::new().read(true).write(true).custom_flags(flags).mode(0o600).open(&self.root)
+    }
+
+    /// Tries what every publish needs, so that a file system without it is refused at start.
+    fn probe(&self) -> std::result::Result<(), String> {
+        let file = self
+            .unnamed_file()
+            .map_err(|e| format!("its file system cannot make unnamed temporary files (O_TMPFILE): {}", reason(&e)))?;
+        use xattr::FileExt;
+        file.set_xattr(CHECKSUM_ATTRIBUTE, b"probe")
+            .map_err(|e| format!("its file system cannot hold extended attributes: {}", reason(&e)))
+    }
+
+    /// Marks the directory as this node's, or finds that it is another's.
+    fn claim(&self) -> std::result::Result<(), String> {
+        let path = self.root.join(".s4/node");
+        let ours = format!("node {} of {}\n", self.node, self.nodes);
+        match std::fs::read_to_string(&path) {
+            Ok(theirs) if theirs == ours => return Ok(()),
+            Ok(theirs) if !self.is_empty() => {
+                let (theirs, ours) = (theirs.trim(), ours.trim());
+                return Err(format!("it holds keys of {theirs}, and this is {ours}; copy them out first, or start with an empty directory"));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(reason(&e)),
+        }
+        std::fs::write(&path, ours).map_err(|e| reason(&e))
+    }
+
+    /// True if there is no bucket.
+    fn is_empty(&self) -> bool {
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).all(|name| name == ".s4")
+    }
+
+    /// Refuses a key that lives on another node.
+    fn misplaced(&self, key: &Key) -> Result<()> {
+        match s4::placement::node_of(key, self.nodes) {
+            node if node == self.node => Ok(()),
+            node => Err(Error::new(ErrorKind::WrongNode, format!("{key}: belongs on node {node}"))),
+        }
+    }
+}
+
+/// Locks the data directory for this process, whose id it writes for `s4 local --stop`.
+fn take_lock(path: &Path) -> std::io::Result<Flock<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => std::io::Error::other("another s4-server uses it"),
+        errno => errno.into(),
+    })?;
+    lock.set_len(0)?;
+    writeln!(&mut *lock, "{}", std::process::id())?;
+    Ok(lock)
+}

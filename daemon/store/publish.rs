@@ -1,0 +1,144 @@
+//! Publish: bytes go into an unnamed temporary file, which is linked to the key's name in one step.
+
+use super::{CHECKSUM_ATTRIBUTE, Store};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
+use s4::checksum::{self, Checksum, Hasher};
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::Key;
+use std::fs::{File, Permissions};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use xattr::FileExt;
+
+/// Bytes written between two looks at the free space.
+const SPACE_INTERVAL: u64 = 16 << 20;
+
+/// A key being written. Dropped unpublished, it leaves nothing.
+pub struct Draft<'s> {
+    store: &'s Store,
+    key: Key,
+    file: File,
+    hasher: Hasher,
+    unchecked: u64,
+}
+
+impl Draft<'_> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.unchecked += bytes.len() as u64;
+        if self.unchecked >= SPACE_INTERVAL {
+            self.unchecked = 0;
+            self.store.check_space(&self.key)?;
+        }
+        self.file.write_all(bytes).map_err(|e| Error::io(&self.key, &e))?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    /// What has been written so far.
+    pub fn checksum(&self) -> Checksum {
+        self.hasher.finish()
+    }
+
+    pub fn publish(self) -> Result<()> {
+        self.store.link(&self.file, self.hasher.finish(), &self.key)
+    }
+}
+
+impl Store {
+    /// Begins a key. One that exists already, or belongs elsewhere, is refused before any byte is written.
+    pub fn draft(&self, key: &Key) -> Result<Draft<'_>> {
+        self.check_new(key)?;
+        let file = self.unnamed_file().map_err(|e| Error::io(key, &e))?;
+        Ok(Draft { store: self, key: key.clone(), file, hasher: Hasher::new(), unchecked: 0 })
+    }
+
+    /// Refuses a key that exists, belongs on another node, or for which there is no space.
+    pub fn check_new(&self, key: &Key) -> Result<()> {
+        self.misplaced(key)?;
+        self.check_space(key)?;
+        match std::fs::symlink_metadata(self.path(key)) {
+            Ok(found) => Err(taken(key, found.is_dir())),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Publishes a file of this store's file system that a command has written.
+    pub fn publish_file(&self, file: &File, key: &Key) -> Result<()> {
+        self.check_new(key)?;
+        let checksum = checksum::of_file(file).map_err(|e| Error::io(key, &e))?;
+        self.link(file, checksum, key)
+    }
+
+    /// Publishes a file that a command left in its directory: by linking it where no other name leads to it, else by
+    /// copying its bytes.
+    pub fn publish_path(&self, path: &Path, key: &Key) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(path.display(), &e);
+        let own = std::fs::symlink_metadata(path).map_err(failed)?;
+        let mut file = File::open(path).map_err(failed)?;
+        if own.is_file() && own.nlink() == 1 && own.dev() == self.device {
+            return self.publish_file(&file, key);
+        }
+        let mut draft = self.draft(key)?;
+        let mut block = vec![0; checksum::BLOCK];
+        loop {
+            match file.read(&mut block).map_err(failed)? {
+                0 => return draft.publish(),
+                n => draft.write(&block[..n])?,
+            }
+        }
+    }
+
+    fn link(&self, file: &File, checksum: Checksum, key: &Key) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(key, &e);
+        file.set_xattr(CHECKSUM_ATTRIBUTE, checksum.to_string().as_bytes()).map_err(failed)?;
+        file.set_permissions(Permissions::from_mode(0o444)).map_err(failed)?;
+        if self.fsync {
+            file.sync_all().map_err(failed)?;
+        }
+        let path = self.path(key);
+        let parent = path.parent().unwrap_or(&self.root);
+        self.link_at(file, &path, parent, key)?;
+        if self.fsync {
+            File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn link_at(&self, file: &File, path: &Path, parent: &Path, key: &Key) -> Result<()> {
+        use nix::errno::Errno;
+        let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // A delete may remove the parent between its making and the link, so both are tried again.
+        for _ in 0..100 {
+            match linkat(AT_FDCWD, from.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
+                Ok(()) => return Ok(()),
+                Err(Errno::ENOENT) => make_parents(parent, key)?,
+                Err(Errno::EEXIST) => return Err(taken(key, path.is_dir())),
+                Err(Errno::ENOTDIR) => return Err(below_a_key(key)),
+                Err(errno) => return Err(Error::io(key, &errno.into())),
+            }
+        }
+        Err(Error::new(ErrorKind::Io, format!("{key}: its directory is deleted again and again")))
+    }
+}
+
+fn make_parents(parent: &Path, key: &Key) -> Result<()> {
+    match std::fs::create_dir_all(parent) {
+        Ok(()) => Ok(()),
+        // Lost against a delete; the link is tried again.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists) => Err(below_a_key(key)),
+        Err(e) => Err(Error::io(key, &e)),
+    }
+}
+
+fn taken(key: &Key, is_dir: bool) -> Error {
+    let what = if is_dir { "a directory of this name exists" } else { "key already exists" };
+    Error::new(ErrorKind::AlreadyExists, format!("{key}: {what}"))
+}
+
+fn below_a_key(key: &Key) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("{key}: a part of its path is a key, which cannot hold others"))
+}

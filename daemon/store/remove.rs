@@ -1,0 +1,53 @@
+//! Deleting keys, and the directories that they leave empty.
+
+use super::{Selection, Store};
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::{Key, Prefix};
+use s4::protocol::Entry;
+use std::path::Path;
+
+impl Store {
+    pub fn remove(&self, key: &Key) -> Result<()> {
+        self.misplaced(key)?;
+        let path = self.path(key);
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => {
+                return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key, it is a directory (rm -r deletes those)")));
+            }
+            Ok(_) => {}
+            Err(_) => return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key"))),
+        }
+        std::fs::remove_file(&path).map_err(|e| Error::io(key, &e))?;
+        self.prune(&path);
+        Ok(())
+    }
+
+    /// Deletes every key that begins with `prefix`, and tells `progress` how many so far. Stops if it returns false.
+    pub fn remove_prefix(&self, prefix: &Prefix, mut progress: impl FnMut(u64) -> bool) -> Result<u64> {
+        let mut deleted = 0;
+        self.list(&Selection::Prefix { prefix, recursive: true }, &mut |entry| {
+            let Entry::Key { path, .. } = entry else {
+                return Ok(true);
+            };
+            let file = self.root.join(&path);
+            match std::fs::remove_file(&file) {
+                Ok(()) => deleted += 1,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io(format!("s4://{path}"), &e)),
+            }
+            self.prune(&file);
+            Ok(progress(deleted))
+        })?;
+        Ok(deleted)
+    }
+
+    /// Removes the directories above `file` that are empty now. One that is in use stays, and so do those above it.
+    fn prune(&self, file: &Path) {
+        let parents = file.ancestors().skip(1).take_while(|dir| *dir != self.root);
+        for dir in parents {
+            if std::fs::remove_dir(dir).is_err() {
+                break;
+            }
+        }
+    }
+}

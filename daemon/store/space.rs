@@ -1,0 +1,44 @@
+//! The free-space reserve: writes are refused while the disk is still usable for everything else.
+
+use super::Store;
+use nix::sys::statvfs::statvfs;
+use s4::error::{Error, ErrorKind, Result};
+use std::path::Path;
+
+/// The default reserve is a twentieth of the disk, but no more than this.
+const MOST: u64 = 4 << 30;
+
+impl Store {
+    /// Bytes that an ordinary user could still write.
+    pub fn free_bytes(&self) -> Result<u64> {
+        free_bytes(&self.root)
+    }
+
+    pub fn reserve_bytes(&self) -> u64 {
+        self.reserve
+    }
+
+    /// Refuses if the disk is below the reserve. `what` names what was to be written.
+    pub fn check_space(&self, what: impl std::fmt::Display) -> Result<()> {
+        let free = self.free_bytes()?;
+        if free >= self.reserve {
+            return Ok(());
+        }
+        let message = format!(
+            "{what}: no space: {} MiB free, {} MiB kept in reserve; delete keys or lower --reserve",
+            free >> 20,
+            self.reserve >> 20
+        );
+        Err(Error::new(ErrorKind::NoSpace, message))
+    }
+}
+
+fn free_bytes(dir: &Path) -> Result<u64> {
+    let stat = statvfs(dir).map_err(|e| Error::io(dir.display(), &e.into()))?;
+    Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+}
+
+pub fn default_reserve(dir: &Path) -> Result<u64> {
+    let stat = statvfs(dir).map_err(|e| Error::io(dir.display(), &e.into()))?;
+    Ok((stat.blocks() as u64 * stat.fragment_size() as u64 / 20).min(MOST))
+}

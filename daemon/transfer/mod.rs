@@ -1,0 +1,178 @@
+//! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections.
+
+use crate::jobs::AtPosition;
+use crate::jobs::command::TaskDir;
+use crate::store::Store;
+use s4::body::Hangup;
+use s4::client::{Client, blocking};
+use s4::error::{Error, ErrorKind, Result};
+use s4::frame::FrameWriter;
+use s4::key::{Dir, Key};
+use s4::placement::NodeId;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Outputs of one task that are sent at a time, so that memory does not grow with their number.
+const WINDOW: usize = 4096;
+/// Exchanges with one node at once.
+const PER_NODE: usize = 2;
+
+/// What a 1:n command has left: its directory, and the names it printed.
+pub struct Outputs {
+    pub dir: TaskDir,
+    pub names: File,
+}
+
+/// The way to every node. Clones share it.
+#[derive(Clone)]
+pub struct Transfers(Arc<Inner>);
+
+struct Inner {
+    store: Arc<Store>,
+    client: Client,
+    node: NodeId,
+    per_node: Vec<Semaphore>,
+}
+
+impl Transfers {
+    pub fn new(store: Arc<Store>, client: Client, node: NodeId) -> Self {
+        let per_node = client.cluster().ids().map(|_| Semaphore::new(PER_NODE)).collect();
+        Self(Arc::new(Inner { store, client, node, per_node }))
+    }
+}
+
+/// One output under way.
+struct Output {
+    key: Key,
+    path: PathBuf,
+}
+
+/// Publishes every named output on its node, as `outdir/<input basename>/<file basename>`; returns how many. Nothing is
+/// sent unless every name is there.
+pub async fn shuffle(transfers: &Transfers, outdir: &Dir, input: &Key, outputs: Outputs) -> Result<u64> {
+    let outdir = Dir::try_from(format!("{}/{}", outdir.as_str(), input.basename()))?;
+    let mut names = Names { outputs: Arc::new(outputs), outdir: Arc::new(outdir), position: 0 };
+    let mut checking = names.clone();
+    blocking(move || checking.check_all()).await?;
+    let mut published = 0;
+    loop {
+        let (window, rest) = blocking(move || (names.window(), names)).await;
+        names = rest;
+        let window = window?;
+        if window.is_empty() {
+            return Ok(published);
+        }
+        published += window.len() as u64;
+        transfers.send(window).await?;
+    }
+}
+
+/// The names that a command printed, from a position in them on.
+#[derive(Clone)]
+struct Names {
+    outputs: Arc<Outputs>,
+    outdir: Arc<Dir>,
+    position: u64,
+}
+
+impl Names {
+    fn check_all(&mut self) -> Result<()> {
+        while !self.window()?.is_empty() {}
+        Ok(())
+    }
+
+    /// The next outputs; empty at the end. Errors: a name that is not there, is no file, or makes no key.
+    fn window(&mut self) -> Result<Vec<Output>> {
+        let mut reader = BufReader::new(AtPosition { file: &self.outputs.names, position: self.position });
+        let mut window = Vec::new();
+        let mut line = Vec::new();
+        while window.len() < WINDOW {
+            line.clear();
+            let n = reader.read_until(b'\n', &mut line).map_err(|e| Error::io("the names that the command printed", &e))?;
+            if n == 0 {
+                break;
+            }
+            self.position += n as u64;
+            let name = line.strip_suffix(b"\n").unwrap_or(&line);
+            if !name.is_empty() {
+                window.push(output(&self.outdir, self.outputs.dir.path(), name)?);
+            }
+        }
+        Ok(window)
+    }
+}
+
+fn output(outdir: &Dir, dir: &Path, name: &[u8]) -> Result<Output> {
+    let shown = String::from_utf8_lossy(name).escape_debug().to_string();
+    let refuse = |why: &str| Error::new(ErrorKind::BadName, format!("the command printed '{shown}', {why}"));
+    let text = std::str::from_utf8(name).map_err(|_| refuse("which is not UTF-8"))?;
+    let path = dir.join(text);
+    let basename = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| refuse("which names no file"))?;
+    let key = outdir.join(basename)?;
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_file() => Ok(Output { key, path }),
+        Ok(_) => Err(refuse("which is not a regular file")),
+        Err(_) => Err(refuse("but there is no such file in its directory")),
+    }
+}
+
+impl Transfers {
+    async fn send(&self, outputs: Vec<Output>) -> Result<()> {
+        let mut groups: BTreeMap<NodeId, Vec<Output>> = BTreeMap::new();
+        for output in outputs {
+            groups.entry(self.0.client.cluster().node_of(&output.key)).or_default().push(output);
+        }
+        let mut sending = JoinSet::new();
+        for (node, group) in groups {
+            let transfers = self.clone();
+            sending.spawn(async move {
+                match node == transfers.0.node {
+                    true => transfers.publish_here(group).await,
+                    false => transfers.send_to(node, group).await,
+                }
+            });
+        }
+        let mut result = Ok(());
+        while let Some(sent) = sending.join_next().await {
+            let sent = sent.unwrap_or_else(|e| Err(Error::new(ErrorKind::Io, e.to_string())));
+            result = result.and(sent);
+        }
+        result
+    }
+
+    async fn publish_here(&self, group: Vec<Output>) -> Result<()> {
+        let store = self.0.store.clone();
+        blocking(move || group.iter().try_for_each(|output| store.publish_path(&output.path, &output.key))).await
+    }
+
+    async fn send_to(&self, node: NodeId, group: Vec<Output>) -> Result<()> {
+        let _turn = self.0.per_node[node].acquire().await;
+        let (sent, answer) = self.0.client.put_pack(node, move |frames| write_pack(frames, &group)).await?;
+        sent?;
+        match answer.errors.into_iter().next() {
+            Some(error) => Err(error.by(self.0.client.cluster().name(node))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write_pack(mut frames: FrameWriter, group: &[Output]) -> std::result::Result<Result<()>, Hangup> {
+    for output in group {
+        let failed = |e: std::io::Error| Error::io(output.path.display(), &e);
+        let opened = File::open(&output.path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (len, mut file) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return frames.end().map(|()| Err(failed(error))),
+        };
+        frames.key(&output.key)?;
+        if let Err(error) = frames.content(&mut file, len, output.key.as_str())? {
+            return frames.end().map(|()| Err(error));
+        }
+    }
+    frames.end().map(Ok)
+}

@@ -1,0 +1,201 @@
+//! Keys over the wire: get, put, delete, packs of many, and `eval`.
+
+use super::jobs::EventStream;
+use super::{Client, blocking};
+use crate::body::{self, Activity, ChunkReader, Hangup, Side};
+use crate::checksum::{Checksum, Hasher};
+use crate::error::{Error, ErrorKind, Result};
+use crate::frame::{CommandEnd, Frame, FrameReader, FrameWriter};
+use crate::key::{Key, Prefix};
+use crate::placement::NodeId;
+use crate::protocol::{self, CHECKSUM_HEADER, Event, PackAnswer, escape};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Method, Response};
+use std::io::{Read, Write};
+use std::str::FromStr;
+
+/// A key under way in a pack.
+pub enum PackItem {
+    /// A key begins; pieces follow, then `Whole` or `Failed`.
+    Begin(Key),
+    Piece(Bytes),
+    /// The key's bytes have come and match their checksum.
+    Whole(Checksum),
+    /// The key did not come, or does not match.
+    Failed(Error),
+}
+
+/// The keys of a received pack. Blocks.
+pub struct Received {
+    frames: FrameReader,
+    key: Option<Key>,
+    hasher: Hasher,
+    who: String,
+}
+
+impl Received {
+    /// `who` names the sender in errors.
+    pub fn new(chunks: ChunkReader, who: String) -> Self {
+        Self { frames: FrameReader::new(chunks, who.clone()), key: None, hasher: Hasher::new(), who }
+    }
+
+    /// The next item; `None` at the pack's end.
+    pub fn next(&mut self) -> Result<Option<PackItem>> {
+        let item = match (self.frames.next()?, &self.key) {
+            (Frame::Key(key), None) => {
+                self.hasher = Hasher::new();
+                self.key = Some(key.clone());
+                PackItem::Begin(key)
+            }
+            (Frame::Data(piece), Some(_)) => {
+                self.hasher.update(&piece);
+                PackItem::Piece(piece)
+            }
+            (Frame::Sum(sum), Some(key)) => {
+                let verified = sum.verify(self.hasher.finish(), format!("{}: {key}", self.who));
+                self.key = None;
+                verified.map_or_else(PackItem::Failed, |()| PackItem::Whole(sum))
+            }
+            (Frame::Fail(error), Some(_)) => {
+                self.key = None;
+                PackItem::Failed(error)
+            }
+            (Frame::End, None) => return Ok(None),
+            _ => return Err(Error::new(ErrorKind::BadRequest, format!("{}: malformed body: frames out of order", self.who))),
+        };
+        Ok(Some(item))
+    }
+}
+
+impl Client {
+    /// Reads `key` into `sink`, verified. An error after bytes were written means that they are not to be used.
+    pub async fn get(&self, key: &Key, sink: impl Write + Send + 'static, sink_name: &str) -> Result<Checksum> {
+        let node = self.cluster().node_of(key);
+        let response = self.send(node, Method::GET, &protocol::key_path(key), body::empty(), &Activity::default()).await?;
+        let who = format!("{}: {key}", self.cluster().name(node));
+        let stored = stored_checksum(&response, &who)?;
+        let reader = self.reader(node, response);
+        let sink_name = sink_name.to_owned();
+        let found = blocking(move || copy(reader, sink, &sink_name)).await?;
+        stored.verify(found, who).map(|()| found)
+    }
+
+    /// Writes all of `input` as `key`. `hint` is how many bytes to expect; `input_name` names it in errors.
+    pub async fn put(&self, key: &Key, mut input: impl Read + Send + 'static, hint: u64, input_name: &str) -> Result<Checksum> {
+        let (key, input_name) = (key.clone(), input_name.to_owned());
+        let node = self.cluster().node_of(&key);
+        let (sent, answer) = self
+            .put_pack(node, move |mut frames| {
+                frames.key(&key)?;
+                let sent = frames.content(&mut input, hint, &input_name)?;
+                frames.end().map(|()| sent)
+            })
+            .await?;
+        let sent = sent?;
+        match answer.errors.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(sent),
+        }
+    }
+
+    /// Sends `node` a pack that `produce` writes on a blocking thread. Returns what `produce` did and the node's answer.
+    pub async fn put_pack<T: Send + 'static>(
+        &self,
+        node: NodeId,
+        produce: impl FnOnce(FrameWriter) -> std::result::Result<T, Hangup> + Send + 'static,
+    ) -> Result<(T, PackAnswer)> {
+        let (sender, body) = body::channel();
+        let activity = body.activity();
+        let producer = tokio::task::spawn_blocking(move || produce(FrameWriter::new(sender)));
+        let response = self.send(node, Method::POST, "/v1/pack/put", body.boxed_unsync(), &activity).await?;
+        let answer: PackAnswer = self.json(node, response).await?;
+        let hung_up = || Error::new(ErrorKind::Unreachable, format!("{}: answered before it had all keys", self.cluster().name(node)));
+        match producer.await {
+            Ok(Ok(produced)) => Ok((produced, answer)),
+            Ok(Err(Hangup)) => Err(answer.errors.into_iter().next().unwrap_or_else(hung_up)),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Asks `node` for `keys`, all its own, in one exchange.
+    pub async fn get_pack(&self, node: NodeId, keys: &[Key]) -> Result<Received> {
+        let list: String = keys.iter().map(|key| format!("{}\n", key.as_str())).collect();
+        let response = self.send(node, Method::POST, "/v1/pack/get", body::full(list), &Activity::default()).await?;
+        Ok(Received::new(self.reader(node, response), self.cluster().name(node).to_string()))
+    }
+
+    pub async fn delete(&self, key: &Key) -> Result<()> {
+        let node = self.cluster().node_of(key);
+        self.send(node, Method::DELETE, &protocol::key_path(key), body::empty(), &Activity::default()).await.map(drop)
+    }
+
+    /// Deletes all of `node`'s keys that begin with `prefix`; returns how many.
+    pub async fn delete_prefix(&self, node: NodeId, prefix: &Prefix) -> Result<u64> {
+        let path = format!("/v1/delete?prefix={}", escape(prefix.as_str()));
+        let mut events = self.events(node, Method::POST, &path, body::empty()).await?;
+        let mut deleted = None;
+        while let Some(event) = events.next().await? {
+            if let Event::Deleted { keys } = event {
+                deleted = Some(keys);
+            }
+        }
+        deleted.ok_or_else(|| Error::new(ErrorKind::Unreachable, format!("{}: the answer was cut off", self.cluster().name(node))))
+    }
+
+    /// Runs `cmd` on the node of `key` with the key as stdin. Its streams go to `stdout` and `stderr` as they come.
+    pub async fn eval(
+        &self,
+        key: &Key,
+        cmd: Vec<u8>,
+        mut stdout: impl Write + Send + 'static,
+        mut stderr: impl Write + Send + 'static,
+    ) -> Result<CommandEnd> {
+        let node = self.cluster().node_of(key);
+        let path = format!("/v1/eval/{}", escape(key.as_str()));
+        let response = self.send(node, Method::POST, &path, body::full(cmd), &Activity::default()).await?;
+        let mut frames = FrameReader::new(self.reader(node, response), self.cluster().name(node).to_string());
+        blocking(move || {
+            loop {
+                match frames.next()? {
+                    Frame::Stdout(bytes) => {
+                        stdout.write_all(&bytes).and_then(|()| stdout.flush()).map_err(|e| Error::io("stdout", &e))?;
+                    }
+                    Frame::Stderr(bytes) => stderr.write_all(&bytes).map_err(|e| Error::io("stderr", &e))?,
+                    Frame::Exit(end) => return Ok(end),
+                    _ => {}
+                }
+            }
+        })
+        .await
+    }
+
+    fn reader(&self, node: NodeId, response: Response<Incoming>) -> ChunkReader {
+        let who = self.cluster().name(node).to_string();
+        body::reader(response.into_body(), self.deadline(), Side::Client, who)
+    }
+
+    /// Sends a request whose answer is a stream of events.
+    pub(super) async fn events(&self, node: NodeId, method: Method, path: &str, body: body::BoxBody) -> Result<EventStream> {
+        let response = self.send(node, method, path, body, &Activity::default()).await?;
+        Ok(EventStream::new(self.chunks(node, response), self.cluster().name(node).to_string()))
+    }
+}
+
+fn stored_checksum(response: &Response<Incoming>, who: &str) -> Result<Checksum> {
+    let header = response.headers().get(CHECKSUM_HEADER).and_then(|value| value.to_str().ok());
+    header
+        .and_then(|text| Checksum::from_str(text).ok())
+        .ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{who}: the node sent no checksum")))
+}
+
+fn copy(mut reader: ChunkReader, mut sink: impl Write, sink_name: &str) -> Result<Checksum> {
+    let mut hasher = Hasher::new();
+    while let Some(chunk) = reader.next()? {
+        hasher.update(&chunk);
+        sink.write_all(&chunk).map_err(|e| Error::io(sink_name, &e))?;
+    }
+    sink.flush().map_err(|e| Error::io(sink_name, &e))?;
+    Ok(hasher.finish())
+}

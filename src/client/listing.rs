@@ -1,0 +1,94 @@
+//! The listing of a whole cluster: every node's sorted stream, merged as it comes.
+
+use super::Client;
+use super::lines::Lines;
+use crate::body::{self, Activity};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Prefix;
+use crate::placement::NodeId;
+use crate::protocol::{Entry, escape};
+use hyper::Method;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Entries in the byte order of their paths. A directory that several nodes have comes once.
+pub struct Listing {
+    nodes: Vec<NodeListing>,
+    /// The next entry's path of each node that has one.
+    heads: BinaryHeap<Reverse<(String, NodeId)>>,
+    last_dir: String,
+}
+
+struct NodeListing {
+    lines: Lines,
+    who: String,
+    head: Option<Entry>,
+}
+
+impl NodeListing {
+    /// Fetches the next head. The end of the body before the end mark is an error: the listing was cut off.
+    async fn advance(&mut self) -> Result<()> {
+        let cut = || Error::new(ErrorKind::Unreachable, format!("{}: the listing was cut off", self.who));
+        let line = self.lines.next().await?.ok_or_else(cut)?;
+        let text = std::str::from_utf8(&line).map_err(|_| cut())?;
+        self.head = Entry::parse_line(text).map_err(|e| e.by(&self.who))?;
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Lists what begins with `prefix`: every key if `recursive`, else the names up to the next `/`.
+    /// A node that cannot be asked is an error: no listing is passed off as whole.
+    pub async fn list(&self, prefix: &Prefix, recursive: bool) -> Result<Listing> {
+        let path = format!("/v1/list?prefix={}&recursive={recursive}", escape(prefix.as_str()));
+        let asked: Vec<_> = self
+            .cluster()
+            .ids()
+            .map(|node| {
+                let (client, path) = (self.clone(), path.clone());
+                tokio::spawn(async move { client.list_node(node, &path).await })
+            })
+            .collect();
+        let mut listing = Listing { nodes: Vec::new(), heads: BinaryHeap::new(), last_dir: String::new() };
+        for node in asked {
+            let node = node.await.map_err(|e| Error::new(ErrorKind::Io, e.to_string()))??;
+            if let Some(head) = &node.head {
+                listing.heads.push(Reverse((head.path().to_owned(), listing.nodes.len())));
+            }
+            listing.nodes.push(node);
+        }
+        Ok(listing)
+    }
+
+    async fn list_node(&self, node: NodeId, path: &str) -> Result<NodeListing> {
+        let response = self.send(node, Method::GET, path, body::empty(), &Activity::default()).await?;
+        let lines = Lines::new(self.chunks(node, response));
+        let mut listing = NodeListing { lines, who: self.cluster().name(node).to_string(), head: None };
+        listing.advance().await?;
+        Ok(listing)
+    }
+}
+
+impl Listing {
+    pub async fn next(&mut self) -> Result<Option<Entry>> {
+        loop {
+            let Some(Reverse((_, at))) = self.heads.pop() else {
+                return Ok(None);
+            };
+            let node = &mut self.nodes[at];
+            let entry = node.head.take();
+            node.advance().await?;
+            if let Some(head) = &node.head {
+                self.heads.push(Reverse((head.path().to_owned(), at)));
+            }
+            match entry {
+                Some(Entry::Dir { path }) if path == self.last_dir => {}
+                Some(Entry::Dir { path }) => {
+                    self.last_dir.clone_from(&path);
+                    return Ok(Some(Entry::Dir { path }));
+                }
+                entry => return Ok(entry),
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Talking to a cluster: requests to its nodes over kept connections, each within a deadline.
+
+mod jobs;
+mod keys;
+mod lines;
+mod listing;
+
+pub use jobs::EventStream;
+pub use keys::{PackItem, Received};
+pub use listing::Listing;
+
+use crate::body::{self, Activity, BoxBody, Chunks, Side};
+use crate::cluster::Cluster;
+use crate::error::{Error, ErrorKind, Result};
+use crate::placement::NodeId;
+use crate::protocol::{self, CLUSTER_HEADER, Health, SECRET_HEADER};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, Response};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest JSON answer that is read whole, in bytes.
+const MAX_ANSWER: usize = 1024 * 1024;
+/// Shorter than the daemon keeps an idle connection, so that a request seldom meets one that is closing.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How requests are sent.
+#[derive(Clone)]
+pub struct Settings {
+    /// How long a node may be silent.
+    pub deadline: Duration,
+    pub secret: Option<Secret>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { deadline: protocol::DEADLINE, secret: None }
+    }
+}
+
+/// The shared secret that daemons may ask for.
+#[derive(Clone)]
+pub struct Secret(HeaderValue);
+
+impl Secret {
+    /// The first line of the file at `path`.
+    pub fn read(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let refuse = |why: &str| Error::new(ErrorKind::Config, format!("{shown}: {why}"));
+        let text = std::fs::read_to_string(path).map_err(|e| refuse(&crate::error::reason(&e)))?;
+        let line = text.lines().next().unwrap_or("").trim();
+        if line.len() < 16 {
+            return Err(refuse("a secret is at least 16 characters"));
+        }
+        let mut value = HeaderValue::from_str(line).map_err(|_| refuse("a secret is printable ASCII"))?;
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+
+    /// Compares in a time that does not depend on where the two differ.
+    pub fn matches(&self, given: &HeaderValue) -> bool {
+        let (ours, theirs) = (self.0.as_bytes(), given.as_bytes());
+        let differing = ours.iter().zip(theirs).fold(0, |all, (a, b)| all | (a ^ b));
+        ours.len() == theirs.len() && differing == 0
+    }
+}
+
+/// A handle on a cluster. Clones share their connections.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    cluster: Cluster,
+    digest: HeaderValue,
+    settings: Settings,
+    http: legacy::Client<HttpConnector, BoxBody>,
+}
+
+impl Client {
+    pub fn new(cluster: Cluster, settings: Settings) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(settings.deadline));
+        connector.set_keepalive(Some(Duration::from_secs(15)));
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
+        let digest = HeaderValue::from_str(&cluster.digest()).expect("hexadecimal digits make a header");
+        Self(Arc::new(Inner { cluster, digest, settings, http }))
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        &self.0.cluster
+    }
+
+    pub fn deadline(&self) -> Duration {
+        self.0.settings.deadline
+    }
+
+    /// The same cluster with another deadline.
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self::new(self.cluster().clone(), Settings { deadline, ..self.0.settings.clone() })
+    }
+
+    /// What `node` says of itself.
+    pub async fn health(&self, node: NodeId) -> Result<Health> {
+        let response = self.send(node, Method::GET, "/v1/health", body::empty(), &Activity::default()).await?;
+        self.json(node, response).await
+    }
+
+    /// Sends a request and awaits the head of its answer. An answer other than 2xx is its error, naming the node.
+    async fn send(
+        &self,
+        node: NodeId,
+        method: Method,
+        path: &str,
+        body: BoxBody,
+        activity: &Activity,
+    ) -> Result<Response<Incoming>> {
+        let request = self.request(node, method, path, body)?;
+        let answer = activity.watch(self.0.http.request(request), self.deadline()).await;
+        let response = match answer {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return Err(self.unreachable(node, &error)),
+            None => return Err(self.late(node)),
+        };
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(self.refusal(node, response).await),
+        }
+    }
+
+    fn request(&self, node: NodeId, method: Method, path: &str, body: BoxBody) -> Result<Request<BoxBody>> {
+        let uri = format!("http://{}{path}", self.cluster().address(node));
+        let mut request = Request::builder().method(method).uri(uri).header(CLUSTER_HEADER, &self.0.digest);
+        if let Some(secret) = &self.0.settings.secret {
+            request = request.header(SECRET_HEADER, &secret.0);
+        }
+        request
+            .body(body)
+            .map_err(|e| Error::new(ErrorKind::BadRequest, format!("{}: {e}", self.cluster().name(node))))
+    }
+
+    fn unreachable(&self, node: NodeId, error: &legacy::Error) -> Error {
+        let name = self.cluster().name(node);
+        let cause = body::root_cause(error);
+        match error.is_connect() {
+            true => Error::new(ErrorKind::Unreachable, format!("{name}: cannot connect: {cause}")),
+            false => Error::new(ErrorKind::Unreachable, format!("{name}: the request broke off: {cause}")),
+        }
+    }
+
+    fn late(&self, node: NodeId) -> Error {
+        let seconds = self.deadline().as_secs_f64();
+        Error::new(ErrorKind::Deadline, format!("{}: no answer within {seconds} s", self.cluster().name(node)))
+    }
+
+    /// The error that an answer carries.
+    async fn refusal(&self, node: NodeId, response: Response<Incoming>) -> Error {
+        let status = response.status();
+        let name = self.cluster().name(node);
+        let error = match self.json::<Error>(node, response).await {
+            Ok(error) => error.by(&name),
+            Err(_) => return Error::new(ErrorKind::Unreachable, format!("{name}: answered with HTTP status {status}, is it s4?")),
+        };
+        match error.nodes() {
+            Some(theirs) => {
+                let difference = self.cluster().first_difference(theirs);
+                Error::new(ErrorKind::ClusterMismatch, format!("{name}: it has another node list: {difference}"))
+            }
+            None => error,
+        }
+    }
+
+    async fn json<T: serde::de::DeserializeOwned>(&self, node: NodeId, response: Response<Incoming>) -> Result<T> {
+        let malformed = |why: String| {
+            Error::new(ErrorKind::Unreachable, format!("{}: malformed answer: {why}", self.cluster().name(node)))
+        };
+        let collect = Limited::new(response.into_body(), MAX_ANSWER).collect();
+        let collected = tokio::time::timeout(self.deadline(), collect).await.map_err(|_| self.late(node))?;
+        let bytes = collected.map_err(|e| malformed(e.to_string()))?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))
+    }
+
+    fn chunks(&self, node: NodeId, response: Response<Incoming>) -> Chunks<Incoming> {
+        let who = self.cluster().name(node).to_string();
+        Chunks::new(response.into_body(), self.deadline(), Side::Client, who)
+    }
+}
+
+/// Runs blocking work off the async threads and hands its panic on.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(output) => output,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
