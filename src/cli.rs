@@ -1,0 +1,259 @@
+//! What can be typed: one definition gives the parser, the help texts and the completions.
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Write-once keys on a cluster of plain machines, and ordinary commands run next to them.
+#[derive(Parser)]
+#[command(name = "s4", version, max_term_width = 100, after_help = TRY)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const TRY: &str = "\
+Example: a cluster on this machine, in one command
+  s4 local -n 3";
+
+#[derive(Args)]
+pub struct Global {
+    /// The cluster file [default: $S4_CONF_PATH, else ~/.s4.conf]
+    #[arg(short, long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub conf_path: Option<PathBuf>,
+    /// How long a node may be silent, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", env = "S4_DEADLINE", default_value = "10", value_parser = parse_seconds)]
+    pub deadline: Duration,
+    /// The file of the shared secret, where the daemons require one
+    #[arg(long, global = true, value_name = "FILE", env = "S4_SECRET_PATH", hide_env_values = true, value_hint = ValueHint::FilePath)]
+    pub secret: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Copy a file or key; with -r a tree of them
+    #[command(after_help = CP)]
+    Cp(CpArgs),
+    /// List buckets, directories and keys
+    #[command(after_help = LS)]
+    Ls(LsArgs),
+    /// Delete a key; with -r every key that begins with PREFIX
+    #[command(after_help = RM)]
+    Rm(RmArgs),
+    /// Run a command on the key's node with the key as stdin, and print what it prints
+    #[command(after_help = EVAL)]
+    Eval(EvalArgs),
+    /// 1:1 map: each key of INDIR becomes a key of OUTDIR, on the same node
+    #[command(after_help = MAP)]
+    Map(MapArgs),
+    /// 1:n map, the shuffle: files that the command writes and names go to the nodes that their names say
+    #[command(after_help = MAP_TO_N)]
+    MapToN(MapArgs),
+    /// n:1 map, the merge: the keys of one name become one key
+    #[command(after_help = MAP_FROM_N)]
+    MapFromN(MapArgs),
+    /// Ask every node how it is
+    #[command(after_help = HEALTH)]
+    Health,
+    /// Print the nodes and their numbers
+    #[command(after_help = CONFIG)]
+    Config(ConfigArgs),
+    /// Run a cluster on this machine
+    #[command(after_help = LOCAL)]
+    Local(LocalArgs),
+    /// Print completions for a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions(CompletionsArgs),
+}
+
+#[derive(Args)]
+pub struct CpArgs {
+    /// A local path, - for stdin, or s4://bucket/key
+    #[arg(value_name = "SRC", value_hint = ValueHint::AnyPath)]
+    pub src: String,
+    /// A local path, - for stdout, or s4://bucket/key; one that ends in / keeps the basename
+    #[arg(value_name = "DST", value_hint = ValueHint::AnyPath)]
+    pub dst: String,
+    /// Copy all that is below a directory
+    #[arg(short, long)]
+    pub recursive: bool,
+}
+
+const CP: &str = "\
+Examples:
+  s4 cp flights.csv s4://in/            # as s4://in/flights.csv
+  s4 cp -r flights/ s4://in/            # every file of the tree
+  s4 cp s4://in/flights.csv - | head
+  s4 cp -r s4://out/ results";
+
+#[derive(Args)]
+pub struct LsArgs {
+    /// The beginning of names, as s4://bucket/dir/na; all buckets without it
+    #[arg(value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// List every key that begins with PREFIX, and not only up to the next /
+    #[arg(short, long)]
+    pub recursive: bool,
+}
+
+const LS: &str = "\
+Prints date, time (UTC), size and name. Nothing found is exit status 1.
+
+Examples:
+  s4 ls
+  s4 ls s4://in/
+  s4 ls -r s4://in/2013";
+
+#[derive(Args)]
+pub struct RmArgs {
+    /// A key, or with -r the beginning of keys
+    #[arg(value_name = "PREFIX")]
+    pub prefix: String,
+    /// Delete every key that begins with PREFIX: s4://step means the buckets step1, step2 …
+    #[arg(short, long)]
+    pub recursive: bool,
+}
+
+const RM: &str = "\
+Examples:
+  s4 rm s4://in/flights.csv
+  s4 rm -r s4://step";
+
+#[derive(Args)]
+pub struct EvalArgs {
+    /// The key that the command reads
+    #[arg(value_name = "KEY")]
+    pub key: String,
+    /// The command, for bash
+    #[arg(value_name = "CMD")]
+    pub cmd: OsString,
+}
+
+const EVAL: &str = "\
+The exit status is the command's own.
+
+Example:
+  s4 eval s4://in/flights.csv 'cut -d, -f10 | sort | uniq -c'";
+
+#[derive(Args)]
+pub struct MapArgs {
+    /// The directory of the inputs; its parts may hold *, ? and […]
+    #[arg(value_name = "INDIR")]
+    pub indir: String,
+    /// The directory of the outputs
+    #[arg(value_name = "OUTDIR")]
+    pub outdir: String,
+    /// The command, for bash
+    #[arg(value_name = "CMD")]
+    pub cmd: OsString,
+    /// Go on with the other tasks after one has failed
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Kill a task's command after this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub timeout: Option<Duration>,
+}
+
+const MAP: &str = "\
+The command reads the key on stdin; its stdout is the output. In its environment are filename (the
+key's basename), S4_KEY, S4_JOB, S4_TASK, S4_NODE and S4_NODES.
+
+Example:
+  s4 map s4://in/ s4://cols/ 'cut -d, -f10,16'";
+
+const MAP_TO_N: &str = "\
+The command reads the key on stdin, writes files in its directory, and prints their names. Each becomes
+OUTDIR/<key's basename>/<file's basename>: the number that it begins with is its node.
+
+Example: split every key by its first column, over twelve names
+  s4 map-to-n s4://in/ s4://parts/ 'awk -F, \"{ print > (\\$1 % 12) \\\"_part\\\" }\"; ls'";
+
+const MAP_FROM_N: &str = "\
+One task for each merge name: the number before _, or else the basename. The command reads the local paths
+of all its inputs on stdin, one a line; its stdout is the output.
+
+Example:
+  s4 map-from-n s4://parts/ s4://merged/ 'xargs cat'";
+
+const HEALTH: &str = "\
+Answers within 2 seconds, also for nodes that are down; exit status 1 if any is.
+
+Example:
+  s4 health";
+
+#[derive(Args)]
+pub struct ConfigArgs {
+    /// Print the digest of the node list, which every request carries
+    #[arg(long)]
+    pub digest: bool,
+}
+
+const CONFIG: &str = "\
+Example:
+  s4 config";
+
+#[derive(Args)]
+pub struct LocalArgs {
+    /// How many nodes [default: 3, or as many as DIR has]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub nodes: Option<u16>,
+    /// Where the nodes keep their data and logs
+    #[arg(long, value_name = "DIR", default_value = "./s4-local", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Return once the nodes are healthy
+    #[arg(long, conflicts_with = "stop")]
+    pub detach: bool,
+    /// Stop the nodes of DIR; their data stays
+    #[arg(long)]
+    pub stop: bool,
+    /// Commands of maps that run at once on each node [default: the number of CPUs + 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+}
+
+const LOCAL: &str = "\
+Prints the line that points the shell at the cluster, and stays until Ctrl-C.
+
+Examples:
+  s4 local -n 3
+  eval \"$(s4 local --detach)\"; s4 health; s4 local --stop";
+
+#[derive(Args)]
+pub struct CompletionsArgs {
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+const COMPLETIONS: &str = "\
+Example:
+  s4 completions bash > /etc/bash_completion.d/s4";
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || "not a number of seconds above 0".to_owned();
+    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() && seconds <= 1e9 => Ok(duration),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

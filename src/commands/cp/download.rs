@@ -1,0 +1,144 @@
+//! `s4 cp -r` to a local tree: keys come many in one exchange, from all nodes at once.
+
+use super::{Failures, draft_file, keep};
+use s4::client::{Client, PackItem, Received, blocking};
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::key::{Dir, Key, Prefix};
+use s4::placement::NodeId;
+use s4::protocol::{Entry, PACK_KEYS};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::NamedTempFile;
+use tokio::task::JoinSet;
+
+/// Exchanges at once.
+const AT_ONCE: usize = 8;
+/// Bytes of keys after which a pack is asked for, so that large keys come side by side.
+const PACK_BYTES: u64 = 64 << 20;
+
+/// Copies every key below `src` to its path below `dst`.
+pub async fn tree(client: &Client, src: &Dir, dst: &Path) -> Result<ExitStatus> {
+    let mut listing = client.list(&Prefix::below(src), true).await?;
+    let target = Arc::new(Target { from: src.as_str().len() + 1, dst: dst.to_owned() });
+    let mut fetches = Fetches { client: client.clone(), target, running: JoinSet::new(), failures: Failures::default() };
+    let mut waiting: BTreeMap<NodeId, (Vec<Key>, u64)> = BTreeMap::new();
+    let mut found = false;
+    while let Some(entry) = listing.next().await? {
+        let Entry::Key { path, size, .. } = entry else {
+            continue;
+        };
+        found = true;
+        let key = Key::parse(&path)?;
+        let node = client.cluster().node_of(&key);
+        let (keys, bytes) = waiting.entry(node).or_default();
+        keys.push(key);
+        *bytes += size;
+        if keys.len() >= PACK_KEYS || *bytes >= PACK_BYTES {
+            fetches.start(node, std::mem::take(keys)).await;
+            *bytes = 0;
+        }
+    }
+    if !found {
+        return Err(Error::new(ErrorKind::NotFound, format!("{src}: nothing found")));
+    }
+    for (node, (keys, _)) in waiting {
+        fetches.start(node, keys).await;
+    }
+    fetches.finish().await
+}
+
+/// Where keys go.
+struct Target {
+    /// Bytes of each path that the source's directory takes.
+    from: usize,
+    dst: PathBuf,
+}
+
+impl Target {
+    fn path(&self, key: &Key) -> PathBuf {
+        self.dst.join(&key.as_str()[self.from..])
+    }
+}
+
+struct Fetches {
+    client: Client,
+    target: Arc<Target>,
+    running: JoinSet<Vec<Error>>,
+    failures: Failures,
+}
+
+impl Fetches {
+    /// Starts to fetch a pack, once fewer than [`AT_ONCE`] are under way.
+    async fn start(&mut self, node: NodeId, keys: Vec<Key>) {
+        if keys.is_empty() {
+            return;
+        }
+        while self.running.len() >= AT_ONCE {
+            self.await_one().await;
+        }
+        let (client, target) = (self.client.clone(), self.target.clone());
+        self.running.spawn(async move {
+            match client.get_pack(node, &keys).await {
+                Ok(pack) => blocking(move || receive(pack, &target)).await,
+                Err(error) => vec![error],
+            }
+        });
+    }
+
+    async fn finish(mut self) -> Result<ExitStatus> {
+        while !self.running.is_empty() {
+            self.await_one().await;
+        }
+        self.failures.result()
+    }
+
+    async fn await_one(&mut self) {
+        let errors = match self.running.join_next().await {
+            Some(Ok(errors)) => errors,
+            Some(Err(error)) => vec![Error::new(ErrorKind::Io, error.to_string())],
+            None => return,
+        };
+        for error in errors {
+            self.failures.add(error);
+        }
+    }
+}
+
+/// Writes the keys of a pack; returns what failed.
+fn receive(mut pack: Received, target: &Target) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let mut open: Option<(PathBuf, Result<NamedTempFile>)> = None;
+    loop {
+        match pack.next() {
+            Ok(Some(PackItem::Begin(key))) => {
+                let path = target.path(&key);
+                let draft = draft_file(&path);
+                open = Some((path, draft));
+            }
+            Ok(Some(PackItem::Piece(bytes))) => {
+                if let Some((path, draft)) = &mut open
+                    && let Ok(file) = draft
+                    && let Err(error) = file.write_all(&bytes)
+                {
+                    *draft = Err(Error::io(path.display(), &error));
+                }
+            }
+            Ok(Some(PackItem::Whole(_))) => {
+                if let Some((path, draft)) = open.take() {
+                    errors.extend(draft.and_then(|draft| keep(draft, &path)).err());
+                }
+            }
+            Ok(Some(PackItem::Failed(error))) => {
+                open = None;
+                errors.push(error);
+            }
+            Ok(None) => return errors,
+            Err(error) => {
+                errors.push(error);
+                return errors;
+            }
+        }
+    }
+}

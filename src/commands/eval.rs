@@ -1,0 +1,25 @@
+//! `s4 eval`
+
+use super::unbuffered;
+use crate::cli::EvalArgs;
+use s4::client::Client;
+use s4::error::{ExitStatus, Result};
+use s4::frame::CommandEnd;
+use s4::key::Key;
+use s4::protocol::CommandText;
+use std::os::unix::ffi::OsStrExt;
+
+pub async fn run(client: &Client, args: EvalArgs) -> Result<ExitStatus> {
+    let key = Key::parse_url(&args.key)?;
+    let cmd = CommandText::new(args.cmd)?.as_os_str().as_bytes().to_vec();
+    let (stdout, stderr) = (unbuffered(std::io::stdout())?, unbuffered(std::io::stderr())?);
+    let name = client.cluster().name(client.cluster().node_of(&key));
+    match client.eval(&key, cmd, stdout, stderr).await? {
+        CommandEnd::Exit(code) => Ok(ExitStatus::Command(code as u8)),
+        CommandEnd::Signal(signal) => {
+            eprintln!("s4: {name}: {key}: the command was ended by signal {signal}");
+            Ok(ExitStatus::Command(128 + signal as u8))
+        }
+        CommandEnd::Error(error) => Err(error.by(name)),
+    }
+}

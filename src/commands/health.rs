@@ -1,0 +1,39 @@
+//! `s4 health`
+
+use super::{on_every_node, size_text};
+use s4::client::Client;
+use s4::error::{Error, ExitStatus, Result};
+use std::io::Write;
+use std::time::Duration;
+
+/// The whole answer comes within 2 s, so a node has a little less.
+const DEADLINE: Duration = Duration::from_millis(1500);
+
+pub async fn run(client: &Client) -> Result<ExitStatus> {
+    let client = client.with_deadline(DEADLINE.min(client.deadline()));
+    let answers = on_every_node(&client, |client, node| async move { client.health(node).await }).await;
+    let mut status = ExitStatus::Done;
+    let mut text = String::new();
+    for (node, answer) in answers.into_iter().enumerate() {
+        let address = client.cluster().address(node);
+        let health = match answer {
+            Ok(health) if health.free_bytes < health.reserve_bytes => {
+                status = ExitStatus::Failed;
+                format!("full: {} free, {} kept in reserve", size_text(health.free_bytes), size_text(health.reserve_bytes))
+            }
+            Ok(health) => {
+                let free = size_text(health.free_bytes);
+                format!("healthy, {free} free, {} running, up {} s", health.running_tasks, health.uptime_seconds)
+            }
+            Err(error) => {
+                status = ExitStatus::Failed;
+                let name = format!("{}: ", client.cluster().name(node));
+                let text = error.to_string();
+                format!("down: {}", text.strip_prefix(&name).unwrap_or(&text))
+            }
+        };
+        text += &format!("{node} {address} {health}\n");
+    }
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
+    Ok(status)
+}

@@ -1,0 +1,81 @@
+//! The subcommands, one file each.
+
+mod completions;
+mod config;
+mod cp;
+mod eval;
+mod health;
+mod local;
+mod ls;
+mod map;
+mod rm;
+
+use crate::cli::{Cli, Command, Global};
+use s4::client::{Client, Secret, Settings};
+use s4::cluster::Cluster;
+use s4::error::{ExitStatus, Result};
+use s4::placement::NodeId;
+use s4::protocol::MapKind;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+pub async fn run(cli: Cli) -> Result<ExitStatus> {
+    let global = cli.global;
+    match cli.command {
+        Command::Cp(args) => cp::run(&connect(&global)?, args).await,
+        Command::Ls(args) => ls::run(&connect(&global)?, args).await,
+        Command::Rm(args) => rm::run(&connect(&global)?, args).await,
+        Command::Eval(args) => eval::run(&connect(&global)?, args).await,
+        Command::Map(args) => map::run(&connect(&global)?, MapKind::Map, args).await,
+        Command::MapToN(args) => map::run(&connect(&global)?, MapKind::MapToN, args).await,
+        Command::MapFromN(args) => map::run(&connect(&global)?, MapKind::MapFromN, args).await,
+        Command::Health => health::run(&connect(&global)?).await,
+        Command::Config(args) => config::run(&connect(&global)?, &args),
+        Command::Local(args) => local::run(&args, global.secret.as_deref()).await,
+        Command::Completions(args) => completions::run(args.shell),
+    }
+}
+
+fn connect(global: &Global) -> Result<Client> {
+    let cluster = Cluster::load(global.conf_path.as_deref())?;
+    let secret = global.secret.as_deref().map(Secret::read).transpose()?;
+    Ok(Client::new(cluster, Settings { deadline: global.deadline, secret }))
+}
+
+/// Asks every node at once; the answers come in the order of the nodes.
+async fn on_every_node<T, F>(client: &Client, ask: impl Fn(Client, NodeId) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let asked: Vec<_> = client.cluster().ids().map(|node| tokio::spawn(ask(client.clone(), node))).collect();
+    let mut answers = Vec::new();
+    for answer in asked {
+        match answer.await {
+            Ok(answer) => answers.push(answer),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    answers
+}
+
+/// A standard stream without a buffer: what is written is written.
+fn unbuffered(stream: impl AsFd) -> Result<File> {
+    let owned: std::io::Result<OwnedFd> = stream.as_fd().try_clone_to_owned();
+    owned.map(File::from).map_err(|e| s4::error::Error::io("a standard stream", &e))
+}
+
+/// A size for people: `12.3G`.
+fn size_text(bytes: u64) -> String {
+    let units = ["B", "K", "M", "G", "T", "P"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes}B"),
+        _ => format!("{value:.1}{}", units[unit]),
+    }
+}
