@@ -14,6 +14,7 @@ use routes::App;
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -58,7 +59,8 @@ Example: a cluster of one on this machine
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_target(false).init();
     let status = match run(args) {
         Ok(()) => ExitStatus::Done,
         Err(error) => {
@@ -87,13 +89,19 @@ fn run(args: Args) -> Result<()> {
         .map_err(|e| Error::io("the runtime", &e))?;
     let served = runtime.block_on(async {
         let name = cluster.name(place.node).to_string();
-        let listener = TcpListener::bind(place.address).await.map_err(|e| Error::io(format!("{name}: cannot listen"), &e))?;
+        let listener =
+            TcpListener::bind(place.address).await.map_err(|e| Error::io(format!("{name}: cannot listen"), &e))?;
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
         let jobs = Arc::new(Jobs::new(Arc::new(Shared::new(store, client, place.node, slots))));
         let digest = cluster.digest();
-        println!("s4-server: node {} of {} on {}, data in {data}", place.node, cluster.len(), cluster.address(place.node));
+        println!(
+            "s4-server: node {} of {} on {}, data in {data}",
+            place.node,
+            cluster.len(),
+            cluster.address(place.node)
+        );
         let app = App { jobs, cluster, node: place.node, digest, secret, started: Instant::now() };
         server::run(listener, Arc::new(app), shutdown).await;
         Ok(())

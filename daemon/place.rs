@@ -30,14 +30,18 @@ pub fn find(cluster: &Cluster, port: Option<u16>) -> Result<Place> {
     let of_port = port.map_or(String::new(), |port| format!(" with port {port}"));
     if places.len() > 1 {
         let nodes: Vec<String> = places.iter().map(|place| cluster.name(place.node).to_string()).collect();
-        let message = format!("several lines{of_port} are this machine's: {}; choose one with --port", nodes.join(", "));
+        let message =
+            format!("several lines{of_port} are this machine's: {}; choose one with --port", nodes.join(", "));
         return Err(Error::new(ErrorKind::Config, message));
     }
     let why = unresolved.map_or(String::new(), |(node, error)| {
         format!("; {} cannot be looked up: {}", cluster.name(node), s4::error::reason(&error))
     });
     places.pop().ok_or_else(|| {
-        Error::new(ErrorKind::Config, format!("no line of the cluster file{of_port} is an address of this machine{why}"))
+        Error::new(
+            ErrorKind::Config,
+            format!("no line of the cluster file{of_port} is an address of this machine{why}"),
+        )
     })
 }
 

@@ -94,7 +94,8 @@ impl App {
         match headers.get(CLUSTER_HEADER) {
             None => forbid("the header s4-cluster is missing; its value is what 's4 config --digest' prints"),
             Some(digest) if digest.as_bytes() != self.digest.as_bytes() => {
-                Err(Error::new(ErrorKind::ClusterMismatch, "this node has another node list").with_nodes(self.cluster.lines()))
+                Err(Error::new(ErrorKind::ClusterMismatch, "this node has another node list")
+                    .with_nodes(self.cluster.lines()))
             }
             Some(_) => Ok(()),
         }
@@ -129,7 +130,8 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             Ok(Route::List { prefix: Prefix::parse(&query("prefix")?.unwrap_or_default())?, recursive })
         }
         (&Method::POST, "delete", "") => {
-            let prefix = query("prefix")?.ok_or_else(|| Error::new(ErrorKind::BadRequest, "the query has no prefix"))?;
+            let prefix =
+                query("prefix")?.ok_or_else(|| Error::new(ErrorKind::BadRequest, "the query has no prefix"))?;
             Prefix::parse(&prefix).map(Route::DeletePrefix)
         }
         (&Method::POST, "pack", "put") => Ok(Route::PutPack),
@@ -137,7 +139,9 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
         (&Method::POST, "jobs", "") => Ok(Route::SubmitJob),
         (method, "jobs", job) => job_route(method, job).ok_or_else(unknown)?,
-        (_, "health" | "list" | "delete", "") | (_, "keys" | "eval", _) | (_, "pack", "put" | "get") => Err(wrong_method(request.method())),
+        (_, "health" | "list" | "delete", "") | (_, "keys" | "eval", _) | (_, "pack", "put" | "get") => {
+            Err(wrong_method(request.method()))
+        }
         _ => Err(unknown()),
     }
 }
@@ -166,7 +170,9 @@ fn parse_key(path: &str) -> Result<Key> {
 
 fn decode(text: &str) -> Result<String> {
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(String::from).map_err(|_| Error::new(ErrorKind::BadName, format!("'{}': a name is UTF-8", text.escape_debug())))
+    decoded
+        .map(String::from)
+        .map_err(|_| Error::new(ErrorKind::BadName, format!("'{}': a name is UTF-8", text.escape_debug())))
 }
 
 fn query_value(query: &str, name: &str) -> Result<Option<String>> {

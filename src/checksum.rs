@@ -71,7 +71,8 @@ impl Checksum {
         if self == found {
             return Ok(());
         }
-        let message = format!("{what}: checksum error: stored as {self}, read as {found}; delete the key and make it again");
+        let message =
+            format!("{what}: checksum error: stored as {self}, read as {found}; delete the key and make it again");
         Err(Error::new(ErrorKind::Checksum, message))
     }
 }

@@ -85,23 +85,25 @@ impl Cluster {
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
                 return Err(Error::new(ErrorKind::Config, format!("{shown}: not UTF-8 text")));
             }
-            Err(e) => return Err(Error::new(ErrorKind::Config, format!("{shown}: {}", crate::error::reason(&e)))),
+            Err(e) => {
+                return Err(Error::new(ErrorKind::Config, format!("{shown}: {}", crate::error::reason(&e))));
+            }
         };
         Self::parse(&text, &path)
     }
 
     /// Parses the text of the cluster file at `path`, which errors name with the line number.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let refuse = |line: usize, why: &str| {
-            Error::new(ErrorKind::Config, format!("{}:{line}: {why}", path.display()))
-        };
+        let refuse =
+            |line: usize, why: &str| Error::new(ErrorKind::Config, format!("{}:{line}: {why}", path.display()));
         let mut nodes: Vec<Address> = Vec::new();
         for (at, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let node = Address::parse(line).map_err(|why| refuse(at + 1, &format!("'{}': {why}", line.escape_debug())))?;
+            let node =
+                Address::parse(line).map_err(|why| refuse(at + 1, &format!("'{}': {why}", line.escape_debug())))?;
             if let Some(first) = nodes.iter().position(|n| *n == node) {
                 return Err(refuse(at + 1, &format!("'{node}' is node {first} already")));
             }

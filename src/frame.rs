@@ -151,7 +151,12 @@ impl FrameWriter {
 
     /// All of `input` as one key's bytes, then its checksum. `hint` is how many bytes to expect, for small keys' sake.
     /// The outer error is the hang-up of the peer; the inner one of reading, after which the key is marked as failed.
-    pub fn content(&mut self, input: &mut impl Read, hint: u64, what: &str) -> std::result::Result<Result<Checksum>, Hangup> {
+    pub fn content(
+        &mut self,
+        input: &mut impl Read,
+        hint: u64,
+        what: &str,
+    ) -> std::result::Result<Result<Checksum>, Hangup> {
         let mut hasher = Hasher::new();
         let read = self.data(input, hint, |bytes| hasher.update(bytes))?;
         let checksum = hasher.finish();
@@ -165,7 +170,12 @@ impl FrameWriter {
     }
 
     /// All of a stored key's bytes, then its checksum as recorded, so that the receiver sees damage.
-    pub fn recorded(&mut self, input: &mut impl Read, checksum: Checksum, key: &Key) -> std::result::Result<(), Hangup> {
+    pub fn recorded(
+        &mut self,
+        input: &mut impl Read,
+        checksum: Checksum,
+        key: &Key,
+    ) -> std::result::Result<(), Hangup> {
         match self.data(input, checksum.len, |_| {})? {
             Ok(()) => self.sum(checksum),
             Err(e) => self.fail(&Error::io(key, &e)),

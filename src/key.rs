@@ -168,8 +168,7 @@ pub fn is_url(text: &str) -> bool {
 
 /// `bucket/…` of `s4://bucket/…`.
 pub fn strip_scheme(url: &str) -> Result<&str> {
-    url.strip_prefix(SCHEME)
-        .ok_or_else(|| bad_as_typed(url, "a name in the cluster begins with s4://"))
+    url.strip_prefix(SCHEME).ok_or_else(|| bad_as_typed(url, "a name in the cluster begins with s4://"))
 }
 
 /// The leading number of a basename and the rest, where the part before the first `_` is all ASCII digits.

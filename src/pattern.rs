@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn outputs_are_named_below_the_first_pattern_part() {
-        let below = |pattern: &str, key: &str| Pattern::parse_url(pattern).unwrap().below(&Key::parse(key).unwrap()).to_owned();
+        let below =
+            |pattern: &str, key: &str| Pattern::parse_url(pattern).unwrap().below(&Key::parse(key).unwrap()).to_owned();
         assert_eq!(below("s4://in/d", "in/d/x/y"), "x/y");
         assert_eq!(below("s4://cols/*/*_4", "cols/a/x_4"), "a/x_4");
         assert_eq!(below("s4://*/x", "in/x/y"), "in/x/y");

@@ -78,7 +78,9 @@ mod tests {
     #[test]
     fn jump_hash_gives_the_published_values() {
         // Computed with the reference implementation printed in the paper.
-        for (hash, nodes, node) in [(0, 1, 0), (0, 100, 0), (1, 1, 0), (10_863_919_174_838_991, 11, 6), (256, 1024, 520)] {
+        for (hash, nodes, node) in
+            [(0, 1, 0), (0, 100, 0), (1, 1, 0), (10_863_919_174_838_991, 11, 6), (256, 1024, 520)]
+        {
             assert_eq!(jump_hash(hash, nodes), node, "{hash} {nodes}");
         }
     }

@@ -27,8 +27,24 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 pub const PACK_KEYS: usize = 256;
 
 const ESCAPED: &AsciiSet = &CONTROLS
-    .add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'<').add(b'=')
-    .add(b'>').add(b'?').add(b'[').add(b'\\').add(b']').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'&')
+    .add(b'+')
+    .add(b'<')
+    .add(b'=')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// `text` as a part of a path or query.
 pub fn escape(text: &str) -> String {
@@ -238,9 +254,14 @@ pub enum Event {
     Planned(Plan),
     Progress(Progress),
     Failure(TaskFailure),
-    Ended { outcome: Outcome, progress: Progress },
+    Ended {
+        outcome: Outcome,
+        progress: Progress,
+    },
     /// Keys deleted so far.
-    Deleted { keys: u64 },
+    Deleted {
+        keys: u64,
+    },
     /// The request failed after its answer had begun.
     Error(Error),
 }
@@ -309,7 +330,8 @@ impl Entry {
         if let Some(Ok(error)) = line.strip_prefix(LISTING_ERROR).map(serde_json::from_str) {
             return Err(error);
         }
-        let malformed = || Error::new(ErrorKind::Unreachable, format!("malformed line in a listing: '{}'", line.escape_debug()));
+        let malformed =
+            || Error::new(ErrorKind::Unreachable, format!("malformed line in a listing: '{}'", line.escape_debug()));
         let mut fields = line.split(' ');
         let entry = match (fields.next(), fields.next(), fields.next(), fields.next()) {
             (Some("k"), Some(mtime), Some(size), Some(path)) => Self::Key {

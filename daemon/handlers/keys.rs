@@ -60,7 +60,9 @@ fn send_file(mut opened: Opened, key: &Key, sender: &ChunkSender) {
     while left > 0 {
         let mut block = vec![0; BLOCK.min(left as usize)];
         match opened.file.read(&mut block) {
-            Ok(0) => return sender.fail(Error::new(ErrorKind::Checksum, format!("{key}: the file became shorter"))),
+            Ok(0) => {
+                return sender.fail(Error::new(ErrorKind::Checksum, format!("{key}: the file became shorter")));
+            }
             Ok(n) => {
                 block.truncate(n);
                 left -= n as u64;

@@ -49,9 +49,11 @@ pub fn delete(app: &Arc<App>, prefix: Prefix) -> Answer {
     tokio::task::spawn_blocking(move || {
         let events = EventSender(sender);
         let mut pulse = Pulse::new();
-        let deleted = app.jobs.shared.store.remove_prefix(&prefix, |keys| {
-            !pulse.is_due() || events.send(&Event::Deleted { keys }).is_ok()
-        });
+        let deleted = app
+            .jobs
+            .shared
+            .store
+            .remove_prefix(&prefix, |keys| !pulse.is_due() || events.send(&Event::Deleted { keys }).is_ok());
         let last = deleted.map_or_else(Event::Error, |keys| Event::Deleted { keys });
         // A client that hung up needs no end.
         let _ = events.send(&last);

@@ -67,7 +67,6 @@ impl EventSender {
     }
 }
 
-
 /// True once in a heartbeat.
 struct Pulse(Instant);
 

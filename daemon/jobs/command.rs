@@ -203,7 +203,12 @@ impl Running<'_> {
     }
 
     /// Reads once from a pipe, which is dropped at its end. True if there was something.
-    fn read_pipe(&mut self, at: usize, block: &mut [u8], attendant: &mut dyn Attendant) -> std::result::Result<bool, Hangup> {
+    fn read_pipe(
+        &mut self,
+        at: usize,
+        block: &mut [u8],
+        attendant: &mut dyn Attendant,
+    ) -> std::result::Result<bool, Hangup> {
         let (stream, pipe) = &mut self.pipes[at];
         match pipe.read(block) {
             Ok(0) => {

@@ -27,7 +27,9 @@ pub fn run(shared: &Arc<Shared>, key: &Key, cmd: &CommandText, chunks: ChunkSend
     let mut streams = Streams(FrameWriter::new(chunks));
     let status = running.attend(&mut streams, None);
     let end = match status.and_then(|status| opened.verify(key).map(|()| status)) {
-        Ok(status) => status.code().map_or_else(|| CommandEnd::Signal(status.signal().unwrap_or_default()), CommandEnd::Exit),
+        Ok(status) => {
+            status.code().map_or_else(|| CommandEnd::Signal(status.signal().unwrap_or_default()), CommandEnd::Exit)
+        }
         Err(error) => CommandEnd::Error(error),
     };
     // The directory goes before the client hears of the end, so that nothing is left once it knows.

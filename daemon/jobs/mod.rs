@@ -87,7 +87,9 @@ impl Jobs {
         let id = spec.id.clone();
         let dir = self.shared.store.jobs_dir().join(id.as_str());
         std::fs::create_dir(&dir).map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::new(ErrorKind::AlreadyExists, format!("job {id}: submitted already")),
+            std::io::ErrorKind::AlreadyExists => {
+                Error::new(ErrorKind::AlreadyExists, format!("job {id}: submitted already"))
+            }
             _ => Error::io(format!("job {id}"), &e),
         })?;
         let planned = plan::make(&self.shared.store, &spec, &dir.join("plan"), alive);
@@ -107,7 +109,9 @@ impl Jobs {
 
     pub fn find(&self, id: &JobId) -> Result<Arc<Job>> {
         let job = self.lock().get(id).cloned();
-        job.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("job {id}: unknown here; the daemon may have been restarted")))
+        job.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("job {id}: unknown here; the daemon may have been restarted"))
+        })
     }
 
     pub fn start(&self, id: &JobId) -> Result<()> {
@@ -141,7 +145,8 @@ impl Jobs {
 
     fn forget_old(&self) {
         let table = self.lock();
-        let ended: Vec<JobId> = table.iter().filter(|(_, job)| job.state().outcome.is_some()).map(|(id, _)| id.clone()).collect();
+        let ended: Vec<JobId> =
+            table.iter().filter(|(_, job)| job.state().outcome.is_some()).map(|(id, _)| id.clone()).collect();
         drop(table);
         for id in ended.iter().rev().skip(REMEMBERED) {
             self.forget_if(id, |state| state.outcome.is_some());

@@ -120,7 +120,8 @@ fn refuse_equal(basenames: Sorter) -> Result<()> {
     for record in basenames.finish()? {
         let (name, key) = parse_input(&record?)?;
         if let Some((_, other)) = last.filter(|(last, _)| *last == name) {
-            let message = format!("{other} and {key} have the same basename, so their outputs would mix; map them in two jobs");
+            let message =
+                format!("{other} and {key} have the same basename, so their outputs would mix; map them in two jobs");
             return Err(Error::new(ErrorKind::AlreadyExists, message));
         }
         last = Some((name, key));

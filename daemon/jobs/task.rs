@@ -138,7 +138,9 @@ pub fn environment(key: &Key, job: &str, task: u64, shared: &Shared) -> Vec<(&'s
 
 fn failure(status: ExitStatus, control: &Control, spec: &JobSpec) -> Option<String> {
     match (control.killed(), status.code(), status.signal()) {
-        (Some(Killed::Timeout), ..) => Some(format!("killed after its timeout of {} s", spec.timeout.unwrap_or_default())),
+        (Some(Killed::Timeout), ..) => {
+            Some(format!("killed after its timeout of {} s", spec.timeout.unwrap_or_default()))
+        }
         (Some(Killed::Cancelled | Killed::Hangup), ..) => Some("cancelled".to_owned()),
         (None, Some(0), _) => None,
         (None, Some(code), _) => Some(format!("exit status {code}")),
@@ -176,7 +178,8 @@ impl Inputs {
                 // The command reads the same open file, whose position is not to be moved under it.
                 for path in BufReader::new(AtPosition { file: paths, position: 0 }).lines() {
                     let path = path.map_err(|e| Error::io(key, &e))?;
-                    let below = std::path::Path::new(&path).strip_prefix(store.root()).ok().and_then(|path| path.to_str());
+                    let below =
+                        std::path::Path::new(&path).strip_prefix(store.root()).ok().and_then(|path| path.to_str());
                     let input = Key::parse(below.unwrap_or(""))?;
                     let opened = store.open_key(&input)?;
                     verify(&opened.file, opened.checksum, &input, control)?;

@@ -1,7 +1,7 @@
 //! Listing: every key of a selection in the byte order of its path, with memory bounded whatever their number.
 
-use super::sorter::Sorter;
 use super::Store;
+use super::sorter::Sorter;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, MAX_PART, Prefix};
 use s4::pattern::Pattern;
@@ -37,7 +37,9 @@ impl Selection<'_> {
 
     fn holds_dir(&self, path: &str) -> bool {
         match self {
-            Self::Prefix { prefix, .. } => path.starts_with(prefix.as_str()) || prefix.as_str().starts_with(&format!("{path}/")),
+            Self::Prefix { prefix, .. } => {
+                path.starts_with(prefix.as_str()) || prefix.as_str().starts_with(&format!("{path}/"))
+            }
             Self::Pattern(pattern) => pattern.may_hold(path),
         }
     }

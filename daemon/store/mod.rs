@@ -59,8 +59,11 @@ impl Store {
         let failed = |e: std::io::Error| refuse(reason(&e));
         std::fs::create_dir_all(options.dir.join(".s4")).map_err(failed)?;
         let root = options.dir.canonicalize().map_err(failed)?;
-        if root.to_str().is_none_or(|path| path.contains(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '\\'))) {
-            return Err(refuse("its path has whitespace, a quote or a backslash, which 'xargs' in a map-from-n would split".into()));
+        if root.to_str().is_none_or(|path| path.contains(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '\\')))
+        {
+            return Err(refuse(
+                "its path has whitespace, a quote or a backslash, which 'xargs' in a map-from-n would split".into(),
+            ));
         }
         let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
         for dir in ["tasks", "jobs"] {
@@ -122,7 +125,9 @@ impl Store {
             Ok(theirs) if theirs == ours => return Ok(()),
             Ok(theirs) if !self.is_empty() => {
                 let (theirs, ours) = (theirs.trim(), ours.trim());
-                return Err(format!("it holds keys of {theirs}, and this is {ours}; copy them out first, or start with an empty directory"));
+                return Err(format!(
+                    "it holds keys of {theirs}, and this is {ours}; copy them out first, or start with an empty directory"
+                ));
             }
             Ok(_) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}

@@ -129,7 +129,9 @@ fn make_parents(parent: &Path, key: &Key) -> Result<()> {
         Ok(()) => Ok(()),
         // Lost against a delete; the link is tried again.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists) => Err(below_a_key(key)),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists) => {
+            Err(below_a_key(key))
+        }
         Err(e) => Err(Error::io(key, &e)),
     }
 }

@@ -33,7 +33,9 @@ impl Store {
         let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.path(key)) {
             Ok(file) => file,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Err(absent()),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Err(absent());
+            }
             Err(e) => return Err(Error::io(key, &e)),
         };
         let found = file.metadata().map_err(|e| Error::io(key, &e))?;
@@ -45,7 +47,11 @@ impl Store {
             true => Ok(Opened { file, checksum }),
             false => Err(Error::new(
                 ErrorKind::Checksum,
-                format!("{key}: checksum error: stored with {} bytes, the file has {}; delete the key and make it again", checksum.len, found.len()),
+                format!(
+                    "{key}: checksum error: stored with {} bytes, the file has {}; delete the key and make it again",
+                    checksum.len,
+                    found.len()
+                ),
             )),
         }
     }
@@ -55,6 +61,9 @@ fn recorded_checksum(file: &File, key: &Key) -> Result<Checksum> {
     let recorded = file.get_xattr(CHECKSUM_ATTRIBUTE).map_err(|e| Error::io(key, &e))?;
     let text = recorded.and_then(|bytes| String::from_utf8(bytes).ok());
     text.and_then(|text| Checksum::from_str(&text).ok()).ok_or_else(|| {
-        Error::new(ErrorKind::Checksum, format!("{key}: checksum error: no checksum is recorded, this file was not put by s4"))
+        Error::new(
+            ErrorKind::Checksum,
+            format!("{key}: checksum error: no checksum is recorded, this file was not put by s4"),
+        )
     })
 }

@@ -12,10 +12,15 @@ impl Store {
         let path = self.path(key);
         match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => {
-                return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key, it is a directory (rm -r deletes those)")));
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("{key}: no such key, it is a directory (rm -r deletes those)"),
+                ));
             }
             Ok(_) => {}
-            Err(_) => return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key"))),
+            Err(_) => {
+                return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key")));
+            }
         }
         std::fs::remove_file(&path).map_err(|e| Error::io(key, &e))?;
         self.prune(&path);

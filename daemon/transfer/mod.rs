@@ -93,7 +93,8 @@ impl Names {
         let mut line = Vec::new();
         while window.len() < WINDOW {
             line.clear();
-            let n = reader.read_until(b'\n', &mut line).map_err(|e| Error::io("the names that the command printed", &e))?;
+            let n =
+                reader.read_until(b'\n', &mut line).map_err(|e| Error::io("the names that the command printed", &e))?;
             if n == 0 {
                 break;
             }

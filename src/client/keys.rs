@@ -63,7 +63,12 @@ impl Received {
                 PackItem::Failed(error)
             }
             (Frame::End, None) => return Ok(None),
-            _ => return Err(Error::new(ErrorKind::BadRequest, format!("{}: malformed body: frames out of order", self.who))),
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::BadRequest,
+                    format!("{}: malformed body: frames out of order", self.who),
+                ));
+            }
         };
         Ok(Some(item))
     }
@@ -73,7 +78,8 @@ impl Client {
     /// Reads `key` into `sink`, verified. An error after bytes were written means that they are not to be used.
     pub async fn get(&self, key: &Key, sink: impl Write + Send + 'static, sink_name: &str) -> Result<Checksum> {
         let node = self.cluster().node_of(key);
-        let response = self.send(node, Method::GET, &protocol::key_path(key), body::empty(), &Activity::default()).await?;
+        let response =
+            self.send(node, Method::GET, &protocol::key_path(key), body::empty(), &Activity::default()).await?;
         let who = format!("{}: {key}", self.cluster().name(node));
         let stored = stored_checksum(&response, &who)?;
         let reader = self.reader(node, response);
@@ -83,7 +89,13 @@ impl Client {
     }
 
     /// Writes all of `input` as `key`. `hint` is how many bytes to expect; `input_name` names it in errors.
-    pub async fn put(&self, key: &Key, mut input: impl Read + Send + 'static, hint: u64, input_name: &str) -> Result<Checksum> {
+    pub async fn put(
+        &self,
+        key: &Key,
+        mut input: impl Read + Send + 'static,
+        hint: u64,
+        input_name: &str,
+    ) -> Result<Checksum> {
         let (key, input_name) = (key.clone(), input_name.to_owned());
         let node = self.cluster().node_of(&key);
         let (sent, answer) = self
@@ -111,7 +123,12 @@ impl Client {
         let producer = tokio::task::spawn_blocking(move || produce(FrameWriter::new(sender)));
         let response = self.send(node, Method::POST, "/v1/pack/put", body.boxed_unsync(), &activity).await?;
         let answer: PackAnswer = self.json(node, response).await?;
-        let hung_up = || Error::new(ErrorKind::Unreachable, format!("{}: answered before it had all keys", self.cluster().name(node)));
+        let hung_up = || {
+            Error::new(
+                ErrorKind::Unreachable,
+                format!("{}: answered before it had all keys", self.cluster().name(node)),
+            )
+        };
         match producer.await {
             Ok(Ok(produced)) => Ok((produced, answer)),
             Ok(Err(Hangup)) => Err(answer.errors.into_iter().next().unwrap_or_else(hung_up)),
@@ -141,7 +158,9 @@ impl Client {
                 deleted = Some(keys);
             }
         }
-        deleted.ok_or_else(|| Error::new(ErrorKind::Unreachable, format!("{}: the answer was cut off", self.cluster().name(node))))
+        deleted.ok_or_else(|| {
+            Error::new(ErrorKind::Unreachable, format!("{}: the answer was cut off", self.cluster().name(node)))
+        })
     }
 
     /// Runs `cmd` on the node of `key` with the key as stdin. Its streams go to `stdout` and `stderr` as they come.
@@ -177,7 +196,13 @@ impl Client {
     }
 
     /// Sends a request whose answer is a stream of events.
-    pub(super) async fn events(&self, node: NodeId, method: Method, path: &str, body: body::BoxBody) -> Result<EventStream> {
+    pub(super) async fn events(
+        &self,
+        node: NodeId,
+        method: Method,
+        path: &str,
+        body: body::BoxBody,
+    ) -> Result<EventStream> {
         let response = self.send(node, method, path, body, &Activity::default()).await?;
         Ok(EventStream::new(self.chunks(node, response), self.cluster().name(node).to_string()))
     }

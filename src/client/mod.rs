@@ -143,9 +143,7 @@ impl Client {
         if let Some(secret) = &self.0.settings.secret {
             request = request.header(SECRET_HEADER, &secret.0);
         }
-        request
-            .body(body)
-            .map_err(|e| Error::new(ErrorKind::BadRequest, format!("{}: {e}", self.cluster().name(node))))
+        request.body(body).map_err(|e| Error::new(ErrorKind::BadRequest, format!("{}: {e}", self.cluster().name(node))))
     }
 
     fn unreachable(&self, node: NodeId, error: &legacy::Error) -> Error {
@@ -168,7 +166,12 @@ impl Client {
         let name = self.cluster().name(node);
         let error = match self.json::<Error>(node, response).await {
             Ok(error) => error.by(&name),
-            Err(_) => return Error::new(ErrorKind::Unreachable, format!("{name}: answered with HTTP status {status}, is it s4?")),
+            Err(_) => {
+                return Error::new(
+                    ErrorKind::Unreachable,
+                    format!("{name}: answered with HTTP status {status}, is it s4?"),
+                );
+            }
         };
         match error.nodes() {
             Some(theirs) => {

@@ -19,7 +19,11 @@ pub async fn run(client: &Client) -> Result<ExitStatus> {
         let health = match answer {
             Ok(health) if health.free_bytes < health.reserve_bytes => {
                 status = ExitStatus::Failed;
-                format!("full: {} free, {} kept in reserve", size_text(health.free_bytes), size_text(health.reserve_bytes))
+                format!(
+                    "full: {} free, {} kept in reserve",
+                    size_text(health.free_bytes),
+                    size_text(health.reserve_bytes)
+                )
             }
             Ok(health) => {
                 let free = size_text(health.free_bytes);

@@ -65,7 +65,11 @@ fn layout(dir: &Path, nodes: Option<u16>) -> Result<Cluster> {
     };
     let count = match (&before, nodes) {
         (Some(before), Some(nodes)) if before.len() != usize::from(nodes) => {
-            let message = format!("{}: it has {} nodes and their keys; use another --dir for {nodes}", dir.display(), before.len());
+            let message = format!(
+                "{}: it has {} nodes and their keys; use another --dir for {nodes}",
+                dir.display(),
+                before.len()
+            );
             return Err(Error::new(ErrorKind::Config, message));
         }
         (Some(before), _) => before.len(),

@@ -121,7 +121,12 @@ async fn follow_node(client: &Client, node: NodeId, id: &JobId, sender: &Sender)
                             return Ok(());
                         }
                     }
-                    Ok(None) => break Error::new(ErrorKind::Unreachable, format!("{}: its daemon ended", client.cluster().name(node))),
+                    Ok(None) => {
+                        break Error::new(
+                            ErrorKind::Unreachable,
+                            format!("{}: its daemon ended", client.cluster().name(node)),
+                        );
+                    }
                     Err(error) => break error,
                 }
             },
@@ -157,7 +162,12 @@ impl Report {
         if self.told.elapsed() >= PROGRESS {
             self.told = Instant::now();
             let running = self.sum(|progress| progress.running);
-            eprintln!("s4: {}: {} of {} tasks done, {running} running", spec.kind, self.sum(|progress| progress.done), self.tasks);
+            eprintln!(
+                "s4: {}: {} of {} tasks done, {running} running",
+                spec.kind,
+                self.sum(|progress| progress.done),
+                self.tasks
+            );
         }
     }
 

@@ -22,7 +22,8 @@ const PACK_BYTES: u64 = 64 << 20;
 pub async fn tree(client: &Client, src: &Dir, dst: &Path) -> Result<ExitStatus> {
     let mut listing = client.list(&Prefix::below(src), true).await?;
     let target = Arc::new(Target { from: src.as_str().len() + 1, dst: dst.to_owned() });
-    let mut fetches = Fetches { client: client.clone(), target, running: JoinSet::new(), failures: Failures::default() };
+    let mut fetches =
+        Fetches { client: client.clone(), target, running: JoinSet::new(), failures: Failures::default() };
     let mut waiting: BTreeMap<NodeId, (Vec<Key>, u64)> = BTreeMap::new();
     let mut found = false;
     while let Some(entry) = listing.next().await? {

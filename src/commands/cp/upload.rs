@@ -82,10 +82,15 @@ fn files(src: &Path, dst: &Dir) -> impl Iterator<Item = Result<Item>> {
             return None;
         }
         if !kind.is_file() {
-            return Some(Err(Error::new(ErrorKind::BadName, format!("{}: is not a regular file", entry.path().display()))));
+            return Some(Err(Error::new(
+                ErrorKind::BadName,
+                format!("{}: is not a regular file", entry.path().display()),
+            )));
         }
         let below = entry.path().strip_prefix(src).unwrap_or(entry.path());
-        let named = below.to_str().ok_or_else(|| Error::new(ErrorKind::BadName, format!("{}: a name is UTF-8", entry.path().display())));
+        let named = below
+            .to_str()
+            .ok_or_else(|| Error::new(ErrorKind::BadName, format!("{}: a name is UTF-8", entry.path().display())));
         Some(named.and_then(|below| dst.join(below)).map(|key| Item { path: entry.path().to_owned(), key }))
     })
 }
@@ -112,7 +117,10 @@ async fn send_all(client: Client, node: NodeId, mut items: mpsc::Receiver<Item>,
                 errors.extend(answer.errors.into_iter().filter(|error| !unread.contains(error)));
                 errors.extend(unread);
                 if more > 0 {
-                    errors.push(Error::new(ErrorKind::Io, format!("{}: {more} more keys failed", client.cluster().name(node))));
+                    errors.push(Error::new(
+                        ErrorKind::Io,
+                        format!("{}: {more} more keys failed", client.cluster().name(node)),
+                    ));
                 }
             }
             Err(error) => {
@@ -127,7 +135,11 @@ async fn send_all(client: Client, node: NodeId, mut items: mpsc::Receiver<Item>,
 type Sent = (mpsc::Receiver<Item>, Vec<Error>);
 
 /// Sends `first` and what waits behind it. Never waits for more, so that the stream is never silent.
-fn send_pack(mut frames: FrameWriter, first: Item, mut items: mpsc::Receiver<Item>) -> std::result::Result<Sent, Hangup> {
+fn send_pack(
+    mut frames: FrameWriter,
+    first: Item,
+    mut items: mpsc::Receiver<Item>,
+) -> std::result::Result<Sent, Hangup> {
     let mut unread = Vec::new();
     let mut next = Some(first);
     let mut count = 0;

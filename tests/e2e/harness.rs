@@ -1,0 +1,250 @@
+//! Real clusters for tests: daemons as processes, on free ports, in a directory that goes with the test.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives something; panics with `what` after [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// The daemons of a cluster. Dropped, they are killed and their directory is removed.
+pub struct Cluster {
+    dir: tempfile::TempDir,
+    ports: Vec<u16>,
+    nodes: Vec<Option<Child>>,
+    options: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts `nodes` daemons and waits until they are healthy.
+    pub fn start(nodes: usize) -> Self {
+        Self::with_options(nodes, &["--reserve", "0"])
+    }
+
+    /// The same, with more options for `s4-server`.
+    pub fn with_options(nodes: usize, options: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("s4-test-").tempdir().expect("a temporary directory");
+        let held: Vec<TcpListener> =
+            (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let ports: Vec<u16> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        drop(held);
+        let conf: String = ports.iter().map(|port| format!("127.0.0.1:{port}\n")).collect();
+        std::fs::write(dir.path().join("s4.conf"), conf).unwrap();
+        let options = options.iter().map(|option| option.to_string()).collect();
+        let mut cluster = Self { dir, ports, nodes: (0..nodes).map(|_| None).collect(), options };
+        for node in 0..nodes {
+            cluster.start_node(node);
+        }
+        cluster
+    }
+
+    /// Starts a node that is down, and waits until it listens.
+    pub fn start_node(&mut self, node: usize) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(node)).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_s4-server"))
+            .arg("--conf")
+            .arg(self.conf())
+            .args(["--port", &self.ports[node].to_string()])
+            .arg("--data")
+            .arg(self.data(node))
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("s4-server starts");
+        self.nodes[node] = Some(child);
+        eventually("the daemon listens", || TcpStream::connect(("127.0.0.1", self.ports[node])).ok());
+    }
+
+    /// Sends `signal` (as `kill` takes it: "TERM", "STOP") to a node.
+    pub fn signal(&self, node: usize, signal: &str) {
+        let status = Command::new("kill").args([&format!("-{signal}"), &self.pid(node).to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Kills a node with SIGKILL and reaps it.
+    pub fn kill_node(&mut self, node: usize) {
+        let mut child = self.nodes[node].take().expect("the node runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Ends a node with SIGTERM and waits for its end.
+    pub fn stop_node(&mut self, node: usize) {
+        self.signal(node, "TERM");
+        let mut child = self.nodes[node].take().expect("the node runs");
+        let status = eventually("the daemon ends", || child.try_wait().unwrap());
+        assert!(status.success(), "the daemon ended with {status}: {}", self.log_text(node));
+    }
+
+    pub fn pid(&self, node: usize) -> u32 {
+        self.nodes[node].as_ref().expect("the node runs").id()
+    }
+
+    pub fn len(&self) -> usize {
+        self.ports.len()
+    }
+
+    pub fn port(&self, node: usize) -> u16 {
+        self.ports[node]
+    }
+
+    /// How messages name a node.
+    pub fn name(&self, node: usize) -> String {
+        format!("node {node} (127.0.0.1:{})", self.ports[node])
+    }
+
+    /// The test's own directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn conf(&self) -> PathBuf {
+        self.dir.path().join("s4.conf")
+    }
+
+    /// A node's data directory.
+    pub fn data(&self, node: usize) -> PathBuf {
+        self.dir.path().join(format!("data-{node}"))
+    }
+
+    fn log(&self, node: usize) -> PathBuf {
+        self.dir.path().join(format!("log-{node}"))
+    }
+
+    pub fn log_text(&self, node: usize) -> String {
+        std::fs::read_to_string(self.log(node)).unwrap_or_default()
+    }
+
+    /// `s4` with this cluster's file, run in the test's directory.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
+        command.args(args).env("S4_CONF_PATH", self.conf()).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `s4` to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        let output = self.command(args).output().expect("s4 runs");
+        assert_no_crash(&output);
+        output
+    }
+
+    /// Runs `s4`, which is to succeed; returns its stdout.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "s4 {args:?}: {}: {}", output.status, text(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Runs `s4`, which is to fail with exit status `code`; returns its stderr.
+    pub fn fails(&self, code: i32, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(code), "s4 {args:?}: {}", text(&output.stderr));
+        text(&output.stderr)
+    }
+
+    /// Puts `content` as `key`.
+    pub fn put(&self, key: &str, content: &[u8]) {
+        let output = self.put_output(key, content);
+        assert!(output.status.success(), "put {key}: {}", text(&output.stderr));
+    }
+
+    /// Puts `content` as `key`, and returns how that ended.
+    pub fn put_output(&self, key: &str, content: &[u8]) -> Output {
+        let mut child = self
+            .command(&["cp", "-", key])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A refusal may come before all of the content is taken.
+        let _ = child.stdin.take().unwrap().write_all(content);
+        let output = child.wait_with_output().unwrap();
+        assert_no_crash(&output);
+        output
+    }
+
+    /// The bytes of `key`.
+    pub fn get(&self, key: &str) -> Vec<u8> {
+        let output = self.run(&["cp", key, "-"]);
+        assert!(output.status.success(), "get {key}: {}", text(&output.stderr));
+        output.stdout
+    }
+
+    /// The value of the header that every request carries.
+    pub fn digest(&self) -> String {
+        self.ok(&["config", "--digest"]).trim().to_owned()
+    }
+
+    /// Sends raw bytes to a node and returns all that it answers until it closes or is silent for a second.
+    pub fn raw(&self, node: usize, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ports[node])).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        // The daemon may refuse before it has read all.
+        let _ = stream.write_all(request);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        text(&answer)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.nodes.iter_mut().flatten() {
+            // SIGCONT first: a stopped process takes the kill all the same, but its commands do not linger.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            for node in 0..self.len() {
+                eprintln!("log of node {node}:\n{}", self.log_text(node));
+            }
+        }
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// No program of ours ever shows a panic, or dies by a signal of its own making.
+pub fn assert_no_crash(output: &Output) {
+    use std::os::unix::process::ExitStatusExt;
+    let stderr = text(&output.stderr);
+    assert!(!stderr.contains("panicked at") && !stderr.contains("RUST_BACKTRACE"), "a panic: {stderr}");
+    assert!(!matches!(output.status.signal(), Some(4 | 6 | 7 | 8 | 11)), "a crash: {}", output.status);
+}
+
+/// Resident memory of a process, in KiB.
+pub fn resident_kib(pid: u32) -> u64 {
+    status_kib(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process has had, in KiB.
+pub fn peak_kib(pid: u32) -> u64 {
+    status_kib(pid, "VmHWM:")
+}
+
+fn status_kib(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field is there");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
