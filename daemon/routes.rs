@@ -2,6 +2,7 @@
 
 use crate::handlers::{self, Answer};
 use crate::jobs::Jobs;
+use crate::store::Range;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, ORIGIN};
@@ -11,9 +12,9 @@ use s4::body::BoxBody;
 use s4::client::Secret;
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, Result};
-use s4::key::{Key, Prefix};
+use s4::key::{Dir, Key, Prefix};
 use s4::placement::NodeId;
-use s4::protocol::{CLUSTER_HEADER, JobId, SECRET_HEADER};
+use s4::protocol::{CLUSTER_HEADER, JobId, MAX_RANGE, SECRET_HEADER};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,9 +38,17 @@ pub struct App {
 enum Route {
     Health,
     GetKey(Key),
+    GetRange { key: Key, range: Range },
     PutKey(Key),
-    DeleteKey(Key),
-    List { prefix: Prefix, recursive: bool },
+    DeleteKey { key: Key, keep_dirs: bool },
+    AdoptKey(Key),
+    ChangeKey(Key),
+    RenameKey { from: Key, to: Key },
+    Stat(String),
+    MakeDir(Dir),
+    HoldsKeys(Dir),
+    RemoveDir(Dir),
+    List { prefix: Prefix, recursive: bool, details: bool },
     DeletePrefix(Prefix),
     PutPack,
     GetPack,
@@ -64,9 +73,17 @@ async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> A
     match route {
         Route::Health => handlers::health(app).await,
         Route::GetKey(key) => handlers::keys::get(app, key).await,
+        Route::GetRange { key, range } => handlers::keys::range(app, key, range).await,
         Route::PutKey(key) => handlers::keys::put(app, key, request).await,
-        Route::DeleteKey(key) => handlers::keys::delete(app, key).await,
-        Route::List { prefix, recursive } => handlers::lists::list(app, prefix, recursive),
+        Route::DeleteKey { key, keep_dirs } => handlers::keys::delete(app, key, keep_dirs).await,
+        Route::AdoptKey(key) => handlers::tree::adopt(app, key, whole_body(request).await?).await,
+        Route::ChangeKey(key) => handlers::tree::change(app, key, whole_body(request).await?).await,
+        Route::RenameKey { from, to } => handlers::tree::rename(app, from, to).await,
+        Route::Stat(path) => handlers::tree::stat(app, path).await,
+        Route::MakeDir(dir) => handlers::tree::make_dir(app, dir).await,
+        Route::HoldsKeys(dir) => handlers::tree::holds_keys(app, dir).await,
+        Route::RemoveDir(dir) => handlers::tree::remove_dir(app, dir).await,
+        Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
         Route::PutPack => handlers::packs::put(app, request).await,
         Route::GetPack => handlers::packs::get(app, whole_body(request).await?),
@@ -123,11 +140,40 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
     match (request.method(), head, rest) {
         (&Method::GET, "health", "") => Ok(Route::Health),
         (&Method::GET, "keys", key) => parse_key(key).map(Route::GetKey),
+        (&Method::GET, "range", key) => {
+            let field = |name: &str| {
+                query(name)?.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("the query has no {name}")))
+            };
+            let wrong = |name: &str| Error::new(ErrorKind::BadRequest, format!("the query's {name} is malformed"));
+            let range = Range {
+                checksum: field("checksum")?.parse().map_err(|()| wrong("checksum"))?,
+                offset: field("offset")?.parse().map_err(|_| wrong("offset"))?,
+                len: field("len")?.parse().ok().filter(|&len| len <= MAX_RANGE).ok_or_else(|| wrong("len"))?,
+                verify: is_true(query("verify")?),
+            };
+            Ok(Route::GetRange { key: parse_key(key)?, range })
+        }
         (&Method::PUT, "keys", key) => parse_key(key).map(Route::PutKey),
-        (&Method::DELETE, "keys", key) => parse_key(key).map(Route::DeleteKey),
+        (&Method::DELETE, "keys", key) => {
+            Ok(Route::DeleteKey { key: parse_key(key)?, keep_dirs: is_true(query("keep_dirs")?) })
+        }
+        (&Method::POST, "adopt", key) => parse_key(key).map(Route::AdoptKey),
+        (&Method::POST, "change", key) => parse_key(key).map(Route::ChangeKey),
+        (&Method::POST, "rename", key) => {
+            let to = query("to")?.ok_or_else(|| Error::new(ErrorKind::BadRequest, "the query has no to"))?;
+            Ok(Route::RenameKey { from: parse_key(key)?, to: Key::parse(&to)? })
+        }
+        (&Method::GET, "stat", path) => {
+            let path = decode(path)?;
+            Dir::try_from(path.clone()).map(|_| Route::Stat(path))
+        }
+        (&Method::PUT, "dirs", dir) => parse_dir(dir).map(Route::MakeDir),
+        (&Method::GET, "dirs", dir) => parse_dir(dir).map(Route::HoldsKeys),
+        (&Method::DELETE, "dirs", dir) => parse_dir(dir).map(Route::RemoveDir),
         (&Method::GET, "list", "") => {
-            let recursive = query("recursive")?.is_some_and(|value| value == "true");
-            Ok(Route::List { prefix: Prefix::parse(&query("prefix")?.unwrap_or_default())?, recursive })
+            let prefix = Prefix::parse(&query("prefix")?.unwrap_or_default())?;
+            let (recursive, details) = (is_true(query("recursive")?), is_true(query("details")?));
+            Ok(Route::List { prefix, recursive, details })
         }
         (&Method::POST, "delete", "") => {
             let prefix =
@@ -139,9 +185,9 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
         (&Method::POST, "jobs", "") => Ok(Route::SubmitJob),
         (method, "jobs", job) => job_route(method, job).ok_or_else(unknown)?,
-        (_, "health" | "list" | "delete", "") | (_, "keys" | "eval", _) | (_, "pack", "put" | "get") => {
-            Err(wrong_method(request.method()))
-        }
+        (_, "health" | "list" | "delete", "")
+        | (_, "keys" | "range" | "eval" | "adopt" | "change" | "rename" | "stat" | "dirs", _)
+        | (_, "pack", "put" | "get") => Err(wrong_method(request.method())),
         _ => Err(unknown()),
     }
 }
@@ -166,6 +212,14 @@ fn wrong_method(method: &Method) -> Error {
 
 fn parse_key(path: &str) -> Result<Key> {
     Key::parse(&decode(path)?)
+}
+
+fn parse_dir(path: &str) -> Result<Dir> {
+    Dir::try_from(decode(path)?)
+}
+
+fn is_true(value: Option<String>) -> bool {
+    value.is_some_and(|value| value == "true")
 }
 
 fn decode(text: &str) -> Result<String> {

@@ -1,6 +1,7 @@
 //! XXH3-64 and length of a key's bytes: what is stored with a key and checked by every receiver.
 
 use crate::error::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,7 +12,8 @@ use twox_hash::XxHash3_64;
 pub const BLOCK: usize = 256 * 1024;
 
 /// Written as `<16 hexadecimal digits> <length in bytes>`, in the extended attribute and in the HTTP header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Checksum {
     pub xxh3: u64,
     pub len: u64,
@@ -93,5 +95,19 @@ impl FromStr for Checksum {
         }
         let xxh3 = u64::from_str_radix(xxh3, 16).map_err(drop)?;
         Ok(Self { xxh3, len: len.parse().map_err(drop)? })
+    }
+}
+
+impl TryFrom<String> for Checksum {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> std::result::Result<Self, &'static str> {
+        text.parse().map_err(|()| "a checksum is 16 hexadecimal digits, a space and a length")
+    }
+}
+
+impl From<Checksum> for String {
+    fn from(checksum: Checksum) -> Self {
+        checksum.to_string()
     }
 }

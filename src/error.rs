@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Config,
     NotFound,
     AlreadyExists,
+    /// A directory that is to go still holds something.
+    NotEmpty,
     /// Bytes do not match their recorded checksum or length.
     Checksum,
     /// The node is below its free-space reserve, or its disk is full.
@@ -76,6 +78,7 @@ impl ErrorKind {
             Self::Config
             | Self::NotFound
             | Self::AlreadyExists
+            | Self::NotEmpty
             | Self::Checksum
             | Self::NoSpace
             | Self::Unreachable
@@ -102,7 +105,7 @@ impl ErrorKind {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
-            Self::AlreadyExists => 409,
+            Self::AlreadyExists | Self::NotEmpty => 409,
             Self::ClusterMismatch => 412,
             Self::TooLarge => 413,
             Self::WrongNode => 421,

@@ -1,6 +1,6 @@
 //! What crosses the wire besides keys' bytes: header names, routes, and the JSON and lines in bodies.
 
-use crate::checksum::hash;
+use crate::checksum::{Checksum, hash};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::pattern::Pattern;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 /// Digest of the sender's node list. Every request carries it, so that no browser can be tricked into one.
@@ -25,6 +26,9 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Keys asked for in one pack.
 pub const PACK_KEYS: usize = 256;
+
+/// The longest part of a key that can be asked for, in bytes.
+pub const MAX_RANGE: usize = 4 << 20;
 
 const ESCAPED: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -271,8 +275,13 @@ pub enum Event {
 pub struct Health {
     pub node: NodeId,
     pub version: String,
+    pub total_bytes: u64,
     pub free_bytes: u64,
     pub reserve_bytes: u64,
+    /// The data directory on the daemon's machine.
+    pub data: PathBuf,
+    /// What the file `.s4/token` in it holds, so that a reader can make sure that it is this daemon's.
+    pub token: String,
     pub running_tasks: u64,
     pub uptime_seconds: u64,
 }
@@ -298,11 +307,65 @@ impl PackAnswer {
     }
 }
 
+/// What a listing tells of a key only when asked, since it takes another look at the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detail {
+    /// Permission bits.
+    pub mode: u32,
+    pub xxh3: u64,
+}
+
+/// What a name is on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Stat {
+    Key(KeyStat),
+    /// `mtime`: nanoseconds since 1970.
+    Dir {
+        mtime: i64,
+    },
+    Absent,
+}
+
+/// A key's attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStat {
+    pub checksum: Checksum,
+    /// Nanoseconds since 1970.
+    pub mtime: i64,
+    /// Permission bits; write bits are always off.
+    pub mode: u32,
+}
+
+/// Attributes to be changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// Nanoseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtime: Option<i64>,
+}
+
+/// A file of another process on the daemon's machine, to be linked as a key. The daemon compares what it finds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adoption {
+    pub pid: u32,
+    pub fd: i32,
+    pub device: u64,
+    pub inode: u64,
+    pub len: u64,
+    #[serde(default)]
+    pub change: Change,
+}
+
 /// A line of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// `mtime`: seconds since 1970.
-    Key { path: String, size: u64, mtime: i64 },
+    /// `mtime`: nanoseconds since 1970. `detail` only where it was asked for.
+    Key { path: String, size: u64, mtime: i64, detail: Option<Detail> },
     /// `path` ends in `/`.
     Dir { path: String },
 }
@@ -319,7 +382,10 @@ impl Entry {
     pub fn write_line(&self, out: &mut Vec<u8>) {
         use std::io::Write;
         let written = match self {
-            Self::Key { path, size, mtime } => writeln!(out, "k {mtime} {size} {path}"),
+            Self::Key { path, size, mtime, detail: None } => writeln!(out, "k {mtime} {size} {path}"),
+            Self::Key { path, size, mtime, detail: Some(Detail { mode, xxh3 }) } => {
+                writeln!(out, "a {mtime} {size} {mode:o} {xxh3:016x} {path}")
+            }
             Self::Dir { path } => writeln!(out, "d {path}"),
         };
         written.expect("a vector takes every write");
@@ -332,15 +398,20 @@ impl Entry {
         }
         let malformed =
             || Error::new(ErrorKind::Unreachable, format!("malformed line in a listing: '{}'", line.escape_debug()));
-        let mut fields = line.split(' ');
-        let entry = match (fields.next(), fields.next(), fields.next(), fields.next()) {
-            (Some("k"), Some(mtime), Some(size), Some(path)) => Self::Key {
-                path: path.to_owned(),
-                size: size.parse().map_err(|_| malformed())?,
-                mtime: mtime.parse().map_err(|_| malformed())?,
-            },
-            (Some("d"), Some(path), None, None) => Self::Dir { path: path.to_owned() },
-            (Some(LISTING_END), None, None, None) => return Ok(None),
+        let fields: Vec<&str> = line.split(' ').collect();
+        let key = |path: &str, size: &str, mtime: &str, detail| {
+            let (size, mtime) = (size.parse().map_err(|_| malformed())?, mtime.parse().map_err(|_| malformed())?);
+            Ok(Self::Key { path: path.to_owned(), size, mtime, detail })
+        };
+        let entry = match fields[..] {
+            ["k", mtime, size, path] => key(path, size, mtime, None)?,
+            ["a", mtime, size, mode, xxh3, path] => {
+                let mode = u32::from_str_radix(mode, 8).map_err(|_| malformed())?;
+                let xxh3 = u64::from_str_radix(xxh3, 16).map_err(|_| malformed())?;
+                key(path, size, mtime, Some(Detail { mode, xxh3 }))?
+            }
+            ["d", path] => Self::Dir { path: path.to_owned() },
+            [LISTING_END] => return Ok(None),
             _ => return Err(malformed()),
         };
         Ok(Some(entry))

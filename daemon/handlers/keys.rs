@@ -2,13 +2,13 @@
 
 use super::{Answer, done};
 use crate::routes::{App, BODY_DEADLINE};
-use crate::store::Opened;
+use crate::store::{Opened, Range};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use s4::body::{self, BoxBody, ChunkSender, Side};
-use s4::checksum::{BLOCK, Checksum};
+use s4::checksum::{BLOCK, Checksum, Hasher};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
@@ -41,6 +41,17 @@ pub async fn get(app: &Arc<App>, key: Key) -> Answer {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(checksum.len));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(CHECKSUM_HEADER, checksum_value(checksum));
+    Ok(response)
+}
+
+/// A part of a key, with the checksum of just these bytes.
+pub async fn range(app: &Arc<App>, key: Key, range: Range) -> Answer {
+    let store = app.jobs.shared.store.clone();
+    let bytes = blocking(move || store.read_range(&key, &range)).await?;
+    let mut hasher = Hasher::new();
+    hasher.update(&bytes);
+    let mut response = Response::new(body::full(bytes));
+    response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(hasher.finish()));
     Ok(response)
 }
 
@@ -95,9 +106,9 @@ pub async fn put(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
     Ok(response)
 }
 
-pub async fn delete(app: &Arc<App>, key: Key) -> Answer {
+pub async fn delete(app: &Arc<App>, key: Key, keep_dirs: bool) -> Answer {
     let store = app.jobs.shared.store.clone();
-    blocking(move || store.remove(&key)).await.map(|()| done())
+    blocking(move || store.remove(&key, keep_dirs)).await.map(|()| done())
 }
 
 fn created() -> Response<BoxBody> {

@@ -14,12 +14,12 @@ use std::sync::Arc;
 /// Bytes of lines gathered into a chunk.
 const CHUNK: usize = 64 * 1024;
 
-pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool) -> Answer {
+pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool, details: bool) -> Answer {
     let (sender, body) = body::channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let mut lines = Vec::with_capacity(CHUNK);
-        let end = match fill(&app, &prefix, recursive, &mut lines, &sender) {
+        let end = match fill(&app, &Selection::Prefix { prefix: &prefix, recursive, details }, &mut lines, &sender) {
             Ok(()) => LISTING_END.to_owned(),
             Err(error) => format!("{LISTING_ERROR}{}", serde_json::to_string(&error).expect("an error is plain JSON")),
         };
@@ -31,9 +31,8 @@ pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool) -> Answer {
     Ok(Response::new(body.boxed_unsync()))
 }
 
-fn fill(app: &App, prefix: &Prefix, recursive: bool, lines: &mut Vec<u8>, sender: &ChunkSender) -> Result<()> {
-    let selection = Selection::Prefix { prefix, recursive };
-    app.jobs.shared.store.list(&selection, &mut |entry| {
+fn fill(app: &App, selection: &Selection, lines: &mut Vec<u8>, sender: &ChunkSender) -> Result<()> {
+    app.jobs.shared.store.list(selection, &mut |entry| {
         entry.write_line(lines);
         if lines.len() < CHUNK - 2048 {
             return Ok(true);

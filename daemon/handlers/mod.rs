@@ -4,6 +4,7 @@ pub mod jobs;
 pub mod keys;
 pub mod lists;
 pub mod packs;
+pub mod tree;
 
 use crate::routes::App;
 use bytes::Bytes;
@@ -38,8 +39,11 @@ pub async fn health(app: &Arc<App>) -> Answer {
         Ok(json(&Health {
             node: app.node,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            total_bytes: shared.store.total_bytes()?,
             free_bytes: shared.store.free_bytes()?,
             reserve_bytes: shared.store.reserve_bytes(),
+            data: shared.store.root().to_owned(),
+            token: shared.store.token().to_owned(),
             running_tasks: shared.running.count() as u64,
             uptime_seconds: app.started.elapsed().as_secs(),
         }))

@@ -1,18 +1,19 @@
 //! Listing: every key of a selection in the byte order of its path, with memory bounded whatever their number.
 
 use super::Store;
+use super::read::{mtime_of, recorded_at};
 use super::sorter::Sorter;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, MAX_PART, Prefix};
 use s4::pattern::Pattern;
-use s4::protocol::Entry;
+use s4::protocol::{Detail, Entry};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What to list.
 pub enum Selection<'a> {
     /// What begins with a prefix: every key, or the names up to the next `/`.
-    Prefix { prefix: &'a Prefix, recursive: bool },
+    Prefix { prefix: &'a Prefix, recursive: bool, details: bool },
     /// The inputs of a map.
     Pattern(&'a Pattern),
 }
@@ -33,6 +34,10 @@ impl Selection<'_> {
             Self::Prefix { recursive, .. } => *recursive,
             Self::Pattern(_) => true,
         }
+    }
+
+    fn details(&self) -> bool {
+        matches!(self, Self::Prefix { details: true, .. })
     }
 
     fn holds_dir(&self, path: &str) -> bool {
@@ -74,7 +79,7 @@ impl Store {
                 Some(below) if selection.recursive() => self.list_dir(below, selection, visit)?,
                 Some(_) => visit(Entry::Dir { path: child })?,
                 None if !selection.holds_key(&child) => true,
-                None => match key_entry(&dir, name, child)? {
+                None => match self.key_entry(&dir, name, child, selection.details())? {
                     Some(entry) => visit(entry)?,
                     None => true,
                 },
@@ -115,20 +120,32 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The entry of a file; `None` if it is no key, or gone by now.
+    fn key_entry(&self, dir: &Path, name: &str, path: String, details: bool) -> Result<Option<Entry>> {
+        // A bare file in the data directory has no bucket and so is no key.
+        if !path.contains('/') {
+            return Ok(None);
+        }
+        let file = dir.join(name);
+        let found = match std::fs::symlink_metadata(&file) {
+            Ok(found) => found,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(format!("s4://{path}"), &e)),
+        };
+        let detail = match details {
+            false => None,
+            true => match recorded_at(&file) {
+                Some(checksum) => Some(Detail { mode: found.mode() & 0o555, xxh3: checksum.xxh3 }),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Entry::Key { path, size: found.len(), mtime: mtime_of(&found), detail }))
+    }
+}
+
 /// False for what cannot be a part of a key: files that did not come from s4.
 fn is_name(name: &str, is_root: bool) -> bool {
     let bucket = !is_root || !name.starts_with(['.', '_']);
     bucket && name.len() <= MAX_PART && !name.chars().any(|c| c.is_whitespace() || c.is_control())
-}
-
-fn key_entry(dir: &Path, name: &str, path: String) -> Result<Option<Entry>> {
-    // A bare file in the data directory has no bucket and so is no key.
-    if !path.contains('/') {
-        return Ok(None);
-    }
-    match std::fs::symlink_metadata(dir.join(name)) {
-        Ok(found) => Ok(Some(Entry::Key { path, size: found.len(), mtime: found.mtime() })),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(format!("s4://{path}"), &e)),
-    }
 }

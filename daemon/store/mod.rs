@@ -1,5 +1,6 @@
 //! A node's keys on its disk: publish, read, list, delete, sweep. Knows no HTTP. Everything here blocks.
 
+mod held;
 mod list;
 mod publish;
 mod read;
@@ -7,7 +8,9 @@ mod remove;
 mod sorter;
 mod space;
 mod sweep;
+mod tree;
 
+pub use held::Range;
 pub use list::Selection;
 pub use publish::Draft;
 pub use read::Opened;
@@ -16,6 +19,7 @@ pub use sorter::Sorter;
 use nix::fcntl::{Flock, FlockArg};
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::key::Key;
+use s4::protocol::JobId;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -23,6 +27,9 @@ use std::path::{Path, PathBuf};
 
 /// The extended attribute that holds a key's checksum and length.
 const CHECKSUM_ATTRIBUTE: &str = "user.s4.checksum";
+
+/// Marks a directory that was made by itself, and not with a key: it stays when its last key goes.
+const MADE_ATTRIBUTE: &str = "user.s4.made";
 
 /// What a store is told at its start.
 pub struct Options {
@@ -45,6 +52,9 @@ pub struct Store {
     fsync: bool,
     node: usize,
     nodes: usize,
+    /// Random; in the file `.s4/token` too, so that a process of this machine can tell whose directory it is.
+    token: String,
+    held: held::HeldFiles,
     _lock: Flock<File>,
 }
 
@@ -74,8 +84,19 @@ impl Store {
             None => space::default_reserve(&root)?,
         };
         let device = root.metadata().map_err(failed)?.dev();
-        let store =
-            Self { root, device, reserve, fsync: options.fsync, node: options.node, nodes: options.nodes, _lock: lock };
+        let token = JobId::new().to_string();
+        std::fs::write(root.join(".s4/token"), &token).map_err(failed)?;
+        let store = Self {
+            root,
+            device,
+            reserve,
+            fsync: options.fsync,
+            node: options.node,
+            nodes: options.nodes,
+            token,
+            held: held::HeldFiles::default(),
+            _lock: lock,
+        };
         store.probe().map_err(|e| refuse(e.to_string()))?;
         store.claim().map_err(|e| refuse(e.to_string()))?;
         store.sweep()?;
@@ -84,6 +105,10 @@ impl Store {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     /// The file of `key`.

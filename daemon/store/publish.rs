@@ -43,7 +43,7 @@ impl Draft<'_> {
     }
 
     pub fn publish(self) -> Result<()> {
-        self.store.link(&self.file, self.hasher.finish(), &self.key)
+        self.store.link(&self.file, self.hasher.finish(), &self.key, |_| Ok(()))
     }
 }
 
@@ -67,9 +67,19 @@ impl Store {
 
     /// Publishes a file of this store's file system that a command has written.
     pub fn publish_file(&self, file: &File, key: &Key) -> Result<()> {
+        self.publish_file_as(file, key, |_| Ok(()))
+    }
+
+    /// The same; `finish` sets the attributes that the key is to be born with.
+    pub fn publish_file_as(
+        &self,
+        file: &File,
+        key: &Key,
+        finish: impl FnOnce(&File) -> std::io::Result<()>,
+    ) -> Result<()> {
         self.check_new(key)?;
         let checksum = checksum::of_file(file).map_err(|e| Error::io(key, &e))?;
-        self.link(file, checksum, key)
+        self.link(file, checksum, key, finish)
     }
 
     /// Publishes a file that a command left in its directory: by linking it where no other name leads to it, else by
@@ -91,10 +101,17 @@ impl Store {
         }
     }
 
-    fn link(&self, file: &File, checksum: Checksum, key: &Key) -> Result<()> {
+    fn link(
+        &self,
+        file: &File,
+        checksum: Checksum,
+        key: &Key,
+        finish: impl FnOnce(&File) -> std::io::Result<()>,
+    ) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(key, &e);
         file.set_xattr(CHECKSUM_ATTRIBUTE, checksum.to_string().as_bytes()).map_err(failed)?;
         file.set_permissions(Permissions::from_mode(0o444)).map_err(failed)?;
+        finish(file).map_err(failed)?;
         if self.fsync {
             file.sync_all().map_err(failed)?;
         }

@@ -4,8 +4,10 @@ use super::{CHECKSUM_ATTRIBUTE, Store};
 use s4::checksum::{self, Checksum};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use s4::protocol::{KeyStat, Stat};
+use std::fs::{File, Metadata, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::str::FromStr;
 use xattr::FileExt;
 
@@ -26,6 +28,23 @@ impl Opened {
 }
 
 impl Store {
+    /// What `path` (`bucket`, `bucket/dir` or `bucket/dir/name`) is on this node.
+    pub fn stat(&self, path: &str) -> Result<Stat> {
+        let file = self.root.join(path);
+        let found = match std::fs::symlink_metadata(&file) {
+            Ok(found) => found,
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Ok(Stat::Absent);
+            }
+            Err(e) => return Err(Error::io(format!("s4://{path}"), &e)),
+        };
+        let (mtime, mode) = (mtime_of(&found), found.mode() & 0o555);
+        if found.is_dir() {
+            return Ok(Stat::Dir { mtime });
+        }
+        Ok(recorded_at(&file).map_or(Stat::Absent, |checksum| Stat::Key(KeyStat { checksum, mtime, mode })))
+    }
+
     /// Errors: no such key; a file whose length differs from the recorded one.
     pub fn open_key(&self, key: &Key) -> Result<Opened> {
         self.misplaced(key)?;
@@ -55,6 +74,17 @@ impl Store {
             )),
         }
     }
+}
+
+/// The checksum recorded with the file at `path`, if it is a key.
+pub fn recorded_at(path: &Path) -> Option<Checksum> {
+    let bytes = xattr::get(path, CHECKSUM_ATTRIBUTE).ok()??;
+    std::str::from_utf8(&bytes).ok()?.parse().ok()
+}
+
+/// Nanoseconds since 1970.
+pub fn mtime_of(found: &Metadata) -> i64 {
+    found.mtime() * 1_000_000_000 + found.mtime_nsec()
 }
 
 fn recorded_checksum(file: &File, key: &Key) -> Result<Checksum> {

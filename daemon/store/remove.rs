@@ -1,13 +1,14 @@
 //! Deleting keys, and the directories that they leave empty.
 
-use super::{Selection, Store};
+use super::{MADE_ATTRIBUTE, Selection, Store};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, Prefix};
 use s4::protocol::Entry;
 use std::path::Path;
 
 impl Store {
-    pub fn remove(&self, key: &Key) -> Result<()> {
+    /// Deletes a key. Its directories go too if they are empty then, unless `keep_dirs`.
+    pub fn remove(&self, key: &Key, keep_dirs: bool) -> Result<()> {
         self.misplaced(key)?;
         let path = self.path(key);
         match std::fs::symlink_metadata(&path) {
@@ -23,14 +24,16 @@ impl Store {
             }
         }
         std::fs::remove_file(&path).map_err(|e| Error::io(key, &e))?;
-        self.prune(&path);
+        if !keep_dirs {
+            self.prune(&path);
+        }
         Ok(())
     }
 
     /// Deletes every key that begins with `prefix`, and tells `progress` how many so far. Stops if it returns false.
     pub fn remove_prefix(&self, prefix: &Prefix, mut progress: impl FnMut(u64) -> bool) -> Result<u64> {
         let mut deleted = 0;
-        self.list(&Selection::Prefix { prefix, recursive: true }, &mut |entry| {
+        self.list(&Selection::Prefix { prefix, recursive: true, details: false }, &mut |entry| {
             let Entry::Key { path, .. } = entry else {
                 return Ok(true);
             };
@@ -46,11 +49,13 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Removes the directories above `file` that are empty now. One that is in use stays, and so do those above it.
+    /// Removes the directories above `file` that are empty now. One that is in use, or was made by itself, stays, and so do
+    /// those above it.
     fn prune(&self, file: &Path) {
         let parents = file.ancestors().skip(1).take_while(|dir| *dir != self.root);
         for dir in parents {
-            if std::fs::remove_dir(dir).is_err() {
+            let made = matches!(xattr::get(dir, MADE_ATTRIBUTE), Ok(Some(_)));
+            if made || std::fs::remove_dir(dir).is_err() {
                 break;
             }
         }

@@ -14,6 +14,12 @@ impl Store {
         free_bytes(&self.root)
     }
 
+    /// Bytes that the disk has in all.
+    pub fn total_bytes(&self) -> Result<u64> {
+        let stat = statvfs(&self.root).map_err(|e| Error::io(self.root.display(), &e.into()))?;
+        Ok(stat.blocks() as u64 * stat.fragment_size() as u64)
+    }
+
     pub fn reserve_bytes(&self) -> u64 {
         self.reserve
     }

@@ -40,12 +40,21 @@ impl Client {
     /// Lists what begins with `prefix`: every key if `recursive`, else the names up to the next `/`.
     /// A node that cannot be asked is an error: no listing is passed off as whole.
     pub async fn list(&self, prefix: &Prefix, recursive: bool) -> Result<Listing> {
-        let path = format!("/v1/list?prefix={}&recursive={recursive}", escape(prefix.as_str()));
+        self.list_with(&format!("/v1/list?prefix={}&recursive={recursive}", escape(prefix.as_str()))).await
+    }
+
+    /// Lists what directory `dir` (`bucket/dir`; empty for the root) holds, keys with their details.
+    pub async fn list_dir(&self, dir: &str) -> Result<Listing> {
+        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
+        self.list_with(&format!("/v1/list?prefix={}&details=true", escape(&prefix))).await
+    }
+
+    async fn list_with(&self, path: &str) -> Result<Listing> {
         let asked: Vec<_> = self
             .cluster()
             .ids()
             .map(|node| {
-                let (client, path) = (self.clone(), path.clone());
+                let (client, path) = (self.clone(), path.to_owned());
                 tokio::spawn(async move { client.list_node(node, &path).await })
             })
             .collect();

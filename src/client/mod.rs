@@ -4,6 +4,7 @@ mod jobs;
 mod keys;
 mod lines;
 mod listing;
+mod tree;
 
 pub use jobs::EventStream;
 pub use keys::{PackItem, Received};

@@ -36,8 +36,8 @@ fn shown_from(prefix: &Prefix, recursive: bool) -> usize {
 
 fn write_entry(out: &mut impl Write, entry: &Entry, from: usize) -> std::io::Result<()> {
     match entry {
-        Entry::Key { path, size, mtime } => {
-            let (date, clock) = time::utc(*mtime);
+        Entry::Key { path, size, mtime, .. } => {
+            let (date, clock) = time::utc(mtime.div_euclid(1_000_000_000));
             writeln!(out, "{date} {clock} {size:>10} {}", &path[from..])
         }
         Entry::Dir { path } => writeln!(out, "{:>30} {}", "PRE", &path[from..]),

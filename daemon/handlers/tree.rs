@@ -1,0 +1,52 @@
+//! What a mount asks besides keys' bytes: what a name is, directories, renames, attributes.
+
+use super::{Answer, done, json};
+use crate::routes::App;
+use crate::store::Store;
+use s4::client::blocking;
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::{Dir, Key};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+pub async fn stat(app: &Arc<App>, path: String) -> Answer {
+    on_store(app, move |store| store.stat(&path)).await.map(|stat| json(&stat))
+}
+
+pub async fn adopt(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {
+    let adoption = parse(&body)?;
+    on_store(app, move |store| store.adopt(&key, &adoption)).await.map(|()| done())
+}
+
+pub async fn change(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {
+    let change = parse(&body)?;
+    on_store(app, move |store| store.change(&key, change)).await.map(|()| done())
+}
+
+pub async fn rename(app: &Arc<App>, from: Key, to: Key) -> Answer {
+    on_store(app, move |store| store.rename(&from, &to)).await.map(|()| done())
+}
+
+pub async fn make_dir(app: &Arc<App>, dir: Dir) -> Answer {
+    on_store(app, move |store| store.make_dir(&dir)).await.map(|()| done())
+}
+
+pub async fn holds_keys(app: &Arc<App>, dir: Dir) -> Answer {
+    on_store(app, move |store| store.holds_keys(&dir)).await.map(|holds| json(&holds))
+}
+
+pub async fn remove_dir(app: &Arc<App>, dir: Dir) -> Answer {
+    on_store(app, move |store| store.remove_dir(&dir)).await.map(|()| done())
+}
+
+async fn on_store<T: Send + 'static>(
+    app: &Arc<App>,
+    work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let store = app.jobs.shared.store.clone();
+    blocking(move || work(&store)).await
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|e| Error::new(ErrorKind::BadRequest, format!("malformed body: {e}")))
+}

@@ -1,0 +1,84 @@
+//! Keys that are read piece by piece: kept open, so that a reader goes on after a delete, and verified once.
+
+use super::Store;
+use lru::LruCache;
+use s4::checksum::{self, Checksum};
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::Key;
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Keys held open at once.
+const MOST: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+/// A key that nobody reads for this long is let go.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// A part of a key as it was when it had this checksum.
+pub struct Range {
+    pub checksum: Checksum,
+    pub offset: u64,
+    /// A length of 0 only opens the key, and so holds it.
+    pub len: usize,
+    /// Compare the whole key with its checksum first, once. A reader of all its bytes can do so itself.
+    pub verify: bool,
+}
+
+struct HeldFile {
+    file: File,
+    verified: OnceLock<Result<()>>,
+}
+
+/// Guards the table; the files themselves are shared.
+pub struct HeldFiles(Mutex<LruCache<(Key, Checksum), (Arc<HeldFile>, Instant)>>);
+
+impl Default for HeldFiles {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MOST)))
+    }
+}
+
+impl Store {
+    /// Bytes of a range, fewer only at the key's end. Errors: the key is gone, or is another one now.
+    pub fn read_range(&self, key: &Key, range: &Range) -> Result<Vec<u8>> {
+        let held = self.hold(key, range.checksum)?;
+        if range.verify && range.len > 0 {
+            let verify = || {
+                let found = checksum::of_file(&held.file).map_err(|e| Error::io(key, &e))?;
+                range.checksum.verify(found, key)
+            };
+            held.verified.get_or_init(verify).clone()?;
+        }
+        let len = range.checksum.len.saturating_sub(range.offset).min(range.len as u64) as usize;
+        let mut bytes = vec![0; len];
+        held.file.read_exact_at(&mut bytes, range.offset).map_err(|e| Error::io(key, &e))?;
+        Ok(bytes)
+    }
+
+    fn hold(&self, key: &Key, checksum: Checksum) -> Result<Arc<HeldFile>> {
+        let name = (key.clone(), checksum);
+        if let Some((held, used)) = self.held.lock().get_mut(&name) {
+            *used = Instant::now();
+            return Ok(held.clone());
+        }
+        let opened = self.open_key(key)?;
+        if opened.checksum != checksum {
+            return Err(Error::new(ErrorKind::NotFound, format!("{key}: is another key now")));
+        }
+        let held = Arc::new(HeldFile { file: opened.file, verified: OnceLock::new() });
+        let mut table = self.held.lock();
+        while table.peek_lru().is_some_and(|(_, (_, used))| used.elapsed() > IDLE) {
+            table.pop_lru();
+        }
+        table.put(name, (held.clone(), Instant::now()));
+        Ok(held)
+    }
+}
+
+impl HeldFiles {
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<(Key, Checksum), (Arc<HeldFile>, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

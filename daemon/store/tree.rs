@@ -1,0 +1,104 @@
+//! What a mount asks of a store besides keys: directories, renames, attributes, and files of this machine to be linked.
+
+use super::{MADE_ATTRIBUTE, Store};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::{Dir, Key};
+use s4::protocol::{Adoption, Change};
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+impl Store {
+    /// Makes a directory that stays when it is empty.
+    pub fn make_dir(&self, dir: &Dir) -> Result<()> {
+        let path = self.root.join(dir.as_str());
+        let failed = |e: std::io::Error| Error::io(dir, &e);
+        if path.is_file() {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("{dir}: a key of this name exists")));
+        }
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        xattr::set(&path, MADE_ATTRIBUTE, b"1").map_err(failed)
+    }
+
+    /// True if a key lies below `dir` here. Directories alone do not count.
+    pub fn holds_keys(&self, dir: &Dir) -> Result<bool> {
+        holds_files(&self.root.join(dir.as_str())).map_err(|e| Error::io(dir, &e))
+    }
+
+    /// Removes an empty directory, if it is here. One with anything in it is refused.
+    pub fn remove_dir(&self, dir: &Dir) -> Result<()> {
+        match std::fs::remove_dir(self.root.join(dir.as_str())) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                Err(Error::new(ErrorKind::NotEmpty, format!("{dir}: not empty")))
+            }
+            Err(e) => Err(Error::io(dir, &e)),
+        }
+    }
+
+    /// Gives a key of this node another name of this node, in one step. Refuses a taken name.
+    pub fn rename(&self, from: &Key, to: &Key) -> Result<()> {
+        self.misplaced(from)?;
+        self.misplaced(to)?;
+        let (source, target) = (self.path(from), self.path(to));
+        if !source.is_file() {
+            return Err(Error::new(ErrorKind::NotFound, format!("{from}: no such key")));
+        }
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent).map_err(|e| Error::io(to, &e))?;
+        }
+        renameat2(AT_FDCWD, &source, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE)
+            .map_err(|e| Error::io(to, &e.into()))
+    }
+
+    /// Changes a key's attributes. Write bits stay off.
+    pub fn change(&self, key: &Key, change: Change) -> Result<()> {
+        let opened = self.open_key(key)?;
+        apply(&opened.file, change).map_err(|e| Error::io(key, &e))
+    }
+
+    /// Links a file that another process of this machine holds open as a key, if it is what was announced.
+    pub fn adopt(&self, key: &Key, adoption: &Adoption) -> Result<()> {
+        let refuse = |why: &str| Error::new(ErrorKind::BadRequest, format!("{key}: the file to be linked {why}"));
+        let path = format!("/proc/{}/fd/{}", adoption.pid, adoption.fd);
+        let file = File::open(path).map_err(|_| refuse("cannot be opened here"))?;
+        let found = file.metadata().map_err(|e| Error::io(key, &e))?;
+        if (found.dev(), found.ino(), found.len()) != (adoption.device, adoption.inode, adoption.len) {
+            return Err(refuse("is another one"));
+        }
+        if !found.is_file() || found.nlink() != 0 || found.dev() != self.device {
+            return Err(refuse("is not an unnamed file of the data directory's file system"));
+        }
+        self.publish_file_as(&file, key, |file| apply(file, adoption.change))
+    }
+}
+
+fn apply(file: &File, change: Change) -> std::io::Result<()> {
+    if let Some(mode) = change.mode {
+        file.set_permissions(Permissions::from_mode(mode & 0o555))?;
+    }
+    if let Some(mtime) = change.mtime {
+        let after = Duration::from_nanos(mtime.unsigned_abs());
+        let time = if mtime < 0 { SystemTime::UNIX_EPOCH - after } else { SystemTime::UNIX_EPOCH + after };
+        file.set_modified(time)?;
+    }
+    Ok(())
+}
+
+fn holds_files(dir: &Path) -> std::io::Result<bool> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() || holds_files(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Everything that must pass. Installs what it needs: Debian packages as root, crates, and cargo-deny.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+packages() { # packages PROGRAM:PACKAGE...: installs the packages of the programs that are missing
+    local missing=() pair
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+    done
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    if [ "$(id -u)" != 0 ]; then
+        echo "test: missing, and only root can install them: ${missing[*]}" >&2
+        exit 1
+    fi
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+say "tools"
+packages cc:gcc xz:xz-utils python3:python3 mkfs.ext4:e2fsprogs mkfs.vfat:dosfstools shellcheck:shellcheck curl:curl
+command -v cargo >/dev/null || { echo "test: no cargo: install a Rust toolchain" >&2; exit 1; }
+
+say "format"
+cargo fmt --check
+shellcheck scripts/*.sh .ci/run
+
+say "lints"
+cargo clippy --locked --quiet --all-targets -- -D warnings
+
+say "licences and duplicate versions"
+cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
+cargo deny --log-level error check licenses bans sources
+
+say "tests"
+cargo test --locked
+
+say "the demo, on 3 nodes and on 12"
+scripts/demo.sh 3
+scripts/demo.sh 12 >/dev/null
+say "all passed"

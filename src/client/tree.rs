@@ -1,0 +1,103 @@
+//! What a mount asks of a cluster besides whole keys: attributes, directories, renames, parts of keys.
+
+use super::Client;
+use crate::body::{self, Activity};
+use crate::checksum::{Checksum, Hasher};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{Dir, Key};
+use crate::placement::NodeId;
+use crate::protocol::{Adoption, CHECKSUM_HEADER, Change, Stat, escape};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::Method;
+use serde::Serialize;
+
+impl Client {
+    /// What `path` (`bucket/dir/name`) is on `node`.
+    pub async fn stat(&self, node: NodeId, path: &str) -> Result<Stat> {
+        let path = format!("/v1/stat/{}", escape(path));
+        let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
+        self.json(node, response).await
+    }
+
+    /// `len` bytes of `key` from `offset`, fewer at its end, verified as sent. The key must still have, or have been
+    /// opened with, `checksum`. With `verify` the node compares the whole key with its checksum first.
+    pub async fn get_range(
+        &self,
+        key: &Key,
+        checksum: Checksum,
+        offset: u64,
+        len: usize,
+        verify: bool,
+    ) -> Result<Bytes> {
+        let node = self.cluster().node_of(key);
+        let (name, sum) = (escape(key.as_str()), escape(&checksum.to_string()));
+        let path = format!("/v1/range/{name}?checksum={sum}&offset={offset}&len={len}&verify={verify}");
+        let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
+        let who = format!("{}: {key}", self.cluster().name(node));
+        let sent: Option<Checksum> =
+            response.headers().get(CHECKSUM_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let sent = sent.ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{who}: the node sent no checksum")))?;
+        let collected = tokio::time::timeout(self.deadline(), response.into_body().collect()).await;
+        let collected = collected.map_err(|_| self.late(node))?;
+        let broken = |e: hyper::Error| {
+            Error::new(ErrorKind::Unreachable, format!("{who}: the transfer broke off: {}", body::root_cause(&e)))
+        };
+        let bytes = collected.map_err(broken)?.to_bytes();
+        let mut hasher = Hasher::new();
+        hasher.update(&bytes);
+        sent.verify(hasher.finish(), &who)?;
+        Ok(bytes)
+    }
+
+    /// Has the node of `key`, on this machine, link a file of this process as the key.
+    pub async fn adopt(&self, key: &Key, adoption: &Adoption) -> Result<()> {
+        let node = self.cluster().node_of(key);
+        self.post(node, Method::POST, &format!("/v1/adopt/{}", escape(key.as_str())), Some(adoption)).await
+    }
+
+    pub async fn change(&self, key: &Key, change: Change) -> Result<()> {
+        let node = self.cluster().node_of(key);
+        self.post(node, Method::POST, &format!("/v1/change/{}", escape(key.as_str())), Some(&change)).await
+    }
+
+    /// Gives a key another name on the same node.
+    pub async fn rename(&self, from: &Key, to: &Key) -> Result<()> {
+        let path = format!("/v1/rename/{}?to={}", escape(from.as_str()), escape(to.as_str()));
+        self.post(self.cluster().node_of(from), Method::POST, &path, None::<&()>).await
+    }
+
+    /// Deletes a key, and leaves the directory that held it.
+    pub async fn unlink(&self, key: &Key) -> Result<()> {
+        let path = format!("/v1/keys/{}?keep_dirs=true", escape(key.as_str()));
+        self.post(self.cluster().node_of(key), Method::DELETE, &path, None::<&()>).await
+    }
+
+    /// Makes a directory that stays when it is empty.
+    pub async fn make_dir(&self, node: NodeId, dir: &Dir) -> Result<()> {
+        self.post(node, Method::PUT, &dir_path(dir), None::<&()>).await
+    }
+
+    /// True if `node` has keys below `dir`.
+    pub async fn holds_keys(&self, node: NodeId, dir: &Dir) -> Result<bool> {
+        let response = self.send(node, Method::GET, &dir_path(dir), body::empty(), &Activity::default()).await?;
+        self.json(node, response).await
+    }
+
+    /// Removes an empty directory from `node`, if it has it.
+    pub async fn remove_dir(&self, node: NodeId, dir: &Dir) -> Result<()> {
+        self.post(node, Method::DELETE, &dir_path(dir), None::<&()>).await
+    }
+
+    async fn post(&self, node: NodeId, method: Method, path: &str, json: Option<&impl Serialize>) -> Result<()> {
+        let body = match json.map(serde_json::to_vec).transpose() {
+            Ok(json) => body::full(json.unwrap_or_default()),
+            Err(e) => return Err(Error::new(ErrorKind::BadRequest, e.to_string())),
+        };
+        self.send(node, method, path, body, &Activity::default()).await.map(drop)
+    }
+}
+
+fn dir_path(dir: &Dir) -> String {
+    format!("/v1/dirs/{}", escape(dir.as_str()))
+}
