@@ -37,6 +37,7 @@ pub struct App {
 /// What can be asked.
 enum Route {
     Health,
+    Usage,
     GetKey(Key),
     GetRange { key: Key, range: Range },
     PutKey(Key),
@@ -72,6 +73,7 @@ pub async fn serve(app: Arc<App>, request: Request<Incoming>) -> std::result::Re
 async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> Answer {
     match route {
         Route::Health => handlers::health(app).await,
+        Route::Usage => handlers::tree::usage(app).await,
         Route::GetKey(key) => handlers::keys::get(app, key).await,
         Route::GetRange { key, range } => handlers::keys::range(app, key, range).await,
         Route::PutKey(key) => handlers::keys::put(app, key, request).await,
@@ -139,6 +141,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
     let query = |name: &str| query_value(uri.query().unwrap_or(""), name);
     match (request.method(), head, rest) {
         (&Method::GET, "health", "") => Ok(Route::Health),
+        (&Method::GET, "usage", "") => Ok(Route::Usage),
         (&Method::GET, "keys", key) => parse_key(key).map(Route::GetKey),
         (&Method::GET, "range", key) => {
             let field = |name: &str| {
@@ -185,7 +188,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
         (&Method::POST, "jobs", "") => Ok(Route::SubmitJob),
         (method, "jobs", job) => job_route(method, job).ok_or_else(unknown)?,
-        (_, "health" | "list" | "delete", "")
+        (_, "health" | "usage" | "list" | "delete", "")
         | (_, "keys" | "range" | "eval" | "adopt" | "change" | "rename" | "stat" | "dirs", _)
         | (_, "pack", "put" | "get") => Err(wrong_method(request.method())),
         _ => Err(unknown()),

@@ -1,4 +1,4 @@
-//! Kinds of error, and what each means at every boundary: exit status, HTTP status, wire code.
+//! Kinds of error, and what each means at every boundary: exit status, HTTP status, errno, wire code.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -95,6 +95,33 @@ impl ErrorKind {
             | Self::ShuttingDown
             | Self::OutputClosed
             | Self::Io => ExitStatus::Failed,
+        }
+    }
+
+    /// What a system call on the mount gives.
+    pub fn errno(self) -> i32 {
+        match self {
+            Self::Usage | Self::BadName => libc::EINVAL,
+            Self::NotFound => libc::ENOENT,
+            Self::AlreadyExists => libc::EEXIST,
+            Self::NotEmpty => libc::ENOTEMPTY,
+            Self::NoSpace => libc::ENOSPC,
+            Self::Forbidden => libc::EACCES,
+            Self::Cancelled => libc::ECANCELED,
+            Self::Config
+            | Self::Checksum
+            | Self::Unreachable
+            | Self::Deadline
+            | Self::ClusterMismatch
+            | Self::WrongNode
+            | Self::BadRequest
+            | Self::MethodNotAllowed
+            | Self::TooLarge
+            | Self::RequestTimeout
+            | Self::Command
+            | Self::ShuttingDown
+            | Self::OutputClosed
+            | Self::Io => libc::EIO,
         }
     }
 

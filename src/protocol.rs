@@ -169,7 +169,7 @@ impl fmt::Display for CommandText {
 }
 
 /// The three maps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MapKind {
     /// 1:1
@@ -284,6 +284,13 @@ pub struct Health {
     pub token: String,
     pub running_tasks: u64,
     pub uptime_seconds: u64,
+}
+
+/// What a node holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub keys: u64,
+    pub bytes: u64,
 }
 
 /// The answer to a pack of puts: what was not published, and how many were.

@@ -13,6 +13,10 @@ pub async fn stat(app: &Arc<App>, path: String) -> Answer {
     on_store(app, move |store| store.stat(&path)).await.map(|stat| json(&stat))
 }
 
+pub async fn usage(app: &Arc<App>) -> Answer {
+    on_store(app, Store::usage).await.map(|usage| json(&usage))
+}
+
 pub async fn adopt(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {
     let adoption = parse(&body)?;
     on_store(app, move |store| store.adopt(&key, &adoption)).await.map(|()| done())

@@ -6,7 +6,7 @@ use super::sorter::Sorter;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, MAX_PART, Prefix};
 use s4::pattern::Pattern;
-use s4::protocol::{Detail, Entry};
+use s4::protocol::{Detail, Entry, Usage};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -62,6 +62,20 @@ impl Store {
     pub fn list(&self, selection: &Selection, visit: &mut Visit) -> Result<()> {
         let start = selection.start();
         self.list_dir(start, selection, visit).map(drop)
+    }
+
+    /// Counts every key.
+    pub fn usage(&self) -> Result<Usage> {
+        let mut usage = Usage::default();
+        let prefix = Prefix::parse("")?;
+        self.list(&Selection::Prefix { prefix: &prefix, recursive: true, details: false }, &mut |entry| {
+            if let Entry::Key { size, .. } = entry {
+                usage.keys += 1;
+                usage.bytes += size;
+            }
+            Ok(true)
+        })?;
+        Ok(usage)
     }
 
     /// Visits what is below directory `path`; returns false once the visitor wants no more.

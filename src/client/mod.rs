@@ -1,5 +1,6 @@
 //! Talking to a cluster: requests to its nodes over kept connections, each within a deadline.
 
+mod cluster_job;
 mod jobs;
 mod keys;
 mod lines;

@@ -6,7 +6,7 @@ use crate::checksum::{Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
-use crate::protocol::{Adoption, CHECKSUM_HEADER, Change, Stat, escape};
+use crate::protocol::{Adoption, CHECKSUM_HEADER, Change, Stat, Usage, escape};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -17,6 +17,12 @@ impl Client {
     pub async fn stat(&self, node: NodeId, path: &str) -> Result<Stat> {
         let path = format!("/v1/stat/{}", escape(path));
         let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
+        self.json(node, response).await
+    }
+
+    /// What `node` holds, counted now.
+    pub async fn usage(&self, node: NodeId) -> Result<Usage> {
+        let response = self.send(node, Method::GET, "/v1/usage", body::empty(), &Activity::default()).await?;
         self.json(node, response).await
     }
 

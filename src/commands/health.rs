@@ -1,6 +1,6 @@
 //! `s4 health`
 
-use super::{on_every_node, size_text};
+use super::size_text;
 use s4::client::Client;
 use s4::error::{Error, ExitStatus, Result};
 use std::io::Write;
@@ -11,7 +11,7 @@ const DEADLINE: Duration = Duration::from_millis(1500);
 
 pub async fn run(client: &Client) -> Result<ExitStatus> {
     let client = client.with_deadline(DEADLINE.min(client.deadline()));
-    let answers = on_every_node(&client, |client, node| async move { client.health(node).await }).await;
+    let answers = client.on_every_node(|client, node| async move { client.health(node).await }).await;
     let mut status = ExitStatus::Done;
     let mut text = String::new();
     for (node, answer) in answers.into_iter().enumerate() {

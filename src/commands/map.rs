@@ -1,6 +1,5 @@
 //! `s4 map`, `s4 map-to-n`, `s4 map-from-n`: submit a job to every node, start it, and follow it to its end.
 
-use super::on_every_node;
 use crate::cli::MapArgs;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
@@ -9,12 +8,9 @@ use s4::pattern::Pattern;
 use s4::placement::NodeId;
 use s4::protocol::{CommandText, Event, JobId, JobSpec, MapKind, Outcome, Progress, TaskFailure};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 
 /// How often progress is told where nobody watches live.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// Between two tries to reach a node again.
-const RETRY: Duration = Duration::from_millis(250);
 
 pub async fn run(client: &Client, kind: MapKind, args: MapArgs) -> Result<ExitStatus> {
     let spec = JobSpec {
@@ -27,8 +23,12 @@ pub async fn run(client: &Client, kind: MapKind, args: MapArgs) -> Result<ExitSt
         timeout: args.timeout.map(|timeout| timeout.as_secs_f64()),
     };
     let job = async {
-        let mut report = begin(client, &spec).await?;
-        follow(client, &spec, &mut report).await?;
+        let tasks = client.begin_job(&spec).await?;
+        let mut report = Report::new(tasks, client.cluster().len());
+        let mut events = client.follow_everywhere(&spec.id);
+        while let Some((node, event)) = events.recv().await {
+            report.take(client, &spec, node, event?);
+        }
         Ok(report)
     };
     let ended = tokio::select! {
@@ -38,104 +38,9 @@ pub async fn run(client: &Client, kind: MapKind, args: MapArgs) -> Result<ExitSt
     match ended {
         Ok(report) => report.finish(&spec),
         Err(error) => {
-            cancel(client, &spec.id).await;
+            client.cancel_everywhere(&spec.id).await;
             Err(error)
         }
-    }
-}
-
-/// Plans the job on every node, then starts it on all.
-async fn begin(client: &Client, spec: &JobSpec) -> Result<Report> {
-    let plans = on_every_node(client, |client, node| {
-        let spec = spec.clone();
-        async move { client.submit_job(node, &spec).await }
-    })
-    .await;
-    let plans = plans.into_iter().collect::<Result<Vec<_>>>()?;
-    if plans.iter().all(|plan| plan.tasks == 0) {
-        return Err(Error::new(ErrorKind::NotFound, format!("{}: no keys in it", spec.indir)));
-    }
-    let started = on_every_node(client, |client, node| {
-        let id = spec.id.clone();
-        async move { client.start_job(node, &id).await }
-    })
-    .await;
-    started.into_iter().collect::<Result<()>>()?;
-    Ok(Report::new(plans.iter().map(|plan| plan.tasks).sum(), client.cluster().len()))
-}
-
-/// Kills what runs of the job, on the nodes that can be reached.
-async fn cancel(client: &Client, id: &JobId) {
-    on_every_node(client, |client, node| {
-        let id = id.clone();
-        async move {
-            // The error that led here is the one to tell.
-            let _ = client.cancel_job(node, &id).await;
-        }
-    })
-    .await;
-}
-
-/// Takes the events of every node into `report` until each has ended.
-async fn follow(client: &Client, spec: &JobSpec, report: &mut Report) -> Result<()> {
-    let (sender, mut events) = mpsc::channel(64);
-    for node in client.cluster().ids() {
-        let (client, id, sender) = (client.clone(), spec.id.clone(), sender.clone());
-        tokio::spawn(async move {
-            if let Err(error) = follow_node(&client, node, &id, &sender).await {
-                // Nobody listens once another node's error has ended the job.
-                let _ = sender.send((node, Err(error))).await;
-            }
-        });
-    }
-    drop(sender);
-    while let Some((node, event)) = events.recv().await {
-        report.take(client, spec, node, event?);
-    }
-    Ok(())
-}
-
-type Sender = mpsc::Sender<(NodeId, Result<Event>)>;
-
-/// Hands on one node's events. A connection that breaks is made again, and what was told already is left out.
-async fn follow_node(client: &Client, node: NodeId, id: &JobId, sender: &Sender) -> Result<()> {
-    let mut failures = 0;
-    let mut lost: Option<Instant> = None;
-    loop {
-        let mut told = 0;
-        let broken = match client.follow_job(node, id).await {
-            Err(error) => error,
-            Ok(mut stream) => loop {
-                match stream.next().await {
-                    Ok(Some(event)) => {
-                        lost = None;
-                        if matches!(event, Event::Failure(_)) {
-                            told += 1;
-                            if told <= failures {
-                                continue;
-                            }
-                            failures = told;
-                        }
-                        let ended = matches!(event, Event::Ended { .. });
-                        if sender.send((node, Ok(event))).await.is_err() || ended {
-                            return Ok(());
-                        }
-                    }
-                    Ok(None) => {
-                        break Error::new(
-                            ErrorKind::Unreachable,
-                            format!("{}: its daemon ended", client.cluster().name(node)),
-                        );
-                    }
-                    Err(error) => break error,
-                }
-            },
-        };
-        let since = *lost.get_or_insert_with(Instant::now);
-        if broken.kind() != ErrorKind::Unreachable || since.elapsed() >= client.deadline() {
-            return Err(broken);
-        }
-        tokio::time::sleep(RETRY).await;
     }
 }
 

@@ -14,7 +14,6 @@ use crate::cli::{Cli, Command, Global};
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{ExitStatus, Result};
-use s4::placement::NodeId;
 use s4::protocol::MapKind;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -40,23 +39,6 @@ fn connect(global: &Global) -> Result<Client> {
     let cluster = Cluster::load(global.conf_path.as_deref())?;
     let secret = global.secret.as_deref().map(Secret::read).transpose()?;
     Ok(Client::new(cluster, Settings { deadline: global.deadline, secret }))
-}
-
-/// Asks every node at once; the answers come in the order of the nodes.
-async fn on_every_node<T, F>(client: &Client, ask: impl Fn(Client, NodeId) -> F) -> Vec<T>
-where
-    T: Send + 'static,
-    F: Future<Output = T> + Send + 'static,
-{
-    let asked: Vec<_> = client.cluster().ids().map(|node| tokio::spawn(ask(client.clone(), node))).collect();
-    let mut answers = Vec::new();
-    for answer in asked {
-        match answer.await {
-            Ok(answer) => answers.push(answer),
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-    answers
 }
 
 /// A standard stream without a buffer: what is written is written.

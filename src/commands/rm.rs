@@ -1,6 +1,5 @@
 //! `s4 rm`
 
-use super::on_every_node;
 use crate::cli::RmArgs;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
@@ -17,11 +16,12 @@ async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
     if prefix.as_str().is_empty() {
         return Err(Error::usage("s4:// begins every key; name at least the beginning of a bucket"));
     }
-    let answers = on_every_node(client, |client, node| {
-        let prefix = prefix.clone();
-        async move { client.delete_prefix(node, &prefix).await }
-    })
-    .await;
+    let answers = client
+        .on_every_node(|client, node| {
+            let prefix = prefix.clone();
+            async move { client.delete_prefix(node, &prefix).await }
+        })
+        .await;
     let deleted: u64 = answers.into_iter().sum::<Result<u64>>()?;
     match deleted {
         0 => Err(Error::new(ErrorKind::NotFound, format!("{prefix}: nothing found"))),

@@ -1,0 +1,616 @@
+//! Between the FUSE library and the file system: requests in, results out. The only file that knows the library.
+
+use crate::closing::Caller;
+use crate::fs::{Attributes, Fs, OpenedFile, Result};
+use crate::fs::{DirEntry, Wanted};
+use crate::inodes::Ino;
+use fuser::{
+    BackingId, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, SessionACL, TimeOrNow, WriteFlags,
+};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::runtime::Handle;
+
+/// How long the kernel may believe what it was told of a name that is there. Of one that is not, never.
+const FRESH: Duration = Duration::from_secs(1);
+const BLOCK_SIZE: u32 = 128 * 1024;
+const MAX_WRITE: u32 = 1 << 20;
+const MAX_READAHEAD: u32 = 1 << 20;
+const MAX_BACKGROUND: u16 = 256;
+/// Threads that take requests from the kernel; waiting is done elsewhere.
+const THREADS: usize = 2;
+
+/// Registered files, by inode, and how many opens use each: the kernel wants one and the same for all.
+type Backings = HashMap<Ino, (Arc<BackingId>, u64)>;
+
+pub struct Adapter {
+    fs: Arc<Fs>,
+    runtime: Handle,
+    passthrough: Arc<AtomicBool>,
+    backings: Arc<Mutex<Backings>>,
+    uid: u32,
+    gid: u32,
+}
+
+/// A mount that is being served. Dropped, it is unmounted.
+pub struct Mounted(fuser::BackgroundSession);
+
+impl Mounted {
+    /// True once the mount is gone by others' doing.
+    pub fn has_ended(&self) -> bool {
+        self.0.guard.is_finished()
+    }
+
+    pub fn unmount(self) -> std::io::Result<()> {
+        self.0.umount_and_join()
+    }
+}
+
+/// Mounts `fs` at `mountpoint`; `options` as in `mount -o`.
+pub fn mount(
+    fs: Arc<Fs>,
+    runtime: Handle,
+    mountpoint: &Path,
+    all_users: bool,
+    options: &[String],
+) -> std::io::Result<Mounted> {
+    let mut config = Config::default();
+    config.mount_options = vec![MountOption::FSName("s4".to_owned()), MountOption::Subtype("s4".to_owned())];
+    config.mount_options.extend(options.iter().filter_map(|option| mount_option(option)));
+    config.acl = if all_users { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(THREADS);
+    config.clone_fd = true;
+    let adapter = Adapter {
+        fs,
+        runtime,
+        passthrough: Arc::default(),
+        backings: Arc::default(),
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+    };
+    fuser::spawn_mount(adapter, mountpoint, &config).map(Mounted)
+}
+
+fn mount_option(text: &str) -> Option<MountOption> {
+    Some(match text {
+        "ro" => MountOption::RO,
+        "dev" => MountOption::Dev,
+        "nodev" => MountOption::NoDev,
+        "suid" => MountOption::Suid,
+        "nosuid" => MountOption::NoSuid,
+        "exec" => MountOption::Exec,
+        "noexec" => MountOption::NoExec,
+        "noatime" => MountOption::NoAtime,
+        _ => return None,
+    })
+}
+
+/// A reply that can be an error.
+trait Refuse: Send + 'static {
+    fn refuse(self, errno: Errno);
+}
+
+impl Refuse for ReplyEntry {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyAttr {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyEmpty {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyOpen {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyCreate {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyData {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyStatfs {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+fn to_fuse(errno: nix::errno::Errno) -> Errno {
+    Errno::from_i32(errno as i32)
+}
+
+impl Adapter {
+    /// Answers a request on a task of its own, so that one that waits holds up no other.
+    fn answer<R: Refuse, T: Send, F>(
+        &self,
+        reply: R,
+        work: impl FnOnce(Arc<Fs>) -> F,
+        done: impl FnOnce(R, T) + Send + 'static,
+    ) where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let work = work(self.fs.clone());
+        self.runtime.spawn(async move {
+            match work.await {
+                Ok(value) => done(reply, value),
+                Err(errno) => reply.refuse(to_fuse(errno)),
+            }
+        });
+    }
+
+    fn shown(&self) -> Shown {
+        Shown { uid: self.uid, gid: self.gid }
+    }
+
+    /// The registered file of an inode, if it has one or can have one.
+    fn backings(&self) -> Opener {
+        Opener { passthrough: self.passthrough.clone(), backings: self.backings.clone() }
+    }
+}
+
+/// Who owns all files.
+#[derive(Clone, Copy)]
+struct Shown {
+    uid: u32,
+    gid: u32,
+}
+
+impl Shown {
+    fn attr(self, a: &Attributes) -> FileAttr {
+        FileAttr {
+            ino: INodeNo(a.ino),
+            size: a.size,
+            blocks: a.blocks,
+            atime: a.mtime,
+            mtime: a.mtime,
+            ctime: a.mtime,
+            crtime: a.mtime,
+            kind: if a.is_dir { FileType::Directory } else { FileType::RegularFile },
+            perm: a.mode as u16,
+            nlink: if a.is_dir { 2 } else { 1 },
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
+    }
+}
+
+fn freshness(attributes: &Attributes) -> Duration {
+    if attributes.stable { FRESH } else { Duration::ZERO }
+}
+
+/// Registers files with the kernel.
+#[derive(Clone)]
+struct Opener {
+    passthrough: Arc<AtomicBool>,
+    backings: Arc<Mutex<Backings>>,
+}
+
+impl Opener {
+    /// The file that the kernel is to use for this open of `ino`. One that refuses to register the first file of all, for
+    /// want of privilege or of a fitting file system, is not asked again.
+    fn register(
+        &self,
+        ino: Ino,
+        file: Option<&File>,
+        open: impl FnOnce(&File) -> std::io::Result<BackingId>,
+    ) -> Option<Arc<BackingId>> {
+        let mut backings = self.backings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((backing, uses)) = backings.get_mut(&ino) {
+            *uses += 1;
+            return Some(backing.clone());
+        }
+        let file = file.filter(|_| self.passthrough.load(Ordering::Relaxed))?;
+        match open(file) {
+            Ok(backing) => {
+                let backing = Arc::new(backing);
+                backings.insert(ino, (backing.clone(), 1));
+                Some(backing)
+            }
+            Err(error) => {
+                tracing::info!("no passthrough, files are read through the mount: {error}");
+                self.passthrough.store(false, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    fn release(&self, ino: Ino) {
+        let mut backings = self.backings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, uses)) = backings.get_mut(&ino) {
+            *uses -= 1;
+            if *uses == 0 {
+                backings.remove(&ino);
+            }
+        }
+    }
+}
+
+fn flags(opened: &OpenedFile) -> FopenFlags {
+    match opened.direct {
+        true => FopenFlags::FOPEN_DIRECT_IO,
+        // An inode never changes its bytes once it is a key, so what is cached is right.
+        false => FopenFlags::FOPEN_KEEP_CACHE,
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let wanted = [
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            InitFlags::FUSE_ASYNC_READ,
+            InitFlags::FUSE_BIG_WRITES,
+            InitFlags::FUSE_MAX_PAGES,
+        ];
+        for capability in wanted {
+            // Each only saves work; a kernel without it is served all the same.
+            let _ = config.add_capabilities(capability);
+        }
+        let deep =
+            config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok();
+        self.passthrough.store(deep, Ordering::Relaxed);
+        // The nearest that the kernel takes will do.
+        if let Err(nearest) = config.set_max_write(MAX_WRITE) {
+            let _ = config.set_max_write(nearest);
+        }
+        if let Err(nearest) = config.set_max_readahead(MAX_READAHEAD) {
+            let _ = config.set_max_readahead(nearest);
+        }
+        if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
+            let _ = config.set_max_background(nearest);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (name, shown) = (name.to_owned(), self.shown());
+        self.answer(
+            reply,
+            |fs| async move { fs.lookup(parent.0, &name).await },
+            move |reply, found| reply.entry(&freshness(&found), &shown.attr(&found), Generation(0)),
+        );
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
+        self.fs.inodes.forget(ino.0, lookups);
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let shown = self.shown();
+        self.answer(
+            reply,
+            |fs| async move { fs.getattr(ino.0).await },
+            move |reply, found| reply.attr(&freshness(&found), &shown.attr(&found)),
+        );
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        size: Option<u64>,
+        _: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let mtime = mtime.map(|mtime| match mtime {
+            TimeOrNow::SpecificTime(time) => time,
+            TimeOrNow::Now => SystemTime::now(),
+        });
+        let shown = self.shown();
+        self.answer(
+            reply,
+            |fs| async move { fs.setattr(ino.0, Wanted { size, mode, mtime }).await },
+            move |reply, found| reply.attr(&freshness(&found), &shown.attr(&found)),
+        );
+    }
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        let (name, shown) = (name.to_owned(), self.shown());
+        self.answer(
+            reply,
+            |fs| async move { fs.mkdir(parent.0, &name).await },
+            move |reply, made| reply.entry(&freshness(&made), &shown.attr(&made), Generation(0)),
+        );
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_owned();
+        self.answer(reply, |fs| async move { fs.unlink(parent.0, &name).await }, |reply, ()| reply.ok());
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_owned();
+        self.answer(reply, |fs| async move { fs.rmdir(parent.0, &name).await }, |reply, ()| reply.ok());
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        if flags.intersects(RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_WHITEOUT) {
+            return reply.error(Errno::EINVAL);
+        }
+        let (name, newname) = (name.to_owned(), newname.to_owned());
+        self.answer(
+            reply,
+            |fs| async move { fs.rename(parent.0, &name, newparent.0, &newname).await },
+            |reply, ()| reply.ok(),
+        );
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, open_flags: OpenFlags, reply: ReplyOpen) {
+        let (caller, opener) = (Caller { thread: request.pid() }, self.backings());
+        self.answer(
+            reply,
+            |fs| async move { fs.open(ino.0, open_flags.0, caller).await },
+            move |reply, opened| {
+                let handle = FileHandle(opened.handle);
+                match opener.register(ino.0, opened.backing.as_ref(), |file| reply.open_backing(file)) {
+                    Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), &backing),
+                    None => reply.opened(handle, flags(&opened)),
+                }
+            },
+        );
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _: i32,
+        reply: ReplyCreate,
+    ) {
+        let (name, shown, caller) = (name.to_owned(), self.shown(), Caller { thread: request.pid() });
+        let opener = self.backings();
+        self.answer(
+            reply,
+            |fs| async move { fs.create(parent.0, &name, mode & !umask & 0o7777, caller).await },
+            move |reply, (made, opened)| {
+                let (fresh, attr, handle) = (freshness(&made), shown.attr(&made), FileHandle(opened.handle));
+                match opener.register(made.ino, opened.backing.as_ref(), |file| reply.open_backing(file)) {
+                    Some(backing) => {
+                        reply.created_passthrough(&fresh, &attr, Generation(0), handle, FopenFlags::empty(), &backing);
+                    }
+                    None => reply.created(&fresh, &attr, Generation(0), handle, flags(&opened)),
+                }
+            },
+        );
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.answer(
+            reply,
+            |fs| async move { fs.read(handle.0, offset, size).await },
+            |reply, bytes| reply.data(&bytes),
+        );
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.fs.write(handle.0, offset, data) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(errno) => reply.error(to_fuse(errno)),
+        }
+    }
+
+    fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        let caller = Caller { thread: request.pid() };
+        self.answer(reply, |fs| async move { fs.flush(handle.0, caller).await }, |reply, ()| reply.ok());
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        let opener = self.backings();
+        self.answer(
+            reply,
+            |fs| async move {
+                fs.release(ino.0, handle.0).await;
+                Ok(())
+            },
+            move |reply, ()| {
+                opener.release(ino.0);
+                reply.ok();
+            },
+        );
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.answer(reply, |fs| async move { fs.fsync(handle.0).await }, |reply, ()| reply.ok());
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.answer(
+            reply,
+            |fs| async move { fs.opendir(ino.0).await },
+            |reply, handle| reply.opened(FileHandle(handle), FopenFlags::empty()),
+        );
+    }
+
+    fn readdir(&self, _: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let fs = self.fs.clone();
+        self.runtime.spawn(async move {
+            let mut take = |entry: DirEntry| {
+                let kind = if entry.attributes.is_dir { FileType::Directory } else { FileType::RegularFile };
+                !reply.add(INodeNo(entry.attributes.ino), entry.next, kind, &entry.name)
+            };
+            match fs.readdir(ino.0, handle.0, offset, &mut take).await {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(to_fuse(errno)),
+            }
+        });
+    }
+
+    fn readdirplus(&self, _: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let (fs, shown) = (self.fs.clone(), self.shown());
+        self.runtime.spawn(async move {
+            let mut take = |mut entry: DirEntry| {
+                let dots = entry.name == "." || entry.name == "..";
+                if !dots {
+                    entry.attributes.ino = fs.inodes.enter(entry.node);
+                }
+                let (ino, fresh, attr) =
+                    (entry.attributes.ino, freshness(&entry.attributes), shown.attr(&entry.attributes));
+                let full = reply.add(INodeNo(ino), entry.next, &entry.name, &fresh, &attr, Generation(0));
+                // The kernel was not told of one that did not fit.
+                if full && !dots {
+                    fs.inodes.forget(ino, 1);
+                }
+                !full
+            };
+            match fs.readdir(ino.0, handle.0, offset, &mut take).await {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(to_fuse(errno)),
+            }
+        });
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.fs.releasedir(handle.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.answer(
+            reply,
+            |fs| async move { fs.space().await },
+            |reply, space| {
+                let (total, free) = (space.total / 4096, space.free / 4096);
+                reply.statfs(total, free, free, 0, 0, 4096, 255, 4096);
+            },
+        );
+    }
+
+    fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
+        reply.error(Errno::ENOTSUP);
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::ENOTSUP);
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match self.fs.xattr(ino.0, name) {
+            Ok(Some(value)) => answer_xattr(&value, size, reply),
+            Ok(None) => reply.error(Errno::NO_XATTR),
+            Err(errno) => reply.error(to_fuse(errno)),
+        }
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.fs.xattr_names(ino.0) {
+            Ok(names) => answer_xattr(names, size, reply),
+            Err(errno) => reply.error(to_fuse(errno)),
+        }
+    }
+
+    fn access(&self, _: &Request, ino: INodeNo, mask: fuser::AccessFlags, reply: ReplyEmpty) {
+        let shown = self.shown();
+        self.answer(
+            reply,
+            |fs| async move {
+                let found = fs.getattr(ino.0).await?;
+                let executes = mask.contains(fuser::AccessFlags::X_OK) && !found.is_dir;
+                match executes && shown.attr(&found).perm & 0o111 == 0 {
+                    true => Err(nix::errno::Errno::EACCES),
+                    false => Ok(()),
+                }
+            },
+            |reply, ()| reply.ok(),
+        );
+    }
+}
+
+/// A size of 0 asks how long the value is.
+fn answer_xattr(value: &[u8], size: u32, reply: ReplyXattr) {
+    match size {
+        0 => reply.size(value.len() as u32),
+        size if (size as usize) < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}

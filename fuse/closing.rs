@@ -1,0 +1,44 @@
+//! Who closes a file, read from /proc: the rules of which close publishes rest on it.
+
+use std::path::Path;
+
+/// A process that asks something of the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The thread, as the kernel names it in a request.
+    pub thread: u32,
+}
+
+impl Caller {
+    /// The process that the thread belongs to. One that is gone is its own.
+    pub fn process(self) -> u32 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.thread)).unwrap_or_default();
+        let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+        tgid.unwrap_or(self.thread)
+    }
+
+    /// True if the thread is ending by a signal. The kernel notes the signal before it closes the files.
+    pub fn is_killed(self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.thread)).unwrap_or_default();
+        let exit_code: i32 = stat.split_whitespace().next_back().and_then(|code| code.parse().ok()).unwrap_or(0);
+        exit_code & 0x7f != 0
+    }
+}
+
+/// True if process `pid` has children, or another descriptor of the file at `path` in a mount.
+pub fn may_write_on(pid: u32, path: &Path) -> bool {
+    has_children(pid) || has_open(pid, path)
+}
+
+fn has_children(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads
+        .map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default())
+        .any(|children| !children.trim().is_empty())
+}
+
+/// Reads links only: opening or asking for anything in the mount would wait for the mount itself.
+fn has_open(pid: u32, path: &Path) -> bool {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok()).any(|target| target == path)
+}

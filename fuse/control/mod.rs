@@ -1,0 +1,278 @@
+//! Control files under `.s4/`: the cluster's nodes as text, and maps started and followed by writing and reading.
+
+mod job;
+
+use crate::fs::{Result, errno};
+use crate::inodes::Node;
+use bytes::Bytes;
+use job::{Follower, MountJob};
+use nix::errno::Errno;
+use s4::client::Client;
+use s4::protocol::{JobId, MapKind};
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The longest text that starts a job, in bytes: what one argument of a program may hold.
+const MAX_TEXT: usize = 128 * 1024;
+/// Jobs that are still told of.
+const REMEMBERED: usize = 200;
+
+const KINDS: [MapKind; 3] = [MapKind::Map, MapKind::MapToN, MapKind::MapFromN];
+
+/// A file or directory below `.s4`, which is `Root`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ControlPath {
+    Root,
+    Nodes,
+    Maps(MapKind),
+    Map(MapKind, String),
+    Jobs,
+    Job(JobId),
+    JobFile(JobId, JobFile),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobFile {
+    Status,
+    Failed,
+    Stderr,
+    Cancel,
+}
+
+const JOB_FILES: [(&str, JobFile); 4] = [
+    ("status", JobFile::Status),
+    ("failed", JobFile::Failed),
+    ("stderr", JobFile::Stderr),
+    ("cancel", JobFile::Cancel),
+];
+
+impl ControlPath {
+    pub fn is_dir(&self) -> bool {
+        match self {
+            Self::Root | Self::Maps(_) | Self::Jobs | Self::Job(_) => true,
+            Self::Nodes | Self::Map(..) | Self::JobFile(..) => false,
+        }
+    }
+}
+
+/// An open control file.
+pub enum ControlFile {
+    /// What it says, as it was when it was opened.
+    Text(Bytes),
+    /// The text that is to start a job.
+    Start {
+        control: Control,
+        kind: MapKind,
+        name: String,
+        text: Mutex<Vec<u8>>,
+    },
+    Follow(Follower),
+    Cancel {
+        client: Client,
+        id: JobId,
+        written: Mutex<bool>,
+    },
+}
+
+/// The control files of a mount. Clones share their jobs.
+#[derive(Clone)]
+pub struct Control {
+    client: Client,
+    mountpoint: PathBuf,
+    /// Guards the jobs that were started here, oldest first.
+    jobs: Arc<Mutex<Vec<Arc<MountJob>>>>,
+}
+
+impl Control {
+    pub fn new(client: Client, mountpoint: PathBuf) -> Self {
+        Self { client, mountpoint, jobs: Arc::default() }
+    }
+
+    /// The control file `name` in `parent`; `None` where that is no control directory.
+    pub async fn child(&self, parent: &Node, name: &OsStr) -> Result<Option<ControlPath>> {
+        let dir = match parent {
+            Node::Dir(path) if path.is_empty() && name == ".s4" => return Ok(Some(ControlPath::Root)),
+            Node::Control(dir) => dir,
+            Node::Dir(_) | Node::Key(..) | Node::Spool(_) => return Ok(None),
+        };
+        let name = name.to_str().ok_or(Errno::ENOENT)?;
+        let child = self.children(dir).into_iter().find(|(child, _)| child == name);
+        child.map(|(_, path)| Some(path)).ok_or(Errno::ENOENT)
+    }
+
+    /// The control file that making `name` in `parent` means; `None` where that is no control directory.
+    pub fn made(&self, parent: &Node, name: &OsStr) -> Result<Option<ControlPath>> {
+        match parent {
+            Node::Control(ControlPath::Maps(kind)) => {
+                let name = name.to_str().ok_or(Errno::EINVAL)?;
+                Ok(Some(ControlPath::Map(*kind, name.to_owned())))
+            }
+            Node::Control(_) => Err(Errno::EPERM),
+            Node::Dir(_) | Node::Key(..) | Node::Spool(_) => Ok(None),
+        }
+    }
+
+    /// What a control directory holds.
+    pub async fn entries(&self, node: &Node) -> Result<Vec<(String, Node)>> {
+        let Node::Control(dir) = node else {
+            return Ok(Vec::new());
+        };
+        Ok(self.children(dir).into_iter().map(|(name, path)| (name, Node::Control(path))).collect())
+    }
+
+    fn children(&self, dir: &ControlPath) -> Vec<(String, ControlPath)> {
+        match dir {
+            ControlPath::Root => {
+                let maps = KINDS.iter().map(|kind| (kind.to_string(), ControlPath::Maps(*kind)));
+                let others = [("nodes".to_owned(), ControlPath::Nodes), ("jobs".to_owned(), ControlPath::Jobs)];
+                others.into_iter().chain(maps).collect()
+            }
+            ControlPath::Maps(kind) => {
+                let jobs = self.lock();
+                let mut names: Vec<&str> =
+                    jobs.iter().filter(|job| job.spec.kind == *kind).map(|job| &*job.name).collect();
+                names.sort_unstable();
+                names.dedup();
+                names.into_iter().map(|name| (name.to_owned(), ControlPath::Map(*kind, name.to_owned()))).collect()
+            }
+            ControlPath::Jobs => {
+                let jobs = self.lock();
+                jobs.iter().map(|job| (job.spec.id.to_string(), ControlPath::Job(job.spec.id.clone()))).collect()
+            }
+            ControlPath::Job(id) => JOB_FILES
+                .iter()
+                .map(|(name, file)| ((*name).to_owned(), ControlPath::JobFile(id.clone(), *file)))
+                .collect(),
+            ControlPath::Nodes | ControlPath::Map(..) | ControlPath::JobFile(..) => Vec::new(),
+        }
+    }
+
+    pub async fn open(&self, path: &ControlPath, writes: bool) -> Result<ControlFile> {
+        match (path, writes) {
+            (ControlPath::Nodes, false) => Ok(ControlFile::Text(self.nodes().await.into())),
+            (ControlPath::Map(kind, name), true) => {
+                let text = Mutex::new(Vec::new());
+                Ok(ControlFile::Start { control: self.clone(), kind: *kind, name: name.clone(), text })
+            }
+            (ControlPath::Map(kind, name), false) => {
+                let latest = |job: &&Arc<MountJob>| job.spec.kind == *kind && job.name == *name;
+                let job = self.lock().iter().rev().find(latest).cloned().ok_or(Errno::ENOENT)?;
+                Ok(ControlFile::Follow(Follower::new(job)))
+            }
+            (ControlPath::JobFile(id, JobFile::Cancel), true) => {
+                Ok(ControlFile::Cancel { client: self.client.clone(), id: id.clone(), written: Mutex::new(false) })
+            }
+            (ControlPath::JobFile(id, file), false) => {
+                let job = self.lock().iter().find(|job| job.spec.id == *id).cloned().ok_or(Errno::ENOENT)?;
+                Ok(ControlFile::Text(match file {
+                    JobFile::Status => job.status().into(),
+                    JobFile::Failed => job.failed().into(),
+                    JobFile::Stderr => job.stderr().into(),
+                    JobFile::Cancel => Bytes::new(),
+                }))
+            }
+            (ControlPath::Nodes | ControlPath::JobFile(..), true) => Err(Errno::EPERM),
+            (ControlPath::Root | ControlPath::Maps(_) | ControlPath::Jobs | ControlPath::Job(_), _) => {
+                Err(Errno::EISDIR)
+            }
+        }
+    }
+
+    /// One line a node: number, address, state, keys, bytes, free, running tasks.
+    async fn nodes(&self) -> String {
+        let lines = self.client.on_every_node(|client, node| async move {
+            let address = client.cluster().address(node).clone();
+            match (client.health(node).await, client.usage(node).await) {
+                (Ok(health), Ok(usage)) => {
+                    let (keys, bytes, free) = (usage.keys, usage.bytes, health.free_bytes);
+                    format!("{node} {address} up {keys} {bytes} {free} {}\n", health.running_tasks)
+                }
+                _ => format!("{node} {address} down - - - -\n"),
+            }
+        });
+        lines.await.concat()
+    }
+
+    /// Starts the job that `text` describes.
+    async fn start(&self, kind: MapKind, name: &str, text: &[u8]) -> Result<()> {
+        let spec = job::parse(kind, text, &self.mountpoint).map_err(|e| {
+            tracing::warn!("{kind}/{name}: {e}");
+            Errno::EINVAL
+        })?;
+        let tasks = match self.client.begin_job(&spec).await {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                self.client.cancel_everywhere(&spec.id).await;
+                return Err(errno(&error));
+            }
+        };
+        let job = MountJob::follow(self.client.clone(), name.to_owned(), spec, tasks);
+        let mut jobs = self.lock();
+        jobs.push(job);
+        if jobs.len() > REMEMBERED {
+            jobs.remove(0);
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<MountJob>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ControlFile {
+    /// What is there from `offset` on. Following a job, this waits for news, but never longer than a heartbeat.
+    pub async fn read(&self, offset: u64, size: usize) -> Result<Bytes> {
+        match self {
+            Self::Text(text) => {
+                let from = (offset as usize).min(text.len());
+                Ok(text.slice(from..from.saturating_add(size).min(text.len())))
+            }
+            Self::Follow(follower) => follower.read(size).await,
+            Self::Start { .. } | Self::Cancel { .. } => Err(Errno::EBADF),
+        }
+    }
+
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Start { text, .. } => {
+                let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+                if offset != text.len() as u64 {
+                    return Err(Errno::ESPIPE);
+                }
+                if text.len() + bytes.len() > MAX_TEXT {
+                    return Err(Errno::EFBIG);
+                }
+                text.extend_from_slice(bytes);
+                Ok(())
+            }
+            Self::Cancel { written, .. } => {
+                *written.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                Ok(())
+            }
+            Self::Text(_) | Self::Follow(_) => Err(Errno::EBADF),
+        }
+    }
+
+    /// Does what was written, once.
+    pub async fn close(&self) -> Result<()> {
+        match self {
+            Self::Start { control, kind, name, text } => {
+                let text = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));
+                match text.is_empty() {
+                    true => Ok(()),
+                    false => control.start(*kind, name, &text).await,
+                }
+            }
+            Self::Cancel { client, id, written } => {
+                let written = std::mem::take(&mut *written.lock().unwrap_or_else(PoisonError::into_inner));
+                if written {
+                    client.cancel_everywhere(id).await;
+                }
+                Ok(())
+            }
+            Self::Text(_) | Self::Follow(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Open files: reading, writing, and the close that publishes.
+
+use super::{Attributes, Fs, Result, errno, io_errno};
+use crate::closing::{self, Caller};
+use crate::control::ControlFile;
+use crate::inodes::{Ino, Node};
+use crate::local;
+use crate::readahead::{self, RemoteFile};
+use crate::spool::{self, Spool};
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::libc;
+use s4::checksum::Checksum;
+use s4::client::blocking;
+use s4::error::{Error, ErrorKind};
+use s4::key::Key;
+use s4::protocol::{KeyStat, Stat};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Remote keys up to this size come whole when they are opened.
+const SMALL: u64 = 256 * 1024;
+
+/// An open file.
+pub enum Handle {
+    /// A key of this machine.
+    Local(File),
+    Small(Bytes),
+    Remote(Arc<RemoteFile>),
+    Spool {
+        spool: Arc<Spool>,
+        /// The process that opened it, whose close publishes; `None` if it only reads.
+        writer: Option<u32>,
+    },
+    Control(ControlFile),
+}
+
+/// How the kernel is to treat an open file.
+pub struct OpenedFile {
+    pub handle: u64,
+    /// A file that the kernel may read and write instead of asking us.
+    pub backing: Option<File>,
+    /// True if the kernel must not cache it.
+    pub direct: bool,
+}
+
+impl Fs {
+    pub async fn open(&self, ino: Ino, flags: i32, caller: Caller) -> Result<OpenedFile> {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+        match self.node(ino)? {
+            Node::Dir(_) => Err(Errno::EISDIR),
+            Node::Control(path) => {
+                let file = self.control.open(&path, writes).await?;
+                Ok(OpenedFile { handle: self.handles().add_file(Handle::Control(file)), backing: None, direct: true })
+            }
+            Node::Key(..) if writes => Err(Errno::EPERM),
+            Node::Key(key, stat) => self.open_key(&key, &stat).await,
+            Node::Spool(spool) => {
+                if writes && spool.is_published() {
+                    return Err(Errno::EPERM);
+                }
+                if flags & libc::O_TRUNC != 0 {
+                    spool.file.set_len(0).map_err(io_errno)?;
+                }
+                self.open_spool(spool, writes.then(|| caller.process()))
+            }
+        }
+    }
+
+    async fn open_key(&self, key: &Key, stat: &KeyStat) -> Result<OpenedFile> {
+        if let Some(dir) = self.local.dir(self.home(key)) {
+            let file = local::open(dir, key, stat).map_err(io_errno)?.ok_or(Errno::ESTALE)?;
+            let backing = file.try_clone().map_err(io_errno)?;
+            let handle = self.handles().add_file(Handle::Local(file));
+            return Ok(OpenedFile { handle, backing: Some(backing), direct: false });
+        }
+        // A key that is another one now is looked up again by the kernel.
+        let changed = |e: Error| match e.kind() {
+            ErrorKind::NotFound => Errno::ESTALE,
+            _ => errno(&e),
+        };
+        let handle = match stat.checksum.len <= SMALL {
+            true => Handle::Small(readahead::read_small(&self.client, key, stat.checksum).await.map_err(changed)?),
+            false => {
+                // Of no bytes: it makes sure of the key, and has the node hold it open.
+                self.client.get_range(key, stat.checksum, 0, 0, false).await.map_err(changed)?;
+                Handle::Remote(RemoteFile::new(self.client.clone(), key.clone(), stat.checksum, &self.budget))
+            }
+        };
+        Ok(OpenedFile { handle: self.handles().add_file(handle), backing: None, direct: false })
+    }
+
+    fn open_spool(&self, spool: Arc<Spool>, writer: Option<u32>) -> Result<OpenedFile> {
+        let backing = spool.file.try_clone().map_err(io_errno)?;
+        spool.opened();
+        let handle = self.handles().add_file(Handle::Spool { spool, writer });
+        Ok(OpenedFile { handle, backing: Some(backing), direct: false })
+    }
+
+    /// Makes a file that is to become a key.
+    pub async fn create(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        caller: Caller,
+    ) -> Result<(Attributes, OpenedFile)> {
+        if let Some(path) = self.control.made(&self.node(parent)?, name)? {
+            let file = self.control.open(&path, true).await?;
+            let attributes = self.entered(Node::Control(path))?;
+            let handle = self.handles().add_file(Handle::Control(file));
+            return Ok((attributes, OpenedFile { handle, backing: None, direct: true }));
+        }
+        let key = self.key_in(parent, name)?;
+        // On the key's own node the file can be linked as it is.
+        let dir = self.local.dir(self.home(&key)).unwrap_or(&self.spool_dir);
+        let spool = Spool::create(dir, key.clone(), mode)
+            .or_else(|_| Spool::create(&self.spool_dir, key, mode))
+            .map_err(io_errno)?;
+        let spool = Arc::new(spool);
+        let attributes = self.entered(Node::Spool(spool.clone()))?;
+        let opened = self.open_spool(spool, Some(caller.process()))?;
+        Ok((attributes, opened))
+    }
+
+    pub async fn read(&self, handle: u64, offset: u64, size: u32) -> Result<Bytes> {
+        let handle = self.handle(handle)?;
+        match &*handle {
+            Handle::Local(file) => read_file(file, offset, size),
+            Handle::Spool { spool, .. } => read_file(&spool.file, offset, size),
+            Handle::Small(bytes) => {
+                let from = (offset as usize).min(bytes.len());
+                Ok(bytes.slice(from..from.saturating_add(size as usize).min(bytes.len())))
+            }
+            Handle::Remote(file) => file.read(offset, size.into()).await.map_err(|e| match errno(&e) {
+                Errno::ENOENT => Errno::EIO,
+                errno => errno,
+            }),
+            Handle::Control(file) => file.read(offset, size as usize).await,
+        }
+    }
+
+    pub fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+        match &*self.handle(handle)? {
+            Handle::Spool { spool, writer: Some(_) } => spool.write(offset, bytes).map_err(io_errno),
+            Handle::Control(file) => file.write(offset, bytes),
+            Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => Err(Errno::EBADF),
+        }
+    }
+
+    /// One descriptor is closed. Publishes if it is the close that does, and tells how that went.
+    pub async fn flush(&self, handle: u64, caller: Caller) -> Result<()> {
+        let handle = self.handle(handle)?;
+        let (spool, writer) = match &*handle {
+            Handle::Spool { spool, writer: Some(writer) } => (spool, *writer),
+            Handle::Control(file) => return file.close().await,
+            Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => return Ok(()),
+        };
+        let killed = caller.is_killed();
+        spool.set_killed(killed);
+        let process = caller.process();
+        if killed || process != writer || !spool.is_pending() {
+            return Ok(());
+        }
+        let shown = self.mountpoint.join(spool.key().as_str());
+        let written = spool.len().map_err(io_errno)? > 0;
+        let goes_on = closing::may_write_on(process, &shown);
+        // Nothing was written yet: a shell has only moved the descriptor, or a child is to write.
+        if !written && goes_on {
+            return Ok(());
+        }
+        self.publish(spool, goes_on).await
+    }
+
+    /// The last descriptor is closed, and nobody hears how it went.
+    pub async fn release(&self, ino: Ino, handle: u64) {
+        let handle = self.handles().files.remove(&handle);
+        let Some(Handle::Spool { spool, .. }) = handle.as_deref() else {
+            return;
+        };
+        if !spool.closed() {
+            return;
+        }
+        if spool.is_pending() {
+            if spool.was_killed() {
+                spool.discard();
+                self.inodes.unname_spool(spool);
+            } else if let Err(errno) = self.publish(spool, false).await {
+                tracing::error!("{}: not published: {}", spool.key(), errno.desc());
+            }
+        }
+        self.inodes.drop_unnamed(ino);
+    }
+
+    pub async fn fsync(&self, handle: u64) -> Result<()> {
+        match &*self.handle(handle)? {
+            Handle::Spool { spool, .. } => spool.file.sync_data().map_err(io_errno),
+            Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) | Handle::Control(_) => Ok(()),
+        }
+    }
+
+    /// Publishes a file once. `shared`: another descriptor may still write, so the key gets a copy.
+    async fn publish(&self, spool: &Arc<Spool>, shared: bool) -> Result<()> {
+        let _turn = spool.publishing.lock().await;
+        if !spool.is_pending() {
+            return Ok(());
+        }
+        let key = spool.key();
+        match self.publish_bytes(spool, &key, shared).await {
+            Ok(stat) => {
+                spool.set_published();
+                self.inodes.publish_spool(spool, stat);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                spool.discard();
+                self.inodes.unname_spool(spool);
+                Err(Errno::from_raw(error.kind().errno()))
+            }
+        }
+    }
+
+    async fn publish_bytes(&self, spool: &Arc<Spool>, key: &Key, shared: bool) -> s4::error::Result<KeyStat> {
+        if let Some(dir) = self.local.dir(self.home(key)) {
+            match self.publish_here(spool, key, dir, shared).await {
+                // A daemon that cannot see our file takes its bytes.
+                Err(error) if error.kind() == ErrorKind::BadRequest => {}
+                done => return done,
+            }
+        }
+        let input = spool.file.try_clone().map_err(|e| Error::io(key, &e))?;
+        let len = spool.len().map_err(|e| Error::io(key, &e))?;
+        let checksum = self.client.put(key, FromStart::new(input), len, "the spool").await?;
+        let change = spool.change();
+        if change.mtime.is_some() || change.mode != Some(0o444) {
+            self.client.change(key, change).await?;
+        }
+        self.published_stat(key, checksum).await
+    }
+
+    /// Has the daemon of this machine link the file.
+    async fn publish_here(
+        &self,
+        spool: &Arc<Spool>,
+        key: &Key,
+        dir: &Path,
+        shared: bool,
+    ) -> s4::error::Result<KeyStat> {
+        let file = match shared {
+            false => spool.file.try_clone(),
+            true => {
+                let (spool, dir) = (spool.clone(), dir.to_owned());
+                blocking(move || copy(&spool.file, &dir)).await
+            }
+        };
+        let file = file.map_err(|e| Error::io(key, &e))?;
+        self.client.adopt(key, &spool.adoption(&file)?).await?;
+        match local::stat(dir, key.as_str()) {
+            Ok(Stat::Key(stat)) => Ok(stat),
+            Ok(_) => Err(Error::new(ErrorKind::NotFound, format!("{key}: gone as soon as it was published"))),
+            Err(e) => Err(Error::io(key, &e)),
+        }
+    }
+
+    async fn published_stat(&self, key: &Key, checksum: Checksum) -> s4::error::Result<KeyStat> {
+        match self.client.stat(self.home(key), key.as_str()).await? {
+            Stat::Key(stat) if stat.checksum == checksum => Ok(stat),
+            // Deleted or made again by others since; what was published is what this file was.
+            _ => Ok(KeyStat { checksum, mtime: spool::nanoseconds(std::time::SystemTime::now()), mode: 0o444 }),
+        }
+    }
+
+    pub(super) fn handle(&self, handle: u64) -> Result<Arc<Handle>> {
+        self.handles().files.get(&handle).cloned().ok_or(Errno::EBADF)
+    }
+}
+
+fn read_file(file: &File, offset: u64, size: u32) -> Result<Bytes> {
+    let mut bytes = vec![0; size as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(io_errno(e)),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes.into())
+}
+
+fn copy(file: &File, dir: &Path) -> std::io::Result<File> {
+    let mut copy = spool::unnamed_file(dir)?;
+    std::io::copy(&mut FromStart::new(file.try_clone()?), &mut copy)?;
+    Ok(copy)
+}
+
+/// Reads a file from its start, whatever its descriptor's position.
+pub struct FromStart {
+    file: File,
+    position: u64,
+}
+
+impl FromStart {
+    pub fn new(file: File) -> Self {
+        Self { file, position: 0 }
+    }
+}
+
+impl std::io::Read for FromStart {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read_at(buffer, self.position)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}

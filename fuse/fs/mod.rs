@@ -1,0 +1,284 @@
+//! The file system: what each operation means in the cluster. Knows no FUSE; every operation gives a result.
+
+mod dirs;
+mod files;
+mod names;
+
+pub use dirs::{DirEntry, DirStream};
+pub use files::{Handle, OpenedFile};
+pub use names::Wanted;
+
+use crate::control::Control;
+use crate::inodes::{Ino, Inodes, Node};
+use crate::local::{self, LocalNodes};
+use crate::readahead::Budget;
+use nix::errno::Errno;
+use s4::client::Client;
+use s4::error::{Error, ErrorKind};
+use s4::key::{Key, MAX_KEY, MAX_PART};
+use s4::placement::{self, NodeId};
+use s4::protocol::{KeyStat, Stat};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::task::JoinSet;
+
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// How long df's figures may be used again.
+const SPACE_FRESH: Duration = Duration::from_secs(1);
+
+/// What stat shows.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes {
+    pub ino: Ino,
+    pub is_dir: bool,
+    pub size: u64,
+    /// Of 512 bytes.
+    pub blocks: u64,
+    pub mtime: SystemTime,
+    pub mode: u32,
+    /// False for what changes while it is looked at, which the kernel must not cache.
+    pub stable: bool,
+}
+
+/// Bytes in all and free, summed over the nodes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Space {
+    pub total: u64,
+    pub free: u64,
+}
+
+pub struct Fs {
+    pub client: Client,
+    pub inodes: Inodes,
+    pub local: LocalNodes,
+    /// Where spools are whose key's node is not on this machine.
+    pub spool_dir: PathBuf,
+    /// Where the mount is, as seen by its users.
+    pub mountpoint: PathBuf,
+    pub control: Control,
+    pub budget: Budget,
+    handles: Mutex<Handles>,
+    space: Mutex<Option<(Instant, Space)>>,
+}
+
+/// Guards what is open, by the number that the kernel knows.
+#[derive(Default)]
+struct Handles {
+    next: u64,
+    files: HashMap<u64, Arc<Handle>>,
+    dirs: HashMap<u64, Arc<DirStream>>,
+}
+
+/// What a name turned out to be.
+enum Found {
+    Key(Key, KeyStat),
+    Dir { mtime: i64 },
+    Absent,
+}
+
+impl Fs {
+    pub fn new(client: Client, local: LocalNodes, spool_dir: PathBuf, mountpoint: PathBuf) -> Self {
+        Self {
+            control: Control::new(client.clone(), mountpoint.clone()),
+            client,
+            inodes: Inodes::default(),
+            local,
+            spool_dir,
+            mountpoint,
+            budget: Budget::new(),
+            handles: Mutex::default(),
+            space: Mutex::default(),
+        }
+    }
+
+    fn node(&self, ino: Ino) -> Result<Node> {
+        self.inodes.get(ino).ok_or(Errno::ESTALE)
+    }
+
+    fn dir_path(&self, ino: Ino) -> Result<String> {
+        match self.node(ino)? {
+            Node::Dir(path) => Ok(path),
+            Node::Control(_) => Err(Errno::EPERM),
+            Node::Key(..) | Node::Spool(_) => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// The key of `name` in directory `parent`.
+    fn key_in(&self, parent: Ino, name: &OsStr) -> Result<Key> {
+        Key::parse(&self.path_in(parent, name)?).map_err(|_| Errno::EINVAL)
+    }
+
+    /// `bucket/dir/name` of `name` in directory `parent`. Only its length is checked.
+    fn path_in(&self, parent: Ino, name: &OsStr) -> Result<String> {
+        let dir = self.dir_path(parent)?;
+        if name.len() > MAX_PART || dir.len() + 1 + name.len() > MAX_KEY {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let name = name.to_str().ok_or(Errno::EINVAL)?;
+        Ok(if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") })
+    }
+
+    /// What `path` is. A key is known to its own node; a directory is wherever it has keys.
+    async fn find(&self, path: &str) -> Result<Found> {
+        let nodes = self.client.cluster().len();
+        let basename = path.rsplit_once('/').map_or(path, |(_, name)| name);
+        let home = placement::node_of_basename(basename, nodes);
+        let mut asked = JoinSet::new();
+        let mut found = Found::Absent;
+        let mut failed = None;
+        for node in 0..nodes {
+            match self.local.dir(node) {
+                Some(dir) => match local::stat(dir, path) {
+                    Ok(Stat::Key(stat)) if node == home => return Ok(Found::Key(parse(path)?, stat)),
+                    Ok(Stat::Dir { mtime }) => found = Found::Dir { mtime },
+                    Ok(_) => {}
+                    Err(e) => failed = Some(Error::io(path, &e)),
+                },
+                None => {
+                    let (client, path) = (self.client.clone(), path.to_owned());
+                    asked.spawn(async move { (node, client.stat(node, &path).await) });
+                }
+            }
+        }
+        // The key's own node is waited for; a directory may be told by any.
+        let mut home_is_out = self.local.dir(home).is_none();
+        while home_is_out || matches!(found, Found::Absent) {
+            let Some(Ok((node, stat))) = asked.join_next().await else {
+                break;
+            };
+            home_is_out &= node != home;
+            match stat {
+                Ok(Stat::Key(stat)) if node == home => return Ok(Found::Key(parse(path)?, stat)),
+                Ok(Stat::Dir { mtime }) => found = Found::Dir { mtime },
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        match (found, failed) {
+            (Found::Absent, Some(error)) => Err(errno(&error)),
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn attributes(&self, node: &Node, ino: Ino) -> Result<Attributes> {
+        let dir = |mtime, mode| Attributes { ino, is_dir: true, size: 4096, blocks: 8, mtime, mode, stable: true };
+        Ok(match node {
+            Node::Dir(_) => dir(SystemTime::UNIX_EPOCH, 0o755),
+            Node::Key(_, stat) => Attributes {
+                ino,
+                is_dir: false,
+                size: stat.checksum.len,
+                blocks: stat.checksum.len.div_ceil(512),
+                mtime: time(stat.mtime),
+                mode: stat.mode,
+                stable: true,
+            },
+            Node::Spool(spool) => {
+                let (size, blocks, mtime) = spool.look().map_err(io_errno)?;
+                Attributes { ino, is_dir: false, size, blocks, mtime, mode: spool.mode(), stable: false }
+            }
+            Node::Control(path) => match path.is_dir() {
+                true => dir(SystemTime::now(), 0o755),
+                false => Attributes {
+                    ino,
+                    is_dir: false,
+                    size: 0,
+                    blocks: 0,
+                    mtime: SystemTime::now(),
+                    mode: 0o644,
+                    stable: false,
+                },
+            },
+        })
+    }
+
+    /// Bytes in all and free of the whole cluster.
+    pub async fn space(&self) -> Result<Space> {
+        let known = *self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, space)) = known
+            && at.elapsed() < SPACE_FRESH
+        {
+            return Ok(space);
+        }
+        let mut sum = Space::default();
+        for health in self.client.on_every_node(|client, node| async move { client.health(node).await }).await {
+            let health = health.map_err(|e| errno(&e))?;
+            sum.total += health.total_bytes;
+            sum.free += health.free_bytes.saturating_sub(health.reserve_bytes);
+        }
+        *self.space.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), sum));
+        Ok(sum)
+    }
+
+    /// The value of an extended attribute; `None` for one that is not there.
+    pub fn xattr(&self, ino: Ino, name: &OsStr) -> Result<Option<Vec<u8>>> {
+        let Node::Key(key, stat) = self.node(ino)? else {
+            return Ok(None);
+        };
+        Ok(match name.to_str() {
+            Some("user.s4.node") => Some(self.home(&key).to_string().into_bytes()),
+            Some("user.s4.checksum") => Some(stat.checksum.to_string().into_bytes()),
+            _ => None,
+        })
+    }
+
+    /// The names of the extended attributes, each ended by a NUL.
+    pub fn xattr_names(&self, ino: Ino) -> Result<&'static [u8]> {
+        Ok(match self.node(ino)? {
+            Node::Key(..) => b"user.s4.node\0user.s4.checksum\0",
+            Node::Dir(_) | Node::Spool(_) | Node::Control(_) => b"",
+        })
+    }
+
+    fn home(&self, key: &Key) -> NodeId {
+        self.client.cluster().node_of(key)
+    }
+
+    fn handles(&self) -> MutexGuard<'_, Handles> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handles {
+    fn add_file(&mut self, handle: Handle) -> u64 {
+        self.next += 1;
+        self.files.insert(self.next, Arc::new(handle));
+        self.next
+    }
+
+    fn add_dir(&mut self, stream: DirStream) -> u64 {
+        self.next += 1;
+        self.dirs.insert(self.next, Arc::new(stream));
+        self.next
+    }
+}
+
+fn parse(path: &str) -> Result<Key> {
+    Key::parse(path).map_err(|_| Errno::EINVAL)
+}
+
+/// Says on stderr what a user of the mount only sees as a number.
+pub fn errno(error: &Error) -> Errno {
+    let errno = Errno::from_raw(error.kind().errno());
+    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::BadName) {
+        tracing::warn!("{error}");
+    }
+    errno
+}
+
+pub fn io_errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// The moment that lies so many nanoseconds after 1970.
+fn time(nanoseconds: i64) -> SystemTime {
+    let distance = Duration::from_nanos(nanoseconds.unsigned_abs());
+    match nanoseconds < 0 {
+        true => SystemTime::UNIX_EPOCH - distance,
+        false => SystemTime::UNIX_EPOCH + distance,
+    }
+}

@@ -1,0 +1,216 @@
+//! Operations on names: lookup, directories, unlink, rename, attributes.
+
+use super::{Attributes, Found, Fs, Result, errno, io_errno};
+use crate::inodes::{Ino, Node, ROOT};
+use nix::errno::Errno;
+use s4::error::Result as S4Result;
+use s4::key::{Dir, Key};
+use s4::placement;
+use s4::protocol::Change;
+use std::ffi::OsStr;
+use std::time::SystemTime;
+
+/// What setattr is to change.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    pub size: Option<u64>,
+    pub mode: Option<u32>,
+    pub mtime: Option<SystemTime>,
+}
+
+impl Fs {
+    pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Attributes> {
+        if let Some(path) = self.control.child(&self.node(parent)?, name).await? {
+            return self.entered(Node::Control(path));
+        }
+        let path = self.path_in(parent, name)?;
+        if let Some(spool) = self.inodes.spool_at(&path) {
+            return self.entered(Node::Spool(spool));
+        }
+        // A name that no key or directory can have is not there.
+        Dir::try_from(path.clone()).map_err(|_| Errno::ENOENT)?;
+        match self.find(&path).await? {
+            Found::Key(key, stat) => self.entered(Node::Key(key, stat)),
+            Found::Dir { mtime } => {
+                let mut attributes = self.entered(Node::Dir(path))?;
+                attributes.mtime = super::time(mtime);
+                Ok(attributes)
+            }
+            Found::Absent => Err(Errno::ENOENT),
+        }
+    }
+
+    /// Attributes of a node that the kernel is told of once more.
+    pub(super) fn entered(&self, node: Node) -> Result<Attributes> {
+        let ino = self.inodes.enter(node.clone());
+        self.attributes(&node, ino)
+    }
+
+    pub async fn getattr(&self, ino: Ino) -> Result<Attributes> {
+        let node = self.node(ino)?;
+        let mut attributes = self.attributes(&node, ino)?;
+        if let Node::Dir(path) = &node
+            && ino != ROOT
+        {
+            match self.find(path).await? {
+                Found::Dir { mtime } => attributes.mtime = super::time(mtime),
+                Found::Key(..) | Found::Absent => return Err(Errno::ENOENT),
+            }
+        }
+        Ok(attributes)
+    }
+
+    pub async fn setattr(&self, ino: Ino, wanted: Wanted) -> Result<Attributes> {
+        let node = self.node(ino)?;
+        match &node {
+            Node::Spool(spool) => {
+                if let Some(size) = wanted.size {
+                    if spool.is_published() {
+                        return Err(Errno::EPERM);
+                    }
+                    spool.file.set_len(size).map_err(io_errno)?;
+                }
+                if let Some(mode) = wanted.mode {
+                    spool.set_mode(mode);
+                }
+                if let Some(mtime) = wanted.mtime {
+                    spool.set_mtime(mtime);
+                }
+                self.attributes(&node, ino)
+            }
+            Node::Key(..) if wanted.size.is_some() => Err(Errno::EPERM),
+            Node::Key(key, stat) => {
+                let mode = wanted.mode.map(|mode| mode & 0o555);
+                let mtime = wanted.mtime.map(crate::spool::nanoseconds);
+                if mode.is_some() || mtime.is_some() {
+                    self.client.change(key, Change { mode, mtime }).await.map_err(|e| errno(&e))?;
+                }
+                let mut stat = stat.clone();
+                stat.mode = mode.unwrap_or(stat.mode);
+                stat.mtime = mtime.unwrap_or(stat.mtime);
+                let node = Node::Key(key.clone(), stat);
+                self.inodes.update(ino, node.clone());
+                self.attributes(&node, ino)
+            }
+            Node::Dir(_) => self.getattr(ino).await,
+            Node::Control(_) => self.attributes(&node, ino),
+        }
+    }
+
+    pub async fn mkdir(&self, parent: Ino, name: &OsStr) -> Result<Attributes> {
+        let path = self.path_in(parent, name)?;
+        let dir = Dir::try_from(path.clone()).map_err(|_| Errno::EINVAL)?;
+        if self.inodes.spool_at(&path).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        match self.find(&path).await? {
+            Found::Absent => {}
+            Found::Key(..) | Found::Dir { .. } => return Err(Errno::EEXIST),
+        }
+        let name = name.to_str().ok_or(Errno::EINVAL)?;
+        let node = placement::node_of_basename(name, self.client.cluster().len());
+        self.client.make_dir(node, &dir).await.map_err(|e| errno(&e))?;
+        let mut attributes = self.entered(Node::Dir(path))?;
+        attributes.mtime = SystemTime::now();
+        Ok(attributes)
+    }
+
+    pub async fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        let path = self.path_in(parent, name)?;
+        let dir = Dir::try_from(path.clone()).map_err(|_| Errno::ENOENT)?;
+        match self.find(&path).await? {
+            Found::Dir { .. } => {}
+            Found::Key(..) => return Err(Errno::ENOTDIR),
+            Found::Absent if self.inodes.spool_at(&path).is_some() => return Err(Errno::ENOTDIR),
+            Found::Absent => return Err(Errno::ENOENT),
+        }
+        if !self.inodes.spools_in(&path, true).is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        // Nothing is removed anywhere before every node has said that it holds no key there.
+        let holding = self.client.on_every_node(|client, node| {
+            let dir = dir.clone();
+            async move { client.holds_keys(node, &dir).await }
+        });
+        let holding: S4Result<Vec<bool>> = holding.await.into_iter().collect();
+        if holding.map_err(|e| errno(&e))?.contains(&true) {
+            return Err(Errno::ENOTEMPTY);
+        }
+        let removed = self.client.on_every_node(|client, node| {
+            let dir = dir.clone();
+            async move { client.remove_dir(node, &dir).await }
+        });
+        removed.await.into_iter().collect::<S4Result<()>>().map_err(|e| errno(&e))
+    }
+
+    pub async fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        let path = self.path_in(parent, name)?;
+        if let Some(spool) = self.inodes.spool_at(&path) {
+            spool.discard();
+            self.inodes.unname_spool(&spool);
+            return Ok(());
+        }
+        let key = Key::parse(&path).map_err(|_| Errno::ENOENT)?;
+        self.client.unlink(&key).await.map_err(|e| errno(&e))
+    }
+
+    /// Gives a file another name that is free.
+    pub async fn rename(&self, parent: Ino, name: &OsStr, new_parent: Ino, new_name: &OsStr) -> Result<()> {
+        let from = self.path_in(parent, name)?;
+        let to = self.key_in(new_parent, new_name)?;
+        if from == to.as_str() {
+            return Ok(());
+        }
+        let spool = self.inodes.spool_at(&from);
+        let found = match spool {
+            Some(_) => Found::Absent,
+            None => self.find(&from).await?,
+        };
+        if matches!(found, Found::Dir { .. }) {
+            return Err(Errno::EXDEV);
+        }
+        self.check_free(&to).await?;
+        match (spool, found) {
+            (Some(spool), _) => match self.inodes.rename_spool(&spool, to) {
+                true => Ok(()),
+                false => Err(Errno::EEXIST),
+            },
+            (None, Found::Key(key, stat)) => self.move_key(&key, &to, stat.checksum, &stat).await,
+            (None, _) => Err(Errno::ENOENT),
+        }
+    }
+
+    async fn check_free(&self, key: &Key) -> Result<()> {
+        if self.inodes.spool_at(key.as_str()).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        match self.find(key.as_str()).await? {
+            Found::Absent => Ok(()),
+            Found::Key(..) | Found::Dir { .. } => Err(Errno::EEXIST),
+        }
+    }
+
+    /// On one node in one step; across nodes as a copy, and a delete only once the copy stands.
+    async fn move_key(
+        &self,
+        from: &Key,
+        to: &Key,
+        checksum: s4::checksum::Checksum,
+        stat: &s4::protocol::KeyStat,
+    ) -> Result<()> {
+        if self.home(from) == self.home(to) {
+            return self.client.rename(from, to).await.map_err(|e| errno(&e));
+        }
+        let copy = crate::spool::unnamed_file(&self.spool_dir).map_err(io_errno)?;
+        let sink = copy.try_clone().map_err(io_errno)?;
+        let copied = self.client.get(from, sink, "the spool").await.map_err(|e| errno(&e))?;
+        if copied != checksum {
+            return Err(Errno::ESTALE);
+        }
+        let input = super::files::FromStart::new(copy);
+        self.client.put(to, input, checksum.len, "the spool").await.map_err(|e| errno(&e))?;
+        let change = Change { mode: Some(stat.mode), mtime: Some(stat.mtime) };
+        self.client.change(to, change).await.map_err(|e| errno(&e))?;
+        self.client.unlink(from).await.map_err(|e| errno(&e))
+    }
+}

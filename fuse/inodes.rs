@@ -1,0 +1,236 @@
+//! Inode numbers and what they stand for.
+//!
+//! A key's number follows from its name and checksum, so it is the same in every mount, and a key that was deleted and
+//! made again is another inode: the kernel's cached pages of the old one are never mixed with the new.
+
+use crate::control::ControlPath;
+use crate::spool::Spool;
+use s4::checksum::{self, Checksum};
+use s4::key::Key;
+use s4::protocol::KeyStat;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub type Ino = u64;
+pub const ROOT: Ino = 1;
+
+/// What an inode stands for.
+#[derive(Clone)]
+pub enum Node {
+    /// A directory as `bucket/dir`; empty for the root.
+    Dir(String),
+    Key(Key, KeyStat),
+    /// A file that is being written.
+    Spool(Arc<Spool>),
+    Control(ControlPath),
+}
+
+/// What finds an inode again.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Name {
+    Dir(String),
+    Key(Key, Checksum),
+    Control(ControlPath),
+}
+
+struct Inode {
+    node: Node,
+    /// How often the kernel was told of it, less how often it forgot.
+    lookups: u64,
+}
+
+/// Guards all numbers that the kernel knows.
+#[derive(Default)]
+struct Table {
+    inodes: HashMap<Ino, Inode>,
+    names: HashMap<Name, Ino>,
+    /// Files being written, by their `bucket/dir/name`.
+    spools: HashMap<String, Ino>,
+    spooled: u64,
+}
+
+#[derive(Default)]
+pub struct Inodes(Mutex<Table>);
+
+impl Inodes {
+    pub fn get(&self, ino: Ino) -> Option<Node> {
+        if ino == ROOT {
+            return Some(Node::Dir(String::new()));
+        }
+        self.lock().inodes.get(&ino).map(|inode| inode.node.clone())
+    }
+
+    /// The number of `node`, which the kernel is about to be told of once more.
+    pub fn enter(&self, node: Node) -> Ino {
+        let mut table = self.lock();
+        let name = match &node {
+            Node::Dir(path) if path.is_empty() => return ROOT,
+            Node::Dir(path) => Name::Dir(path.clone()),
+            Node::Key(key, stat) => Name::Key(key.clone(), stat.checksum),
+            Node::Control(path) => Name::Control(path.clone()),
+            Node::Spool(spool) => return table.enter_spool(spool.clone()),
+        };
+        let ino = match table.names.get(&name) {
+            Some(&ino) => ino,
+            None => table.free_number(number(&name)),
+        };
+        table.names.insert(name, ino);
+        let inode = table.inodes.entry(ino).or_insert(Inode { node: node.clone(), lookups: 0 });
+        inode.node = node;
+        inode.lookups += 1;
+        ino
+    }
+
+    /// The number that `enter` would give, without telling the kernel of it.
+    pub fn peek(&self, node: &Node) -> Ino {
+        let name = match node {
+            Node::Dir(path) if path.is_empty() => return ROOT,
+            Node::Dir(path) => Name::Dir(path.clone()),
+            Node::Key(key, stat) => Name::Key(key.clone(), stat.checksum),
+            Node::Control(path) => Name::Control(path.clone()),
+            Node::Spool(spool) => return self.lock().spools.get(spool.key().as_str()).copied().unwrap_or(ROOT),
+        };
+        self.lock().names.get(&name).copied().unwrap_or_else(|| number(&name))
+    }
+
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        let mut table = self.lock();
+        let Some(inode) = table.inodes.get_mut(&ino) else {
+            return;
+        };
+        inode.lookups = inode.lookups.saturating_sub(lookups);
+        if inode.lookups == 0 && !matches!(inode.node, Node::Spool(_)) {
+            table.drop_inode(ino);
+        }
+    }
+
+    /// The file that is being written at `path`.
+    pub fn spool_at(&self, path: &str) -> Option<Arc<Spool>> {
+        let table = self.lock();
+        match &table.inodes.get(table.spools.get(path)?)?.node {
+            Node::Spool(spool) => Some(spool.clone()),
+            _ => None,
+        }
+    }
+
+    /// Files being written directly in directory `dir`, or with `below` anywhere below it.
+    pub fn spools_in(&self, dir: &str, below: bool) -> Vec<Arc<Spool>> {
+        let table = self.lock();
+        let in_dir = |path: &str| match path.strip_prefix(dir).and_then(|rest| rest.strip_prefix('/')) {
+            Some(rest) => below || !rest.contains('/'),
+            None => false,
+        };
+        let found = table.spools.iter().filter(|(path, _)| in_dir(path));
+        found
+            .filter_map(|(_, ino)| match &table.inodes.get(ino)?.node {
+                Node::Spool(spool) => Some(spool.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Gives a file that is being written another name; false if another such file has it.
+    pub fn rename_spool(&self, spool: &Arc<Spool>, to: Key) -> bool {
+        let mut table = self.lock();
+        if table.spools.contains_key(to.as_str()) {
+            return false;
+        }
+        if let Some(ino) = table.spools.remove(spool.key().as_str()) {
+            table.spools.insert(to.as_str().to_owned(), ino);
+        }
+        spool.set_key(to);
+        true
+    }
+
+    /// The file has become a key: its number stays, as long as the kernel knows it.
+    pub fn publish_spool(&self, spool: &Spool, stat: KeyStat) {
+        let mut table = self.lock();
+        let key = spool.key();
+        let Some(ino) = table.spools.remove(key.as_str()) else {
+            return;
+        };
+        table.names.insert(Name::Key(key.clone(), stat.checksum), ino);
+        if let Some(inode) = table.inodes.get_mut(&ino) {
+            inode.node = Node::Key(key, stat);
+            if inode.lookups == 0 {
+                table.drop_inode(ino);
+            }
+        }
+    }
+
+    /// The file has no name any more. Its number goes when the kernel forgets it.
+    pub fn unname_spool(&self, spool: &Spool) {
+        let mut table = self.lock();
+        if let Some(ino) = table.spools.remove(spool.key().as_str())
+            && table.inodes.get(&ino).is_some_and(|inode| inode.lookups == 0)
+        {
+            table.inodes.remove(&ino);
+        }
+    }
+
+    /// A file without a name is closed for good.
+    pub fn drop_unnamed(&self, ino: Ino) {
+        let mut table = self.lock();
+        if table.inodes.get(&ino).is_some_and(|inode| inode.lookups == 0) {
+            table.drop_inode(ino);
+        }
+    }
+
+    /// Puts changed attributes in the place of the old.
+    pub fn update(&self, ino: Ino, node: Node) {
+        if let Some(inode) = self.lock().inodes.get_mut(&ino) {
+            inode.node = node;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn enter_spool(&mut self, spool: Arc<Spool>) -> Ino {
+        let path = spool.key().as_str().to_owned();
+        let ino = match self.spools.get(&path) {
+            Some(&ino) => ino,
+            None => {
+                self.spooled += 1;
+                let seed = format!("{} {path}", self.spooled);
+                self.free_number(checksum::hash(seed.as_bytes()))
+            }
+        };
+        self.spools.insert(path, ino);
+        self.inodes.entry(ino).or_insert(Inode { node: Node::Spool(spool), lookups: 0 }).lookups += 1;
+        ino
+    }
+
+    /// The first number from `wanted` on that stands for nothing.
+    fn free_number(&self, wanted: u64) -> Ino {
+        (wanted..).find(|ino| *ino > ROOT && !self.inodes.contains_key(ino)).unwrap_or(wanted)
+    }
+
+    fn drop_inode(&mut self, ino: Ino) {
+        let Some(inode) = self.inodes.remove(&ino) else {
+            return;
+        };
+        let name = match inode.node {
+            Node::Dir(path) => Name::Dir(path),
+            Node::Key(key, stat) => Name::Key(key, stat.checksum),
+            Node::Control(path) => Name::Control(path),
+            Node::Spool(_) => return,
+        };
+        if self.names.get(&name) == Some(&ino) {
+            self.names.remove(&name);
+        }
+    }
+}
+
+fn number(name: &Name) -> Ino {
+    let text = match name {
+        Name::Dir(path) => format!("d {path}"),
+        Name::Key(key, checksum) => format!("k {checksum} {}", key.as_str()),
+        Name::Control(path) => format!("c {path:?}"),
+    };
+    // The top bit stays clear: some tools read inode numbers as signed.
+    (checksum::hash(text.as_bytes()) >> 1).max(ROOT + 1)
+}

@@ -1,0 +1,213 @@
+//! The program `s4-mount`: a cluster as a directory.
+
+mod adapter;
+mod closing;
+mod control;
+mod fs;
+mod inodes;
+mod local;
+mod mountpoint;
+mod readahead;
+mod spool;
+
+use clap::Parser;
+use fs::Fs;
+use local::LocalNodes;
+use s4::client::{Client, Secret, Settings};
+use s4::cluster::{self, Cluster};
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Mount an s4 cluster: its keys as files that any program reads and writes.
+#[derive(Parser)]
+#[command(name = "s4-mount", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Args {
+    /// Where to mount; with two arguments the first is the source, as mount(8) passes it
+    #[arg(value_name = "DIR", num_args = 1..=2, required = true)]
+    paths: Vec<PathBuf>,
+    /// The cluster file [default: $S4_CONF_PATH, else ~/.s4.conf]
+    #[arg(short, long, value_name = "FILE")]
+    conf_path: Option<PathBuf>,
+    /// Return once the mount is there, and serve it in the background
+    #[arg(short, long)]
+    background: bool,
+    /// How long a node may be silent before an operation fails, in seconds
+    #[arg(long, value_name = "SECONDS", env = "S4_DEADLINE", default_value = "10")]
+    deadline: f64,
+    /// Where files are kept until they are closed [default: a data directory of this machine, else $TMPDIR or /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
+    /// The file of the shared secret, where the daemons require one
+    #[arg(long, value_name = "FILE", env = "S4_SECRET_PATH", hide_env_values = true)]
+    secret: Option<PathBuf>,
+    /// Options as of mount(8): conf=FILE, spool=DIR, deadline=SECONDS, secret=FILE, ro, nodev, nosuid, noexec …
+    #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
+    options: Vec<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  s4-mount /s4
+  mount -t s4 s4 /s4 -o conf=/etc/s4.conf      # with s4-mount linked as /sbin/mount.s4
+  fusermount3 -u /s4                           # or end s4-mount with SIGTERM";
+
+/// Tells the background process, through its environment, that it is one.
+const READY_FD: &str = "S4_MOUNT_READY";
+
+fn main() -> ExitCode {
+    let mut args = Args::parse();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_target(false).init();
+    let called_by_mount = std::env::args_os().next().is_some_and(|name| Path::new(&name).ends_with("mount.s4"));
+    args.background |= called_by_mount;
+    let status = match run(args) {
+        Ok(()) => ExitStatus::Done,
+        Err(error) => {
+            eprintln!("s4-mount: {error}");
+            error.kind().exit_status()
+        }
+    };
+    ExitCode::from(status.code())
+}
+
+fn run(mut args: Args) -> Result<()> {
+    take_options(&mut args)?;
+    let conf = cluster::conf_path(args.conf_path.as_deref())?;
+    let cluster = Cluster::load(Some(&conf))?;
+    let deadline = Duration::try_from_secs_f64(args.deadline).ok().filter(|deadline| !deadline.is_zero());
+    let deadline = deadline.ok_or_else(|| Error::usage("--deadline: not a number of seconds above 0"))?;
+    let secret = args.secret.as_deref().map(Secret::read).transpose()?;
+    let given = args.paths.last().cloned().unwrap_or_default();
+    let dir = mountpoint::prepare(&given)?;
+    if args.background && std::env::var_os(READY_FD).is_none() {
+        return run_in_background();
+    }
+    mountpoint::raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(8)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("the runtime", &e))?;
+    let client = Client::new(cluster, Settings { deadline, secret });
+    let served = runtime.block_on(serve(client, &dir, &args));
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
+    let local = LocalNodes::find(&client.with_deadline(client.deadline().min(Duration::from_secs(2)))).await;
+    let spool_dir = spool_dir(args.spool.as_deref(), &local)?;
+    let failed = |e: std::io::Error| Error::io("cannot wait for signals", &e);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let fs = Arc::new(Fs::new(client, local, spool_dir, dir.to_owned()));
+    let all_users = nix::unistd::geteuid().is_root();
+    let mounted = adapter::mount(fs, tokio::runtime::Handle::current(), dir, all_users, &args.options)
+        .map_err(|e| mountpoint::explain(dir, &e))?;
+    mountpoint::read_ahead(dir);
+    tell_ready(dir);
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = look.tick() => if mounted.has_ended() { return Ok(()) },
+        }
+    }
+    // A mount that is in use is detached: those who use it go on until they close it.
+    tokio::task::spawn_blocking(move || mounted.unmount())
+        .await
+        .map_err(|e| Error::new(ErrorKind::Io, e.to_string()))?
+        .map_err(|e| Error::io(dir.display(), &e))
+}
+
+/// Options that mount(8) passes on are the same as ours.
+fn take_options(args: &mut Args) -> Result<()> {
+    for option in std::mem::take(&mut args.options) {
+        match option.split_once('=') {
+            Some(("conf", path)) => args.conf_path = Some(path.into()),
+            Some(("spool", path)) => args.spool = Some(path.into()),
+            Some(("secret", path)) => args.secret = Some(path.into()),
+            Some(("deadline", seconds)) => {
+                args.deadline =
+                    seconds.parse().map_err(|_| Error::usage(format!("-o {option}: not a number of seconds")))?;
+            }
+            _ => args.options.push(option),
+        }
+    }
+    Ok(())
+}
+
+fn spool_dir(given: Option<&Path>, local: &LocalNodes) -> Result<PathBuf> {
+    let fallback = || {
+        let temporary = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
+        temporary.map_or_else(|| "/var/tmp".into(), PathBuf::from)
+    };
+    let dir = match (given, local.first()) {
+        (Some(dir), _) => dir.to_owned(),
+        (None, Some(dir)) if spool::unnamed_file(dir).is_ok() => dir.to_owned(),
+        (None, _) => fallback(),
+    };
+    match spool::unnamed_file(&dir) {
+        Ok(_) => Ok(dir),
+        Err(e) => {
+            let reason = s4::error::reason(&e);
+            let message = format!(
+                "{}: cannot hold files until they are closed: {reason}; choose another with --spool",
+                dir.display()
+            );
+            Err(Error::new(ErrorKind::Config, message))
+        }
+    }
+}
+
+/// Starts this program again without a terminal, and returns once its mount is there.
+fn run_in_background() -> Result<()> {
+    let failed = |e: std::io::Error| Error::io("cannot go to the background", &e);
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut child = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env(READY_FD, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    let mut ready = [0; 1];
+    let told = child.stdout.take().map(|mut stdout| stdout.read(&mut ready));
+    match told {
+        Some(Ok(1)) => Ok(()),
+        // It has said why on stderr.
+        _ => {
+            let status = child.wait().map_err(failed)?;
+            Err(Error::new(ErrorKind::Io, format!("the mount did not come up: {status}")))
+        }
+    }
+}
+
+fn tell_ready(dir: &Path) {
+    let mut stdout = std::io::stdout();
+    // Nobody may be listening.
+    let _ = match std::env::var_os(READY_FD) {
+        Some(_) => stdout.write_all(b"\n"),
+        None => writeln!(stdout, "s4-mount: mounted on {}", dir.display()),
+    };
+    let _ = stdout.flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+}

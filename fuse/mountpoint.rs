@@ -1,0 +1,105 @@
+//! The directory that is mounted on, and what the machine needs for it.
+
+use nix::errno::Errno;
+use s4::error::{Error, ErrorKind, Result, reason};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What the kernel reads ahead of a sequential reader, in KiB.
+const READ_AHEAD: &str = "1024";
+
+/// The absolute path of `dir`, made if it is not there. A mount that a killed predecessor left is taken away.
+pub fn prepare(dir: &Path) -> Result<PathBuf> {
+    if !Path::new("/dev/fuse").exists() {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "/dev/fuse is missing: load the kernel's module with 'modprobe fuse'",
+        ));
+    }
+    if !nix::unistd::geteuid().is_root() && !has_helper() {
+        return Err(Error::new(ErrorKind::Config, "fusermount3 is missing: install the package fuse3"));
+    }
+    let failed = |e: std::io::Error| Error::new(ErrorKind::Config, format!("{}: {}", dir.display(), reason(&e)));
+    for _ in 0..16 {
+        match std::fs::metadata(dir) {
+            Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => unmount(dir)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(dir).map_err(failed)?,
+            Err(e) => return Err(failed(e)),
+            Ok(found) if !found.is_dir() => {
+                return Err(Error::new(ErrorKind::Config, format!("{}: is no directory", dir.display())));
+            }
+            Ok(_) => break,
+        }
+    }
+    let path = dir.canonicalize().map_err(failed)?;
+    match is_mounted(&path) {
+        true => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("{}: an s4 cluster is mounted there already", dir.display()),
+        )),
+        false => Ok(path),
+    }
+}
+
+fn has_helper() -> bool {
+    let found =
+        Command::new("fusermount3").arg("-V").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    found.is_ok()
+}
+
+fn is_mounted(dir: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(1);
+        fields.next().map(Path::new) == Some(dir) && fields.next() == Some("fuse.s4")
+    })
+}
+
+/// Takes a dead mount away.
+fn unmount(dir: &Path) -> Result<()> {
+    let failed = |why: String| {
+        Error::new(ErrorKind::Config, format!("{}: a dead mount cannot be taken away: {why}", dir.display()))
+    };
+    if nix::unistd::geteuid().is_root() {
+        return nix::mount::umount2(dir, nix::mount::MntFlags::MNT_DETACH).map_err(|e| failed(e.desc().to_owned()));
+    }
+    let status = Command::new("fusermount3").args(["-u", "-z"]).arg(dir).status().map_err(|e| failed(reason(&e)))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(failed(status.to_string())),
+    }
+}
+
+/// Why a mount failed, in one line.
+pub fn explain(dir: &Path, error: &std::io::Error) -> Error {
+    let hint = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EPERM | Errno::EACCES) => "; run it as root, or install fuse3 for its fusermount3",
+        _ => "",
+    };
+    Error::new(ErrorKind::Config, format!("{}: cannot mount: {}{hint}", dir.display(), reason(error)))
+}
+
+/// Lets the kernel read more ahead than it does by itself. Only root may; without it all works, a little slower.
+pub fn read_ahead(dir: &Path) {
+    // Of the directory above, so that nothing is asked of the mount.
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let device = mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        (fields.get(4).map(Path::new) == Some(dir)).then(|| fields[2].to_owned())
+    });
+    if let Some(device) = device
+        && let Err(error) = std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), READ_AHEAD)
+    {
+        tracing::debug!("the kernel's readahead stays: {error}");
+    }
+}
+
+/// Every open file takes a descriptor.
+pub fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
+    {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+}

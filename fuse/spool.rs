@@ -1,0 +1,159 @@
+//! A file that is being written: an unnamed local file until its publishing close.
+
+use nix::libc;
+use s4::error::{Error, Result};
+use s4::key::Key;
+use s4::protocol::{Adoption, Change};
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+pub struct Spool {
+    pub file: File,
+    state: Mutex<State>,
+    /// Held while the file is published, so that a second close waits for the first one's outcome.
+    pub publishing: tokio::sync::Mutex<()>,
+}
+
+/// Guards what changes besides the bytes.
+struct State {
+    key: Key,
+    mode: u32,
+    /// As set by the user; without it, the time of the last write counts.
+    mtime: Option<SystemTime>,
+    published: bool,
+    /// Unlinked, or its publish failed: never to be published.
+    discarded: bool,
+    /// The last close was that of a killed process.
+    killed: bool,
+    /// Open handles.
+    handles: u64,
+}
+
+impl Spool {
+    /// An unnamed file in `dir`, to become `key`.
+    pub fn create(dir: &Path, key: Key, mode: u32) -> std::io::Result<Self> {
+        let file = unnamed_file(dir)?;
+        let state = State { key, mode, mtime: None, published: false, discarded: false, killed: false, handles: 0 };
+        Ok(Self { file, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() })
+    }
+
+    pub fn key(&self) -> Key {
+        self.lock().key.clone()
+    }
+
+    pub fn set_key(&self, key: Key) {
+        self.lock().key = key;
+    }
+
+    pub fn mode(&self) -> u32 {
+        self.lock().mode
+    }
+
+    pub fn set_mode(&self, mode: u32) {
+        self.lock().mode = mode & 0o7777;
+    }
+
+    pub fn set_mtime(&self, mtime: SystemTime) {
+        self.lock().mtime = Some(mtime);
+    }
+
+    /// Length, blocks of 512 bytes, and time of the last change.
+    pub fn look(&self) -> std::io::Result<(u64, u64, SystemTime)> {
+        let found = self.file.metadata()?;
+        let mtime = self.lock().mtime;
+        Ok((found.len(), found.blocks(), mtime.unwrap_or(found.modified()?)))
+    }
+
+    pub fn len(&self) -> std::io::Result<u64> {
+        self.file.metadata().map(|found| found.len())
+    }
+
+    /// Refused once the bytes are a key's.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        let mut state = self.lock();
+        if state.published {
+            return Err(std::io::Error::from_raw_os_error(libc::EPERM));
+        }
+        state.mtime = None;
+        drop(state);
+        self.file.write_all_at(bytes, offset)
+    }
+
+    pub fn is_published(&self) -> bool {
+        self.lock().published
+    }
+
+    pub fn set_published(&self) {
+        self.lock().published = true;
+    }
+
+    pub fn discard(&self) {
+        self.lock().discarded = true;
+    }
+
+    /// True while a close may publish the file.
+    pub fn is_pending(&self) -> bool {
+        let state = self.lock();
+        !state.published && !state.discarded
+    }
+
+    pub fn set_killed(&self, killed: bool) {
+        self.lock().killed = killed;
+    }
+
+    pub fn was_killed(&self) -> bool {
+        self.lock().killed
+    }
+
+    pub fn opened(&self) {
+        self.lock().handles += 1;
+    }
+
+    /// True at the last close.
+    pub fn closed(&self) -> bool {
+        let mut state = self.lock();
+        state.handles = state.handles.saturating_sub(1);
+        state.handles == 0
+    }
+
+    /// The attributes that the key is to have.
+    pub fn change(&self) -> Change {
+        let state = self.lock();
+        let mtime = state.mtime.map(nanoseconds);
+        Change { mode: Some(state.mode & 0o555), mtime }
+    }
+
+    /// What a daemon of this machine needs to link `file`, this spool's or a copy of it.
+    pub fn adoption(&self, file: &File) -> Result<Adoption> {
+        let found = file.metadata().map_err(|e| Error::io(self.key(), &e))?;
+        Ok(Adoption {
+            pid: std::process::id(),
+            fd: file.as_raw_fd(),
+            device: found.dev(),
+            inode: found.ino(),
+            len: found.len(),
+            change: self.change(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An unnamed file in `dir`, which a daemon may link.
+pub fn unnamed_file(dir: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir)
+}
+
+/// Nanoseconds since 1970.
+pub fn nanoseconds(time: SystemTime) -> i64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+    }
+}

@@ -1,0 +1,123 @@
+//! A job over the whole cluster: planned everywhere before it starts anywhere, then followed on every node.
+
+use super::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::placement::NodeId;
+use crate::protocol::{Event, JobId, JobSpec};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Between two tries to reach a node again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Events under way to the follower.
+const QUEUE: usize = 64;
+
+type NodeEvent = (NodeId, Result<Event>);
+
+impl Client {
+    /// Asks every node at once; the answers come in the order of the nodes.
+    pub async fn on_every_node<T, F>(&self, ask: impl Fn(Client, NodeId) -> F) -> Vec<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let asked: Vec<_> = self.cluster().ids().map(|node| tokio::spawn(ask(self.clone(), node))).collect();
+        let mut answers = Vec::new();
+        for answer in asked {
+            match answer.await {
+                Ok(answer) => answers.push(answer),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        answers
+    }
+
+    /// Plans the job on every node, then starts it on all. Returns the number of its tasks. After an error the job is to
+    /// be cancelled.
+    pub async fn begin_job(&self, spec: &JobSpec) -> Result<u64> {
+        let plans = self.on_every_node(|client, node| {
+            let spec = spec.clone();
+            async move { client.submit_job(node, &spec).await }
+        });
+        let plans = plans.await.into_iter().collect::<Result<Vec<_>>>()?;
+        if plans.iter().all(|plan| plan.tasks == 0) {
+            return Err(Error::new(ErrorKind::NotFound, format!("{}: no keys in it", spec.indir)));
+        }
+        let started = self.on_every_node(|client, node| {
+            let id = spec.id.clone();
+            async move { client.start_job(node, &id).await }
+        });
+        started.await.into_iter().collect::<Result<()>>()?;
+        Ok(plans.iter().map(|plan| plan.tasks).sum())
+    }
+
+    /// Kills what runs of the job, on the nodes that can be reached.
+    pub async fn cancel_everywhere(&self, id: &JobId) {
+        self.on_every_node(|client, node| {
+            let id = id.clone();
+            async move {
+                // The error that led here is the one to tell.
+                let _ = client.cancel_job(node, &id).await;
+            }
+        })
+        .await;
+    }
+
+    /// The events of every node, until each has ended. A node's error is its last event.
+    pub fn follow_everywhere(&self, id: &JobId) -> mpsc::Receiver<NodeEvent> {
+        let (sender, events) = mpsc::channel(QUEUE);
+        for node in self.cluster().ids() {
+            let (client, id, sender) = (self.clone(), id.clone(), sender.clone());
+            tokio::spawn(async move {
+                if let Err(error) = follow_node(&client, node, &id, &sender).await {
+                    // Nobody listens once another node's error has ended the job.
+                    let _ = sender.send((node, Err(error))).await;
+                }
+            });
+        }
+        events
+    }
+}
+
+/// Hands on one node's events. A connection that breaks is made again, and what was told already is left out.
+async fn follow_node(client: &Client, node: NodeId, id: &JobId, sender: &mpsc::Sender<NodeEvent>) -> Result<()> {
+    let mut failures = 0;
+    let mut lost: Option<Instant> = None;
+    loop {
+        let mut told = 0;
+        let broken = match client.follow_job(node, id).await {
+            Err(error) => error,
+            Ok(mut stream) => loop {
+                match stream.next().await {
+                    Ok(Some(event)) => {
+                        lost = None;
+                        if matches!(event, Event::Failure(_)) {
+                            told += 1;
+                            if told <= failures {
+                                continue;
+                            }
+                            failures = told;
+                        }
+                        let ended = matches!(event, Event::Ended { .. });
+                        if sender.send((node, Ok(event))).await.is_err() || ended {
+                            return Ok(());
+                        }
+                    }
+                    Ok(None) => {
+                        break Error::new(
+                            ErrorKind::Unreachable,
+                            format!("{}: its daemon ended", client.cluster().name(node)),
+                        );
+                    }
+                    Err(error) => break error,
+                }
+            },
+        };
+        let since = *lost.get_or_insert_with(Instant::now);
+        if broken.kind() != ErrorKind::Unreachable || since.elapsed() >= client.deadline() {
+            return Err(broken);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
