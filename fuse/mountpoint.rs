@@ -50,8 +50,9 @@ fn has_helper() -> bool {
 fn is_mounted(dir: &Path) -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     mounts.lines().any(|line| {
-        let mut fields = line.split(' ').skip(1);
-        fields.next().map(Path::new) == Some(dir) && fields.next() == Some("fuse.s4")
+        let mut fields = line.split(' ');
+        let source = fields.next();
+        source == Some("s4") && fields.next().map(Path::new) == Some(dir)
     })
 }
 
