@@ -79,6 +79,11 @@ pub fn mount(
     fuser::spawn_mount(adapter, mountpoint, &config).map(Mounted)
 }
 
+/// True for an option that [`mount`] takes.
+pub fn is_mount_option(text: &str) -> bool {
+    mount_option(text).is_some()
+}
+
 fn mount_option(text: &str) -> Option<MountOption> {
     Some(match text {
         "ro" => MountOption::RO,

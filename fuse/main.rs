@@ -49,7 +49,20 @@ struct Args {
     /// Options as of mount(8): conf=FILE, spool=DIR, deadline=SECONDS, secret=FILE, ro, nodev, nosuid, noexec …
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     options: Vec<String>,
+    /// What mount(8) passes besides and needs no doing here: sloppy, no mtab, verbose.
+    #[arg(short = 's', hide = true)]
+    sloppy: bool,
+    #[arg(short = 'n', hide = true)]
+    no_mtab: bool,
+    #[arg(short = 'v', hide = true)]
+    verbose: bool,
+    #[arg(short = 't', hide = true)]
+    kind: Option<String>,
 }
+
+/// Options of mount(8) and fstab that are not for us.
+const IGNORED: [&str; 11] =
+    ["rw", "defaults", "auto", "noauto", "_netdev", "nofail", "user", "users", "nouser", "relatime", "allow_other"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -138,7 +151,9 @@ fn take_options(args: &mut Args) -> Result<()> {
                 args.deadline =
                     seconds.parse().map_err(|_| Error::usage(format!("-o {option}: not a number of seconds")))?;
             }
-            _ => args.options.push(option),
+            _ if IGNORED.contains(&&*option) || option.starts_with("x-") => {}
+            _ if adapter::is_mount_option(&option) => args.options.push(option),
+            _ => return Err(Error::usage(format!("-o {option}: unknown option"))),
         }
     }
     Ok(())

@@ -61,6 +61,9 @@ pub enum Command {
     /// Print the nodes and their numbers
     #[command(after_help = CONFIG)]
     Config(ConfigArgs),
+    /// Show the whole cluster as a directory
+    #[command(after_help = MOUNT)]
+    Mount(MountArgs),
     /// Run a cluster on this machine
     #[command(after_help = LOCAL)]
     Local(LocalArgs),
@@ -196,6 +199,23 @@ Example:
   s4 config";
 
 #[derive(Args)]
+pub struct MountArgs {
+    /// Where to mount
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Options of s4-mount, which does the work
+    #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub options: Vec<OsString>,
+}
+
+const MOUNT: &str = "\
+Runs s4-mount, which stays until it is ended with Ctrl-C or the directory is unmounted.
+
+Examples:
+  s4 mount /s4
+  s4 mount /s4 --background";
+
+#[derive(Args)]
 pub struct LocalArgs {
     /// How many nodes [default: 3, or as many as DIR has]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -203,10 +223,13 @@ pub struct LocalArgs {
     /// Where the nodes keep their data and logs
     #[arg(long, value_name = "DIR", default_value = "./s4-local", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
+    /// Mount the cluster there too
+    #[arg(long, value_name = "DIR", conflicts_with = "stop", value_hint = ValueHint::DirPath)]
+    pub mount: Option<PathBuf>,
     /// Return once the nodes are healthy
     #[arg(long, conflicts_with = "stop")]
     pub detach: bool,
-    /// Stop the nodes of DIR; their data stays
+    /// Stop the nodes of DIR, and unmount; their data stays
     #[arg(long)]
     pub stop: bool,
     /// Commands of maps that run at once on each node [default: the number of CPUs + 2]

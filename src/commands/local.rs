@@ -1,5 +1,6 @@
 //! `s4 local`: a cluster of daemons on this machine's loopback address.
 
+use super::{mount, program};
 use crate::cli::LocalArgs;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
@@ -7,8 +8,10 @@ use nix::unistd::Pid;
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, ExitStatus, Result, reason};
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -44,6 +47,9 @@ async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
     }
     let settings = Settings { secret: secret.map(Secret::read).transpose()?, ..Settings::default() };
     await_health(&Client::new(cluster.clone(), settings), &dir, &mut nodes).await?;
+    if let Some(mountpoint) = &args.mount {
+        start_mount(&dir, mountpoint, secret)?;
+    }
     println!("export S4_CONF_PATH={}", conf_path(&dir).display());
     if args.detach {
         nodes.0.clear();
@@ -51,6 +57,7 @@ async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
     }
     eprintln!("s4: {} nodes run, Ctrl-C stops them", cluster.len());
     await_interrupt().await?;
+    stop_mount(&dir)?;
     drop(nodes);
     Ok(ExitStatus::Done)
 }
@@ -127,7 +134,7 @@ fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: O
     let log = OpenOptions::new().create(true).append(true).open(&path);
     let log = log.map_err(|e| Error::io(path.display(), &e))?;
     let copy = log.try_clone().map_err(|e| Error::io(path.display(), &e))?;
-    let program = server_program();
+    let program = program("s4-server");
     let mut command = Command::new(&program);
     command.arg("--conf").arg(conf_path(dir)).arg("--data").arg(node_dir(dir, node));
     command.arg("--port").arg(cluster.address(node).port().to_string());
@@ -140,12 +147,6 @@ fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: O
     // A group of its own: the terminal's Ctrl-C is for this program, which then ends the daemon in order.
     command.stdin(Stdio::null()).stdout(copy).stderr(log).process_group(0);
     command.spawn().map_err(|e| Error::io(format!("cannot start {}", program.display()), &e))
-}
-
-/// `s4-server` beside this program, or else the one on the path.
-fn server_program() -> PathBuf {
-    let beside = std::env::current_exe().ok().map(|path| path.with_file_name("s4-server"));
-    beside.filter(|path| path.exists()).unwrap_or_else(|| "s4-server".into())
 }
 
 async fn await_health(client: &Client, dir: &Path, nodes: &mut Nodes) -> Result<()> {
@@ -175,11 +176,49 @@ async fn await_interrupt() -> Result<()> {
     Ok(())
 }
 
+/// Where the mount of a cluster is noted.
+fn mount_note(dir: &Path) -> PathBuf {
+    dir.join("mount")
+}
+
+/// Mounts the cluster in the background, and notes where.
+fn start_mount(dir: &Path, mountpoint: &Path, secret: Option<&Path>) -> Result<()> {
+    let path = dir.join("mount.log");
+    let log = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(path.display(), &e))?;
+    let mut command = mount::command(mountpoint, Some(&conf_path(dir)), secret);
+    let ended = command.arg("--background").stdin(Stdio::null()).stderr(log).status();
+    let status = ended.map_err(|e| Error::io("cannot start s4-mount", &e))?;
+    if !status.success() {
+        let log = std::fs::read_to_string(&path).unwrap_or_default();
+        let last = log.lines().rfind(|line| line.starts_with("s4-mount: ") && !line.contains("did not come up"));
+        let why = last.unwrap_or("it did not say why").trim_start_matches("s4-mount: ");
+        return Err(Error::new(ErrorKind::Config, format!("the mount did not come up: {why}")));
+    }
+    let mountpoint = mountpoint.canonicalize().map_err(|e| Error::io(mountpoint.display(), &e))?;
+    let note = mount_note(dir);
+    std::fs::write(&note, mountpoint.as_os_str().as_bytes()).map_err(|e| Error::io(note.display(), &e))
+}
+
+/// Takes the noted mount away, if there is one.
+fn stop_mount(dir: &Path) -> Result<()> {
+    let note = mount_note(dir);
+    let Ok(mountpoint) = std::fs::read(&note) else {
+        return Ok(());
+    };
+    let mountpoint = Path::new(OsStr::from_bytes(&mountpoint));
+    let program = if nix::unistd::geteuid().is_root() { "umount" } else { "fusermount3" };
+    let flags: &[&str] = if program == "umount" { &["-l"] } else { &["-u", "-z"] };
+    // One that was taken away by others needs nothing.
+    let _ = Command::new(program).args(flags).arg(mountpoint).stderr(Stdio::null()).status();
+    std::fs::remove_file(&note).map_err(|e| Error::io(note.display(), &e))
+}
+
 async fn stop(dir: &Path) -> Result<ExitStatus> {
     let path = conf_path(dir);
     if !path.exists() {
         return Err(Error::new(ErrorKind::NotFound, format!("{}: no cluster of 's4 local' is there", dir.display())));
     }
+    stop_mount(dir)?;
     let cluster = Cluster::load(Some(&path))?;
     let running: Vec<(usize, i32)> =
         cluster.ids().filter_map(|node| Some((node, running_pid(&node_dir(dir, node))?))).collect();

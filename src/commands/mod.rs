@@ -8,6 +8,7 @@ mod health;
 mod local;
 mod ls;
 mod map;
+mod mount;
 mod rm;
 
 use crate::cli::{Cli, Command, Global};
@@ -17,6 +18,7 @@ use s4::error::{ExitStatus, Result};
 use s4::protocol::MapKind;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 pub async fn run(cli: Cli) -> Result<ExitStatus> {
     let global = cli.global;
@@ -30,6 +32,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::MapFromN(args) => map::run(&connect(&global)?, MapKind::MapFromN, args).await,
         Command::Health => health::run(&connect(&global)?).await,
         Command::Config(args) => config::run(&connect(&global)?, &args),
+        Command::Mount(args) => mount::run(&global, &args),
         Command::Local(args) => local::run(&args, global.secret.as_deref()).await,
         Command::Completions(args) => completions::run(args.shell),
     }
@@ -39,6 +42,12 @@ fn connect(global: &Global) -> Result<Client> {
     let cluster = Cluster::load(global.conf_path.as_deref())?;
     let secret = global.secret.as_deref().map(Secret::read).transpose()?;
     Ok(Client::new(cluster, Settings { deadline: global.deadline, secret }))
+}
+
+/// A program of ours: the one beside this one, or else the one on the path.
+fn program(name: &str) -> PathBuf {
+    let beside = std::env::current_exe().ok().map(|path| path.with_file_name(name));
+    beside.filter(|path| path.exists()).unwrap_or_else(|| name.into())
 }
 
 /// A standard stream without a buffer: what is written is written.
