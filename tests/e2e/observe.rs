@@ -58,10 +58,10 @@ pub fn send(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid as i32), signal);
 }
 
-/// All that is left under the tasks' directories of all nodes.
+/// All files and directories that are left under the tasks' directories of all nodes.
 pub fn leftovers(cluster: &Cluster) -> Vec<PathBuf> {
-    let entries = |node| std::fs::read_dir(cluster.data(node).join(".s4/tasks")).unwrap();
-    (0..cluster.len()).flat_map(entries).map(|entry| entry.unwrap().path()).collect()
+    let below = |node| walkdir::WalkDir::new(cluster.data(node).join(".s4/tasks")).min_depth(1);
+    (0..cluster.len()).flat_map(below).flatten().map(|entry| entry.into_path()).collect()
 }
 
 /// The names that `ls -r` shows of a prefix; none if there is nothing.
