@@ -1,7 +1,7 @@
 //! Nodes that are dead or silent.
 
 use crate::harness::{Cluster, eventually, text};
-use crate::observe::{Marker, end_within, fails_within, leftovers, spawn};
+use crate::observe::{Marker, end_within, fails_within, leftovers, listed, spawn};
 use std::thread;
 use std::time::Duration;
 
@@ -114,22 +114,35 @@ fn with_a_node_silent_what_needs_it_fails_within_the_deadline() {
     assert_all_works(&cluster);
 }
 
+/// Starts a map that sleeps on every node, and stops node 1 in it. Returns the client's stderr.
+fn run_into_silence(cluster: &Cluster, marker: &Marker, limit: Duration) -> String {
+    let cmd = format!("sleep {}", marker.as_str());
+    let client = spawn(cluster, &["map", "s4://in/", "s4://out/", &cmd, "--deadline", "3"]);
+    eventually("every node runs its command", || (marker.sleepers().len() == 3).then_some(()));
+    cluster.signal(1, "STOP");
+    let end = end_within(limit, client);
+    assert_eq!(end.status.code(), Some(1), "{}", text(&end.stderr));
+    text(&end.stderr)
+}
+
 #[test]
 fn a_node_that_falls_silent_in_a_job_fails_the_job_within_the_deadline() {
     let cluster = cluster();
     let marker = Marker::new();
-    let cmd = format!("sleep {}", marker.as_str());
-    let client = spawn(&cluster, &["map", "s4://in/", "s4://out/", &cmd, "--deadline", "3"]);
-    eventually("every node runs its command", || (marker.sleepers().len() == 3).then_some(()));
-    cluster.signal(1, "STOP");
-    let end = end_within(Duration::from_millis(5500), client);
-    let stderr = text(&end.stderr);
-    assert_eq!(end.status.code(), Some(1), "{stderr}");
+    let stderr = run_into_silence(&cluster, &marker, Duration::from_millis(5500));
     assert!(stderr.contains(&cluster.name(1)), "{stderr}");
     assert!(marker.sleepers().len() <= 1, "the nodes that answer have ended their part");
     cluster.signal(1, "CONT");
+    assert_all_works(&cluster);
+}
+
+#[test]
+fn a_node_that_was_silent_at_a_cancel_ends_its_part_once_it_is_back() {
+    let cluster = cluster();
+    let marker = Marker::new();
+    run_into_silence(&cluster, &marker, Duration::from_secs(20));
+    cluster.signal(1, "CONT");
     eventually("the node that is back has ended its part", || marker.sleepers().is_empty().then_some(()));
     eventually("its directory is gone", || leftovers(&cluster).is_empty().then_some(()));
-    cluster.fails(1, &["ls", "s4://out/"]);
-    assert_all_works(&cluster);
+    assert_eq!(listed(&cluster, "s4://out/"), [""; 0]);
 }

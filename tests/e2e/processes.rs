@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn stubborn(marker: &Marker) -> String {
     let number = marker.as_str();
     let sleep = format!("bash -c 'trap \"\" TERM HUP; sleep {number}; :'");
-    let write = "bash -c 'trap \"\" TERM; while :; do mkdir -p d$RANDOM; echo x > f$RANDOM; sleep 0.02; done'";
+    let write = "bash -c 'trap \"\" TERM; while :; do mkdir -p d$RANDOM; echo x > f$RANDOM; sleep 0.005; done'";
     format!(
         "trap '' TERM HUP; setsid {sleep} & {sleep} & (setsid setsid {sleep} &) ; setsid {write} {number}x & sleep {number}; wait"
     )
