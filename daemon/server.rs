@@ -1,5 +1,6 @@
 //! Connections in, until told to stop; then a graceful end.
 
+use crate::jobs::process;
 use crate::routes::{self, App};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -53,6 +54,8 @@ fn serve_connection(stream: TcpStream, app: &Arc<App>, graceful: &GracefulShutdo
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
+        // A request counts also when its sender has hung up since: a cancel, above all.
+        .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER)
         .serve_connection(TokioIo::new(stream), service);
@@ -76,22 +79,27 @@ fn set_options(stream: &TcpStream) {
     }
 }
 
-/// Lets what runs finish for a moment, then kills it.
+/// Lets what runs finish for a moment, then kills it, and whatever any command has left behind.
 async fn end(app: Arc<App>, graceful: GracefulShutdown) {
-    let running = &app.jobs.shared.running;
-    tracing::info!("going down, {} commands run", running.count());
+    let jobs = app.jobs.clone();
+    let under_way = move || jobs.running() + jobs.shared.running.count();
+    tracing::info!("going down, {} commands run", app.jobs.shared.running.count());
     app.jobs.close();
     let finished = async {
         graceful.shutdown().await;
-        until_none(|| running.count()).await;
+        until_none(&under_way).await;
     };
-    if tokio::time::timeout(GRACE, finished).await.is_ok() {
-        return;
-    }
-    let killing = app.clone();
-    blocking(move || killing.jobs.shared.running.kill_all()).await;
-    if tokio::time::timeout(CLEANUP, until_none(|| running.count())).await.is_err() {
-        tracing::warn!("{} commands do not end", running.count());
+    let in_time = tokio::time::timeout(GRACE, finished).await.is_ok();
+    blocking(move || {
+        let shared = &app.jobs.shared;
+        if !in_time {
+            shared.running.kill_all();
+        }
+        process::kill_tree(&shared.store.tasks_dir());
+    })
+    .await;
+    if tokio::time::timeout(CLEANUP, until_none(&under_way)).await.is_err() {
+        tracing::warn!("{} jobs and commands do not end", under_way());
     }
 }
 

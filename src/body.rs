@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// A request's or response's body.
 pub type BoxBody = UnsyncBoxBody<Bytes, Error>;
@@ -27,23 +28,34 @@ pub fn empty() -> BoxBody {
     full(Bytes::new())
 }
 
-/// Counts chunks that the transport took, so that a waiter can tell a slow transfer from a dead one.
-#[derive(Clone, Default)]
-pub struct Activity(Arc<AtomicU64>);
+/// Knows when the transport last took a chunk, so that a waiter can tell a slow transfer from a dead one.
+#[derive(Clone)]
+pub struct Activity(Arc<(Instant, AtomicU64)>);
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Arc::new((Instant::now(), AtomicU64::new(0))))
+    }
+}
 
 impl Activity {
     fn mark(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.1.store(self.0.0.elapsed().as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.0.0 + Duration::from_micros(self.0.1.load(Ordering::Relaxed))
     }
 
     /// Awaits `work`; `None` once `deadline` has passed without a chunk taken.
     pub async fn watch<F: Future>(&self, work: F, deadline: Duration) -> Option<F::Output> {
+        self.mark();
         let mut work = std::pin::pin!(work);
         loop {
-            let before = self.0.load(Ordering::Relaxed);
-            match tokio::time::timeout(deadline, &mut work).await {
+            let until = self.last() + deadline;
+            match tokio::time::timeout_at(until, &mut work).await {
                 Ok(output) => return Some(output),
-                Err(_) if self.0.load(Ordering::Relaxed) == before => return None,
+                Err(_) if self.last() + deadline <= Instant::now() => return None,
                 Err(_) => {}
             }
         }
@@ -113,7 +125,7 @@ pub struct ChunkReader(mpsc::Receiver<Result<Bytes>>);
 
 impl ChunkReader {
     /// The next chunk, or `None` at the body's end. Blocks.
-    pub fn next(&mut self) -> Result<Option<Bytes>> {
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         self.0.blocking_recv().transpose()
     }
 }

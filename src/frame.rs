@@ -57,7 +57,7 @@ impl FrameReader {
     }
 
     /// The next frame or piece of one. The end of the body before an `E` or `X` frame is an error.
-    pub fn next(&mut self) -> Result<Frame> {
+    pub fn next_frame(&mut self) -> Result<Frame> {
         loop {
             if let Some((tag, left)) = self.streaming {
                 return self.piece(tag, left);
@@ -125,7 +125,7 @@ impl FrameReader {
 
     fn fill(&mut self) -> Result<()> {
         let ended = || Error::new(ErrorKind::BadRequest, format!("{}: the body ends before its end mark", self.who));
-        self.buffer = self.chunks.next()?.ok_or_else(ended)?;
+        self.buffer = self.chunks.next_chunk()?.ok_or_else(ended)?;
         Ok(())
     }
 

@@ -93,7 +93,7 @@ pub async fn put(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
     let store = app.jobs.shared.store.clone();
     let checksum = blocking(move || {
         let mut draft = store.draft(&key)?;
-        while let Some(chunk) = chunks.next()? {
+        while let Some(chunk) = chunks.next_chunk()? {
             draft.write(&chunk)?;
         }
         let found = draft.checksum();

@@ -25,7 +25,7 @@ pub async fn put(app: &Arc<App>, request: Request<Incoming>) -> Answer {
 fn receive(store: &Store, pack: &mut Received, name: &str) -> Result<PackAnswer> {
     let mut answer = PackAnswer::default();
     let mut draft: Result<Draft> = Err(Error::new(ErrorKind::BadRequest, "no key has begun"));
-    while let Some(item) = pack.next()? {
+    while let Some(item) = pack.next_item()? {
         match item {
             PackItem::Begin(key) => draft = store.draft(&key),
             PackItem::Piece(bytes) => {

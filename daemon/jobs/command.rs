@@ -48,9 +48,11 @@ impl TaskDir {
 impl Drop for TaskDir {
     fn drop(&mut self) {
         // Most commands leave it empty, and then one call is enough.
-        if std::fs::remove_dir(&self.0).is_ok() {
+        if std::fs::remove_dir(&self.0).is_ok() || std::fs::remove_dir_all(&self.0).is_ok() {
             return;
         }
+        // A process that the command left behind makes files while they are removed.
+        process::kill_tree(&self.0);
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             tracing::warn!("cannot remove {}: {error}", self.0.display());
         }

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 
 /// Where a job stands.
@@ -109,7 +109,7 @@ impl Job {
         blocking(move || {
             process::kill_tree(&leftovers);
             // Absent where no task ran.
-            let _ = std::fs::remove_dir(&leftovers);
+            let _ = std::fs::remove_dir_all(&leftovers);
         })
         .await;
         self.state.send_modify(|state| state.outcome = Some(outcome(state)));
@@ -140,7 +140,9 @@ impl Job {
         Ok(())
     }
 
-    async fn run_task(self: Arc<Self>, shared: Arc<Shared>, task: Task, slot: tokio::sync::OwnedSemaphorePermit) {
+    async fn run_task(self: Arc<Self>, shared: Arc<Shared>, task: Task, slot: OwnedSemaphorePermit) {
+        // A failure is recorded before the slot is free, so that no task starts in between.
+        let mut slot = Some(slot);
         let (number, key) = (task.number, task.key.clone());
         let path = shared.store.tasks_dir().join(self.spec.id.as_str()).join(number.to_string());
         let entered = TaskDir::create(path).and_then(|dir| Ok((shared.running.enter(dir.path())?, dir)));
@@ -151,7 +153,7 @@ impl Job {
                 if self.state().cancelled {
                     entered.kill(Killed::Cancelled);
                 }
-                task::run(shared.clone(), self.spec.clone(), task, entered.control(), dir, slot).await
+                task::run(shared.clone(), self.spec.clone(), task, entered.control(), dir, &mut slot).await
             }
             Err(error) => Err(error.into()),
         };

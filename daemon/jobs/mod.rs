@@ -131,6 +131,12 @@ impl Jobs {
         }
     }
 
+    /// Jobs that have been started and have not ended.
+    pub fn running(&self) -> usize {
+        let running = |job: &&Arc<Job>| job.state().started && job.state().outcome.is_none();
+        self.lock().values().filter(running).count()
+    }
+
     fn enter(self: &Arc<Self>, job: Job) {
         let job = Arc::new(job);
         let id = job.spec.id.clone();

@@ -41,14 +41,14 @@ impl Failed {
     }
 }
 
-/// Runs one task to its published outputs, and returns their number. `slot` is held while the command runs.
+/// Runs one task to its published outputs, and returns their number. `slot` is given back once only delivery is left.
 pub async fn run(
     shared: Arc<Shared>,
     spec: Arc<JobSpec>,
     task: Task,
     control: Arc<Control>,
     dir: TaskDir,
-    slot: OwnedSemaphorePermit,
+    slot: &mut Option<OwnedSemaphorePermit>,
 ) -> std::result::Result<u64, Failed> {
     let key = task.key.clone();
     let ended = {
@@ -60,7 +60,7 @@ pub async fn run(
         Ended::Named(outputs) => {
             // A command that waits to deliver holds its slot, so that finished directories do not pile up.
             let delivery = shared.deliveries.acquire().await;
-            drop(slot);
+            drop(slot.take());
             let published = transfer::shuffle(&shared.transfers, &spec.outdir, &key, outputs).await?;
             drop(delivery);
             Ok(published)

@@ -31,8 +31,11 @@ struct HeldFile {
     verified: OnceLock<Result<()>>,
 }
 
+/// Held files, and when each was last asked for.
+type Table = LruCache<(Key, Checksum), (Arc<HeldFile>, Instant)>;
+
 /// Guards the table; the files themselves are shared.
-pub struct HeldFiles(Mutex<LruCache<(Key, Checksum), (Arc<HeldFile>, Instant)>>);
+pub struct HeldFiles(Mutex<Table>);
 
 impl Default for HeldFiles {
     fn default() -> Self {
@@ -78,7 +81,7 @@ impl Store {
 }
 
 impl HeldFiles {
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<(Key, Checksum), (Arc<HeldFile>, Instant)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

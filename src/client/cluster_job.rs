@@ -10,6 +10,9 @@ use tokio::sync::mpsc;
 /// Between two tries to reach a node again.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// How long a node may take to kill what runs of a job.
+const CANCEL: Duration = Duration::from_secs(1);
+
 /// Events under way to the follower.
 const QUEUE: usize = 64;
 
@@ -54,14 +57,16 @@ impl Client {
 
     /// Kills what runs of the job, on the nodes that can be reached.
     pub async fn cancel_everywhere(&self, id: &JobId) {
-        self.on_every_node(|client, node| {
-            let id = id.clone();
-            async move {
-                // The error that led here is the one to tell.
-                let _ = client.cancel_job(node, &id).await;
-            }
-        })
-        .await;
+        // A node that is silent has had its deadline already.
+        self.with_deadline(self.deadline().min(CANCEL))
+            .on_every_node(|client, node| {
+                let id = id.clone();
+                async move {
+                    // The error that led here is the one to tell.
+                    let _ = client.cancel_job(node, &id).await;
+                }
+            })
+            .await;
     }
 
     /// The events of every node, until each has ended. A node's error is its last event.

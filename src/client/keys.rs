@@ -42,8 +42,8 @@ impl Received {
     }
 
     /// The next item; `None` at the pack's end.
-    pub fn next(&mut self) -> Result<Option<PackItem>> {
-        let item = match (self.frames.next()?, &self.key) {
+    pub fn next_item(&mut self) -> Result<Option<PackItem>> {
+        let item = match (self.frames.next_frame()?, &self.key) {
             (Frame::Key(key), None) => {
                 self.hasher = Hasher::new();
                 self.key = Some(key.clone());
@@ -60,7 +60,7 @@ impl Received {
             }
             (Frame::Fail(error), Some(_)) => {
                 self.key = None;
-                PackItem::Failed(error)
+                PackItem::Failed(error.by(&self.who))
             }
             (Frame::End, None) => return Ok(None),
             _ => {
@@ -177,7 +177,7 @@ impl Client {
         let mut frames = FrameReader::new(self.reader(node, response), self.cluster().name(node).to_string());
         blocking(move || {
             loop {
-                match frames.next()? {
+                match frames.next_frame()? {
                     Frame::Stdout(bytes) => {
                         stdout.write_all(&bytes).and_then(|()| stdout.flush()).map_err(|e| Error::io("stdout", &e))?;
                     }
@@ -217,7 +217,7 @@ fn stored_checksum(response: &Response<Incoming>, who: &str) -> Result<Checksum>
 
 fn copy(mut reader: ChunkReader, mut sink: impl Write, sink_name: &str) -> Result<Checksum> {
     let mut hasher = Hasher::new();
-    while let Some(chunk) = reader.next()? {
+    while let Some(chunk) = reader.next_chunk()? {
         hasher.update(&chunk);
         sink.write_all(&chunk).map_err(|e| Error::io(sink_name, &e))?;
     }

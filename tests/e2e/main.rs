@@ -1,6 +1,18 @@
 //! End to end: real processes, one file a subject.
 
+mod damage;
+mod disks;
+mod faults;
 mod harness;
+mod kills;
+mod maps;
+mod memory;
 mod mount_basics;
 mod mounting;
+mod mounts;
+mod observe;
+mod processes;
+mod races;
+mod shuffles;
+mod starts;
 mod tour;

@@ -112,7 +112,7 @@ fn receive(mut pack: Received, target: &Target) -> Vec<Error> {
     let mut errors = Vec::new();
     let mut open: Option<(PathBuf, Result<NamedTempFile>)> = None;
     loop {
-        match pack.next() {
+        match pack.next_item() {
             Ok(Some(PackItem::Begin(key))) => {
                 let path = target.path(&key);
                 let draft = draft_file(&path);

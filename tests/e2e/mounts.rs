@@ -1,0 +1,63 @@
+//! File systems of a test's own, mounted where the machine permits it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A mounted file system, gone when dropped. Declare it before the cluster that uses it, so that it goes after.
+pub struct Mounted {
+    dir: tempfile::TempDir,
+}
+
+impl Mounted {
+    /// An ext4 of `size` bytes in a file; `None`, and the reason on stderr, where that is not permitted.
+    pub fn ext4(size: u64) -> Option<Self> {
+        let dir = Self::dir();
+        let image = dir.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(size).unwrap();
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
+        Self::mount(dir, &["-o", "loop"], &image)
+    }
+
+    /// A file system that holds no extended attributes.
+    pub fn ramfs() -> Option<Self> {
+        Self::mount(Self::dir(), &["-t", "ramfs"], Path::new("none"))
+    }
+
+    fn dir() -> tempfile::TempDir {
+        let dir = tempfile::Builder::new().prefix("s4-mount-").tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("at")).unwrap();
+        dir
+    }
+
+    fn mount(dir: tempfile::TempDir, options: &[&str], what: &Path) -> Option<Self> {
+        run(Command::new("mount").args(options).arg(what).arg(dir.path().join("at")))?;
+        Some(Self { dir })
+    }
+
+    /// A directory in it.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("at/data")
+    }
+
+    pub fn free_bytes(&self) -> u64 {
+        let stat = nix::sys::statvfs::statvfs(&self.dir.path().join("at")).unwrap();
+        stat.blocks_available() as u64 * stat.fragment_size() as u64
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily, so that a process that still dies does not hold it.
+        let _ = Command::new("umount").arg("-l").arg(self.dir.path().join("at")).status();
+    }
+}
+
+fn run(command: &mut Command) -> Option<()> {
+    let reason = match command.output() {
+        Ok(Output { status, .. }) if status.success() => return Some(()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    eprintln!("skipped: {}: {reason}", command.get_program().display());
+    None
+}

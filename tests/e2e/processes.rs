@@ -1,0 +1,162 @@
+//! The processes of commands: ended with their job, however they were started.
+
+use crate::harness::{Cluster, eventually, text};
+use crate::observe::{Marker, end_within, leftovers, send, spawn};
+use nix::sys::signal::Signal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How soon a command is gone after its client's end, and more for a busy machine.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A command that forks, leaves its session, ignores SIGTERM and goes on writing files: four processes that sleep.
+fn stubborn(marker: &Marker) -> String {
+    let number = marker.as_str();
+    let sleep = format!("bash -c 'trap \"\" TERM HUP; sleep {number}; :'");
+    let write = "bash -c 'trap \"\" TERM; while :; do mkdir -p d$RANDOM; echo x > f$RANDOM; sleep 0.005; done'";
+    format!(
+        "trap '' TERM HUP; setsid {sleep} & {sleep} & (setsid setsid {sleep} &) ; setsid {write} {number}x & sleep {number}; wait"
+    )
+}
+
+fn await_sleepers(marker: &Marker, count: usize) {
+    eventually("the commands run", || (marker.sleepers().len() == count).then_some(()));
+}
+
+fn assert_all_gone(cluster: &Cluster, marker: &Marker) {
+    assert_eq!(marker.all(), Vec::<u32>::new(), "processes are left");
+    assert_eq!(leftovers(cluster), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn the_daemons_end_is_its_commands_end() {
+    let mut cluster = Cluster::start(1);
+    let marker = Marker::new();
+    cluster.put("s4://in/0_a", b"x");
+    cluster.put("s4://in/0_b", b"x");
+    let cmd = stubborn(&marker);
+    let map = spawn(&cluster, &["map", "s4://in/", "s4://out/", &cmd, "--deadline", "2"]);
+    let eval = spawn(&cluster, &["eval", "s4://in/0_a", &cmd, "--deadline", "2"]);
+    await_sleepers(&marker, 12);
+    let began = Instant::now();
+    cluster.stop_node(0);
+    let took = began.elapsed();
+    let clients = [map.id(), eval.id()];
+    let left: Vec<u32> = marker.all().into_iter().filter(|pid| !clients.contains(pid)).collect();
+    assert_eq!(left, Vec::<u32>::new(), "processes outlive their daemon");
+    assert_eq!(leftovers(&cluster), Vec::<PathBuf>::new());
+    assert!(took < Duration::from_secs(11), "the daemon took {took:?} to end");
+    for client in [map, eval] {
+        let end = end_within(Duration::from_secs(8), client);
+        // 137 is an eval's way to say that its command was killed.
+        assert!(matches!(end.status.code(), Some(1 | 137)), "{}", end.status);
+        assert!(text(&end.stderr).contains(&cluster.name(0)), "{}", text(&end.stderr));
+    }
+    cluster.start_node(0);
+    cluster.fails(1, &["ls", "s4://out/"]);
+}
+
+#[test]
+fn the_daemons_end_is_the_end_of_what_an_eval_left_behind() {
+    let mut cluster = Cluster::start(1);
+    let marker = Marker::new();
+    cluster.put("s4://in/0_a", b"x");
+    let child = format!("setsid bash -c 'touch begun; sleep {}; :' > /dev/null 2>&1", marker.as_str());
+    let cmd = format!("{child} & until [ -e begun ]; do sleep 0.01; done; echo done");
+    assert_eq!(cluster.ok(&["eval", "s4://in/0_a", &cmd]), "done\n");
+    cluster.stop_node(0);
+    assert_eq!(marker.all(), Vec::<u32>::new(), "processes outlive their daemon");
+}
+
+#[test]
+fn a_timeout_kills_the_whole_tree() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_a", b"x");
+    for kind in ["map", "map-to-n", "map-from-n"] {
+        let marker = Marker::new();
+        let cmd = stubborn(&marker);
+        let client = spawn(&cluster, &[kind, "s4://in/", "s4://out/", &cmd, "--timeout", "1"]);
+        let end = end_within(Duration::from_secs(6), client);
+        let stderr = text(&end.stderr);
+        assert_eq!(end.status.code(), Some(1), "{stderr}");
+        for part in ["timeout", "s4://in/0_a", &cluster.name(0)] {
+            assert!(stderr.contains(part), "no '{part}' in: {stderr}");
+        }
+        assert_all_gone(&cluster, &marker);
+    }
+    cluster.fails(1, &["ls", "s4://out/"]);
+    cluster.ok(&["map", "s4://in/", "s4://out/", "cat", "--timeout", "10"]);
+}
+
+#[test]
+fn interrupting_the_client_cancels_the_job() {
+    let cluster = Cluster::start(2);
+    let marker = Marker::new();
+    for key in ["0_a", "1_b", "0_c"] {
+        cluster.put(&format!("s4://in/{key}"), b"x");
+    }
+    let client = spawn(&cluster, &["map", "s4://in/", "s4://out/", &stubborn(&marker)]);
+    await_sleepers(&marker, 12);
+    send(client.id(), Signal::SIGINT);
+    let end = end_within(SOON, client);
+    assert_eq!(end.status.code(), Some(1));
+    assert!(text(&end.stderr).contains("cancel"), "{}", text(&end.stderr));
+    assert_eq!(marker.all(), Vec::<u32>::new(), "the client's end comes after that of the processes");
+    eventually("the directories are gone", || leftovers(&cluster).is_empty().then_some(()));
+    cluster.fails(1, &["ls", "s4://out/"]);
+}
+
+#[test]
+fn a_command_whose_eval_client_is_killed_is_gone_soon() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_a", b"x");
+    for noise in ["", "while :; do echo noise; sleep 0.05; done &"] {
+        let marker = Marker::new();
+        let mut client = spawn(&cluster, &["eval", "s4://in/0_a", &format!("{noise} {}", stubborn(&marker))]);
+        await_sleepers(&marker, 4);
+        client.kill().unwrap();
+        client.wait().unwrap();
+        let began = Instant::now();
+        eventually("the processes are gone", || marker.all().is_empty().then_some(()));
+        assert!(began.elapsed() < SOON, "gone only after {:?}", began.elapsed());
+        eventually("the directory is gone", || leftovers(&cluster).is_empty().then_some(()));
+    }
+    cluster.ok(&["eval", "s4://in/0_a", "cat"]);
+}
+
+#[test]
+fn a_background_child_that_holds_the_streams_hangs_nothing() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_a", b"x");
+    for start in ["", "setsid "] {
+        for kind in ["map", "map-from-n"] {
+            let marker = Marker::new();
+            let cmd = format!("{start}sleep {} & echo done", marker.as_str());
+            let end = end_within(SOON, spawn(&cluster, &[kind, "s4://in/", "s4://out/", &cmd]));
+            assert!(end.status.success(), "{}", text(&end.stderr));
+            assert_eq!(cluster.get("s4://out/0_a"), b"done\n");
+            assert_all_gone(&cluster, &marker);
+            cluster.ok(&["rm", "s4://out/0_a"]);
+        }
+        let marker = Marker::new();
+        let cmd = format!("{start}sleep {} & echo done", marker.as_str());
+        let end = end_within(SOON, spawn(&cluster, &["eval", "s4://in/0_a", &cmd]));
+        assert_eq!((end.status.code(), text(&end.stdout)), (Some(0), "done\n".to_owned()));
+    }
+}
+
+#[test]
+fn a_child_that_goes_on_writing_leaves_no_directory() {
+    let cluster = Cluster::start(1);
+    let marker = Marker::new();
+    for number in 0..4 {
+        cluster.put(&format!("s4://in/0_{number}"), b"x");
+    }
+    let number = marker.as_str();
+    let write =
+        format!("setsid bash -c 'while :; do mkdir -p d; echo x > d/$RANDOM; echo x > $RANDOM; : {number}; done'");
+    let cmd = format!("{write} & echo y > 0_out; sleep 0.1; echo 0_out");
+    cluster.ok(&["map-to-n", "s4://in/", "s4://out/", &cmd]);
+    assert_eq!(cluster.ok(&["ls", "-r", "s4://out/"]).lines().count(), 4);
+    assert_all_gone(&cluster, &marker);
+}
