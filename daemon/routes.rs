@@ -181,7 +181,10 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::POST, "delete", "") => {
             let prefix =
                 query("prefix")?.ok_or_else(|| Error::new(ErrorKind::BadRequest, "the query has no prefix"))?;
-            Prefix::parse(&prefix).map(Route::DeletePrefix)
+            match prefix.is_empty() {
+                true => Err(Error::new(ErrorKind::BadRequest, "an empty prefix would delete everything")),
+                false => Prefix::parse(&prefix).map(Route::DeletePrefix),
+            }
         }
         (&Method::POST, "pack", "put") => Ok(Route::PutPack),
         (&Method::POST, "pack", "get") => Ok(Route::GetPack),

@@ -79,6 +79,17 @@ impl Checksum {
     }
 }
 
+impl Checksum {
+    /// Refuses `found` unless it equals this checksum that a sender announced.
+    pub fn verify_sent(self, found: Self, what: impl fmt::Display) -> Result<()> {
+        if self == found {
+            return Ok(());
+        }
+        let message = format!("{what}: checksum error: announced as {self}, arrived as {found}; nothing was stored");
+        Err(Error::new(ErrorKind::BadRequest, message))
+    }
+}
+
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x} {}", self.xxh3, self.len)

@@ -27,7 +27,10 @@ impl Key {
 
     /// Parses `s4://bucket/dir/name`, as typed.
     pub fn parse_url(url: &str) -> Result<Self> {
-        Self::parse(strip_scheme(url)?)
+        match strip_scheme(url)? {
+            dir if dir.len() > 1 && dir.ends_with('/') => Err(bad(dir, "it is a directory; -r takes those")),
+            path => Self::parse(path),
+        }
     }
 
     /// `bucket/dir/name`.

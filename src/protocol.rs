@@ -164,7 +164,11 @@ impl CommandText {
 
 impl fmt::Display for CommandText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.to_string_lossy().escape_debug())
+        // On one line, and else as it was typed.
+        self.0.to_string_lossy().chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_debug()),
+            false => write!(f, "{c}"),
+        })
     }
 }
 

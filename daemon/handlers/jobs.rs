@@ -1,11 +1,11 @@
 //! Jobs and `eval` over HTTP.
 
 use super::{Answer, EventSender, Pulse, done};
-use crate::jobs::{self, Job, State};
+use crate::jobs::{self, Job, Shared, State};
 use crate::routes::App;
 use http_body_util::BodyExt;
 use hyper::Response;
-use s4::body::{self, Hangup};
+use s4::body::{self, ChunkSender, Hangup};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind};
 use s4::frame::{CommandEnd, FrameWriter};
@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 
 /// How often a follower is told of progress.
@@ -31,7 +31,9 @@ pub async fn eval(app: &Arc<App>, key: Key, cmd: Vec<u8>) -> Answer {
     }
     let (sender, body) = body::channel();
     tokio::spawn(async move {
-        let _turn = shared.evals.acquire().await;
+        let Some(_turn) = await_turn(&shared, &sender).await else {
+            return;
+        };
         let late = sender.clone();
         let ran = {
             let shared = shared.clone();
@@ -43,6 +45,20 @@ pub async fn eval(app: &Arc<App>, key: Key, cmd: Vec<u8>) -> Answer {
         }
     });
     Ok(Response::new(body.boxed_unsync()))
+}
+
+/// Waits until one more eval may run, with signs of life for the client; `None` once it has hung up.
+async fn await_turn<'s>(shared: &'s Shared, sender: &ChunkSender) -> Option<SemaphorePermit<'s>> {
+    let mut turn = std::pin::pin!(shared.evals.acquire());
+    loop {
+        match tokio::time::timeout(HEARTBEAT, &mut turn).await {
+            Ok(turn) => return turn.ok(),
+            Err(_) => {
+                let sender = sender.clone();
+                blocking(move || FrameWriter::new(sender).beat()).await.ok()?;
+            }
+        }
+    }
 }
 
 /// Answers with signs of life while the job is planned, then with the plan or the refusal.

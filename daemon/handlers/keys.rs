@@ -97,7 +97,7 @@ pub async fn put(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
             draft.write(&chunk)?;
         }
         let found = draft.checksum();
-        announced.map_or(Ok(()), |announced| announced.verify(found, &key))?;
+        announced.map_or(Ok(()), |announced| announced.verify_sent(found, &key))?;
         draft.publish().map(|()| found)
     })
     .await?;

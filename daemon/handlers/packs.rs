@@ -18,7 +18,8 @@ use std::sync::Arc;
 pub async fn put(app: &Arc<App>, request: Request<Incoming>) -> Answer {
     let chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, "the pack".to_owned());
     let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
-    let answer = blocking(move || receive(&store, &mut Received::new(chunks, name.clone()), &name)).await?;
+    let answer =
+        blocking(move || receive(&store, &mut Received::new(chunks, Side::Server, name.clone()), &name)).await?;
     Ok(json(&answer))
 }
 

@@ -164,7 +164,10 @@ impl Job {
                 state.progress.done += 1;
                 state.progress.outputs += outputs;
             }),
-            Err(failed) => self.record_failure(&shared, failed.report(shared.node, key)),
+            Err(failed) => {
+                self.state.send_modify(|state| state.progress.outputs += failed.published);
+                self.record_failure(&shared, failed.report(shared.node, key));
+            }
         }
     }
 

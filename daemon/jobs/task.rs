@@ -27,11 +27,13 @@ const STDERR_SHOWN: usize = 4096;
 pub struct Failed {
     reason: String,
     stderr: Vec<u8>,
+    /// Outputs that were published all the same.
+    pub published: u64,
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { reason: error.to_string(), stderr: Vec::new() }
+        Self { reason: error.to_string(), stderr: Vec::new(), published: 0 }
     }
 }
 
@@ -61,9 +63,12 @@ pub async fn run(
             // A command that waits to deliver holds its slot, so that finished directories do not pile up.
             let delivery = shared.deliveries.acquire().await;
             drop(slot.take());
-            let published = transfer::shuffle(&shared.transfers, &spec.outdir, &key, outputs).await?;
+            let (published, result) = transfer::shuffle(&shared.transfers, &spec.outdir, &key, outputs).await;
             drop(delivery);
-            Ok(published)
+            match result {
+                Ok(()) => Ok(published),
+                Err(error) => Err(Failed { published, ..error.into() }),
+            }
         }
     }
 }
@@ -113,7 +118,7 @@ fn run_command(
     let status = running.attend(&mut tail, spec.timeout.map(Duration::from_secs_f64))?;
     verified?;
     if let Some(reason) = failure(status, control, spec) {
-        return Err(Failed { reason, stderr: tail.0 });
+        return Err(Failed { reason, stderr: tail.0, published: 0 });
     }
     match (spec.kind, &task.output) {
         (MapKind::Map | MapKind::MapFromN, Some(output)) => {

@@ -82,13 +82,15 @@ impl Store {
         self.link(file, checksum, key, finish)
     }
 
-    /// Publishes a file that a command left in its directory: by linking it where no other name leads to it, else by
-    /// copying its bytes.
+    /// Publishes a file that a command left in its directory: by linking it where it really lies there and has no other
+    /// name, else by copying its bytes.
     pub fn publish_path(&self, path: &Path, key: &Key) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
         let own = std::fs::symlink_metadata(path).map_err(failed)?;
         let mut file = File::open(path).map_err(failed)?;
-        if own.is_file() && own.nlink() == 1 && own.dev() == self.device {
+        let real = path.canonicalize().map_err(failed)?;
+        let is_tasks_own = real.starts_with(self.tasks_dir());
+        if own.is_file() && own.nlink() == 1 && own.dev() == self.device && is_tasks_own {
             return self.publish_file(&file, key);
         }
         let mut draft = self.draft(key)?;
@@ -119,7 +121,10 @@ impl Store {
         let parent = path.parent().unwrap_or(&self.root);
         self.link_at(file, &path, parent, key)?;
         if self.fsync {
-            File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)?;
+            // The directories above may be new too.
+            for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)) {
+                File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::jobs::AtPosition;
 use crate::jobs::command::TaskDir;
-use crate::store::Store;
+use crate::store::{Sorter, Store};
 use s4::body::Hangup;
 use s4::client::{Client, blocking};
 use s4::error::{Error, ErrorKind, Result};
@@ -12,7 +12,7 @@ use s4::placement::NodeId;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -52,23 +52,33 @@ struct Output {
     path: PathBuf,
 }
 
-/// Publishes every named output on its node, as `outdir/<input basename>/<file basename>`; returns how many. Nothing is
-/// sent unless every name is there.
-pub async fn shuffle(transfers: &Transfers, outdir: &Dir, input: &Key, outputs: Outputs) -> Result<u64> {
+/// Publishes every named output on its node, as `outdir/<input basename>/<file basename>`. Nothing is sent unless every
+/// name is there. Returns how many were published, also when it failed.
+pub async fn shuffle(transfers: &Transfers, outdir: &Dir, input: &Key, outputs: Outputs) -> (u64, Result<()>) {
+    let mut published = 0;
+    let result = shuffle_windows(transfers, outdir, input, outputs, &mut published).await;
+    (published, result)
+}
+
+async fn shuffle_windows(
+    transfers: &Transfers,
+    outdir: &Dir,
+    input: &Key,
+    outputs: Outputs,
+    published: &mut u64,
+) -> Result<()> {
     let outdir = Dir::try_from(format!("{}/{}", outdir.as_str(), input.basename()))?;
     let mut names = Names { outputs: Arc::new(outputs), outdir: Arc::new(outdir), position: 0 };
-    let mut checking = names.clone();
-    blocking(move || checking.check_all()).await?;
-    let mut published = 0;
+    let (mut checking, store) = (names.clone(), transfers.0.store.clone());
+    blocking(move || checking.check_all(&store)).await?;
     loop {
         let (window, rest) = blocking(move || (names.window(), names)).await;
         names = rest;
         let window = window?;
         if window.is_empty() {
-            return Ok(published);
+            return Ok(());
         }
-        published += window.len() as u64;
-        transfers.send(window).await?;
+        transfers.send(window, published).await?;
     }
 }
 
@@ -81,8 +91,30 @@ struct Names {
 }
 
 impl Names {
-    fn check_all(&mut self) -> Result<()> {
-        while !self.window()?.is_empty() {}
+    /// Makes sure that every name is there, and only once.
+    fn check_all(&mut self, store: &Store) -> Result<()> {
+        let mut names = Sorter::new(store.unnamed_file_maker());
+        loop {
+            let window = self.window()?;
+            if window.is_empty() {
+                break;
+            }
+            for output in window {
+                names.push(output.key.basename().as_bytes().to_vec())?;
+            }
+        }
+        let mut last = None;
+        for name in names.finish()? {
+            let name = Some(name?);
+            if name == last {
+                let name = String::from_utf8_lossy(name.as_deref().unwrap_or_default()).into_owned();
+                return Err(Error::new(
+                    ErrorKind::BadName,
+                    format!("the command printed two files of the name '{name}'"),
+                ));
+            }
+            last = name;
+        }
         Ok(())
     }
 
@@ -112,6 +144,10 @@ fn output(outdir: &Dir, dir: &Path, name: &[u8]) -> Result<Output> {
     let shown = String::from_utf8_lossy(name).escape_debug().to_string();
     let refuse = |why: &str| Error::new(ErrorKind::BadName, format!("the command printed '{shown}', {why}"));
     let text = std::str::from_utf8(name).map_err(|_| refuse("which is not UTF-8"))?;
+    let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !Path::new(text).components().all(plain) {
+        return Err(refuse("which is not in its directory"));
+    }
     let path = dir.join(text);
     let basename = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| refuse("which names no file"))?;
     let key = outdir.join(basename)?;
@@ -123,7 +159,7 @@ fn output(outdir: &Dir, dir: &Path, name: &[u8]) -> Result<Output> {
 }
 
 impl Transfers {
-    async fn send(&self, outputs: Vec<Output>) -> Result<()> {
+    async fn send(&self, outputs: Vec<Output>, published: &mut u64) -> Result<()> {
         let mut groups: BTreeMap<NodeId, Vec<Output>> = BTreeMap::new();
         for output in outputs {
             groups.entry(self.0.client.cluster().node_of(&output.key)).or_default().push(output);
@@ -140,24 +176,35 @@ impl Transfers {
         }
         let mut result = Ok(());
         while let Some(sent) = sending.join_next().await {
-            let sent = sent.unwrap_or_else(|e| Err(Error::new(ErrorKind::Io, e.to_string())));
+            let (count, sent) = sent.unwrap_or_else(|e| (0, Err(Error::new(ErrorKind::Io, e.to_string()))));
+            *published += count;
             result = result.and(sent);
         }
         result
     }
 
-    async fn publish_here(&self, group: Vec<Output>) -> Result<()> {
+    async fn publish_here(&self, group: Vec<Output>) -> (u64, Result<()>) {
         let store = self.0.store.clone();
-        blocking(move || group.iter().try_for_each(|output| store.publish_path(&output.path, &output.key))).await
+        blocking(move || {
+            let mut count = 0;
+            let result = group.iter().try_for_each(|output| {
+                store.publish_path(&output.path, &output.key)?;
+                count += 1;
+                Ok(())
+            });
+            (count, result)
+        })
+        .await
     }
 
-    async fn send_to(&self, node: NodeId, group: Vec<Output>) -> Result<()> {
+    async fn send_to(&self, node: NodeId, group: Vec<Output>) -> (u64, Result<()>) {
         let _turn = self.0.per_node[node].acquire().await;
-        let (sent, answer) = self.0.client.put_pack(node, move |frames| write_pack(frames, &group)).await?;
-        sent?;
-        match answer.errors.into_iter().next() {
-            Some(error) => Err(error.by(self.0.client.cluster().name(node))),
-            None => Ok(()),
+        match self.0.client.put_pack(node, move |frames| write_pack(frames, &group)).await {
+            Ok((sent, answer)) => {
+                let refused = answer.errors.into_iter().next().map_or(Ok(()), Err);
+                (answer.published, sent.and(refused.map_err(|e| e.by(self.0.client.cluster().name(node)))))
+            }
+            Err(error) => (0, Err(error)),
         }
     }
 }

@@ -32,13 +32,14 @@ pub struct Received {
     frames: FrameReader,
     key: Option<Key>,
     hasher: Hasher,
+    side: Side,
     who: String,
 }
 
 impl Received {
-    /// `who` names the sender in errors.
-    pub fn new(chunks: ChunkReader, who: String) -> Self {
-        Self { frames: FrameReader::new(chunks, who.clone()), key: None, hasher: Hasher::new(), who }
+    /// `who` names the node that takes part in errors, `side` which of the two receives.
+    pub fn new(chunks: ChunkReader, side: Side, who: String) -> Self {
+        Self { frames: FrameReader::new(chunks, who.clone()), key: None, hasher: Hasher::new(), side, who }
     }
 
     /// The next item; `None` at the pack's end.
@@ -54,7 +55,11 @@ impl Received {
                 PackItem::Piece(piece)
             }
             (Frame::Sum(sum), Some(key)) => {
-                let verified = sum.verify(self.hasher.finish(), format!("{}: {key}", self.who));
+                let (found, what) = (self.hasher.finish(), format!("{}: {key}", self.who));
+                let verified = match self.side {
+                    Side::Client => sum.verify(found, what),
+                    Side::Server => sum.verify_sent(found, what),
+                };
                 self.key = None;
                 verified.map_or_else(PackItem::Failed, |()| PackItem::Whole(sum))
             }
@@ -140,7 +145,7 @@ impl Client {
     pub async fn get_pack(&self, node: NodeId, keys: &[Key]) -> Result<Received> {
         let list: String = keys.iter().map(|key| format!("{}\n", key.as_str())).collect();
         let response = self.send(node, Method::POST, "/v1/pack/get", body::full(list), &Activity::default()).await?;
-        Ok(Received::new(self.reader(node, response), self.cluster().name(node).to_string()))
+        Ok(Received::new(self.reader(node, response), Side::Client, self.cluster().name(node).to_string()))
     }
 
     pub async fn delete(&self, key: &Key) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::size_text;
 use s4::client::Client;
-use s4::error::{Error, ExitStatus, Result};
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use std::io::Write;
 use std::time::Duration;
 
@@ -33,7 +33,11 @@ pub async fn run(client: &Client) -> Result<ExitStatus> {
                 status = ExitStatus::Failed;
                 let name = format!("{}: ", client.cluster().name(node));
                 let text = error.to_string();
-                format!("down: {}", text.strip_prefix(&name).unwrap_or(&text))
+                let state = match error.kind() {
+                    ErrorKind::Unreachable | ErrorKind::Deadline => "down",
+                    _ => "refuses us",
+                };
+                format!("{state}: {}", text.strip_prefix(&name).unwrap_or(&text))
             }
         };
         text += &format!("{node} {address} {health}\n");

@@ -36,11 +36,15 @@ async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
     let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("{}: {}", args.dir.display(), reason(&e)));
     std::fs::create_dir_all(&args.dir).map_err(failed)?;
     let dir = args.dir.canonicalize().map_err(failed)?;
-    let cluster = layout(&dir, args.nodes)?;
-    if let Some(node) = cluster.ids().find(|&node| running_pid(&node_dir(&dir, node)).is_some()) {
+    // Looked for by their directories, before the file that leads to them is written anew.
+    if let Some(node) = (0..)
+        .map_while(|node| node_dir(&dir, node).exists().then_some(node))
+        .find(|&node| running_pid(&node_dir(&dir, node)).is_some())
+    {
         let message = format!("{}: node {node} runs already; 's4 local --stop --dir {0}' stops it", dir.display());
         return Err(Error::new(ErrorKind::AlreadyExists, message));
     }
+    let cluster = layout(&dir, args.nodes)?;
     let mut nodes = Nodes(Vec::new());
     for node in cluster.ids() {
         nodes.0.push(spawn(args, &dir, &cluster, node, secret)?);

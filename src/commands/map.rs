@@ -8,6 +8,7 @@ use s4::pattern::Pattern;
 use s4::placement::NodeId;
 use s4::protocol::{CommandText, Event, JobId, JobSpec, MapKind, Outcome, Progress, TaskFailure};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How often progress is told where nobody watches live.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -22,26 +23,37 @@ pub async fn run(client: &Client, kind: MapKind, args: MapArgs) -> Result<ExitSt
         keep_going: args.keep_going,
         timeout: args.timeout.map(|timeout| timeout.as_secs_f64()),
     };
-    let job = async {
-        let tasks = client.begin_job(&spec).await?;
-        let mut report = Report::new(tasks, client.cluster().len());
-        let mut events = client.follow_everywhere(&spec.id);
-        while let Some((node, event)) = events.recv().await {
-            report.take(client, &spec, node, event?);
-        }
-        Ok(report)
-    };
+    let mut report = Report::new(client.cluster().len());
     let ended = tokio::select! {
-        ended = job => ended,
-        _ = tokio::signal::ctrl_c() => Err(Error::new(ErrorKind::Cancelled, format!("{kind} cancelled"))),
+        ended = follow(client, &spec, &mut report) => ended,
+        ended = interrupted() => ended.and(Err(Error::new(ErrorKind::Cancelled, format!("{kind} cancelled")))),
     };
     match ended {
-        Ok(report) => report.finish(&spec),
+        Ok(()) => report.finish(&spec),
         Err(error) => {
             client.cancel_everywhere(&spec.id).await;
-            Err(error)
+            Err(report.explain(&spec, &error))
         }
     }
+}
+
+async fn follow(client: &Client, spec: &JobSpec, report: &mut Report) -> Result<()> {
+    report.tasks = client.begin_job(spec).await?;
+    let mut events = client.follow_everywhere(&spec.id);
+    while let Some((node, event)) = events.recv().await {
+        report.take(client, spec, node, event?);
+    }
+    Ok(())
+}
+
+/// Resolves at Ctrl-C or SIGTERM.
+async fn interrupted() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| Error::io("cannot wait for signals", &e))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(())
 }
 
 /// What the nodes have told so far.
@@ -53,8 +65,8 @@ struct Report {
 }
 
 impl Report {
-    fn new(tasks: u64, nodes: usize) -> Self {
-        Self { tasks, nodes: vec![(Progress::default(), None); nodes], began: Instant::now(), told: Instant::now() }
+    fn new(nodes: usize) -> Self {
+        Self { tasks: 0, nodes: vec![(Progress::default(), None); nodes], began: Instant::now(), told: Instant::now() }
     }
 
     fn take(&mut self, client: &Client, spec: &JobSpec, node: NodeId, event: Event) {
@@ -90,12 +102,24 @@ impl Report {
             return Ok(ExitStatus::Done);
         }
         let (done, failed) = (self.sum(|progress| progress.done), self.sum(|progress| progress.failed));
-        let stand = match outputs {
-            0 => "no output stands".to_owned(),
-            _ => format!("{outputs} outputs stand; 's4 rm -r {}' removes them before another try", spec.outdir),
-        };
+        let stand = self.what_stands(spec);
         let message = format!("{kind} failed: {done} of {tasks} tasks done, {failed} failed; {stand}");
         Err(Error::new(ErrorKind::Command, message))
+    }
+
+    /// The error that ended the job, and what it leaves.
+    fn explain(&self, spec: &JobSpec, error: &Error) -> Error {
+        match self.tasks {
+            0 => error.clone(),
+            _ => Error::new(error.kind(), format!("{error}; {}", self.what_stands(spec))),
+        }
+    }
+
+    fn what_stands(&self, spec: &JobSpec) -> String {
+        match self.sum(|progress| progress.outputs) {
+            0 => "no output stands".to_owned(),
+            n => format!("{n} outputs stand; 's4 rm -r {}' removes them before another try", spec.outdir),
+        }
     }
 }
 
