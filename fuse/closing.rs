@@ -25,20 +25,24 @@ impl Caller {
     }
 }
 
-/// True if process `pid` has children, or another descriptor of the file at `path` in a mount.
-pub fn may_write_on(pid: u32, path: &Path) -> bool {
-    has_children(pid) || has_open(pid, path)
-}
-
-fn has_children(pid: u32) -> bool {
+/// True if process `pid` has children, which may have inherited its descriptors.
+pub fn has_children(pid: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads
         .map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default())
         .any(|children| !children.trim().is_empty())
 }
 
+/// True if process `pid` has a descriptor of the file at `path` in a mount. The one that is being closed does not count.
 /// Reads links only: opening or asking for anything in the mount would wait for the mount itself.
-fn has_open(pid: u32, path: &Path) -> bool {
+pub fn has_open(pid: u32, path: &Path) -> bool {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok()).any(|target| target == path)
+}
+
+/// True if any process that we may look into has a descriptor of the file at `path`.
+pub fn anyone_has_open(path: &Path) -> bool {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.into_iter().any(|pid| has_open(pid, path))
 }

@@ -99,7 +99,9 @@ impl Inodes {
             return;
         };
         inode.lookups = inode.lookups.saturating_sub(lookups);
-        if inode.lookups == 0 && !matches!(inode.node, Node::Spool(_)) {
+        let forgotten = inode.lookups == 0;
+        // A file that is being written is found by its name until its close.
+        if forgotten && !table.spools.values().any(|&named| named == ino) {
             table.drop_inode(ino);
         }
     }
@@ -142,23 +144,7 @@ impl Inodes {
         true
     }
 
-    /// The file has become a key: its number stays, as long as the kernel knows it.
-    pub fn publish_spool(&self, spool: &Spool, stat: KeyStat) {
-        let mut table = self.lock();
-        let key = spool.key();
-        let Some(ino) = table.spools.remove(key.as_str()) else {
-            return;
-        };
-        table.names.insert(Name::Key(key.clone(), stat.checksum), ino);
-        if let Some(inode) = table.inodes.get_mut(&ino) {
-            inode.node = Node::Key(key, stat);
-            if inode.lookups == 0 {
-                table.drop_inode(ino);
-            }
-        }
-    }
-
-    /// The file has no name any more. Its number goes when the kernel forgets it.
+    /// The file has no name any more: it is gone, or a key of that name is there now, which has a number of its own.
     pub fn unname_spool(&self, spool: &Spool) {
         let mut table = self.lock();
         if let Some(ino) = table.spools.remove(spool.key().as_str())

@@ -24,7 +24,8 @@ struct State {
     mode: u32,
     /// As set by the user; without it, the time of the last write counts.
     mtime: Option<SystemTime>,
-    published: bool,
+    /// Length and time of the last write when it was published.
+    published: Option<(u64, SystemTime)>,
     /// Unlinked, or its publish failed: never to be published.
     discarded: bool,
     /// The last close was that of a killed process.
@@ -37,7 +38,7 @@ impl Spool {
     /// An unnamed file in `dir`, to become `key`.
     pub fn create(dir: &Path, key: Key, mode: u32) -> std::io::Result<Self> {
         let file = unnamed_file(dir)?;
-        let state = State { key, mode, mtime: None, published: false, discarded: false, killed: false, handles: 0 };
+        let state = State { key, mode, mtime: None, published: None, discarded: false, killed: false, handles: 0 };
         Ok(Self { file, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() })
     }
 
@@ -75,7 +76,7 @@ impl Spool {
     /// Refused once the bytes are a key's.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
         let mut state = self.lock();
-        if state.published {
+        if state.published.is_some() {
             return Err(std::io::Error::from_raw_os_error(libc::EPERM));
         }
         state.mtime = None;
@@ -84,11 +85,24 @@ impl Spool {
     }
 
     pub fn is_published(&self) -> bool {
-        self.lock().published
+        self.lock().published.is_some()
     }
 
-    pub fn set_published(&self) {
-        self.lock().published = true;
+    /// How the file looks now, for [`Spool::set_published`].
+    pub fn snapshot(&self) -> std::io::Result<(u64, SystemTime)> {
+        let found = self.file.metadata()?;
+        Ok((found.len(), found.modified()?))
+    }
+
+    /// The bytes are a key's now, as the file was at `snapshot`.
+    pub fn set_published(&self, snapshot: (u64, SystemTime)) {
+        self.lock().published = Some(snapshot);
+    }
+
+    /// True if something was written after the publish, by one whom the kernel let through. It is in no key.
+    pub fn was_written_late(&self) -> bool {
+        let published = self.lock().published;
+        published.is_some_and(|then| self.snapshot().map_or(true, |now| now != then))
     }
 
     pub fn discard(&self) {
@@ -98,7 +112,7 @@ impl Spool {
     /// True while a close may publish the file.
     pub fn is_pending(&self) -> bool {
         let state = self.lock();
-        !state.published && !state.discarded
+        state.published.is_none() && !state.discarded
     }
 
     pub fn set_killed(&self, killed: bool) {

@@ -10,19 +10,22 @@ use crate::spool::{self, Spool};
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::libc;
-use s4::checksum::Checksum;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind};
 use s4::key::Key;
-use s4::protocol::{KeyStat, Stat};
+use s4::protocol::KeyStat;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Remote keys up to this size come whole when they are opened.
 const SMALL: u64 = 256 * 1024;
+
+/// Files below this size are copied when they are published: that costs less than to find out who else has them open.
+const SMALL_COPY: u64 = 1 << 20;
 
 /// An open file.
 pub enum Handle {
@@ -159,20 +162,26 @@ impl Fs {
             Handle::Control(file) => return file.close().await,
             Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => return Ok(()),
         };
+        if spool.was_written_late() {
+            tracing::warn!("{}: written to after its publishing close; that is in no key", spool.key());
+            return Err(Errno::EIO);
+        }
         let killed = caller.is_killed();
         spool.set_killed(killed);
         let process = caller.process();
         if killed || process != writer || !spool.is_pending() {
             return Ok(());
         }
-        let shown = self.mountpoint.join(spool.key().as_str());
-        let written = spool.len().map_err(io_errno)? > 0;
-        let goes_on = closing::may_write_on(process, &shown);
-        // Nothing was written yet: a shell has only moved the descriptor, or a child is to write.
-        if !written && goes_on {
+        // A process that has another descriptor of it has only moved one, as shells do.
+        if closing::has_open(process, &self.shown(spool)) {
             return Ok(());
         }
-        self.publish(spool, goes_on).await
+        let written = spool.len().map_err(io_errno)? > 0;
+        // Nothing was written yet, but a child may have inherited the descriptor to do so.
+        if !written && closing::has_children(process) {
+            return Ok(());
+        }
+        self.publish(spool).await
     }
 
     /// The last descriptor is closed, and nobody hears how it went.
@@ -188,7 +197,7 @@ impl Fs {
             if spool.was_killed() {
                 spool.discard();
                 self.inodes.unname_spool(spool);
-            } else if let Err(errno) = self.publish(spool, false).await {
+            } else if let Err(errno) = self.publish(spool).await {
                 tracing::error!("{}: not published: {}", spool.key(), errno.desc());
             }
         }
@@ -202,75 +211,68 @@ impl Fs {
         }
     }
 
-    /// Publishes a file once. `shared`: another descriptor may still write, so the key gets a copy.
-    async fn publish(&self, spool: &Arc<Spool>, shared: bool) -> Result<()> {
+    /// The path of a file that is being written, as /proc shows it.
+    fn shown(&self, spool: &Spool) -> PathBuf {
+        self.mountpoint.join(spool.key().as_str())
+    }
+
+    /// Publishes a file, once.
+    async fn publish(&self, spool: &Arc<Spool>) -> Result<()> {
         let _turn = spool.publishing.lock().await;
         if !spool.is_pending() {
             return Ok(());
         }
-        let key = spool.key();
-        match self.publish_bytes(spool, &key, shared).await {
-            Ok(stat) => {
-                spool.set_published();
-                self.inodes.publish_spool(spool, stat);
+        let published = self.publish_bytes(spool, &spool.key()).await;
+        self.inodes.unname_spool(spool);
+        match published {
+            Ok(snapshot) => {
+                spool.set_published(snapshot);
                 Ok(())
             }
             Err(error) => {
                 tracing::warn!("{error}");
                 spool.discard();
-                self.inodes.unname_spool(spool);
                 Err(Errno::from_raw(error.kind().errno()))
             }
         }
     }
 
-    async fn publish_bytes(&self, spool: &Arc<Spool>, key: &Key, shared: bool) -> s4::error::Result<KeyStat> {
+    /// Returns how the file looked when its bytes were taken.
+    async fn publish_bytes(&self, spool: &Arc<Spool>, key: &Key) -> s4::error::Result<(u64, SystemTime)> {
+        let failed = |e: std::io::Error| Error::io(key, &e);
         if let Some(dir) = self.local.dir(self.home(key)) {
-            match self.publish_here(spool, key, dir, shared).await {
+            match self.publish_here(spool, key, dir).await {
                 // A daemon that cannot see our file takes its bytes.
                 Err(error) if error.kind() == ErrorKind::BadRequest => {}
                 done => return done,
             }
         }
-        let input = spool.file.try_clone().map_err(|e| Error::io(key, &e))?;
-        let len = spool.len().map_err(|e| Error::io(key, &e))?;
-        let checksum = self.client.put(key, FromStart::new(input), len, "the spool").await?;
+        let snapshot = spool.snapshot().map_err(failed)?;
+        let input = spool.file.try_clone().map_err(failed)?;
+        self.client.put(key, FromStart::new(input), snapshot.0, "the spool").await?;
         let change = spool.change();
         if change.mtime.is_some() || change.mode != Some(0o444) {
             self.client.change(key, change).await?;
         }
-        self.published_stat(key, checksum).await
+        Ok(snapshot)
     }
 
-    /// Has the daemon of this machine link the file.
-    async fn publish_here(
-        &self,
-        spool: &Arc<Spool>,
-        key: &Key,
-        dir: &Path,
-        shared: bool,
-    ) -> s4::error::Result<KeyStat> {
-        let file = match shared {
-            false => spool.file.try_clone(),
-            true => {
-                let (spool, dir) = (spool.clone(), dir.to_owned());
-                blocking(move || copy(&spool.file, &dir)).await
-            }
-        };
-        let file = file.map_err(|e| Error::io(key, &e))?;
-        self.client.adopt(key, &spool.adoption(&file)?).await?;
-        match local::stat(dir, key.as_str()) {
-            Ok(Stat::Key(stat)) => Ok(stat),
-            Ok(_) => Err(Error::new(ErrorKind::NotFound, format!("{key}: gone as soon as it was published"))),
-            Err(e) => Err(Error::io(key, &e)),
-        }
-    }
-
-    async fn published_stat(&self, key: &Key, checksum: Checksum) -> s4::error::Result<KeyStat> {
-        match self.client.stat(self.home(key), key.as_str()).await? {
-            Stat::Key(stat) if stat.checksum == checksum => Ok(stat),
-            // Deleted or made again by others since; what was published is what this file was.
-            _ => Ok(KeyStat { checksum, mtime: spool::nanoseconds(std::time::SystemTime::now()), mode: 0o444 }),
+    /// Has the daemon of this machine link the file itself, or a copy where others may still write to it: the kernel lets
+    /// them write without asking us.
+    async fn publish_here(&self, spool: &Arc<Spool>, key: &Key, dir: &Path) -> s4::error::Result<(u64, SystemTime)> {
+        let failed = |e: std::io::Error| Error::io(key, &e);
+        let snapshot = spool.snapshot().map_err(failed)?;
+        let (shared, shown, dir) = (spool.clone(), self.shown(spool), dir.to_owned());
+        let copied = blocking(move || match snapshot.0 < SMALL_COPY || closing::anyone_has_open(&shown) {
+            true => copy(&shared.file, &dir).map(Some),
+            false => Ok(None),
+        });
+        let copied = copied.await.map_err(failed)?;
+        self.client.adopt(key, &spool.adoption(copied.as_ref().unwrap_or(&spool.file))?).await?;
+        match copied {
+            Some(_) => Ok(snapshot),
+            // Linked, it has the key's time now.
+            None => spool.snapshot().map_err(failed),
         }
     }
 
