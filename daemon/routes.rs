@@ -153,6 +153,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
                 offset: field("offset")?.parse().map_err(|_| wrong("offset"))?,
                 len: field("len")?.parse().ok().filter(|&len| len <= MAX_RANGE).ok_or_else(|| wrong("len"))?,
                 verify: is_true(query("verify")?),
+                open: is_true(query("open")?),
             };
             Ok(Route::GetRange { key: parse_key(key)?, range })
         }

@@ -1,5 +1,6 @@
 //! Who closes a file, read from /proc: the rules of which close publishes rest on it.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// A process that asks something of the mount.
@@ -40,9 +41,15 @@ pub fn has_open(pid: u32, path: &Path) -> bool {
     descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok()).any(|target| target == path)
 }
 
-/// True if any process that we may look into has a descriptor of the file at `path`.
+/// True if process `pid` has the file at `path` in its memory: what it stores there is still to come.
+pub fn has_mapped(pid: u32, path: &Path) -> bool {
+    let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    maps.split(|&b| b == b'\n').any(|line| line.ends_with(path.as_os_str().as_bytes()))
+}
+
+/// True if any process that we may look into has a descriptor or a mapping of the file at `path`.
 pub fn anyone_has_open(path: &Path) -> bool {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.into_iter().any(|pid| has_open(pid, path))
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.any(|pid| has_open(pid, path) || has_mapped(pid, path))
 }

@@ -208,7 +208,7 @@ impl RemoteFile {
 
 /// A small key, whole and verified.
 pub async fn read_small(client: &Client, key: &Key, checksum: Checksum) -> Result<Bytes> {
-    let bytes = client.get_range(key, checksum, 0, checksum.len as usize, false).await?;
+    let bytes = client.open_range(key, checksum, checksum.len as usize).await?;
     let mut hasher = Hasher::new();
     hasher.update(&bytes);
     let name = client.cluster().name(client.cluster().node_of(key)).to_string();

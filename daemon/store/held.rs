@@ -24,6 +24,8 @@ pub struct Range {
     pub len: usize,
     /// Compare the whole key with its checksum first, once. A reader of all its bytes can do so itself.
     pub verify: bool,
+    /// Make sure that the name still is this key: a deleted one is read on, but not opened again.
+    pub open: bool,
 }
 
 struct HeldFile {
@@ -46,7 +48,7 @@ impl Default for HeldFiles {
 impl Store {
     /// Bytes of a range, fewer only at the key's end. Errors: the key is gone, or is another one now.
     pub fn read_range(&self, key: &Key, range: &Range) -> Result<Vec<u8>> {
-        let held = self.hold(key, range.checksum)?;
+        let held = self.hold(key, range)?;
         if range.verify && range.len > 0 {
             let verify = || {
                 let found = checksum::of_file(&held.file).map_err(|e| Error::io(key, &e))?;
@@ -60,14 +62,16 @@ impl Store {
         Ok(bytes)
     }
 
-    fn hold(&self, key: &Key, checksum: Checksum) -> Result<Arc<HeldFile>> {
-        let name = (key.clone(), checksum);
-        if let Some((held, used)) = self.held.lock().get_mut(&name) {
+    fn hold(&self, key: &Key, range: &Range) -> Result<Arc<HeldFile>> {
+        let name = (key.clone(), range.checksum);
+        if !range.open
+            && let Some((held, used)) = self.held.lock().get_mut(&name)
+        {
             *used = Instant::now();
             return Ok(held.clone());
         }
         let opened = self.open_key(key)?;
-        if opened.checksum != checksum {
+        if opened.checksum != range.checksum {
             return Err(Error::new(ErrorKind::NotFound, format!("{key}: is another key now")));
         }
         let held = Arc::new(HeldFile { file: opened.file, verified: OnceLock::new() });

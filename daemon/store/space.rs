@@ -5,6 +5,9 @@ use nix::sys::statvfs::statvfs;
 use s4::error::{Error, ErrorKind, Result};
 use std::path::Path;
 
+/// A disk with less than this is full, whatever the reserve: a write that failed for want of space left no more.
+const FULL: u64 = 1 << 20;
+
 /// The default reserve is a twentieth of the disk, but no more than this.
 const MOST: u64 = 4 << 30;
 
@@ -27,7 +30,7 @@ impl Store {
     /// Refuses if the disk is below the reserve. `what` names what was to be written.
     pub fn check_space(&self, what: impl std::fmt::Display) -> Result<()> {
         let free = self.free_bytes()?;
-        if free >= self.reserve {
+        if free >= self.reserve.max(FULL) {
             return Ok(());
         }
         let message = format!(

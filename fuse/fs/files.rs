@@ -89,7 +89,7 @@ impl Fs {
             true => Handle::Small(readahead::read_small(&self.client, key, stat.checksum).await.map_err(changed)?),
             false => {
                 // Of no bytes: it makes sure of the key, and has the node hold it open.
-                self.client.get_range(key, stat.checksum, 0, 0, false).await.map_err(changed)?;
+                self.client.open_range(key, stat.checksum, 0).await.map_err(changed)?;
                 Handle::Remote(RemoteFile::new(self.client.clone(), key.clone(), stat.checksum, &self.budget))
             }
         };
@@ -173,7 +173,9 @@ impl Fs {
             return Ok(());
         }
         // A process that has another descriptor of it has only moved one, as shells do.
-        if closing::has_open(process, &self.shown(spool)) {
+        // What it stores through a mapping is published once that is gone too.
+        let shown = self.shown(spool);
+        if closing::has_open(process, &shown) || closing::has_mapped(process, &shown) {
             return Ok(());
         }
         let written = spool.len().map_err(io_errno)? > 0;

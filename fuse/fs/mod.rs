@@ -61,6 +61,8 @@ pub struct Fs {
     pub mountpoint: PathBuf,
     pub control: Control,
     pub budget: Budget,
+    /// When the mount was made.
+    began: SystemTime,
     handles: Mutex<Handles>,
     space: Mutex<Option<(Instant, Space)>>,
 }
@@ -76,7 +78,7 @@ struct Handles {
 /// What a name turned out to be.
 enum Found {
     Key(Key, KeyStat),
-    Dir { mtime: i64 },
+    Dir,
     Absent,
 }
 
@@ -90,6 +92,7 @@ impl Fs {
             spool_dir,
             mountpoint,
             budget: Budget::new(),
+            began: SystemTime::now(),
             handles: Mutex::default(),
             space: Mutex::default(),
         }
@@ -134,7 +137,7 @@ impl Fs {
             match self.local.dir(node) {
                 Some(dir) => match local::stat(dir, path) {
                     Ok(Stat::Key(stat)) if node == home => return Ok(Found::Key(parse(path)?, stat)),
-                    Ok(Stat::Dir { mtime }) => found = Found::Dir { mtime },
+                    Ok(Stat::Dir { .. }) => found = Found::Dir,
                     Ok(_) => {}
                     Err(e) => failed = Some(Error::io(path, &e)),
                 },
@@ -153,7 +156,7 @@ impl Fs {
             home_is_out &= node != home;
             match stat {
                 Ok(Stat::Key(stat)) if node == home => return Ok(Found::Key(parse(path)?, stat)),
-                Ok(Stat::Dir { mtime }) => found = Found::Dir { mtime },
+                Ok(Stat::Dir { .. }) => found = Found::Dir,
                 Ok(_) => {}
                 Err(error) => failed = Some(error),
             }
@@ -165,9 +168,11 @@ impl Fs {
     }
 
     fn attributes(&self, node: &Node, ino: Ino) -> Result<Attributes> {
-        let dir = |mtime, mode| Attributes { ino, is_dir: true, size: 4096, blocks: 8, mtime, mode, stable: true };
+        // A directory lies on many nodes, with a time on each. One time for all is the only one that never changes while it
+        // is looked at.
+        let dir = Attributes { ino, is_dir: true, size: 4096, blocks: 8, mtime: self.began, mode: 0o755, stable: true };
         Ok(match node {
-            Node::Dir(_) => dir(SystemTime::UNIX_EPOCH, 0o755),
+            Node::Dir(_) => dir,
             Node::Key(_, stat) => Attributes {
                 ino,
                 is_dir: false,
@@ -182,7 +187,7 @@ impl Fs {
                 Attributes { ino, is_dir: false, size, blocks, mtime, mode: spool.mode(), stable: false }
             }
             Node::Control(path) => match path.is_dir() {
-                true => dir(SystemTime::now(), 0o755),
+                true => dir,
                 false => Attributes {
                     ino,
                     is_dir: false,

@@ -31,11 +31,7 @@ impl Fs {
         Dir::try_from(path.clone()).map_err(|_| Errno::ENOENT)?;
         match self.find(&path).await? {
             Found::Key(key, stat) => self.entered(Node::Key(key, stat)),
-            Found::Dir { mtime } => {
-                let mut attributes = self.entered(Node::Dir(path))?;
-                attributes.mtime = super::time(mtime);
-                Ok(attributes)
-            }
+            Found::Dir => self.entered(Node::Dir(path)),
             Found::Absent => Err(Errno::ENOENT),
         }
     }
@@ -48,16 +44,13 @@ impl Fs {
 
     pub async fn getattr(&self, ino: Ino) -> Result<Attributes> {
         let node = self.node(ino)?;
-        let mut attributes = self.attributes(&node, ino)?;
         if let Node::Dir(path) = &node
             && ino != ROOT
+            && !matches!(self.find(path).await?, Found::Dir)
         {
-            match self.find(path).await? {
-                Found::Dir { mtime } => attributes.mtime = super::time(mtime),
-                Found::Key(..) | Found::Absent => return Err(Errno::ENOENT),
-            }
+            return Err(Errno::ENOENT);
         }
-        Ok(attributes)
+        self.attributes(&node, ino)
     }
 
     pub async fn setattr(&self, ino: Ino, wanted: Wanted) -> Result<Attributes> {
@@ -105,21 +98,19 @@ impl Fs {
         }
         match self.find(&path).await? {
             Found::Absent => {}
-            Found::Key(..) | Found::Dir { .. } => return Err(Errno::EEXIST),
+            Found::Key(..) | Found::Dir => return Err(Errno::EEXIST),
         }
         let name = name.to_str().ok_or(Errno::EINVAL)?;
         let node = placement::node_of_basename(name, self.client.cluster().len());
         self.client.make_dir(node, &dir).await.map_err(|e| errno(&e))?;
-        let mut attributes = self.entered(Node::Dir(path))?;
-        attributes.mtime = SystemTime::now();
-        Ok(attributes)
+        self.entered(Node::Dir(path))
     }
 
     pub async fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
         let path = self.path_in(parent, name)?;
         let dir = Dir::try_from(path.clone()).map_err(|_| Errno::ENOENT)?;
         match self.find(&path).await? {
-            Found::Dir { .. } => {}
+            Found::Dir => {}
             Found::Key(..) => return Err(Errno::ENOTDIR),
             Found::Absent if self.inodes.spool_at(&path).is_some() => return Err(Errno::ENOTDIR),
             Found::Absent => return Err(Errno::ENOENT),
@@ -157,17 +148,17 @@ impl Fs {
     /// Gives a file another name that is free.
     pub async fn rename(&self, parent: Ino, name: &OsStr, new_parent: Ino, new_name: &OsStr) -> Result<()> {
         let from = self.path_in(parent, name)?;
-        let to = self.key_in(new_parent, new_name)?;
-        if from == to.as_str() {
-            return Ok(());
-        }
         let spool = self.inodes.spool_at(&from);
         let found = match spool {
             Some(_) => Found::Absent,
             None => self.find(&from).await?,
         };
-        if matches!(found, Found::Dir { .. }) {
+        if matches!(found, Found::Dir) {
             return Err(Errno::EXDEV);
+        }
+        let to = self.key_in(new_parent, new_name)?;
+        if from == to.as_str() {
+            return Ok(());
         }
         self.check_free(&to).await?;
         match (spool, found) {
@@ -186,7 +177,7 @@ impl Fs {
         }
         match self.find(key.as_str()).await? {
             Found::Absent => Ok(()),
-            Found::Key(..) | Found::Dir { .. } => Err(Errno::EEXIST),
+            Found::Key(..) | Found::Dir => Err(Errno::EEXIST),
         }
     }
 

@@ -36,9 +36,18 @@ impl Client {
         len: usize,
         verify: bool,
     ) -> Result<Bytes> {
+        self.range(key, checksum, &format!("offset={offset}&len={len}&verify={verify}")).await
+    }
+
+    /// The first `len` bytes of `key`, if the name still is the key with `checksum`. The node holds it open from now on.
+    pub async fn open_range(&self, key: &Key, checksum: Checksum, len: usize) -> Result<Bytes> {
+        self.range(key, checksum, &format!("offset=0&len={len}&open=true")).await
+    }
+
+    async fn range(&self, key: &Key, checksum: Checksum, query: &str) -> Result<Bytes> {
         let node = self.cluster().node_of(key);
         let (name, sum) = (escape(key.as_str()), escape(&checksum.to_string()));
-        let path = format!("/v1/range/{name}?checksum={sum}&offset={offset}&len={len}&verify={verify}");
+        let path = format!("/v1/range/{name}?checksum={sum}&{query}");
         let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
         let who = format!("{}: {key}", self.cluster().name(node));
         let sent: Option<Checksum> =
