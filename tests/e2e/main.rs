@@ -2,5 +2,7 @@
 
 mod harness;
 mod mount_basics;
+mod mount_closing;
 mod mounting;
+mod scripting;
 mod tour;
