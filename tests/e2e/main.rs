@@ -3,6 +3,10 @@
 mod harness;
 mod mount_basics;
 mod mount_closing;
+mod mount_control;
+mod mount_errnos;
+mod mount_freshness;
+mod mount_table;
 mod mounting;
 mod scripting;
 mod tour;
