@@ -2,7 +2,7 @@
 
 use crate::harness::{Cluster, eventually};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 /// A mount of a cluster. Dropped, it is taken away.
 pub struct Mount {
@@ -31,7 +31,9 @@ impl Mount {
     pub fn with_conf(cluster: &Cluster, conf: &Path, name: &str, options: &[&str]) -> Self {
         let dir = cluster.dir().join(name);
         let log = cluster.dir().join(format!("{name}.log"));
-        std::fs::create_dir_all(&dir).unwrap();
+        // A dead mount may be there, of which nothing can be asked.
+        let _ = std::fs::create_dir(&dir);
+        let before = std::fs::read_to_string(&log).unwrap_or_default().len();
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_s4-mount"))
             .arg(&dir)
@@ -45,7 +47,7 @@ impl Mount {
             .expect("s4-mount starts");
         eventually("the mount is there", || {
             assert!(child.try_wait().unwrap().is_none(), "s4-mount ended: {}", std::fs::read_to_string(&log).unwrap());
-            std::fs::read_to_string(&log).unwrap().contains("mounted on").then_some(())
+            std::fs::read_to_string(&log).unwrap()[before..].contains("mounted on").then_some(())
         });
         Self { dir, log, child }
     }
@@ -89,6 +91,17 @@ impl Mount {
         let output = self.sh(script);
         assert!(!output.status.success(), "{script}: succeeded");
         String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Sends `signal` (as `kill` takes it) to the mount's process.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits until the mount's process has ended.
+    pub fn ended(&mut self) -> ExitStatus {
+        eventually("s4-mount ends", || self.child.try_wait().unwrap())
     }
 
     /// Kills the mount's process, which leaves a dead mount.
