@@ -48,10 +48,6 @@ impl Mounted {
     pub fn has_ended(&self) -> bool {
         self.0.guard.is_finished()
     }
-
-    pub fn unmount(self) -> std::io::Result<()> {
-        self.0.umount_and_join()
-    }
 }
 
 /// Mounts `fs` at `mountpoint`; `options` as in `mount -o`.
@@ -150,18 +146,25 @@ fn to_fuse(errno: nix::errno::Errno) -> Errno {
 }
 
 impl Adapter {
-    /// Answers a request on a task of its own, so that one that waits holds up no other.
+    /// Answers a request on a task of its own, so that one that waits holds up no other. A caller that is killed while it
+    /// waits is let go: the library does not hand interrupts on.
     fn answer<R: Refuse, T: Send, F>(
         &self,
+        request: Option<&Request>,
         reply: R,
         work: impl FnOnce(Arc<Fs>) -> F,
         done: impl FnOnce(R, T) + Send + 'static,
     ) where
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        let caller = request.map(|request| Caller { thread: request.pid() });
         let work = work(self.fs.clone());
         self.runtime.spawn(async move {
-            match work.await {
+            let answered = tokio::select! {
+                answered = work => answered,
+                () = killed(caller) => Err(nix::errno::Errno::EINTR),
+            };
+            match answered {
                 Ok(value) => done(reply, value),
                 Err(errno) => reply.refuse(to_fuse(errno)),
             }
@@ -175,6 +178,14 @@ impl Adapter {
     /// The registered file of an inode, if it has one or can have one.
     fn backings(&self) -> Opener {
         Opener { passthrough: self.passthrough.clone(), backings: self.backings.clone() }
+    }
+}
+
+/// Resolves when the caller was told to die; never where there is none, since its close must be carried out.
+async fn killed(caller: Option<Caller>) {
+    match caller {
+        Some(caller) => caller.killed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -298,9 +309,10 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (name, shown) = (name.to_owned(), self.shown());
         self.answer(
+            Some(request),
             reply,
             |fs| async move { fs.lookup(parent.0, &name).await },
             move |reply, found| reply.entry(&freshness(&found), &shown.attr(&found), Generation(0)),
@@ -311,9 +323,10 @@ impl Filesystem for Adapter {
         self.fs.inodes.forget(ino.0, lookups);
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let shown = self.shown();
         self.answer(
+            Some(request),
             reply,
             |fs| async move { fs.getattr(ino.0).await },
             move |reply, found| reply.attr(&freshness(&found), &shown.attr(&found)),
@@ -322,7 +335,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         _: Option<u32>,
@@ -344,6 +357,7 @@ impl Filesystem for Adapter {
         });
         let shown = self.shown();
         self.answer(
+            Some(request),
             reply,
             |fs| async move { fs.setattr(ino.0, Wanted { size, mode, mtime }).await },
             move |reply, found| reply.attr(&freshness(&found), &shown.attr(&found)),
@@ -354,28 +368,29 @@ impl Filesystem for Adapter {
         reply.error(Errno::EPERM);
     }
 
-    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
         let (name, shown) = (name.to_owned(), self.shown());
         self.answer(
+            Some(request),
             reply,
             |fs| async move { fs.mkdir(parent.0, &name).await },
             move |reply, made| reply.entry(&freshness(&made), &shown.attr(&made), Generation(0)),
         );
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.answer(reply, |fs| async move { fs.unlink(parent.0, &name).await }, |reply, ()| reply.ok());
+        self.answer(Some(request), reply, |fs| async move { fs.unlink(parent.0, &name).await }, |reply, ()| reply.ok());
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.answer(reply, |fs| async move { fs.rmdir(parent.0, &name).await }, |reply, ()| reply.ok());
+        self.answer(Some(request), reply, |fs| async move { fs.rmdir(parent.0, &name).await }, |reply, ()| reply.ok());
     }
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -388,6 +403,7 @@ impl Filesystem for Adapter {
         }
         let (name, newname) = (name.to_owned(), newname.to_owned());
         self.answer(
+            Some(request),
             reply,
             |fs| async move { fs.rename(parent.0, &name, newparent.0, &newname).await },
             |reply, ()| reply.ok(),
@@ -397,6 +413,7 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, ino: INodeNo, open_flags: OpenFlags, reply: ReplyOpen) {
         let (caller, opener) = (Caller { thread: request.pid() }, self.backings());
         self.answer(
+            Some(request),
             reply,
             |fs| async move { fs.open(ino.0, open_flags.0, caller).await },
             move |reply, opened| {
@@ -422,6 +439,7 @@ impl Filesystem for Adapter {
         let (name, shown, caller) = (name.to_owned(), self.shown(), Caller { thread: request.pid() });
         let opener = self.backings();
         self.answer(
+            Some(request),
             reply,
             |fs| async move { fs.create(parent.0, &name, mode & !umask & 0o7777, caller).await },
             move |reply, (made, opened)| {
@@ -438,7 +456,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -448,6 +466,7 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         self.answer(
+            Some(request),
             reply,
             |fs| async move { fs.read(handle.0, offset, size).await },
             |reply, bytes| reply.data(&bytes),
@@ -474,7 +493,7 @@ impl Filesystem for Adapter {
 
     fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         let caller = Caller { thread: request.pid() };
-        self.answer(reply, |fs| async move { fs.flush(handle.0, caller).await }, |reply, ()| reply.ok());
+        self.answer(None, reply, |fs| async move { fs.flush(handle.0, caller).await }, |reply, ()| reply.ok());
     }
 
     fn release(
@@ -489,6 +508,7 @@ impl Filesystem for Adapter {
     ) {
         let opener = self.backings();
         self.answer(
+            None,
             reply,
             |fs| async move {
                 fs.release(ino.0, handle.0).await;
@@ -501,12 +521,13 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.answer(reply, |fs| async move { fs.fsync(handle.0).await }, |reply, ()| reply.ok());
+    fn fsync(&self, request: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.answer(Some(request), reply, |fs| async move { fs.fsync(handle.0).await }, |reply, ()| reply.ok());
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.answer(
+            Some(request),
             reply,
             |fs| async move { fs.opendir(ino.0).await },
             |reply, handle| reply.opened(FileHandle(handle), FopenFlags::empty()),
@@ -551,6 +572,22 @@ impl Filesystem for Adapter {
         });
     }
 
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        match self.fs.allocate(handle.0, offset, length, mode) {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(to_fuse(errno)),
+        }
+    }
+
     fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         self.fs.releasedir(handle.0);
         reply.ok();
@@ -560,8 +597,9 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
         self.answer(
+            Some(request),
             reply,
             |fs| async move { fs.space().await },
             |reply, space| {
@@ -594,9 +632,10 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn access(&self, _: &Request, ino: INodeNo, mask: fuser::AccessFlags, reply: ReplyEmpty) {
+    fn access(&self, request: &Request, ino: INodeNo, mask: fuser::AccessFlags, reply: ReplyEmpty) {
         let shown = self.shown();
         self.answer(
+            Some(request),
             reply,
             |fs| async move {
                 let found = fs.getattr(ino.0).await?;

@@ -2,6 +2,10 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long a caller waits before it is looked at whether it still wants an answer.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A process that asks something of the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +20,19 @@ impl Caller {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.thread)).unwrap_or_default();
         let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
         tgid.unwrap_or(self.thread)
+    }
+
+    /// Resolves some time after the thread was told to die. Never for one that is not.
+    pub async fn killed(self) {
+        loop {
+            tokio::time::sleep(PATIENCE).await;
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.thread)).unwrap_or_default();
+            let pending = status.lines().filter(|line| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"));
+            let signals = pending.filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
+            if signals.fold(0, |all, set| all | set) & (1 << (nix::libc::SIGKILL - 1)) != 0 {
+                return;
+            }
+        }
     }
 
     /// True if the thread is ending by a signal. The kernel notes the signal before it closes the files.

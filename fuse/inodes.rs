@@ -144,6 +144,17 @@ impl Inodes {
         true
     }
 
+    /// A key has another name now; the kernel goes on with the same number.
+    pub fn rename_key(&self, from: &Key, to: &Key, stat: &KeyStat) {
+        let mut table = self.lock();
+        if let Some(ino) = table.names.remove(&Name::Key(from.clone(), stat.checksum)) {
+            table.names.insert(Name::Key(to.clone(), stat.checksum), ino);
+            if let Some(inode) = table.inodes.get_mut(&ino) {
+                inode.node = Node::Key(to.clone(), stat.clone());
+            }
+        }
+    }
+
     /// The file has no name any more: it is gone, or a key of that name is there now, which has a number of its own.
     pub fn unname_spool(&self, spool: &Spool) {
         let mut table = self.lock();

@@ -107,7 +107,7 @@ fn run(mut args: Args) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|e| Error::io("the runtime", &e))?;
-    let client = Client::new(cluster, Settings { deadline, secret });
+    let client = Client::new(cluster, Settings { deadline, secret, fail_fast: true });
     let served = runtime.block_on(serve(client, &dir, &args));
     runtime.shutdown_background();
     served
@@ -133,11 +133,16 @@ async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
             _ = look.tick() => if mounted.has_ended() { return Ok(()) },
         }
     }
-    // A mount that is in use is detached: those who use it go on until they close it.
-    tokio::task::spawn_blocking(move || mounted.unmount())
-        .await
-        .map_err(|e| Error::new(ErrorKind::Io, e.to_string()))?
-        .map_err(|e| Error::io(dir.display(), &e))
+    mountpoint::unmount(dir)?;
+    while !mounted.has_ended() {
+        tokio::select! {
+            // Told twice, it does not wait for those who still use it.
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = look.tick() => {}
+        }
+    }
+    Ok(())
 }
 
 /// Options that mount(8) passes on are the same as ours.

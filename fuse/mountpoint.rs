@@ -21,13 +21,15 @@ pub fn prepare(dir: &Path) -> Result<PathBuf> {
     }
     let failed = |e: std::io::Error| Error::new(ErrorKind::Config, format!("{}: {}", dir.display(), reason(&e)));
     for _ in 0..16 {
-        match std::fs::metadata(dir) {
+        // Opened, since of a dead mount the kernel still answers for what it knows.
+        match std::fs::read_dir(dir) {
             Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => unmount(dir)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(dir).map_err(failed)?,
-            Err(e) => return Err(failed(e)),
-            Ok(found) if !found.is_dir() => {
+            Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => {
                 return Err(Error::new(ErrorKind::Config, format!("{}: is no directory", dir.display())));
             }
+            Err(e) => return Err(failed(e)),
+
             Ok(_) => break,
         }
     }
@@ -56,10 +58,10 @@ fn is_mounted(dir: &Path) -> bool {
     })
 }
 
-/// Takes a dead mount away.
-fn unmount(dir: &Path) -> Result<()> {
+/// Takes a mount away. Who uses it goes on until it closes what it has open.
+pub fn unmount(dir: &Path) -> Result<()> {
     let failed = |why: String| {
-        Error::new(ErrorKind::Config, format!("{}: a dead mount cannot be taken away: {why}", dir.display()))
+        Error::new(ErrorKind::Config, format!("{}: the mount cannot be taken away: {why}", dir.display()))
     };
     if nix::unistd::geteuid().is_root() {
         return nix::mount::umount2(dir, nix::mount::MntFlags::MNT_DETACH).map_err(|e| failed(e.desc().to_owned()));
@@ -74,6 +76,7 @@ fn unmount(dir: &Path) -> Result<()> {
 /// Why a mount failed, in one line.
 pub fn explain(dir: &Path, error: &std::io::Error) -> Error {
     let hint = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EACCES) if std::fs::File::open("/dev/fuse").is_err() => "; /dev/fuse is not open to this user",
         Some(Errno::EPERM | Errno::EACCES) => "; run it as root, or install fuse3 for its fusermount3",
         _ => "",
     };

@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use s4::checksum::{Checksum, Hasher};
 use s4::client::Client;
-use s4::error::Result;
+use s4::error::{Error, Result};
 use s4::key::Key;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
@@ -16,6 +17,8 @@ const BLOCK: u64 = 512 * 1024;
 const MOST_AHEAD: u64 = 8;
 /// Blocks read ahead by all files together.
 const BUDGET: usize = 64;
+/// Blocks held for one file at most, once they are hashed.
+const MOST_HELD: usize = 16;
 /// A random read is rounded to this, so that neighbours in the kernel's cache come with it.
 const PAGE: u64 = 64 * 1024;
 /// The largest key that a node compares as a whole within a deadline, for a random reader.
@@ -47,18 +50,43 @@ struct State {
     ahead: u64,
     /// Where the last sequential read ended.
     next: u64,
-    /// The blocks hashed so far, from the first one on; `None` once the reader has jumped.
-    verified: Option<(u64, Hasher)>,
+    verification: Verification,
+}
+
+/// How the bytes are compared with the key's checksum.
+enum Verification {
+    /// Here: the blocks hashed so far, from the first one on.
+    Here {
+        hashed: u64,
+        hasher: Hasher,
+    },
+    /// By the node, since the reader has jumped.
+    ByNode,
+    Failed(Error),
 }
 
 struct Block {
     bytes: OnceCell<Bytes>,
+    /// How many of its bytes the reader has got.
+    served: AtomicU64,
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Block {
+    fn new(permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
+        Arc::new(Self { bytes: OnceCell::new(), served: AtomicU64::new(0), _permit: permit })
+    }
+
+    fn is_served(&self) -> bool {
+        let served = self.served.load(Ordering::Relaxed);
+        self.bytes.get().is_some_and(|bytes| served >= bytes.len() as u64)
+    }
 }
 
 impl RemoteFile {
     pub fn new(client: Client, key: Key, checksum: Checksum, budget: &Budget) -> Arc<Self> {
-        let state = State { blocks: BTreeMap::new(), ahead: 1, next: 0, verified: Some((0, Hasher::new())) };
+        let verification = Verification::Here { hashed: 0, hasher: Hasher::new() };
+        let state = State { blocks: BTreeMap::new(), ahead: 1, next: 0, verification };
         Arc::new(Self { client, key, checksum, budget: budget.0.clone(), state: Mutex::new(state) })
     }
 
@@ -84,7 +112,9 @@ impl RemoteFile {
             state.next = end;
             state.ahead = 1;
             state.blocks.clear();
-            state.verified = None;
+            if let Verification::Here { .. } = state.verification {
+                state.verification = Verification::ByNode;
+            }
         }
         near
     }
@@ -93,39 +123,59 @@ impl RemoteFile {
         let (first, last) = (offset / BLOCK, (end - 1) / BLOCK);
         let mut whole = Vec::new();
         for number in first..=last {
-            let bytes = self.block(number).await?;
+            let (block, bytes) = self.block(number).await?;
             let start = number * BLOCK;
-            let from = offset.saturating_sub(start) as usize;
             let to = ((end - start) as usize).min(bytes.len());
+            let part = bytes.slice((offset.saturating_sub(start) as usize).min(to)..to);
+            block.served.fetch_add(part.len() as u64, Ordering::Relaxed);
+            self.lock().let_go();
             if first == last {
-                self.used(number, end);
-                return Ok(bytes.slice(from.min(to)..to));
+                return Ok(part);
             }
-            whole.extend_from_slice(&bytes[from.min(to)..to]);
+            whole.extend_from_slice(&part);
         }
-        self.used(last, end);
         Ok(whole.into())
     }
 
-    /// A block, and those ahead of it set on their way.
-    async fn block(self: &Arc<Self>, number: u64) -> Result<Bytes> {
+    /// A block, and those ahead of it set on their way. The last one comes only after all have been compared.
+    async fn block(self: &Arc<Self>, number: u64) -> Result<(Arc<Block>, Bytes)> {
         let (block, ahead) = self.plan(number);
         for (number, block) in ahead {
             let file = self.clone();
             tokio::spawn(async move { file.fetch(number, &block).await.map(drop) });
         }
         let bytes = self.fetch(number, &block).await?;
-        self.verify(number, &bytes)?;
-        Ok(bytes)
+        if number == self.last_block() {
+            while let Some(missing) = self.unhashed() {
+                let (block, _) = self.plan(missing);
+                self.fetch(missing, &block).await?;
+            }
+        }
+        match &self.lock().verification {
+            Verification::Failed(error) => Err(error.clone()),
+            Verification::Here { .. } | Verification::ByNode => Ok((block, bytes)),
+        }
+    }
+
+    fn last_block(&self) -> u64 {
+        (self.checksum.len - 1) / BLOCK
+    }
+
+    /// The next block to be hashed, if the comparison is made here.
+    fn unhashed(&self) -> Option<u64> {
+        match self.lock().verification {
+            Verification::Here { hashed, .. } if hashed <= self.last_block() => Some(hashed),
+            _ => None,
+        }
     }
 
     fn plan(&self, number: u64) -> (Arc<Block>, Vec<(u64, Arc<Block>)>) {
         let mut state = self.lock();
-        let last = (self.checksum.len - 1) / BLOCK;
+        let last = self.last_block();
         let block = match state.blocks.get(&number) {
             Some(block) => block.clone(),
             None => {
-                let block = Arc::new(Block { bytes: OnceCell::new(), _permit: None });
+                let block = Block::new(None);
                 state.blocks.insert(number, block.clone());
                 state.ahead = (state.ahead * 2).min(MOST_AHEAD);
                 block
@@ -139,7 +189,7 @@ impl RemoteFile {
             let Ok(permit) = self.budget.clone().try_acquire_owned() else {
                 break;
             };
-            let block = Arc::new(Block { bytes: OnceCell::new(), _permit: Some(permit) });
+            let block = Block::new(Some(permit));
             state.blocks.insert(number, block.clone());
             ahead.push((number, block));
         }
@@ -150,41 +200,34 @@ impl RemoteFile {
     }
 
     async fn fetch(&self, number: u64, block: &Block) -> Result<Bytes> {
-        let fetch = || self.range(number * BLOCK, BLOCK as usize, self.lock().verified.is_none());
-        block.bytes.get_or_try_init(fetch).await.cloned()
+        let by_node = matches!(self.lock().verification, Verification::ByNode);
+        let fetch = || self.range(number * BLOCK, BLOCK as usize, by_node);
+        let bytes = block.bytes.get_or_try_init(fetch).await?.clone();
+        self.hash_arrived();
+        Ok(bytes)
     }
 
-    /// Hashes the blocks in their order. The last one is not handed on unless the whole matches.
-    fn verify(&self, number: u64, bytes: &Bytes) -> Result<()> {
+    /// Hashes, in their order, the blocks that are here, and compares once the last one is.
+    fn hash_arrived(&self) {
         let mut state = self.lock();
-        let Some((next, hasher)) = &mut state.verified else {
-            return Ok(());
+        let State { blocks, verification, .. } = &mut *state;
+        let Verification::Here { hashed, hasher } = verification else {
+            return;
         };
-        if number != *next {
-            return Ok(());
-        }
-        hasher.update(bytes);
-        *next += 1;
-        let node = self.client.cluster().node_of(&self.key);
-        match number == (self.checksum.len - 1) / BLOCK {
-            true => {
-                self.checksum.verify(hasher.finish(), format!("{}: {}", self.client.cluster().name(node), self.key))
+        while *hashed <= self.last_block()
+            && let Some(bytes) = blocks.get(hashed).and_then(|block| block.bytes.get())
+        {
+            hasher.update(bytes);
+            *hashed += 1;
+            if *hashed > self.last_block() {
+                let node = self.client.cluster().name(self.client.cluster().node_of(&self.key)).to_string();
+                if let Err(error) = self.checksum.verify(hasher.finish(), format!("{node}: {}", self.key)) {
+                    *verification = Verification::Failed(error);
+                }
+                break;
             }
-            false => Ok(()),
         }
-    }
-
-    /// Lets go of the blocks that the reader has passed.
-    fn used(&self, last: u64, end: u64) {
-        let mut state = self.lock();
-        let whole = end == self.checksum.len || end.is_multiple_of(BLOCK);
-        // Requests that came early may still need the block before.
-        let keep = if whole { last } else { last.saturating_sub(1) };
-        let hashed = state.verified.as_ref().map_or(u64::MAX, |(next, _)| *next);
-        state.blocks.retain(|&number, _| number >= keep.min(hashed));
-        if whole && end == self.checksum.len {
-            state.blocks.clear();
-        }
+        state.let_go();
     }
 
     async fn read_random(&self, offset: u64, end: u64) -> Result<Bytes> {
@@ -203,6 +246,21 @@ impl RemoteFile {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Lets go of the blocks that the reader has got whole and that are hashed, and of old ones that it left out.
+    fn let_go(&mut self) {
+        let hashed = match self.verification {
+            Verification::Here { hashed, .. } => hashed,
+            Verification::ByNode | Verification::Failed(_) => u64::MAX,
+        };
+        self.blocks.retain(|&number, block| number >= hashed || !block.is_served());
+        while self.blocks.len() > MOST_HELD && self.blocks.first_key_value().is_some_and(|(&number, _)| number < hashed)
+        {
+            self.blocks.pop_first();
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::readahead::{self, RemoteFile};
 use crate::spool::{self, Spool};
 use bytes::Bytes;
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind};
@@ -151,6 +152,18 @@ impl Fs {
             Handle::Spool { spool, writer: Some(_) } => spool.write(offset, bytes).map_err(io_errno),
             Handle::Control(file) => file.write(offset, bytes),
             Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => Err(Errno::EBADF),
+        }
+    }
+
+    /// Gives a file that is being written its length, or its blocks, before they are written.
+    pub fn allocate(&self, handle: u64, offset: u64, len: u64, mode: i32) -> Result<()> {
+        match &*self.handle(handle)? {
+            Handle::Spool { spool, writer: Some(_) } if !spool.is_published() => {
+                let flags = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
+                fallocate(&spool.file, flags, offset as i64, len as i64)
+            }
+            Handle::Spool { .. } => Err(Errno::EPERM),
+            Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) | Handle::Control(_) => Err(Errno::EBADF),
         }
     }
 

@@ -27,6 +27,9 @@ use tokio::task::JoinSet;
 
 pub type Result<T> = std::result::Result<T, Errno>;
 
+/// The time of every directory: the start of 2000, which no tool takes for a mistake.
+const DIR_MTIME: i64 = 946_684_800_000_000_000;
+
 /// How long df's figures may be used again.
 const SPACE_FRESH: Duration = Duration::from_secs(1);
 
@@ -61,8 +64,6 @@ pub struct Fs {
     pub mountpoint: PathBuf,
     pub control: Control,
     pub budget: Budget,
-    /// When the mount was made.
-    began: SystemTime,
     handles: Mutex<Handles>,
     space: Mutex<Option<(Instant, Space)>>,
 }
@@ -92,7 +93,6 @@ impl Fs {
             spool_dir,
             mountpoint,
             budget: Budget::new(),
-            began: SystemTime::now(),
             handles: Mutex::default(),
             space: Mutex::default(),
         }
@@ -125,21 +125,19 @@ impl Fs {
         Ok(if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") })
     }
 
-    /// What `path` is. A key is known to its own node; a directory is wherever it has keys.
+    /// What `path` is. A key is known to its own node; a directory is wherever it has keys. The first answer that says
+    /// what it is counts, so that a node that hangs holds up nothing that others know.
     async fn find(&self, path: &str) -> Result<Found> {
         let nodes = self.client.cluster().len();
-        let basename = path.rsplit_once('/').map_or(path, |(_, name)| name);
-        let home = placement::node_of_basename(basename, nodes);
+        // A bucket is never a key, so no node knows it better than others.
+        let home = path.rsplit_once('/').map(|(_, name)| placement::node_of_basename(name, nodes));
         let mut asked = JoinSet::new();
-        let mut found = Found::Absent;
-        let mut failed = None;
         for node in 0..nodes {
             match self.local.dir(node) {
-                Some(dir) => match local::stat(dir, path) {
-                    Ok(Stat::Key(stat)) if node == home => return Ok(Found::Key(parse(path)?, stat)),
-                    Ok(Stat::Dir { .. }) => found = Found::Dir,
-                    Ok(_) => {}
-                    Err(e) => failed = Some(Error::io(path, &e)),
+                Some(dir) => match local::stat(dir, path).map_err(io_errno)? {
+                    Stat::Key(stat) if Some(node) == home => return Ok(Found::Key(parse(path)?, stat)),
+                    Stat::Dir { .. } => return Ok(Found::Dir),
+                    Stat::Key(_) | Stat::Absent => {}
                 },
                 None => {
                     let (client, path) = (self.client.clone(), path.to_owned());
@@ -147,30 +145,29 @@ impl Fs {
                 }
             }
         }
-        // The key's own node is waited for; a directory may be told by any.
-        let mut home_is_out = self.local.dir(home).is_none();
-        while home_is_out || matches!(found, Found::Absent) {
-            let Some(Ok((node, stat))) = asked.join_next().await else {
-                break;
-            };
-            home_is_out &= node != home;
+        let mut failed = None;
+        while let Some(Ok((node, stat))) = asked.join_next().await {
             match stat {
-                Ok(Stat::Key(stat)) if node == home => return Ok(Found::Key(parse(path)?, stat)),
-                Ok(Stat::Dir { .. }) => found = Found::Dir,
-                Ok(_) => {}
-                Err(error) => failed = Some(error),
+                Ok(Stat::Key(stat)) if Some(node) == home => return Ok(Found::Key(parse(path)?, stat)),
+                Ok(Stat::Dir { .. }) => return Ok(Found::Dir),
+                Ok(Stat::Key(_) | Stat::Absent) => {}
+                // Where its own node says that there is no key, others could only tell of a directory. One that is on dead
+                // nodes alone is as gone as its keys.
+                Err(error) if home.is_none_or(|home| home == node) => failed = Some(error),
+                Err(error) => tracing::debug!("{error}"),
             }
         }
-        match (found, failed) {
-            (Found::Absent, Some(error)) => Err(errno(&error)),
-            (found, _) => Ok(found),
+        match failed {
+            Some(error) => Err(errno(&error)),
+            None => Ok(Found::Absent),
         }
     }
 
     fn attributes(&self, node: &Node, ino: Ino) -> Result<Attributes> {
-        // A directory lies on many nodes, with a time on each. One time for all is the only one that never changes while it
-        // is looked at.
-        let dir = Attributes { ino, is_dir: true, size: 4096, blocks: 8, mtime: self.began, mode: 0o755, stable: true };
+        // A directory lies on many nodes, with a time on each, which a mount cannot tell without asking all. So it shows
+        // one that is the same for all, everywhere and always.
+        let dir =
+            Attributes { ino, is_dir: true, size: 4096, blocks: 8, mtime: time(DIR_MTIME), mode: 0o755, stable: true };
         Ok(match node {
             Node::Dir(_) => dir,
             Node::Key(_, stat) => Attributes {

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use s4::error::Result as S4Result;
 use s4::key::{Dir, Key};
 use s4::placement;
-use s4::protocol::Change;
+use s4::protocol::{Change, KeyStat};
 use std::ffi::OsStr;
 use std::time::SystemTime;
 
@@ -166,7 +166,11 @@ impl Fs {
                 true => Ok(()),
                 false => Err(Errno::EEXIST),
             },
-            (None, Found::Key(key, stat)) => self.move_key(&key, &to, stat.checksum, &stat).await,
+            (None, Found::Key(key, stat)) => {
+                self.move_key(&key, &to, &stat).await?;
+                self.inodes.rename_key(&key, &to, &stat);
+                Ok(())
+            }
             (None, _) => Err(Errno::ENOENT),
         }
     }
@@ -182,24 +186,18 @@ impl Fs {
     }
 
     /// On one node in one step; across nodes as a copy, and a delete only once the copy stands.
-    async fn move_key(
-        &self,
-        from: &Key,
-        to: &Key,
-        checksum: s4::checksum::Checksum,
-        stat: &s4::protocol::KeyStat,
-    ) -> Result<()> {
+    async fn move_key(&self, from: &Key, to: &Key, stat: &KeyStat) -> Result<()> {
         if self.home(from) == self.home(to) {
             return self.client.rename(from, to).await.map_err(|e| errno(&e));
         }
         let copy = crate::spool::unnamed_file(&self.spool_dir).map_err(io_errno)?;
         let sink = copy.try_clone().map_err(io_errno)?;
         let copied = self.client.get(from, sink, "the spool").await.map_err(|e| errno(&e))?;
-        if copied != checksum {
+        if copied != stat.checksum {
             return Err(Errno::ESTALE);
         }
         let input = super::files::FromStart::new(copy);
-        self.client.put(to, input, checksum.len, "the spool").await.map_err(|e| errno(&e))?;
+        self.client.put(to, input, copied.len, "the spool").await.map_err(|e| errno(&e))?;
         let change = Change { mode: Some(stat.mode), mtime: Some(stat.mtime) };
         self.client.change(to, change).await.map_err(|e| errno(&e))?;
         self.client.unlink(from).await.map_err(|e| errno(&e))

@@ -24,13 +24,16 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The longest JSON answer that is read whole, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 /// Shorter than the daemon keeps an idle connection, so that a request seldom meets one that is closing.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// How long a silent node is not asked again, at most.
+const FAIL_FAST: Duration = Duration::from_secs(2);
 
 /// How requests are sent.
 #[derive(Clone)]
@@ -38,11 +41,14 @@ pub struct Settings {
     /// How long a node may be silent.
     pub deadline: Duration,
     pub secret: Option<Secret>,
+    /// After a node was silent for the deadline, refuse requests to it at once for a while, and so let many that need it
+    /// end soon.
+    pub fail_fast: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { deadline: protocol::DEADLINE, secret: None }
+        Self { deadline: protocol::DEADLINE, secret: None, fail_fast: false }
     }
 }
 
@@ -81,6 +87,8 @@ struct Inner {
     cluster: Cluster,
     digest: HeaderValue,
     settings: Settings,
+    /// Guards until when each node counts as silent.
+    silent: Mutex<Vec<Option<Instant>>>,
     http: legacy::Client<HttpConnector, BoxBody>,
 }
 
@@ -95,7 +103,8 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .build(connector);
         let digest = HeaderValue::from_str(&cluster.digest()).expect("hexadecimal digits make a header");
-        Self(Arc::new(Inner { cluster, digest, settings, http }))
+        let silent = Mutex::new(vec![None; cluster.len()]);
+        Self(Arc::new(Inner { cluster, digest, settings, silent, http }))
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -126,16 +135,33 @@ impl Client {
         body: BoxBody,
         activity: &Activity,
     ) -> Result<Response<Incoming>> {
+        if self.silent_until(node).is_some_and(|until| Instant::now() < until) {
+            return Err(self.late(node));
+        }
         let request = self.request(node, method, path, body)?;
         let answer = activity.watch(self.0.http.request(request), self.deadline()).await;
         let response = match answer {
             Some(Ok(response)) => response,
             Some(Err(error)) => return Err(self.unreachable(node, &error)),
-            None => return Err(self.late(node)),
+            None => {
+                self.note_silence(node);
+                return Err(self.late(node));
+            }
         };
         match response.status().is_success() {
             true => Ok(response),
             false => Err(self.refusal(node, response).await),
+        }
+    }
+
+    fn silent_until(&self, node: NodeId) -> Option<Instant> {
+        self.0.silent.lock().unwrap_or_else(PoisonError::into_inner)[node]
+    }
+
+    fn note_silence(&self, node: NodeId) {
+        if self.0.settings.fail_fast {
+            let until = Instant::now() + self.deadline().min(FAIL_FAST);
+            self.0.silent.lock().unwrap_or_else(PoisonError::into_inner)[node] = Some(until);
         }
     }
 

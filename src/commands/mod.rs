@@ -41,7 +41,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
 fn connect(global: &Global) -> Result<Client> {
     let cluster = Cluster::load(global.conf_path.as_deref())?;
     let secret = global.secret.as_deref().map(Secret::read).transpose()?;
-    Ok(Client::new(cluster, Settings { deadline: global.deadline, secret }))
+    Ok(Client::new(cluster, Settings { deadline: global.deadline, secret, ..Settings::default() }))
 }
 
 /// A program of ours: the one beside this one, or else the one on the path.
