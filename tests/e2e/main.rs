@@ -5,6 +5,7 @@ mod mount_basics;
 mod mount_closing;
 mod mount_control;
 mod mount_errnos;
+mod mount_faults;
 mod mount_freshness;
 mod mount_table;
 mod mounting;
