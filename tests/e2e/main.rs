@@ -7,6 +7,7 @@ mod mount_control;
 mod mount_errnos;
 mod mount_faults;
 mod mount_freshness;
+mod mount_model;
 mod mount_table;
 mod mounting;
 mod scripting;
