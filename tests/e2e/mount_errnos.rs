@@ -1,8 +1,8 @@
 //! Which error each operation gives, table by table.
 
-use crate::harness::{Cluster, eventually, text};
+use crate::harness::Cluster;
 use crate::mounting::Mount;
-use crate::scripting::{Setup, finish_python, setup, skipped, spawn_python};
+use crate::scripting::{finish_python, setup, skipped, spawn_python};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -315,21 +315,31 @@ fn enospc_when_the_disk_of_a_local_node_is_full() {
     a_full_disk(true);
 }
 
-#[test]
-fn errors_of_a_key_whose_bytes_rotted() {
+/// A remote key of `len` bytes, one of which the disk has changed, is read by `call`.
+fn reading_rotted_bytes(len: usize, call: &str) {
     let Some(setup) = setup() else { return };
-    let Setup { cluster, .. } = &setup;
-    for len in [1000, 3_000_000] {
-        cluster.put("s4://b/1_k", &vec![b'x'; len]);
-        let path = cluster.data(1).join("b/1_k");
-        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&file, b"y", len as u64 / 2).unwrap();
-        let script = "tell(errno_of(read, 'b/1_k'))";
-        assert_eq!(setup.python(script, &[]), "EIO\n", "{len} bytes");
-        let random = format!("fd = os.open('b/1_k', R)\ntell(errno_of(os.pread, fd, 10, {}))", len / 2);
-        assert_eq!(setup.python(&format!("try:\n  exec({random:?})\nexcept OSError as e: tell('EIO')"), &[]), "EIO\n");
-        eventually("the mount's log names the key", || setup.mount.log_text().contains("s4://b/1_k").then_some(()));
-        cluster.ok(&["rm", "s4://b/1_k"]);
-    }
-    assert!(text(&setup.mount.log_text().into_bytes()).contains("checksum error"));
+    setup.put("b/1_k", &vec![b'x'; len]);
+    let file = std::fs::OpenOptions::new().write(true).open(setup.cluster.data(1).join("b/1_k")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"y", len as u64 / 2).unwrap();
+    let told = setup.python(&format!("size = {len}\ntell(errno_of({call}))"), &[]);
+    assert_eq!(told, "EIO\n", "{call} of {len} bytes");
+    let log = setup.mount.log_text();
+    assert!(log.contains("checksum error") && log.contains("s4://b/1_k"), "{log}");
+    assert!(log.contains(&setup.cluster.name(1)), "{log}");
+}
+
+#[test]
+fn eio_for_a_small_key_whose_bytes_rotted() {
+    reading_rotted_bytes(1000, "read, 'b/1_k'");
+}
+
+#[test]
+fn eio_for_a_large_key_whose_bytes_rotted() {
+    reading_rotted_bytes(3_000_000, "read, 'b/1_k'");
+    reading_rotted_bytes(20_000_001, "read, 'b/1_k'");
+}
+
+#[test]
+fn eio_for_a_large_key_whose_bytes_rotted_read_in_the_middle() {
+    reading_rotted_bytes(30_000_000, "lambda: os.pread(os.open('b/1_k', R), 10, size // 2)");
 }

@@ -33,6 +33,21 @@ fn a_deleted_key_is_not_opened() {
     }
 }
 
+#[test]
+fn a_key_that_another_client_deleted_is_made_again_at_once() {
+    let Some(setup) = setup() else { return };
+    for key in BOTH {
+        for turn in 0..5 {
+            setup.put(key, b"old");
+            assert_eq!(std::fs::read(setup.mount.path(key)).unwrap(), b"old");
+            setup.cluster.ok(&["rm", &format!("s4://{key}")]);
+            setup.bash(&format!("echo new {turn} > {key}"));
+            assert_eq!(text(&setup.key(key)), format!("new {turn}\n"));
+            setup.cluster.ok(&["rm", &format!("s4://{key}")]);
+        }
+    }
+}
+
 /// Content that tells its turn in every byte, and has another size every turn.
 fn content(turn: usize) -> Vec<u8> {
     // Small ones come whole when they are opened, large ones piece by piece.

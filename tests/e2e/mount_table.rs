@@ -155,6 +155,27 @@ for path in [new, theirs]:
     }
 }
 
+/// The kernel goes on with the inode that it knows, under the new name.
+#[test]
+fn a_renamed_key_is_changed_and_read_under_its_new_name() {
+    let Some(setup) = setup() else { return };
+    for (old, new) in [(LOCAL, "b/2_new"), (LOCAL, "b/3_new"), (REMOTE, "b/5_new"), (REMOTE, "b/4_new")] {
+        let script = r#"
+old, new = sys.argv[1:]
+make(old)
+os.rename(old, new)
+tell(errno_of(os.chmod, new, 0o500))
+tell(errno_of(os.utime, new, ns=(5, 1000000000000000000)))
+found = os.stat(new)
+tell((oct(stat.S_IMODE(found.st_mode)), found.st_mtime_ns))
+assert os.getxattr(new, 'user.s4.node').decode() == str(int(os.path.basename(new)[0]) % 2)
+assert read(new) == b'content'
+"#;
+        let told = setup.python(script, &[old, new]);
+        assert_eq!(told, "ok\nok\n('0o500', 1000000000000000000)\n", "{old} to {new}");
+    }
+}
+
 #[test]
 fn a_key_is_renamed_into_another_directory_and_its_readers_read_on() {
     let Some(setup) = setup() else { return };

@@ -130,7 +130,8 @@ impl Setup {
 
 pub fn spawn_python(mount: &Mount, script: &str, args: &[&str]) -> Child {
     Command::new("python3")
-        .args(["-S", "-c", &format!("{PRELUDE}{script}")])
+        // Isolated, or it would look for its modules in the mount.
+        .args(["-I", "-S", "-c", &format!("{PRELUDE}{script}")])
         .args(args)
         .current_dir(mount.dir())
         .stdin(Stdio::piped())

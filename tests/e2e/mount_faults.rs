@@ -1,0 +1,444 @@
+//! What users of a mount see when nodes stop or die, when the mount does, and when it cannot be made.
+
+use crate::harness::{Cluster, eventually, peak_kib, text};
+use crate::mounting::Mount;
+use crate::scripting::{Setup, finish_python, make_remote, setup, setup_with, skipped, spawn_python};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Runs rows of `expected error, operation` all at once, each of which is to end within `sys.argv[1]` seconds.
+const AT_ONCE: &str = r#"
+import time
+def check(rows):
+    bad = []
+    def run(at, expected, call):
+        began = time.monotonic()
+        found = errno_of(call)
+        took = time.monotonic() - began
+        if found not in expected.split() or took > float(sys.argv[1]):
+            bad.append((at + 1, expected, found, round(took, 1)))
+    threads = [threading.Thread(target=run, args=(at, *row)) for at, row in enumerate(rows)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not bad, bad
+"#;
+
+/// What needs node 1, each in a directory of its own: the kernel lets one after the other change a directory.
+const NEEDING_NODE_1: &str = r#"
+check([
+    ('EIO', lambda: os.stat('a/1_k')),
+    ('EIO', lambda: os.stat('a/1_none')),
+    ('EIO', lambda: read('a/3_k')),
+    ('EIO', lambda: make('b/1_new')),
+    ('EIO', lambda: os.unlink('c/1_k')),
+    ('EIO', lambda: os.rename('d/1_k', 'd/3_new')),
+    ('EIO', lambda: os.chmod('e/1_k', 0o400)),
+    ('EIO', lambda: os.listdir('f')),
+    ('EIO', lambda: os.listdir('.')),
+    ('EIO', lambda: os.rmdir('g/d')),
+    ('EIO', lambda: os.mkdir('h/1_dir')),
+    ('EIO', lambda: os.statvfs('.')),
+])
+"#;
+
+/// Keys of both nodes, of which node 1 is remote, and a mount that waits 2 s at most.
+fn two_nodes() -> Option<Setup> {
+    let setup = setup_with(2, &[1], &["--deadline", "2"])?;
+    setup.bash(
+        "for bucket in a b c d e f g h; do mkdir -p $bucket/d; for n in 0 1 3; do echo content > $bucket/${n}_k; done; done",
+    );
+    Some(setup)
+}
+
+/// All of it works, also what was tried before.
+fn assert_all_works(setup: &Setup) {
+    let script = r#"
+for bucket in 'abcdefgh':
+    names = sorted(os.listdir(bucket))
+    assert names == ['0_k', '1_k', '3_k', 'd'], (bucket, names)
+    assert [read(f'{bucket}/{name}') for name in names[:3]] == [b'content\n'] * 3
+make('b/1_new')
+os.unlink('c/1_k')
+os.rename('d/1_k', 'd/3_new')
+os.chmod('e/1_k', 0o400)
+os.rmdir('g/d')
+os.mkdir('h/1_dir')
+os.statvfs('.')
+"#;
+    setup.python(script, &[]);
+}
+
+#[test]
+fn a_node_that_hangs_gives_an_error_within_the_deadline() {
+    let Some(setup) = two_nodes() else { return };
+    setup.cluster.signal(1, "STOP");
+    setup.python(&format!("{AT_ONCE}{NEEDING_NODE_1}"), &["8"]);
+    setup.cluster.signal(1, "CONT");
+    assert_all_works(&setup);
+}
+
+#[test]
+fn a_node_that_is_dead_gives_an_error_and_is_used_again_once_it_is_back() {
+    let Some(mut setup) = two_nodes() else { return };
+    setup.cluster.kill_node(1);
+    setup.python(&format!("{AT_ONCE}{NEEDING_NODE_1}"), &["8"]);
+    setup.cluster.start_node(1);
+    assert_all_works(&setup);
+}
+
+const WITHOUT_NODE_1: &str = r#"
+check([
+    ('ok', lambda: os.stat('0_k')),
+    ('ok', lambda: read('0_k')),
+    ('ok', lambda: read('2_k')),
+    ('ok', lambda: os.unlink('3_k')),
+    ('ok', lambda: os.chmod('5_k', 0o400)),
+])
+"#;
+
+/// Runs `script` in directory `dir` of three nodes once node 1 is stopped, for which the mount would wait long.
+fn works_without_node_1(dir: &str, script: &str, stop: impl FnOnce(&mut Cluster)) {
+    let Some(mut setup) = setup_with(3, &[1, 2], &[]) else { return };
+    for key in [0, 2, 3, 5] {
+        setup.put(&format!("{dir}/{key}_k"), b"content");
+    }
+    // A new mount, whose kernel knows of no names yet.
+    setup.mount = Mount::new(&setup.cluster, "again", &["--deadline", "15"]);
+    stop(&mut setup.cluster);
+    let began = Instant::now();
+    setup.python(&format!("{AT_ONCE}os.chdir(sys.argv[2])\n{script}"), &["10", dir]);
+    assert!(began.elapsed() < Duration::from_secs(12), "it waited for the node that hangs: {:?}", began.elapsed());
+}
+
+#[test]
+fn keys_of_other_nodes_do_not_wait_for_a_node_that_hangs() {
+    works_without_node_1("b", WITHOUT_NODE_1, |cluster| cluster.signal(1, "STOP"));
+}
+
+/// The name of a bucket has a node too, as any name has.
+#[test]
+fn keys_of_other_nodes_do_not_wait_for_the_node_of_their_buckets_name() {
+    works_without_node_1("1_bucket", WITHOUT_NODE_1, |cluster| cluster.signal(1, "STOP"));
+}
+
+#[test]
+fn keys_of_other_nodes_do_not_wait_for_the_node_of_their_directorys_name() {
+    works_without_node_1("b/1_dir", WITHOUT_NODE_1, |cluster| cluster.signal(1, "STOP"));
+}
+
+#[test]
+fn keys_of_other_nodes_work_as_ever_when_a_node_is_dead() {
+    works_without_node_1("1_bucket/1_dir", WITHOUT_NODE_1, |cluster| cluster.kill_node(1));
+}
+
+#[test]
+fn new_keys_of_other_nodes_are_made_when_a_node_is_dead() {
+    let script = r#"
+check([('ok', lambda: make('6_new')), ('ok', lambda: make('8_new')), ('ok', lambda: os.rename('0_k', '9_k'))])
+"#;
+    works_without_node_1("b", script, |cluster| cluster.kill_node(1));
+}
+
+#[test]
+fn a_process_that_waits_for_a_node_ends_when_it_is_killed() {
+    let Some(setup) = setup_with(2, &[1], &["--deadline", "20"]) else { return };
+    setup.put("b/1_k", b"content");
+    setup.cluster.signal(1, "STOP");
+    let mut reader = Command::new("cat").arg(setup.mount.path("b/1_k")).stdout(Stdio::null()).spawn().unwrap();
+    let at = format!("/proc/{}/wchan", reader.id());
+    let waits = || std::fs::read_to_string(&at).is_ok_and(|at| at.contains("request_wait_answer"));
+    eventually("the reader waits", || waits().then_some(()));
+    let began = Instant::now();
+    reader.kill().unwrap();
+    let status = eventually("the killed reader ends", || reader.try_wait().unwrap());
+    assert_eq!(status.signal(), Some(9));
+    assert!(began.elapsed() < Duration::from_secs(10), "it ended only after {:?}", began.elapsed());
+}
+
+#[test]
+fn a_node_that_was_dead_when_the_mount_was_made_is_used_once_it_is_back() {
+    if skipped() {
+        return;
+    }
+    let mut cluster = Cluster::start(2);
+    cluster.put("s4://b/0_k", b"zero");
+    cluster.put("s4://b/1_k", b"one");
+    cluster.kill_node(1);
+    let mount = Mount::new(&cluster, "mnt", &["--deadline", "2"]);
+    assert_eq!(mount.ok("cat b/0_k"), "zero");
+    assert!(mount.fails("cat b/1_k").contains("Input/output error"));
+    assert!(mount.fails("ls b").contains("Input/output error"));
+    cluster.start_node(1);
+    assert_eq!(mount.ok("cat b/1_k; ls b; echo new > b/3_k"), "one0_k\n1_k\n");
+    assert_eq!(cluster.get("s4://b/3_k"), b"new\n");
+}
+
+/// Reads all of a key, and tells how far it came and how that ended. After the first piece it waits for a word.
+const READ_LARGE: &str = r#"
+fd, got, ended = os.open('b/1_large', R), 0, 'ok'
+try:
+    while piece := os.read(fd, 100000):
+        if got == 0:
+            tell('reading')
+            await_word()
+        got += len(piece)
+except OSError as e:
+    ended = errno.errorcode[e.errno]
+tell(f'{got} {ended}')
+"#;
+
+/// A large key of zeros on node 1 of two, made without sending it.
+const LARGE: u64 = 256 << 20;
+
+fn reading_a_large_key(fault: impl FnOnce(&mut Cluster)) {
+    let Some(mut setup) = setup_with(2, &[1], &["--deadline", "2"]) else { return };
+    plant_zeros(&setup.cluster, 1, "b/1_large", LARGE);
+    let mut child = setup.spawn_python(READ_LARGE, &[]);
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+    assert_eq!(line, "reading\n");
+    fault(&mut setup.cluster);
+    drop(child.stdin.take());
+    line.clear();
+    std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+    assert!(child.wait().unwrap().success());
+    let (got, ended) = line.trim().split_once(' ').unwrap();
+    let got: u64 = got.parse().unwrap();
+    assert!(ended == "EIO" || (ended == "ok" && got == LARGE), "{got} of {LARGE} bytes, then {ended}");
+}
+
+/// Puts a file of zeros into a node's store.
+fn plant_zeros(cluster: &Cluster, node: usize, key: &str, len: u64) {
+    let path = cluster.data(node).join(key);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len(len).unwrap();
+    let checksum = s4::checksum::of_file(&std::fs::File::open(&path).unwrap()).unwrap();
+    xattr::set(&path, "user.s4.checksum", checksum.to_string().as_bytes()).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
+}
+
+/// More names of a planted key.
+fn plant_links(cluster: &Cluster, node: usize, key: &str, names: impl Iterator<Item = String>) {
+    let data = cluster.data(node);
+    names.for_each(|name| std::fs::hard_link(data.join(key), data.join(name)).unwrap());
+}
+
+#[test]
+fn a_daemon_killed_during_a_read_never_makes_the_key_short() {
+    reading_a_large_key(|cluster| cluster.kill_node(1));
+}
+
+#[test]
+fn a_daemon_that_hangs_during_a_read_never_makes_the_key_short() {
+    reading_a_large_key(|cluster| cluster.signal(1, "STOP"));
+}
+
+#[test]
+fn a_daemon_that_restarts_during_a_read_never_makes_the_key_short() {
+    reading_a_large_key(|cluster| {
+        cluster.kill_node(1);
+        cluster.start_node(1);
+    });
+}
+
+#[test]
+fn a_daemon_killed_before_a_close_gives_an_error_and_publishes_nothing() {
+    let Some(mut setup) = setup_with(2, &[1], &["--deadline", "2"]) else { return };
+    for node in 0..2 {
+        let script = r#"
+out = os.open(sys.argv[1], NEW)
+os.write(out, b'x' * 1000000)
+tell('written')
+await_word()
+tell(errno_of(os.close, out))
+"#;
+        let key = format!("b/{node}_k");
+        let mut child = setup.spawn_python(script, &[&key]);
+        eventually("the file is there", || setup.mount.path(&key).exists().then_some(()));
+        setup.cluster.kill_node(node);
+        drop(child.stdin.take());
+        let mut told = String::new();
+        std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut told).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(told, "written\nEIO\n");
+        setup.cluster.start_node(node);
+        if node == 1 {
+            make_remote(&setup.cluster, &[1]);
+        }
+        assert!(!setup.is_key(&key));
+        assert!(!setup.mount.path(&key).exists());
+    }
+}
+
+#[test]
+fn a_mount_killed_during_writes_publishes_nothing_and_is_replaced() {
+    let Some(mut setup) = setup() else { return };
+    setup.bash("echo before > b/0_before; echo before > b/1_before");
+    let script = r#"
+files = [os.open(f'b/{n}_k', NEW) for n in range(8)]
+[os.write(out, b'x' * 100000) for out in files]
+tell('written')
+await_word()
+tell({errno_of(os.close, out) for out in files} <= {'ENOTCONN', 'ECONNABORTED', 'EIO'})
+"#;
+    let mut writer = setup.spawn_python(script, &[]);
+    eventually("the last file is written", || {
+        let size = std::fs::metadata(setup.mount.path("b/7_k")).map_or(0, |found| found.len());
+        (size == 100_000).then_some(())
+    });
+    setup.mount.kill();
+    let again = Mount::new(&setup.cluster, "mnt", &[]);
+    drop(writer.stdin.take());
+    assert_eq!(finish_python(writer), "written\nTrue\n", "a close did not tell of the loss");
+    assert_eq!(
+        again.ok("ls b; cat b/0_before b/1_before; echo new > b/0_k; cat b/0_k"),
+        "0_before\n1_before\nbefore\nbefore\nnew\n"
+    );
+    assert_eq!(setup.cluster.ok(&["ls", "s4://b/"]).lines().count(), 3);
+}
+
+fn is_mounted(dir: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    mounts.lines().any(|line| line.split(' ').nth(1) == dir.to_str())
+}
+
+#[test]
+fn a_mount_ends_cleanly_by_signal_and_by_umount() {
+    let Some(mut setup) = setup() else { return };
+    setup.put("b/0_k", b"content");
+    for how in ["TERM", "INT", "umount"] {
+        setup.mount = Mount::new(&setup.cluster, how, &[]);
+        let dir = setup.mount.dir().to_owned();
+        assert!(is_mounted(&dir));
+        assert_eq!(setup.bash("cat b/0_k"), "content");
+        match how {
+            "umount" => assert!(Command::new("umount").arg(&dir).status().unwrap().success()),
+            signal => setup.mount.signal(signal),
+        }
+        let status = setup.mount.ended();
+        assert!(status.success(), "{how}: {status}: {}", setup.mount.log_text());
+        assert!(!is_mounted(&dir), "{how}");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+    }
+}
+
+/// What is written when the mount is told to end is published by its close, or its close tells.
+#[test]
+fn a_mount_told_to_end_while_it_is_written_to_loses_nothing_silently() {
+    let Some(setup) = setup() else { return };
+    let script = r#"
+out = os.open(sys.argv[1], NEW)
+os.write(out, b'content')
+tell('written')
+await_word()
+tell(errno_of(os.close, out))
+"#;
+    let mut children: Vec<Child> = ["b/0_k", "b/1_k"].iter().map(|key| setup.spawn_python(script, &[key])).collect();
+    let size = |key: &str| std::fs::metadata(setup.mount.path(key)).map_or(0, |found| found.len());
+    eventually("both are written", || (size("b/0_k") == 7 && size("b/1_k") == 7).then_some(()));
+    setup.mount.signal("TERM");
+    eventually("the mount is away", || (!is_mounted(setup.mount.dir())).then_some(()));
+    children.iter_mut().for_each(|child| drop(child.stdin.take()));
+    for (child, key) in children.into_iter().zip(["b/0_k", "b/1_k"]) {
+        let published = finish_python(child) == "written\nok\n";
+        assert_eq!(setup.is_key(key), published, "{key}");
+    }
+}
+
+fn mount_output(args: &[&Path]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_s4-mount")).args(args).env_remove("S4_CONF_PATH").output().unwrap()
+}
+
+/// One line that says `what`, and no trace of ours.
+fn assert_refused(output: &Output, what: &str) {
+    crate::harness::assert_no_crash(output);
+    let told = text(&output.stderr);
+    assert!(!output.status.success() && told.contains(what) && told.lines().count() == 1, "{what}: {told}");
+    assert!(!told.contains("os error"), "{told}");
+}
+
+#[test]
+fn what_cannot_be_mounted_is_refused_in_one_line() {
+    let Some(setup) = setup() else { return };
+    let (conf, dir, top) = (setup.cluster.conf(), setup.mount.dir(), setup.cluster.dir());
+    let mount = |dir: &Path, conf: &Path| mount_output(&[dir, Path::new("--conf-path"), conf]);
+    assert_refused(&mount(&conf, &conf), "is no directory");
+    assert_refused(&mount(dir, &conf), "mounted there already");
+    assert_refused(&mount(&top.join("s4.conf/below"), &conf), "Not a directory");
+    assert_refused(&mount(&top.join("new"), &top.join("none.conf")), "none.conf");
+    std::fs::write(top.join("bad.conf"), "127.0.0.1:notaport\n").unwrap();
+    assert_refused(&mount(&top.join("new"), &top.join("bad.conf")), "bad.conf");
+    std::fs::write(top.join("empty.conf"), "# nobody\n").unwrap();
+    assert_refused(&mount(&top.join("new"), &top.join("empty.conf")), "empty.conf");
+    let with = |option: &str, value: &str| {
+        let args = [&top.join("new"), Path::new("--conf-path"), &conf, Path::new(option), Path::new(value)];
+        mount_output(&args)
+    };
+    assert_refused(&with("--deadline", "0"), "--deadline");
+    assert_refused(&with("--spool", "/proc"), "--spool");
+    assert_refused(&with("--secret", "/nonexistent"), "/nonexistent");
+    assert_eq!(setup.bash("ls"), "b\n", "the mount that was there works on");
+}
+
+#[test]
+fn a_mount_holds_little_memory_while_many_read() {
+    let Some(setup) = setup() else { return };
+    plant_zeros(&setup.cluster, 1, "b/1_k", 64 << 20);
+    plant_links(&setup.cluster, 1, "b/1_k", (1..64).map(|n| format!("b/{}_k", 2 * n + 1)));
+    let read = setup.bash("for n in $(seq 1 2 127); do cat b/${n}_k | wc -c & done; wait");
+    let whole = (64 << 20).to_string();
+    assert_eq!(read.lines().filter(|line| line.trim() == whole).count(), 64);
+    let peak = peak_kib(setup.mount.pid());
+    assert!(peak < 128 << 10, "{peak} KiB");
+}
+
+#[test]
+fn a_mount_holds_little_memory_while_a_large_directory_is_listed() {
+    let Some(setup) = setup() else { return };
+    for node in 0..2 {
+        let first = format!("b/large/{node}_k");
+        plant_zeros(&setup.cluster, node, &first, 0);
+        plant_links(&setup.cluster, node, &first, (1..10_000).map(|n| format!("b/large/{}_k", 2 * n + node)));
+    }
+    assert_eq!(setup.bash("ls b/large | wc -l; ls -l b/large | grep -c _k; find b | wc -l"), "20000\n20000\n20002\n");
+    let peak = peak_kib(setup.mount.pid());
+    assert!(peak < 128 << 10, "{peak} KiB");
+}
+
+#[test]
+fn a_listing_that_a_node_breaks_off_is_an_error() {
+    let Some(mut setup) = setup_with(2, &[1], &["--deadline", "2"]) else { return };
+    for node in 0..2 {
+        let first = format!("b/large/{node}_k");
+        plant_zeros(&setup.cluster, node, &first, 0);
+        plant_links(&setup.cluster, node, &first, (1..20_000).map(|n| format!("b/large/{}_k", 2 * n + node)));
+    }
+    let script = r#"
+seen, ended = 0, 'ok'
+try:
+    with os.scandir('b/large') as entries:
+        for entry in entries:
+            if seen == 0:
+                tell('reading')
+                await_word()
+            seen += 1
+except OSError as e:
+    ended = errno.errorcode[e.errno]
+tell(f'{seen} {ended}')
+"#;
+    let mut child = spawn_python(&setup.mount, script, &[]);
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+    setup.cluster.kill_node(1);
+    drop(child.stdin.take());
+    line.clear();
+    std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+    assert!(child.wait().unwrap().success());
+    let whole = line == "40000 ok\n";
+    assert!(whole || line.ends_with(" EIO\n"), "a partial listing passed off as whole: {line}");
+}
