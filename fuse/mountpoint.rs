@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What the kernel reads ahead of a sequential reader, in KiB.
-const READ_AHEAD: &str = "1024";
+const READ_AHEAD: &str = "512";
 
 /// The absolute path of `dir`, made if it is not there. A mount that a killed predecessor left is taken away.
 pub fn prepare(dir: &Path) -> Result<PathBuf> {
@@ -25,7 +25,7 @@ pub fn prepare(dir: &Path) -> Result<PathBuf> {
         match std::fs::read_dir(dir) {
             Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => unmount(dir)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(dir).map_err(failed)?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => {
+            Err(e) if e.kind() == std::io::ErrorKind::NotADirectory && dir.exists() => {
                 return Err(Error::new(ErrorKind::Config, format!("{}: is no directory", dir.display())));
             }
             Err(e) => return Err(failed(e)),
@@ -106,4 +106,12 @@ pub fn raise_descriptor_limit() {
     {
         tracing::warn!("cannot raise the limit of open files: {error}");
     }
+}
+
+/// Keeps freed memory from piling up in one heap for each thread.
+pub fn bound_heaps() {
+    // SAFETY: the call sets a number of the allocator, before any other thread runs.
+    unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 2) };
+    // SAFETY: as above.
+    unsafe { nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, 128 * 1024) };
 }

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 /// The unit of sequential reading, in bytes.
-const BLOCK: u64 = 512 * 1024;
+const BLOCK: u64 = 256 * 1024;
 /// Blocks read ahead for one file at most.
-const MOST_AHEAD: u64 = 8;
+const MOST_AHEAD: u64 = 16;
 /// Blocks read ahead by all files together.
-const BUDGET: usize = 64;
+const BUDGET: usize = 80;
 /// Blocks held for one file at most, once they are hashed.
 const MOST_HELD: usize = 16;
 /// A random read is rounded to this, so that neighbours in the kernel's cache come with it.
@@ -24,12 +24,19 @@ const PAGE: u64 = 64 * 1024;
 /// The largest key that a node compares as a whole within a deadline, for a random reader.
 const MOST_VERIFIED: u64 = 4 << 30;
 
+/// Blocks that all reads under way may hold together; one that needs more waits for others to end.
+const IN_HAND: u32 = 96;
+
 /// What all open files share.
-pub struct Budget(Arc<Semaphore>);
+#[derive(Clone)]
+pub struct Budget {
+    ahead: Arc<Semaphore>,
+    in_hand: Arc<Semaphore>,
+}
 
 impl Budget {
     pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(BUDGET)))
+        Self { ahead: Arc::new(Semaphore::new(BUDGET)), in_hand: Arc::new(Semaphore::new(IN_HAND as usize)) }
     }
 }
 
@@ -38,7 +45,7 @@ pub struct RemoteFile {
     client: Client,
     key: Key,
     checksum: Checksum,
-    budget: Arc<Semaphore>,
+    budget: Budget,
     state: Mutex<State>,
 }
 
@@ -87,7 +94,7 @@ impl RemoteFile {
     pub fn new(client: Client, key: Key, checksum: Checksum, budget: &Budget) -> Arc<Self> {
         let verification = Verification::Here { hashed: 0, hasher: Hasher::new() };
         let state = State { blocks: BTreeMap::new(), ahead: 1, next: 0, verification };
-        Arc::new(Self { client, key, checksum, budget: budget.0.clone(), state: Mutex::new(state) })
+        Arc::new(Self { client, key, checksum, budget: budget.clone(), state: Mutex::new(state) })
     }
 
     /// `size` bytes from `offset`, fewer only at the key's end.
@@ -96,6 +103,9 @@ impl RemoteFile {
         if offset >= end {
             return Ok(Bytes::new());
         }
+        // Of the read's own bytes and of the blocks that it takes them from.
+        let blocks = 2 * (size.div_ceil(BLOCK) as u32 + 1);
+        let _in_hand = self.budget.in_hand.acquire_many(blocks.min(IN_HAND)).await;
         match self.is_sequential(offset, end) {
             true => self.read_ahead(offset, end).await,
             false => self.read_random(offset, end).await,
@@ -186,7 +196,7 @@ impl RemoteFile {
             if state.blocks.contains_key(&number) {
                 continue;
             }
-            let Ok(permit) = self.budget.clone().try_acquire_owned() else {
+            let Ok(permit) = self.budget.ahead.clone().try_acquire_owned() else {
                 break;
             };
             let block = Block::new(Some(permit));

@@ -60,8 +60,15 @@ impl Fs {
                 let file = self.control.open(&path, writes).await?;
                 Ok(OpenedFile { handle: self.handles().add_file(Handle::Control(file)), backing: None, direct: true })
             }
-            Node::Key(..) if writes => Err(Errno::EPERM),
-            Node::Key(key, stat) => self.open_key(&key, &stat).await,
+            Node::Key(key, stat) => {
+                let opened = self.open_key(&key, &stat).await?;
+                if writes {
+                    // Refused only now, since one that is gone is looked up again, and may be made anew.
+                    self.handles().files.remove(&opened.handle);
+                    return Err(Errno::EPERM);
+                }
+                Ok(opened)
+            }
             Node::Spool(spool) => {
                 if writes && spool.is_published() {
                     return Err(Errno::EPERM);

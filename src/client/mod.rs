@@ -24,16 +24,17 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// The longest JSON answer that is read whole, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 /// Shorter than the daemon keeps an idle connection, so that a request seldom meets one that is closing.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How long a silent node is not asked again, at most.
-const FAIL_FAST: Duration = Duration::from_secs(2);
+/// How long a request to a node that was silent waits for it to answer again.
+const FAIL_FAST: Duration = Duration::from_millis(200);
 
 /// How requests are sent.
 #[derive(Clone)]
@@ -41,8 +42,8 @@ pub struct Settings {
     /// How long a node may be silent.
     pub deadline: Duration,
     pub secret: Option<Secret>,
-    /// After a node was silent for the deadline, refuse requests to it at once for a while, and so let many that need it
-    /// end soon.
+    /// After a node was silent for the deadline, refuse requests to it soon until it answers again, so that many that need
+    /// it do not each wait for the deadline.
     pub fail_fast: bool,
 }
 
@@ -87,8 +88,8 @@ struct Inner {
     cluster: Cluster,
     digest: HeaderValue,
     settings: Settings,
-    /// Guards until when each node counts as silent.
-    silent: Mutex<Vec<Option<Instant>>>,
+    /// Whether each node was silent and has not answered since.
+    silent: Vec<watch::Sender<bool>>,
     http: legacy::Client<HttpConnector, BoxBody>,
 }
 
@@ -103,7 +104,7 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .build(connector);
         let digest = HeaderValue::from_str(&cluster.digest()).expect("hexadecimal digits make a header");
-        let silent = Mutex::new(vec![None; cluster.len()]);
+        let silent = cluster.ids().map(|_| watch::Sender::new(false)).collect();
         Self(Arc::new(Inner { cluster, digest, settings, silent, http }))
     }
 
@@ -135,9 +136,20 @@ impl Client {
         body: BoxBody,
         activity: &Activity,
     ) -> Result<Response<Incoming>> {
-        if self.silent_until(node).is_some_and(|until| Instant::now() < until) {
+        if self.is_silent(node).await {
             return Err(self.late(node));
         }
+        self.send_now(node, method, path, body, activity).await
+    }
+
+    async fn send_now(
+        &self,
+        node: NodeId,
+        method: Method,
+        path: &str,
+        body: BoxBody,
+        activity: &Activity,
+    ) -> Result<Response<Incoming>> {
         let request = self.request(node, method, path, body)?;
         let answer = activity.watch(self.0.http.request(request), self.deadline()).await;
         let response = match answer {
@@ -154,15 +166,30 @@ impl Client {
         }
     }
 
-    fn silent_until(&self, node: NodeId) -> Option<Instant> {
-        self.0.silent.lock().unwrap_or_else(PoisonError::into_inner)[node]
+    /// True if `node` was silent for a deadline and does not answer now either.
+    async fn is_silent(&self, node: NodeId) -> bool {
+        let mut silent = self.0.silent[node].subscribe();
+        let answers = tokio::time::timeout(FAIL_FAST, silent.wait_for(|silent| !silent));
+        answers.await.is_err()
     }
 
+    /// Marks `node` as silent, until a request that goes on asking gets any answer.
     fn note_silence(&self, node: NodeId) {
-        if self.0.settings.fail_fast {
-            let until = Instant::now() + self.deadline().min(FAIL_FAST);
-            self.0.silent.lock().unwrap_or_else(PoisonError::into_inner)[node] = Some(until);
+        if !self.0.settings.fail_fast || self.0.silent[node].send_replace(true) {
+            return;
         }
+        let client = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let activity = Activity::default();
+                let asked = client.send_now(node, Method::GET, "/v1/health", body::empty(), &activity);
+                // Any other error tells that it is not silent any more.
+                if !asked.await.is_err_and(|error| error.kind() == ErrorKind::Deadline) {
+                    break;
+                }
+            }
+            client.0.silent[node].send_replace(false);
+        });
     }
 
     fn request(&self, node: NodeId, method: Method, path: &str, body: BoxBody) -> Result<Request<BoxBody>> {

@@ -3,20 +3,21 @@
 use super::{mount, program};
 use crate::cli::LocalArgs;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, ExitStatus, Result, reason};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const NODES: u16 = 3;
 /// How long the nodes may take to start.
@@ -36,34 +37,104 @@ async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
     let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("{}: {}", args.dir.display(), reason(&e)));
     std::fs::create_dir_all(&args.dir).map_err(failed)?;
     let dir = args.dir.canonicalize().map_err(failed)?;
+    let mut interrupts = Interrupts::new()?;
+    let starting = lock_start(&dir)?;
     // Looked for by their directories, before the file that leads to them is written anew.
-    if let Some(node) = (0..)
-        .map_while(|node| node_dir(&dir, node).exists().then_some(node))
-        .find(|&node| running_pid(&node_dir(&dir, node)).is_some())
-    {
+    let mut nodes = (0..).map_while(|node| node_dir(&dir, node).exists().then_some(node));
+    if let Some(node) = nodes.find(|&node| running_pid(&node_dir(&dir, node)).is_some()) {
         let message = format!("{}: node {node} runs already; 's4 local --stop --dir {0}' stops it", dir.display());
         return Err(Error::new(ErrorKind::AlreadyExists, message));
     }
-    let cluster = layout(&dir, args.nodes)?;
-    let mut nodes = Nodes(Vec::new());
-    for node in cluster.ids() {
-        nodes.0.push(spawn(args, &dir, &cluster, node, secret)?);
+    let mut running = LocalCluster { dir: dir.clone(), nodes: Vec::new() };
+    tokio::select! {
+        brought_up = running.bring_up(args, secret) => brought_up?,
+        () = interrupts.next() => return Err(Error::new(ErrorKind::Cancelled, "interrupted before the nodes were up")),
     }
-    let settings = Settings { secret: secret.map(Secret::read).transpose()?, ..Settings::default() };
-    await_health(&Client::new(cluster.clone(), settings), &dir, &mut nodes).await?;
-    if let Some(mountpoint) = &args.mount {
-        start_mount(&dir, mountpoint, secret)?;
-    }
-    println!("export S4_CONF_PATH={}", conf_path(&dir).display());
+    let export = format!("export S4_CONF_PATH={}\n", conf_path(&dir).display());
+    std::io::stdout().write_all(export.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
     if args.detach {
-        nodes.0.clear();
+        running.leave();
         return Ok(ExitStatus::Done);
     }
-    eprintln!("s4: {} nodes run, Ctrl-C stops them", cluster.len());
-    await_interrupt().await?;
-    stop_mount(&dir)?;
-    drop(nodes);
+    drop(starting);
+    eprintln!("s4: {} nodes run, Ctrl-C stops them", running.nodes.len());
+    interrupts.next().await;
     Ok(ExitStatus::Done)
+}
+
+/// Held while a cluster is started, so that two starts do not mix.
+fn lock_start(dir: &Path) -> Result<Flock<File>> {
+    let path = dir.join("start.lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|e| Error::io(path.display(), &e))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        Error::new(ErrorKind::AlreadyExists, format!("{}: another 's4 local' starts it now", dir.display()))
+    })
+}
+
+/// SIGTERM and Ctrl-C, from the beginning on.
+struct Interrupts {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Interrupts {
+    fn new() -> Result<Self> {
+        let failed = |e: std::io::Error| Error::io("cannot wait for signals", &e);
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt()).map_err(failed)? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The daemons of a cluster, and its mount. Dropped, they are stopped.
+struct LocalCluster {
+    dir: PathBuf,
+    nodes: Vec<Child>,
+}
+
+impl LocalCluster {
+    async fn bring_up(&mut self, args: &LocalArgs, secret: Option<&Path>) -> Result<()> {
+        let cluster = layout(&self.dir, args.nodes)?;
+        for node in cluster.ids() {
+            self.nodes.push(spawn(args, &self.dir, &cluster, node, secret)?);
+        }
+        let settings = Settings { secret: secret.map(Secret::read).transpose()?, ..Settings::default() };
+        await_health(&Client::new(cluster, settings), &self.dir, &mut self.nodes).await?;
+        match &args.mount {
+            Some(mountpoint) => start_mount(&self.dir, mountpoint, secret),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets everything run on.
+    fn leave(mut self) {
+        self.nodes.clear();
+    }
+}
+
+impl Drop for LocalCluster {
+    fn drop(&mut self) {
+        if self.nodes.is_empty() {
+            return;
+        }
+        if let Err(error) = stop_mount(&self.dir) {
+            eprintln!("s4: {error}");
+        }
+        for child in &self.nodes {
+            // One that ended by itself needs no signal.
+            let _ = kill(Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM);
+        }
+        for child in &mut self.nodes {
+            let _ = child.wait();
+        }
+    }
 }
 
 /// Reads or writes the cluster file. Ports that others have taken since the last run are replaced: the nodes' numbers,
@@ -118,21 +189,6 @@ fn log_path(dir: &Path, node: usize) -> PathBuf {
     dir.join(format!("node-{node}.log"))
 }
 
-/// The daemons of a cluster in the foreground. Dropped, they are stopped.
-struct Nodes(Vec<Child>);
-
-impl Drop for Nodes {
-    fn drop(&mut self) {
-        for child in &self.0 {
-            // One that ended by itself needs no signal.
-            let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
-        }
-        for child in &mut self.0 {
-            let _ = child.wait();
-        }
-    }
-}
-
 fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: Option<&Path>) -> Result<Child> {
     let path = log_path(dir, node);
     let log = OpenOptions::new().create(true).append(true).open(&path);
@@ -153,11 +209,11 @@ fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: O
     command.spawn().map_err(|e| Error::io(format!("cannot start {}", program.display()), &e))
 }
 
-async fn await_health(client: &Client, dir: &Path, nodes: &mut Nodes) -> Result<()> {
+async fn await_health(client: &Client, dir: &Path, nodes: &mut [Child]) -> Result<()> {
     let began = Instant::now();
     for node in client.cluster().ids() {
         while let Err(error) = client.health(node).await {
-            if let Ok(Some(status)) = nodes.0[node].try_wait() {
+            if let Ok(Some(status)) = nodes[node].try_wait() {
                 let log = std::fs::read_to_string(log_path(dir, node)).unwrap_or_default();
                 let last = log.lines().last().unwrap_or("it printed nothing");
                 return Err(Error::new(ErrorKind::Config, format!("node {node} ended with {status}: {last}")));
@@ -167,15 +223,6 @@ async fn await_health(client: &Client, dir: &Path, nodes: &mut Nodes) -> Result<
             }
             tokio::time::sleep(PAUSE).await;
         }
-    }
-    Ok(())
-}
-
-async fn await_interrupt() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(|e| Error::io("cannot wait for signals", &e))?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
     }
     Ok(())
 }
@@ -228,13 +275,13 @@ async fn stop(dir: &Path) -> Result<ExitStatus> {
         cluster.ids().filter_map(|node| Some((node, running_pid(&node_dir(dir, node))?))).collect();
     for (_, pid) in &running {
         // One that ended by itself needs no signal.
-        let _ = kill(Pid::from_raw(*pid), Signal::SIGTERM);
+        let _ = kill(Pid::from_raw(*pid), nix::sys::signal::Signal::SIGTERM);
     }
     let began = Instant::now();
     for (node, pid) in running {
         while running_pid(&node_dir(dir, node)) == Some(pid) {
             if began.elapsed() > STOP {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                let _ = kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             }
             tokio::time::sleep(PAUSE).await;
         }
