@@ -1,5 +1,6 @@
 //! End to end: real processes, one file a subject.
 
+mod bytes;
 mod damage;
 mod disks;
 mod faults;
@@ -13,6 +14,7 @@ mod mounts;
 mod observe;
 mod processes;
 mod races;
+mod real_job;
 mod shuffles;
 mod starts;
 mod tour;
