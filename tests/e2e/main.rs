@@ -1,6 +1,7 @@
 //! End to end: real processes, one file a subject.
 
 mod bytes;
+mod copying;
 mod damage;
 mod disks;
 mod faults;
