@@ -7,6 +7,7 @@ mod disks;
 mod faults;
 mod harness;
 mod kills;
+mod local;
 mod maps;
 mod memory;
 mod mount_basics;
