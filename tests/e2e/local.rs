@@ -56,8 +56,8 @@ impl Local {
     }
 
     /// Starts in the foreground, and waits until the nodes are healthy.
-    fn foreground(&self) -> Child {
-        let mut child = self.local(&["-n", "3"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    fn foreground(&self, args: &[&str]) -> Child {
+        let mut child = self.local(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, self.export_line());
@@ -108,11 +108,24 @@ impl Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
-        if self.conf().exists() {
-            // What a failed test leaves; a test that passed has stopped it.
+        // What a failed test leaves; a test that passed has stopped it. A node that just starts is not seen yet.
+        for _ in 0..20 {
+            if !self.conf().exists() || self.processes().is_empty() {
+                return;
+            }
             let _ = self.local(&["--stop"]).stderr(Stdio::null()).status();
         }
     }
+}
+
+/// Whether something is mounted there.
+fn is_mounted(dir: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    mounts.lines().any(|line| line.split(' ').nth(1) == dir.to_str())
+}
+
+fn signal(child: &Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
 }
 
 #[test]
@@ -171,13 +184,12 @@ fn a_restart_keeps_the_keys() {
 fn a_cluster_in_the_foreground_ends_on_a_signal_and_leaves_nothing() {
     let local = Local::new();
     for (turn, signal) in ["-INT", "-TERM"].into_iter().enumerate() {
-        let mut child = local.foreground();
+        let mut child = local.foreground(&["-n", "3"]);
         if turn == 0 {
             local.put_keys();
         }
         local.check_keys();
-        let kill = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
-        assert!(kill.success());
+        self::signal(&child, signal);
         let status = eventually("s4 local ends", || child.try_wait().unwrap());
         assert!(status.success(), "{signal}: {status}");
         assert_eq!(local.processes(), Vec::<String>::new(), "{signal}");
@@ -240,13 +252,9 @@ fn a_mount_comes_with_the_cluster_and_goes_with_it() {
     let local = Local::new();
     let mountpoint = local.dir.path().join("M");
     std::fs::create_dir(&mountpoint).unwrap();
-    let mounted = || {
-        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-        mounts.lines().any(|line| line.split(' ').nth(1) == mountpoint.to_str())
-    };
     for turn in 0..2 {
         assert_eq!(local.ok(&["-n", "3", "--detach", "--mount", "M"]), local.export_line());
-        assert!(mounted());
+        assert!(is_mounted(&mountpoint));
         if turn == 0 {
             local.put_keys();
         }
@@ -254,8 +262,69 @@ fn a_mount_comes_with_the_cluster_and_goes_with_it() {
         local.sh(&format!("echo made > M/b/{turn}_made"));
         assert_eq!(local.sh(&format!("s4 cp s4://b/{turn}_made -")), "made\n");
         local.ok(&["--stop"]);
-        assert!(!mounted());
+        assert!(!is_mounted(&mountpoint));
         assert_eq!(std::fs::read_dir(&mountpoint).unwrap().count(), 0);
         eventually("s4-mount ends", || local.processes().is_empty().then_some(()));
     }
+}
+
+#[test]
+fn a_mount_in_the_foreground_goes_with_its_cluster() {
+    if let Some(reason) = no_mounts() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let local = Local::new();
+    let mountpoint = local.dir.path().join("M");
+    std::fs::create_dir(&mountpoint).unwrap();
+    let mut child = local.foreground(&["-n", "3", "--mount", "M"]);
+    assert!(is_mounted(&mountpoint));
+    signal(&child, "-INT");
+    assert!(eventually("s4 local ends", || child.try_wait().unwrap()).success());
+    assert!(!is_mounted(&mountpoint));
+    eventually("s4-mount ends", || local.processes().is_empty().then_some(()));
+}
+
+#[test]
+fn a_start_whose_mount_fails_leaves_nothing() {
+    let local = Local::new();
+    std::fs::write(local.dir.path().join("file"), "").unwrap();
+    let error = local.fails(&["-n", "3", "--detach", "--mount", "file"]);
+    assert!(error.contains("file"), "{error}");
+    assert_eq!(local.processes(), Vec::<String>::new());
+}
+
+#[test]
+fn a_signal_while_the_nodes_start_leaves_nothing() {
+    for wanted in ["-INT", "-TERM"] {
+        let local = Local::new();
+        let args = ["-n", "12"];
+        let mut child = local.local(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("the first node starts", || local.cluster().join("node-0").exists().then_some(()));
+        signal(&child, wanted);
+        eventually("s4 local ends", || child.try_wait().unwrap());
+        assert_eq!(local.processes(), Vec::<String>::new(), "{wanted}");
+    }
+}
+
+#[test]
+fn stop_ends_the_nodes_of_a_foreground_that_was_killed() {
+    let local = Local::new();
+    let mut child = local.foreground(&["-n", "3"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    local.ok(&["--stop"]);
+    assert_eq!(local.processes(), Vec::<String>::new());
+}
+
+#[test]
+fn an_export_line_that_cannot_be_printed_is_an_error_and_leaves_nothing() {
+    let local = Local::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = local.local(&["-n", "2", "--detach"]).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let output = output.wait_with_output().unwrap();
+    assert_eq!(local.processes(), Vec::<String>::new());
+    assert_no_crash(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "s4: stdout: No space left on device\n");
 }
