@@ -328,3 +328,27 @@ fn an_export_line_that_cannot_be_printed_is_an_error_and_leaves_nothing() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stderr), "s4: stdout: No space left on device\n");
 }
+
+#[test]
+fn of_two_starts_at_once_one_works() {
+    for round in 0..8 {
+        let local = Local::new();
+        let start = || {
+            let mut command = local.local(&["-n", "3", "--detach"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let first = start();
+        if round % 2 == 1 {
+            eventually("the first node starts", || local.cluster().join("node-0").exists().then_some(()));
+        }
+        let outputs = [first, start()].map(|child| child.wait_with_output().unwrap());
+        let done = outputs.iter().filter(|output| output.status.success()).count();
+        let said: Vec<String> = outputs.iter().map(|output| text(&output.stderr)).collect();
+        assert_eq!(done, 1, "round {round}: {said:?}");
+        assert_eq!(local.processes().len(), 3, "round {round}: {said:?}");
+        local.put_keys();
+        local.check_keys();
+        local.ok(&["--stop"]);
+        assert_eq!(local.processes(), Vec::<String>::new(), "round {round}");
+    }
+}
