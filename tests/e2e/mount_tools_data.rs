@@ -175,7 +175,7 @@ fn an_ordinary_user_can_do_all_of_it() {
 /// A script run by nobody, with a /dev/fuse that is open to all, as it is on machines with udev.
 fn as_nobody(script: &str, home: &Path, program: &Path) -> Command {
     const OPENED: &str =
-        "mount -t tmpfs none /mnt && mknod -m 666 /mnt/fuse c 10 229 && mount --bind /mnt/fuse /dev/fuse";
+        "mkdir dev && mount -t tmpfs none dev && mknod -m 666 dev/fuse c 10 229 && mount --bind dev/fuse /dev/fuse";
     let drop_rights = format!("exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups bash -c \"$SCRIPT\"");
     let open = std::fs::metadata("/dev/fuse").is_ok_and(|found| found.mode() & 0o006 == 0o006);
     let script_as_root = if open { drop_rights } else { format!("{OPENED} && {drop_rights}") };

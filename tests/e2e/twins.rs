@@ -6,9 +6,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// The programs that a script needs, one space between two, and the script.
-pub type Case = (&'static str, &'static str);
-
 /// No script here takes more than a few seconds: one that does is stuck.
 const SECONDS: &str = "120";
 
@@ -50,9 +47,9 @@ impl Twins {
         &self.cluster
     }
 
-    /// Runs each script on the disk and in the mount. Exit status, stdout and stderr are to be the same, and in the end the
+    /// Runs each script on the disk and in the mount, if the programs named before it are there. Exit status, stdout and stderr are to be the same, and in the end the
     /// files too: as the mount shows them, and as `s4 cp` gets them.
-    pub fn check(&self, cases: &[Case]) {
+    pub fn check(&self, cases: &[(&str, &str)]) {
         let mut wrong = Vec::new();
         for (programs, script) in cases {
             if !all_there(programs) {
