@@ -94,6 +94,11 @@ impl Twins {
         text(&output.stdout)
     }
 
+    /// True if a script succeeds on the disk.
+    pub fn can_on_disk(&self, script: &str) -> bool {
+        self.on_disk(script).status.success()
+    }
+
     fn on_disk(&self, script: &str) -> Output {
         run(&self.disk, script)
     }
