@@ -128,19 +128,20 @@ fn writers_write_the_same() {
 
 #[test]
 fn archives_are_made_and_unpacked() {
+    // Archives hold modes and times that differ between a disk and a mount: each goes once its content is compared.
     let Some(twins) = Twins::start("archives") else { return };
     twins.check(&[
-        ("tar", "tar cf 001_all.tar sub *_words *_large; tar tf 001_all.tar; mkdir x; tar xf 001_all.tar -C x; diff -r sub x/sub"),
-        ("tar gzip", "tar czf 002_sub.tgz sub; mkdir y; tar xzf 002_sub.tgz -C y; find y | sort; stat -c %Y y/sub/*.txt"),
+        ("tar", "tar cf 001_all.tar sub *_words *_large; tar tf 001_all.tar | sort; mkdir x; tar xf 001_all.tar -C x; diff -r sub x/sub; tar df 001_all.tar; rm 001_all.tar"),
+        ("tar gzip", "tar czf 002_sub.tgz sub; mkdir y; tar xzf 002_sub.tgz -C y; find y | sort; stat -c %Y y/sub/*.txt; rm 002_sub.tgz"),
         ("tar xz", "tar cJf 000_sub.txz sub; tar xJf 000_sub.txz -C y --transform s/sub/again/; diff -r sub y/again; rm 000_sub.txz"),
-        ("tar", "mkdir z; tar c sub *_words | tar x -C z; diff -r sub z/sub; tar df 001_all.tar"),
+        ("tar", "mkdir z; tar c sub *_words | tar x -C z; diff -r sub z/sub"),
         ("gzip zcat", "cp 001_large 001_k; gzip -n 001_k; test ! -e 001_k; zcat 001_k.gz | cmp - 001_large; gunzip 001_k.gz; cmp 001_k 001_large"),
         ("gzip", "cp 002_words k; gzip -n -k k; ls k k.gz; gzip -n -c k > 001_kc.gz; gzip -t k.gz; zgrep -c word1 k.gz"),
         ("xz", "cp 002_large 002_j; xz -1 002_j; test ! -e 002_j; xzcat 002_j.xz | cmp - 002_large; unxz 002_j.xz; cmp 002_j 002_large"),
         ("zstd", "cp 000_large 000_z; zstd -q --rm 000_z; test ! -e 000_z; zstdcat 000_z.zst | cmp - 000_large; zstd -q -d --rm 000_z.zst; ls *_z*"),
         ("bzip2", "cp 001_words 001_b; bzip2 001_b; test ! -e 001_b; bunzip2 001_b.bz2; cmp 001_b 001_words"),
-        ("zip unzip", "zip -qrX 001_sub.zip sub 001_large; unzip -tq 001_sub.zip; unzip -q 001_sub.zip -d unzipped; diff -r sub unzipped/sub"),
-        ("cpio", "find sub | sort | cpio -o --quiet > 002_sub.cpio; mkdir c; cd c; cpio -id --quiet < ../002_sub.cpio; diff -r ../sub sub"),
+        ("zip unzip", "zip -qrX 001_sub.zip sub 001_large; unzip -tq 001_sub.zip; unzip -q 001_sub.zip -d unzipped; diff -r sub unzipped/sub; rm 001_sub.zip"),
+        ("cpio", "find sub | sort | cpio -o --quiet > 002_sub.cpio; mkdir c; cd c; cpio -id --quiet < ../002_sub.cpio; diff -r ../sub sub; rm ../002_sub.cpio"),
     ]);
 }
 
