@@ -13,11 +13,26 @@ pub struct Mount {
 
 /// Why no mount can be made here, if none can.
 pub fn no_mounts() -> Option<&'static str> {
-    let root = nix::unistd::geteuid().is_root();
-    match (Path::new("/dev/fuse").exists(), root) {
-        (false, _) => Some("no /dev/fuse"),
-        (true, false) => Some("not root"),
-        (true, true) => None,
+    if !Path::new("/dev/fuse").exists() {
+        return Some("no /dev/fuse");
+    }
+    if nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    no_user_mounts()
+}
+
+/// Why an ordinary user cannot mount here, if none can.
+pub fn no_user_mounts() -> Option<&'static str> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let helper = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .find_map(|dir| std::fs::metadata(dir.join("fusermount3")).ok());
+    match helper {
+        None => Some("fusermount3 is missing"),
+        Some(found) if found.uid() != 0 || found.permissions().mode() & 0o4000 == 0 => {
+            Some("fusermount3 is not setuid")
+        }
+        Some(_) => None,
     }
 }
 
@@ -50,6 +65,21 @@ impl Mount {
             std::fs::read_to_string(&log).unwrap()[before..].contains("mounted on").then_some(())
         });
         Self { dir, log, child }
+    }
+
+    /// The same, as if `nodes` were on other machines: the mount asks them for everything over the network.
+    ///
+    /// A mount takes a node for one of its own machine if it can read the node's token when it starts.
+    pub fn with_remote_nodes(cluster: &Cluster, name: &str, nodes: &[usize], options: &[&str]) -> Self {
+        let tokens: Vec<PathBuf> = nodes.iter().map(|node| cluster.data(*node).join(".s4/token")).collect();
+        for token in &tokens {
+            std::fs::rename(token, token.with_extension("hidden")).expect("the node has a token");
+        }
+        let mount = Self::new(cluster, name, options);
+        for token in &tokens {
+            std::fs::rename(token.with_extension("hidden"), token).unwrap();
+        }
+        mount
     }
 
     pub fn dir(&self) -> &Path {
@@ -117,7 +147,11 @@ impl Drop for Mount {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        let _ = Command::new("umount").arg("-l").arg(&self.dir).stderr(Stdio::null()).status();
+        let (unmount, flags) = match nix::unistd::geteuid().is_root() {
+            true => ("umount", "-l"),
+            false => ("fusermount3", "-uz"),
+        };
+        let _ = Command::new(unmount).arg(flags).arg(&self.dir).stderr(Stdio::null()).status();
         if std::thread::panicking() {
             eprintln!("log of the mount:\n{}", self.log_text());
         }
