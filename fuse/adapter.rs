@@ -28,8 +28,9 @@ const MAX_BACKGROUND: u16 = 256;
 /// Threads that take requests from the kernel; waiting is done elsewhere.
 const THREADS: usize = 2;
 
-/// Registered files, by inode, and how many opens use each: the kernel wants one and the same for all.
-type Backings = HashMap<Ino, (Arc<BackingId>, u64)>;
+/// The registered file of each open inode, if it has one, and how many opens use it: the kernel wants one and the same for
+/// all, or none for any.
+type Backings = HashMap<Ino, (Option<Arc<BackingId>>, u64)>;
 
 pub struct Adapter {
     fs: Arc<Fs>,
@@ -230,32 +231,32 @@ struct Opener {
 }
 
 impl Opener {
-    /// The file that the kernel is to use for this open of `ino`. One that refuses to register the first file of all, for
-    /// want of privilege or of a fitting file system, is not asked again.
+    /// The file that the kernel is to use for this open of `ino`. A kernel that refuses to register one, for want of
+    /// privilege or of a fitting file system, is not asked again. What is opened to bypass caches is not registered: the
+    /// kernel would hold the file itself to the rules of such writes.
     fn register(
         &self,
         ino: Ino,
         file: Option<&File>,
+        flags: i32,
         open: impl FnOnce(&File) -> std::io::Result<BackingId>,
     ) -> Option<Arc<BackingId>> {
         let mut backings = self.backings.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((backing, uses)) = backings.get_mut(&ino) {
             *uses += 1;
-            return Some(backing.clone());
+            return backing.clone();
         }
-        let file = file.filter(|_| self.passthrough.load(Ordering::Relaxed))?;
-        match open(file) {
-            Ok(backing) => {
-                let backing = Arc::new(backing);
-                backings.insert(ino, (backing.clone(), 1));
-                Some(backing)
-            }
+        let wanted = self.passthrough.load(Ordering::Relaxed) && flags & nix::libc::O_DIRECT == 0;
+        let backing = file.filter(|_| wanted).and_then(|file| match open(file) {
+            Ok(backing) => Some(Arc::new(backing)),
             Err(error) => {
                 tracing::info!("no passthrough, files are read through the mount: {error}");
                 self.passthrough.store(false, Ordering::Relaxed);
                 None
             }
-        }
+        });
+        backings.insert(ino, (backing.clone(), 1));
+        backing
     }
 
     fn release(&self, ino: Ino) {
@@ -418,7 +419,7 @@ impl Filesystem for Adapter {
             |fs| async move { fs.open(ino.0, open_flags.0, caller).await },
             move |reply, opened| {
                 let handle = FileHandle(opened.handle);
-                match opener.register(ino.0, opened.backing.as_ref(), |file| reply.open_backing(file)) {
+                match opener.register(ino.0, opened.backing.as_ref(), open_flags.0, |file| reply.open_backing(file)) {
                     Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), &backing),
                     None => reply.opened(handle, flags(&opened)),
                 }
@@ -433,7 +434,7 @@ impl Filesystem for Adapter {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _: i32,
+        flags_given: i32,
         reply: ReplyCreate,
     ) {
         let (name, shown, caller) = (name.to_owned(), self.shown(), Caller { thread: request.pid() });
@@ -444,7 +445,7 @@ impl Filesystem for Adapter {
             |fs| async move { fs.create(parent.0, &name, mode & !umask & 0o7777, caller).await },
             move |reply, (made, opened)| {
                 let (fresh, attr, handle) = (freshness(&made), shown.attr(&made), FileHandle(opened.handle));
-                match opener.register(made.ino, opened.backing.as_ref(), |file| reply.open_backing(file)) {
+                match opener.register(made.ino, opened.backing.as_ref(), flags_given, |file| reply.open_backing(file)) {
                     Some(backing) => {
                         reply.created_passthrough(&fresh, &attr, Generation(0), handle, FopenFlags::empty(), &backing);
                     }
