@@ -1,0 +1,111 @@
+//! Help texts, completions and man pages tell of the same commands and options.
+
+use crate::harness::text;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+const S4: &str = env!("CARGO_BIN_EXE_s4");
+
+fn output_of(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).env_remove("S4_CONF_PATH").output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {}", text(&output.stderr));
+    assert!(output.stderr.is_empty(), "{program} {args:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The subcommands that `s4 --help` lists, without `help`.
+fn subcommands() -> Vec<String> {
+    let help = output_of(S4, &["--help"]);
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names: Vec<String> = names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    assert!(names.len() >= 10, "{help}");
+    names.into_iter().filter(|name| name != "help").collect()
+}
+
+/// Every `--option` in a text.
+fn long_options(text: &str) -> BTreeSet<String> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let starts = text.match_indices("--").filter(|(at, _)| !text[..*at].ends_with(|c: char| is_name(c)));
+    let names = starts.map(|(at, _)| text[at + 2..].split(|c| !is_name(c)).next().unwrap_or(""));
+    names.filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase())).map(|name| format!("--{name}")).collect()
+}
+
+/// The options that a help text defines, and not those in its examples.
+fn defined_options(help: &str) -> BTreeSet<String> {
+    let lines = help.lines().map(str::trim_start);
+    lines.filter(|line| line.starts_with('-')).flat_map(|line| long_options(line).into_iter().take(1)).collect()
+}
+
+#[test]
+fn every_help_text_shows_an_example() {
+    for name in subcommands() {
+        for args in [vec![&*name, "--help"], vec![&*name, "-h"], vec!["help", &*name]] {
+            let help = output_of(S4, &args);
+            assert!(help.contains("Example"), "s4 {args:?}: {help}");
+            assert!(help.contains(&format!("s4 {name}")), "s4 {args:?}: {help}");
+        }
+    }
+    for program in [S4, env!("CARGO_BIN_EXE_s4-server"), env!("CARGO_BIN_EXE_s4-mount")] {
+        assert!(output_of(program, &["--help"]).contains("Example"), "{program}");
+        assert!(output_of(program, &["--version"]).contains(env!("CARGO_PKG_VERSION")), "{program}");
+    }
+}
+
+#[test]
+fn completions_name_every_subcommand_and_option() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = output_of(S4, &["completions", shell]);
+        for name in subcommands() {
+            assert!(script.contains(&name), "{shell} has no {name}");
+            for option in defined_options(&output_of(S4, &[&name, "--help"])) {
+                let name = option.trim_start_matches("--");
+                assert!(script.contains(name), "{shell} has no {option}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bash_takes_its_completions() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("s4.bash"), output_of(S4, &["completions", "bash"])).unwrap();
+    let try_it = "source ./s4.bash; complete -p s4";
+    let output = Command::new("bash").args(["-euc", try_it]).current_dir(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// The page is about all that `helps` defines, and about no option that none of them names.
+fn page_agrees(page: &str, helps: &[String], subcommands: &[String]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(page);
+    let roff = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("man/{page}: {e}")).replace("\\-", "-");
+    for name in subcommands {
+        assert!(roff.contains(&format!("\n\\fB{name}\\fR")), "man/{page} has no entry for {name}");
+    }
+    let defined: BTreeSet<String> = helps.iter().flat_map(|help| defined_options(help)).collect();
+    assert!(defined.contains("--help"), "{helps:?}");
+    let described = long_options(&roff);
+    let missing: Vec<&String> = defined.difference(&described).collect();
+    assert!(missing.is_empty(), "man/{page} does not have {missing:?}");
+    let invented: Vec<&String> = described.difference(&defined).collect();
+    assert!(invented.is_empty(), "man/{page} has options that no help text has: {invented:?}");
+}
+
+#[test]
+fn the_man_page_of_s4_agrees_with_its_help() {
+    let names = subcommands();
+    let mut helps = vec![output_of(S4, &["--help"])];
+    helps.extend(names.iter().map(|name| output_of(S4, &[name, "--help"])));
+    page_agrees("s4.1", &helps, &names);
+}
+
+#[test]
+fn the_man_page_of_s4_server_agrees_with_its_help() {
+    page_agrees("s4-server.8", &[output_of(env!("CARGO_BIN_EXE_s4-server"), &["--help"])], &[]);
+}
+
+#[test]
+fn the_man_page_of_s4_mount_agrees_with_its_help() {
+    page_agrees("s4-mount.8", &[output_of(env!("CARGO_BIN_EXE_s4-mount"), &["--help"])], &[]);
+}
