@@ -1,44 +1,36 @@
-//! Between the FUSE library and the file system: requests in, results out. The only file that knows the library.
+//! Between the FUSE library and the file system: requests in, results out. With the files beside it the only one that
+//! knows the library.
+
+mod opener;
+mod replies;
 
 use crate::closing::Caller;
-use crate::fs::{Attributes, Fs, OpenedFile, Result};
-use crate::fs::{DirEntry, Wanted};
-use crate::inodes::Ino;
+use crate::fs::{DirEntry, Fs, OpenedFile, Result, Wanted};
 use fuser::{
-    BackingId, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, SessionACL, TimeOrNow, WriteFlags,
+    BsdFileFlags, Config, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, SessionACL,
+    TimeOrNow, WriteFlags,
 };
-use std::collections::HashMap;
+use opener::Opener;
+use replies::{Refuse, Shown, answer_xattr, freshness, to_fuse};
 use std::ffi::OsStr;
-use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::runtime::Handle;
 
-/// How long the kernel may believe what it was told of a name that is there. Of one that is not, never.
-const FRESH: Duration = Duration::from_secs(1);
-const BLOCK_SIZE: u32 = 128 * 1024;
 const MAX_WRITE: u32 = 1 << 20;
 const MAX_READAHEAD: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 256;
 /// Threads that take requests from the kernel; waiting is done elsewhere.
 const THREADS: usize = 2;
 
-/// The registered file of each open inode, if it has one, and how many opens use it: the kernel wants one and the same for
-/// all, or none for any.
-type Backings = HashMap<Ino, (Option<Arc<BackingId>>, u64)>;
-
 pub struct Adapter {
     fs: Arc<Fs>,
     runtime: Handle,
-    passthrough: Arc<AtomicBool>,
-    backings: Arc<Mutex<Backings>>,
-    uid: u32,
-    gid: u32,
+    opener: Opener,
+    shown: Shown,
 }
 
 /// A mount that is being served. Dropped, it is unmounted.
@@ -68,10 +60,8 @@ pub fn mount(
     let adapter = Adapter {
         fs,
         runtime,
-        passthrough: Arc::default(),
-        backings: Arc::default(),
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
+        opener: Opener::default(),
+        shown: Shown { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() },
     };
     fuser::spawn_mount(adapter, mountpoint, &config).map(Mounted)
 }
@@ -93,57 +83,6 @@ fn mount_option(text: &str) -> Option<MountOption> {
         "noatime" => MountOption::NoAtime,
         _ => return None,
     })
-}
-
-/// A reply that can be an error.
-trait Refuse: Send + 'static {
-    fn refuse(self, errno: Errno);
-}
-
-impl Refuse for ReplyEntry {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyAttr {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyEmpty {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyOpen {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyCreate {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyData {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyStatfs {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-fn to_fuse(errno: nix::errno::Errno) -> Errno {
-    Errno::from_i32(errno as i32)
 }
 
 impl Adapter {
@@ -171,15 +110,6 @@ impl Adapter {
             }
         });
     }
-
-    fn shown(&self) -> Shown {
-        Shown { uid: self.uid, gid: self.gid }
-    }
-
-    /// The registered file of an inode, if it has one or can have one.
-    fn backings(&self) -> Opener {
-        Opener { passthrough: self.passthrough.clone(), backings: self.backings.clone() }
-    }
 }
 
 /// Resolves when the caller was told to die; never where there is none, since its close must be carried out.
@@ -187,86 +117,6 @@ async fn killed(caller: Option<Caller>) {
     match caller {
         Some(caller) => caller.killed().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Who owns all files.
-#[derive(Clone, Copy)]
-struct Shown {
-    uid: u32,
-    gid: u32,
-}
-
-impl Shown {
-    fn attr(self, a: &Attributes) -> FileAttr {
-        FileAttr {
-            ino: INodeNo(a.ino),
-            size: a.size,
-            blocks: a.blocks,
-            atime: a.mtime,
-            mtime: a.mtime,
-            ctime: a.mtime,
-            crtime: a.mtime,
-            kind: if a.is_dir { FileType::Directory } else { FileType::RegularFile },
-            perm: a.mode as u16,
-            nlink: if a.is_dir { 2 } else { 1 },
-            uid: self.uid,
-            gid: self.gid,
-            rdev: 0,
-            blksize: BLOCK_SIZE,
-            flags: 0,
-        }
-    }
-}
-
-fn freshness(attributes: &Attributes) -> Duration {
-    if attributes.stable { FRESH } else { Duration::ZERO }
-}
-
-/// Registers files with the kernel.
-#[derive(Clone)]
-struct Opener {
-    passthrough: Arc<AtomicBool>,
-    backings: Arc<Mutex<Backings>>,
-}
-
-impl Opener {
-    /// The file that the kernel is to use for this open of `ino`. A kernel that refuses to register one, for want of
-    /// privilege or of a fitting file system, is not asked again. What is opened to bypass caches is not registered: the
-    /// kernel would hold the file itself to the rules of such writes.
-    fn register(
-        &self,
-        ino: Ino,
-        file: Option<&File>,
-        flags: i32,
-        open: impl FnOnce(&File) -> std::io::Result<BackingId>,
-    ) -> Option<Arc<BackingId>> {
-        let mut backings = self.backings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((backing, uses)) = backings.get_mut(&ino) {
-            *uses += 1;
-            return backing.clone();
-        }
-        let wanted = self.passthrough.load(Ordering::Relaxed) && flags & nix::libc::O_DIRECT == 0;
-        let backing = file.filter(|_| wanted).and_then(|file| match open(file) {
-            Ok(backing) => Some(Arc::new(backing)),
-            Err(error) => {
-                tracing::info!("no passthrough, files are read through the mount: {error}");
-                self.passthrough.store(false, Ordering::Relaxed);
-                None
-            }
-        });
-        backings.insert(ino, (backing.clone(), 1));
-        backing
-    }
-
-    fn release(&self, ino: Ino) {
-        let mut backings = self.backings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, uses)) = backings.get_mut(&ino) {
-            *uses -= 1;
-            if *uses == 0 {
-                backings.remove(&ino);
-            }
-        }
     }
 }
 
@@ -296,7 +146,7 @@ impl Filesystem for Adapter {
         }
         let deep =
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok();
-        self.passthrough.store(deep, Ordering::Relaxed);
+        self.opener.allow(deep);
         // The nearest that the kernel takes will do.
         if let Err(nearest) = config.set_max_write(MAX_WRITE) {
             let _ = config.set_max_write(nearest);
@@ -311,7 +161,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (name, shown) = (name.to_owned(), self.shown());
+        let (name, shown) = (name.to_owned(), self.shown);
         self.answer(
             Some(request),
             reply,
@@ -325,7 +175,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let shown = self.shown();
+        let shown = self.shown;
         self.answer(
             Some(request),
             reply,
@@ -356,7 +206,7 @@ impl Filesystem for Adapter {
             TimeOrNow::SpecificTime(time) => time,
             TimeOrNow::Now => SystemTime::now(),
         });
-        let shown = self.shown();
+        let shown = self.shown;
         self.answer(
             Some(request),
             reply,
@@ -370,7 +220,7 @@ impl Filesystem for Adapter {
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        let (name, shown) = (name.to_owned(), self.shown());
+        let (name, shown) = (name.to_owned(), self.shown);
         self.answer(
             Some(request),
             reply,
@@ -412,7 +262,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, open_flags: OpenFlags, reply: ReplyOpen) {
-        let (caller, opener) = (Caller { thread: request.pid() }, self.backings());
+        let (caller, opener) = (Caller { thread: request.pid() }, self.opener.clone());
         self.answer(
             Some(request),
             reply,
@@ -437,8 +287,8 @@ impl Filesystem for Adapter {
         flags_given: i32,
         reply: ReplyCreate,
     ) {
-        let (name, shown, caller) = (name.to_owned(), self.shown(), Caller { thread: request.pid() });
-        let opener = self.backings();
+        let (name, shown, caller) = (name.to_owned(), self.shown, Caller { thread: request.pid() });
+        let opener = self.opener.clone();
         self.answer(
             Some(request),
             reply,
@@ -507,7 +357,7 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let opener = self.backings();
+        let opener = self.opener.clone();
         self.answer(
             None,
             reply,
@@ -550,7 +400,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let (fs, shown) = (self.fs.clone(), self.shown());
+        let (fs, shown) = (self.fs.clone(), self.shown);
         self.runtime.spawn(async move {
             let mut take = |mut entry: DirEntry| {
                 let dots = entry.name == "." || entry.name == "..";
@@ -634,7 +484,7 @@ impl Filesystem for Adapter {
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: fuser::AccessFlags, reply: ReplyEmpty) {
-        let shown = self.shown();
+        let shown = self.shown;
         self.answer(
             Some(request),
             reply,
@@ -648,14 +498,5 @@ impl Filesystem for Adapter {
             },
             |reply, ()| reply.ok(),
         );
-    }
-}
-
-/// A size of 0 asks how long the value is.
-fn answer_xattr(value: &[u8], size: u32, reply: ReplyXattr) {
-    match size {
-        0 => reply.size(value.len() as u32),
-        size if (size as usize) < value.len() => reply.error(Errno::ERANGE),
-        _ => reply.data(value),
     }
 }

@@ -1,0 +1,66 @@
+//! Passthrough: files that are registered with the kernel, so that it reads and writes them without asking us.
+
+use crate::inodes::Ino;
+use fuser::BackingId;
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The registered file of each open inode, if it has one, and how many opens use it: the kernel wants one and the same for
+/// all, or none for any.
+type Backings = HashMap<Ino, (Option<Arc<BackingId>>, u64)>;
+
+/// Registers files with the kernel.
+#[derive(Clone, Default)]
+pub struct Opener {
+    /// Whether the kernel may be asked.
+    passthrough: Arc<AtomicBool>,
+    /// Guards what is registered now.
+    backings: Arc<Mutex<Backings>>,
+}
+
+impl Opener {
+    /// Allows registering, if the kernel can do it.
+    pub fn allow(&self, passthrough: bool) {
+        self.passthrough.store(passthrough, Ordering::Relaxed);
+    }
+
+    /// The file that the kernel is to use for this open of `ino`. A kernel that refuses to register one, for want of
+    /// privilege or of a fitting file system, is not asked again. What is opened to bypass caches is not registered: the
+    /// kernel would hold the file itself to the rules of such writes.
+    pub fn register(
+        &self,
+        ino: Ino,
+        file: Option<&File>,
+        flags: i32,
+        open: impl FnOnce(&File) -> std::io::Result<BackingId>,
+    ) -> Option<Arc<BackingId>> {
+        let mut backings = self.backings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((backing, uses)) = backings.get_mut(&ino) {
+            *uses += 1;
+            return backing.clone();
+        }
+        let wanted = self.passthrough.load(Ordering::Relaxed) && flags & nix::libc::O_DIRECT == 0;
+        let backing = file.filter(|_| wanted).and_then(|file| match open(file) {
+            Ok(backing) => Some(Arc::new(backing)),
+            Err(error) => {
+                tracing::info!("no passthrough, files are read through the mount: {error}");
+                self.passthrough.store(false, Ordering::Relaxed);
+                None
+            }
+        });
+        backings.insert(ino, (backing.clone(), 1));
+        backing
+    }
+
+    pub fn release(&self, ino: Ino) {
+        let mut backings = self.backings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, uses)) = backings.get_mut(&ino) {
+            *uses -= 1;
+            if *uses == 0 {
+                backings.remove(&ino);
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Replies: errors, attributes and values, as the FUSE library wants them.
+
+use crate::fs::Attributes;
+use fuser::{
+    Errno, FileAttr, FileType, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyStatfs, ReplyXattr,
+};
+use std::time::Duration;
+
+/// How long the kernel may believe what it was told of a name that is there. Of one that is not, never.
+const FRESH: Duration = Duration::from_secs(1);
+const BLOCK_SIZE: u32 = 128 * 1024;
+
+/// A reply that can be an error.
+pub trait Refuse: Send + 'static {
+    fn refuse(self, errno: Errno);
+}
+
+impl Refuse for ReplyEntry {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyAttr {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyEmpty {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyOpen {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyCreate {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyData {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Refuse for ReplyStatfs {
+    fn refuse(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+pub fn to_fuse(errno: nix::errno::Errno) -> Errno {
+    Errno::from_i32(errno as i32)
+}
+
+/// Who owns all files.
+#[derive(Clone, Copy)]
+pub struct Shown {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Shown {
+    pub fn attr(self, a: &Attributes) -> FileAttr {
+        FileAttr {
+            ino: INodeNo(a.ino),
+            size: a.size,
+            blocks: a.blocks,
+            atime: a.mtime,
+            mtime: a.mtime,
+            ctime: a.mtime,
+            crtime: a.mtime,
+            kind: if a.is_dir { FileType::Directory } else { FileType::RegularFile },
+            perm: a.mode as u16,
+            nlink: if a.is_dir { 2 } else { 1 },
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
+    }
+}
+
+pub fn freshness(attributes: &Attributes) -> Duration {
+    if attributes.stable { FRESH } else { Duration::ZERO }
+}
+
+/// A size of 0 asks how long the value is.
+pub fn answer_xattr(value: &[u8], size: u32, reply: ReplyXattr) {
+    match size {
+        0 => reply.size(value.len() as u32),
+        size if (size as usize) < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}
