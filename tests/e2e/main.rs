@@ -17,4 +17,6 @@ mod races;
 mod refusals;
 mod shuffles;
 mod starts;
+mod strange_bodies;
+mod strangers;
 mod tour;
