@@ -5,6 +5,7 @@ mod disks;
 mod faults;
 mod harness;
 mod help;
+mod http_docs;
 mod kills;
 mod maps;
 mod memory;

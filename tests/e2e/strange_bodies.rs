@@ -89,7 +89,6 @@ fn a_malformed_job_list_or_adoption_is_refused() {
         b"[".repeat(100_000),
         large.clone(),
         job("example-0001", r#","frob":1"#),
-        job("example-0001", r#","timeout":-1"#),
         job("example-0001", r#","timeout":"soon""#),
         job("short", ""),
         job("../../../etc", ""),
@@ -122,13 +121,28 @@ fn a_malformed_job_list_or_adoption_is_refused() {
     refuse_all(&rows);
 }
 
+/// As documented: the status is 200, and the event says why not.
+#[test]
+fn a_job_that_cannot_be_meant_is_answered_with_an_error_event() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/000_old", b"kept\n");
+    for more in [r#""cmd":"cat","timeout":-1"#, r#""cmd":"cat","timeout":1e300"#, r#""cmd":"""#, r#""cmd":[0]"#] {
+        let job = format!(r#"{{"id":"example-0001","kind":"map","indir":"in","outdir":"out",{more}}}"#);
+        let answer = ask(&cluster, "POST", "/v1/jobs", job.as_bytes());
+        assert!(answer.contains(r#"{"event":"error","kind":"#) || answer.starts_with("HTTP/1.1 4"), "{more}: {answer}");
+        let answer = ask(&cluster, "POST", "/v1/jobs/example-0001/start", b"");
+        assert!(answer.starts_with("HTTP/1.1 404"), "{more}: {answer}");
+    }
+    assert_eq!(cluster.ok(&["ls"]).lines().count(), 1);
+}
+
 #[test]
 fn adopting_a_file_that_no_process_has_makes_no_key() {
     let cluster = Cluster::start(1);
     for (pid, fd) in
         [(0, 0), (1, 0), (std::process::id(), 9999), (u32::MAX, 3), (cluster.pid(0), 0), (cluster.pid(0), 1)]
     {
-        let body = format!(r#"{{"pid":{pid},"fd":{fd},"checksum":"99fc819aaba2462a 6"}}"#);
+        let body = format!(r#"{{"pid":{pid},"fd":{fd},"device":0,"inode":0,"len":0}}"#);
         let answer = ask(&cluster, "POST", "/v1/adopt/in/000_new", body.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 5"), "{body}: {answer}");
         assert!(cluster.fails(1, &["ls", "-r"]).contains("nothing found"), "{body}");
