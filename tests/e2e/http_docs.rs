@@ -1,0 +1,107 @@
+//! The examples of docs/http.md do what they show.
+
+use crate::harness::{Cluster, text};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A command of the page, and the output that it shows.
+struct Example {
+    command: String,
+    shown: String,
+}
+
+/// The code blocks without a language.
+fn blocks(page: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if line.starts_with("```") {
+            let block: Vec<&str> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
+            blocks.extend((line == "```").then(|| block.join("\n")));
+        }
+    }
+    blocks
+}
+
+fn examples(block: &str) -> Vec<Example> {
+    let mut examples: Vec<Example> = Vec::new();
+    for line in block.lines() {
+        match (line.strip_prefix("$ "), examples.last_mut()) {
+            (Some(command), _) => examples.push(Example { command: command.to_owned(), shown: String::new() }),
+            (None, Some(example)) => example.shown += &format!("{line}\n"),
+            (None, None) => {}
+        }
+    }
+    examples
+}
+
+/// Without what differs from run to run: dates, long numbers, curl's choice to ask before it sends.
+fn normal(output: &str) -> Vec<String> {
+    let kept = output.lines().map(str::trim_end);
+    let kept = kept.filter(|line| !line.is_empty() && !line.starts_with("date: ") && *line != "HTTP/1.1 100 Continue");
+    kept.map(|line| {
+        let is_digit = |c: char| c.is_ascii_digit();
+        let mut parts = Vec::new();
+        let mut rest = line;
+        while !rest.is_empty() {
+            let digits = rest.find(|c| !is_digit(c)).unwrap_or(rest.len());
+            parts.push(if digits >= 5 { "N" } else { &rest[..digits] });
+            let end = rest[digits..].find(is_digit).map_or(rest.len(), |at| digits + at);
+            parts.push(&rest[digits..end]);
+            rest = &rest[end..];
+        }
+        let line = parts.concat();
+        match line.split_once("\"uptime_seconds\":") {
+            Some((head, _)) => head.to_owned(),
+            None => line,
+        }
+    })
+    .collect()
+}
+
+fn bash(cluster: &Cluster, setup: &str, command: &str) -> String {
+    let programs = Path::new(env!("CARGO_BIN_EXE_s4")).parent().unwrap().display().to_string();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("bash")
+        .args(["-euc", &format!("{setup}\n{command}")])
+        .env("PATH", path)
+        .env("S4_CONF_PATH", cluster.conf())
+        .current_dir(cluster.dir())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{command}: {}: {}", output.status, text(&output.stderr));
+    assert!(output.stderr.is_empty(), "{command}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn the_examples_of_the_http_page_do_what_they_show() {
+    for tool in ["curl", "python3", "xxd", "awk"] {
+        if Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            eprintln!("skipped: {tool} is not installed");
+            return;
+        }
+    }
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/http.md")).unwrap();
+    let blocks = blocks(&page);
+    let setup = blocks.iter().find(|block| block.contains("NODE=")).expect("the page says how to begin");
+    let setup: Vec<&str> = setup.lines().filter(|line| !line.contains("s4 local")).collect();
+    let setup = setup.join("\n");
+    // A reserve of as many digits as make it a long number.
+    let cluster = Cluster::with_options(3, &["--reserve", "10000"]);
+    let (mut ran, mut wrong) = (0, Vec::new());
+    for Example { command, shown } in blocks.iter().flat_map(|block| examples(block)) {
+        if let Some(file) = command.strip_prefix("cat ") {
+            std::fs::write(cluster.dir().join(file), &shown).unwrap();
+            continue;
+        }
+        let (told, shown) = (normal(&bash(&cluster, &setup, &command)), normal(&shown));
+        // How often progress is told is a matter of time.
+        let same = if command.contains("/events") { told.last() == shown.last() } else { told == shown };
+        wrong.extend((!same).then(|| format!("{command}\nshown: {shown:#?}\ntold: {told:#?}")));
+        ran += 1;
+    }
+    assert!(wrong.is_empty(), "{} of {ran} examples:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(ran >= 10, "only {ran} examples in the page");
+}
