@@ -247,6 +247,28 @@ assert os.path.basename(mine) not in os.listdir('b')
     }
 }
 
+/// The kernel still holds the removed directory, and must not take the new one for it.
+#[test]
+fn a_directory_made_again_takes_keys_while_the_old_one_is_in_use() {
+    let Some(setup) = setup() else { return };
+    for dir in ["b/0_d", "b/1_d"] {
+        let script = r#"
+os.mkdir(sys.argv[1])
+os.chdir(sys.argv[1])
+make('0_k')
+fd = os.open('0_k', R)
+os.unlink('0_k')
+os.rmdir(sys.argv[2])
+os.mkdir(sys.argv[2])
+tell(errno_of(make, sys.argv[2] + '/2_k'))
+tell(errno_of(os.mkdir, sys.argv[2] + '/dir'))
+assert os.read(fd, 100) == b'content'
+"#;
+        let told = setup.python(script, &[dir, setup.mount.path(dir).to_str().unwrap()]);
+        assert_eq!(told, "ok\nok\n", "{dir}");
+    }
+}
+
 #[test]
 fn a_directory_stays_when_its_last_key_goes() {
     let Some(setup) = setup() else { return };
