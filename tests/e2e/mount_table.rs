@@ -177,6 +177,24 @@ assert read(new) == b'content'
 }
 
 #[test]
+fn a_change_of_a_renamed_key_is_not_one_of_the_key_that_took_its_old_name() {
+    let Some(setup) = setup() else { return };
+    for (old, new) in [(LOCAL, "b/2_new"), (LOCAL, "b/3_new"), (REMOTE, "b/5_new"), (REMOTE, "b/4_new")] {
+        let script = r#"
+old, new = sys.argv[1:]
+make(old)
+os.rename(old, new)
+make(old, b'another')
+os.chmod(new, 0o500)
+tell([oct(stat.S_IMODE(os.stat(path).st_mode)) for path in [old, new]])
+os.unlink(old)
+"#;
+        let told = setup.python(script, &[old, new]);
+        assert_eq!(told, "['0o555', '0o500']\n", "{old} to {new}");
+    }
+}
+
+#[test]
 fn a_key_is_renamed_into_another_directory_and_its_readers_read_on() {
     let Some(setup) = setup() else { return };
     for (old, new) in [(LOCAL, "b/d/0_k"), (REMOTE, "b/d/1_k"), (LOCAL, "b/d/1_x")] {
