@@ -2,6 +2,7 @@
 
 use crate::harness::{Cluster, text};
 use crate::mounting::{Mount, no_mounts};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 
 /// What every Python script begins with. `errno_of` gives the name of the error that a call ends with, else `ok`.
@@ -146,4 +147,16 @@ pub fn finish_python(child: Child) -> String {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "the script: {}: {}", output.status, text(&output.stderr));
     text(&output.stdout)
+}
+
+/// The next line that a script tells.
+pub fn next_line(child: &mut Child) -> String {
+    let mut line = String::new();
+    // One byte at a time, so that nothing of the next line is lost with the reader.
+    BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+pub fn send_line(child: &mut Child, line: &str) {
+    writeln!(child.stdin.as_mut().unwrap(), "{line}").unwrap();
 }
