@@ -230,6 +230,16 @@ fn is_true(value: Option<String>) -> bool {
 }
 
 fn decode(text: &str) -> Result<String> {
+    let malformed = || {
+        Error::new(
+            ErrorKind::BadRequest,
+            format!("'{}': a % is followed by two hexadecimal digits", text.escape_debug()),
+        )
+    };
+    let mut escapes = text.split('%').skip(1);
+    if !escapes.all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit())) {
+        return Err(malformed());
+    }
     let decoded = percent_decode_str(text).decode_utf8();
     decoded
         .map(String::from)

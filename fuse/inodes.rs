@@ -155,6 +155,11 @@ impl Inodes {
         }
     }
 
+    /// A directory is gone. One that is made of its name later is another, while the kernel still knows the old one.
+    pub fn remove_dir(&self, path: &str) {
+        self.lock().names.remove(&Name::Dir(path.to_owned()));
+    }
+
     /// The file has no name any more: it is gone, or a key of that name is there now, which has a number of its own.
     pub fn unname_spool(&self, spool: &Spool) {
         let mut table = self.lock();

@@ -65,7 +65,7 @@ enum Verification {
     /// Here: the blocks hashed so far, from the first one on.
     Here {
         hashed: u64,
-        hasher: Hasher,
+        hasher: Box<Hasher>,
     },
     /// By the node, since the reader has jumped.
     ByNode,
@@ -92,7 +92,7 @@ impl Block {
 
 impl RemoteFile {
     pub fn new(client: Client, key: Key, checksum: Checksum, budget: &Budget) -> Arc<Self> {
-        let verification = Verification::Here { hashed: 0, hasher: Hasher::new() };
+        let verification = Verification::Here { hashed: 0, hasher: Box::default() };
         let state = State { blocks: BTreeMap::new(), ahead: 1, next: 0, verification };
         Arc::new(Self { client, key, checksum, budget: budget.clone(), state: Mutex::new(state) })
     }

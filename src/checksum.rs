@@ -101,7 +101,8 @@ impl FromStr for Checksum {
 
     fn from_str(text: &str) -> std::result::Result<Self, ()> {
         let (xxh3, len) = text.split_once(' ').ok_or(())?;
-        if xxh3.len() != 16 {
+        // The standard parsers also take a sign.
+        if xxh3.len() != 16 || xxh3.starts_with('+') || len.starts_with('+') {
             return Err(());
         }
         let xxh3 = u64::from_str_radix(xxh3, 16).map_err(drop)?;

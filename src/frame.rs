@@ -99,6 +99,7 @@ impl FrameReader {
             b'K' => Frame::Key(Key::parse(text)?),
             b'S' => Frame::Sum(text.parse().map_err(|()| self.malformed("a checksum is none"))?),
             b'F' => Frame::Fail(serde_json::from_str(text).map_err(json)?),
+            b'E' | b'B' if !payload.is_empty() => return Err(self.malformed("a mark has a payload")),
             b'E' => Frame::End,
             b'B' => Frame::Beat,
             b'X' => Frame::Exit(serde_json::from_str(text).map_err(json)?),

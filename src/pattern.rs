@@ -21,8 +21,8 @@ impl Pattern {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let trimmed = text.strip_suffix('/').unwrap_or(text);
-        let dir = Dir::try_from(trimmed.to_owned())?;
+        let dir = Dir::try_from(text.to_owned())?;
+        let trimmed = dir.as_str();
         let all: Vec<&str> = dir.as_str().split('/').collect();
         let literal = all.iter().take_while(|part| !part.contains(['*', '?', '['])).count();
         let parts = all[literal..].iter().map(|part| parse_part(part, trimmed)).collect::<Result<_>>()?;

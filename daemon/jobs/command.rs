@@ -167,16 +167,20 @@ impl Running<'_> {
     pub fn attend(mut self, attendant: &mut dyn Attendant, timeout: Option<Duration>) -> Result<ExitStatus> {
         let until = timeout.map(|timeout| Instant::now() + timeout);
         let mut block = vec![0; 64 * 1024];
+        let mut heard = Instant::now();
         while !self.wait_for_output(until)? {
-            let mut silent = true;
             for at in (0..self.pipes.len()).rev() {
                 match self.read_pipe(at, &mut block, attendant) {
-                    Ok(heard) => silent &= !heard,
+                    Ok(true) => heard = Instant::now(),
+                    Ok(false) => {}
                     Err(Hangup) => self.control.kill(Killed::Hangup),
                 }
             }
-            if silent && attendant.idle().is_err() {
-                self.control.kill(Killed::Hangup);
+            if heard.elapsed() >= HEARTBEAT {
+                heard = Instant::now();
+                if attendant.idle().is_err() {
+                    self.control.kill(Killed::Hangup);
+                }
             }
             if until.is_some_and(|until| Instant::now() >= until) {
                 self.control.kill(Killed::Timeout);

@@ -18,7 +18,13 @@ impl Store {
         if path.is_file() {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{dir}: a key of this name exists")));
         }
-        std::fs::create_dir_all(&path).map_err(failed)?;
+        std::fs::create_dir_all(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => Error::new(
+                ErrorKind::AlreadyExists,
+                format!("{dir}: a part of its path is a key, which cannot hold others"),
+            ),
+            _ => failed(e),
+        })?;
         xattr::set(&path, MADE_ATTRIBUTE, b"1").map_err(failed)
     }
 

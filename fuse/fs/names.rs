@@ -131,7 +131,9 @@ impl Fs {
             let dir = dir.clone();
             async move { client.remove_dir(node, &dir).await }
         });
-        removed.await.into_iter().collect::<S4Result<()>>().map_err(|e| errno(&e))
+        removed.await.into_iter().collect::<S4Result<()>>().map_err(|e| errno(&e))?;
+        self.inodes.remove_dir(&path);
+        Ok(())
     }
 
     pub async fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {

@@ -20,6 +20,9 @@ const PACK_BYTES: u64 = 64 << 20;
 
 /// Copies every key below `src` to its path below `dst`.
 pub async fn tree(client: &Client, src: &Dir, dst: &Path) -> Result<ExitStatus> {
+    if dst.exists() && !dst.is_dir() {
+        return Err(Error::new(ErrorKind::Io, format!("{}: is no directory, and cannot take a tree", dst.display())));
+    }
     let mut listing = client.list(&Prefix::below(src), true).await?;
     let target = Arc::new(Target { from: src.as_str().len() + 1, dst: dst.to_owned() });
     let mut fetches =

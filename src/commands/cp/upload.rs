@@ -114,7 +114,8 @@ async fn send_all(client: Client, node: NodeId, mut items: mpsc::Receiver<Item>,
                 items = rest;
                 let more = answer.failed.saturating_sub(answer.errors.len() as u64);
                 // Files that could not be read are failures here and not the node's.
-                errors.extend(answer.errors.into_iter().filter(|error| !unread.contains(error)));
+                let is_ours = |error: &Error| unread.iter().any(|own| error.to_string().ends_with(&own.to_string()));
+                errors.extend(answer.errors.into_iter().filter(|error| !is_ours(error)));
                 errors.extend(unread);
                 if more > 0 {
                     errors.push(Error::new(

@@ -1,0 +1,147 @@
+//! `ls` and `rm`: what is there, and its end.
+
+use crate::harness::Cluster;
+use crate::observe::listed;
+use std::process::Command;
+
+/// The names that a listing that is not recursive shows.
+fn names(cluster: &Cluster, prefix: &str) -> Vec<String> {
+    let shown = cluster.ok(&["ls", prefix]);
+    shown.lines().map(|line| line.split_whitespace().last().unwrap().to_owned()).collect()
+}
+
+fn put_all(cluster: &Cluster, keys: &[&str]) {
+    keys.iter().for_each(|key| cluster.put(&format!("s4://{key}"), key.as_bytes()));
+}
+
+#[test]
+fn ls_prints_date_time_size_and_name() {
+    let cluster = Cluster::start(2);
+    cluster.put("s4://bucket/1_key", &[0; 12_345]);
+    cluster.put("s4://bucket/dir/0_below", b"");
+    let file = cluster.data(1).join("bucket/1_key");
+    let date = Command::new("date").args(["-u", "+%F %T", "-r"]).arg(&file).output().unwrap();
+    let date = String::from_utf8(date.stdout).unwrap();
+    let expected = format!("{}      12345 1_key\n                           PRE dir/\n", date.trim());
+    assert_eq!(cluster.ok(&["ls", "s4://bucket/"]), expected);
+    assert_eq!(cluster.ok(&["ls"]), "                           PRE bucket/\n");
+    assert_eq!(cluster.ok(&["ls", "s4://"]), "                           PRE bucket/\n");
+    let recursive = cluster.ok(&["ls", "-r", "s4://bucket/"]);
+    let lines: Vec<Vec<&str>> = recursive.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0][2..], ["12345", "1_key"]);
+    assert_eq!(lines[1][2..], ["0", "dir/0_below"]);
+    assert!(lines.iter().all(|fields| fields[0].len() == 10 && fields[1].len() == 8), "{recursive}");
+}
+
+#[test]
+fn a_prefix_of_ls_is_a_string() {
+    let cluster = Cluster::start(3);
+    put_all(&cluster, &["ab/0_x", "ab/dir/1_y", "ab/dir2/2_z", "ab/dip", "abc/0_x", "b/0_x"]);
+    assert_eq!(names(&cluster, "s4://a"), ["ab/", "abc/"]);
+    assert_eq!(names(&cluster, "s4://ab"), ["ab/", "abc/"]);
+    assert_eq!(names(&cluster, "s4://ab/"), ["0_x", "dip", "dir/", "dir2/"]);
+    assert_eq!(names(&cluster, "s4://ab/di"), ["dip", "dir/", "dir2/"]);
+    assert_eq!(names(&cluster, "s4://ab/dir"), ["dir/", "dir2/"]);
+    assert_eq!(names(&cluster, "s4://ab/dir/"), ["1_y"]);
+    assert_eq!(names(&cluster, "s4://ab/dir/1_y"), ["1_y"]);
+    assert_eq!(listed(&cluster, "s4://ab/di"), ["dip", "dir/1_y", "dir2/2_z"]);
+    assert_eq!(listed(&cluster, "s4://ab"), ["ab/0_x", "ab/dip", "ab/dir/1_y", "ab/dir2/2_z", "abc/0_x"]);
+    assert_eq!(listed(&cluster, "s4://").len(), 6);
+}
+
+#[test]
+fn ls_is_in_byte_order_across_nodes() {
+    let cluster = Cluster::start(3);
+    let mut keys: Vec<String> = Vec::new();
+    for name in ["a", "a-b", "a.b", "a0", "a_b", "aé", "b", "ä", "日本", "Z", "🦀", "~", "!", "a+", "10", "9", "é"]
+    {
+        keys.extend((0..3).map(|node| format!("o/{node}_{name}")));
+        keys.push(format!("o/dir{name}/{name}"));
+        keys.push(format!("o{name}/0_x"));
+        keys.push(format!("o/{name}/deep/{name}"));
+    }
+    put_all(&cluster, &keys.iter().map(String::as_str).collect::<Vec<_>>());
+    keys.sort_unstable();
+    assert_eq!(listed(&cluster, "s4://"), keys);
+    let mut below: Vec<String> = keys.iter().filter_map(|key| key.strip_prefix("o/")).map(top).collect();
+    below.dedup();
+    assert_eq!(names(&cluster, "s4://o/"), below);
+    let mut buckets: Vec<String> = keys.iter().map(|key| top(key)).collect();
+    buckets.dedup();
+    assert_eq!(names(&cluster, "s4://"), buckets);
+}
+
+/// The first part of a path, with the `/` if there is more.
+fn top(path: &str) -> String {
+    path.split_inclusive('/').next().unwrap().to_owned()
+}
+
+#[test]
+fn ls_of_nothing_is_exit_1() {
+    let cluster = Cluster::start(2);
+    let nothing = |args: &[&str]| {
+        let output = cluster.run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    };
+    nothing(&["ls"]);
+    nothing(&["ls", "-r"]);
+    cluster.put("s4://b/0_k", b"content");
+    nothing(&["ls", "s4://b/1"]);
+    nothing(&["ls", "s4://b/0_k/"]);
+    nothing(&["ls", "s4://c"]);
+    nothing(&["ls", "-r", "s4://b/0_kk"]);
+}
+
+#[test]
+fn rm_deletes_one_key_and_no_other() {
+    let cluster = Cluster::start(3);
+    put_all(&cluster, &["b/0_x", "b/0_xx", "b/1_x", "b/d/0_x"]);
+    cluster.ok(&["rm", "s4://b/0_x"]);
+    assert_eq!(listed(&cluster, "s4://"), ["b/0_xx", "b/1_x", "b/d/0_x"]);
+    for missing in ["s4://b/0_x", "s4://b/0", "s4://b/d", "s4://c/0_x"] {
+        let stderr = cluster.fails(1, &["rm", missing]);
+        assert!(stderr.contains(missing) && stderr.contains("no such key"), "{stderr}");
+    }
+    assert_eq!(listed(&cluster, "s4://").len(), 3);
+    // Its name is free again.
+    cluster.put("s4://b/0_x", b"again");
+    assert_eq!(cluster.get("s4://b/0_x"), b"again");
+}
+
+#[test]
+fn rm_r_deletes_all_that_begins_with_a_string() {
+    let cluster = Cluster::start(3);
+    put_all(
+        &cluster,
+        &["step1/0_x", "step1/d/1_y", "step2/2_z", "step/name", "ste/0_x", "astep/0_x", "other/step1/0_x"],
+    );
+    cluster.ok(&["rm", "-r", "s4://step"]);
+    assert_eq!(listed(&cluster, "s4://"), ["astep/0_x", "other/step1/0_x", "ste/0_x"]);
+    let stderr = cluster.fails(1, &["rm", "-r", "s4://step"]);
+    assert!(stderr.contains("s4://step: nothing found"), "{stderr}");
+    put_all(&cluster, &["b/dir/0_x", "b/dir/1_y", "b/dir2/0_x", "b/dirt"]);
+    cluster.ok(&["rm", "-r", "s4://b/dir/"]);
+    assert_eq!(listed(&cluster, "s4://b/"), ["dir2/0_x", "dirt"]);
+    cluster.ok(&["rm", "-r", "s4://b/dir2/0_x"]);
+    assert_eq!(listed(&cluster, "s4://b/"), ["dirt"]);
+    assert_eq!(cluster.fails(2, &["rm", "-r", "s4://"]).lines().count(), 1);
+    assert_eq!(listed(&cluster, "s4://").len(), 4, "everything at once is not to be deleted by a slip");
+}
+
+#[test]
+fn directories_that_become_empty_vanish() {
+    let cluster = Cluster::start(3);
+    put_all(&cluster, &["b/d/e/0_x", "b/d/1_y", "c/d/0_x", "c/d/1_x", "c/d/2_x"]);
+    cluster.ok(&["rm", "s4://b/d/e/0_x"]);
+    assert_eq!(names(&cluster, "s4://b/d/"), ["1_y"]);
+    cluster.ok(&["rm", "s4://b/d/1_y"]);
+    cluster.ok(&["rm", "-r", "s4://c/"]);
+    for node in 0..3 {
+        for bucket in ["b", "c"] {
+            assert!(!cluster.data(node).join(bucket).exists(), "node {node} has {bucket}");
+        }
+    }
+    assert_eq!(cluster.run(&["ls"]).status.code(), Some(1), "no bucket is left");
+}
