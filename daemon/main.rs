@@ -1,5 +1,6 @@
 //! The program `s4-server`: one node of a cluster.
 
+mod app;
 mod handlers;
 mod jobs;
 mod place;
@@ -8,9 +9,10 @@ mod server;
 mod store;
 mod transfer;
 
+use app::App;
 use clap::Parser;
 use jobs::{Jobs, Shared};
-use routes::App;
+
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
-    raise_descriptor_limit();
+    s4::limits::raise_descriptors();
     let cluster = Cluster::load(args.conf.as_deref())?;
     let place = place::find(&cluster, args.port)?;
     let secret = args.secret.as_deref().map(Secret::read).transpose()?;
@@ -122,16 +124,6 @@ fn shutdown_signal() -> Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-/// Every connection and every open key takes a descriptor.
-fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
-    {
-        tracing::warn!("cannot raise the limit of open files: {error}");
-    }
 }
 
 fn parse_size(text: &str) -> std::result::Result<u64, String> {

@@ -1,38 +1,21 @@
-//! HTTP in: who may ask, what is asked, and which handler answers. Every error leaves here as JSON, naming this node.
+//! HTTP in: what is asked, and which handler answers. Every error leaves here as JSON, naming this node.
 
+use crate::app::{App, BODY_DEADLINE};
 use crate::handlers::{self, Answer};
-use crate::jobs::Jobs;
 use crate::store::Range;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use s4::body::BoxBody;
-use s4::client::Secret;
-use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
-use s4::placement::NodeId;
-use s4::protocol::{CLUSTER_HEADER, JobId, MAX_RANGE, SECRET_HEADER};
+use s4::protocol::{JobId, MAX_RANGE};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-/// A request body that makes no progress for this long is given up.
-pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// The longest body that is read whole, in bytes.
 const MAX_BODY: usize = 1 << 20;
-
-/// What every request is answered from.
-pub struct App {
-    pub jobs: Arc<Jobs>,
-    pub cluster: Cluster,
-    pub node: NodeId,
-    pub digest: String,
-    pub secret: Option<Secret>,
-    pub started: Instant,
-}
 
 /// What can be asked.
 enum Route {
@@ -67,7 +50,7 @@ pub async fn serve(app: Arc<App>, request: Request<Incoming>) -> std::result::Re
         Ok(route) => dispatch(&app, route, request).await,
         Err(error) => Err(error),
     };
-    Ok(answered.unwrap_or_else(|error| app.refusal(error)))
+    Ok(answered.unwrap_or_else(|error| refusal(&app, error)))
 }
 
 async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> Answer {
@@ -98,39 +81,16 @@ async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> A
     }
 }
 
-impl App {
-    /// Refuses strangers: browsers, other clusters, and who does not know the secret.
-    fn admit(&self, headers: &HeaderMap) -> Result<()> {
-        let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
-        if headers.contains_key(ORIGIN) {
-            return forbid("requests from a browser's page are refused");
-        }
-        if let Some(secret) = &self.secret
-            && !headers.get(SECRET_HEADER).is_some_and(|given| secret.matches(given))
-        {
-            return forbid("the shared secret is missing or wrong; set S4_SECRET_PATH to its file");
-        }
-        match headers.get(CLUSTER_HEADER) {
-            None => forbid("the header s4-cluster is missing; its value is what 's4 config --digest' prints"),
-            Some(digest) if digest.as_bytes() != self.digest.as_bytes() => {
-                Err(Error::new(ErrorKind::ClusterMismatch, "this node has another node list")
-                    .with_nodes(self.cluster.lines()))
-            }
-            Some(_) => Ok(()),
-        }
+/// An error as the answer, naming this node.
+fn refusal(app: &App, error: Error) -> Response<BoxBody> {
+    let error = error.by(app.cluster.name(app.node));
+    let status = StatusCode::from_u16(error.kind().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if status.is_server_error() {
+        tracing::warn!("{error}");
     }
-
-    /// An error as the answer, naming this node.
-    fn refusal(&self, error: Error) -> Response<BoxBody> {
-        let error = error.by(self.cluster.name(self.node));
-        let status = StatusCode::from_u16(error.kind().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if status.is_server_error() {
-            tracing::warn!("{error}");
-        }
-        let mut response = handlers::json(&error);
-        *response.status_mut() = status;
-        response
-    }
+    let mut response = handlers::json(&error);
+    *response.status_mut() = status;
+    response
 }
 
 fn route(request: &Request<Incoming>) -> Result<Route> {

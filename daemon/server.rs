@@ -1,7 +1,8 @@
 //! Connections in, until told to stop; then a graceful end.
 
+use crate::app::App;
 use crate::jobs::process;
-use crate::routes::{self, App};
+use crate::routes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};

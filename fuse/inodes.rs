@@ -3,7 +3,7 @@
 //! A key's number follows from its name and checksum, so it is the same in every mount, and a key that was deleted and
 //! made again is another inode: the kernel's cached pages of the old one are never mixed with the new.
 
-use crate::control::ControlPath;
+use crate::control::path::ControlPath;
 use crate::spool::Spool;
 use s4::checksum::{self, Checksum};
 use s4::key::Key;

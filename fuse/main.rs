@@ -3,6 +3,7 @@
 mod adapter;
 mod closing;
 mod control;
+mod errno;
 mod fs;
 mod inodes;
 mod local;
@@ -102,7 +103,7 @@ fn run(mut args: Args) -> Result<()> {
         return run_in_background();
     }
     mountpoint::bound_heaps();
-    mountpoint::raise_descriptor_limit();
+    s4::limits::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(8)
         .enable_all()

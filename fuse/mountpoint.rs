@@ -98,16 +98,6 @@ pub fn read_ahead(dir: &Path) {
     }
 }
 
-/// Every open file takes a descriptor.
-pub fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
-    {
-        tracing::warn!("cannot raise the limit of open files: {error}");
-    }
-}
-
 /// Keeps freed memory from piling up in one heap for each thread.
 pub fn bound_heaps() {
     // SAFETY: the call sets a number of the allocator, before any other thread runs.

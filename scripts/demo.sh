@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Builds s4, starts a cluster on this machine, and analyses every flight out of New York in 2013 with it.
 # Usage: scripts/demo.sh [NODES]   (3 without an argument)
+# The commands of maps are for the shells of the nodes, and the exported file is made here.
+# shellcheck disable=SC2016,SC1091
 set -euo pipefail
 cd "$(dirname "$0")/.."
 nodes=${1:-3}

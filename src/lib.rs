@@ -3,12 +3,12 @@
 //! The layers, lowest first; each knows only those above it in this list:
 //!
 //! - [`error`]: kinds of error and what each means at every boundary
-//! - [`checksum`], [`key`], [`pattern`], [`time`]: values parsed once into types
+//! - [`checksum`], [`key`], [`pattern`], [`time`]: values parsed once into types; [`file`], [`limits`]: of the system
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
 //! - [`protocol`], [`body`], [`frame`]: what crosses the wire, and how bodies stream
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
 //!
-//! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`) and `s4-server` (`daemon/`). They use this library and never
+//! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`) and `s4-mount` (`fuse/`). They use this library and never
 //! each other.
 
 pub mod body;
@@ -16,8 +16,10 @@ pub mod checksum;
 pub mod client;
 pub mod cluster;
 pub mod error;
+pub mod file;
 pub mod frame;
 pub mod key;
+pub mod limits;
 pub mod pattern;
 pub mod placement;
 pub mod protocol;

@@ -1,8 +1,8 @@
 //! Jobs and `eval` over HTTP.
 
 use super::{Answer, EventSender, Pulse, done};
+use crate::app::App;
 use crate::jobs::{self, Job, Shared, State};
-use crate::routes::App;
 use http_body_util::BodyExt;
 use hyper::Response;
 use s4::body::{self, ChunkSender, Hangup};

@@ -1,7 +1,7 @@
 //! One key: get, put, delete.
 
 use super::{Answer, done};
-use crate::routes::{App, BODY_DEADLINE};
+use crate::app::{App, BODY_DEADLINE};
 use crate::store::{Opened, Range};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;

@@ -1,7 +1,7 @@
 //! Listing and deleting by prefix.
 
 use super::{Answer, EventSender, Pulse};
-use crate::routes::App;
+use crate::app::App;
 use crate::store::Selection;
 use http_body_util::BodyExt;
 use hyper::Response;

@@ -6,7 +6,7 @@ pub mod lists;
 pub mod packs;
 pub mod tree;
 
-use crate::routes::App;
+use crate::app::App;
 use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};

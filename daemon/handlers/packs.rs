@@ -1,7 +1,7 @@
 //! Many keys in one exchange.
 
 use super::{Answer, json};
-use crate::routes::{App, BODY_DEADLINE};
+use crate::app::{App, BODY_DEADLINE};
 use crate::store::{Draft, Store};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;

@@ -1,7 +1,7 @@
 //! What a mount asks besides keys' bytes: what a name is, directories, renames, attributes.
 
 use super::{Answer, done, json};
-use crate::routes::App;
+use crate::app::App;
 use crate::store::Store;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};

@@ -9,7 +9,6 @@ mod running;
 mod task;
 
 pub use job::{Job, State};
-pub use task::AtPosition;
 
 use crate::store::Store;
 use crate::transfer::Transfers;

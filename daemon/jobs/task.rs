@@ -9,6 +9,7 @@ use s4::body::Hangup;
 use s4::checksum::{self, Checksum, Hasher};
 use s4::client::blocking;
 use s4::error::{Error, Result};
+use s4::file::AtPosition;
 use s4::key::Key;
 use s4::protocol::{JobSpec, MapKind, TaskFailure};
 use std::fs::File;
@@ -181,7 +182,7 @@ impl Inputs {
             Self::One(file, checksum) => verify(file, *checksum, key, control),
             Self::Many(paths) => {
                 // The command reads the same open file, whose position is not to be moved under it.
-                for path in BufReader::new(AtPosition { file: paths, position: 0 }).lines() {
+                for path in BufReader::new(AtPosition::new(paths, 0)).lines() {
                     let path = path.map_err(|e| Error::io(key, &e))?;
                     let below =
                         std::path::Path::new(&path).strip_prefix(store.root()).ok().and_then(|path| path.to_str());
@@ -207,20 +208,6 @@ fn verify(file: &File, recorded: Checksum, key: &Key, control: &Control) -> Resu
         if control.killed().is_some() {
             return Ok(());
         }
-    }
-}
-
-/// Reads a file without its position.
-pub struct AtPosition<'a> {
-    pub file: &'a File,
-    pub position: u64,
-}
-
-impl std::io::Read for AtPosition<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read_at(buffer, self.position)?;
-        self.position += n as u64;
-        Ok(n)
     }
 }
 

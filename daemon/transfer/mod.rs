@@ -1,11 +1,11 @@
 //! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections.
 
-use crate::jobs::AtPosition;
 use crate::jobs::command::TaskDir;
 use crate::store::{Sorter, Store};
 use s4::body::Hangup;
 use s4::client::{Client, blocking};
 use s4::error::{Error, ErrorKind, Result};
+use s4::file::AtPosition;
 use s4::frame::FrameWriter;
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
@@ -120,7 +120,7 @@ impl Names {
 
     /// The next outputs; empty at the end. Errors: a name that is not there, is no file, or makes no key.
     fn window(&mut self) -> Result<Vec<Output>> {
-        let mut reader = BufReader::new(AtPosition { file: &self.outputs.names, position: self.position });
+        let mut reader = BufReader::new(AtPosition::new(&self.outputs.names, self.position));
         let mut window = Vec::new();
         let mut line = Vec::new();
         while window.len() < WINDOW {

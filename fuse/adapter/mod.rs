@@ -5,7 +5,8 @@ mod opener;
 mod replies;
 
 use crate::closing::Caller;
-use crate::fs::{DirEntry, Fs, OpenedFile, Result, Wanted};
+use crate::errno::Result;
+use crate::fs::{DirEntry, Fs, OpenedFile, Wanted};
 use fuser::{
     BsdFileFlags, Config, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,

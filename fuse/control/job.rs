@@ -1,6 +1,6 @@
 //! A job that a control file started: followed to its end, and told to whoever reads.
 
-use crate::fs::Result;
+use crate::errno::Result;
 use bytes::Bytes;
 use nix::errno::Errno;
 use s4::client::Client;

@@ -1,12 +1,14 @@
 //! Control files under `.s4/`: the cluster's nodes as text, and maps started and followed by writing and reading.
 
 mod job;
+pub mod path;
 
-use crate::fs::{Result, errno};
+use crate::errno::{Result, errno};
 use crate::inodes::Node;
 use bytes::Bytes;
 use job::{Follower, MountJob};
 use nix::errno::Errno;
+use path::{ControlPath, JobFile};
 use s4::client::Client;
 use s4::protocol::{JobId, MapKind};
 use std::ffi::OsStr;
@@ -20,41 +22,12 @@ const REMEMBERED: usize = 200;
 
 const KINDS: [MapKind; 3] = [MapKind::Map, MapKind::MapToN, MapKind::MapFromN];
 
-/// A file or directory below `.s4`, which is `Root`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ControlPath {
-    Root,
-    Nodes,
-    Maps(MapKind),
-    Map(MapKind, String),
-    Jobs,
-    Job(JobId),
-    JobFile(JobId, JobFile),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum JobFile {
-    Status,
-    Failed,
-    Stderr,
-    Cancel,
-}
-
 const JOB_FILES: [(&str, JobFile); 4] = [
     ("status", JobFile::Status),
     ("failed", JobFile::Failed),
     ("stderr", JobFile::Stderr),
     ("cancel", JobFile::Cancel),
 ];
-
-impl ControlPath {
-    pub fn is_dir(&self) -> bool {
-        match self {
-            Self::Root | Self::Maps(_) | Self::Jobs | Self::Job(_) => true,
-            Self::Nodes | Self::Map(..) | Self::JobFile(..) => false,
-        }
-    }
-}
 
 /// An open control file.
 pub enum ControlFile {

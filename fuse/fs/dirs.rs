@@ -1,6 +1,7 @@
 //! Reading directories: every node's sorted listing, merged and streamed, and the files being written.
 
-use super::{Attributes, Fs, Result, errno};
+use super::{Attributes, Fs};
+use crate::errno::{Result, errno};
 use crate::inodes::{Ino, Node};
 use nix::errno::Errno;
 use s4::checksum::Checksum;

@@ -1,8 +1,9 @@
 //! Open files: reading, writing, and the close that publishes.
 
-use super::{Attributes, Fs, Result, errno, io_errno};
+use super::{Attributes, Fs};
 use crate::closing::{self, Caller};
 use crate::control::ControlFile;
+use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Node};
 use crate::local;
 use crate::readahead::{self, RemoteFile};
@@ -13,6 +14,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind};
+use s4::file::AtPosition;
 use s4::key::Key;
 use s4::protocol::KeyStat;
 use std::ffi::OsStr;
@@ -271,7 +273,7 @@ impl Fs {
         }
         let snapshot = spool.snapshot().map_err(failed)?;
         let input = spool.file.try_clone().map_err(failed)?;
-        self.client.put(key, FromStart::new(input), snapshot.0, "the spool").await?;
+        self.client.put(key, AtPosition::new(input, 0), snapshot.0, "the spool").await?;
         let change = spool.change();
         if change.mtime.is_some() || change.mode != Some(0o444) {
             self.client.change(key, change).await?;
@@ -320,26 +322,6 @@ fn read_file(file: &File, offset: u64, size: u32) -> Result<Bytes> {
 
 fn copy(file: &File, dir: &Path) -> std::io::Result<File> {
     let mut copy = spool::unnamed_file(dir)?;
-    std::io::copy(&mut FromStart::new(file.try_clone()?), &mut copy)?;
+    std::io::copy(&mut AtPosition::new(file.try_clone()?, 0), &mut copy)?;
     Ok(copy)
-}
-
-/// Reads a file from its start, whatever its descriptor's position.
-pub struct FromStart {
-    file: File,
-    position: u64,
-}
-
-impl FromStart {
-    pub fn new(file: File) -> Self {
-        Self { file, position: 0 }
-    }
-}
-
-impl std::io::Read for FromStart {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read_at(buffer, self.position)?;
-        self.position += n as u64;
-        Ok(n)
-    }
 }

@@ -9,12 +9,12 @@ pub use files::{Handle, OpenedFile};
 pub use names::Wanted;
 
 use crate::control::Control;
+use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Inodes, Node};
 use crate::local::{self, LocalNodes};
 use crate::readahead::Budget;
 use nix::errno::Errno;
 use s4::client::Client;
-use s4::error::{Error, ErrorKind};
 use s4::key::{Key, MAX_KEY, MAX_PART};
 use s4::placement::{self, NodeId};
 use s4::protocol::{KeyStat, Stat};
@@ -24,8 +24,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinSet;
-
-pub type Result<T> = std::result::Result<T, Errno>;
 
 /// The time of every directory: the start of 2000, which no tool takes for a mistake.
 const DIR_MTIME: i64 = 946_684_800_000_000_000;
@@ -261,19 +259,6 @@ impl Handles {
 
 fn parse(path: &str) -> Result<Key> {
     Key::parse(path).map_err(|_| Errno::EINVAL)
-}
-
-/// Says on stderr what a user of the mount only sees as a number.
-pub fn errno(error: &Error) -> Errno {
-    let errno = Errno::from_raw(error.kind().errno());
-    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::BadName) {
-        tracing::warn!("{error}");
-    }
-    errno
-}
-
-pub fn io_errno(error: std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// The moment that lies so many nanoseconds after 1970.

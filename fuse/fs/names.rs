@@ -1,6 +1,7 @@
 //! Operations on names: lookup, directories, unlink, rename, attributes.
 
-use super::{Attributes, Found, Fs, Result, errno, io_errno};
+use super::{Attributes, Found, Fs};
+use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Node, ROOT};
 use nix::errno::Errno;
 use s4::error::Result as S4Result;
@@ -198,7 +199,7 @@ impl Fs {
         if copied != stat.checksum {
             return Err(Errno::ESTALE);
         }
-        let input = super::files::FromStart::new(copy);
+        let input = s4::file::AtPosition::new(copy, 0);
         self.client.put(to, input, copied.len, "the spool").await.map_err(|e| errno(&e))?;
         let change = Change { mode: Some(stat.mode), mtime: Some(stat.mtime) };
         self.client.change(to, change).await.map_err(|e| errno(&e))?;

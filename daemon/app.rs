@@ -1,0 +1,47 @@
+//! What every request is answered from, and who may ask.
+
+use crate::jobs::Jobs;
+use hyper::header::{HeaderMap, ORIGIN};
+use s4::client::Secret;
+use s4::cluster::Cluster;
+use s4::error::{Error, ErrorKind, Result};
+use s4::placement::NodeId;
+use s4::protocol::{CLUSTER_HEADER, SECRET_HEADER};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A request body that makes no progress for this long is given up.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What every request is answered from.
+pub struct App {
+    pub jobs: Arc<Jobs>,
+    pub cluster: Cluster,
+    pub node: NodeId,
+    pub digest: String,
+    pub secret: Option<Secret>,
+    pub started: Instant,
+}
+
+impl App {
+    /// Refuses strangers: browsers, other clusters, and who does not know the secret.
+    pub fn admit(&self, headers: &HeaderMap) -> Result<()> {
+        let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
+        if headers.contains_key(ORIGIN) {
+            return forbid("requests from a browser's page are refused");
+        }
+        if let Some(secret) = &self.secret
+            && !headers.get(SECRET_HEADER).is_some_and(|given| secret.matches(given))
+        {
+            return forbid("the shared secret is missing or wrong; set S4_SECRET_PATH to its file");
+        }
+        match headers.get(CLUSTER_HEADER) {
+            None => forbid("the header s4-cluster is missing; its value is what 's4 config --digest' prints"),
+            Some(digest) if digest.as_bytes() != self.digest.as_bytes() => {
+                Err(Error::new(ErrorKind::ClusterMismatch, "this node has another node list")
+                    .with_nodes(self.cluster.lines()))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Errors as the callers of the mount see them.
+
+use nix::errno::Errno;
+use s4::error::{Error, ErrorKind};
+
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// Says on stderr what a user of the mount only sees as a number.
+pub fn errno(error: &Error) -> Errno {
+    let errno = Errno::from_raw(error.kind().errno());
+    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::BadName) {
+        tracing::warn!("{error}");
+    }
+    errno
+}
+
+pub fn io_errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
