@@ -19,8 +19,9 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(75);
 const MAX_HEADERS: usize = 64;
 /// Bounds the head of a request, and what is read ahead of a body.
 const MAX_BUFFER: usize = 256 * 1024;
-/// A peer that acknowledges nothing for this long is dead.
-const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Seconds of silence after which a peer is asked whether it lives, seconds between the questions, and how many of them
+/// may stay without an answer. A peer that only does not read lives.
+const KEEPALIVE: (u32, u32, u32) = (15, 5, 3);
 /// What is under way may go on for this long after the daemon was told to end.
 const GRACE: Duration = Duration::from_secs(3);
 /// What was killed has this long to clean up.
@@ -73,7 +74,9 @@ fn set_options(stream: &TcpStream) {
     let results = [
         stream.set_nodelay(true),
         setsockopt(stream, sockopt::KeepAlive, &true).map_err(Into::into),
-        setsockopt(stream, sockopt::TcpUserTimeout, &(PEER_TIMEOUT.as_millis() as u32)).map_err(Into::into),
+        setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE.0).map_err(Into::into),
+        setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE.1).map_err(Into::into),
+        setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE.2).map_err(Into::into),
     ];
     for error in results.into_iter().filter_map(Result::err) {
         tracing::debug!("a socket option: {error}");

@@ -71,6 +71,10 @@ Examples:
   mount -t s4 s4 /s4 -o conf=/etc/s4.conf      # with s4-mount linked as /sbin/mount.s4
   fusermount3 -u /s4                           # or end s4-mount with SIGTERM";
 
+/// How long closed files may still take to be published when the mount ends.
+const FINISH: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// Tells the background process, through its environment, that it is one.
 const READY_FD: &str = "S4_MOUNT_READY";
 
@@ -123,6 +127,7 @@ async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let fs = Arc::new(Fs::new(client, local, spool_dir, dir.to_owned()));
     let all_users = nix::unistd::geteuid().is_root();
+    let published = fs.clone();
     let mounted = adapter::mount(fs, tokio::runtime::Handle::current(), dir, all_users, &args.options)
         .map_err(|e| mountpoint::explain(dir, &e))?;
     mountpoint::read_ahead(dir);
@@ -132,7 +137,7 @@ async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = look.tick() => if mounted.has_ended() { return Ok(()) },
+            _ = look.tick() => if mounted.has_ended() { return finish(&published).await },
         }
     }
     mountpoint::unmount(dir)?;
@@ -144,7 +149,17 @@ async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
             _ = look.tick() => {}
         }
     }
-    Ok(())
+    finish(&published).await
+}
+
+/// Lets what was closed last be published.
+async fn finish(fs: &Fs) -> Result<()> {
+    // The last releases may not have come to their publish yet.
+    tokio::time::sleep(SETTLE).await;
+    match tokio::time::timeout(FINISH, fs.all_published()).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Error::new(ErrorKind::Deadline, "files that were closed could not be published in time")),
+    }
 }
 
 /// Options that mount(8) passes on are the same as ours.

@@ -267,6 +267,13 @@ impl State {
             Verification::ByNode | Verification::Failed(_) => u64::MAX,
         };
         self.blocks.retain(|&number, block| number >= hashed || !block.is_served());
+        // A reader that leaves blocks out would have them wait for their turn for ever.
+        let stuck = self.blocks.len() > MOST_HELD + MOST_AHEAD as usize;
+        if stuck && let Verification::Here { .. } = self.verification {
+            self.verification = Verification::ByNode;
+            self.blocks.clear();
+            return;
+        }
         while self.blocks.len() > MOST_HELD && self.blocks.first_key_value().is_some_and(|(&number, _)| number < hashed)
         {
             self.blocks.pop_first();

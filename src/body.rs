@@ -2,6 +2,7 @@
 //! files, hashing and commands at the other end. A slow side stops the other; nothing grows.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::HEARTBEAT;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
 /// A request's or response's body.
 pub type BoxBody = UnsyncBoxBody<Bytes, Error>;
@@ -85,25 +86,28 @@ impl ChunkSender {
         // A receiver that is gone needs no telling.
         let _ = self.0.blocking_send(Err(error));
     }
-
-    /// Resolves once the other end is gone.
-    pub async fn closed(&self) {
-        self.0.closed().await;
-    }
 }
 
 /// A body that ends when its sender is dropped.
 pub struct ChannelBody {
     chunks: mpsc::Receiver<Result<Bytes>>,
     activity: Activity,
+    /// What says between chunks that the sender lives, and when it is said next.
+    beat: Option<(Bytes, Interval)>,
 }
 
 pub fn channel() -> (ChunkSender, ChannelBody) {
     let (sender, chunks) = mpsc::channel(CHUNKS);
-    (ChunkSender(sender), ChannelBody { chunks, activity: Activity::default() })
+    (ChunkSender(sender), ChannelBody { chunks, activity: Activity::default(), beat: None })
 }
 
 impl ChannelBody {
+    /// Sends `beat` now and then while the producer is silent, which so is not taken for a dead node or client.
+    pub fn with_beat(mut self, beat: &'static [u8]) -> Self {
+        self.beat = Some((Bytes::from_static(beat), tokio::time::interval(HEARTBEAT)));
+        self
+    }
+
     pub fn activity(&self) -> Activity {
         self.activity.clone()
     }
@@ -114,9 +118,20 @@ impl Body for ChannelBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
-        let chunk = std::task::ready!(self.chunks.poll_recv(cx));
+        if let Poll::Ready(chunk) = self.chunks.poll_recv(cx) {
+            self.activity.mark();
+            if let Some((_, interval)) = &mut self.beat {
+                interval.reset();
+            }
+            return Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)));
+        }
+        let Some((beat, interval)) = &mut self.beat else {
+            return Poll::Pending;
+        };
+        std::task::ready!(interval.poll_tick(cx));
+        let beat = beat.clone();
         self.activity.mark();
-        Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
+        Poll::Ready(Some(Ok(Frame::data(beat))))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A frame is one ASCII letter, a little-endian `u32` length, and that many bytes. A pack of keys is, for each key,
 //! `K` (bucket/key), any number of `D` (bytes), and `S` (checksum and length, as in the header) or `F` (an error, JSON);
-//! then `E`. A command's streams are `O` (stdout), `R` (stderr), `B` (empty, a sign of life), then `X` (its end, JSON).
+//! then `E`. A command's streams are `O` (stdout) and `R` (stderr), then `X` (its end, JSON). A `B` (empty, a sign of
+//! life) may stand between any two frames.
 
 use crate::body::{ChunkReader, ChunkSender, Hangup};
 use crate::checksum::{BLOCK, Checksum, Hasher};
@@ -11,6 +12,9 @@ use crate::key::Key;
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
+
+/// A whole `B` frame.
+pub const BEAT: &[u8] = b"B\0\0\0\0";
 
 const HEADER: usize = 5;
 /// The largest payload that is held in memory whole; `D`, `O` and `R` pass through in pieces.

@@ -6,6 +6,7 @@ mod commands;
 use clap::Parser;
 use cli::Cli;
 use s4::error::{ErrorKind, ExitStatus};
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -23,7 +24,8 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             if error.kind() != ErrorKind::OutputClosed {
-                eprintln!("s4: {error}");
+                // Nobody may be reading stderr.
+                let _ = writeln!(std::io::stderr(), "s4: {error}");
             }
             error.kind().exit_status()
         }

@@ -9,9 +9,10 @@ use nix::unistd::Pid;
 use s4::body::Hangup;
 use s4::error::{Error, Result};
 use s4::protocol::{CommandText, HEARTBEAT};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Read;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -48,15 +49,37 @@ impl TaskDir {
 impl Drop for TaskDir {
     fn drop(&mut self) {
         // Most commands leave it empty, and then one call is enough.
-        if std::fs::remove_dir(&self.0).is_ok() || std::fs::remove_dir_all(&self.0).is_ok() {
+        if std::fs::remove_dir(&self.0).is_ok() || remove_tree(&self.0).is_ok() {
             return;
         }
         // A process that the command left behind makes files while they are removed.
         process::kill_tree(&self.0);
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+        if let Err(error) = remove_tree(&self.0) {
             tracing::warn!("cannot remove {}: {error}", self.0.display());
         }
     }
+}
+
+/// Removes a directory with all in it, also directories that a command has made read-only.
+pub fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            make_writable(dir)?;
+            std::fs::remove_dir_all(dir)
+        }
+        result => result,
+    }
+}
+
+fn make_writable(dir: &Path) -> std::io::Result<()> {
+    std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// A handle by which another thread kills a command, before or after its start.

@@ -1,7 +1,7 @@
 //! One job on this node: its state, its failures, and the loop that runs its tasks.
 
 use super::Shared;
-use super::command::{Control, Killed, TaskDir};
+use super::command::{Control, Killed, TaskDir, remove_tree};
 use super::plan::{Task, Tasks};
 use super::{process, task};
 use s4::client::blocking;
@@ -109,7 +109,7 @@ impl Job {
         blocking(move || {
             process::kill_tree(&leftovers);
             // Absent where no task ran.
-            let _ = std::fs::remove_dir_all(&leftovers);
+            let _ = remove_tree(&leftovers);
         })
         .await;
         self.state.send_modify(|state| state.outcome = Some(outcome(state)));
@@ -119,25 +119,40 @@ impl Job {
         let plan = self.dir.join("plan");
         let mut tasks = Tasks::open(&plan)?;
         let mut running = JoinSet::new();
+        let mut failed = Ok(());
         while !self.state().stopped {
-            let Ok(slot) = shared.slots.clone().acquire_owned().await else {
+            let Some(slot) = self.await_slot(shared).await else {
                 break;
             };
-            if self.state().stopped {
-                break;
-            }
             let (store, spec) = (shared.store.clone(), self.spec.clone());
             let (task, rest) = blocking(move || (tasks.next(&store, &spec), tasks)).await;
             tasks = rest;
-            let Some(task) = task? else {
-                break;
+            let task = match task {
+                Ok(Some(task)) => task,
+                Ok(None) => break,
+                Err(error) => {
+                    failed = Err(error);
+                    self.stop_with(shared);
+                    break;
+                }
             };
             self.state.send_modify(|state| state.progress.running += 1);
             running.spawn(self.clone().run_task(shared.clone(), task, slot));
             while running.try_join_next().is_some() {}
         }
         while running.join_next().await.is_some() {}
-        Ok(())
+        failed
+    }
+
+    /// A place for one more command; `None` once the job is stopped, whoever has the places.
+    async fn await_slot(&self, shared: &Arc<Shared>) -> Option<OwnedSemaphorePermit> {
+        let mut state = self.watch();
+        let stopped = async { state.wait_for(|state| state.stopped).await.map(drop) };
+        tokio::select! {
+            biased;
+            _ = stopped => None,
+            slot = shared.slots.clone().acquire_owned() => slot.ok(),
+        }
     }
 
     async fn run_task(self: Arc<Self>, shared: Arc<Shared>, task: Task, slot: OwnedSemaphorePermit) {

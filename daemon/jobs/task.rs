@@ -110,13 +110,25 @@ fn run_command(
         stdout: Some(stdout.try_clone().map_err(refused)?),
     };
     let running = command::start(setup, control)?;
-    // The command starts while its input is checked; nothing is published before both are well.
-    let verified = inputs.verify(store, &task.key, control);
-    if verified.is_err() {
-        control.kill(Killed::Cancelled);
-    }
     let mut tail = Tail::default();
-    let status = running.attend(&mut tail, spec.timeout.map(Duration::from_secs_f64))?;
+    let timeout = spec.timeout.map(Duration::from_secs_f64);
+    // The command runs while its input is checked; nothing is published before both are well.
+    let verify = || {
+        let verified = inputs.verify(store, &task.key, control);
+        if verified.is_err() {
+            control.kill(Killed::Cancelled);
+        }
+        verified
+    };
+    let (verified, status) = match inputs.is_small() {
+        true => (verify(), running.attend(&mut tail, timeout)),
+        false => std::thread::scope(|scope| {
+            let verifying = scope.spawn(verify);
+            let status = running.attend(&mut tail, timeout);
+            (join(verifying), status)
+        }),
+    };
+    let status = status?;
     verified?;
     if let Some(reason) = failure(status, control, spec) {
         return Err(Failed { reason, stderr: tail.0, published: 0 });
@@ -162,6 +174,14 @@ pub fn signal_name(signal: i32) -> String {
     }
 }
 
+/// The result of a thread, or its panic.
+pub fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Inputs up to this size are checked before anything else is done: that takes no longer than to start a thread for it.
+const SMALL: u64 = 256 * 1024;
+
 /// What a command reads.
 enum Inputs {
     One(File, Checksum),
@@ -170,6 +190,10 @@ enum Inputs {
 }
 
 impl Inputs {
+    fn is_small(&self) -> bool {
+        matches!(self, Self::One(_, checksum) if checksum.len <= SMALL)
+    }
+
     fn stdin(&self) -> std::io::Result<File> {
         match self {
             Self::One(file, _) | Self::Many(file) => file.try_clone(),
@@ -196,7 +220,8 @@ impl Inputs {
     }
 }
 
-fn verify(file: &File, recorded: Checksum, key: &Key, control: &Control) -> Result<()> {
+/// Compares a whole file with its checksum, unless the command is killed first.
+pub fn verify(file: &File, recorded: Checksum, key: &Key, control: &Control) -> Result<()> {
     let mut hasher = Hasher::new();
     let mut block = vec![0; checksum::BLOCK.min(recorded.len as usize + 1)];
     loop {

@@ -99,7 +99,7 @@ impl Store {
         };
         store.probe().map_err(|e| refuse(e.to_string()))?;
         store.claim().map_err(|e| refuse(e.to_string()))?;
-        store.sweep()?;
+        store.sweep();
         Ok(store)
     }
 

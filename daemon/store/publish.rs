@@ -111,6 +111,8 @@ impl Store {
         finish: impl FnOnce(&File) -> std::io::Result<()>,
     ) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(key, &e);
+        // An attribute is refused on a file that its owner may not write, as a command may have left it.
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
         file.set_xattr(CHECKSUM_ATTRIBUTE, checksum.to_string().as_bytes()).map_err(failed)?;
         file.set_permissions(Permissions::from_mode(0o444)).map_err(failed)?;
         finish(file).map_err(failed)?;

@@ -1,7 +1,7 @@
 //! Reading a key: its open file and what is recorded of it.
 
 use super::{CHECKSUM_ATTRIBUTE, Store};
-use s4::checksum::{self, Checksum};
+use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::{KeyStat, Stat};
@@ -17,14 +17,6 @@ pub struct Opened {
     pub file: File,
     /// As recorded at its publish; whoever reads the bytes compares.
     pub checksum: Checksum,
-}
-
-impl Opened {
-    /// Reads the whole key and compares it with its checksum.
-    pub fn verify(&self, key: &Key) -> Result<()> {
-        let found = checksum::of_file(&self.file).map_err(|e| Error::io(key, &e))?;
-        self.checksum.verify(found, key)
-    }
 }
 
 impl Store {

@@ -3,6 +3,7 @@
 mod job;
 pub mod path;
 
+use crate::closing::{self, Caller};
 use crate::errno::{Result, errno};
 use crate::inodes::Node;
 use bytes::Bytes;
@@ -38,6 +39,7 @@ pub enum ControlFile {
         control: Control,
         kind: MapKind,
         name: String,
+        writer: u32,
         text: Mutex<Vec<u8>>,
     },
     Follow(Follower),
@@ -121,12 +123,13 @@ impl Control {
         }
     }
 
-    pub async fn open(&self, path: &ControlPath, writes: bool) -> Result<ControlFile> {
+    pub async fn open(&self, path: &ControlPath, writes: bool, caller: Caller) -> Result<ControlFile> {
         match (path, writes) {
             (ControlPath::Nodes, false) => Ok(ControlFile::Text(self.nodes().await.into())),
             (ControlPath::Map(kind, name), true) => {
                 let text = Mutex::new(Vec::new());
-                Ok(ControlFile::Start { control: self.clone(), kind: *kind, name: name.clone(), text })
+                let writer = caller.process();
+                Ok(ControlFile::Start { control: self.clone(), kind: *kind, name: name.clone(), writer, text })
             }
             (ControlPath::Map(kind, name), false) => {
                 let latest = |job: &&Arc<MountJob>| job.spec.kind == *kind && job.name == *name;
@@ -228,10 +231,15 @@ impl ControlFile {
         }
     }
 
-    /// Does what was written, once.
-    pub async fn close(&self) -> Result<()> {
+    /// Does what was written, once: at the close that would publish a file.
+    pub async fn close(&self, caller: Caller) -> Result<()> {
         match self {
-            Self::Start { control, kind, name, text } => {
+            Self::Start { control, kind, name, writer, text } => {
+                let shown = control.mountpoint.join(".s4").join(kind.to_string()).join(name);
+                let process = caller.process();
+                if caller.is_killed() || process != *writer || closing::has_open(process, &shown) {
+                    return Ok(());
+                }
                 let text = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));
                 match text.is_empty() {
                     true => Ok(()),

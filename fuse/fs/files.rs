@@ -22,13 +22,16 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Remote keys up to this size come whole when they are opened.
 const SMALL: u64 = 256 * 1024;
 
 /// Files below this size are copied when they are published: that costs less than to find out who else has them open.
 const SMALL_COPY: u64 = 1 << 20;
+
+/// Bytes that a daemon surely hashes in a second.
+const HASHED_A_SECOND: u64 = 64 << 20;
 
 /// An open file.
 pub enum Handle {
@@ -59,7 +62,7 @@ impl Fs {
         match self.node(ino)? {
             Node::Dir(_) => Err(Errno::EISDIR),
             Node::Control(path) => {
-                let file = self.control.open(&path, writes).await?;
+                let file = self.control.open(&path, writes, caller).await?;
                 Ok(OpenedFile { handle: self.handles().add_file(Handle::Control(file)), backing: None, direct: true })
             }
             Node::Key(key, stat) => {
@@ -122,7 +125,7 @@ impl Fs {
         caller: Caller,
     ) -> Result<(Attributes, OpenedFile)> {
         if let Some(path) = self.control.made(&self.node(parent)?, name)? {
-            let file = self.control.open(&path, true).await?;
+            let file = self.control.open(&path, true, caller).await?;
             let attributes = self.entered(Node::Control(path))?;
             let handle = self.handles().add_file(Handle::Control(file));
             return Ok((attributes, OpenedFile { handle, backing: None, direct: true }));
@@ -181,7 +184,7 @@ impl Fs {
         let handle = self.handle(handle)?;
         let (spool, writer) = match &*handle {
             Handle::Spool { spool, writer: Some(writer) } => (spool, *writer),
-            Handle::Control(file) => return file.close().await,
+            Handle::Control(file) => return file.close(caller).await,
             Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => return Ok(()),
         };
         if spool.was_written_late() {
@@ -242,6 +245,7 @@ impl Fs {
 
     /// Publishes a file, once.
     async fn publish(&self, spool: &Arc<Spool>) -> Result<()> {
+        let _under_way = self.publishing.subscribe();
         let _turn = spool.publishing.lock().await;
         if !spool.is_pending() {
             return Ok(());
@@ -275,8 +279,11 @@ impl Fs {
         let input = spool.file.try_clone().map_err(failed)?;
         self.client.put(key, AtPosition::new(input, 0), snapshot.0, "the spool").await?;
         let change = spool.change();
-        if change.mtime.is_some() || change.mode != Some(0o444) {
-            self.client.change(key, change).await?;
+        // Published it is, so a close must not say that it is not.
+        if (change.mtime.is_some() || change.mode != Some(0o444))
+            && let Err(error) = self.client.change(key, change).await
+        {
+            tracing::warn!("published, but its mode and time are lost: {error}");
         }
         Ok(snapshot)
     }
@@ -292,7 +299,11 @@ impl Fs {
             false => Ok(None),
         });
         let copied = copied.await.map_err(failed)?;
-        self.client.adopt(key, &spool.adoption(copied.as_ref().unwrap_or(&spool.file))?).await?;
+        // The daemon hashes the whole file before it answers.
+        let patience = self.client.deadline() + Duration::from_secs(snapshot.0 / HASHED_A_SECOND);
+        let client =
+            if snapshot.0 < HASHED_A_SECOND { self.client.clone() } else { self.client.with_deadline(patience) };
+        client.adopt(key, &spool.adoption(copied.as_ref().unwrap_or(&spool.file))?).await?;
         match copied {
             Some(_) => Ok(snapshot),
             // Linked, it has the key's time now.

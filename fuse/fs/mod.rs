@@ -23,6 +23,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// The time of every directory: the start of 2000, which no tool takes for a mistake.
@@ -62,6 +63,8 @@ pub struct Fs {
     pub mountpoint: PathBuf,
     pub control: Control,
     pub budget: Budget,
+    /// Subscribed to by each publish under way, so that the mount's end can wait for them.
+    publishing: watch::Sender<()>,
     handles: Mutex<Handles>,
     space: Mutex<Option<(Instant, Space)>>,
 }
@@ -91,9 +94,15 @@ impl Fs {
             spool_dir,
             mountpoint,
             budget: Budget::new(),
+            publishing: watch::Sender::new(()),
             handles: Mutex::default(),
             space: Mutex::default(),
         }
+    }
+
+    /// Resolves when no file is being published.
+    pub async fn all_published(&self) {
+        self.publishing.closed().await;
     }
 
     fn node(&self, ino: Ino) -> Result<Node> {

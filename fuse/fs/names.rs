@@ -140,9 +140,13 @@ impl Fs {
     pub async fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
         let path = self.path_in(parent, name)?;
         if let Some(spool) = self.inodes.spool_at(&path) {
-            spool.discard();
-            self.inodes.unname_spool(&spool);
-            return Ok(());
+            // A publish under way is waited for: then it is the key that goes.
+            let _turn = spool.publishing.lock().await;
+            if spool.is_pending() {
+                spool.discard();
+                self.inodes.unname_spool(&spool);
+                return Ok(());
+            }
         }
         let key = Key::parse(&path).map_err(|_| Errno::ENOENT)?;
         self.client.unlink(&key).await.map_err(|e| errno(&e))
@@ -151,7 +155,14 @@ impl Fs {
     /// Gives a file another name that is free.
     pub async fn rename(&self, parent: Ino, name: &OsStr, new_parent: Ino, new_name: &OsStr) -> Result<()> {
         let from = self.path_in(parent, name)?;
-        let spool = self.inodes.spool_at(&from);
+        let mut spool = self.inodes.spool_at(&from);
+        if let Some(writing) = &spool {
+            // A publish under way is waited for: then it is the key that gets another name.
+            drop(writing.publishing.lock().await);
+            if !writing.is_pending() {
+                spool = None;
+            }
+        }
         let found = match spool {
             Some(_) => Found::Absent,
             None => self.find(&from).await?,
@@ -202,7 +213,15 @@ impl Fs {
         let input = s4::file::AtPosition::new(copy, 0);
         self.client.put(to, input, copied.len, "the spool").await.map_err(|e| errno(&e))?;
         let change = Change { mode: Some(stat.mode), mtime: Some(stat.mtime) };
-        self.client.change(to, change).await.map_err(|e| errno(&e))?;
-        self.client.unlink(from).await.map_err(|e| errno(&e))
+        if let Err(error) = self.client.change(to, change).await {
+            tracing::warn!("renamed, but its mode and time are lost: {error}");
+        }
+        // One that was deleted and made again meanwhile is not the key that was moved.
+        match self.find(from.as_str()).await? {
+            Found::Key(_, now) if now.checksum == stat.checksum => {
+                self.client.unlink(from).await.map_err(|e| errno(&e))
+            }
+            Found::Key(..) | Found::Dir | Found::Absent => Ok(()),
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::{Client, blocking};
 use crate::body::{self, Activity, ChunkReader, Hangup, Side};
 use crate::checksum::{Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{CommandEnd, Frame, FrameReader, FrameWriter};
+use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
 use crate::protocol::{self, CHECKSUM_HEADER, Event, PackAnswer, escape};
@@ -44,7 +44,13 @@ impl Received {
 
     /// The next item; `None` at the pack's end.
     pub fn next_item(&mut self) -> Result<Option<PackItem>> {
-        let item = match (self.frames.next_frame()?, &self.key) {
+        let frame = loop {
+            match self.frames.next_frame()? {
+                Frame::Beat => {}
+                frame => break frame,
+            }
+        };
+        let item = match (frame, &self.key) {
             (Frame::Key(key), None) => {
                 self.hasher = Hasher::new();
                 self.key = Some(key.clone());
@@ -124,6 +130,7 @@ impl Client {
         produce: impl FnOnce(FrameWriter) -> std::result::Result<T, Hangup> + Send + 'static,
     ) -> Result<(T, PackAnswer)> {
         let (sender, body) = body::channel();
+        let body = body.with_beat(BEAT);
         let activity = body.activity();
         let producer = tokio::task::spawn_blocking(move || produce(FrameWriter::new(sender)));
         let response = self.send(node, Method::POST, "/v1/pack/put", body.boxed_unsync(), &activity).await?;

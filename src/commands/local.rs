@@ -1,6 +1,6 @@
 //! `s4 local`: a cluster of daemons on this machine's loopback address.
 
-use super::{mount, program};
+use super::{mount, program, say};
 use crate::cli::LocalArgs;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::kill;
@@ -57,7 +57,7 @@ async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
         return Ok(ExitStatus::Done);
     }
     drop(starting);
-    eprintln!("s4: {} nodes run, Ctrl-C stops them", running.nodes.len());
+    say(format_args!("{} nodes run, Ctrl-C stops them", running.nodes.len()));
     interrupts.next().await;
     Ok(ExitStatus::Done)
 }
@@ -125,7 +125,7 @@ impl Drop for LocalCluster {
             return;
         }
         if let Err(error) = stop_mount(&self.dir) {
-            eprintln!("s4: {error}");
+            say(error);
         }
         for child in &self.nodes {
             // One that ended by itself needs no signal.

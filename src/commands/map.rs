@@ -1,5 +1,6 @@
 //! `s4 map`, `s4 map-to-n`, `s4 map-from-n`: submit a job to every node, start it, and follow it to its end.
 
+use super::say;
 use crate::cli::MapArgs;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
@@ -79,12 +80,12 @@ impl Report {
         if self.told.elapsed() >= PROGRESS {
             self.told = Instant::now();
             let running = self.sum(|progress| progress.running);
-            eprintln!(
-                "s4: {}: {} of {} tasks done, {running} running",
+            say(format_args!(
+                "{}: {} of {} tasks done, {running} running",
                 spec.kind,
                 self.sum(|progress| progress.done),
                 self.tasks
-            );
+            ));
         }
     }
 
@@ -98,7 +99,7 @@ impl Report {
         let kind = spec.kind;
         if all_done {
             let seconds = self.began.elapsed().as_secs_f64();
-            eprintln!("s4: {kind}: {tasks} tasks done, {outputs} outputs in {}, {seconds:.2} s", spec.outdir);
+            say(format_args!("{kind}: {tasks} tasks done, {outputs} outputs in {}, {seconds:.2} s", spec.outdir));
             return Ok(ExitStatus::Done);
         }
         let (done, failed) = (self.sum(|progress| progress.done), self.sum(|progress| progress.failed));
@@ -130,9 +131,9 @@ fn tell_failure(client: &Client, spec: &JobSpec, failure: &TaskFailure) {
         cmd.truncate(end);
         cmd.push('…');
     }
-    let mut text = format!("s4: {} on {name}: {}: {cmd}\n", failure.key, failure.reason);
+    let mut text = format!("{} on {name}: {}: {cmd}\n", failure.key, failure.reason);
     for line in failure.stderr.lines() {
         text += &format!("    {line}\n");
     }
-    eprint!("{text}");
+    say(text.trim_end());
 }

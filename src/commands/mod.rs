@@ -16,7 +16,9 @@ use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{ExitStatus, Result};
 use s4::protocol::MapKind;
+use std::fmt::Display;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -42,6 +44,11 @@ fn connect(global: &Global) -> Result<Client> {
     let cluster = Cluster::load(global.conf_path.as_deref())?;
     let secret = global.secret.as_deref().map(Secret::read).transpose()?;
     Ok(Client::new(cluster, Settings { deadline: global.deadline, secret, ..Settings::default() }))
+}
+
+/// Says something on stderr. Nobody may be reading it.
+fn say(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "s4: {text}");
 }
 
 /// A program of ours: the one beside this one, or else the one on the path.

@@ -203,3 +203,14 @@ fn eval_streams_a_result_of_2_gib_in_little_memory() {
     let daemon = peak_kib(cluster.pid(0));
     assert!(daemon < MOST, "the daemon had {daemon} KiB");
 }
+
+/// The deadline is for nodes that are silent, and not for whoever writes into the pipe.
+#[test]
+fn a_producer_that_is_silent_for_longer_than_the_deadline_is_waited_for() {
+    let cluster = Cluster::start(1);
+    let script = "(echo one; sleep 3; echo two) | \"$0\" --deadline 1 cp - s4://b/k";
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_s4")]).env("S4_CONF_PATH", cluster.conf());
+    assert!(command.status().unwrap().success());
+    assert_eq!(cluster.get("s4://b/k"), b"one\ntwo\n");
+}

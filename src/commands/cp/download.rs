@@ -85,7 +85,7 @@ impl Fetches {
         let (client, target) = (self.client.clone(), self.target.clone());
         self.running.spawn(async move {
             match client.get_pack(node, &keys).await {
-                Ok(pack) => blocking(move || receive(pack, &target)).await,
+                Ok(pack) => blocking(move || receive(pack, &keys, &target)).await,
                 Err(error) => vec![error],
             }
         });
@@ -111,12 +111,21 @@ impl Fetches {
 }
 
 /// Writes the keys of a pack; returns what failed.
-fn receive(mut pack: Received, target: &Target) -> Vec<Error> {
+fn receive(mut pack: Received, asked: &[Key], target: &Target) -> Vec<Error> {
     let mut errors = Vec::new();
+    let mut asked = asked.iter();
+    let other = |what: &str| {
+        Error::new(ErrorKind::Unreachable, format!("{what}: the node sent another key than was asked for"))
+    };
     let mut open: Option<(PathBuf, Result<NamedTempFile>)> = None;
     loop {
         match pack.next_item() {
             Ok(Some(PackItem::Begin(key))) => {
+                // Names come from the node; none but those that were asked for may make a local path.
+                if asked.next() != Some(&key) {
+                    errors.push(other(key.as_str()));
+                    return errors;
+                }
                 let path = target.path(&key);
                 let draft = draft_file(&path);
                 open = Some((path, draft));
@@ -138,7 +147,10 @@ fn receive(mut pack: Received, target: &Target) -> Vec<Error> {
                 open = None;
                 errors.push(error);
             }
-            Ok(None) => return errors,
+            Ok(None) => {
+                errors.extend(asked.next().map(|key| other(key.as_str())));
+                return errors;
+            }
             Err(error) => {
                 errors.push(error);
                 return errors;

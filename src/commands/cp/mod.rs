@@ -3,7 +3,7 @@
 mod download;
 mod upload;
 
-use super::unbuffered;
+use super::{say, unbuffered};
 use crate::cli::CpArgs;
 use s4::checksum::BLOCK;
 use s4::client::Client;
@@ -108,7 +108,7 @@ struct Failures(Option<Error>);
 impl Failures {
     fn add(&mut self, error: Error) {
         if self.0.is_some() {
-            eprintln!("s4: {error}");
+            say(error);
         } else {
             self.0 = Some(error);
         }
