@@ -38,9 +38,9 @@ impl LocalNodes {
         self.0[node].as_deref()
     }
 
-    /// The first data directory, for spools.
-    pub fn first(&self) -> Option<&Path> {
-        self.0.iter().flatten().next().map(PathBuf::as_path)
+    /// The data directories, in the order of their nodes.
+    pub fn dirs(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().flatten().map(PathBuf::as_path)
     }
 }
 

@@ -121,6 +121,11 @@ fn run(mut args: Args) -> Result<()> {
 
 async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
     let local = LocalNodes::find(&client.with_deadline(client.deadline().min(Duration::from_secs(2)))).await;
+    if let Some(data) = local.dirs().find(|data| data.starts_with(dir) || dir.starts_with(data)) {
+        let why = "a daemon would ask the mount for its own files";
+        let message = format!("{}: cannot be mounted over the data directory {}: {why}", dir.display(), data.display());
+        return Err(Error::new(ErrorKind::Config, message));
+    }
     let spool_dir = spool_dir(args.spool.as_deref(), &local)?;
     let failed = |e: std::io::Error| Error::io("cannot wait for signals", &e);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -186,7 +191,7 @@ fn spool_dir(given: Option<&Path>, local: &LocalNodes) -> Result<PathBuf> {
         let temporary = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
         temporary.map_or_else(|| "/var/tmp".into(), PathBuf::from)
     };
-    let dir = match (given, local.first()) {
+    let dir = match (given, local.dirs().next()) {
         (Some(dir), _) => dir.to_owned(),
         (None, Some(dir)) if spool::unnamed_file(dir).is_ok() => dir.to_owned(),
         (None, _) => fallback(),

@@ -442,3 +442,21 @@ tell(f'{seen} {ended}')
     let whole = line == "40000 ok\n";
     assert!(whole || line.ends_with(" EIO\n"), "a partial listing passed off as whole: {line}");
 }
+
+/// The daemons would ask the mount for their own files, which asks them.
+#[test]
+fn a_mount_over_a_data_directory_or_in_one_is_refused() {
+    let Some(setup) = two_nodes() else { return };
+    std::fs::create_dir(setup.cluster.data(0).join("b/inner")).unwrap();
+    for dir in [setup.cluster.dir().to_owned(), setup.cluster.data(0), setup.cluster.data(0).join("b/inner")] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_s4-mount"))
+            .arg(&dir)
+            .arg("--conf-path")
+            .arg(setup.cluster.conf())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", dir.display());
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains("cannot be mounted over the data directory"), "{stderr}");
+    }
+}
