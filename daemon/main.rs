@@ -74,6 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
+    s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
     let cluster = Cluster::load(args.conf.as_deref())?;
     let place = place::find(&cluster, args.port)?;

@@ -106,7 +106,7 @@ fn run(mut args: Args) -> Result<()> {
     if args.background && std::env::var_os(READY_FD).is_none() {
         return run_in_background();
     }
-    mountpoint::bound_heaps();
+    s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(8)

@@ -97,11 +97,3 @@ pub fn read_ahead(dir: &Path) {
         tracing::debug!("the kernel's readahead stays: {error}");
     }
 }
-
-/// Keeps freed memory from piling up in one heap for each thread.
-pub fn bound_heaps() {
-    // SAFETY: the call sets a number of the allocator, before any other thread runs.
-    unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 2) };
-    // SAFETY: as above.
-    unsafe { nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, 128 * 1024) };
-}
