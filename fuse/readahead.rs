@@ -16,7 +16,7 @@ const BLOCK: u64 = 256 * 1024;
 /// Blocks read ahead for one file at most.
 const MOST_AHEAD: u64 = 16;
 /// Blocks read ahead by all files together.
-const BUDGET: usize = 80;
+const BUDGET: usize = 48;
 /// Blocks held for one file at most, once they are hashed.
 const MOST_HELD: usize = 16;
 /// A random read is rounded to this, so that neighbours in the kernel's cache come with it.
@@ -25,7 +25,7 @@ const PAGE: u64 = 64 * 1024;
 const MOST_VERIFIED: u64 = 4 << 30;
 
 /// Blocks that all reads under way may hold together; one that needs more waits for others to end.
-const IN_HAND: u32 = 96;
+const IN_HAND: u32 = 48;
 
 /// What all open files share.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ pub fn raise_descriptors() {
 /// Has the allocator keep few heaps, and in them the buffers that are used again and again, instead of asking the kernel
 /// for fresh pages for each. To be called before any other thread runs.
 pub fn settle_heaps() {
-    for (what, value) in [(libc::M_ARENA_MAX, 4), (libc::M_MMAP_THRESHOLD, 8 << 20), (libc::M_TRIM_THRESHOLD, 32 << 20)]
+    for (what, value) in [(libc::M_ARENA_MAX, 2), (libc::M_MMAP_THRESHOLD, 4 << 20), (libc::M_TRIM_THRESHOLD, 8 << 20)]
     {
         // SAFETY: the call sets a number of the allocator; no other thread uses it yet.
         unsafe { libc::mallopt(what, value) };
