@@ -18,6 +18,7 @@ use s4::client::{Client, Secret, Settings};
 use s4::cluster::{self, Cluster};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use std::io::{IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -241,6 +242,24 @@ fn tell_ready(dir: &Path) {
         None => writeln!(stdout, "s4-mount: mounted on {}", dir.display()),
     };
     let _ = stdout.flush();
+    if std::env::var_os(READY_FD).is_some() {
+        leave_terminal();
+    }
+}
+
+/// Lets go of the caller's stderr, unless it is a log file: a caller that reads it would wait for the mount's end.
+fn leave_terminal() {
+    let stderr = std::io::stderr();
+    let copy = stderr.as_fd().try_clone_to_owned().map(std::fs::File::from);
+    let is_log = copy.and_then(|file| file.metadata()).is_ok_and(|found| found.is_file());
+    if is_log {
+        return;
+    }
+    if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+        // It stays as it is where that fails, which is no reason not to serve.
+        let _ = nix::unistd::dup2_stderr(&null);
+        let _ = nix::unistd::dup2_stdout(&null);
+    }
 }
 
 #[cfg(test)]

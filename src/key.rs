@@ -28,7 +28,9 @@ impl Key {
     /// Parses `s4://bucket/dir/name`, as typed.
     pub fn parse_url(url: &str) -> Result<Self> {
         match strip_scheme(url)? {
-            dir if dir.len() > 1 && dir.ends_with('/') => Err(bad(dir, "it is a directory; -r takes those")),
+            dir if dir.len() > 1 && dir.ends_with('/') => {
+                Err(bad(dir, "it is a directory, and one key is wanted; cp, ls and rm take directories with -r"))
+            }
             path => Self::parse(path),
         }
     }

@@ -29,24 +29,32 @@ struct State {
 }
 
 pub struct MountJob {
+    pub kind: MapKind,
     pub name: String,
-    pub spec: JobSpec,
+    pub id: JobId,
     tasks: u64,
     state: watch::Sender<State>,
 }
 
 impl MountJob {
     /// Follows a job that has been started.
-    pub fn follow(client: Client, name: String, spec: JobSpec, tasks: u64) -> Arc<Self> {
+    pub fn follow(client: Client, name: String, spec: &JobSpec, tasks: u64) -> Arc<Self> {
         let nodes = vec![(Progress::default(), None); client.cluster().len()];
         let state = watch::Sender::new(State { nodes, ..State::default() });
-        let job = Arc::new(Self { name, spec, tasks, state });
+        let job = Arc::new(Self { kind: spec.kind, name, id: spec.id.clone(), tasks, state });
         tokio::spawn(job.clone().run(client));
         job
     }
 
+    /// A job that could not be started, so that whoever reads its file hears why: many programs do not look at how a close
+    /// went.
+    pub fn refused(kind: MapKind, name: String, error: &Error) -> Arc<Self> {
+        let state = State { error: Some(error.to_string()), ended: Some(false), ..State::default() };
+        Arc::new(Self { kind, name, id: JobId::new(), tasks: 0, state: watch::Sender::new(state) })
+    }
+
     async fn run(self: Arc<Self>, client: Client) {
-        let mut events = client.follow_everywhere(&self.spec.id);
+        let mut events = client.follow_everywhere(&self.id);
         while let Some((node, event)) = events.recv().await {
             match event {
                 Ok(Event::Progress(progress)) => self.state.send_modify(|state| state.nodes[node].0 = progress),
@@ -60,7 +68,7 @@ impl MountJob {
                 }
                 Ok(Event::Alive | Event::Planned(_) | Event::Deleted { .. } | Event::Error(_)) => {}
                 Err(error) => {
-                    client.cancel_everywhere(&self.spec.id).await;
+                    client.cancel_everywhere(&self.id).await;
                     self.state.send_modify(|state| state.error = Some(error.to_string()));
                     break;
                 }

@@ -4,7 +4,7 @@ mod job;
 pub mod path;
 
 use crate::closing::{self, Caller};
-use crate::errno::{Result, errno};
+use crate::errno::Result;
 use crate::inodes::Node;
 use bytes::Bytes;
 use job::{Follower, MountJob};
@@ -105,15 +105,14 @@ impl Control {
             }
             ControlPath::Maps(kind) => {
                 let jobs = self.lock();
-                let mut names: Vec<&str> =
-                    jobs.iter().filter(|job| job.spec.kind == *kind).map(|job| &*job.name).collect();
+                let mut names: Vec<&str> = jobs.iter().filter(|job| job.kind == *kind).map(|job| &*job.name).collect();
                 names.sort_unstable();
                 names.dedup();
                 names.into_iter().map(|name| (name.to_owned(), ControlPath::Map(*kind, name.to_owned()))).collect()
             }
             ControlPath::Jobs => {
                 let jobs = self.lock();
-                jobs.iter().map(|job| (job.spec.id.to_string(), ControlPath::Job(job.spec.id.clone()))).collect()
+                jobs.iter().map(|job| (job.id.to_string(), ControlPath::Job(job.id.clone()))).collect()
             }
             ControlPath::Job(id) => JOB_FILES
                 .iter()
@@ -132,7 +131,7 @@ impl Control {
                 Ok(ControlFile::Start { control: self.clone(), kind: *kind, name: name.clone(), writer, text })
             }
             (ControlPath::Map(kind, name), false) => {
-                let latest = |job: &&Arc<MountJob>| job.spec.kind == *kind && job.name == *name;
+                let latest = |job: &&Arc<MountJob>| job.kind == *kind && job.name == *name;
                 let job = self.lock().iter().rev().find(latest).cloned().ok_or(Errno::ENOENT)?;
                 Ok(ControlFile::Follow(Follower::new(job)))
             }
@@ -140,7 +139,7 @@ impl Control {
                 Ok(ControlFile::Cancel { client: self.client.clone(), id: id.clone(), written: Mutex::new(false) })
             }
             (ControlPath::JobFile(id, file), false) => {
-                let job = self.lock().iter().find(|job| job.spec.id == *id).cloned().ok_or(Errno::ENOENT)?;
+                let job = self.lock().iter().find(|job| job.id == *id).cloned().ok_or(Errno::ENOENT)?;
                 Ok(ControlFile::Text(match file {
                     JobFile::Status => job.status().into(),
                     JobFile::Failed => job.failed().into(),
@@ -172,24 +171,30 @@ impl Control {
 
     /// Starts the job that `text` describes.
     async fn start(&self, kind: MapKind, name: &str, text: &[u8]) -> Result<()> {
-        let spec = job::parse(kind, text, &self.mountpoint).map_err(|e| {
-            tracing::warn!("{kind}/{name}: {e}");
-            Errno::EINVAL
-        })?;
-        let tasks = match self.client.begin_job(&spec).await {
-            Ok(tasks) => tasks,
+        let (job, started) = match self.try_start(kind, name, text).await {
+            Ok(job) => (job, Ok(())),
             Err(error) => {
-                self.client.cancel_everywhere(&spec.id).await;
-                return Err(errno(&error));
+                tracing::warn!("{kind}/{name}: {error}");
+                (MountJob::refused(kind, name.to_owned(), &error), Err(Errno::from_raw(error.kind().errno())))
             }
         };
-        let job = MountJob::follow(self.client.clone(), name.to_owned(), spec, tasks);
         let mut jobs = self.lock();
         jobs.push(job);
         if jobs.len() > REMEMBERED {
             jobs.remove(0);
         }
-        Ok(())
+        started
+    }
+
+    async fn try_start(&self, kind: MapKind, name: &str, text: &[u8]) -> s4::error::Result<Arc<MountJob>> {
+        let spec = job::parse(kind, text, &self.mountpoint)?;
+        match self.client.begin_job(&spec).await {
+            Ok(tasks) => Ok(MountJob::follow(self.client.clone(), name.to_owned(), &spec, tasks)),
+            Err(error) => {
+                self.client.cancel_everywhere(&spec.id).await;
+                Err(error)
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<MountJob>>> {
@@ -218,6 +223,8 @@ impl ControlFile {
                     return Err(Errno::ESPIPE);
                 }
                 if text.len() + bytes.len() > MAX_TEXT {
+                    // A part of a command is not to be run.
+                    text.clear();
                     return Err(Errno::EFBIG);
                 }
                 text.extend_from_slice(bytes);
