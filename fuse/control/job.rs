@@ -80,6 +80,10 @@ impl MountJob {
         });
     }
 
+    pub fn was_started(&self) -> bool {
+        self.tasks > 0
+    }
+
     /// One line: how far it is, or how it ended.
     pub fn status(&self) -> String {
         self.status_of(&self.state.borrow())

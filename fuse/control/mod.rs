@@ -112,7 +112,9 @@ impl Control {
             }
             ControlPath::Jobs => {
                 let jobs = self.lock();
-                jobs.iter().map(|job| (job.id.to_string(), ControlPath::Job(job.id.clone()))).collect()
+                // One that was refused never was a job.
+                let started = jobs.iter().filter(|job| job.was_started());
+                started.map(|job| (job.id.to_string(), ControlPath::Job(job.id.clone()))).collect()
             }
             ControlPath::Job(id) => JOB_FILES
                 .iter()

@@ -100,7 +100,8 @@ fn a_malformed_text_is_refused_and_starts_nothing() {
         let told = refused(&setup, &format!("echo '{text}' > ../text; cat ../text > .s4/map/bad"));
         assert!(told.contains("Invalid argument"), "{text}: {told}");
     }
-    assert_eq!(setup.bash("ls .s4/jobs .s4/map"), ".s4/jobs:\n\n.s4/map:\n");
+    assert_eq!(setup.bash("ls .s4/jobs .s4/map"), ".s4/jobs:\n\n.s4/map:\nbad\n");
+    assert!(setup.bash("cat .s4/map/bad 2> /dev/null || true").contains("failed"), "the file says why");
     assert!(refused(&setup, "cat .s4/map/never").contains("No such file"));
 }
 

@@ -77,17 +77,17 @@ fn a_bad_key_is_refused_with_the_rule_that_it_breaks() {
         (&["cp", "file", &long_part], 2, "at most 255 bytes"),
         (&["cp", "file", &wide_part], 2, "at most 255 bytes"),
         (&["cp", "file", &long_key], 2, "at most 1024 bytes"),
-        (&["cp", "s4://in/dir/", "-"], 2, "-r takes those"),
+        (&["cp", "s4://in/dir/", "-"], 2, "with -r"),
         (&["cp", "s4://in/../x", "-"], 2, "'.' or '..'"),
         (&["cp", "s4://in", "got"], 2, "it names a bucket"),
-        (&["rm", "s4://in/dir/"], 2, "-r takes those"),
+        (&["rm", "s4://in/dir/"], 2, "with -r"),
         (&["rm", "s4://in"], 2, "it names a bucket"),
         (&["rm", "in/dir/000_key"], 2, "begins with s4://"),
         (&["rm", "S4://in/dir/000_key"], 2, "begins with s4://"),
         (&["rm", ""], 2, "begins with s4://"),
         (&["eval", "s4://in/../x", "cat"], 2, "'.' or '..'"),
         (&["eval", "in/dir/000_key", "cat"], 2, "begins with s4://"),
-        (&["eval", "s4://in/dir/", "cat"], 2, "-r takes those"),
+        (&["eval", "s4://in/dir/", "cat"], 2, "with -r"),
     ];
     refuse_all(&cluster, rows);
 }
