@@ -43,6 +43,14 @@ impl Caller {
     }
 }
 
+/// Resolves when the caller was told to die; never where there is none, since its close must be carried out.
+pub async fn killed(caller: Option<Caller>) {
+    match caller {
+        Some(caller) => caller.killed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// True if process `pid` has children, which may have inherited its descriptors.
 pub fn has_children(pid: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

@@ -33,6 +33,19 @@ enum Name {
     Control(ControlPath),
 }
 
+impl Name {
+    /// `None` for the root, which needs none, and for a file that is being written, which may get another.
+    fn of(node: &Node) -> Option<Self> {
+        match node {
+            Node::Dir(path) if path.is_empty() => None,
+            Node::Dir(path) => Some(Self::Dir(path.clone())),
+            Node::Key(key, stat) => Some(Self::Key(key.clone(), stat.checksum)),
+            Node::Control(path) => Some(Self::Control(path.clone())),
+            Node::Spool(_) => None,
+        }
+    }
+}
+
 struct Inode {
     node: Node,
     /// How often the kernel was told of it, less how often it forgot.
@@ -63,12 +76,11 @@ impl Inodes {
     /// The number of `node`, which the kernel is about to be told of once more.
     pub fn enter(&self, node: Node) -> Ino {
         let mut table = self.lock();
-        let name = match &node {
-            Node::Dir(path) if path.is_empty() => return ROOT,
-            Node::Dir(path) => Name::Dir(path.clone()),
-            Node::Key(key, stat) => Name::Key(key.clone(), stat.checksum),
-            Node::Control(path) => Name::Control(path.clone()),
-            Node::Spool(spool) => return table.enter_spool(spool.clone()),
+        if let Node::Spool(spool) = &node {
+            return table.enter_spool(spool.clone());
+        }
+        let Some(name) = Name::of(&node) else {
+            return ROOT;
         };
         let ino = match table.names.get(&name) {
             Some(&ino) => ino,
@@ -83,12 +95,11 @@ impl Inodes {
 
     /// The number that `enter` would give, without telling the kernel of it.
     pub fn peek(&self, node: &Node) -> Ino {
-        let name = match node {
-            Node::Dir(path) if path.is_empty() => return ROOT,
-            Node::Dir(path) => Name::Dir(path.clone()),
-            Node::Key(key, stat) => Name::Key(key.clone(), stat.checksum),
-            Node::Control(path) => Name::Control(path.clone()),
-            Node::Spool(spool) => return self.lock().spools.get(spool.key().as_str()).copied().unwrap_or(ROOT),
+        if let Node::Spool(spool) = node {
+            return self.lock().spools.get(spool.key().as_str()).copied().unwrap_or(ROOT);
+        }
+        let Some(name) = Name::of(node) else {
+            return ROOT;
         };
         self.lock().names.get(&name).copied().unwrap_or_else(|| number(&name))
     }
@@ -215,11 +226,8 @@ impl Table {
         let Some(inode) = self.inodes.remove(&ino) else {
             return;
         };
-        let name = match inode.node {
-            Node::Dir(path) => Name::Dir(path),
-            Node::Key(key, stat) => Name::Key(key, stat.checksum),
-            Node::Control(path) => Name::Control(path),
-            Node::Spool(_) => return,
+        let Some(name) = Name::of(&inode.node) else {
+            return;
         };
         if self.names.get(&name) == Some(&ino) {
             self.names.remove(&name);

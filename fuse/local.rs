@@ -3,9 +3,10 @@
 use s4::client::Client;
 use s4::key::Key;
 use s4::placement::NodeId;
-use s4::protocol::{KeyStat, Stat};
-use std::fs::{File, Metadata, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use s4::protocol::KeyStat;
+use s4::stored;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The data directory of each node that this process may read directly.
@@ -44,44 +45,13 @@ impl LocalNodes {
     }
 }
 
-/// What `path` is in a node's data directory.
-pub fn stat(dir: &Path, path: &str) -> std::io::Result<Stat> {
-    let file = dir.join(path);
-    let found = match std::fs::symlink_metadata(&file) {
-        Ok(found) => found,
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            return Ok(Stat::Absent);
-        }
-        Err(e) => return Err(e),
-    };
-    if found.is_dir() {
-        return Ok(Stat::Dir { mtime: mtime_of(&found) });
-    }
-    let recorded = xattr::get(&file, ATTRIBUTE)?;
-    Ok(key_stat(recorded, &found).map_or(Stat::Absent, Stat::Key))
-}
-
 /// Opens a key's file if it still is the key that `stat` tells of.
 pub fn open(dir: &Path, key: &Key, stat: &KeyStat) -> std::io::Result<Option<File>> {
-    use xattr::FileExt;
     let flags = nix::libc::O_NOFOLLOW;
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(dir.join(key.as_str())) {
         Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if stored::is_absent(&e) => return Ok(None),
         Err(e) => return Err(e),
     };
-    let found = key_stat(file.get_xattr(ATTRIBUTE)?, &file.metadata()?);
-    Ok(found.is_some_and(|found| found.checksum == stat.checksum).then_some(file))
-}
-
-/// Where a store records a key's checksum.
-const ATTRIBUTE: &str = "user.s4.checksum";
-
-fn key_stat(recorded: Option<Vec<u8>>, found: &Metadata) -> Option<KeyStat> {
-    let text = String::from_utf8(recorded?).ok()?;
-    Some(KeyStat { checksum: text.parse().ok()?, mtime: mtime_of(found), mode: found.mode() & 0o555 })
-}
-
-fn mtime_of(found: &Metadata) -> i64 {
-    found.mtime() * 1_000_000_000 + found.mtime_nsec()
+    Ok((stored::recorded(&file)? == Some(stat.checksum)).then_some(file))
 }

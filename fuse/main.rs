@@ -17,6 +17,7 @@ use local::LocalNodes;
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::{self, Cluster};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::stored;
 use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -194,10 +195,10 @@ fn spool_dir(given: Option<&Path>, local: &LocalNodes) -> Result<PathBuf> {
     };
     let dir = match (given, local.dirs().next()) {
         (Some(dir), _) => dir.to_owned(),
-        (None, Some(dir)) if spool::unnamed_file(dir).is_ok() => dir.to_owned(),
+        (None, Some(dir)) if stored::unnamed_file(dir).is_ok() => dir.to_owned(),
         (None, _) => fallback(),
     };
-    match spool::unnamed_file(&dir) {
+    match stored::unnamed_file(&dir) {
         Ok(_) => Ok(dir),
         Err(e) => {
             let reason = s4::error::reason(&e);

@@ -4,9 +4,11 @@ use nix::libc;
 use s4::error::{Error, Result};
 use s4::key::Key;
 use s4::protocol::{Adoption, Change};
-use std::fs::{File, OpenOptions};
+use s4::stored::unnamed_file;
+use s4::time::to_nanoseconds;
+use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -137,7 +139,7 @@ impl Spool {
     /// The attributes that the key is to have.
     pub fn change(&self) -> Change {
         let state = self.lock();
-        let mtime = state.mtime.map(nanoseconds);
+        let mtime = state.mtime.map(to_nanoseconds);
         Change { mode: Some(state.mode & 0o555), mtime }
     }
 
@@ -156,18 +158,5 @@ impl Spool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An unnamed file in `dir`, which a daemon may link.
-pub fn unnamed_file(dir: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir)
-}
-
-/// Nanoseconds since 1970.
-pub fn nanoseconds(time: SystemTime) -> i64 {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
     }
 }

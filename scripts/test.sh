@@ -20,7 +20,7 @@ packages() { # packages PROGRAM:PACKAGE...: installs the packages of the program
 }
 
 say "tools"
-packages cc:gcc xz:xz-utils python3:python3 pip3:python3-pip curl:curl xxd:xxd shellcheck:shellcheck mkfs.ext4:e2fsprogs \
+packages setpriv:util-linux cc:gcc xz:xz-utils python3:python3 pip3:python3-pip curl:curl xxd:xxd shellcheck:shellcheck mkfs.ext4:e2fsprogs \
     fusermount3:fuse3 rsync:rsync zip:zip unzip:unzip sqlite3:sqlite3 rg:ripgrep zstd:zstd bzip2:bzip2 less:less \
     patch:patch getfattr:attr ld:binutils make:make cpio:cpio openssl:openssl git:git perl:perl gawk:gawk ps:procps
 command -v cargo >/dev/null || { echo "test: no cargo: install a Rust toolchain" >&2; exit 1; }

@@ -104,7 +104,8 @@ pub fn channel() -> (ChunkSender, ChannelBody) {
 impl ChannelBody {
     /// Sends `beat` now and then while the producer is silent, which so is not taken for a dead node or client.
     pub fn with_beat(mut self, beat: &'static [u8]) -> Self {
-        self.beat = Some((Bytes::from_static(beat), tokio::time::interval(HEARTBEAT / 4)));
+        self.beat =
+            Some((Bytes::from_static(beat), tokio::time::interval_at(Instant::now() + HEARTBEAT / 4, HEARTBEAT / 4)));
         self
     }
 

@@ -55,14 +55,25 @@ impl Default for Hasher {
 
 /// The checksum of a whole file, from its start, whatever its descriptor's position. Blocks; memory is one block.
 pub fn of_file(file: &File) -> std::io::Result<Checksum> {
+    let found = of_file_unless(file, || false)?;
+    found.ok_or_else(|| std::io::ErrorKind::Interrupted.into())
+}
+
+/// The same; `None` once `stop` says so, which is asked after each block.
+pub fn of_file_unless(file: &File, stop: impl Fn() -> bool) -> std::io::Result<Option<Checksum>> {
     let mut hasher = Hasher::new();
-    let mut block = vec![0; BLOCK];
+    // One byte more than there is, so that the read after the last one finds the end.
+    let block = usize::try_from(file.metadata()?.len()).unwrap_or(BLOCK).saturating_add(1).clamp(4096, BLOCK);
+    let mut block = vec![0; block];
     loop {
         match file.read_at(&mut block, hasher.len) {
-            Ok(0) => return Ok(hasher.finish()),
+            Ok(0) => return Ok(Some(hasher.finish())),
             Ok(n) => hasher.update(&block[..n]),
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
+        }
+        if stop() {
+            return Ok(None);
         }
     }
 }

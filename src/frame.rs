@@ -220,7 +220,7 @@ impl FrameWriter {
         }
     }
 
-    pub fn sum(&mut self, checksum: Checksum) -> std::result::Result<(), Hangup> {
+    fn sum(&mut self, checksum: Checksum) -> std::result::Result<(), Hangup> {
         self.frame(b'S', checksum.to_string().as_bytes())
     }
 

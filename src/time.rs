@@ -1,4 +1,23 @@
-//! Seconds since 1970 as a date, without a time zone database.
+//! Moments as seconds or nanoseconds since 1970, and as a date, without a time zone database.
+
+use std::time::{Duration, SystemTime};
+
+/// Nanoseconds since 1970; the nearest that there is for a moment too far away.
+pub fn to_nanoseconds(time: SystemTime) -> i64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+    }
+}
+
+/// The moment that lies so many nanoseconds after 1970.
+pub fn from_nanoseconds(nanoseconds: i64) -> SystemTime {
+    let distance = Duration::from_nanos(nanoseconds.unsigned_abs());
+    match nanoseconds < 0 {
+        true => SystemTime::UNIX_EPOCH - distance,
+        false => SystemTime::UNIX_EPOCH + distance,
+    }
+}
 
 /// `("YYYY-MM-DD", "HH:MM:SS")` in UTC. Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 pub fn utc(seconds: i64) -> (String, String) {
@@ -18,6 +37,13 @@ pub fn utc(seconds: i64) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nanoseconds_come_back() {
+        for nanoseconds in [0, 1, -1, 946_684_800_000_000_000, i64::MAX, i64::MIN + 1] {
+            assert_eq!(to_nanoseconds(from_nanoseconds(nanoseconds)), nanoseconds);
+        }
+    }
 
     #[test]
     fn known_moments() {

@@ -38,7 +38,7 @@ pub fn make(store: &Store, spec: &JobSpec, path: &Path, alive: &mut dyn FnMut() 
         }
         MapKind::MapToN => {
             let mut plan = Plan::default();
-            let mut basenames = Sorter::new(store.unnamed_file_maker());
+            let mut basenames = Sorter::new(store.root());
             each_input(store, spec, alive, &mut |key, size| {
                 spec.outdir.join(key.basename())?;
                 basenames.push(format!("{} {}", key.basename(), key.as_str()).into_bytes())?;
@@ -63,7 +63,7 @@ fn add(plan: &mut Plan, size: u64) {
 /// Plan of an n:1 map: lines of merge name and key, those of one name together.
 fn make_merge(store: &Store, spec: &JobSpec, out: &mut impl Write, alive: &mut dyn FnMut() -> bool) -> Result<Plan> {
     let mut plan = Plan::default();
-    let mut inputs = Sorter::new(store.unnamed_file_maker());
+    let mut inputs = Sorter::new(store.root());
     each_input(store, spec, alive, &mut |key, size| {
         plan.keys += 1;
         plan.bytes += size;

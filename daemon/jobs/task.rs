@@ -6,7 +6,7 @@ use super::plan::Task;
 use crate::store::Store;
 use crate::transfer::{self, Outputs};
 use s4::body::Hangup;
-use s4::checksum::{self, Checksum, Hasher};
+use s4::checksum::{self, Checksum};
 use s4::client::blocking;
 use s4::error::{Error, Result};
 use s4::file::AtPosition;
@@ -14,7 +14,6 @@ use s4::key::Key;
 use s4::protocol::{JobSpec, MapKind, TaskFailure};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -167,7 +166,7 @@ fn failure(status: ExitStatus, control: &Control, spec: &JobSpec) -> Option<Stri
 }
 
 /// `signal 9 (SIGKILL)`.
-pub fn signal_name(signal: i32) -> String {
+fn signal_name(signal: i32) -> String {
     match nix::sys::signal::Signal::try_from(signal) {
         Ok(name) => format!("signal {signal} ({name})"),
         Err(_) => format!("signal {signal}"),
@@ -222,18 +221,8 @@ impl Inputs {
 
 /// Compares a whole file with its checksum, unless the command is killed first.
 pub fn verify(file: &File, recorded: Checksum, key: &Key, control: &Control) -> Result<()> {
-    let mut hasher = Hasher::new();
-    let mut block = vec![0; checksum::BLOCK.min(recorded.len as usize + 1)];
-    loop {
-        let at = hasher.finish().len;
-        match file.read_at(&mut block, at).map_err(|e| Error::io(key, &e))? {
-            0 => return recorded.verify(hasher.finish(), key),
-            n => hasher.update(&block[..n]),
-        }
-        if control.killed().is_some() {
-            return Ok(());
-        }
-    }
+    let found = checksum::of_file_unless(file, || control.killed().is_some()).map_err(|e| Error::io(key, &e))?;
+    found.map_or(Ok(()), |found| recorded.verify(found, key))
 }
 
 /// Keeps the end of stderr.

@@ -1,12 +1,12 @@
 //! Listing: every key of a selection in the byte order of its path, with memory bounded whatever their number.
 
 use super::Store;
-use super::read::{mtime_of, recorded_at};
 use super::sorter::Sorter;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, MAX_PART, Prefix};
 use s4::pattern::Pattern;
 use s4::protocol::{Detail, Entry, Usage};
+use s4::stored::{mtime_of, recorded_at};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -109,7 +109,7 @@ impl Store {
     /// is not there is empty.
     fn sorted_names(&self, dir: &Path, is_root: bool) -> Result<impl Iterator<Item = Result<Vec<u8>>> + use<>> {
         let failed = |e: std::io::Error| Error::io(dir.display(), &e);
-        let mut names = Sorter::new(self.unnamed_file_maker());
+        let mut names = Sorter::new(&self.root);
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => Some(entries),
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => None,
@@ -149,7 +149,7 @@ impl Store {
         };
         let detail = match details {
             false => None,
-            true => match recorded_at(&file) {
+            true => match recorded_at(&file).ok().flatten() {
                 Some(checksum) => Some(Detail { mode: found.mode() & 0o555, xxh3: checksum.xxh3 }),
                 None => return Ok(None),
             },

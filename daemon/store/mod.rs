@@ -20,13 +20,11 @@ use nix::fcntl::{Flock, FlockArg};
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::key::Key;
 use s4::protocol::JobId;
+use s4::stored::{self, CHECKSUM_ATTRIBUTE};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// The extended attribute that holds a key's checksum and length.
-const CHECKSUM_ATTRIBUTE: &str = "user.s4.checksum";
 
 /// Marks a directory that was made by itself, and not with a key: it stays when its last key goes.
 const MADE_ATTRIBUTE: &str = "user.s4.made";
@@ -128,8 +126,7 @@ impl Store {
 
     /// An unnamed temporary file in the store, open to read and write.
     pub fn unnamed_file(&self) -> std::io::Result<File> {
-        let flags = nix::libc::O_TMPFILE;
-        OpenOptions::new().read(true).write(true).custom_flags(flags).mode(0o600).open(&self.root)
+        stored::unnamed_file(&self.root)
     }
 
     /// Tries what every publish needs, so that a file system without it is refused at start.

@@ -1,11 +1,12 @@
 //! Publish: bytes go into an unnamed temporary file, which is linked to the key's name in one step.
 
-use super::{CHECKSUM_ATTRIBUTE, Store};
+use super::Store;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 use s4::checksum::{self, Checksum, Hasher};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
+use s4::stored::CHECKSUM_ATTRIBUTE;
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;

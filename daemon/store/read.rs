@@ -1,15 +1,13 @@
 //! Reading a key: its open file and what is recorded of it.
 
-use super::{CHECKSUM_ATTRIBUTE, Store};
+use super::Store;
 use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::protocol::{KeyStat, Stat};
-use std::fs::{File, Metadata, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
-use std::str::FromStr;
-use xattr::FileExt;
+use s4::protocol::Stat;
+use s4::stored;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 
 /// A key open for reading.
 #[derive(Debug)]
@@ -22,19 +20,7 @@ pub struct Opened {
 impl Store {
     /// What `path` (`bucket`, `bucket/dir` or `bucket/dir/name`) is on this node.
     pub fn stat(&self, path: &str) -> Result<Stat> {
-        let file = self.root.join(path);
-        let found = match std::fs::symlink_metadata(&file) {
-            Ok(found) => found,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                return Ok(Stat::Absent);
-            }
-            Err(e) => return Err(Error::io(format!("s4://{path}"), &e)),
-        };
-        let (mtime, mode) = (mtime_of(&found), found.mode() & 0o555);
-        if found.is_dir() {
-            return Ok(Stat::Dir { mtime });
-        }
-        Ok(recorded_at(&file).map_or(Stat::Absent, |checksum| Stat::Key(KeyStat { checksum, mtime, mode })))
+        stored::stat(&self.root, path).map_err(|e| Error::io(format!("s4://{path}"), &e))
     }
 
     /// Errors: no such key; a file whose length differs from the recorded one.
@@ -44,9 +30,7 @@ impl Store {
         let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.path(key)) {
             Ok(file) => file,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                return Err(absent());
-            }
+            Err(e) if stored::is_absent(&e) => return Err(absent()),
             Err(e) => return Err(Error::io(key, &e)),
         };
         let found = file.metadata().map_err(|e| Error::io(key, &e))?;
@@ -68,21 +52,9 @@ impl Store {
     }
 }
 
-/// The checksum recorded with the file at `path`, if it is a key.
-pub fn recorded_at(path: &Path) -> Option<Checksum> {
-    let bytes = xattr::get(path, CHECKSUM_ATTRIBUTE).ok()??;
-    std::str::from_utf8(&bytes).ok()?.parse().ok()
-}
-
-/// Nanoseconds since 1970.
-pub fn mtime_of(found: &Metadata) -> i64 {
-    found.mtime() * 1_000_000_000 + found.mtime_nsec()
-}
-
 fn recorded_checksum(file: &File, key: &Key) -> Result<Checksum> {
-    let recorded = file.get_xattr(CHECKSUM_ATTRIBUTE).map_err(|e| Error::io(key, &e))?;
-    let text = recorded.and_then(|bytes| String::from_utf8(bytes).ok());
-    text.and_then(|text| Checksum::from_str(&text).ok()).ok_or_else(|| {
+    let recorded = stored::recorded(file).map_err(|e| Error::io(key, &e))?;
+    recorded.ok_or_else(|| {
         Error::new(
             ErrorKind::Checksum,
             format!("{key}: checksum error: no checksum is recorded, this file was not put by s4"),

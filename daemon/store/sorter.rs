@@ -1,13 +1,13 @@
 //! Sorting any number of records in bounded memory: sorted runs in an unnamed temporary file, merged as they are read.
 
-use super::Store;
 use s4::error::{Error, Result};
+use s4::stored;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes of records held in memory before a run is written.
@@ -15,24 +15,10 @@ const RUN: usize = 4 << 20;
 /// Bytes read from a run at a time.
 const PAGE: usize = 16 * 1024;
 
-/// Makes the temporary file, when one is needed.
-pub struct FileMaker(PathBuf);
-
-impl Store {
-    pub fn unnamed_file_maker(&self) -> FileMaker {
-        FileMaker(self.root.clone())
-    }
-}
-
-impl FileMaker {
-    fn make(&self) -> Result<File> {
-        tempfile::tempfile_in(&self.0).map_err(|e| Error::io("a temporary file for sorting", &e))
-    }
-}
-
 /// Gathers records, each a line's bytes without newlines.
 pub struct Sorter {
-    maker: FileMaker,
+    /// Where the temporary file is made, when one is needed.
+    dir: PathBuf,
     records: Vec<Vec<u8>>,
     held: usize,
     spill: Option<File>,
@@ -42,8 +28,8 @@ pub struct Sorter {
 }
 
 impl Sorter {
-    pub fn new(maker: FileMaker) -> Self {
-        Self { maker, records: Vec::new(), held: 0, spill: None, runs: Vec::new(), spilled: 0 }
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), records: Vec::new(), held: 0, spill: None, runs: Vec::new(), spilled: 0 }
     }
 
     pub fn push(&mut self, record: Vec<u8>) -> Result<()> {
@@ -77,7 +63,7 @@ impl Sorter {
         let failed = |e: std::io::Error| Error::io("a temporary file for sorting", &e);
         let file = match self.spill.take() {
             Some(file) => file,
-            None => self.maker.make()?,
+            None => stored::unnamed_file(&self.dir).map_err(failed)?,
         };
         self.records.sort_unstable();
         self.runs.push(self.spilled);
@@ -152,7 +138,7 @@ mod tests {
 
     #[test]
     fn more_records_than_fit_in_memory_come_back_sorted() {
-        let mut sorter = Sorter::new(FileMaker(std::env::temp_dir()));
+        let mut sorter = Sorter::new(&std::env::temp_dir());
         let count = 400_000_u64;
         for n in 0..count {
             // A multiplication by an odd number modulo a power of two visits every value once.

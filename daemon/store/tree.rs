@@ -5,10 +5,10 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key};
 use s4::protocol::{Adoption, Change};
+use s4::time::from_nanoseconds;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 impl Store {
     /// Makes a directory that stays when it is empty.
@@ -87,9 +87,7 @@ fn apply(file: &File, change: Change) -> std::io::Result<()> {
         file.set_permissions(Permissions::from_mode(mode & 0o555))?;
     }
     if let Some(mtime) = change.mtime {
-        let after = Duration::from_nanos(mtime.unsigned_abs());
-        let time = if mtime < 0 { SystemTime::UNIX_EPOCH - after } else { SystemTime::UNIX_EPOCH + after };
-        file.set_modified(time)?;
+        file.set_modified(from_nanoseconds(mtime))?;
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ struct Names {
 impl Names {
     /// Makes sure that every name is there, and only once.
     fn check_all(&mut self, store: &Store) -> Result<()> {
-        let mut names = Sorter::new(store.unnamed_file_maker());
+        let mut names = Sorter::new(store.root());
         loop {
             let window = self.window()?;
             if window.is_empty() {

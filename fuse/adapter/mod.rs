@@ -4,7 +4,7 @@
 mod opener;
 mod replies;
 
-use crate::closing::Caller;
+use crate::closing::{self, Caller};
 use crate::errno::Result;
 use crate::fs::{DirEntry, Fs, OpenedFile, Wanted};
 use fuser::{
@@ -103,21 +103,13 @@ impl Adapter {
         self.runtime.spawn(async move {
             let answered = tokio::select! {
                 answered = work => answered,
-                () = killed(caller) => Err(nix::errno::Errno::EINTR),
+                () = closing::killed(caller) => Err(nix::errno::Errno::EINTR),
             };
             match answered {
                 Ok(value) => done(reply, value),
                 Err(errno) => reply.refuse(to_fuse(errno)),
             }
         });
-    }
-}
-
-/// Resolves when the caller was told to die; never where there is none, since its close must be carried out.
-async fn killed(caller: Option<Caller>) {
-    match caller {
-        Some(caller) => caller.killed().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -65,7 +65,7 @@ impl Control {
     }
 
     /// The control file `name` in `parent`; `None` where that is no control directory.
-    pub async fn child(&self, parent: &Node, name: &OsStr) -> Result<Option<ControlPath>> {
+    pub fn child(&self, parent: &Node, name: &OsStr) -> Result<Option<ControlPath>> {
         let dir = match parent {
             Node::Dir(path) if path.is_empty() && name == ".s4" => return Ok(Some(ControlPath::Root)),
             Node::Control(dir) => dir,
@@ -89,11 +89,11 @@ impl Control {
     }
 
     /// What a control directory holds.
-    pub async fn entries(&self, node: &Node) -> Result<Vec<(String, Node)>> {
+    pub fn entries(&self, node: &Node) -> Vec<(String, Node)> {
         let Node::Control(dir) = node else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
-        Ok(self.children(dir).into_iter().map(|(name, path)| (name, Node::Control(path))).collect())
+        self.children(dir).into_iter().map(|(name, path)| (name, Node::Control(path))).collect()
     }
 
     fn children(&self, dir: &ControlPath) -> Vec<(String, ControlPath)> {

@@ -104,7 +104,7 @@ impl Fs {
                     first.push((name, Node::Spool(spool)));
                 }
             }
-            None => first.extend(self.control.entries(&node).await?),
+            None => first.extend(self.control.entries(&node)),
         }
         // Taken from the end.
         first.push(("..".to_owned(), node.clone()));

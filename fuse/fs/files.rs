@@ -7,7 +7,7 @@ use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Node};
 use crate::local;
 use crate::readahead::{self, RemoteFile};
-use crate::spool::{self, Spool};
+use crate::spool::Spool;
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -17,6 +17,7 @@ use s4::error::{Error, ErrorKind};
 use s4::file::AtPosition;
 use s4::key::Key;
 use s4::protocol::KeyStat;
+use s4::stored::unnamed_file;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -332,7 +333,7 @@ fn read_file(file: &File, offset: u64, size: u32) -> Result<Bytes> {
 }
 
 fn copy(file: &File, dir: &Path) -> std::io::Result<File> {
-    let mut copy = spool::unnamed_file(dir)?;
+    let mut copy = unnamed_file(dir)?;
     std::io::copy(&mut AtPosition::new(file.try_clone()?, 0), &mut copy)?;
     Ok(copy)
 }

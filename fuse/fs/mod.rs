@@ -11,13 +11,15 @@ pub use names::Wanted;
 use crate::control::Control;
 use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Inodes, Node};
-use crate::local::{self, LocalNodes};
+use crate::local::LocalNodes;
 use crate::readahead::Budget;
 use nix::errno::Errno;
 use s4::client::Client;
 use s4::key::{Key, MAX_KEY, MAX_PART};
 use s4::placement::{self, NodeId};
 use s4::protocol::{KeyStat, Stat};
+use s4::stored;
+use s4::time::from_nanoseconds;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -141,7 +143,7 @@ impl Fs {
         let mut asked = JoinSet::new();
         for node in 0..nodes {
             match self.local.dir(node) {
-                Some(dir) => match local::stat(dir, path).map_err(io_errno)? {
+                Some(dir) => match stored::stat(dir, path).map_err(io_errno)? {
                     Stat::Key(stat) if Some(node) == home => return Ok(Found::Key(parse(path)?, stat)),
                     Stat::Dir { .. } => return Ok(Found::Dir),
                     Stat::Key(_) | Stat::Absent => {}
@@ -173,8 +175,15 @@ impl Fs {
     fn attributes(&self, node: &Node, ino: Ino) -> Result<Attributes> {
         // A directory lies on many nodes, with a time on each, which a mount cannot tell without asking all. So it shows
         // one that is the same for all, everywhere and always.
-        let dir =
-            Attributes { ino, is_dir: true, size: 4096, blocks: 8, mtime: time(DIR_MTIME), mode: 0o755, stable: true };
+        let dir = Attributes {
+            ino,
+            is_dir: true,
+            size: 4096,
+            blocks: 8,
+            mtime: from_nanoseconds(DIR_MTIME),
+            mode: 0o755,
+            stable: true,
+        };
         Ok(match node {
             Node::Dir(_) => dir,
             Node::Key(_, stat) => Attributes {
@@ -182,7 +191,7 @@ impl Fs {
                 is_dir: false,
                 size: stat.checksum.len,
                 blocks: stat.checksum.len.div_ceil(512),
-                mtime: time(stat.mtime),
+                mtime: from_nanoseconds(stat.mtime),
                 mode: stat.mode,
                 stable: true,
             },
@@ -268,13 +277,4 @@ impl Handles {
 
 fn parse(path: &str) -> Result<Key> {
     Key::parse(path).map_err(|_| Errno::EINVAL)
-}
-
-/// The moment that lies so many nanoseconds after 1970.
-fn time(nanoseconds: i64) -> SystemTime {
-    let distance = Duration::from_nanos(nanoseconds.unsigned_abs());
-    match nanoseconds < 0 {
-        true => SystemTime::UNIX_EPOCH - distance,
-        false => SystemTime::UNIX_EPOCH + distance,
-    }
 }

@@ -5,9 +5,12 @@ use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Node, ROOT};
 use nix::errno::Errno;
 use s4::error::Result as S4Result;
+use s4::file::AtPosition;
 use s4::key::{Dir, Key};
 use s4::placement;
 use s4::protocol::{Change, KeyStat};
+use s4::stored::unnamed_file;
+use s4::time::to_nanoseconds;
 use std::ffi::OsStr;
 use std::time::SystemTime;
 
@@ -21,7 +24,7 @@ pub struct Wanted {
 
 impl Fs {
     pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Attributes> {
-        if let Some(path) = self.control.child(&self.node(parent)?, name).await? {
+        if let Some(path) = self.control.child(&self.node(parent)?, name)? {
             return self.entered(Node::Control(path));
         }
         let path = self.path_in(parent, name)?;
@@ -75,7 +78,7 @@ impl Fs {
             Node::Key(..) if wanted.size.is_some() => Err(Errno::EPERM),
             Node::Key(key, stat) => {
                 let mode = wanted.mode.map(|mode| mode & 0o555);
-                let mtime = wanted.mtime.map(crate::spool::nanoseconds);
+                let mtime = wanted.mtime.map(to_nanoseconds);
                 if mode.is_some() || mtime.is_some() {
                     self.client.change(key, Change { mode, mtime }).await.map_err(|e| errno(&e))?;
                 }
@@ -204,13 +207,13 @@ impl Fs {
         if self.home(from) == self.home(to) {
             return self.client.rename(from, to).await.map_err(|e| errno(&e));
         }
-        let copy = crate::spool::unnamed_file(&self.spool_dir).map_err(io_errno)?;
+        let copy = unnamed_file(&self.spool_dir).map_err(io_errno)?;
         let sink = copy.try_clone().map_err(io_errno)?;
         let copied = self.client.get(from, sink, "the spool").await.map_err(|e| errno(&e))?;
         if copied != stat.checksum {
             return Err(Errno::ESTALE);
         }
-        let input = s4::file::AtPosition::new(copy, 0);
+        let input = AtPosition::new(copy, 0);
         self.client.put(to, input, copied.len, "the spool").await.map_err(|e| errno(&e))?;
         let change = Change { mode: Some(stat.mode), mtime: Some(stat.mtime) };
         if let Err(error) = self.client.change(to, change).await {
