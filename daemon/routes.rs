@@ -38,6 +38,8 @@ enum Route {
     GetPack,
     Eval(Key),
     SubmitJob,
+    ListJobs,
+    FindJob(JobId),
     StartJob(JobId),
     StopJob(JobId),
     CancelJob(JobId),
@@ -74,6 +76,8 @@ async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> A
         Route::GetPack => handlers::packs::get(app, whole_body(request).await?),
         Route::Eval(key) => handlers::jobs::eval(app, key, whole_body(request).await?).await,
         Route::SubmitJob => handlers::jobs::submit(app, &whole_body(request).await?),
+        Route::ListJobs => handlers::jobs::list(app),
+        Route::FindJob(id) => handlers::jobs::find(app, &id),
         Route::StartJob(id) => handlers::jobs::start(app, &id),
         Route::StopJob(id) => handlers::jobs::stop(app, &id),
         Route::CancelJob(id) => handlers::jobs::cancel(app, &id).await,
@@ -151,6 +155,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::POST, "pack", "get") => Ok(Route::GetPack),
         (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
         (&Method::POST, "jobs", "") => Ok(Route::SubmitJob),
+        (&Method::GET, "jobs", "") => Ok(Route::ListJobs),
         (method, "jobs", job) => job_route(method, job).ok_or_else(unknown)?,
         (_, "health" | "usage" | "list" | "delete", "")
         | (_, "keys" | "range" | "eval" | "adopt" | "change" | "rename" | "stat" | "dirs", _)
@@ -164,6 +169,7 @@ fn job_route(method: &Method, path: &str) -> Option<Result<Route>> {
     let (id, action) = path.split_once('/').unwrap_or((path, ""));
     let with_id = |make: fn(JobId) -> Route| JobId::try_from(id.to_owned()).map(make);
     Some(match (method, action) {
+        (&Method::GET, "") if !id.is_empty() => with_id(Route::FindJob),
         (&Method::DELETE, "") if !id.is_empty() => with_id(Route::CancelJob),
         (&Method::POST, "start") => with_id(Route::StartJob),
         (&Method::POST, "stop") => with_id(Route::StopJob),

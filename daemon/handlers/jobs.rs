@@ -1,6 +1,6 @@
 //! Jobs and `eval` over HTTP.
 
-use super::{Answer, EventSender, Pulse, done};
+use super::{Answer, EventSender, Pulse, done, json};
 use crate::app::App;
 use crate::jobs::{self, Job, Shared, State};
 use http_body_util::BodyExt;
@@ -75,6 +75,26 @@ pub fn submit(app: &Arc<App>, json: &[u8]) -> Answer {
         let _ = events.send(&planned.map_or_else(Event::Error, Event::Planned));
     });
     Ok(Response::new(body.boxed_unsync()))
+}
+
+/// Answers with every job that this node knows, one a line.
+pub fn list(app: &Arc<App>) -> Answer {
+    let records = app.jobs.records();
+    let (sender, body) = body::channel();
+    tokio::spawn(async move {
+        let events = EventSender(sender);
+        for record in records {
+            // A client that hung up needs no more.
+            if events.send_async(&Event::Job(Box::new(record))).await.is_err() {
+                break;
+            }
+        }
+    });
+    Ok(Response::new(body.boxed_unsync()))
+}
+
+pub fn find(app: &Arc<App>, id: &JobId) -> Answer {
+    Ok(json(&app.jobs.find(id)?.record()))
 }
 
 pub fn start(app: &Arc<App>, id: &JobId) -> Answer {

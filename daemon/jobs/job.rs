@@ -6,7 +6,7 @@ use super::plan::{Task, Tasks};
 use super::{process, task};
 use s4::client::blocking;
 use s4::error::{Error, Result};
-use s4::protocol::{Event, JobSpec, Outcome, Plan, Progress, TaskFailure};
+use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, TaskFailure};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -30,6 +30,7 @@ pub struct State {
 pub struct Job {
     pub spec: Arc<JobSpec>,
     dir: PathBuf,
+    plan: Plan,
     state: watch::Sender<State>,
     /// Guards the commands that run now, by task number.
     controls: Mutex<HashMap<u64, Arc<Control>>>,
@@ -44,7 +45,14 @@ impl Job {
         let failures = OpenOptions::new().create(true).append(true).read(true).open(&path);
         let failures = failures.map_err(|e| Error::io(path.display(), &e))?;
         let state = State { progress: Progress { tasks: plan.tasks, ..Progress::default() }, ..State::default() };
-        Ok(Self { spec: Arc::new(spec), dir, state: watch::Sender::new(state), controls: Mutex::default(), failures })
+        Ok(Self {
+            spec: Arc::new(spec),
+            dir,
+            plan,
+            state: watch::Sender::new(state),
+            controls: Mutex::default(),
+            failures,
+        })
     }
 
     pub fn dir(&self) -> &Path {
@@ -53,6 +61,18 @@ impl Job {
 
     pub fn state(&self) -> State {
         *self.state.borrow()
+    }
+
+    pub fn record(&self) -> JobRecord {
+        let state = self.state();
+        JobRecord {
+            spec: (*self.spec).clone(),
+            plan: self.plan,
+            progress: state.progress,
+            started: state.started.then_some(0),
+            ended: None,
+            outcome: state.outcome,
+        }
     }
 
     pub fn watch(&self) -> watch::Receiver<State> {

@@ -16,7 +16,7 @@ use running::RunningTasks;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, Result};
 use s4::placement::NodeId;
-use s4::protocol::{JobId, JobSpec, Plan};
+use s4::protocol::{JobId, JobRecord, JobSpec, Plan};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,6 +111,11 @@ impl Jobs {
         job.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("job {id}: unknown here; the daemon may have been restarted"))
         })
+    }
+
+    /// Every job that this node knows, in the order of their ids.
+    pub fn records(&self) -> Vec<JobRecord> {
+        self.lock().values().map(|job| job.record()).collect()
     }
 
     pub fn start(&self, id: &JobId) -> Result<()> {

@@ -66,7 +66,7 @@ impl MountJob {
                 Ok(Event::Ended { outcome, progress }) => {
                     self.state.send_modify(|state| state.nodes[node] = (progress, Some(outcome)));
                 }
-                Ok(Event::Alive | Event::Planned(_) | Event::Deleted { .. } | Event::Error(_)) => {}
+                Ok(_) => {}
                 Err(error) => {
                     client.cancel_everywhere(&self.id).await;
                     self.state.send_modify(|state| state.error = Some(error.to_string()));
@@ -188,15 +188,10 @@ pub fn parse(kind: MapKind, text: &[u8], mountpoint: &Path) -> S4Result<JobSpec>
     let (indir, rest) = word(text).ok_or_else(malformed)?;
     let (outdir, cmd) = word(rest).ok_or_else(malformed)?;
     let cmd = cmd.trim_ascii_end();
-    Ok(JobSpec {
-        id: JobId::new(),
-        kind,
-        indir: Pattern::parse_url(&url(indir, mountpoint)?)?,
-        outdir: Dir::parse_url(&url(outdir, mountpoint)?)?,
-        cmd: CommandText::new(OsStr::from_bytes(cmd.trim_ascii_start()).to_owned())?,
-        keep_going: false,
-        timeout: None,
-    })
+    let indir = Pattern::parse_url(&url(indir, mountpoint)?)?;
+    let outdir = Dir::parse_url(&url(outdir, mountpoint)?)?;
+    let cmd = CommandText::new(OsStr::from_bytes(cmd.trim_ascii_start()).to_owned())?;
+    Ok(JobSpec::new(kind, indir, outdir, cmd))
 }
 
 /// The first word and what follows it.

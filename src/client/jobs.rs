@@ -1,13 +1,17 @@
-//! Jobs over the wire: submit to a node, start, follow, stop, cancel.
+//! Jobs over the wire: submit to a node, start, follow, stop, cancel; records, logs and files.
 
-use super::Client;
 use super::lines::Lines;
+use super::{Client, blocking};
 use crate::body::{self, Activity, Chunks};
 use crate::error::{Error, ErrorKind, Result};
+use crate::frame::CommandEnd;
+use crate::key::Key;
 use crate::placement::NodeId;
-use crate::protocol::{Event, JobId, JobSpec, Plan};
+use crate::protocol::{Event, JobFile, JobId, JobRecord, JobSpec, Plan, escape};
+use bytes::Bytes;
 use hyper::Method;
 use hyper::body::Incoming;
+use std::io::Write;
 
 /// Events of one node, as they come.
 pub struct EventStream {
@@ -36,14 +40,7 @@ impl EventStream {
 impl Client {
     /// Has `node` check a job and list its own tasks. Nothing runs before [`Client::start_job`].
     pub async fn submit_job(&self, node: NodeId, spec: &JobSpec) -> Result<Plan> {
-        let json = serde_json::to_vec(spec).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))?;
-        let mut events = self.events(node, Method::POST, "/v1/jobs", body::full(json)).await?;
-        while let Some(event) = events.next().await? {
-            if let Event::Planned(plan) = event {
-                return Ok(plan);
-            }
-        }
-        Err(Error::new(ErrorKind::Unreachable, format!("{}: no plan came", self.cluster().name(node))))
+        self.submission(node, "/v1/jobs", spec).await
     }
 
     pub async fn start_job(&self, node: NodeId, id: &JobId) -> Result<()> {
@@ -65,7 +62,92 @@ impl Client {
         self.events(node, Method::GET, &format!("/v1/jobs/{id}/events"), body::empty()).await
     }
 
+    /// What `node` would do for a job. Nothing is kept of it.
+    pub async fn plan_job(&self, node: NodeId, spec: &JobSpec) -> Result<Plan> {
+        self.submission(node, "/v1/jobs?dry_run=true", spec).await
+    }
+
+    /// Every job that `node` knows, in the order of their ids.
+    pub async fn list_jobs(&self, node: NodeId) -> Result<Vec<JobRecord>> {
+        let mut events = self.events(node, Method::GET, "/v1/jobs", body::empty()).await?;
+        let mut jobs = Vec::new();
+        while let Some(event) = events.next().await? {
+            if let Event::Job(job) = event {
+                jobs.push(*job);
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// What `node` knows of one job.
+    pub async fn find_job(&self, node: NodeId, id: &JobId) -> Result<JobRecord> {
+        let path = format!("/v1/jobs/{id}");
+        let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
+        self.json(node, response).await
+    }
+
+    /// The stderr of the job's tasks on `node` into `sink`: of the one whose (first) input is `key`, byte for byte; without
+    /// a key of all, each under a line `==> KEY <==`. Error: no such task, or it wrote nothing that is kept.
+    pub async fn job_log(
+        &self,
+        node: NodeId,
+        id: &JobId,
+        key: Option<&Key>,
+        mut sink: impl Write + Send + 'static,
+    ) -> Result<()> {
+        let query = key.map_or_else(String::new, |key| format!("?key={}", escape(key.as_str())));
+        let path = format!("/v1/jobs/{id}/logs{query}");
+        let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
+        let mut reader = self.reader(node, response);
+        blocking(move || {
+            while let Some(chunk) = reader.next_chunk()? {
+                sink.write_all(&chunk).map_err(|e| Error::io("stdout", &e))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs the job's command on the task of `key` on its node, and publishes nothing. Its streams go to `stdout` and
+    /// `stderr` as they come; of a 1:n map the printed names come on stdout.
+    pub async fn try_job(
+        &self,
+        spec: &JobSpec,
+        key: &Key,
+        stdout: impl Write + Send + 'static,
+        stderr: impl Write + Send + 'static,
+    ) -> Result<CommandEnd> {
+        let path = format!("/v1/try/{}", escape(key.as_str()));
+        self.run_command(self.cluster().node_of(key), &path, body::full(job_json(spec)?), stdout, stderr).await
+    }
+
+    /// Has `node` keep a file for jobs, unless it has it.
+    pub async fn put_job_file(&self, node: NodeId, file: &JobFile, content: Bytes) -> Result<()> {
+        let path = format!("/v1/files/{}", file.digest);
+        let asked = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await;
+        match asked {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            asked => return asked.map(drop),
+        }
+        let activity = Activity::default();
+        self.send(node, Method::PUT, &path, body::full(content), &activity).await.map(drop)
+    }
+
+    async fn submission(&self, node: NodeId, path: &str, spec: &JobSpec) -> Result<Plan> {
+        let mut events = self.events(node, Method::POST, path, body::full(job_json(spec)?)).await?;
+        while let Some(event) = events.next().await? {
+            if let Event::Planned(plan) = event {
+                return Ok(plan);
+            }
+        }
+        Err(Error::new(ErrorKind::Unreachable, format!("{}: no plan came", self.cluster().name(node))))
+    }
+
     async fn job_request(&self, node: NodeId, method: Method, path: &str) -> Result<()> {
         self.send(node, method, path, body::empty(), &Activity::default()).await.map(drop)
     }
+}
+
+fn job_json(spec: &JobSpec) -> Result<Vec<u8>> {
+    serde_json::to_vec(spec).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))
 }

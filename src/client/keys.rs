@@ -180,12 +180,23 @@ impl Client {
         &self,
         key: &Key,
         cmd: Vec<u8>,
+        stdout: impl Write + Send + 'static,
+        stderr: impl Write + Send + 'static,
+    ) -> Result<CommandEnd> {
+        let path = format!("/v1/eval/{}", escape(key.as_str()));
+        self.run_command(self.cluster().node_of(key), &path, body::full(cmd), stdout, stderr).await
+    }
+
+    /// Sends a request whose answer is a command's streams.
+    pub(super) async fn run_command(
+        &self,
+        node: NodeId,
+        path: &str,
+        body: body::BoxBody,
         mut stdout: impl Write + Send + 'static,
         mut stderr: impl Write + Send + 'static,
     ) -> Result<CommandEnd> {
-        let node = self.cluster().node_of(key);
-        let path = format!("/v1/eval/{}", escape(key.as_str()));
-        let response = self.send(node, Method::POST, &path, body::full(cmd), &Activity::default()).await?;
+        let response = self.send(node, Method::POST, path, body, &Activity::default()).await?;
         let mut frames = FrameReader::new(self.reader(node, response), self.cluster().name(node).to_string());
         blocking(move || {
             loop {
@@ -202,7 +213,7 @@ impl Client {
         .await
     }
 
-    fn reader(&self, node: NodeId, response: Response<Incoming>) -> ChunkReader {
+    pub(super) fn reader(&self, node: NodeId, response: Response<Incoming>) -> ChunkReader {
         let who = self.cluster().name(node).to_string();
         body::reader(response.into_body(), self.deadline(), Side::Client, who)
     }

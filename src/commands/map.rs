@@ -7,7 +7,7 @@ use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::Dir;
 use s4::pattern::Pattern;
 use s4::placement::NodeId;
-use s4::protocol::{CommandText, Event, JobId, JobSpec, MapKind, Outcome, Progress, TaskFailure};
+use s4::protocol::{CommandText, Event, JobSpec, MapKind, Outcome, Progress, TaskFailure};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -15,14 +15,11 @@ use tokio::signal::unix::{SignalKind, signal};
 const PROGRESS: Duration = Duration::from_secs(5);
 
 pub async fn run(client: &Client, kind: MapKind, args: MapArgs) -> Result<ExitStatus> {
+    let (indir, outdir) = (Pattern::parse_url(&args.indir)?, Dir::parse_url(&args.outdir)?);
     let spec = JobSpec {
-        id: JobId::new(),
-        kind,
-        indir: Pattern::parse_url(&args.indir)?,
-        outdir: Dir::parse_url(&args.outdir)?,
-        cmd: CommandText::new(args.cmd)?,
         keep_going: args.keep_going,
         timeout: args.timeout.map(|timeout| timeout.as_secs_f64()),
+        ..JobSpec::new(kind, indir, outdir, CommandText::new(args.cmd)?)
     };
     let mut report = Report::new(client.cluster().len());
     let ended = tokio::select! {
@@ -75,7 +72,7 @@ impl Report {
             Event::Progress(progress) => self.nodes[node].0 = progress,
             Event::Failure(failure) => tell_failure(client, spec, &failure),
             Event::Ended { outcome, progress } => self.nodes[node] = (progress, Some(outcome)),
-            Event::Alive | Event::Planned(_) | Event::Deleted { .. } | Event::Error(_) => {}
+            _ => {}
         }
         if self.told.elapsed() >= PROGRESS {
             self.told = Instant::now();

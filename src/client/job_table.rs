@@ -1,0 +1,124 @@
+//! The jobs of a cluster: what each node knows of a job, put together.
+
+use super::Client;
+use crate::error::{Error, Result};
+use crate::placement::NodeId;
+use crate::protocol::{JobId, JobRecord, JobSpec, Outcome, Progress};
+use std::collections::BTreeMap;
+
+/// Where a job stands over the whole cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobState {
+    /// On some nodes it has not been started.
+    Planned,
+    Running,
+    Done,
+    Failed,
+    Cancelled,
+    /// A daemon ended before the job did.
+    Interrupted,
+}
+
+impl JobState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// One job, as the nodes that answered know it.
+#[derive(Debug, Clone)]
+pub struct ClusterJob {
+    pub spec: JobSpec,
+    pub nodes: BTreeMap<NodeId, JobRecord>,
+}
+
+impl ClusterJob {
+    pub fn state(&self) -> JobState {
+        let any = |outcome| self.nodes.values().any(|record| record.outcome == Some(outcome));
+        let ended = self.nodes.values().all(|record| record.outcome.is_some());
+        match () {
+            _ if !ended && self.nodes.values().any(|record| record.started.is_some()) => JobState::Running,
+            _ if !ended => JobState::Planned,
+            _ if any(Outcome::Cancelled) => JobState::Cancelled,
+            _ if any(Outcome::Failed) => JobState::Failed,
+            _ if any(Outcome::Interrupted) => JobState::Interrupted,
+            _ if any(Outcome::Stopped) => JobState::Failed,
+            _ => JobState::Done,
+        }
+    }
+
+    pub fn progress(&self) -> Progress {
+        let mut sum = Progress::default();
+        self.nodes.values().for_each(|record| sum += record.progress);
+        sum
+    }
+
+    /// Tasks left out, since a previous run finished them.
+    pub fn done_before(&self) -> u64 {
+        self.nodes.values().map(|record| record.plan.done_before).sum()
+    }
+
+    /// Milliseconds since 1970, of the first node that started it.
+    pub fn started(&self) -> Option<i64> {
+        self.nodes.values().filter_map(|record| record.started).min()
+    }
+
+    /// Milliseconds since 1970, of the last node that ended it; `None` before all have.
+    pub fn ended(&self) -> Option<i64> {
+        let ends: Option<Vec<i64>> = self.nodes.values().map(|record| record.ended).collect();
+        ends?.into_iter().max()
+    }
+}
+
+/// Puts the nodes' records together, jobs in the order of their ids.
+pub fn merge(records: impl IntoIterator<Item = (NodeId, JobRecord)>) -> BTreeMap<JobId, ClusterJob> {
+    let mut jobs: BTreeMap<JobId, ClusterJob> = BTreeMap::new();
+    for (node, record) in records {
+        let job = jobs
+            .entry(record.spec.id.clone())
+            .or_insert_with(|| ClusterJob { spec: record.spec.clone(), nodes: BTreeMap::new() });
+        job.nodes.insert(node, record);
+    }
+    jobs
+}
+
+impl Client {
+    /// The jobs that the nodes know, and the errors of those that did not answer.
+    pub async fn all_jobs(&self) -> (BTreeMap<JobId, ClusterJob>, Vec<Error>) {
+        let asked = self.on_every_node(|client, node| async move { (node, client.list_jobs(node).await) }).await;
+        let (mut records, mut errors) = (Vec::new(), Vec::new());
+        for (node, answer) in asked {
+            match answer {
+                Ok(jobs) => records.extend(jobs.into_iter().map(|job| (node, job))),
+                Err(error) => errors.push(error),
+            }
+        }
+        (merge(records), errors)
+    }
+
+    /// One job; an error if no node that answers knows it.
+    pub async fn cluster_job(&self, id: &JobId) -> Result<ClusterJob> {
+        let asked = self.on_every_node(|client, node| {
+            let id = id.clone();
+            async move { (node, client.find_job(node, &id).await) }
+        });
+        let (mut records, mut failed) = (Vec::new(), None);
+        for (node, answer) in asked.await {
+            match answer {
+                Ok(record) => records.push((node, record)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match (merge(records).remove(id), failed) {
+            (Some(job), _) => Ok(job),
+            (None, failed) => Err(failed.unwrap_or_else(|| Error::usage(format!("job {id}: the cluster has no node")))),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Jobs on the wire: what is submitted, what a node plans, and what it tells of its part.
+
+use crate::checksum::hash;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{Dir, Key};
+use crate::pattern::Pattern;
+use crate::placement::NodeId;
+use serde::{Deserialize, Serialize};
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::SystemTime;
+
+/// A job's name. Sorts by the time of its submission.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(String);
+
+impl JobId {
+    /// `YYYYMMDD-HHMMSS-mmm-xxxxxx`: UTC, and six hexadecimal digits of chance.
+    pub fn new() -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let seed = format!("{} {}", now.as_nanos(), std::process::id());
+        let (date, time) = crate::time::utc(now.as_secs() as i64);
+        let compact = format!("{date}-{time}").replace(':', "").replacen('-', "", 2);
+        Self(format!("{compact}-{:03}-{:06x}", now.subsec_millis(), hash(seed.as_bytes()) & 0xff_ffff))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for JobId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TryFrom<String> for JobId {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        match (8..=64).contains(&text.len()) && text.bytes().all(plain) {
+            true => Ok(Self(text)),
+            false => Err(Error::new(ErrorKind::BadRequest, format!("'{}' is no job id", text.escape_debug()))),
+        }
+    }
+}
+
+impl From<JobId> for String {
+    fn from(id: JobId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A user's command, byte for byte. JSON has it as a string, or as an array of bytes where it is not UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "CommandJson", into = "CommandJson")]
+pub struct CommandText(OsString);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum CommandJson {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl From<CommandJson> for CommandText {
+    fn from(json: CommandJson) -> Self {
+        match json {
+            CommandJson::Text(text) => Self(text.into()),
+            CommandJson::Bytes(bytes) => Self(OsString::from_vec(bytes)),
+        }
+    }
+}
+
+impl From<CommandText> for CommandJson {
+    fn from(command: CommandText) -> Self {
+        match command.0.into_string() {
+            Ok(text) => Self::Text(text),
+            Err(bytes) => Self::Bytes(bytes.into_vec()),
+        }
+    }
+}
+
+impl CommandText {
+    /// Errors: an empty command, or a NUL byte, which no argument can carry.
+    pub fn new(text: OsString) -> Result<Self> {
+        let command = Self(text);
+        command.check().map(|()| command)
+    }
+
+    /// What [`CommandText::new`] checks, for one that came over the wire.
+    pub fn check(&self) -> Result<()> {
+        if self.0.as_bytes().contains(&0) {
+            return Err(Error::usage("CMD has a NUL byte, which no command line can carry"));
+        }
+        match self.0.as_bytes().trim_ascii().is_empty() {
+            true => Err(Error::usage("CMD is empty")),
+            false => Ok(()),
+        }
+    }
+
+    pub fn as_os_str(&self) -> &OsStr {
+        &self.0
+    }
+}
+
+impl fmt::Display for CommandText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // On one line, and else as it was typed.
+        self.0.to_string_lossy().chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_debug()),
+            false => write!(f, "{c}"),
+        })
+    }
+}
+
+/// The three maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MapKind {
+    /// 1:1
+    Map,
+    /// 1:n, the shuffle
+    MapToN,
+    /// n:1, the merge
+    MapFromN,
+}
+
+impl fmt::Display for MapKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Map => "map",
+            Self::MapToN => "map-to-n",
+            Self::MapFromN => "map-from-n",
+        })
+    }
+}
+
+/// One map over the cluster, as every node gets it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    pub id: JobId,
+    pub kind: MapKind,
+    pub indir: Pattern,
+    pub outdir: Dir,
+    pub cmd: CommandText,
+    /// Go on with the other tasks after one has failed.
+    #[serde(default)]
+    pub keep_going: bool,
+    /// Seconds that a task may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
+    /// How often a command that failed is run again.
+    #[serde(default)]
+    pub retries: u32,
+    /// Exit statuses that mean success.
+    #[serde(default = "zero_alone")]
+    pub ok_exit: Vec<i32>,
+    /// Leave out the tasks that a previous run of the same map finished.
+    #[serde(default)]
+    pub resume: bool,
+    /// More variables for the commands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<(String, String)>,
+    /// Files for every task's directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<JobFile>,
+    /// Bytes of memory that a task may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// CPUs that a task may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+}
+
+fn zero_alone() -> Vec<i32> {
+    vec![0]
+}
+
+impl JobSpec {
+    /// A map without any option.
+    pub fn new(kind: MapKind, indir: Pattern, outdir: Dir, cmd: CommandText) -> Self {
+        Self {
+            id: JobId::new(),
+            kind,
+            indir,
+            outdir,
+            cmd,
+            keep_going: false,
+            timeout: None,
+            retries: 0,
+            ok_exit: zero_alone(),
+            resume: false,
+            env: Vec::new(),
+            files: Vec::new(),
+            memory: None,
+            cpus: None,
+        }
+    }
+
+    /// True if both would make the same outputs: what runs, on what, and to where.
+    pub fn is_same_map(&self, other: &Self) -> bool {
+        let what = |spec: &Self| (spec.kind, spec.indir.clone(), spec.outdir.clone(), spec.cmd.clone());
+        what(self) == what(other) && self.env == other.env && self.files == other.files && self.ok_exit == other.ok_exit
+    }
+}
+
+/// A file that travels with a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobFile {
+    /// In the task's directory.
+    pub name: String,
+    /// XXH3-128 of its bytes, 32 hexadecimal digits; a node keeps it under this name.
+    pub digest: String,
+    pub len: u64,
+    pub executable: bool,
+}
+
+/// What one node is to do for a job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub tasks: u64,
+    pub keys: u64,
+    pub bytes: u64,
+    /// Tasks left out, since a previous run finished them.
+    #[serde(default)]
+    pub done_before: u64,
+}
+
+/// Why a job on a node has no more tasks to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Done,
+    Failed,
+    /// A task on another node failed first.
+    Stopped,
+    Cancelled,
+    /// The daemon ended before the job did.
+    Interrupted,
+}
+
+/// Counts of one node's part of a job. They only grow, but for `running`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub tasks: u64,
+    pub done: u64,
+    pub failed: u64,
+    pub running: u64,
+    /// Keys published.
+    pub outputs: u64,
+    /// Of all inputs.
+    pub bytes: u64,
+    /// Of the inputs of the tasks that are done.
+    pub bytes_done: u64,
+}
+
+impl std::ops::AddAssign for Progress {
+    fn add_assign(&mut self, other: Self) {
+        self.tasks += other.tasks;
+        self.done += other.done;
+        self.failed += other.failed;
+        self.running += other.running;
+        self.outputs += other.outputs;
+        self.bytes += other.bytes;
+        self.bytes_done += other.bytes_done;
+    }
+}
+
+/// A task that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFailure {
+    pub node: NodeId,
+    /// The input, or the first of them.
+    pub key: Key,
+    /// `exit status 3`, `signal 9 (SIGKILL)`, or what s4 could not do.
+    pub reason: String,
+    /// The end of the command's stderr.
+    pub stderr: String,
+}
+
+/// A task under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunningTask {
+    /// The input, or the first of them.
+    pub key: Key,
+    pub seconds: f64,
+}
+
+/// What one node knows of a job, running or past.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    pub spec: JobSpec,
+    pub plan: Plan,
+    pub progress: Progress,
+    /// Milliseconds since 1970.
+    pub started: Option<i64>,
+    pub ended: Option<i64>,
+    /// `None` while it runs, or has not been started.
+    pub outcome: Option<Outcome>,
+}
+
+/// One line of the answer to a submission, a start, or a request to follow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Nothing new; the node is alive.
+    Alive,
+    Planned(Plan),
+    Progress(Progress),
+    Failure(TaskFailure),
+    /// The tasks that have run for longest, the longest first.
+    Running {
+        tasks: Vec<RunningTask>,
+    },
+    /// One job of those that a node knows.
+    Job(Box<JobRecord>),
+    Ended {
+        outcome: Outcome,
+        progress: Progress,
+    },
+    /// Keys deleted so far.
+    Deleted {
+        keys: u64,
+    },
+    /// The request failed after its answer had begun.
+    Error(Error),
+}

@@ -1,0 +1,163 @@
+//! What crosses the wire besides keys' bytes: header names, routes, and the JSON and lines in bodies.
+
+mod job;
+mod listing;
+
+pub use job::{
+    CommandText, Event, JobFile, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Progress, RunningTask, TaskFailure,
+};
+pub use listing::{Entry, LISTING_END, LISTING_ERROR};
+
+use crate::checksum::Checksum;
+use crate::error::Error;
+use crate::key::Key;
+use crate::placement::NodeId;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Digest of the sender's node list. Every request carries it, so that no browser can be tricked into one.
+pub const CLUSTER_HEADER: &str = "s4-cluster";
+/// A key's checksum, with its bytes in the body.
+pub const CHECKSUM_HEADER: &str = "s4-checksum";
+/// The shared secret, where the daemons ask for one.
+pub const SECRET_HEADER: &str = "s4-secret";
+
+/// A body of progress lines says something at least this often, so that silence means a dead peer.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a peer may be silent unless the user says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// Keys asked for in one pack.
+pub const PACK_KEYS: usize = 256;
+
+/// The longest part of a key that can be asked for, in bytes.
+pub const MAX_RANGE: usize = 4 << 20;
+
+const ESCAPED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'&')
+    .add(b'+')
+    .add(b'<')
+    .add(b'=')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// `text` as a part of a path or query.
+pub fn escape(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
+/// Where one key is read, written and deleted.
+pub fn key_path(key: &Key) -> String {
+    format!("/v1/keys/{}", escape(key.as_str()))
+}
+
+/// What `s4 health` asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    pub node: NodeId,
+    pub version: String,
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub reserve_bytes: u64,
+    /// The data directory on the daemon's machine.
+    pub data: PathBuf,
+    /// What the file `.s4/token` in it holds, so that a reader can make sure that it is this daemon's.
+    pub token: String,
+    pub running_tasks: u64,
+    pub uptime_seconds: u64,
+}
+
+/// What a node holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub keys: u64,
+    pub bytes: u64,
+}
+
+/// The answer to a pack of puts: what was not published, and how many were.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackAnswer {
+    pub published: u64,
+    pub failed: u64,
+    /// The first failures; [`PackAnswer::failed`] counts all.
+    pub errors: Vec<Error>,
+}
+
+impl PackAnswer {
+    /// Failures told in full.
+    pub const ERRORS: usize = 20;
+
+    pub fn refuse(&mut self, error: Error) {
+        self.failed += 1;
+        if self.errors.len() < Self::ERRORS {
+            self.errors.push(error);
+        }
+    }
+}
+
+/// What a listing tells of a key only when asked, since it takes another look at the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detail {
+    /// Permission bits.
+    pub mode: u32,
+    pub xxh3: u64,
+}
+
+/// What a name is on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Stat {
+    Key(KeyStat),
+    /// `mtime`: nanoseconds since 1970.
+    Dir {
+        mtime: i64,
+    },
+    Absent,
+}
+
+/// A key's attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStat {
+    pub checksum: Checksum,
+    /// Nanoseconds since 1970.
+    pub mtime: i64,
+    /// Permission bits; write bits are always off.
+    pub mode: u32,
+}
+
+/// Attributes to be changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// Nanoseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtime: Option<i64>,
+}
+
+/// A file of another process on the daemon's machine, to be linked as a key. The daemon compares what it finds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adoption {
+    pub pid: u32,
+    pub fd: i32,
+    pub device: u64,
+    pub inode: u64,
+    pub len: u64,
+    #[serde(default)]
+    pub change: Change,
+}
