@@ -97,7 +97,8 @@ fn run(args: Args) -> Result<()> {
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
-        let jobs = Arc::new(Jobs::new(Arc::new(Shared::new(store, client, place.node, slots))));
+        let shared = Arc::new(Shared::new(store, client, place.node, slots)?);
+        let jobs = Arc::new(Jobs::open(shared)?);
         let digest = cluster.digest();
         println!(
             "s4-server: node {} of {} on {}, data in {data}",

@@ -44,7 +44,7 @@ impl Client {
             async move { client.submit_job(node, &spec).await }
         });
         let plans = plans.await.into_iter().collect::<Result<Vec<_>>>()?;
-        if plans.iter().all(|plan| plan.tasks == 0) {
+        if plans.iter().all(|plan| plan.tasks + plan.done_before == 0) {
             return Err(Error::new(ErrorKind::NotFound, format!("{}: no keys in it", spec.indir)));
         }
         let started = self.on_every_node(|client, node| {
