@@ -194,11 +194,14 @@ impl Job {
         };
         self.lock_controls().remove(&number);
         match result {
-            Ok(outputs) => self.state.send_modify(|state| {
-                state.progress.running -= 1;
-                state.progress.done += 1;
-                state.progress.outputs += outputs;
-            }),
+            Ok(outputs) => {
+                shared.task_counts.add_done();
+                self.state.send_modify(|state| {
+                    state.progress.running -= 1;
+                    state.progress.done += 1;
+                    state.progress.outputs += outputs;
+                });
+            }
             Err(failed) => {
                 self.state.send_modify(|state| state.progress.outputs += failed.published);
                 self.record_failure(&shared, failed.report(shared.node, key));
@@ -211,6 +214,7 @@ impl Job {
             self.state.send_modify(|state| state.progress.running -= 1);
             return;
         }
+        shared.task_counts.add_failed();
         let mut line = serde_json::to_vec(&failure).expect("a failure is plain JSON");
         line.push(b'\n');
         if let Err(error) = (&self.failures).write_all(&line) {

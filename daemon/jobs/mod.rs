@@ -12,6 +12,7 @@ pub use job::{Job, State};
 
 use crate::store::Store;
 use crate::transfer::Transfers;
+use crate::watch::TaskCounts;
 use running::RunningTasks;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, Result};
@@ -41,6 +42,8 @@ pub struct Shared {
     pub running: RunningTasks,
     /// One for each eval that may run at once.
     pub evals: Semaphore,
+    /// Of all jobs since the daemon's start.
+    pub task_counts: TaskCounts,
     evals_begun: AtomicU64,
 }
 
@@ -56,6 +59,7 @@ impl Shared {
             deliveries: Semaphore::new(slots),
             running: RunningTasks::default(),
             evals: Semaphore::new(eval::AT_ONCE),
+            task_counts: TaskCounts::default(),
             evals_begun: AtomicU64::new(0),
         }
     }
