@@ -8,6 +8,7 @@ mod routes;
 mod server;
 mod store;
 mod transfer;
+mod watch;
 
 use app::App;
 use clap::Parser;
@@ -25,6 +26,7 @@ use std::time::Instant;
 use store::{Options, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use watch::{Sampler, Watch};
 
 /// Serve this machine's keys of an s4 cluster, and run commands next to them.
 #[derive(Parser)]
@@ -107,8 +109,10 @@ fn run(args: Args) -> Result<()> {
             cluster.len(),
             cluster.address(place.node)
         );
-        let app = App { jobs, cluster, node: place.node, digest, secret, started: Instant::now() };
-        server::run(listener, Arc::new(app), shutdown).await;
+        let watch = Watch::default();
+        let app = Arc::new(App { jobs, cluster, node: place.node, digest, secret, started: Instant::now(), watch });
+        tokio::spawn(Sampler::run(app.clone()));
+        server::run(listener, app, shutdown).await;
         Ok(())
     });
     // Threads that still wait for a peer end with the process.

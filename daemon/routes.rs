@@ -3,6 +3,7 @@
 use crate::app::{App, BODY_DEADLINE};
 use crate::handlers::{self, Answer};
 use crate::store::Range;
+use crate::watch::{self, Open};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
@@ -21,6 +22,8 @@ const MAX_BODY: usize = 1 << 20;
 enum Route {
     Health,
     Usage,
+    Status { samples: Option<usize> },
+    Watch { samples: Option<usize> },
     GetKey(Key),
     GetRange { key: Key, range: Range },
     PutKey(Key),
@@ -53,9 +56,13 @@ enum Route {
 
 /// Answers one request.
 pub async fn serve(app: Arc<App>, request: Request<Incoming>) -> std::result::Result<Response<BoxBody>, Infallible> {
-    let answered = match app.admit(request.headers()).and_then(|()| route(&request)) {
-        Ok(route) => dispatch(&app, route, request).await,
-        Err(error) => Err(error),
+    app.watch.requests.count(request.uri().path());
+    let answered = match Open::of(request.uri().path()) {
+        Some(open) => watch::serve(&app, open, &request).await,
+        None => match app.admit(request.headers()).and_then(|()| route(&request)) {
+            Ok(route) => dispatch(&app, route, request).await,
+            Err(error) => Err(error),
+        },
     };
     Ok(answered.unwrap_or_else(|error| refusal(&app, error)))
 }
@@ -64,6 +71,11 @@ async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> A
     match route {
         Route::Health => handlers::health(app).await,
         Route::Usage => handlers::tree::usage(app).await,
+        Route::Status { samples } => watch::status::answer(app, samples).await,
+        Route::Watch { samples } => {
+            watch::check(app, &request)?;
+            watch::page::data(app, samples).await
+        }
         Route::GetKey(key) => handlers::keys::get(app, key).await,
         Route::GetRange { key, range } => handlers::keys::range(app, key, range).await,
         Route::PutKey(key) => handlers::keys::put(app, key, request).await,
@@ -116,6 +128,8 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
     match (request.method(), head, rest) {
         (&Method::GET, "health", "") => Ok(Route::Health),
         (&Method::GET, "usage", "") => Ok(Route::Usage),
+        (&Method::GET, "status", "") => Ok(Route::Status { samples: parse_samples(query("samples")?)? }),
+        (&Method::GET, "watch", "") => Ok(Route::Watch { samples: parse_samples(query("samples")?)? }),
         (&Method::GET, "keys", key) => parse_key(key).map(Route::GetKey),
         (&Method::GET, "range", key) => {
             let field = |name: &str| {
@@ -170,7 +184,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::POST, "jobs", "") => Ok(Route::SubmitJob { dry_run: is_true(query("dry_run")?) }),
         (&Method::GET, "jobs", "") => Ok(Route::ListJobs),
         (method, "jobs", job) => job_route(method, job, uri.query().unwrap_or("")).ok_or_else(unknown)?,
-        (_, "health" | "usage" | "list" | "delete", "")
+        (_, "health" | "usage" | "status" | "watch" | "list" | "delete", "")
         | (_, "keys" | "range" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "dirs", _)
         | (_, "pack", "put" | "get") => Err(wrong_method(request.method())),
         _ => Err(unknown()),
@@ -214,6 +228,11 @@ fn parse_key(path: &str) -> Result<Key> {
 
 fn parse_dir(path: &str) -> Result<Dir> {
     Dir::try_from(decode(path)?)
+}
+
+fn parse_samples(value: Option<String>) -> Result<Option<usize>> {
+    let wrong = |_| Error::new(ErrorKind::BadRequest, "the query's samples is no number");
+    value.map(|value| value.parse().map_err(wrong)).transpose()
 }
 
 fn is_true(value: Option<String>) -> bool {

@@ -313,6 +313,7 @@ impl Job {
                     state.progress.done += 1;
                     state.progress.outputs += outputs;
                     state.progress.bytes_done += size;
+                    shared.task_counts.add_done();
                 }
                 Err(failed) => state.progress.outputs += failed.published,
             }
@@ -342,6 +343,7 @@ impl Job {
         if let Err(error) = (&self.failures).write_all(&line) {
             tracing::error!("job {}: cannot record a failure: {error}: {failure:?}", self.spec.id);
         }
+        shared.task_counts.add_failed();
         self.state.send_modify(|state| state.progress.failed += 1);
         if !self.spec.keep_going {
             self.stop_with(shared);

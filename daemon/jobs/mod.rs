@@ -17,6 +17,7 @@ pub use job::{Job, State, logs_dir};
 
 use crate::store::Store;
 use crate::transfer::Transfers;
+use crate::watch::TaskCounts;
 use cgroup::{Cgroups, Limits};
 use files::JobFiles;
 use journal::{History, Journal};
@@ -56,6 +57,8 @@ pub struct Shared {
     pub files: JobFiles,
     /// One for each eval that may run at once.
     pub evals: Semaphore,
+    /// Of all jobs since the daemon's start.
+    pub task_counts: TaskCounts,
     evals_begun: AtomicU64,
 }
 
@@ -73,6 +76,7 @@ impl Shared {
             deliveries: Semaphore::new(slots),
             running: RunningTasks::new(cgroups),
             evals: Semaphore::new(eval::AT_ONCE),
+            task_counts: TaskCounts::default(),
             evals_begun: AtomicU64::new(0),
         })
     }
