@@ -86,6 +86,7 @@ pub async fn cancel(app: &Arc<App>, id: &JobId) -> Answer {
     let cancelled = job.clone();
     blocking(move || cancelled.cancel()).await;
     ended_within(&mut job.watch(), ENDING).await;
+    app.jobs.forget_unstarted(id);
     Ok(done())
 }
 

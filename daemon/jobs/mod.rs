@@ -262,8 +262,13 @@ impl Jobs {
         let jobs = self.clone();
         tokio::runtime::Handle::current().spawn(async move {
             tokio::time::sleep(UNSTARTED).await;
-            jobs.forget_if(&id, |state| state.started.is_none());
+            jobs.forget_unstarted(&id);
         });
+    }
+
+    /// Drops a job that was planned only: there is nothing to tell of it.
+    pub fn forget_unstarted(&self, id: &JobId) {
+        self.forget_if(id, |state| state.started.is_none());
     }
 
     /// Drops the records of jobs that ended long ago, and of all but the last.

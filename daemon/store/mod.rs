@@ -16,8 +16,8 @@ pub use publish::Draft;
 pub use read::Opened;
 pub use sorter::Sorter;
 
-use nix::fcntl::{Flock, FlockArg};
 use s4::error::{Error, ErrorKind, Result, reason};
+use s4::file::lock;
 use s4::key::Key;
 use s4::protocol::JobId;
 use s4::stored::{self, CHECKSUM_ATTRIBUTE};
@@ -53,7 +53,7 @@ pub struct Store {
     /// Random; in the file `.s4/token` too, so that a process of this machine can tell whose directory it is.
     token: String,
     held: held::HeldFiles,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl Store {
@@ -178,14 +178,13 @@ impl Store {
     }
 }
 
-/// Locks the data directory for this process, whose id it writes for `s4 local --stop`.
-fn take_lock(path: &Path) -> std::io::Result<Flock<File>> {
-    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
-    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => std::io::Error::other("another s4-server uses it"),
-        errno => errno.into(),
-    })?;
-    lock.set_len(0)?;
-    writeln!(&mut *lock, "{}", std::process::id())?;
-    Ok(lock)
+/// Locks the data directory for this process, whose id it writes for whoever looks.
+fn take_lock(path: &Path) -> std::io::Result<File> {
+    let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+    if !lock(&file)? {
+        return Err(std::io::Error::other("another s4-server uses it"));
+    }
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
 }

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, ExitStatus, Result, reason};
+use s4::file::lock_holder;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -291,10 +292,5 @@ async fn stop(dir: &Path) -> Result<ExitStatus> {
 
 /// The process that holds the lock of a data directory.
 fn running_pid(data: &Path) -> Option<i32> {
-    let path = data.join(".s4/lock");
-    let file = File::open(&path).ok()?;
-    match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Ok(_) => None,
-        Err(_) => std::fs::read_to_string(&path).ok()?.trim().parse().ok(),
-    }
+    lock_holder(&File::options().write(true).open(data.join(".s4/lock")).ok()?).ok()?
 }

@@ -33,6 +33,7 @@ mod processes;
 mod races;
 mod real_job;
 mod refusals;
+mod resume;
 mod scripting;
 mod shuffles;
 mod starts;
