@@ -1,6 +1,7 @@
 //! What every request is answered from, and who may ask.
 
 use crate::jobs::Jobs;
+use crate::watch::Watch;
 use hyper::header::{HeaderMap, ORIGIN};
 use s4::client::Secret;
 use s4::cluster::Cluster;
@@ -21,6 +22,7 @@ pub struct App {
     pub digest: String,
     pub secret: Option<Secret>,
     pub started: Instant,
+    pub watch: Watch,
 }
 
 impl App {

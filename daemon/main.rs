@@ -8,6 +8,7 @@ mod routes;
 mod server;
 mod store;
 mod transfer;
+mod watch;
 
 use app::App;
 use clap::Parser;
@@ -25,6 +26,7 @@ use std::time::Instant;
 use store::{Options, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use watch::{Sampler, Watch};
 
 /// Serve this machine's keys of an s4 cluster, and run commands next to them.
 #[derive(Parser)]
@@ -98,7 +100,8 @@ fn run(args: Args) -> Result<()> {
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
-        let jobs = Arc::new(Jobs::new(Arc::new(Shared::new(store, client, place.node, slots))));
+        let shared = Arc::new(Shared::new(store, client, place.node, slots)?);
+        let jobs = Arc::new(Jobs::open(shared)?);
         let digest = cluster.digest();
         println!(
             "s4-server: node {} of {} on {}, data in {data}",
@@ -106,8 +109,10 @@ fn run(args: Args) -> Result<()> {
             cluster.len(),
             cluster.address(place.node)
         );
-        let app = App { jobs, cluster, node: place.node, digest, secret, started: Instant::now() };
-        server::run(listener, Arc::new(app), shutdown).await;
+        let watch = Watch::default();
+        let app = Arc::new(App { jobs, cluster, node: place.node, digest, secret, started: Instant::now(), watch });
+        tokio::spawn(Sampler::run(app.clone()));
+        server::run(listener, app, shutdown).await;
         Ok(())
     });
     // Threads that still wait for a peer end with the process.

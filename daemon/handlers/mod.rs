@@ -1,5 +1,6 @@
 //! Handlers: a typed request in, an answer out. Files, hashing and commands are left to blocking threads.
 
+pub mod commands;
 pub mod jobs;
 pub mod keys;
 pub mod lists;
@@ -34,21 +35,23 @@ fn done() -> Response<BoxBody> {
 
 pub async fn health(app: &Arc<App>) -> Answer {
     let app = app.clone();
-    blocking(move || {
-        let shared = &app.jobs.shared;
-        Ok(json(&Health {
-            node: app.node,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            total_bytes: shared.store.total_bytes()?,
-            free_bytes: shared.store.free_bytes()?,
-            reserve_bytes: shared.store.reserve_bytes(),
-            data: shared.store.root().to_owned(),
-            token: shared.store.token().to_owned(),
-            running_tasks: shared.running.count() as u64,
-            uptime_seconds: app.started.elapsed().as_secs(),
-        }))
+    blocking(move || health_now(&app)).await.map(|health| json(&health))
+}
+
+/// How this node is. Blocks: looks at the disk.
+pub fn health_now(app: &App) -> Result<Health> {
+    let shared = &app.jobs.shared;
+    Ok(Health {
+        node: app.node,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        total_bytes: shared.store.total_bytes()?,
+        free_bytes: shared.store.free_bytes()?,
+        reserve_bytes: shared.store.reserve_bytes(),
+        data: shared.store.root().to_owned(),
+        token: shared.store.token().to_owned(),
+        running_tasks: shared.running.count() as u64,
+        uptime_seconds: app.started.elapsed().as_secs(),
     })
-    .await
 }
 
 /// Sends events, one a line.

@@ -1,6 +1,7 @@
 //! Talking to a cluster: requests to its nodes over kept connections, each within a deadline.
 
 mod cluster_job;
+pub mod cluster_view;
 pub mod job_table;
 mod jobs;
 mod keys;

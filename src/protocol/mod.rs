@@ -2,6 +2,7 @@
 
 mod job;
 mod listing;
+pub mod node;
 
 pub use job::{
     CommandText, Event, JobFile, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Progress, RunningTask, TaskFailure,

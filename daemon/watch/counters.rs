@@ -1,0 +1,52 @@
+//! Counts since the daemon's start.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Tasks that have ended.
+#[derive(Default)]
+pub struct TaskCounts {
+    done: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl TaskCounts {
+    pub fn add_done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn add_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// The kinds of request that are told apart: the first part of the path below `/v1/`.
+const KINDS: [&str; 15] = [
+    "health", "status", "watch", "usage", "keys", "range", "stat", "dirs", "list", "delete", "pack", "eval", "jobs",
+    "metrics", "other",
+];
+
+/// Requests by kind.
+#[derive(Default)]
+pub struct Requests([AtomicU64; KINDS.len()]);
+
+impl Requests {
+    /// Counts a request for `path`.
+    pub fn count(&self, path: &str) {
+        let path = path.strip_prefix("/v1/").unwrap_or(path.trim_start_matches('/'));
+        let kind = path.split('/').next().unwrap_or("");
+        let at = KINDS.iter().position(|known| *known == kind).unwrap_or(KINDS.len() - 1);
+        self.0[at].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn by_kind(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        KINDS.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}

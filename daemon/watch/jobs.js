@@ -1,0 +1,103 @@
+// Jobs: one list item each, made once and then kept up to date, so that what a reader has opened stays open.
+
+const MARKS = { planned: '○', running: '▶', done: '✓', failed: '✕', cancelled: '■', interrupted: '✕' };
+const FIELDS = ['done', 'failed', 'running'];
+
+const makeBar = () => make('div', 'bar', ...FIELDS.map(name => make('i', name)));
+
+function fillBar(bar, progress) {
+  FIELDS.forEach((name, at) => {
+    const part = progress.tasks ? progress[name] / progress.tasks * 100 : 0;
+    bar.children[at].style.width = part + '%';
+    // One failure among thousands is still seen.
+    bar.children[at].style.minWidth = name === 'failed' && part ? '5px' : '0';
+  });
+}
+
+function makeJob(job) {
+  const item = make('li');
+  item.id = 'job-' + job.id;
+  item.parts = {
+    state: make('span', 'state'), time: make('span', 'time'), numbers: make('span', 'numbers'), bar: makeBar(),
+    nodes: make('ol', 'parts'), failures: make('ol'), failed: make('summary'), many: make('summary'),
+  };
+  const { state, time, numbers, bar, nodes, failures, failed, many } = item.parts;
+  bar.setAttribute('role', 'img');
+  item.parts.byNode = make('details', 'by-node', many, nodes);
+  item.parts.byFailure = make('details', 'failures', failed, failures);
+  item.parts.byNode.addEventListener('toggle', () => fillParts(item));
+  item.append(
+    make('div', 'job-head', state, make('span', 'where', `${job.kind}  ${job.indir} → ${job.outdir}`), make('span', 'id', job.id)),
+    bar, make('div', 'counts', numbers, time), make('code', 'cmd', job.cmd), item.parts.byFailure, item.parts.byNode);
+  return item;
+}
+
+function fillParts(item) {
+  const { nodes, byNode } = item.parts;
+  if (!byNode.open) return;
+  const parts = item.job.parts;
+  while (nodes.children.length > parts.length) nodes.lastChild.remove();
+  while (nodes.children.length < parts.length) nodes.append(make('li', '', make('span'), makeBar(), make('span')));
+  parts.forEach(([node, tasks, done, failed, running], at) => {
+    const [name, bar, numbers] = nodes.children[at].children;
+    say(name, 'node ' + node);
+    fillBar(bar, { tasks, done, failed, running });
+    say(numbers, `${count(done)} of ${count(tasks)}`);
+  });
+}
+
+function fillFailures(item, job) {
+  const { failures, failed, byFailure } = item.parts;
+  byFailure.hidden = job.progress.failed === 0;
+  const shown = job.failures.length, more = job.progress.failed - shown;
+  say(failed, `${count(job.progress.failed)} failed` + (more > 0 ? `, the first ${shown} of them` : ''));
+  // Which came first may change while nodes report: the list is made anew when it is not the same.
+  const key = job.failures.map(failure => failure.node + failure.key).join('\n');
+  if (item.shownFailures === key) return;
+  item.shownFailures = key;
+  failures.replaceChildren(...job.failures.map(failure => {
+    const entry = make('li', '', make('span', 'key', 's4://' + failure.key),
+      ` on node ${failure.node}: `, make('span', 'reason', failure.reason));
+    if (failure.stderr) entry.append(make('pre', 'stderr', failure.stderr));
+    return entry;
+  }));
+}
+
+function times(job, now) {
+  if (!job.started) return '';
+  const taken = duration(Math.max((job.ended || now) - job.started, 0) / 1000);
+  const left = job.seconds_left;
+  return taken + (left === null || left === undefined ? '' : `, about ${duration(left)} left`);
+}
+
+function fillJob(item, job, now) {
+  item.job = job;
+  const { tasks, done, failed, running, outputs } = job.progress;
+  for (const [name, value] of Object.entries({ state: job.state, tasks, done, failed, running, outputs })) set(item, name, value);
+  const parts = item.parts;
+  say(parts.state, `${MARKS[job.state] || ''} ${job.state}`);
+  const numbers = `${count(done)} of ${count(tasks)} done` + (failed ? `, ${count(failed)} failed` : '') +
+    (running ? `, ${count(running)} running` : '') + (job.done_before ? `, ${count(job.done_before)} done before` : '') +
+    `, ${count(outputs)} ${outputs === 1 ? 'output' : 'outputs'}`;
+  say(parts.numbers, numbers);
+  if (parts.bar.getAttribute('aria-label') !== numbers) parts.bar.setAttribute('aria-label', numbers);
+  say(parts.time, times(job, now));
+  fillBar(parts.bar, job.progress);
+  say(parts.many, `by node (${job.parts.length})`);
+  fillParts(item);
+  fillFailures(item, job);
+}
+
+/** `jobs`: the newest first, as they are shown. */
+function showJobs(jobs, now) {
+  const list = of('jobs-list'), ids = new Set(jobs.map(job => 'job-' + job.id));
+  [...list.children].filter(item => !ids.has(item.id)).forEach(item => item.remove());
+  jobs.forEach((job, at) => {
+    const item = of('job-' + job.id) || makeJob(job);
+    if (list.children[at] !== item) list.insertBefore(item, list.children[at] || null);
+    fillJob(item, job, now);
+  });
+  of('jobs-none').hidden = jobs.length > 0;
+  const running = jobs.filter(job => job.state === 'running').length;
+  say(of('jobs-count'), jobs.length ? `${running} running, ${jobs.length} in all` : '');
+}

@@ -1,0 +1,85 @@
+//! Who may look without s4's header: a browser that was sent here by its user, and not by another site's page.
+
+use crate::app::App;
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN};
+use s4::error::{Error, ErrorKind, Result};
+use s4::protocol::SECRET_HEADER;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Refuses a foreign `Host`, any `Origin`, and what the browser itself calls another site's request. `own` is this
+/// node's host as the cluster file names it.
+pub fn check(own: &str, headers: &HeaderMap) -> Result<()> {
+    let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
+    if headers.contains_key(ORIGIN) {
+        return forbid("requests from a browser's page are refused");
+    }
+    if headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"cross-site") {
+        return forbid("requests that another site caused are refused; type the address");
+    }
+    // Else a stranger's name could be made to point here, and his page would be of the same origin.
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if host.to_str().is_ok_and(|host| is_ours(host, own)) => Ok(()),
+        _ => forbid("the Host is neither an IP address, nor localhost, nor this node's name in the cluster file"),
+    }
+}
+
+fn is_ours(host: &str, own: &str) -> bool {
+    if let Some(bracketed) = host.strip_prefix('[') {
+        let (bare, port) = bracketed.split_once(']').unwrap_or(("", ""));
+        return bare.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || is_port(port.strip_prefix(':').unwrap_or("")));
+    }
+    let (name, port) = host.split_once(':').unwrap_or((host, "0"));
+    let known =
+        name.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost") || name.eq_ignore_ascii_case(own);
+    known && is_port(port)
+}
+
+fn is_port(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Where a secret is required: it is in s4's own header, or a bearer's.
+pub fn knows_secret(app: &App, headers: &HeaderMap) -> Result<()> {
+    let Some(secret) = &app.secret else {
+        return Ok(());
+    };
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let bearer = bearer.and_then(|given| HeaderValue::from_bytes(given).ok());
+    let given = headers.get(SECRET_HEADER).or(bearer.as_ref());
+    match given.is_some_and(|given| secret.matches(given)) {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::Forbidden,
+            "the shared secret is missing or wrong; send it as s4-secret, or as Authorization: Bearer",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_nobody_else_can_own() {
+        for host in ["127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:80", "localhost:1", "LOCALHOST", "node7.lan:8080"] {
+            assert!(is_ours(host, "node7.lan"), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:80",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:8080",
+            "[evil]",
+            "[::1]evil",
+            "127.0.0.1:",
+            "127.0.0.1:8080x",
+            "127.0.0.1@evil.example",
+            "node8.lan",
+            "xnode7.lan",
+        ] {
+            assert!(!is_ours(host, "node7.lan"), "{host}");
+        }
+    }
+}

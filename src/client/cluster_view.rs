@@ -1,0 +1,219 @@
+//! The whole cluster at one moment, for those who watch: each node's status, and the jobs put together.
+
+use super::job_table::{self, ClusterJob, JobState};
+use super::{Client, Settings};
+use crate::body::{self, Activity};
+use crate::error::{Error, ErrorKind, Result};
+use crate::placement::NodeId;
+use crate::protocol::node::{Counted, FAILURES_TOLD, NodeStatus, Sample};
+use crate::protocol::{Health, JobId, Progress, TaskFailure};
+use crate::time::to_nanoseconds;
+use hyper::Method;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+/// How long one node may take. The whole view comes within 2 s, so a node has a little less.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How a node is, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    Up,
+    /// Below its free-space reserve: takes no more keys.
+    Full,
+    Down,
+    /// It answers, and will not have us: another node list, a secret, another version.
+    Refuses,
+}
+
+impl NodeState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Full => "full",
+            Self::Down => "down",
+            Self::Refuses => "refuses",
+        }
+    }
+}
+
+/// One node, as it answered or did not.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeView {
+    pub node: NodeId,
+    pub address: String,
+    pub state: NodeState,
+    /// Why it is down or refuses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    pub health: Option<Health>,
+    pub usage: Option<Counted>,
+    /// The oldest first.
+    pub samples: Vec<Sample>,
+}
+
+impl NodeView {
+    pub fn last_sample(&self) -> Option<Sample> {
+        self.samples.last().copied()
+    }
+}
+
+/// One node's part of a job. JSON has it as an array of five numbers.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(into = "[u64; 5]")]
+pub struct JobPart {
+    pub node: NodeId,
+    pub progress: Progress,
+}
+
+impl From<JobPart> for [u64; 5] {
+    fn from(part: JobPart) -> Self {
+        let Progress { tasks, done, failed, running, .. } = part.progress;
+        [part.node as u64, tasks, done, failed, running]
+    }
+}
+
+/// One job over the nodes that answered.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobView {
+    pub id: String,
+    pub kind: String,
+    pub indir: String,
+    pub outdir: String,
+    pub cmd: String,
+    pub state: &'static str,
+    /// Milliseconds since 1970.
+    pub started: Option<i64>,
+    pub ended: Option<i64>,
+    /// An estimate, while it runs.
+    pub seconds_left: Option<f64>,
+    pub progress: Progress,
+    /// Tasks left out, since a previous run finished them.
+    pub done_before: u64,
+    pub parts: Vec<JobPart>,
+    /// The first of them.
+    pub failures: Vec<TaskFailure>,
+}
+
+impl JobView {
+    pub fn is_running(&self) -> bool {
+        self.state == JobState::Running.name()
+    }
+}
+
+/// The cluster at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClusterView {
+    /// Milliseconds since 1970, by the clock of who asked.
+    pub now: i64,
+    pub nodes: Vec<NodeView>,
+    /// The newest first.
+    pub jobs: Vec<JobView>,
+}
+
+impl Client {
+    /// What `node` is and does, with its last `samples` samples.
+    pub async fn status(&self, node: NodeId, samples: usize) -> Result<NodeStatus> {
+        let path = format!("/v1/status?samples={samples}");
+        let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
+        self.json(node, response).await
+    }
+
+    /// A client for [`Client::cluster_view`]: what does not answer soon is down, and is asked again by itself.
+    pub fn for_watching(&self) -> Self {
+        let settings = &self.0.settings;
+        let deadline = PATIENCE.min(settings.deadline);
+        Self::new(self.cluster().clone(), Settings { deadline, fail_fast: true, ..settings.clone() })
+    }
+
+    /// Asks all nodes at once, each within the deadline of [`Client::for_watching`].
+    pub async fn cluster_view(&self, samples: usize) -> ClusterView {
+        let asked = self.on_every_node(|client, node| async move {
+            // The head of an answer and its body have a deadline each; here they have one together.
+            match tokio::time::timeout(PATIENCE, client.status(node, samples)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(client.late(node)),
+            }
+        });
+        let answers = asked.await;
+        let now = to_nanoseconds(SystemTime::now()) / 1_000_000;
+        let (mut nodes, mut records) = (Vec::new(), Vec::new());
+        let mut failures: BTreeMap<JobId, Vec<TaskFailure>> = BTreeMap::new();
+        for (node, answer) in answers.into_iter().enumerate() {
+            let address = self.cluster().address(node).to_string();
+            nodes.push(match answer {
+                Ok(status) => {
+                    for job in status.jobs {
+                        failures.entry(job.record.spec.id.clone()).or_default().extend(job.failures);
+                        records.push((node, job.record));
+                    }
+                    let state = match status.health.free_bytes < status.health.reserve_bytes {
+                        true => NodeState::Full,
+                        false => NodeState::Up,
+                    };
+                    let NodeStatus { health, usage, samples, .. } = status;
+                    NodeView { node, address, state, why: None, health: Some(health), usage, samples }
+                }
+                Err(error) => absent(node, address, &error),
+            });
+        }
+        let jobs = job_table::merge(records).into_iter().rev();
+        let jobs = jobs.map(|(id, job)| view_of(&job, failures.remove(&id).unwrap_or_default(), now));
+        ClusterView { now, nodes, jobs: jobs.collect() }
+    }
+}
+
+/// A node that did not answer, or not as a node of ours.
+fn absent(node: NodeId, address: String, error: &Error) -> NodeView {
+    let state = match error.kind() {
+        ErrorKind::Unreachable | ErrorKind::Deadline => NodeState::Down,
+        _ => NodeState::Refuses,
+    };
+    NodeView { node, address, state, why: Some(error.to_string()), health: None, usage: None, samples: Vec::new() }
+}
+
+fn view_of(job: &ClusterJob, mut failures: Vec<TaskFailure>, now: i64) -> JobView {
+    failures.truncate(FAILURES_TOLD);
+    let (state, progress, started) = (job.state(), job.progress(), job.started());
+    let running = state == JobState::Running;
+    JobView {
+        id: job.spec.id.to_string(),
+        kind: job.spec.kind.to_string(),
+        indir: job.spec.indir.to_string(),
+        outdir: job.spec.outdir.to_string(),
+        cmd: job.spec.cmd.as_os_str().to_string_lossy().into_owned(),
+        state: state.name(),
+        started,
+        ended: job.ended(),
+        seconds_left: started.filter(|_| running).and_then(|began| seconds_left(&progress, now - began)),
+        progress,
+        done_before: job.done_before(),
+        parts: job.nodes.iter().map(|(&node, record)| JobPart { node, progress: record.progress }).collect(),
+        failures,
+    }
+}
+
+/// An estimate from what was done in the milliseconds so far, by bytes where tasks differ in size.
+fn seconds_left(progress: &Progress, milliseconds: i64) -> Option<f64> {
+    let share = match (progress.bytes, progress.bytes_done) {
+        (1.., 1..) => progress.bytes_done as f64 / progress.bytes as f64,
+        _ => progress.done as f64 / progress.tasks.max(1) as f64,
+    };
+    (share > 0.0 && milliseconds > 0).then(|| milliseconds as f64 / 1000.0 * (1.0 - share).max(0.0) / share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_takes_as_long_as_what_was_done() {
+        let progress = Progress { tasks: 10, done: 2, ..Progress::default() };
+        assert_eq!(seconds_left(&progress, 1000), Some(4.0));
+        let bytes = Progress { bytes: 100, bytes_done: 50, ..progress };
+        assert_eq!(seconds_left(&bytes, 1000), Some(1.0));
+        assert_eq!(seconds_left(&Progress { done: 0, ..progress }, 1000), None);
+    }
+}

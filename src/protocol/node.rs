@@ -1,0 +1,109 @@
+//! How a node is and what it does, for those who watch: `/v1/status`.
+
+use super::{CommandText, Health, JobRecord, TaskFailure, Usage};
+use serde::{Deserialize, Serialize};
+
+/// Seconds between two samples.
+pub const SAMPLE_SECONDS: u64 = 2;
+/// Samples that a node keeps: ten minutes.
+pub const SAMPLES_KEPT: usize = 300;
+/// Jobs told in a status, the newest, besides those that have not ended.
+pub const JOBS_TOLD: usize = 20;
+/// Failures of a job told in a status; a job's events have all of them.
+pub const FAILURES_TOLD: usize = 20;
+
+/// What a machine did in the seconds before `at`. JSON has it as an array of the seven numbers in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[u64; 7]", into = "[u64; 7]")]
+pub struct Sample {
+    /// Seconds since 1970, a multiple of [`SAMPLE_SECONDS`], so that nodes' samples lie over each other.
+    pub at: u64,
+    /// Thousandths of all CPUs of the machine that were busy.
+    pub cpu: u64,
+    /// Commands that ran on this node at that moment.
+    pub running: u64,
+    /// Bytes a second, of the data directory's disk.
+    pub disk_read: u64,
+    pub disk_written: u64,
+    /// Bytes a second, of the machine's network.
+    pub net_in: u64,
+    pub net_out: u64,
+}
+
+impl From<[u64; 7]> for Sample {
+    fn from([at, cpu, running, disk_read, disk_written, net_in, net_out]: [u64; 7]) -> Self {
+        Self { at, cpu, running, disk_read, disk_written, net_in, net_out }
+    }
+}
+
+impl From<Sample> for [u64; 7] {
+    fn from(s: Sample) -> Self {
+        [s.at, s.cpu, s.running, s.disk_read, s.disk_written, s.net_in, s.net_out]
+    }
+}
+
+/// What a node held when it was last counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    #[serde(flatten)]
+    pub usage: Usage,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+/// One job of a node, with the first of its failures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Without `env` and `files`, and with the beginning of a long command.
+    pub record: JobRecord,
+    pub failures: Vec<TaskFailure>,
+}
+
+/// The answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub health: Health,
+    /// `None` until the first count has ended.
+    pub usage: Option<Counted>,
+    /// The oldest first.
+    pub samples: Vec<Sample>,
+    pub jobs: Vec<JobStatus>,
+}
+
+/// The beginning of a command, at most about so many bytes.
+pub fn shortened(cmd: &CommandText, most: usize) -> CommandText {
+    let text = cmd.as_os_str().to_string_lossy();
+    if text.len() <= most {
+        return cmd.clone();
+    }
+    let end = (0..=most).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    CommandText::new(format!("{} …", &text[..end]).into()).unwrap_or_else(|_| cmd.clone())
+}
+
+/// The end of `text`, at most so many bytes, from the beginning of a character on.
+pub fn tail(text: &str, most: usize) -> &str {
+    let from = (text.len().saturating_sub(most)..).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    &text[from..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_seven_numbers() {
+        let sample = Sample { at: 2, cpu: 3, running: 4, disk_read: 5, disk_written: 6, net_in: 7, net_out: 8 };
+        let json = serde_json::to_string(&sample).unwrap();
+        assert_eq!(json, "[2,3,4,5,6,7,8]");
+        assert_eq!(serde_json::from_str::<Sample>(&json).unwrap(), sample);
+    }
+
+    #[test]
+    fn cuts_are_between_characters() {
+        assert_eq!(tail("aäb", 2), "b");
+        assert_eq!(tail("aäb", 9), "aäb");
+        let long = CommandText::new("ää".into()).unwrap();
+        assert_eq!(shortened(&long, 3).to_string(), "ä …");
+        assert_eq!(shortened(&long, 4), long);
+    }
+}
