@@ -5,6 +5,9 @@ use s4::client::job_table::ClusterJob;
 use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::JobId;
 
+/// Jobs that are named where an id is ambiguous; the newest come first.
+const LISTED: usize = 5;
+
 /// The one job whose id is, begins with, or ends in `text`.
 pub async fn resolve(client: &Client, text: &str) -> Result<ClusterJob> {
     let (mut jobs, errors) = client.all_jobs().await;
@@ -13,8 +16,9 @@ pub async fn resolve(client: &Client, text: &str) -> Result<ClusterJob> {
     match (exact.or(ids.first()), exact.is_some() || ids.len() < 2) {
         (Some(id), true) => jobs.remove(id).ok_or_else(|| unknown(text, &errors)),
         (Some(_), false) => {
-            let all: Vec<&str> = ids.iter().map(JobId::as_str).collect();
-            Err(Error::usage(format!("'{}' may be any of {}", text.escape_debug(), all.join(", "))))
+            let some: Vec<&str> = ids.iter().rev().take(LISTED).map(JobId::as_str).collect();
+            let more = if ids.len() > LISTED { format!(" and {} more", ids.len() - LISTED) } else { String::new() };
+            Err(Error::usage(format!("'{}' may be any of {}{more}", text.escape_debug(), some.join(", "))))
         }
         (None, _) => Err(unknown(text, &errors)),
     }

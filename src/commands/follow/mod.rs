@@ -12,7 +12,7 @@ use s4::client::Client;
 use s4::error::{Error, Result};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// Between two looks at what there is to show.
 const TICK: Duration = Duration::from_millis(200);
@@ -41,7 +41,8 @@ impl Interrupts {
 /// Follows to the end on every node. Errors: a node that was lost, unless the report only watches; our own stdout.
 pub async fn follow(client: &Client, report: &mut Report) -> Result<()> {
     let mut events = client.follow_everywhere(report.job());
-    let mut ticks = tokio::time::interval(TICK);
+    // A job that is done at once needs no display.
+    let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -76,7 +76,7 @@ mod tests {
         let warned = |plans: [Plan; 3]| warnings(&cluster, &plans);
         assert!(warned([plan(1, 100), plan(0, 0), plan(0, 0)]).is_empty(), "one key is on one node");
         assert!(warned([plan(6, 60), plan(2, 20), plan(1, 10)]).is_empty());
-        let tasks = warned([plan(1, 10), plan(8, 80), plan(1, 10)]);
+        let tasks = warned([plan(1, 30), plan(8, 40), plan(1, 30)]);
         assert!(tasks.is_empty(), "exactly twice, rounded up: {tasks:?}");
         let tasks = warned([plan(1, 10), plan(9, 80), plan(0, 10)]);
         assert!(tasks.len() == 1 && tasks[0].contains("node 1 (b:1) has 9 of 10 tasks"), "{tasks:?}");
