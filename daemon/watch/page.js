@@ -54,7 +54,7 @@ function showSummary(nodes, now) {
   const counted = nodes.map(node => node.usage && node.usage.at).filter(Boolean);
   const up = nodes.filter(node => node.health).length, running = sum(node => node.health && node.health.running_tasks);
   const keys = sum(node => node.usage && node.usage.keys), size = sum(node => node.usage && node.usage.bytes);
-  const held = counted.length ? `, ${count(keys)} keys, ${bytes(size)}` : '';
+  const held = counted.length && counted.length === up ? `, ${count(keys)} keys, ${bytes(size)}` : '';
   say(of('summary'), `${up} of ${nodes.length} nodes up, ${count(running)} tasks running${held}`);
   say(of('counted'), counted.length ? duration(Math.max(now - Math.min(...counted), 0) / 1000) + ' ago' : 'not yet');
   document.title = (running ? `▶ ${running} ` : '') + 's4';

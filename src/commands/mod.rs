@@ -10,6 +10,7 @@ mod ls;
 mod map;
 mod mount;
 mod rm;
+mod top;
 
 use crate::cli::{Cli, Command, Global};
 use s4::client::{Client, Secret, Settings};
@@ -33,6 +34,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::MapToN(args) => map::run(&connect(&global)?, MapKind::MapToN, args).await,
         Command::MapFromN(args) => map::run(&connect(&global)?, MapKind::MapFromN, args).await,
         Command::Health => health::run(&connect(&global)?).await,
+        Command::Top(args) => top::run(&connect(&global)?, &args).await,
         Command::Config(args) => config::run(&connect(&global)?, &args),
         Command::Mount(args) => mount::run(&global, &args),
         Command::Local(args) => local::run(&args, global.secret.as_deref()).await,
