@@ -17,6 +17,7 @@ use jobs::{Jobs, Shared};
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
+use s4::size::parse_size;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -99,7 +100,8 @@ fn run(args: Args) -> Result<()> {
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
-        let jobs = Arc::new(Jobs::new(Arc::new(Shared::new(store, client, place.node, slots))));
+        let shared = Arc::new(Shared::new(store, client, place.node, slots)?);
+        let jobs = Arc::new(Jobs::open(shared)?);
         let digest = cluster.digest();
         println!(
             "s4-server: node {} of {} on {}, data in {data}",
@@ -131,29 +133,9 @@ fn shutdown_signal() -> Result<impl Future<Output = ()>> {
     })
 }
 
-fn parse_size(text: &str) -> std::result::Result<u64, String> {
-    let (digits, shift) = match text.to_ascii_uppercase().strip_suffix(['K', 'M', 'G', 'T']) {
-        Some(digits) => (digits.to_owned(), "KMGT".find(text.to_ascii_uppercase().chars().last().unwrap_or(' '))),
-        None => (text.to_owned(), None),
-    };
-    let number: u64 = digits.parse().map_err(|_| "not a number of bytes, or one with K, M, G or T".to_owned())?;
-    let shift = shift.map_or(0, |at| 10 * (at as u32 + 1));
-    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_take_binary_units() {
-        assert_eq!(parse_size("0"), Ok(0));
-        assert_eq!(parse_size("10k"), Ok(10 << 10));
-        assert_eq!(parse_size("3G"), Ok(3 << 30));
-        assert!(parse_size("G").is_err());
-        assert!(parse_size("-1").is_err());
-        assert!(parse_size("99999999999T").is_err());
-    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -37,16 +37,21 @@ enum Route {
     RemoveDir(Dir),
     List { prefix: Prefix, recursive: bool, details: bool },
     DeletePrefix(Prefix),
-    PutPack,
+    PutPack(Option<JobId>),
     GetPack,
     Eval(Key),
-    SubmitJob,
+    TryJob(Key),
+    SubmitJob { dry_run: bool },
+    HasFile(String),
+    PutFile(String),
     ListJobs,
     FindJob(JobId),
     StartJob(JobId),
     StopJob(JobId),
     CancelJob(JobId),
     FollowJob(JobId),
+    CleanJob { id: JobId, prefix: Prefix },
+    JobLogs { id: JobId, key: Option<Key> },
 }
 
 /// Answers one request.
@@ -84,16 +89,21 @@ async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> A
         Route::RemoveDir(dir) => handlers::tree::remove_dir(app, dir).await,
         Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
-        Route::PutPack => handlers::packs::put(app, request).await,
+        Route::PutPack(job) => handlers::packs::put(app, job, request).await,
         Route::GetPack => handlers::packs::get(app, whole_body(request).await?),
-        Route::Eval(key) => handlers::jobs::eval(app, key, whole_body(request).await?).await,
-        Route::SubmitJob => handlers::jobs::submit(app, &whole_body(request).await?),
+        Route::Eval(key) => handlers::commands::eval(app, key, whole_body(request).await?).await,
+        Route::TryJob(key) => handlers::commands::attempt(app, key, &whole_body(request).await?).await,
+        Route::HasFile(digest) => handlers::jobs::has_file(app, digest).await,
+        Route::PutFile(digest) => handlers::jobs::put_file(app, digest, request).await,
+        Route::SubmitJob { dry_run } => handlers::jobs::submit(app, &whole_body(request).await?, dry_run),
         Route::ListJobs => handlers::jobs::list(app),
         Route::FindJob(id) => handlers::jobs::find(app, &id),
         Route::StartJob(id) => handlers::jobs::start(app, &id),
         Route::StopJob(id) => handlers::jobs::stop(app, &id),
         Route::CancelJob(id) => handlers::jobs::cancel(app, &id).await,
         Route::FollowJob(id) => handlers::jobs::follow(app, &id),
+        Route::CleanJob { id, prefix } => handlers::jobs::clean(app, id, prefix).await,
+        Route::JobLogs { id, key } => handlers::jobs::logs(app, &id, key.as_ref()),
     }
 }
 
@@ -165,21 +175,24 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
                 false => Prefix::parse(&prefix).map(Route::DeletePrefix),
             }
         }
-        (&Method::POST, "pack", "put") => Ok(Route::PutPack),
+        (&Method::POST, "pack", "put") => query("job")?.map(JobId::try_from).transpose().map(Route::PutPack),
         (&Method::POST, "pack", "get") => Ok(Route::GetPack),
         (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
-        (&Method::POST, "jobs", "") => Ok(Route::SubmitJob),
+        (&Method::POST, "try", key) => parse_key(key).map(Route::TryJob),
+        (&Method::GET, "files", digest) => Ok(Route::HasFile(digest.to_owned())),
+        (&Method::PUT, "files", digest) => Ok(Route::PutFile(digest.to_owned())),
+        (&Method::POST, "jobs", "") => Ok(Route::SubmitJob { dry_run: is_true(query("dry_run")?) }),
         (&Method::GET, "jobs", "") => Ok(Route::ListJobs),
-        (method, "jobs", job) => job_route(method, job).ok_or_else(unknown)?,
+        (method, "jobs", job) => job_route(method, job, uri.query().unwrap_or("")).ok_or_else(unknown)?,
         (_, "health" | "usage" | "status" | "watch" | "list" | "delete", "")
-        | (_, "keys" | "range" | "eval" | "adopt" | "change" | "rename" | "stat" | "dirs", _)
+        | (_, "keys" | "range" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "dirs", _)
         | (_, "pack", "put" | "get") => Err(wrong_method(request.method())),
         _ => Err(unknown()),
     }
 }
 
 /// `None` for a path that no method has.
-fn job_route(method: &Method, path: &str) -> Option<Result<Route>> {
+fn job_route(method: &Method, path: &str, query: &str) -> Option<Result<Route>> {
     let (id, action) = path.split_once('/').unwrap_or((path, ""));
     let with_id = |make: fn(JobId) -> Route| JobId::try_from(id.to_owned()).map(make);
     Some(match (method, action) {
@@ -188,9 +201,21 @@ fn job_route(method: &Method, path: &str) -> Option<Result<Route>> {
         (&Method::POST, "start") => with_id(Route::StartJob),
         (&Method::POST, "stop") => with_id(Route::StopJob),
         (&Method::GET, "events") => with_id(Route::FollowJob),
-        (_, "" | "start" | "stop" | "events") => Err(wrong_method(method)),
+        (&Method::POST, "clean") => clean_route(id, query),
+        (&Method::GET, "logs") => logs_route(id, query),
+        (_, "" | "start" | "stop" | "events" | "clean" | "logs") => Err(wrong_method(method)),
         _ => return None,
     })
+}
+
+fn clean_route(id: &str, query: &str) -> Result<Route> {
+    let prefix = query_value(query, "prefix")?.unwrap_or_default();
+    Ok(Route::CleanJob { id: JobId::try_from(id.to_owned())?, prefix: Prefix::parse(&prefix)? })
+}
+
+fn logs_route(id: &str, query: &str) -> Result<Route> {
+    let key = query_value(query, "key")?.map(|key| Key::parse(&key)).transpose()?;
+    Ok(Route::JobLogs { id: JobId::try_from(id.to_owned())?, key })
 }
 
 fn wrong_method(method: &Method) -> Error {

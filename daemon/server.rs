@@ -97,6 +97,7 @@ async fn end(app: Arc<App>, graceful: GracefulShutdown) {
     blocking(move || {
         let shared = &app.jobs.shared;
         if !in_time {
+            app.jobs.interrupt();
             shared.running.kill_all();
         }
         process::kill_tree(&shared.store.tasks_dir());

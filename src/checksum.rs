@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::str::FromStr;
-use twox_hash::XxHash3_64;
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Bytes read from a file at a time.
 pub const BLOCK: usize = 256 * 1024;
@@ -50,6 +50,27 @@ impl Hasher {
 impl Default for Hasher {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// XXH3-128, which names a file by its bytes. Shown as 32 hexadecimal digits.
+pub struct Digest(XxHash3_128);
+
+impl Digest {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+}
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self(XxHash3_128::new())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0.finish_128())
     }
 }
 

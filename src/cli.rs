@@ -1,5 +1,9 @@
 //! What can be typed: one definition gives the parser, the help texts and the completions.
 
+mod jobs;
+
+pub use jobs::{CancelArgs, JobsArgs, LogsArgs, MapArgs, ShowArgs, WaitArgs};
+
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -47,14 +51,26 @@ pub enum Command {
     #[command(after_help = EVAL)]
     Eval(EvalArgs),
     /// 1:1 map: each key of INDIR becomes a key of OUTDIR, on the same node
-    #[command(after_help = MAP)]
+    #[command(after_help = jobs::MAP)]
     Map(MapArgs),
     /// 1:n map, the shuffle: files that the command writes and names go to the nodes that their names say
-    #[command(after_help = MAP_TO_N)]
+    #[command(after_help = jobs::MAP_TO_N)]
     MapToN(MapArgs),
     /// n:1 map, the merge: the keys of one name become one key
-    #[command(after_help = MAP_FROM_N)]
+    #[command(after_help = jobs::MAP_FROM_N)]
     MapFromN(MapArgs),
+    /// List the jobs that the nodes know, running and past
+    #[command(after_help = jobs::JOBS)]
+    Jobs(JobsArgs),
+    /// Follow a job to its end
+    #[command(after_help = jobs::WAIT)]
+    Wait(WaitArgs),
+    /// Print what a job's commands wrote to stderr
+    #[command(after_help = jobs::LOGS)]
+    Logs(LogsArgs),
+    /// End a job: kill its commands and start no more
+    #[command(after_help = jobs::CANCEL)]
+    Cancel(CancelArgs),
     /// Ask every node how it is
     #[command(after_help = HEALTH)]
     Health,
@@ -143,46 +159,6 @@ The exit status is the command's own.
 
 Example:
   s4 eval s4://in/flights.csv 'cut -d, -f10 | sort | uniq -c'";
-
-#[derive(Args)]
-pub struct MapArgs {
-    /// The directory of the inputs; its parts may hold *, ? and […]
-    #[arg(value_name = "INDIR")]
-    pub indir: String,
-    /// The directory of the outputs
-    #[arg(value_name = "OUTDIR")]
-    pub outdir: String,
-    /// The command, for bash
-    #[arg(value_name = "CMD")]
-    pub cmd: OsString,
-    /// Go on with the other tasks after one has failed
-    #[arg(long)]
-    pub keep_going: bool,
-    /// Kill a task's command after this many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
-    pub timeout: Option<Duration>,
-}
-
-const MAP: &str = "\
-The command reads the key on stdin; its stdout is the output. In its environment are filename (the
-key's basename), S4_KEY, S4_JOB, S4_TASK, S4_NODE and S4_NODES.
-
-Example:
-  s4 map s4://in/ s4://cols/ 'cut -d, -f10,16'";
-
-const MAP_TO_N: &str = "\
-The command reads the key on stdin, writes files in its directory, and prints their names. Each becomes
-OUTDIR/<key's basename>/<file's basename>: the number that it begins with is its node.
-
-Example: split every key by its first column, over twelve names
-  s4 map-to-n s4://in/ s4://parts/ 'awk -F, \"{ print > (\\$1 % 12) \\\"_part\\\" }\"; ls'";
-
-const MAP_FROM_N: &str = "\
-One task for each merge name: the number before _, or else the basename. The command reads the local paths
-of all its inputs on stdin, one a line; its stdout is the output.
-
-Example:
-  s4 map-from-n s4://parts/ s4://merged/ 'xargs cat'";
 
 const HEALTH: &str = "\
 Answers within 2 seconds, also for nodes that are down; exit status 1 if any is.

@@ -99,6 +99,12 @@ impl Dir {
         &self.0
     }
 
+    /// True if both are the same directory, or one is in the other.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let holds = |outer: &Self, inner: &Self| format!("{}/", inner.0).starts_with(&format!("{}/", outer.0));
+        holds(self, other) || holds(other, self)
+    }
+
     /// The key at `path` below this directory.
     pub fn join(&self, path: &str) -> Result<Key> {
         Key::parse(&format!("{}/{path}", self.0))

@@ -10,6 +10,11 @@ pub fn to_nanoseconds(time: SystemTime) -> i64 {
     }
 }
 
+/// Milliseconds since 1970, now.
+pub fn now_milliseconds() -> i64 {
+    to_nanoseconds(SystemTime::now()) / 1_000_000
+}
+
 /// The moment that lies so many nanoseconds after 1970.
 pub fn from_nanoseconds(nanoseconds: i64) -> SystemTime {
     let distance = Duration::from_nanos(nanoseconds.unsigned_abs());

@@ -1,80 +1,54 @@
-//! Jobs and `eval` over HTTP.
+//! Jobs over HTTP.
 
 use super::{Answer, EventSender, Pulse, done, json};
-use crate::app::App;
-use crate::jobs::{self, Job, Shared, State};
+use crate::app::{App, BODY_DEADLINE};
+use crate::jobs::{self, Job, State, logs};
 use http_body_util::BodyExt;
-use hyper::Response;
-use s4::body::{self, ChunkSender, Hangup};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use s4::body::{self, ChunkSender, Hangup, Side};
 use s4::client::blocking;
-use s4::error::{Error, ErrorKind};
-use s4::frame::{CommandEnd, FrameWriter};
-use s4::key::Key;
-use s4::protocol::{CommandText, Event, HEARTBEAT, JobId, JobSpec, Progress};
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::{Key, Prefix};
+use s4::protocol::{Event, HEARTBEAT, JobId, JobSpec, Progress};
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{SemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// Tasks that a follower is told of by name.
+const SLOWEST: usize = 5;
+/// How long a cancelled job may take to end.
+const ENDING: Duration = Duration::from_secs(5);
 /// How often a follower is told of progress.
 const NEWS: Duration = Duration::from_millis(200);
 
-/// Answers with the command's streams. What fails before its start is an error like any other.
-pub async fn eval(app: &Arc<App>, key: Key, cmd: Vec<u8>) -> Answer {
-    let cmd = CommandText::new(OsString::from_vec(cmd))?;
-    let shared = app.jobs.shared.clone();
-    {
-        let (store, key) = (shared.store.clone(), key.clone());
-        blocking(move || store.open_key(&key).map(drop)).await?;
-    }
-    let (sender, body) = body::channel();
-    tokio::spawn(async move {
-        let Some(_turn) = await_turn(&shared, &sender).await else {
-            return;
-        };
-        let late = sender.clone();
-        let ran = {
-            let shared = shared.clone();
-            blocking(move || jobs::eval::run(&shared, &key, &cmd, sender)).await
-        };
-        if let Err(error) = ran {
-            // A client that hung up needs no end.
-            let _ = blocking(move || FrameWriter::new(late).exit(&CommandEnd::Error(error))).await;
-        }
-    });
-    Ok(Response::new(body.boxed_unsync()))
-}
-
-/// Waits until one more eval may run, with signs of life for the client; `None` once it has hung up.
-async fn await_turn<'s>(shared: &'s Shared, sender: &ChunkSender) -> Option<SemaphorePermit<'s>> {
-    let mut turn = std::pin::pin!(shared.evals.acquire());
-    loop {
-        match tokio::time::timeout(HEARTBEAT, &mut turn).await {
-            Ok(turn) => return turn.ok(),
-            Err(_) => {
-                let sender = sender.clone();
-                blocking(move || FrameWriter::new(sender).beat()).await.ok()?;
-            }
-        }
-    }
-}
-
 /// Answers with signs of life while the job is planned, then with the plan or the refusal.
-pub fn submit(app: &Arc<App>, json: &[u8]) -> Answer {
-    let malformed = |e: serde_json::Error| Error::new(ErrorKind::BadRequest, format!("malformed job: {e}"));
-    let spec: JobSpec = serde_json::from_slice(json).map_err(malformed)?;
+/// Of a dry run nothing is kept.
+pub fn submit(app: &Arc<App>, json: &[u8], dry_run: bool) -> Answer {
+    let spec = parse(json)?;
     let (sender, body) = body::channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let events = EventSender(sender);
         let mut pulse = Pulse::new();
-        let planned = app.jobs.submit(spec, &mut || !pulse.is_due() || events.send(&Event::Alive).is_ok());
+        let mut alive = || !pulse.is_due() || events.send(&Event::Alive).is_ok();
+        let planned = match dry_run {
+            true => app.jobs.try_plan(spec, &mut alive),
+            false => app.jobs.submit(spec, &mut alive),
+        };
         // A client that hung up needs no answer.
         let _ = events.send(&planned.map_or_else(Event::Error, Event::Planned));
     });
     Ok(Response::new(body.boxed_unsync()))
+}
+
+/// A job as it was sent.
+pub fn parse(json: &[u8]) -> Result<JobSpec> {
+    let malformed = |e: serde_json::Error| Error::new(ErrorKind::BadRequest, format!("malformed job: {e}"));
+    serde_json::from_slice(json).map_err(malformed)
 }
 
 /// Answers with every job that this node knows, one a line.
@@ -106,10 +80,72 @@ pub fn stop(app: &Arc<App>, id: &JobId) -> Answer {
     Ok(done())
 }
 
+/// Answers once the job has ended here, or at least nothing of it runs any more.
 pub async fn cancel(app: &Arc<App>, id: &JobId) -> Answer {
     let job = app.jobs.find(id)?;
-    blocking(move || job.cancel()).await;
+    let cancelled = job.clone();
+    blocking(move || cancelled.cancel()).await;
+    ended_within(&mut job.watch(), ENDING).await;
     Ok(done())
+}
+
+pub async fn clean(app: &Arc<App>, id: JobId, prefix: Prefix) -> Answer {
+    let jobs = app.jobs.clone();
+    blocking(move || jobs.clean(&id, &prefix)).await.map(|()| done())
+}
+
+/// Answers with the stderr of one task, or of all, each under a line that names its input.
+pub fn logs(app: &Arc<App>, id: &JobId, key: Option<&Key>) -> Answer {
+    let dir = jobs::logs_dir(app.jobs.find(id)?.dir());
+    let one = key.map(|key| logs::find(&dir, id, key)).transpose()?;
+    let (sender, body) = body::channel();
+    tokio::task::spawn_blocking(move || {
+        let sent = match one {
+            Some(mut log) => send_rest(&mut log.content, &sender),
+            None => send_all(&dir, &sender),
+        };
+        if let Err(error) = sent {
+            sender.fail(error);
+        }
+    });
+    Ok(Response::new(body.boxed_unsync()))
+}
+
+fn send_all(dir: &Path, sender: &ChunkSender) -> Result<()> {
+    for log in logs::all(dir)? {
+        let mut log = log?;
+        // A client that hung up is noticed below.
+        let _ = sender.send(format!("==> {} <==\n", log.key).into());
+        send_rest(&mut log.content, sender)?;
+        let _ = sender.send("\n".into());
+    }
+    Ok(())
+}
+
+fn send_rest(file: &mut impl Read, sender: &ChunkSender) -> Result<()> {
+    loop {
+        let mut block = vec![0; 64 * 1024];
+        let n = file.read(&mut block).map_err(|e| Error::io("a task's log", &e))?;
+        block.truncate(n);
+        let hung_up = |_: Hangup| Error::new(ErrorKind::Cancelled, "the reader hung up");
+        match n {
+            0 => return Ok(()),
+            _ => sender.send(block.into()).map_err(hung_up)?,
+        }
+    }
+}
+
+/// Answers with nothing if the file is here and whole, else with an error.
+pub async fn has_file(app: &Arc<App>, digest: String) -> Answer {
+    let shared = app.jobs.shared.clone();
+    blocking(move || shared.files.check(&digest)).await.map(|()| done())
+}
+
+pub async fn put_file(app: &Arc<App>, digest: String, request: Request<Incoming>) -> Answer {
+    let what = format!("file {digest}");
+    let mut content = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, what);
+    let shared = app.jobs.shared.clone();
+    blocking(move || shared.files.keep(&shared.store, &digest, &mut content)).await.map(|()| done())
 }
 
 /// Answers with the job's failures from its beginning, progress while it runs, and its end.
@@ -126,6 +162,7 @@ pub fn follow(app: &Arc<App>, id: &JobId) -> Answer {
 async fn tell(job: Arc<Job>, events: &EventSender) -> std::result::Result<(), Hangup> {
     let mut watch = job.watch();
     let (mut told, mut told_at) = (Progress::default(), Instant::now());
+    let mut running_told = Instant::now();
     let mut heard = 0;
     loop {
         let ended = ended_within(&mut watch, NEWS).await;
@@ -150,6 +187,10 @@ async fn tell(job: Arc<Job>, events: &EventSender) -> std::result::Result<(), Ha
         if state.progress != told || told_at.elapsed() >= HEARTBEAT {
             (told, told_at) = (state.progress, Instant::now());
             events.send_async(&Event::Progress(told)).await?;
+        }
+        if running_told.elapsed() >= HEARTBEAT {
+            running_told = Instant::now();
+            events.send_async(&Event::Running { tasks: job.slowest(SLOWEST) }).await?;
         }
     }
 }

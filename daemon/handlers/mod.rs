@@ -1,5 +1,6 @@
 //! Handlers: a typed request in, an answer out. Files, hashing and commands are left to blocking threads.
 
+pub mod commands;
 pub mod jobs;
 pub mod keys;
 pub mod lists;

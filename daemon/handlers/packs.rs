@@ -2,6 +2,7 @@
 
 use super::{Answer, json};
 use crate::app::{App, BODY_DEADLINE};
+use crate::jobs::fence::Fence;
 use crate::store::{Draft, Store};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -11,19 +12,25 @@ use s4::client::{PackItem, Received, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::frame::FrameWriter;
 use s4::key::Key;
-use s4::protocol::{PACK_KEYS, PackAnswer};
+use s4::protocol::{JobId, PACK_KEYS, PackAnswer};
 use std::sync::Arc;
 
-/// Publishes each key of the pack as it has come. One that fails does not end the others.
-pub async fn put(app: &Arc<App>, request: Request<Incoming>) -> Answer {
+/// Publishes each key of the pack as it has come. One that fails does not end the others. A job's are taken only while it
+/// goes on.
+pub async fn put(app: &Arc<App>, job: Option<JobId>, request: Request<Incoming>) -> Answer {
+    let fence = match job {
+        Some(id) => app.jobs.find(&id)?.fence.clone(),
+        None => Arc::default(),
+    };
     let chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, "the pack".to_owned());
     let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
     let answer =
-        blocking(move || receive(&store, &mut Received::new(chunks, Side::Server, name.clone()), &name)).await?;
+        blocking(move || receive(&store, &fence, &mut Received::new(chunks, Side::Server, name.clone()), &name))
+            .await?;
     Ok(json(&answer))
 }
 
-fn receive(store: &Store, pack: &mut Received, name: &str) -> Result<PackAnswer> {
+fn receive(store: &Store, fence: &Fence, pack: &mut Received, name: &str) -> Result<PackAnswer> {
     let mut answer = PackAnswer::default();
     let mut draft: Result<Draft> = Err(Error::new(ErrorKind::BadRequest, "no key has begun"));
     while let Some(item) = pack.next_item()? {
@@ -38,7 +45,7 @@ fn receive(store: &Store, pack: &mut Received, name: &str) -> Result<PackAnswer>
             }
             PackItem::Whole(_) => {
                 let ended = std::mem::replace(&mut draft, Err(Error::new(ErrorKind::BadRequest, "no key has begun")));
-                match ended.and_then(Draft::publish) {
+                match ended.and_then(|draft| fence.pass(|| draft.publish())) {
                     Ok(()) => answer.published += 1,
                     Err(error) => answer.refuse(error.by(name)),
                 }

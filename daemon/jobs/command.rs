@@ -1,5 +1,6 @@
 //! One command: its shell, its directory, its streams, and its end.
 
+use super::cgroup::{self, Group};
 use super::process;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -85,23 +86,43 @@ fn make_writable(dir: &Path) -> std::io::Result<()> {
 /// A handle by which another thread kills a command, before or after its start.
 pub struct Control {
     dir: PathBuf,
+    /// Where the machine has control groups.
+    group: Option<Group>,
     /// Guards the reason of the kill, and so that no command starts after it unseen.
     killed: Mutex<Option<Killed>>,
 }
 
 impl Control {
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir, killed: Mutex::new(None) }
+    pub fn new(dir: PathBuf, group: Option<Group>) -> Self {
+        Self { dir, group, killed: Mutex::new(None) }
     }
 
     /// Kills the command's whole process tree. Blocks until it is gone. The first reason stands.
     pub fn kill(&self, why: Killed) {
-        self.killed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.lock().get_or_insert(why);
+        if let Some(group) = &self.group {
+            group.kill();
+        }
         process::kill_tree(&self.dir);
     }
 
     pub fn killed(&self) -> Option<Killed> {
-        *self.killed.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.lock()
+    }
+
+    /// True if the command may be run again: nobody wanted it to end but for its time.
+    pub fn renew(&self) -> bool {
+        self.lock().take_if(|why| *why == Killed::Timeout);
+        self.killed().is_none()
+    }
+
+    /// True if the kernel has killed it for using more memory than allowed.
+    pub fn ran_out_of_memory(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::ran_out_of_memory)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Killed>> {
+        self.killed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,7 +130,7 @@ impl Control {
 pub struct Setup<'a> {
     pub cmd: &'a CommandText,
     pub dir: &'a TaskDir,
-    pub env: &'a [(&'static str, String)],
+    pub env: &'a [(String, String)],
     pub stdin: File,
     /// Where stdout goes; `None` for a pipe to the [`Attendant`].
     pub stdout: Option<File>,
@@ -144,7 +165,8 @@ impl<T: Read + AsFd> Pipe for T {}
 pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
     let stdout = setup.stdout.map_or_else(Stdio::piped, Stdio::from);
     let failed = |e: std::io::Error| Error::io("cannot start bash", &e);
-    let mut child = Command::new("bash")
+    let mut command = Command::new("bash");
+    command
         .args(["-euo", "pipefail", "-c", "--"])
         .arg(setup.cmd.as_os_str())
         .current_dir(setup.dir.path())
@@ -154,9 +176,14 @@ pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
         .stdin(setup.stdin)
         .stdout(stdout)
         .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(failed)?;
+        .process_group(0);
+    let entrances = control.group.as_ref().map_or(Ok(Vec::new()), Group::entrances)?;
+    if !entrances.is_empty() {
+        let descriptors = cgroup::descriptors(&entrances);
+        // SAFETY: between fork and exec it calls nothing but write, on descriptors that `entrances` keeps open.
+        unsafe { command.pre_exec(move || cgroup::enter(&descriptors)) };
+    }
+    let mut child = command.spawn().map_err(failed)?;
     let mut pipes: Vec<(Stream, Box<dyn Pipe>)> = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         pipes.push((Stream::Stdout, Box::new(stdout)));
@@ -185,7 +212,7 @@ fn pidfd(child: &Child) -> std::io::Result<OwnedFd> {
 }
 
 impl Running<'_> {
-    /// Hands the command's output to `attendant` until its shell has ended, and ends what it left in its group. A command
+    /// Hands the command's output to `attendant` until its shell has ended, and ends what it left behind. A command
     /// that outlasts `timeout` is killed.
     pub fn attend(mut self, attendant: &mut dyn Attendant, timeout: Option<Duration>) -> Result<ExitStatus> {
         let until = timeout.map(|timeout| Instant::now() + timeout);
@@ -211,6 +238,9 @@ impl Running<'_> {
         }
         // The shell is a zombie until it is waited for, so its group's number still means this group.
         let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
+        if let Some(group) = &self.control.group {
+            group.clear();
+        }
         for at in (0..self.pipes.len()).rev() {
             // What was written before the end still counts; a listener that is gone loses nothing.
             while let Ok(true) = self.read_pipe(at, &mut block, attendant) {}

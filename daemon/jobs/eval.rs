@@ -1,13 +1,17 @@
-//! `eval`: one command on one key, its streams sent to the client as they come.
+//! `eval`, and a map's command tried on one task: its streams are sent to the client as they come.
 
 use super::Shared;
-use super::command::{self, Attendant, Killed, Setup, Stream, TaskDir};
-use super::task::{self, environment};
+use super::cgroup::Limits;
+use super::command::{self, Attendant, Control, Killed, Setup, Stream, TaskDir};
+use super::plan;
+use super::running::Entered;
+use super::task::{self, Inputs, environment};
 use s4::body::{ChunkSender, Hangup};
 use s4::error::{Error, Result};
 use s4::frame::{CommandEnd, FrameWriter};
 use s4::key::Key;
-use s4::protocol::{CommandText, HEARTBEAT, JobId};
+use s4::protocol::{CommandText, HEARTBEAT, JobId, JobSpec};
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,16 +26,60 @@ const VERIFYING: Duration = Duration::from_millis(1);
 /// ends it. An error is only of what comes before the start.
 pub fn run(shared: &Arc<Shared>, key: &Key, cmd: &CommandText, chunks: ChunkSender) -> Result<()> {
     let opened = shared.store.open_key(key)?;
-    let id = JobId::new();
-    let dir = TaskDir::create(shared.store.tasks_dir().join(format!("eval-{id}-{}", shared.next_eval())))?;
-    let control = shared.running.enter(dir.path())?;
-    let env = environment(key, id.as_str(), 0, shared);
+    let place = Place::enter(shared, JobId::new(), Limits::default())?;
+    let env = environment(key, place.id.as_str(), 0, shared, &[]);
     let stdin = opened.file.try_clone().map_err(|e| Error::io(key, &e))?;
-    let running = command::start(Setup { cmd, dir: &dir, env: &env, stdin, stdout: None }, &control)?;
+    let verify = |control: &Control| task::verify(&opened.file, opened.checksum, key, control);
+    stream(place, cmd, &env, stdin, None, verify, chunks)
+}
+
+/// Runs the command of a job on the task of `key` as [`run`] does, and publishes nothing of it.
+pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, chunks: ChunkSender) -> Result<()> {
+    let limits = Limits { memory: spec.memory, cpus: spec.cpus };
+    shared.running.check(limits)?;
+    let task = plan::one(&shared.store, spec, key)?;
+    let inputs = Inputs::open(&shared.store, &task)?;
+    let place = Place::enter(shared, spec.id.clone(), limits)?;
+    spec.files.iter().try_for_each(|file| {
+        shared.files.check(&file.digest)?;
+        shared.files.install(file, place.dir.path())
+    })?;
+    let env = environment(key, spec.id.as_str(), 0, shared, &spec.env);
+    let stdin = inputs.stdin().map_err(|e| Error::io(key, &e))?;
+    let verify = |control: &Control| inputs.verify(&shared.store, key, control).map(drop);
+    stream(place, &spec.cmd, &env, stdin, spec.timeout.map(Duration::from_secs_f64), verify, chunks)
+}
+
+/// Where a command runs.
+struct Place {
+    id: JobId,
+    dir: TaskDir,
+    control: Entered,
+}
+
+impl Place {
+    fn enter(shared: &Arc<Shared>, id: JobId, limits: Limits) -> Result<Self> {
+        let path = shared.store.tasks_dir().join(format!("eval-{id}-{}", shared.next_eval()));
+        let control = shared.running.enter(path.clone(), limits)?;
+        Ok(Self { id, dir: TaskDir::create(path)?, control })
+    }
+}
+
+fn stream(
+    place: Place,
+    cmd: &CommandText,
+    env: &[(String, String)],
+    stdin: File,
+    timeout: Option<Duration>,
+    verify: impl FnOnce(&Control) -> Result<()> + Send,
+    chunks: ChunkSender,
+) -> Result<()> {
+    let Place { dir, control, .. } = place;
+    let running = command::start(Setup { cmd, dir: &dir, env, stdin, stdout: None }, &control)?;
     let mut streams = Streams { frames: FrameWriter::new(chunks), beaten: Instant::now() };
     let (status, verified) = std::thread::scope(|scope| {
-        let verifying = scope.spawn(|| task::verify(&opened.file, opened.checksum, key, &control));
-        let status = running.attend(&mut streams, None);
+        let verifying = scope.spawn(|| verify(&control));
+        let status = running.attend(&mut streams, timeout);
         while !verifying.is_finished() {
             std::thread::park_timeout(VERIFYING);
             // The check of a large key may take longer than the command did.

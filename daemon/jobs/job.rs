@@ -1,58 +1,137 @@
 //! One job on this node: its state, its failures, and the loop that runs its tasks.
 
 use super::Shared;
-use super::command::{Control, Killed, TaskDir, remove_tree};
+use super::cgroup::Limits;
+use super::command::{Control, Killed, remove_tree};
+use super::fence::Fence;
+use super::journal::{self, Journal};
+use super::logs::Logs;
 use super::plan::{Task, Tasks};
 use super::{process, task};
 use s4::client::blocking;
 use s4::error::{Error, Result};
-use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, TaskFailure};
+use s4::key::Key;
+use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, RunningTask, TaskFailure};
+use s4::time::now_milliseconds;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
+
+/// The name of the file that holds a job's record.
+const RECORD: &str = "record";
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct State {
-    pub started: bool,
+    /// Milliseconds since 1970.
+    pub started: Option<i64>,
     pub progress: Progress,
     /// No more tasks are to start: one failed here or elsewhere.
     pub stopped: bool,
-    pub cancelled: bool,
+    /// The daemon is going down.
+    pub closing: bool,
+    /// What is to become of it, where it is ended from outside.
+    pub ending: Option<Outcome>,
+    /// How it ended, and when, in milliseconds since 1970.
     pub outcome: Option<Outcome>,
+    pub ended: Option<i64>,
+}
+
+impl State {
+    pub fn is_running(&self) -> bool {
+        self.started.is_some() && self.outcome.is_none()
+    }
 }
 
 pub struct Job {
     pub spec: Arc<JobSpec>,
+    pub journal: Journal,
+    pub logs: Arc<Logs>,
+    pub fence: Arc<Fence>,
     dir: PathBuf,
     plan: Plan,
     state: watch::Sender<State>,
-    /// Guards the commands that run now, by task number.
-    controls: Mutex<HashMap<u64, Arc<Control>>>,
+    /// Guards the tasks that run now, by their number.
+    running: Mutex<HashMap<u64, RunningNow>>,
     /// Failures as lines of JSON, appended whole.
     failures: File,
 }
 
+struct RunningNow {
+    control: Arc<Control>,
+    key: Key,
+    since: Instant,
+}
+
+/// Where the job in `dir` has its logs.
+pub fn logs_dir(dir: &Path) -> PathBuf {
+    dir.join("stderr")
+}
+
 impl Job {
-    /// A planned job, whose files are in `dir`.
-    pub fn new(spec: JobSpec, dir: PathBuf, plan: Plan) -> Result<Self> {
+    /// A planned job, whose files are in `dir`, with at most `log_bytes` of logs.
+    pub fn new(spec: JobSpec, dir: PathBuf, plan: Plan, log_bytes: u64) -> Result<Self> {
+        let progress = Progress { tasks: plan.tasks, bytes: plan.bytes, ..Progress::default() };
+        let record = JobRecord { spec, plan, progress, started: None, ended: None, outcome: None };
+        let job = Self::open(record, dir, log_bytes)?;
+        job.save()?;
+        Ok(job)
+    }
+
+    /// The job whose files are in `dir`, as an earlier daemon left it; `None` if it never started.
+    pub fn load(dir: PathBuf) -> Result<Option<Self>> {
+        let text = std::fs::read(dir.join(RECORD)).map_err(|e| Error::io(dir.display(), &e))?;
+        let Ok(mut record) = serde_json::from_slice::<JobRecord>(&text) else {
+            return Ok(None);
+        };
+        if record.started.is_none() {
+            return Ok(None);
+        }
+        let interrupted = record.outcome.is_none();
+        if interrupted {
+            let done = journal::sum(&dir)?;
+            record.progress = Progress { tasks: record.plan.tasks, bytes: record.plan.bytes, ..done };
+            record.outcome = Some(Outcome::Interrupted);
+            record.ended = Some(now_milliseconds());
+        }
+        let job = Self::open(record, dir, 0)?;
+        job.fence.shut();
+        if interrupted {
+            job.state.send_modify(|state| state.progress.failed = job.count_failures());
+            job.save()?;
+        }
+        Ok(Some(job))
+    }
+
+    fn open(record: JobRecord, dir: PathBuf, log_bytes: u64) -> Result<Self> {
         let path = dir.join("failures");
         let failures = OpenOptions::new().create(true).append(true).read(true).open(&path);
-        let failures = failures.map_err(|e| Error::io(path.display(), &e))?;
-        let state = State { progress: Progress { tasks: plan.tasks, ..Progress::default() }, ..State::default() };
+        let JobRecord { spec, plan, progress, started, ended, outcome } = record;
         Ok(Self {
             spec: Arc::new(spec),
-            dir,
+            journal: Journal::open(&dir)?,
+            logs: Logs::new(logs_dir(&dir), log_bytes),
+            fence: Arc::default(),
             plan,
-            state: watch::Sender::new(state),
-            controls: Mutex::default(),
-            failures,
+            state: watch::Sender::new(State { started, progress, ended, outcome, ..State::default() }),
+            running: Mutex::default(),
+            failures: failures.map_err(|e| Error::io(path.display(), &e))?,
+            dir,
         })
+    }
+
+    /// Writes down where the job stands, for the next daemon.
+    fn save(&self) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(format!("job {}", self.spec.id), &e);
+        let text = serde_json::to_vec(&self.record()).expect("a record is plain JSON");
+        let draft = self.dir.join("record.new");
+        std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, self.dir.join(RECORD))).map_err(failed)
     }
 
     pub fn dir(&self) -> &Path {
@@ -64,15 +143,8 @@ impl Job {
     }
 
     pub fn record(&self) -> JobRecord {
-        let state = self.state();
-        JobRecord {
-            spec: (*self.spec).clone(),
-            plan: self.plan,
-            progress: state.progress,
-            started: state.started.then_some(0),
-            ended: None,
-            outcome: state.outcome,
-        }
+        let State { started, progress, ended, outcome, .. } = self.state();
+        JobRecord { spec: (*self.spec).clone(), plan: self.plan, progress, started, ended, outcome }
     }
 
     pub fn watch(&self) -> watch::Receiver<State> {
@@ -81,27 +153,50 @@ impl Job {
 
     /// Claims the job's only start; false if it has been started.
     pub fn claim_start(&self) -> bool {
-        self.state.send_if_modified(|state| !std::mem::replace(&mut state.started, true))
+        self.state.send_if_modified(|state| state.started.replace(now_milliseconds()).is_none())
     }
 
     pub fn stop(&self) {
         self.state.send_modify(|state| state.stopped = true);
     }
 
-    /// Starts no more tasks and kills those that run. Blocks until their processes are gone.
-    pub fn cancel(&self) {
+    /// Starts no more tasks, since the daemon ends.
+    pub fn close(&self) {
+        self.state.send_modify(|state| (state.stopped, state.closing) = (true, true));
+    }
+
+    /// Starts no more tasks and publishes nothing more; `outcome` is what will be told of it.
+    pub fn end(&self, outcome: Outcome) {
+        self.fence.shut();
         self.state.send_modify(|state| {
             state.stopped = true;
-            state.cancelled = true;
+            if state.outcome.is_none() {
+                state.ending.get_or_insert(outcome);
+            }
             // One that never started has nothing to end.
-            if !state.started {
-                state.outcome.get_or_insert(Outcome::Cancelled);
+            if state.started.is_none() {
+                state.outcome.get_or_insert(outcome);
             }
         });
-        let controls: Vec<_> = self.lock_controls().values().cloned().collect();
+    }
+
+    /// Ends the job and kills what runs of it. Blocks until its processes are gone.
+    pub fn cancel(&self) {
+        self.end(Outcome::Cancelled);
+        let controls: Vec<_> = self.lock_running().values().map(|running| running.control.clone()).collect();
         for control in controls {
             control.kill(Killed::Cancelled);
         }
+    }
+
+    /// The `most` tasks that have run for longest, the longest first.
+    pub fn slowest(&self, most: usize) -> Vec<RunningTask> {
+        let running = self.lock_running();
+        let mut tasks: Vec<_> = running.values().map(|task| (task.since, task.key.clone())).collect();
+        drop(running);
+        tasks.sort_by_key(|(since, _)| *since);
+        let slow = tasks.into_iter().take(most);
+        slow.map(|(since, key)| RunningTask { key, seconds: since.elapsed().as_secs_f64() }).collect()
     }
 
     /// Failures from byte `from` of their record on, and where they end.
@@ -117,13 +212,25 @@ impl Job {
         Ok((events.collect(), from + whole as u64))
     }
 
+    fn count_failures(&self) -> u64 {
+        let (mut from, mut count) = (0, 0);
+        while let Ok((failures, end)) = self.failures(from)
+            && !failures.is_empty()
+        {
+            (from, count) = (end, count + failures.len() as u64);
+        }
+        count
+    }
+
     /// Runs every task of the plan to its end.
     pub async fn run(self: Arc<Self>, shared: Arc<Shared>) {
-        let ended = self.run_tasks(&shared).await;
+        let ended = match self.save() {
+            Ok(()) => self.run_tasks(&shared).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = ended {
-            tracing::error!("job {}: {error}", self.spec.id);
             self.stop_with(&shared);
-            self.state.send_modify(|state| state.progress.failed += 1);
+            self.record_failure(&shared, None, error);
         }
         let leftovers = shared.store.tasks_dir().join(self.spec.id.as_str());
         blocking(move || {
@@ -132,12 +239,17 @@ impl Job {
             let _ = remove_tree(&leftovers);
         })
         .await;
-        self.state.send_modify(|state| state.outcome = Some(outcome(state)));
+        self.state.send_modify(|state| {
+            state.ended = Some(now_milliseconds());
+            state.outcome = Some(outcome(state));
+        });
+        if let Err(error) = self.save() {
+            tracing::warn!("{error}");
+        }
     }
 
     async fn run_tasks(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
-        let plan = self.dir.join("plan");
-        let mut tasks = Tasks::open(&plan)?;
+        let mut tasks = Tasks::open(&self.dir.join("plan"))?;
         let mut running = JoinSet::new();
         let mut failed = Ok(());
         while !self.state().stopped {
@@ -178,52 +290,61 @@ impl Job {
     async fn run_task(self: Arc<Self>, shared: Arc<Shared>, task: Task, slot: OwnedSemaphorePermit) {
         // A failure is recorded before the slot is free, so that no task starts in between.
         let mut slot = Some(slot);
-        let (number, key) = (task.number, task.key.clone());
-        let path = shared.store.tasks_dir().join(self.spec.id.as_str()).join(number.to_string());
-        let entered = TaskDir::create(path).and_then(|dir| Ok((shared.running.enter(dir.path())?, dir)));
-        let result = match entered {
-            Ok((entered, dir)) => {
-                self.lock_controls().insert(number, entered.control());
-                // A cancel that came before the control was entered has not seen it.
-                if self.state().cancelled {
+        let (number, key, size) = (task.number, task.key.clone(), task.size);
+        let dir = shared.store.tasks_dir().join(self.spec.id.as_str()).join(number.to_string());
+        let result = match shared.running.enter(dir.clone(), self.limits()) {
+            Ok(entered) => {
+                let control = entered.control();
+                let now = RunningNow { control: control.clone(), key: key.clone(), since: Instant::now() };
+                self.lock_running().insert(number, now);
+                // A cancel that came before the task was entered has not seen it.
+                if self.state().ending.is_some() {
                     entered.kill(Killed::Cancelled);
                 }
-                task::run(shared.clone(), self.spec.clone(), task, entered.control(), dir, &mut slot).await
+                task::run(shared.clone(), self.clone(), task, control, dir, &mut slot).await
             }
             Err(error) => Err(error.into()),
         };
-        self.lock_controls().remove(&number);
-        match result {
-            Ok(outputs) => {
-                shared.task_counts.add_done();
-                self.state.send_modify(|state| {
-                    state.progress.running -= 1;
+        self.lock_running().remove(&number);
+        self.state.send_modify(|state| {
+            state.progress.running -= 1;
+            match &result {
+                Ok(outputs) => {
+                    shared.task_counts.add_done();
                     state.progress.done += 1;
                     state.progress.outputs += outputs;
-                });
+                    state.progress.bytes_done += size;
+                }
+                Err(failed) => state.progress.outputs += failed.published,
             }
-            Err(failed) => {
-                self.state.send_modify(|state| state.progress.outputs += failed.published);
-                self.record_failure(&shared, failed.report(shared.node, key));
-            }
+        });
+        if let Err(failed) = result {
+            self.record_failure(&shared, Some(key), failed);
         }
     }
 
-    fn record_failure(&self, shared: &Arc<Shared>, failure: TaskFailure) {
-        if self.state().cancelled {
-            self.state.send_modify(|state| state.progress.running -= 1);
+    pub fn limits(&self) -> Limits {
+        Limits { memory: self.spec.memory, cpus: self.spec.cpus }
+    }
+
+    /// Writes down that a task failed, or without a key, that the job could not go on.
+    fn record_failure(&self, shared: &Arc<Shared>, key: Option<Key>, failed: impl Into<task::Failed>) {
+        // What fails because it is ended tells nothing new.
+        if self.state().ending.is_some() {
             return;
         }
+        // What befell the job as a whole is told under its own name.
+        let Some(key) = key.or_else(|| self.spec.outdir.join(self.spec.id.as_str()).ok()) else {
+            return;
+        };
+        let failure = failed.into().report(shared.node, key);
         shared.task_counts.add_failed();
         let mut line = serde_json::to_vec(&failure).expect("a failure is plain JSON");
         line.push(b'\n');
         if let Err(error) = (&self.failures).write_all(&line) {
-            tracing::error!("job {}: cannot record that {} failed: {error}", self.spec.id, failure.key);
+            tracing::error!("job {}: cannot record a failure: {error}: {failure:?}", self.spec.id);
         }
-        self.state.send_modify(|state| {
-            state.progress.running -= 1;
-            state.progress.failed += 1;
-        });
+        self.state.send_modify(|state| state.progress.failed += 1);
         if !self.spec.keep_going {
             self.stop_with(shared);
         }
@@ -243,17 +364,18 @@ impl Job {
         }
     }
 
-    fn lock_controls(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Control>>> {
-        self.controls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, RunningNow>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn outcome(state: &State) -> Outcome {
     let Progress { tasks, done, failed, .. } = state.progress;
-    match (state.cancelled, failed, done == tasks) {
-        (true, ..) => Outcome::Cancelled,
-        (false, 1.., _) => Outcome::Failed,
-        (false, 0, true) => Outcome::Done,
-        (false, 0, false) => Outcome::Stopped,
+    match (state.ending, failed, done == tasks) {
+        (Some(ending), ..) => ending,
+        (None, 1.., _) => Outcome::Failed,
+        (None, 0, true) => Outcome::Done,
+        (None, 0, false) if state.closing => Outcome::Interrupted,
+        (None, 0, false) => Outcome::Stopped,
     }
 }

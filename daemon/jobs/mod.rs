@@ -1,24 +1,37 @@
 //! Jobs on this node: their admission and their table; commands and the three maps below.
 
+pub mod cgroup;
 pub mod command;
 pub mod eval;
+pub mod fence;
+pub mod files;
 mod job;
+mod journal;
+pub mod logs;
 mod plan;
 pub mod process;
 mod running;
 mod task;
 
-pub use job::{Job, State};
+pub use job::{Job, State, logs_dir};
 
 use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::watch::TaskCounts;
+use cgroup::{Cgroups, Limits};
+use files::JobFiles;
+use journal::{History, Journal};
 use running::RunningTasks;
+use s4::checksum::hash;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, Result};
+use s4::key::Prefix;
 use s4::placement::NodeId;
-use s4::protocol::{JobId, JobRecord, JobSpec, Plan};
+use s4::protocol::{JobId, JobRecord, JobSpec, Outcome, Plan};
+use s4::time::now_milliseconds;
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,8 +39,9 @@ use tokio::sync::Semaphore;
 
 /// A planned job that nobody starts is forgotten after this.
 const UNSTARTED: Duration = Duration::from_secs(60);
-/// Jobs that have ended and are still told of.
-const REMEMBERED: usize = 50;
+/// Jobs that have ended and are still told of, and for how long.
+const REMEMBERED: usize = 100;
+const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What all tasks of this node share.
 pub struct Shared {
@@ -40,6 +54,7 @@ pub struct Shared {
     pub deliveries: Semaphore,
     pub transfers: Transfers,
     pub running: RunningTasks,
+    pub files: JobFiles,
     /// One for each eval that may run at once.
     pub evals: Semaphore,
     /// Of all jobs since the daemon's start.
@@ -49,19 +64,21 @@ pub struct Shared {
 
 impl Shared {
     /// `slots`: commands of maps that run at once.
-    pub fn new(store: Arc<Store>, client: Client, node: NodeId, slots: usize) -> Self {
-        Self {
+    pub fn new(store: Arc<Store>, client: Client, node: NodeId, slots: usize) -> Result<Self> {
+        let cgroups = Cgroups::open(&format!("s4-{:016x}", hash(store.root().as_os_str().as_bytes())));
+        Ok(Self {
+            files: JobFiles::open(&store)?,
             transfers: Transfers::new(store.clone(), client.clone(), node),
             store,
             client,
             node,
             slots: Arc::new(Semaphore::new(slots)),
             deliveries: Semaphore::new(slots),
-            running: RunningTasks::default(),
+            running: RunningTasks::new(cgroups),
             evals: Semaphore::new(eval::AT_ONCE),
             task_counts: TaskCounts::default(),
             evals_begun: AtomicU64::new(0),
-        }
+        })
     }
 
     fn next_eval(&self) -> u64 {
@@ -77,44 +94,105 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, table: Mutex::default() }
+    /// Takes over the records that an earlier daemon left.
+    pub fn open(shared: Arc<Shared>) -> Result<Self> {
+        let mut table = BTreeMap::new();
+        let dir = shared.store.jobs_dir();
+        for entry in std::fs::read_dir(&dir).map_err(|e| Error::io(dir.display(), &e))?.flatten() {
+            match Job::load(entry.path()) {
+                Ok(Some(job)) => drop(table.insert(job.spec.id.clone(), Arc::new(job))),
+                // Submitted and not started, or not even that.
+                Ok(None) | Err(_) => remove_dir(&entry.path()),
+            }
+        }
+        let jobs = Self { shared, table: Mutex::new(table) };
+        jobs.forget_old();
+        Ok(jobs)
     }
 
     /// Checks a job and lists its tasks; blocks. `alive` is called again and again, and ends the work by returning false.
     pub fn submit(self: &Arc<Self>, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Plan> {
-        spec.cmd.check()?;
-        if spec.timeout.is_some_and(|seconds| Duration::try_from_secs_f64(seconds).is_err()) {
-            return Err(Error::usage("a timeout is a number of seconds"));
-        }
-        let id = spec.id.clone();
-        let dir = self.shared.store.jobs_dir().join(id.as_str());
-        std::fs::create_dir(&dir).map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Error::new(ErrorKind::AlreadyExists, format!("job {id}: submitted already"))
-            }
-            _ => Error::io(format!("job {id}"), &e),
-        })?;
-        let planned = plan::make(&self.shared.store, &spec, &dir.join("plan"), alive);
-        let job = planned.and_then(|plan| Ok((plan, Job::new(spec, dir.clone(), plan)?)));
-        match job {
-            Ok((plan, job)) => {
+        let (spec, dir, plan) = self.plan(spec, alive)?;
+        let store = &self.shared.store;
+        // A share of what is free, so that logs alone never fill a disk.
+        let log_bytes = store.free_bytes()?.saturating_sub(store.reserve_bytes()) / 8;
+        match Job::new(spec, dir.clone(), plan, log_bytes) {
+            Ok(job) => {
                 self.enter(job);
                 Ok(plan)
             }
             Err(error) => {
-                // The job's own error is the one to tell.
-                let _ = std::fs::remove_dir_all(&dir);
+                remove_dir(&dir);
                 Err(error)
             }
         }
     }
 
-    pub fn find(&self, id: &JobId) -> Result<Arc<Job>> {
-        let job = self.lock().get(id).cloned();
-        job.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("job {id}: unknown here; the daemon may have been restarted"))
-        })
+    /// What the job would do here; blocks. Nothing is kept of it.
+    pub fn try_plan(&self, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Plan> {
+        let (_, dir, plan) = self.plan(spec, alive)?;
+        remove_dir(&dir);
+        Ok(plan)
+    }
+
+    /// Makes the job's directory, with its plan in it.
+    fn plan(&self, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<(JobSpec, PathBuf, Plan)> {
+        self.check(&spec)?;
+        let store = &self.shared.store;
+        let mut history = match spec.resume {
+            true => self.history(&spec)?,
+            false => History::none(),
+        };
+        let dir = store.jobs_dir().join(spec.id.as_str());
+        std::fs::create_dir(&dir).map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                Error::new(ErrorKind::AlreadyExists, format!("job {}: submitted already", spec.id))
+            }
+            _ => Error::io(format!("job {}", spec.id), &e),
+        })?;
+        let planned = Journal::open(&dir)
+            .and_then(|journal| plan::make(store, &spec, &dir.join("plan"), (&mut history, &journal), alive));
+        match planned {
+            Ok(plan) => Ok((spec, dir, plan)),
+            Err(error) => {
+                remove_dir(&dir);
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses what cannot be run here.
+    fn check(&self, spec: &JobSpec) -> Result<()> {
+        spec.check()?;
+        self.shared.running.check(Limits { memory: spec.memory, cpus: spec.cpus })?;
+        spec.files.iter().try_for_each(|file| self.shared.files.check(&file.digest))?;
+        self.refuse_overlap(spec)
+    }
+
+    /// Refuses a job whose outputs would mix with those of one that runs.
+    fn refuse_overlap(&self, spec: &JobSpec) -> Result<()> {
+        let table = self.lock();
+        let mut others = table.values().filter(|job| job.spec.id != spec.id && job.state().is_running());
+        let Some(other) = others.find(|other| other.spec.outdir.overlaps(&spec.outdir)) else {
+            return Ok(());
+        };
+        let (id, outdir) = (&other.spec.id, &other.spec.outdir);
+        let message = format!("job {id} runs and writes to {outdir}; wait for it, cancel it, or choose another OUTDIR");
+        Err(Error::new(ErrorKind::AlreadyExists, message))
+    }
+
+    /// What the last run of the same map did.
+    fn history(&self, spec: &JobSpec) -> Result<History> {
+        let last = self.elders(spec).into_iter().next_back();
+        last.map_or_else(|| Ok(History::none()), |job| History::read(&self.shared.store, job.dir()))
+    }
+
+    /// Earlier runs of the same map, in their order.
+    fn elders(&self, spec: &JobSpec) -> Vec<Arc<Job>> {
+        let table = self.lock();
+        let elder =
+            |job: &&Arc<Job>| job.spec.id != spec.id && job.state().started.is_some() && job.spec.is_same_map(spec);
+        table.values().filter(elder).cloned().collect()
     }
 
     /// Every job that this node knows, in the order of their ids.
@@ -122,27 +200,58 @@ impl Jobs {
         self.lock().values().map(|job| job.record()).collect()
     }
 
+    pub fn find(&self, id: &JobId) -> Result<Arc<Job>> {
+        let job = self.lock().get(id).cloned();
+        job.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("job {id}: no such job here")))
+    }
+
     pub fn start(&self, id: &JobId) -> Result<()> {
         let job = self.find(id)?;
+        self.refuse_overlap(&job.spec)?;
         if !job.claim_start() {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("job {id}: started already")));
         }
+        self.shut_elders(&job);
         tokio::spawn(job.run(self.shared.clone()));
         Ok(())
+    }
+
+    /// Has nothing more appear of the runs that `job` goes on from.
+    fn shut_elders(&self, job: &Job) {
+        if job.spec.resume {
+            self.elders(&job.spec).iter().for_each(|elder| elder.fence.shut());
+        }
+    }
+
+    /// Deletes what an earlier run left below `prefix` on this node; blocks. Called by the node whose task it is.
+    pub fn clean(&self, id: &JobId, prefix: &Prefix) -> Result<()> {
+        let job = self.find(id)?;
+        let below = Prefix::below(&job.spec.outdir);
+        if !job.spec.resume || !prefix.as_str().starts_with(below.as_str()) {
+            return Err(Error::new(ErrorKind::BadRequest, format!("job {id} has nothing to clean there")));
+        }
+        self.shut_elders(&job);
+        self.shared.store.remove_prefix(prefix, |_| true).map(drop)
     }
 
     /// Starts no more tasks and lets no more commands in.
     pub fn close(&self) {
         self.shared.running.close();
-        for job in self.lock().values() {
-            job.stop();
+        for job in self.lock().values().filter(|job| job.state().is_running()) {
+            job.close();
+        }
+    }
+
+    /// Ends what still runs because the daemon ends.
+    pub fn interrupt(&self) {
+        for job in self.lock().values().filter(|job| job.state().is_running()) {
+            job.end(Outcome::Interrupted);
         }
     }
 
     /// Jobs that have been started and have not ended.
     pub fn running(&self) -> usize {
-        let running = |job: &&Arc<Job>| job.state().started && job.state().outcome.is_none();
-        self.lock().values().filter(running).count()
+        self.lock().values().filter(|job| job.state().is_running()).count()
     }
 
     fn enter(self: &Arc<Self>, job: Job) {
@@ -153,17 +262,21 @@ impl Jobs {
         let jobs = self.clone();
         tokio::runtime::Handle::current().spawn(async move {
             tokio::time::sleep(UNSTARTED).await;
-            jobs.forget_if(&id, |state| !state.started);
+            jobs.forget_if(&id, |state| state.started.is_none());
         });
     }
 
+    /// Drops the records of jobs that ended long ago, and of all but the last.
     fn forget_old(&self) {
         let table = self.lock();
-        let ended: Vec<JobId> =
-            table.iter().filter(|(_, job)| job.state().outcome.is_some()).map(|(id, _)| id.clone()).collect();
+        let ended: Vec<(JobId, i64)> =
+            table.iter().filter_map(|(id, job)| Some((id.clone(), job.state().ended?))).collect();
         drop(table);
-        for id in ended.iter().rev().skip(REMEMBERED) {
-            self.forget_if(id, |state| state.outcome.is_some());
+        let oldest = now_milliseconds() - REMEMBERED_FOR.as_millis() as i64;
+        for (at, (id, end)) in ended.iter().rev().enumerate() {
+            if at >= REMEMBERED || *end < oldest {
+                self.forget_if(id, |state| state.outcome.is_some());
+            }
         }
     }
 
@@ -171,13 +284,18 @@ impl Jobs {
         let mut table = self.lock();
         if table.get(id).is_some_and(|job| condition(job.state()))
             && let Some(job) = table.remove(id)
-            && let Err(error) = std::fs::remove_dir_all(job.dir())
         {
-            tracing::warn!("cannot remove {}: {error}", job.dir().display());
+            remove_dir(job.dir());
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, Arc<Job>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove_dir(dir: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir) {
+        tracing::warn!("cannot remove {}: {error}", dir.display());
     }
 }

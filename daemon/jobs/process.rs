@@ -1,8 +1,9 @@
 //! The processes of a task, found and killed however they were started.
 //!
 //! Every command has its task's directory in its environment, as `S4_TASK_DIR`, which its children inherit across `fork`,
-//! `exec` and `setsid`. A kill finds all processes that carry it, and their descendants, and repeats until none is left.
-//! Out of reach is only a process that clears its environment and has also left its parents.
+//! `exec` and `setsid`. A kill finds all processes that carry it or work in that directory, and their descendants, and
+//! repeats until none is left. Out of reach is only a process that clears its environment, leaves its directory, and has
+//! left its parents too; where there are control groups, they reach that one as well.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -76,6 +77,9 @@ fn living_parent(pid: i32) -> Option<i32> {
 }
 
 fn is_marked(pid: i32, dir: &Path) -> bool {
+    if std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir)) {
+        return true;
+    }
     let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else {
         return false;
     };

@@ -1,15 +1,19 @@
 //! Every command that runs on this node, so that the daemon's end is theirs.
 
+use super::cgroup::{Cgroups, Limits};
 use super::command::{Control, Killed};
 use s4::error::{Error, ErrorKind, Result};
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The commands under way. Clones share it.
-#[derive(Clone, Default)]
-pub struct RunningTasks(Arc<Mutex<Table>>);
+#[derive(Clone)]
+pub struct RunningTasks {
+    table: Arc<Mutex<Table>>,
+    cgroups: Arc<Cgroups>,
+}
 
 /// Guarded: commands by a number of their own, and whether new ones are let in.
 #[derive(Default)]
@@ -27,13 +31,23 @@ pub struct Entered {
 }
 
 impl RunningTasks {
+    pub fn new(cgroups: Arc<Cgroups>) -> Self {
+        Self { table: Arc::default(), cgroups }
+    }
+
+    /// Refuses limits that this machine cannot keep.
+    pub fn check(&self, limits: Limits) -> Result<()> {
+        self.cgroups.check(limits)
+    }
+
     /// Enters the command of the task in `dir`. Refused once the daemon is going down.
-    pub fn enter(&self, dir: &Path) -> Result<Entered> {
+    pub fn enter(&self, dir: PathBuf, limits: Limits) -> Result<Entered> {
+        let group = self.cgroups.group(limits)?;
         let mut table = self.lock();
         if table.closed {
             return Err(Error::new(ErrorKind::ShuttingDown, "the daemon is going down"));
         }
-        let control = Arc::new(Control::new(dir.to_owned()));
+        let control = Arc::new(Control::new(dir, group));
         let number = table.next;
         table.next += 1;
         table.controls.insert(number, control.clone());
@@ -58,7 +72,7 @@ impl RunningTasks {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

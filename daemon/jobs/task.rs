@@ -1,27 +1,26 @@
 //! One task of a map: its command, and what becomes of its output.
 
-use super::Shared;
-use super::command::{self, Attendant, Control, Killed, Setup, Stream, TaskDir};
-use super::plan::Task;
+use super::command::{self, Control, Killed, Setup, TaskDir};
+use super::logs::TaskLog;
+use super::plan::{self, Task};
+use super::{Job, Shared};
 use crate::store::Store;
-use crate::transfer::{self, Outputs};
-use s4::body::Hangup;
-use s4::checksum::{self, Checksum};
+use crate::transfer::{self, Outputs, Route};
+use s4::checksum::{self, Checksum, Hasher};
 use s4::client::blocking;
 use s4::error::{Error, Result};
 use s4::file::AtPosition;
-use s4::key::Key;
-use s4::protocol::{JobSpec, MapKind, TaskFailure};
+use s4::key::{Key, Prefix};
+use s4::protocol::{JobSpec, TaskFailure};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-
-/// Bytes of a command's stderr that a failure shows.
-const STDERR_SHOWN: usize = 4096;
 
 /// Why a task failed: a line for people, and the end of its command's stderr.
 pub struct Failed {
@@ -29,11 +28,13 @@ pub struct Failed {
     stderr: Vec<u8>,
     /// Outputs that were published all the same.
     pub published: u64,
+    /// It was the command that failed, and running it again may help.
+    by_command: bool,
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { reason: error.to_string(), stderr: Vec::new(), published: 0 }
+        Self { reason: error.to_string(), stderr: Vec::new(), published: 0, by_command: false }
     }
 }
 
@@ -43,114 +44,175 @@ impl Failed {
     }
 }
 
-/// Runs one task to its published outputs, and returns their number. `slot` is given back once only delivery is left.
-pub async fn run(
+type TaskResult<T> = std::result::Result<T, Failed>;
+
+/// A task under way, as its command's thread needs it.
+struct Work {
     shared: Arc<Shared>,
-    spec: Arc<JobSpec>,
+    job: Arc<Job>,
     task: Task,
     control: Arc<Control>,
-    dir: TaskDir,
+    /// Where the command runs.
+    dir: PathBuf,
+}
+
+/// Runs one task in `dir` to its published outputs, and returns their number. `slot` is given back once only delivery is
+/// left.
+pub async fn run(
+    shared: Arc<Shared>,
+    job: Arc<Job>,
+    task: Task,
+    control: Arc<Control>,
+    dir: PathBuf,
     slot: &mut Option<OwnedSemaphorePermit>,
-) -> std::result::Result<u64, Failed> {
-    let key = task.key.clone();
+) -> TaskResult<u64> {
+    let work = Arc::new(Work { shared, job, task, control, dir });
+    if work.task.clean.is_some() {
+        work.clear_away().await?;
+    }
+    let (shared, job, task) = (&work.shared, &work.job, &work.task);
     let ended = {
-        let (shared, spec) = (shared.clone(), spec.clone());
-        blocking(move || run_command(&shared, &spec, task, &control, dir)).await?
+        let work = work.clone();
+        blocking(move || work.run_with_retries()).await?
     };
-    match ended {
-        Ended::Published => Ok(1),
-        Ended::Named(outputs) => {
+    let outputs = match ended {
+        Ended::Published => 1,
+        Ended::Named { outputs, input } => {
+            job.journal.begin(&task.id, input, 0)?;
             // A command that waits to deliver holds its slot, so that finished directories do not pile up.
             let delivery = shared.deliveries.acquire().await;
             drop(slot.take());
-            let (published, result) = transfer::shuffle(&shared.transfers, &spec.outdir, &key, outputs).await;
+            let route = Route { job: &job.spec.id, fence: &job.fence, outdir: &job.spec.outdir, input: &task.key };
+            let (published, result) = transfer::shuffle(&shared.transfers, route, outputs).await;
             drop(delivery);
-            match result {
-                Ok(()) => Ok(published),
-                Err(error) => Err(Failed { published, ..error.into() }),
-            }
+            result.map_err(|error| Failed { published, ..error.into() })?;
+            published
         }
-    }
+    };
+    let done = job.journal.done(&task.id, outputs, task.size);
+    done.map(|()| outputs).map_err(|error| Failed { published: outputs, ..error.into() })
 }
 
 enum Ended {
     Published,
-    /// A 1:n command has printed the names of its outputs.
-    Named(Outputs),
+    /// A 1:n command has printed the names of its outputs; `input` is the hash of what it read.
+    Named {
+        outputs: Outputs,
+        input: u64,
+    },
 }
 
-fn run_command(
+impl Work {
+    /// Deletes what an earlier run left of this task.
+    async fn clear_away(&self) -> Result<()> {
+        let (shared, job, task) = (&self.shared, &self.job, &self.task);
+        let Some(output) = task.output.clone() else {
+            let dir = job.spec.outdir.join(task.key.basename())?;
+            let prefix = Prefix::parse(&format!("{}/", dir.as_str()))?;
+            let cleaned = shared.client.on_every_node(|client, node| {
+                let (id, prefix) = (job.spec.id.clone(), prefix.clone());
+                async move { client.clean_job(node, &id, &prefix).await }
+            });
+            return cleaned.await.into_iter().collect();
+        };
+        let (store, ours) = (shared.store.clone(), task.clean);
+        blocking(move || match std::fs::symlink_metadata(store.path(&output)) {
+            Ok(found) if Some(found.ino()) == ours => store.remove(&output, false),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    fn run_with_retries(&self) -> TaskResult<Ended> {
+        let spec = &self.job.spec;
+        let mut log = self.job.logs.task(&self.task.key);
+        let mut attempt = 1;
+        loop {
+            match self.run_command(&mut log) {
+                Err(failed) if failed.by_command && attempt <= spec.retries && self.control.renew() => {
+                    attempt += 1;
+                    log.attempt(attempt);
+                }
+                Err(failed) if failed.by_command && attempt > 1 => {
+                    return Err(Failed { reason: format!("{}, in attempt {attempt}", failed.reason), ..failed });
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    fn run_command(&self, log: &mut TaskLog) -> TaskResult<Ended> {
+        let Self { shared, job, task, control, .. } = self;
+        let (store, spec) = (&*shared.store, &*job.spec);
+        let refused = |e: std::io::Error| Error::io(&task.key, &e);
+        match &task.output {
+            Some(output) => store.check_new(output)?,
+            None => store.check_space(&task.key)?,
+        }
+        let inputs = Inputs::open(store, task)?;
+        let dir = TaskDir::create(self.dir.clone())?;
+        spec.files.iter().try_for_each(|file| shared.files.install(file, dir.path()))?;
+        let stdout = store.unnamed_file().map_err(refused)?;
+        let env = environment(&task.key, spec.id.as_str(), task.number, shared, &spec.env);
+        let setup = Setup {
+            cmd: &spec.cmd,
+            dir: &dir,
+            env: &env,
+            stdin: inputs.stdin().map_err(refused)?,
+            stdout: Some(stdout.try_clone().map_err(refused)?),
+        };
+        let running = command::start(setup, control)?;
+        let timeout = spec.timeout.map(Duration::from_secs_f64);
+        // The command runs while its input is checked; nothing is published before both are well.
+        let verify = || {
+            let verified = inputs.verify(store, &task.key, control);
+            if verified.is_err() {
+                control.kill(Killed::Cancelled);
+            }
+            verified
+        };
+        let (verified, status) = match inputs.is_small() {
+            true => (verify(), running.attend(log, timeout)),
+            false => std::thread::scope(|scope| {
+                let verifying = scope.spawn(verify);
+                let status = running.attend(log, timeout);
+                (join(verifying), status)
+            }),
+        };
+        let (status, input) = (status?, verified?);
+        if let Some(reason) = failure(status, control, spec) {
+            return Err(Failed { reason, stderr: log.end().to_vec(), published: 0, by_command: true });
+        }
+        let Some(output) = &task.output else {
+            let not_outputs = spec.files.iter().map(|file| file.name.clone()).collect();
+            return Ok(Ended::Named { outputs: Outputs { dir, names: stdout, not_outputs }, input });
+        };
+        let inode = stdout.metadata().map_err(refused)?.ino();
+        job.fence.pass(|| {
+            job.journal.begin(&task.id, input, inode)?;
+            store.publish_file(&stdout, output)
+        })?;
+        Ok(Ended::Published)
+    }
+}
+
+/// The variables that every command gets besides the daemon's own, and those of its job.
+pub fn environment(
+    key: &Key,
+    job: &str,
+    task: u64,
     shared: &Shared,
-    spec: &JobSpec,
-    task: Task,
-    control: &Control,
-    dir: TaskDir,
-) -> std::result::Result<Ended, Failed> {
-    let store = &*shared.store;
-    let refused = |e: std::io::Error| Error::io(&task.key, &e);
-    match &task.output {
-        Some(output) => store.check_new(output)?,
-        None => store.check_space(&task.key)?,
-    }
-    let inputs = match task.paths {
-        Some(paths) => Inputs::Many(paths),
-        None => {
-            let opened = store.open_key(&task.key)?;
-            Inputs::One(opened.file, opened.checksum)
-        }
-    };
-    let stdout = store.unnamed_file().map_err(refused)?;
-    let env = environment(&task.key, spec.id.as_str(), task.number, shared);
-    let setup = Setup {
-        cmd: &spec.cmd,
-        dir: &dir,
-        env: &env,
-        stdin: inputs.stdin().map_err(refused)?,
-        stdout: Some(stdout.try_clone().map_err(refused)?),
-    };
-    let running = command::start(setup, control)?;
-    let mut tail = Tail::default();
-    let timeout = spec.timeout.map(Duration::from_secs_f64);
-    // The command runs while its input is checked; nothing is published before both are well.
-    let verify = || {
-        let verified = inputs.verify(store, &task.key, control);
-        if verified.is_err() {
-            control.kill(Killed::Cancelled);
-        }
-        verified
-    };
-    let (verified, status) = match inputs.is_small() {
-        true => (verify(), running.attend(&mut tail, timeout)),
-        false => std::thread::scope(|scope| {
-            let verifying = scope.spawn(verify);
-            let status = running.attend(&mut tail, timeout);
-            (join(verifying), status)
-        }),
-    };
-    let status = status?;
-    verified?;
-    if let Some(reason) = failure(status, control, spec) {
-        return Err(Failed { reason, stderr: tail.0, published: 0 });
-    }
-    match (spec.kind, &task.output) {
-        (MapKind::Map | MapKind::MapFromN, Some(output)) => {
-            store.publish_file(&stdout, output)?;
-            Ok(Ended::Published)
-        }
-        (MapKind::MapToN, _) | (_, None) => Ok(Ended::Named(Outputs { dir, names: stdout })),
-    }
-}
-
-/// The variables that every command gets besides the daemon's own.
-pub fn environment(key: &Key, job: &str, task: u64, shared: &Shared) -> Vec<(&'static str, String)> {
-    vec![
+    more: &[(String, String)],
+) -> Vec<(String, String)> {
+    let own = [
         ("filename", key.basename().to_owned()),
         ("S4_KEY", key.to_string()),
         ("S4_JOB", job.to_owned()),
         ("S4_TASK", task.to_string()),
         ("S4_NODE", shared.node.to_string()),
         ("S4_NODES", shared.client.cluster().len().to_string()),
-    ]
+    ];
+    more.iter().cloned().chain(own.map(|(name, value)| (name.to_owned(), value))).collect()
 }
 
 fn failure(status: ExitStatus, control: &Control, spec: &JobSpec) -> Option<String> {
@@ -159,9 +221,17 @@ fn failure(status: ExitStatus, control: &Control, spec: &JobSpec) -> Option<Stri
             Some(format!("killed after its timeout of {} s", spec.timeout.unwrap_or_default()))
         }
         (Some(Killed::Cancelled | Killed::Hangup), ..) => Some("cancelled".to_owned()),
-        (None, Some(0), _) => None,
-        (None, Some(code), _) => Some(format!("exit status {code}")),
-        (None, None, signal) => Some(signal_name(signal.unwrap_or_default())),
+        (None, Some(code), _) if spec.ok_exit.contains(&code) => None,
+        (None, code, signal) => {
+            let ended = match code {
+                Some(code) => format!("exit status {code}"),
+                None => signal_name(signal.unwrap_or_default()),
+            };
+            Some(match (control.ran_out_of_memory(), spec.memory) {
+                (true, Some(bytes)) => format!("out of memory: it used more than its {bytes} bytes ({ended})"),
+                _ => ended,
+            })
+        }
     }
 }
 
@@ -182,38 +252,50 @@ pub fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
 const SMALL: u64 = 256 * 1024;
 
 /// What a command reads.
-enum Inputs {
+pub enum Inputs {
     One(File, Checksum),
     /// A file of local paths, one a line.
     Many(File),
 }
 
 impl Inputs {
+    pub fn open(store: &Store, task: &Task) -> Result<Self> {
+        let Some(paths) = &task.paths else {
+            let opened = store.open_key(&task.key)?;
+            return Ok(Self::One(opened.file, opened.checksum));
+        };
+        let mut paths = paths.try_clone().map_err(|e| Error::io(&task.key, &e))?;
+        // An earlier attempt has read it.
+        paths.rewind().map_err(|e| Error::io(&task.key, &e))?;
+        Ok(Self::Many(paths))
+    }
+
     fn is_small(&self) -> bool {
         matches!(self, Self::One(_, checksum) if checksum.len <= SMALL)
     }
 
-    fn stdin(&self) -> std::io::Result<File> {
+    pub fn stdin(&self) -> std::io::Result<File> {
         match self {
             Self::One(file, _) | Self::Many(file) => file.try_clone(),
         }
     }
 
-    /// Compares every input with its checksum.
-    fn verify(&self, store: &Store, key: &Key, control: &Control) -> Result<()> {
+    /// Compares every input with its checksum. Returns a hash of what they hold, as the journal has it.
+    pub fn verify(&self, store: &Store, key: &Key, control: &Control) -> Result<u64> {
         match self {
-            Self::One(file, checksum) => verify(file, *checksum, key, control),
+            Self::One(file, checksum) => verify(file, *checksum, key, control).map(|()| plan::input_hash(*checksum)),
             Self::Many(paths) => {
+                let mut all = Hasher::new();
                 // The command reads the same open file, whose position is not to be moved under it.
                 for path in BufReader::new(AtPosition::new(paths, 0)).lines() {
                     let path = path.map_err(|e| Error::io(key, &e))?;
-                    let below =
-                        std::path::Path::new(&path).strip_prefix(store.root()).ok().and_then(|path| path.to_str());
+                    let below = Path::new(&path).strip_prefix(store.root()).ok().and_then(Path::to_str);
                     let input = Key::parse(below.unwrap_or(""))?;
                     let opened = store.open_key(&input)?;
                     verify(&opened.file, opened.checksum, &input, control)?;
+                    plan::add_input(&mut all, &input, opened.checksum);
                 }
-                Ok(())
+                Ok(all.finish().xxh3)
             }
         }
     }
@@ -223,23 +305,4 @@ impl Inputs {
 pub fn verify(file: &File, recorded: Checksum, key: &Key, control: &Control) -> Result<()> {
     let found = checksum::of_file_unless(file, || control.killed().is_some()).map_err(|e| Error::io(key, &e))?;
     found.map_or(Ok(()), |found| recorded.verify(found, key))
-}
-
-/// Keeps the end of stderr.
-#[derive(Default)]
-struct Tail(Vec<u8>);
-
-impl Attendant for Tail {
-    fn output(&mut self, _: Stream, bytes: &[u8]) -> std::result::Result<(), Hangup> {
-        let new = &bytes[bytes.len().saturating_sub(STDERR_SHOWN)..];
-        let kept = STDERR_SHOWN - new.len();
-        let old = self.0.len().saturating_sub(kept);
-        self.0.drain(..old);
-        self.0.extend_from_slice(new);
-        Ok(())
-    }
-
-    fn idle(&mut self) -> std::result::Result<(), Hangup> {
-        Ok(())
-    }
 }

@@ -74,7 +74,7 @@ impl Store {
             ));
         }
         let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
-        for dir in ["tasks", "jobs"] {
+        for dir in ["tasks", "jobs", "files"] {
             std::fs::create_dir_all(root.join(".s4").join(dir)).map_err(failed)?;
         }
         let reserve = match options.reserve {
@@ -119,7 +119,12 @@ impl Store {
         self.root.join(".s4/tasks")
     }
 
-    /// Where jobs keep their plans and failures.
+    /// Where files that travel with jobs are kept.
+    pub fn files_dir(&self) -> PathBuf {
+        self.root.join(".s4/files")
+    }
+
+    /// Where jobs keep their records, plans and logs.
     pub fn jobs_dir(&self) -> PathBuf {
         self.root.join(".s4/jobs")
     }

@@ -5,18 +5,16 @@ use crate::jobs::command::remove_tree;
 use crate::jobs::process;
 
 impl Store {
-    /// Unnamed files are gone with their process; what is left are commands, their directories, and unfinished jobs.
+    /// Unnamed files are gone with their process; what is left are commands and their directories.
     pub(super) fn sweep(&self) {
         let tasks = self.tasks_dir();
         let killed = process::kill_tree(&tasks);
         if killed > 0 {
             tracing::info!("ended {killed} processes of unfinished tasks");
         }
-        for dir in [tasks, self.jobs_dir()] {
-            // What cannot be removed takes space, and does no other harm.
-            if let Err(error) = empty_dir(&dir) {
-                tracing::warn!("cannot empty {}: {error}", dir.display());
-            }
+        // What cannot be removed takes space, and does no other harm.
+        if let Err(error) = empty_dir(&tasks) {
+            tracing::warn!("cannot empty {}: {error}", tasks.display());
         }
     }
 }

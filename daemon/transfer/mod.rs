@@ -1,6 +1,7 @@
 //! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections.
 
 use crate::jobs::command::TaskDir;
+use crate::jobs::fence::Fence;
 use crate::store::{Sorter, Store};
 use s4::body::Hangup;
 use s4::client::{Client, blocking};
@@ -9,6 +10,7 @@ use s4::file::AtPosition;
 use s4::frame::FrameWriter;
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
+use s4::protocol::JobId;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -26,6 +28,17 @@ const PER_NODE: usize = 2;
 pub struct Outputs {
     pub dir: TaskDir,
     pub names: File,
+    /// Files that the job itself put into the directory: also where they are printed, they are no outputs.
+    pub not_outputs: Vec<String>,
+}
+
+/// Where a task's outputs go, and whose they are.
+#[derive(Clone, Copy)]
+pub struct Route<'a> {
+    pub job: &'a JobId,
+    pub fence: &'a Arc<Fence>,
+    pub outdir: &'a Dir,
+    pub input: &'a Key,
 }
 
 /// The way to every node. Clones share it.
@@ -54,20 +67,14 @@ struct Output {
 
 /// Publishes every named output on its node, as `outdir/<input basename>/<file basename>`. Nothing is sent unless every
 /// name is there. Returns how many were published, also when it failed.
-pub async fn shuffle(transfers: &Transfers, outdir: &Dir, input: &Key, outputs: Outputs) -> (u64, Result<()>) {
+pub async fn shuffle(transfers: &Transfers, route: Route<'_>, outputs: Outputs) -> (u64, Result<()>) {
     let mut published = 0;
-    let result = shuffle_windows(transfers, outdir, input, outputs, &mut published).await;
+    let result = shuffle_windows(transfers, route, outputs, &mut published).await;
     (published, result)
 }
 
-async fn shuffle_windows(
-    transfers: &Transfers,
-    outdir: &Dir,
-    input: &Key,
-    outputs: Outputs,
-    published: &mut u64,
-) -> Result<()> {
-    let outdir = Dir::try_from(format!("{}/{}", outdir.as_str(), input.basename()))?;
+async fn shuffle_windows(transfers: &Transfers, route: Route<'_>, outputs: Outputs, published: &mut u64) -> Result<()> {
+    let outdir = Dir::try_from(format!("{}/{}", route.outdir.as_str(), route.input.basename()))?;
     let mut names = Names { outputs: Arc::new(outputs), outdir: Arc::new(outdir), position: 0 };
     let (mut checking, store) = (names.clone(), transfers.0.store.clone());
     blocking(move || checking.check_all(&store)).await?;
@@ -78,7 +85,7 @@ async fn shuffle_windows(
         if window.is_empty() {
             return Ok(());
         }
-        transfers.send(window, published).await?;
+        transfers.send(route, window, published).await?;
     }
 }
 
@@ -132,7 +139,8 @@ impl Names {
             }
             self.position += n as u64;
             let name = line.strip_suffix(b"\n").unwrap_or(&line);
-            if !name.is_empty() {
+            let is_output = |name: &[u8]| self.outputs.not_outputs.iter().all(|file| file.as_bytes() != name);
+            if !name.is_empty() && is_output(name.strip_prefix(b"./").unwrap_or(name)) {
                 window.push(output(&self.outdir, self.outputs.dir.path(), name)?);
             }
         }
@@ -159,18 +167,18 @@ fn output(outdir: &Dir, dir: &Path, name: &[u8]) -> Result<Output> {
 }
 
 impl Transfers {
-    async fn send(&self, outputs: Vec<Output>, published: &mut u64) -> Result<()> {
+    async fn send(&self, route: Route<'_>, outputs: Vec<Output>, published: &mut u64) -> Result<()> {
         let mut groups: BTreeMap<NodeId, Vec<Output>> = BTreeMap::new();
         for output in outputs {
             groups.entry(self.0.client.cluster().node_of(&output.key)).or_default().push(output);
         }
         let mut sending = JoinSet::new();
         for (node, group) in groups {
-            let transfers = self.clone();
+            let (transfers, job, fence) = (self.clone(), route.job.clone(), route.fence.clone());
             sending.spawn(async move {
                 match node == transfers.0.node {
-                    true => transfers.publish_here(group).await,
-                    false => transfers.send_to(node, group).await,
+                    true => transfers.publish_here(&fence, group).await,
+                    false => transfers.send_to(node, &job, group).await,
                 }
             });
         }
@@ -183,12 +191,12 @@ impl Transfers {
         result
     }
 
-    async fn publish_here(&self, group: Vec<Output>) -> (u64, Result<()>) {
-        let store = self.0.store.clone();
+    async fn publish_here(&self, fence: &Arc<Fence>, group: Vec<Output>) -> (u64, Result<()>) {
+        let (store, fence) = (self.0.store.clone(), fence.clone());
         blocking(move || {
             let mut count = 0;
             let result = group.iter().try_for_each(|output| {
-                store.publish_path(&output.path, &output.key)?;
+                fence.pass(|| store.publish_path(&output.path, &output.key))?;
                 count += 1;
                 Ok(())
             });
@@ -197,9 +205,9 @@ impl Transfers {
         .await
     }
 
-    async fn send_to(&self, node: NodeId, group: Vec<Output>) -> (u64, Result<()>) {
+    async fn send_to(&self, node: NodeId, job: &JobId, group: Vec<Output>) -> (u64, Result<()>) {
         let _turn = self.0.per_node[node].acquire().await;
-        match self.0.client.put_pack(node, move |frames| write_pack(frames, &group)).await {
+        match self.0.client.put_pack(node, Some(job), move |frames| write_pack(frames, &group)).await {
             Ok((sent, answer)) => {
                 let refused = answer.errors.into_iter().next().map_or(Ok(()), Err);
                 (answer.published, sent.and(refused.map_err(|e| e.by(self.0.client.cluster().name(node)))))

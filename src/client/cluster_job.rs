@@ -3,7 +3,7 @@
 use super::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
-use crate::protocol::{Event, JobId, JobSpec};
+use crate::protocol::{Event, JobId, JobSpec, Plan};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -39,20 +39,31 @@ impl Client {
     /// Plans the job on every node, then starts it on all. Returns the number of its tasks. After an error the job is to
     /// be cancelled.
     pub async fn begin_job(&self, spec: &JobSpec) -> Result<u64> {
+        Ok(self.start_everywhere(spec).await?.iter().map(|plan| plan.tasks).sum())
+    }
+
+    /// The same, and returns the plan of each node.
+    pub async fn start_everywhere(&self, spec: &JobSpec) -> Result<Vec<Plan>> {
         let plans = self.on_every_node(|client, node| {
             let spec = spec.clone();
             async move { client.submit_job(node, &spec).await }
         });
-        let plans = plans.await.into_iter().collect::<Result<Vec<_>>>()?;
-        if plans.iter().all(|plan| plan.tasks == 0) {
-            return Err(Error::new(ErrorKind::NotFound, format!("{}: no keys in it", spec.indir)));
-        }
+        let plans = some_keys(spec, plans.await)?;
         let started = self.on_every_node(|client, node| {
             let id = spec.id.clone();
             async move { client.start_job(node, &id).await }
         });
         started.await.into_iter().collect::<Result<()>>()?;
-        Ok(plans.iter().map(|plan| plan.tasks).sum())
+        Ok(plans)
+    }
+
+    /// What each node would do for a job. Nothing is kept of it.
+    pub async fn plan_everywhere(&self, spec: &JobSpec) -> Result<Vec<Plan>> {
+        let plans = self.on_every_node(|client, node| {
+            let spec = spec.clone();
+            async move { client.plan_job(node, &spec).await }
+        });
+        some_keys(spec, plans.await)
     }
 
     /// Kills what runs of the job, on the nodes that can be reached.
@@ -82,6 +93,15 @@ impl Client {
             });
         }
         events
+    }
+}
+
+/// The plans, if they are of any key at all.
+fn some_keys(spec: &JobSpec, plans: Vec<Result<Plan>>) -> Result<Vec<Plan>> {
+    let plans = plans.into_iter().collect::<Result<Vec<_>>>()?;
+    match plans.iter().all(|plan| plan.tasks + plan.done_before == 0) {
+        true => Err(Error::new(ErrorKind::NotFound, format!("{}: no keys in it", spec.indir))),
+        false => Ok(plans),
     }
 }
 

@@ -20,6 +20,21 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// Of a job that has been started, by how it ended on each node.
+    pub fn of(outcomes: impl IntoIterator<Item = Option<Outcome>>) -> Self {
+        // One that is later in this order says more about the job than those before it.
+        let weight = |outcome: Option<Outcome>| match outcome {
+            Some(Outcome::Done) => (0, Self::Done),
+            Some(Outcome::Stopped) => (1, Self::Failed),
+            Some(Outcome::Interrupted) => (2, Self::Interrupted),
+            Some(Outcome::Failed) => (3, Self::Failed),
+            Some(Outcome::Cancelled) => (4, Self::Cancelled),
+            None => (5, Self::Running),
+        };
+        let heaviest = outcomes.into_iter().map(weight).max_by_key(|(weight, _)| *weight);
+        heaviest.map_or(Self::Done, |(_, state)| state)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Planned => "planned",
@@ -41,16 +56,9 @@ pub struct ClusterJob {
 
 impl ClusterJob {
     pub fn state(&self) -> JobState {
-        let any = |outcome| self.nodes.values().any(|record| record.outcome == Some(outcome));
-        let ended = self.nodes.values().all(|record| record.outcome.is_some());
-        match () {
-            _ if !ended && self.nodes.values().any(|record| record.started.is_some()) => JobState::Running,
-            _ if !ended => JobState::Planned,
-            _ if any(Outcome::Cancelled) => JobState::Cancelled,
-            _ if any(Outcome::Failed) => JobState::Failed,
-            _ if any(Outcome::Interrupted) => JobState::Interrupted,
-            _ if any(Outcome::Stopped) => JobState::Failed,
-            _ => JobState::Done,
+        match JobState::of(self.nodes.values().map(|record| record.outcome)) {
+            JobState::Running if self.nodes.values().all(|record| record.started.is_none()) => JobState::Planned,
+            state => state,
         }
     }
 

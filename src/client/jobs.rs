@@ -5,7 +5,7 @@ use super::{Client, blocking};
 use crate::body::{self, Activity, Chunks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::CommandEnd;
-use crate::key::Key;
+use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
 use crate::protocol::{Event, JobFile, JobId, JobRecord, JobSpec, Plan, escape};
 use bytes::Bytes;
@@ -55,6 +55,11 @@ impl Client {
     /// Kills the job's commands on `node`.
     pub async fn cancel_job(&self, node: NodeId, id: &JobId) -> Result<()> {
         self.job_request(node, Method::DELETE, &format!("/v1/jobs/{id}")).await
+    }
+
+    /// Deletes what an earlier run of the job's map left below `prefix` on `node`.
+    pub async fn clean_job(&self, node: NodeId, id: &JobId, prefix: &Prefix) -> Result<()> {
+        self.job_request(node, Method::POST, &format!("/v1/jobs/{id}/clean?prefix={}", escape(prefix.as_str()))).await
     }
 
     /// Progress, failures and the end of the job on `node`, from its beginning.

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
-use crate::protocol::{self, CHECKSUM_HEADER, Event, PackAnswer, escape};
+use crate::protocol::{self, CHECKSUM_HEADER, Event, JobId, PackAnswer, escape};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -110,7 +110,7 @@ impl Client {
         let (key, input_name) = (key.clone(), input_name.to_owned());
         let node = self.cluster().node_of(&key);
         let (sent, answer) = self
-            .put_pack(node, move |mut frames| {
+            .put_pack(node, None, move |mut frames| {
                 frames.key(&key)?;
                 let sent = frames.content(&mut input, hint, &input_name)?;
                 frames.end().map(|()| sent)
@@ -123,17 +123,20 @@ impl Client {
         }
     }
 
-    /// Sends `node` a pack that `produce` writes on a blocking thread. Returns what `produce` did and the node's answer.
+    /// Sends `node` a pack that `produce` writes on a blocking thread; one that is a `job`'s is taken only while it goes
+    /// on. Returns what `produce` did and the node's answer.
     pub async fn put_pack<T: Send + 'static>(
         &self,
         node: NodeId,
+        job: Option<&JobId>,
         produce: impl FnOnce(FrameWriter) -> std::result::Result<T, Hangup> + Send + 'static,
     ) -> Result<(T, PackAnswer)> {
         let (sender, body) = body::channel();
         let body = body.with_beat(BEAT);
         let activity = body.activity();
         let producer = tokio::task::spawn_blocking(move || produce(FrameWriter::new(sender)));
-        let response = self.send(node, Method::POST, "/v1/pack/put", body.boxed_unsync(), &activity).await?;
+        let path = job.map_or_else(|| "/v1/pack/put".to_owned(), |id| format!("/v1/pack/put?job={id}"));
+        let response = self.send(node, Method::POST, &path, body.boxed_unsync(), &activity).await?;
         let answer: PackAnswer = self.json(node, response).await?;
         let hung_up = || {
             Error::new(

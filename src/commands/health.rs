@@ -1,6 +1,6 @@
 //! `s4 health`
 
-use super::size_text;
+use super::format::size_text;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use std::io::Write;

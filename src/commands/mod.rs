@@ -1,16 +1,23 @@
 //! The subcommands, one file each.
 
+mod cancel;
 mod completions;
 mod config;
 mod cp;
 mod eval;
+mod follow;
+mod format;
 mod health;
+mod job_id;
+mod jobs;
 mod local;
+mod logs;
 mod ls;
 mod map;
 mod mount;
 mod rm;
 mod top;
+mod wait;
 
 use crate::cli::{Cli, Command, Global};
 use s4::client::{Client, Secret, Settings};
@@ -33,6 +40,10 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Map(args) => map::run(&connect(&global)?, MapKind::Map, args).await,
         Command::MapToN(args) => map::run(&connect(&global)?, MapKind::MapToN, args).await,
         Command::MapFromN(args) => map::run(&connect(&global)?, MapKind::MapFromN, args).await,
+        Command::Jobs(args) => jobs::run(&connect(&global)?, &args).await,
+        Command::Wait(args) => wait::run(&connect(&global)?, &args).await,
+        Command::Logs(args) => logs::run(&connect(&global)?, &args).await,
+        Command::Cancel(args) => cancel::run(&connect(&global)?, &args).await,
         Command::Health => health::run(&connect(&global)?).await,
         Command::Top(args) => top::run(&connect(&global)?, &args).await,
         Command::Config(args) => config::run(&connect(&global)?, &args),
@@ -63,19 +74,4 @@ fn program(name: &str) -> PathBuf {
 fn unbuffered(stream: impl AsFd) -> Result<File> {
     let owned: std::io::Result<OwnedFd> = stream.as_fd().try_clone_to_owned();
     owned.map(File::from).map_err(|e| s4::error::Error::io("a standard stream", &e))
-}
-
-/// A size for people: `12.3G`.
-fn size_text(bytes: u64) -> String {
-    let units = ["B", "K", "M", "G", "T", "P"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{bytes}B"),
-        _ => format!("{value:.1}{}", units[unit]),
-    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A job's name. Sorts by the time of its submission.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -205,6 +205,36 @@ impl JobSpec {
             files: Vec::new(),
             memory: None,
             cpus: None,
+        }
+    }
+
+    /// Refuses what no node could run.
+    pub fn check(&self) -> Result<()> {
+        self.cmd.check()?;
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).is_err();
+        if self.timeout.is_some_and(seconds) {
+            return Err(Error::usage("a timeout is a number of seconds"));
+        }
+        if self.cpus.is_some_and(|cpus| !(cpus > 0.0 && cpus < 100_000.0)) || self.memory == Some(0) {
+            return Err(Error::usage("a task needs some memory and CPU time"));
+        }
+        for (name, value) in &self.env {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+            if name.is_empty()
+                || name.as_bytes()[0].is_ascii_digit()
+                || !name.bytes().all(plain)
+                || value.contains('\0')
+            {
+                return Err(Error::usage(format!("'{}' cannot be a variable of a command", name.escape_debug())));
+            }
+        }
+        match self
+            .files
+            .iter()
+            .find(|file| file.name.contains(['/', '\0', '\n']) || matches!(&*file.name, "" | "." | ".."))
+        {
+            Some(file) => Err(Error::usage(format!("'{}' is no name of a file", file.name.escape_debug()))),
+            None => Ok(()),
         }
     }
 

@@ -108,7 +108,7 @@ async fn send_all(client: Client, node: NodeId, mut items: mpsc::Receiver<Item>,
     let mut errors = Vec::new();
     while let Some(first) = items.recv().await {
         let _turn = turns.acquire().await;
-        let sent = client.put_pack(node, move |frames| send_pack(frames, first, items)).await;
+        let sent = client.put_pack(node, None, move |frames| send_pack(frames, first, items)).await;
         match sent {
             Ok(((rest, unread), answer)) => {
                 items = rest;

@@ -1,6 +1,6 @@
 //! What both displays tell of nodes and jobs, as text.
 
-use crate::commands::size_text;
+use crate::commands::format::{seconds_text, size_text};
 use s4::client::cluster_view::{ClusterView, JobView, NodeView};
 use s4::protocol::node::Sample;
 use std::cmp::Reverse;
@@ -124,16 +124,6 @@ pub fn time(job: &JobView, now: i64) -> String {
     }
 }
 
-fn seconds_text(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        0..=9 => format!("{seconds:.1} s"),
-        10..=59 => format!("{whole} s"),
-        60..=3599 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
-    }
-}
-
 /// The command on one line.
 pub fn command_line(job: &JobView) -> String {
     job.cmd.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -142,12 +132,6 @@ pub fn command_line(job: &JobView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_grow_coarser() {
-        let texts: Vec<String> = [0.25, 9.4, 12.0, 61.0, 3661.0].map(seconds_text).into();
-        assert_eq!(texts, ["0.2 s", "9.4 s", "12 s", "1 min 01 s", "1 h 01 min"]);
-    }
 
     #[test]
     fn every_order_comes_round() {

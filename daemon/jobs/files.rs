@@ -1,0 +1,90 @@
+//! Files that travel with jobs, kept under the digest of their bytes, so that a second job need not send them again.
+
+use crate::store::Store;
+use s4::body::ChunkReader;
+use s4::checksum::Digest;
+use s4::error::{Error, ErrorKind, Result};
+use s4::protocol::JobFile;
+use std::fs::{File, FileTimes, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// A file that no job has used for this long is removed at the next start.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The job files of a node.
+pub struct JobFiles(PathBuf);
+
+impl JobFiles {
+    /// Opens the directory, and removes what has not been used for long.
+    pub fn open(store: &Store) -> Result<Self> {
+        let dir = store.files_dir();
+        for entry in std::fs::read_dir(&dir).map_err(|e| Error::io(dir.display(), &e))?.flatten() {
+            let used = entry.metadata().and_then(|found| found.modified());
+            if used.is_ok_and(|used| used.elapsed().is_ok_and(|since| since > UNUSED)) {
+                // One that cannot be removed takes space, and does no other harm.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        Ok(Self(dir))
+    }
+
+    fn path(&self, digest: &str) -> Result<PathBuf> {
+        match digest.len() == 32 && digest.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()) {
+            true => Ok(self.0.join(digest)),
+            false => Err(Error::new(ErrorKind::BadRequest, "a file's digest is 32 hexadecimal digits")),
+        }
+    }
+
+    /// Makes sure that the file is here and whole, since a command may have written to it.
+    pub fn check(&self, digest: &str) -> Result<()> {
+        let path = self.path(digest)?;
+        let absent = || Error::new(ErrorKind::NotFound, format!("file {digest}: not on this node"));
+        let mut file = File::open(&path).map_err(|_| absent())?;
+        let failed = |e: std::io::Error| Error::io(format!("file {digest}"), &e);
+        let mut found = Digest::default();
+        let mut block = vec![0; s4::checksum::BLOCK];
+        loop {
+            match file.read(&mut block).map_err(failed)? {
+                0 => break,
+                n => found.update(&block[..n]),
+            }
+        }
+        if found.to_string() != digest {
+            std::fs::remove_file(&path).map_err(failed)?;
+            return Err(absent());
+        }
+        let now = FileTimes::new().set_modified(SystemTime::now());
+        file.set_times(now).map_err(failed)
+    }
+
+    /// Keeps what comes as the file of this digest.
+    pub fn keep(&self, store: &Store, digest: &str, content: &mut ChunkReader) -> Result<()> {
+        let path = self.path(digest)?;
+        let what = format!("file {digest}");
+        let failed = |e: std::io::Error| Error::io(&what, &e);
+        store.check_space(&what)?;
+        let mut draft = tempfile::NamedTempFile::new_in(store.tasks_dir()).map_err(failed)?;
+        let mut found = Digest::default();
+        while let Some(chunk) = content.next_chunk()? {
+            found.update(&chunk);
+            draft.write_all(&chunk).map_err(failed)?;
+        }
+        if found.to_string() != digest {
+            return Err(Error::new(ErrorKind::Checksum, format!("{what}: checksum error in the transfer")));
+        }
+        draft.persist(&path).map_err(|e| failed(e.error)).map(drop)
+    }
+
+    /// Puts a job's file into a task's directory.
+    pub fn install(&self, file: &JobFile, dir: &Path) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(format!("--file {}", file.name), &e);
+        let to = dir.join(&file.name);
+        // A copy of its own, which costs nothing where the file system shares blocks: a command may write to it.
+        std::fs::copy(self.path(&file.digest)?, &to).map_err(failed)?;
+        let mode = if file.executable { 0o755 } else { 0o644 };
+        std::fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(failed)
+    }
+}

@@ -1,0 +1,60 @@
+//! `s4 cancel`
+
+use super::{job_id, say};
+use crate::cli::CancelArgs;
+use s4::client::Client;
+use s4::client::job_table::JobState;
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::placement::NodeId;
+use s4::protocol::{Event, JobId, Outcome};
+
+pub async fn run(client: &Client, args: &CancelArgs) -> Result<ExitStatus> {
+    let job = job_id::resolve(client, &args.id).await?;
+    let id = &job.spec.id;
+    if !matches!(job.state(), JobState::Planned | JobState::Running) {
+        return Err(ended_already(id, job.state()));
+    }
+    let asked = client.on_every_node(|client, node| {
+        let id = id.clone();
+        async move { cancel(&client, node, &id).await }
+    });
+    let mut outcomes = Vec::new();
+    let mut unreached: u32 = 0;
+    for answer in asked.await {
+        match answer {
+            Ok(outcome) => outcomes.extend(outcome),
+            Err(error) => {
+                unreached += 1;
+                say(format_args!("not cancelled: {error}"));
+            }
+        }
+    }
+    match (unreached, JobState::of(outcomes.into_iter().map(Some))) {
+        (1.., _) => Ok(ExitStatus::Failed),
+        (0, JobState::Cancelled) => {
+            say(format_args!("job {id} cancelled"));
+            Ok(ExitStatus::Done)
+        }
+        (0, state) => Err(ended_already(id, state)),
+    }
+}
+
+/// Cancels a job on one node; returns how it ended there, `None` if the node does not know it.
+async fn cancel(client: &Client, node: NodeId, id: &JobId) -> Result<Option<Outcome>> {
+    match client.cancel_job(node, id).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        cancelled => cancelled?,
+    }
+    let mut events = client.follow_job(node, id).await?;
+    while let Some(event) = events.next().await? {
+        if let Event::Ended { outcome, .. } = event {
+            return Ok(Some(outcome));
+        }
+    }
+    let name = client.cluster().name(node);
+    Err(Error::new(ErrorKind::Unreachable, format!("{name}: its daemon ended")))
+}
+
+fn ended_already(id: &JobId, state: JobState) -> Error {
+    Error::new(ErrorKind::Command, format!("job {id} has ended already: {}", state.name()))
+}

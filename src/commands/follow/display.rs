@@ -1,0 +1,230 @@
+//! The live display on a terminal: some lines on stderr that are drawn over again.
+
+use super::report::{Part, counted, total};
+use crate::commands::format::{cut, seconds_text, size_text};
+use s4::placement::NodeId;
+use s4::protocol::{JobSpec, Progress, RunningTask};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Between two drawings.
+const REDRAW: Duration = Duration::from_millis(200);
+/// The slowest tasks that are named.
+const SLOWEST: usize = 3;
+/// A task that has run for less is not slow.
+const SLOW: f64 = 1.0;
+/// The longest bar, in characters.
+const BAR: usize = 40;
+
+/// What there is to show.
+pub struct View<'a> {
+    pub spec: &'a JobSpec,
+    pub parts: &'a [Part],
+    /// Since the job began.
+    pub elapsed: Duration,
+}
+
+/// What is on the terminal now. Dropped, it is wiped.
+#[derive(Default)]
+pub struct Display {
+    /// The width of each line that was drawn.
+    drawn: Vec<usize>,
+    at: Option<Instant>,
+}
+
+impl Display {
+    /// Shows `view`, unless something was drawn just now.
+    pub fn draw(&mut self, view: &View) {
+        if self.at.is_some_and(|at| at.elapsed() < REDRAW) {
+            return;
+        }
+        let (width, height) = terminal_size();
+        let lines = view.lines(width.saturating_sub(1), height.saturating_sub(1).max(1));
+        // Without line wrap, since a character may be wider than it is taken for.
+        let text = format!("{}\x1b[?7l{}\n\x1b[?7h", self.to_wipe(width), lines.join("\n"));
+        self.drawn = lines.iter().map(|line| line.chars().count()).collect();
+        self.at = Some(Instant::now());
+        write(&text);
+    }
+
+    /// Leaves the terminal as if nothing had been drawn.
+    pub fn wipe(&mut self) {
+        let (width, _) = terminal_size();
+        write(&self.to_wipe(width));
+        self.drawn.clear();
+        self.at = None;
+    }
+
+    fn to_wipe(&self, width: usize) -> String {
+        // A terminal that has been made narrower since has wrapped what was drawn.
+        let rows: usize = self.drawn.iter().map(|&drawn| drawn.div_ceil(width).max(1)).sum();
+        match rows {
+            0 => String::new(),
+            rows => format!("\r\x1b[{rows}A\x1b[J"),
+        }
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.wipe();
+    }
+}
+
+fn write(text: &str) {
+    // Nobody may be looking any more.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Columns and rows of the terminal on stderr, each at least 1.
+fn terminal_size() -> (usize, usize) {
+    match terminal_size::terminal_size_of(std::io::stderr()) {
+        Some((terminal_size::Width(width), terminal_size::Height(height))) => {
+            (usize::from(width).max(1), usize::from(height).max(1))
+        }
+        None => (80, 24),
+    }
+}
+
+impl View<'_> {
+    /// Lines of at most `width` characters, at most `height` of them; the most telling come first.
+    fn lines(&self, width: usize, height: usize) -> Vec<String> {
+        let sum = total(self.parts);
+        let mut lines = vec![self.counts(&sum), self.speed(&sum, width)];
+        let slowest = self.slowest();
+        let rest = height.saturating_sub(lines.len() + usize::from(slowest.is_some()));
+        // One bar alone would say what the line above it says.
+        if self.parts.len() > 1 && self.parts.len() <= rest {
+            lines.extend(self.parts.iter().enumerate().map(|(node, part)| self.node(node, part, width)));
+        }
+        lines.extend(slowest);
+        lines.truncate(height);
+        lines.iter().map(|line| cut(line, width)).collect()
+    }
+
+    fn counts(&self, sum: &Progress) -> String {
+        let Progress { tasks, done, running, failed, .. } = sum;
+        let bytes = match sum.bytes {
+            0 => String::new(),
+            bytes => format!(", {} of {}", size_text(sum.bytes_done), size_text(bytes)),
+        };
+        format!("{} {done}/{tasks} done, {running} running, {failed} failed{bytes}", self.spec.kind)
+    }
+
+    fn speed(&self, sum: &Progress, width: usize) -> String {
+        let seconds = self.elapsed.as_secs_f64().max(0.001);
+        let share = share(sum);
+        let mut text = format!(" {:3.0}%", share * 100.0);
+        if sum.done > 0 {
+            text += &format!(", {:.1} tasks/s", sum.done as f64 / seconds);
+        }
+        if sum.bytes_done > 0 {
+            text += &format!(", {}/s", size_text((sum.bytes_done as f64 / seconds) as u64));
+        }
+        if share > 0.0 {
+            text += &format!(", {} left", seconds_text(seconds / share * (1.0 - share)));
+        }
+        bar(share, width.saturating_sub(text.len())) + &text
+    }
+
+    fn node(&self, node: NodeId, part: &Part, width: usize) -> String {
+        let progress = counted(part);
+        let mut text = format!(" {}/{}", progress.done, progress.tasks);
+        if progress.running > 0 {
+            text += &format!(", {} running", progress.running);
+        }
+        if progress.failed > 0 {
+            text += &format!(", {} failed", progress.failed);
+        }
+        let digits = self.parts.len().saturating_sub(1).to_string().len();
+        let name = format!("{node:>digits$} ");
+        format!("{name}{}{text}", bar(share(&progress), width.saturating_sub(name.len() + text.len())))
+    }
+
+    fn slowest(&self) -> Option<String> {
+        let tasks = self.parts.iter().flat_map(|part| &part.running).filter(|task| task.seconds >= SLOW);
+        let mut tasks: Vec<&RunningTask> = tasks.collect();
+        tasks.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        let name = |task: &&RunningTask| format!("{} {}", task.key.basename(), seconds_text(task.seconds));
+        let names: Vec<String> = tasks.iter().take(SLOWEST).map(name).collect();
+        (!names.is_empty()).then(|| format!("slowest: {}", names.join(", ")))
+    }
+}
+
+/// How much is done, from 0 to 1: of the bytes where there are any, since keys differ in size.
+fn share(progress: &Progress) -> f64 {
+    let share = match (progress.bytes_done, progress.bytes) {
+        (0, _) | (_, 0) => progress.done as f64 / progress.tasks.max(1) as f64,
+        (done, all) => done as f64 / all as f64,
+    };
+    match progress.tasks {
+        0 => 1.0,
+        _ => share.clamp(0.0, 1.0),
+    }
+}
+
+/// `[###...]` in at most `width` characters; nothing where it would say nothing.
+fn bar(share: f64, width: usize) -> String {
+    let inner = width.saturating_sub(2).min(BAR);
+    if inner < 4 {
+        return String::new();
+    }
+    let full = (share * inner as f64) as usize;
+    format!("[{}{}]", "#".repeat(full), ".".repeat(inner - full))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use s4::key::{Dir, Key};
+    use s4::pattern::Pattern;
+    use s4::protocol::{CommandText, MapKind, Plan};
+
+    fn spec() -> JobSpec {
+        let (indir, outdir) = (Pattern::parse_url("s4://in/").unwrap(), Dir::parse_url("s4://out/").unwrap());
+        JobSpec::new(MapKind::Map, indir, outdir, CommandText::new("cat".into()).unwrap())
+    }
+
+    fn part(done: u64) -> Part {
+        let key = Key::parse("in/slow_ä").unwrap();
+        Part {
+            plan: Plan { tasks: 10, keys: 10, bytes: 1000, done_before: 0 },
+            progress: Progress { done, running: 2, failed: 1, bytes_done: 100 * done, ..Progress::default() },
+            outcome: None,
+            running: vec![RunningTask { key, seconds: 12.0 + done as f64 }],
+        }
+    }
+
+    #[test]
+    fn every_size_of_terminal_is_kept() {
+        let (spec, parts) = (spec(), [part(5), part(0), part(10)]);
+        let view = View { spec: &spec, parts: &parts, elapsed: Duration::from_secs(10) };
+        for width in 0..120 {
+            for height in 1..12 {
+                let lines = view.lines(width, height);
+                assert!(lines.len() <= height, "{width}x{height}: {lines:?}");
+                assert!(lines.iter().all(|line| line.chars().count() <= width), "{width}x{height}: {lines:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_lines_say_where_the_job_stands() {
+        let (spec, parts) = (spec(), [part(5), part(0), part(10)]);
+        let lines = View { spec: &spec, parts: &parts, elapsed: Duration::from_secs(10) }.lines(100, 24);
+        assert_eq!(lines[0], "map 15/30 done, 6 running, 3 failed, 1.5K of 2.9K");
+        assert!(lines[1].ends_with("]  50%, 1.5 tasks/s, 150B/s, 10.0 s left"), "{}", lines[1]);
+        assert!(lines[2].starts_with("0 [####") && lines[2].ends_with("] 5/10, 2 running, 1 failed"), "{}", lines[2]);
+        assert!(lines[3].starts_with("1 [....") && lines[4].starts_with("2 [####"), "{lines:?}");
+        assert_eq!(lines[5], "slowest: slow_ä 22.0 s, slow_ä 17.0 s, slow_ä 12.0 s");
+        assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn bars_that_do_not_fit_give_way() {
+        let (spec, parts) = (spec(), [part(5), part(0), part(10)]);
+        let lines = View { spec: &spec, parts: &parts, elapsed: Duration::from_secs(10) }.lines(100, 5);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[2].starts_with("slowest"), "{lines:?}");
+    }
+}

@@ -1,0 +1,102 @@
+//! `--json`: what a job tells, one JSON object a line on stdout. The man page says what each holds.
+
+use super::Report;
+use super::report::total;
+use s4::error::{Error, Result};
+use s4::placement::NodeId;
+use s4::protocol::{Event, JobSpec, Plan, Progress};
+use serde_json::{Value, json};
+use std::io::Write;
+
+/// The plan of every node and of all, as a line.
+pub fn planned_line(spec: &JobSpec, plans: &[Plan]) -> String {
+    let sum = |count: fn(&Plan) -> u64| plans.iter().map(count).sum::<u64>();
+    let node = |(node, plan): (usize, &Plan)| {
+        json!({
+            "node": node,
+            "tasks": plan.tasks,
+            "keys": plan.keys,
+            "bytes": plan.bytes,
+            "done_before": plan.done_before,
+        })
+    };
+    line(&json!({
+        "event": "planned",
+        "job": spec.id,
+        "kind": spec.kind,
+        "indir": spec.indir.to_string(),
+        "outdir": spec.outdir.to_string(),
+        "tasks": sum(|plan| plan.tasks),
+        "keys": sum(|plan| plan.keys),
+        "bytes": sum(|plan| plan.bytes),
+        "done_before": sum(|plan| plan.done_before),
+        "nodes": plans.iter().enumerate().map(node).collect::<Vec<_>>(),
+    }))
+}
+
+/// An event of one node as a line; empty for those that are not told.
+pub fn event_line(node: NodeId, event: &Event) -> String {
+    match event {
+        Event::Progress(progress) => {
+            let mut value = counts(progress);
+            value["event"] = "progress".into();
+            value["node"] = node.into();
+            value["running"] = progress.running.into();
+            line(&value)
+        }
+        Event::Failure(failure) => line(&json!({
+            "event": "failure",
+            "node": failure.node,
+            "key": failure.key.to_string(),
+            "reason": failure.reason,
+            "stderr": failure.stderr,
+        })),
+        Event::Running { tasks } => {
+            let task = |task: &s4::protocol::RunningTask| json!({"key": task.key.to_string(), "seconds": task.seconds});
+            line(&json!({
+                "event": "running",
+                "node": node,
+                "tasks": tasks.iter().map(task).collect::<Vec<_>>(),
+            }))
+        }
+        Event::Alive
+        | Event::Planned(_)
+        | Event::Job(_)
+        | Event::Ended { .. }
+        | Event::Deleted { .. }
+        | Event::Error(_) => String::new(),
+    }
+}
+
+/// The last line.
+pub fn ended_line(report: &Report, state: &str, error: Option<&Error>) -> String {
+    let mut value = counts(&total(&report.parts));
+    value["event"] = "ended".into();
+    value["job"] = report.job().as_str().into();
+    value["state"] = state.into();
+    value["done_before"] = report.done_before().into();
+    value["seconds"] = report.elapsed().as_secs_f64().into();
+    if let Some(error) = error {
+        value["error"] = error.to_string().into();
+    }
+    line(&value)
+}
+
+fn counts(progress: &Progress) -> Value {
+    json!({
+        "tasks": progress.tasks,
+        "done": progress.done,
+        "failed": progress.failed,
+        "outputs": progress.outputs,
+        "bytes": progress.bytes,
+        "bytes_done": progress.bytes_done,
+    })
+}
+
+fn line(value: &Value) -> String {
+    format!("{value}\n")
+}
+
+pub fn print(text: &str) -> Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("stdout", &e))
+}

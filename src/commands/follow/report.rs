@@ -1,0 +1,256 @@
+//! What the nodes have told of a job so far, and who hears of it.
+
+use super::display::{Display, View};
+use super::events;
+use crate::cli::ShowArgs;
+use crate::commands::format::{cut, size_text};
+use crate::commands::say;
+use s4::client::Client;
+use s4::client::job_table::{ClusterJob, JobState};
+use s4::cluster::Cluster;
+use s4::error::Result;
+use s4::placement::NodeId;
+use s4::protocol::{Event, JobId, JobSpec, Outcome, Plan, Progress, RunningTask, TaskFailure};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How often progress is told where nobody watches live.
+const PROGRESS: Duration = Duration::from_secs(5);
+/// How long the nodes may take to say what a cancelled job has left.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+/// Characters of a command that are shown with a failure.
+const COMMAND: usize = 200;
+
+/// One node's part of a job.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    pub plan: Plan,
+    pub progress: Progress,
+    pub outcome: Option<Outcome>,
+    /// The tasks that have run for longest.
+    pub running: Vec<RunningTask>,
+}
+
+/// The failures that the summary tells again. Its size does not grow with their number.
+#[derive(Default)]
+pub struct Failures {
+    pub first: Vec<String>,
+    pub count: u64,
+}
+
+impl Failures {
+    /// Told again at the end.
+    pub const TOLD: usize = 20;
+}
+
+/// Who hears of the job.
+enum Voice {
+    /// A terminal.
+    Live(Display),
+    /// A log: a line now and then.
+    Lines {
+        told: Instant,
+    },
+    Quiet,
+    /// A program that reads events.
+    Json,
+}
+
+pub struct Report {
+    pub(super) cluster: Cluster,
+    pub(super) spec: JobSpec,
+    pub(super) parts: Vec<Part>,
+    pub(super) failures: Failures,
+    /// True of `s4 wait`, which does not end with a node.
+    watches: bool,
+    pub(super) lost: Vec<(NodeId, String)>,
+    voice: Voice,
+    /// When the report began; `None` if the job had ended before.
+    began: Option<Instant>,
+    /// What had passed of the job then.
+    passed: Duration,
+}
+
+impl Report {
+    /// Of a job that has just been started.
+    pub fn new(client: &Client, spec: &JobSpec, plans: Vec<Plan>, show: &ShowArgs) -> Self {
+        let voice = match () {
+            () if show.json => Voice::Json,
+            () if show.quiet => Voice::Quiet,
+            () if is_terminal() => Voice::Live(Display::default()),
+            () => Voice::Lines { told: Instant::now() },
+        };
+        Self {
+            cluster: client.cluster().clone(),
+            spec: spec.clone(),
+            parts: plans.into_iter().map(|plan| Part { plan, ..Part::default() }).collect(),
+            failures: Failures::default(),
+            watches: false,
+            lost: Vec::new(),
+            voice,
+            began: Some(Instant::now()),
+            passed: Duration::ZERO,
+        }
+    }
+
+    /// Of a job that was started by someone else, maybe long ago.
+    pub fn watching(client: &Client, job: &ClusterJob, show: &ShowArgs) -> Self {
+        let plan = |node| job.nodes.get(&node).map_or_else(Plan::default, |record| record.plan);
+        let mut report = Self::new(client, &job.spec, client.cluster().ids().map(plan).collect(), show);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+        let passed = job.started().map_or(0, |started| job.ended().unwrap_or(now).saturating_sub(started));
+        report.began = report.began.filter(|_| job.ended().is_none());
+        report.passed = Duration::from_millis(passed.max(0) as u64);
+        report.watches = true;
+        report
+    }
+
+    pub fn job(&self) -> &JobId {
+        &self.spec.id
+    }
+
+    pub fn tell_plan(&self) -> Result<()> {
+        match self.voice {
+            Voice::Json => {
+                let plans: Vec<Plan> = self.parts.iter().map(|part| part.plan).collect();
+                events::print(&events::planned_line(&self.spec, &plans))
+            }
+            Voice::Live(_) | Voice::Lines { .. } | Voice::Quiet => Ok(()),
+        }
+    }
+
+    pub fn take(&mut self, node: NodeId, event: Event) -> Result<()> {
+        if matches!(self.voice, Voice::Json) {
+            events::print(&events::event_line(node, &event))?;
+        }
+        match event {
+            Event::Progress(progress) => self.parts[node].progress = progress,
+            Event::Failure(failure) => self.fail(&failure),
+            Event::Running { tasks } => self.parts[node].running = tasks,
+            Event::Ended { outcome, progress } => {
+                let part = &mut self.parts[node];
+                (part.progress, part.outcome) = (progress, Some(outcome));
+                part.running.clear();
+            }
+            Event::Alive | Event::Planned(_) | Event::Job(_) | Event::Deleted { .. } | Event::Error(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A node's events have ended before its part of the job.
+    pub fn lose(&mut self, node: NodeId, error: s4::error::Error) -> Result<()> {
+        if !self.watches {
+            return Err(error);
+        }
+        self.speak(&error.to_string());
+        self.lost.push((node, error.to_string()));
+        Ok(())
+    }
+
+    /// Shows what is new since the last time.
+    pub fn tick(&mut self) {
+        let (line, elapsed) = (self.progress_line(), self.elapsed());
+        match &mut self.voice {
+            Voice::Live(display) => display.draw(&View { spec: &self.spec, parts: &self.parts, elapsed }),
+            Voice::Lines { told } if told.elapsed() >= PROGRESS => {
+                *told = Instant::now();
+                say(line);
+            }
+            Voice::Lines { .. } | Voice::Quiet | Voice::Json => {}
+        }
+    }
+
+    fn progress_line(&self) -> String {
+        let (sum, before) = (total(&self.parts), self.done_before());
+        let before = if before > 0 { format!(", {before} done before") } else { String::new() };
+        let bytes = match sum.bytes {
+            0 => String::new(),
+            bytes => format!(", {} of {}", size_text(sum.bytes_done), size_text(bytes)),
+        };
+        let Progress { tasks, done, running, failed, .. } = sum;
+        format!("{}: {done} of {tasks} tasks done{before}, {running} running, {failed} failed{bytes}", self.spec.kind)
+    }
+
+    fn fail(&mut self, failure: &TaskFailure) {
+        self.failures.count += 1;
+        let name = self.cluster.name(failure.node);
+        let line = format!("{} on {name}: {}", failure.key, failure.reason);
+        if self.failures.first.len() < Failures::TOLD {
+            self.failures.first.push(cut(&line, 1000));
+        }
+        let mut text = format!("{line}: {}\n", cut(&self.spec.cmd.to_string(), COMMAND));
+        for line in failure.stderr.lines() {
+            text += &format!("    {line}\n");
+        }
+        if !matches!(self.voice, Voice::Json) {
+            self.speak(text.trim_end());
+        }
+    }
+
+    /// Says something above the display, if there is one.
+    pub(super) fn speak(&mut self, text: &str) {
+        if let Voice::Live(display) = &mut self.voice {
+            display.wipe();
+        }
+        say(text);
+    }
+
+    pub(super) fn wipe(&mut self) {
+        if let Voice::Live(display) = &mut self.voice {
+            display.wipe();
+        }
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        matches!(self.voice, Voice::Json)
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        matches!(self.voice, Voice::Quiet)
+    }
+
+    pub(super) fn done_before(&self) -> u64 {
+        self.parts.iter().map(|part| part.plan.done_before).sum()
+    }
+
+    pub(super) fn state(&self) -> JobState {
+        JobState::of(self.parts.iter().map(|part| part.outcome))
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.passed + self.began.map_or(Duration::ZERO, |began| began.elapsed())
+    }
+
+    /// Asks the nodes once more, after a job was cancelled.
+    pub async fn refresh(&mut self, client: &Client) {
+        let client = client.with_deadline(client.deadline().min(LAST_LOOK));
+        // Where no node answers, what was told last is the best there is.
+        if let Ok(job) = client.cluster_job(&self.spec.id).await {
+            for (node, record) in job.nodes {
+                self.parts[node].progress = record.progress;
+            }
+        }
+    }
+}
+
+/// The counts of all nodes. A node that has told nothing yet has what it planned.
+pub fn total(parts: &[Part]) -> Progress {
+    let mut sum = Progress::default();
+    for part in parts {
+        sum += counted(part);
+    }
+    sum
+}
+
+/// A node's counts, of all that it planned.
+pub fn counted(part: &Part) -> Progress {
+    let mut progress = part.progress;
+    progress.tasks = progress.tasks.max(part.plan.tasks);
+    progress.bytes = progress.bytes.max(part.plan.bytes);
+    progress
+}
+
+/// True if somebody watches stderr, and it can do more than type.
+fn is_terminal() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}

@@ -1,0 +1,118 @@
+//! How a job ended, and how to go on.
+
+use super::Report;
+use super::events;
+use super::report::{Failures, total};
+use crate::commands::format::seconds_text;
+use crate::commands::say;
+use s4::client::job_table::JobState;
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::protocol::Outcome;
+
+impl Report {
+    /// Of a job that has ended on every node, or on those that a watcher has not lost.
+    pub fn finish(mut self) -> Result<ExitStatus> {
+        self.wipe();
+        let state = self.state();
+        if self.lost.is_empty() && state == JobState::Done {
+            match (self.is_json(), self.is_quiet()) {
+                (true, _) => events::print(&events::ended_line(&self, state.name(), None))?,
+                (false, false) => say(self.success()),
+                (false, true) => {}
+            }
+            return Ok(ExitStatus::Done);
+        }
+        let error = Error::new(ErrorKind::Command, self.failure(state));
+        self.tell_end(state.name(), &error)?;
+        Err(error)
+    }
+
+    /// The error that ended the following, and what the job leaves.
+    pub fn give_up(mut self, error: &Error) -> Error {
+        self.wipe();
+        let error = Error::new(error.kind(), format!("{error}; {}", self.what_stands()));
+        let state = if error.kind() == ErrorKind::Cancelled { JobState::Cancelled } else { JobState::Failed };
+        // There is an error to tell already.
+        let _ = self.tell_end(state.name(), &error);
+        error
+    }
+
+    fn success(&self) -> String {
+        let sum = total(&self.parts);
+        let before = match self.done_before() {
+            0 => String::new(),
+            before => format!(", {before} done before"),
+        };
+        let (kind, outdir, time) = (self.spec.kind, &self.spec.outdir, seconds_text(self.elapsed().as_secs_f64()));
+        format!("{kind}: {} tasks done{before}, {} outputs in {outdir}, {time}", sum.done, sum.outputs)
+    }
+
+    /// The failures again, or the last event.
+    fn tell_end(&self, state: &str, error: &Error) -> Result<()> {
+        if self.is_json() {
+            return events::print(&events::ended_line(self, state, Some(error)));
+        }
+        let Failures { first, count } = &self.failures;
+        if *count > 0 {
+            let mut text = format!("{count} failed:");
+            for line in first {
+                text += &format!("\n    {line}");
+            }
+            match count - first.len() as u64 {
+                0 => {}
+                more => text += &format!("\n    and {more} more"),
+            }
+            say(text);
+        }
+        Ok(())
+    }
+
+    fn failure(&self, state: JobState) -> String {
+        let (sum, kind) = (total(&self.parts), self.spec.kind);
+        let how = match state {
+            _ if !self.lost.is_empty() => format!("{kind}: lost {}", self.lost_text()),
+            JobState::Cancelled => format!("{kind} cancelled"),
+            JobState::Interrupted => format!("{kind} interrupted: {}", self.interrupted_text()),
+            JobState::Planned | JobState::Running | JobState::Done | JobState::Failed => format!("{kind} failed"),
+        };
+        let before = match self.done_before() {
+            0 => String::new(),
+            before => format!(", {before} done before"),
+        };
+        let time = seconds_text(self.elapsed().as_secs_f64());
+        let counts = format!("{} of {} tasks done{before}, {} failed, {time}", sum.done, sum.tasks, sum.failed);
+        format!("{how}: {counts}; {}", self.what_stands())
+    }
+
+    fn lost_text(&self) -> String {
+        let names: Vec<String> = self.lost.iter().map(|(node, _)| self.cluster.name(*node).to_string()).collect();
+        format!("{}, the job may go on elsewhere", names.join(" and "))
+    }
+
+    fn interrupted_text(&self) -> String {
+        let ended = |(_, part): &(usize, &super::report::Part)| part.outcome == Some(Outcome::Interrupted);
+        let nodes = self.parts.iter().enumerate().filter(ended);
+        let names: Vec<String> = nodes.map(|(node, _)| self.cluster.name(node).to_string()).collect();
+        let daemons = if names.len() == 1 { "daemon" } else { "daemons" };
+        format!("the {daemons} of {} ended before the job", names.join(" and "))
+    }
+
+    fn what_stands(&self) -> String {
+        let stand = match (total(&self.parts).outputs, self.done_before()) {
+            (0, 0) => "no output stands".to_owned(),
+            (outputs, before) => {
+                let besides =
+                    if before > 0 { format!(" besides those of the {before} done before") } else { String::new() };
+                let outdir = &self.spec.outdir;
+                format!(
+                    "{outputs} outputs stand{besides}; run the same command with --resume to go on, or 's4 rm -r {outdir}' \
+                     to begin anew"
+                )
+            }
+        };
+        match self.failures.count {
+            0 => stand,
+            _ => format!("{stand}; 's4 logs {}' has the stderr", self.spec.id),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `s4 jobs`
+
+use super::format::{cut, seconds_text};
+use super::say;
+use crate::cli::JobsArgs;
+use s4::client::Client;
+use s4::client::job_table::ClusterJob;
+use s4::error::{Error, ExitStatus, Result};
+use s4::time;
+use serde_json::json;
+use std::io::{IsTerminal, Write};
+use std::time::SystemTime;
+
+pub async fn run(client: &Client, args: &JobsArgs) -> Result<ExitStatus> {
+    let (jobs, errors) = client.all_jobs().await;
+    let jobs: Vec<ClusterJob> = jobs.into_values().collect();
+    let text = match args.json {
+        true => jobs.iter().map(json_line).collect(),
+        false => table(&jobs, width()),
+    };
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
+    for error in &errors {
+        say(error);
+    }
+    match errors.is_empty() {
+        true => Ok(ExitStatus::Done),
+        false => Ok(ExitStatus::Failed),
+    }
+}
+
+/// The columns that a line may have; no limit where nobody looks.
+fn width() -> usize {
+    let stdout = std::io::stdout();
+    let size = stdout.is_terminal().then(|| terminal_size::terminal_size_of(&stdout)).flatten();
+    size.map_or(usize::MAX, |(terminal_size::Width(width), _)| width.into())
+}
+
+const HEADER: [&str; 8] = ["ID", "KIND", "STATE", "DONE", "FAILED", "STARTED", "DURATION", "INDIR OUTDIR COMMAND"];
+
+/// The jobs under a header, in columns; nothing if there is none.
+fn table(jobs: &[ClusterJob], width: usize) -> String {
+    let mut rows = vec![HEADER.map(str::to_owned)];
+    rows.extend(jobs.iter().map(row));
+    if jobs.is_empty() {
+        rows.clear();
+    }
+    let widest = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; HEADER.len()] = std::array::from_fn(widest);
+    let line = |row: &[String; HEADER.len()]| {
+        let columns = row.iter().zip(widths).take(HEADER.len() - 1);
+        let padded: String = columns.map(|(text, width)| format!("{text:<width$}  ")).collect();
+        format!("{}\n", cut(&(padded + &row[HEADER.len() - 1]), width))
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(job: &ClusterJob) -> [String; HEADER.len()] {
+    let progress = job.progress();
+    let started = job.started().map(|started| {
+        let (date, clock) = time::utc(started.div_euclid(1000));
+        format!("{date} {clock}")
+    });
+    [
+        job.spec.id.to_string(),
+        job.spec.kind.to_string(),
+        job.state().name().to_owned(),
+        format!("{}/{}", progress.done, progress.tasks),
+        progress.failed.to_string(),
+        started.unwrap_or_else(|| "-".to_owned()),
+        seconds(job).map_or_else(|| "-".to_owned(), seconds_text),
+        format!("{} {} {}", job.spec.indir, job.spec.outdir, job.spec.cmd),
+    ]
+}
+
+/// From its start to its end, or till now.
+fn seconds(job: &ClusterJob) -> Option<f64> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+    Some((job.ended().unwrap_or(now).saturating_sub(job.started()?)).max(0) as f64 / 1000.0)
+}
+
+fn json_line(job: &ClusterJob) -> String {
+    let progress = job.progress();
+    let nodes = job.nodes.iter().map(|(node, record)| {
+        json!({
+            "node": node,
+            "outcome": record.outcome,
+            "tasks": record.progress.tasks,
+            "done": record.progress.done,
+            "failed": record.progress.failed,
+            "running": record.progress.running,
+        })
+    });
+    let value = json!({
+        "job": job.spec.id,
+        "kind": job.spec.kind,
+        "state": job.state().name(),
+        "tasks": progress.tasks,
+        "done": progress.done,
+        "failed": progress.failed,
+        "running": progress.running,
+        "outputs": progress.outputs,
+        "bytes": progress.bytes,
+        "bytes_done": progress.bytes_done,
+        "done_before": job.done_before(),
+        "started": job.started(),
+        "ended": job.ended(),
+        "indir": job.spec.indir.to_string(),
+        "outdir": job.spec.outdir.to_string(),
+        "cmd": job.spec.cmd.as_os_str().to_string_lossy(),
+        "nodes": nodes.collect::<Vec<_>>(),
+    });
+    format!("{value}\n")
+}

@@ -1,0 +1,103 @@
+//! `s4 map`, `s4 map-to-n`, `s4 map-from-n`: submit a job to every node, start it, and follow it to its end.
+
+mod dry_run;
+mod files;
+mod try_one;
+
+use super::follow::{self, Interrupts, Report};
+use crate::cli::MapArgs;
+use s4::client::Client;
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::key::Dir;
+use s4::pattern::Pattern;
+use s4::protocol::{CommandText, JobSpec, MapKind, Plan};
+use std::io::Write;
+
+pub async fn run(client: &Client, kind: MapKind, args: MapArgs) -> Result<ExitStatus> {
+    let mut spec = spec(kind, &args)?;
+    let files = files::find(&args.files)?;
+    if args.dry_run {
+        spec.files = files.into_iter().map(|file| file.read().map(|(file, _)| file)).collect::<Result<_>>()?;
+        return dry_run::run(client, &spec, args.show.json).await;
+    }
+    let mut interrupts = Interrupts::new()?;
+    for file in files {
+        let sent = async { file.send(client).await };
+        spec.files
+            .push(tokio::select! { sent = sent => sent?, () = interrupts.caught() => return Err(cancelled(kind)) });
+    }
+    match &args.try_key {
+        Some(key) => tokio::select! {
+            tried = try_one::run(client, &spec, key.as_deref()) => tried,
+            () = interrupts.caught() => Err(cancelled(kind)),
+        },
+        None => start_and_follow(client, &spec, &args, &mut interrupts).await,
+    }
+}
+
+/// The job as it was typed, without its files.
+fn spec(kind: MapKind, args: &MapArgs) -> Result<JobSpec> {
+    let (indir, outdir) = (Pattern::parse_url(&args.indir)?, Dir::parse_url(&args.outdir)?);
+    let mut spec = JobSpec::new(kind, indir, outdir, CommandText::new(args.cmd.clone())?);
+    spec.keep_going = args.keep_going;
+    spec.timeout = args.timeout.map(|timeout| timeout.as_secs_f64());
+    spec.retries = args.retries;
+    spec.resume = args.resume;
+    (spec.memory, spec.cpus) = (args.memory, args.cpus);
+    if !args.ok_exit.is_empty() {
+        spec.ok_exit = args.ok_exit.iter().map(|&status| status.into()).collect();
+    }
+    for (name, value) in &args.env {
+        if spec.env.iter().any(|(taken, _)| taken == name) {
+            return Err(Error::usage(format!("--env: {name} is given twice")));
+        }
+        spec.env.push((name.clone(), value.clone()));
+    }
+    Ok(spec)
+}
+
+async fn start_and_follow(
+    client: &Client,
+    spec: &JobSpec,
+    args: &MapArgs,
+    interrupts: &mut Interrupts,
+) -> Result<ExitStatus> {
+    let plans = match start(client, spec, interrupts).await {
+        Ok(plans) => plans,
+        Err(error) => {
+            client.cancel_everywhere(&spec.id).await;
+            return Err(error);
+        }
+    };
+    if args.detach {
+        writeln!(std::io::stdout(), "{}", spec.id).map_err(|e| Error::io("stdout", &e))?;
+        return Ok(ExitStatus::Done);
+    }
+    let mut report = Report::new(client, spec, plans, &args.show);
+    report.tell_plan()?;
+    let ended = tokio::select! {
+        ended = follow::follow(client, &mut report) => ended,
+        () = interrupts.caught() => Err(cancelled(spec.kind)),
+    };
+    match ended {
+        Ok(()) => report.finish(),
+        // Whoever read our events has gone; the job does not depend on it.
+        Err(error) if error.kind() == ErrorKind::OutputClosed => Err(error),
+        Err(error) => {
+            client.cancel_everywhere(&spec.id).await;
+            report.refresh(client).await;
+            Err(report.give_up(&error))
+        }
+    }
+}
+
+async fn start(client: &Client, spec: &JobSpec, interrupts: &mut Interrupts) -> Result<Vec<Plan>> {
+    tokio::select! {
+        plans = client.start_everywhere(spec) => plans,
+        () = interrupts.caught() => Err(cancelled(spec.kind)),
+    }
+}
+
+fn cancelled(kind: MapKind) -> Error {
+    Error::new(ErrorKind::Cancelled, format!("{kind} cancelled"))
+}

@@ -1,0 +1,100 @@
+//! `--try`: the command on one key, and what that says of the whole.
+
+use crate::commands::format::{seconds_text, size_text};
+use crate::commands::{say, unbuffered};
+use s4::client::Client;
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::frame::CommandEnd;
+use s4::key::{Key, Prefix};
+use s4::protocol::{Entry, JobSpec, MapKind, Plan, Stat};
+use std::time::Instant;
+
+/// Below this, starting a command takes longer than reading its input.
+const LARGE: u64 = 1 << 20;
+
+pub async fn run(client: &Client, spec: &JobSpec, key: Option<&str>) -> Result<ExitStatus> {
+    let key = match key {
+        Some(url) => given(spec, url)?,
+        None => first_key(client, spec).await?,
+    };
+    let name = client.cluster().name(client.cluster().node_of(&key)).to_string();
+    let (stdout, stderr) = (unbuffered(std::io::stdout())?, unbuffered(std::io::stderr())?);
+    let began = Instant::now();
+    let end = client.try_job(spec, &key, stdout, stderr).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let (how, status) = match end {
+        CommandEnd::Exit(code) => (format!("exit status {code}"), ExitStatus::Command(code as u8)),
+        CommandEnd::Signal(signal) => (format!("signal {signal}"), ExitStatus::Command(128 + signal as u8)),
+        CommandEnd::Error(error) => return Err(error.by(name)),
+    };
+    say(format_args!("{key} on {name}: {how}, {}", seconds_text(seconds)));
+    if matches!(end, CommandEnd::Exit(code) if spec.ok_exit.contains(&code)) {
+        // The command has run all the same.
+        say(estimate(client, spec, &key, seconds).await.unwrap_or_else(|error| format!("no estimate: {error}")));
+    }
+    Ok(status)
+}
+
+fn given(spec: &JobSpec, url: &str) -> Result<Key> {
+    let key = Key::parse_url(url)?;
+    match spec.indir.matches(&key) {
+        true => Ok(key),
+        false => Err(Error::usage(format!("--try {key}: it is not below {}", spec.indir))),
+    }
+}
+
+async fn first_key(client: &Client, spec: &JobSpec) -> Result<Key> {
+    let base = spec.indir.base();
+    let slash = if base.is_empty() { "" } else { "/" };
+    let mut listing = client.list(&Prefix::parse_url(&format!("s4://{base}{slash}"))?, true).await?;
+    while let Some(entry) = listing.next().await? {
+        if let Entry::Key { path, .. } = entry {
+            let key = Key::parse(&path)?;
+            if spec.indir.matches(&key) {
+                return Ok(key);
+            }
+        }
+    }
+    Err(Error::new(ErrorKind::NotFound, format!("{}: no keys in it", spec.indir)))
+}
+
+async fn estimate(client: &Client, spec: &JobSpec, key: &Key, seconds: f64) -> Result<String> {
+    let plans = client.plan_everywhere(spec).await?;
+    let size = match client.stat(client.cluster().node_of(key), key.as_str()).await? {
+        // A merge reads more than its first key.
+        Stat::Key(found) if spec.kind != MapKind::MapFromN => Some(found.checksum.len),
+        _ => None,
+    };
+    // The default of the daemons, on machines like this one.
+    let slots = std::thread::available_parallelism().map_or(1, usize::from) as u64 + 2;
+    let (tasks, bytes) = (plans.iter().map(|plan| plan.tasks).sum::<u64>(), plans.iter().map(|plan| plan.bytes).sum());
+    let time = seconds_text(whole_time(&plans, slots, seconds, size));
+    Ok(format!("about {time} for all: {tasks} tasks, {} on {} nodes", size_text(bytes), plans.len()))
+}
+
+/// Seconds until the last node is done, if a task over `size` bytes takes `seconds` and each node runs `slots` at once.
+fn whole_time(plans: &[Plan], slots: u64, seconds: f64, size: Option<u64>) -> f64 {
+    let node_time = |plan: &Plan| {
+        let rounds = plan.tasks.div_ceil(slots) as f64;
+        match size {
+            Some(size) if size >= LARGE && plan.tasks > 0 => {
+                rounds * seconds * (plan.bytes as f64 / plan.tasks as f64 / size as f64)
+            }
+            _ => rounds * seconds,
+        }
+    };
+    plans.iter().map(node_time).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busiest_node_tells_the_time() {
+        let plan = |tasks, bytes| Plan { tasks, keys: tasks, bytes, done_before: 0 };
+        assert_eq!(whole_time(&[plan(1, 10), plan(9, 90)], 4, 2.0, Some(10)), 6.0);
+        assert_eq!(whole_time(&[plan(8, 16 * LARGE)], 4, 2.0, Some(LARGE)), 8.0, "twice as large on average");
+        assert_eq!(whole_time(&[plan(0, 0), plan(0, 0)], 4, 2.0, None), 0.0);
+    }
+}

@@ -1,0 +1,31 @@
+//! Sizes in bytes, as they are typed.
+
+/// A number of bytes, or one with K, M, G or T (powers of 1,024; in either case). The error says what is expected.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let upper = text.to_ascii_uppercase();
+    let (digits, shift) = match upper.char_indices().last().and_then(|(at, unit)| Some((at, "KMGT".find(unit)?))) {
+        Some((at, power)) => (&upper[..at], 10 * (power as u32 + 1)),
+        None => (&*upper, 0),
+    };
+    // The standard parser also takes a sign.
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("not a number of bytes, or one with K, M, G or T".to_owned());
+    }
+    let number: u64 = digits.parse().map_err(|_| "too large".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_binary_units() {
+        assert_eq!(parse_size("0"), Ok(0));
+        assert_eq!(parse_size("10k"), Ok(10 << 10));
+        assert_eq!(parse_size("3G"), Ok(3 << 30));
+        for wrong in ["G", "-1", "+1", "", "1.5G", "1GB", "99999999999T", "99999999999999999999999"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}
