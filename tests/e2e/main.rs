@@ -1,5 +1,6 @@
 //! End to end: real processes, one file a subject.
 
+mod browser;
 mod bytes;
 mod copying;
 mod damage;
@@ -12,6 +13,7 @@ mod kills;
 mod local;
 mod maps;
 mod memory;
+mod metrics;
 mod model_files;
 mod mount_attributes;
 mod mount_basics;
@@ -29,6 +31,7 @@ mod mounting;
 mod mounts;
 mod observe;
 mod ordinary_user;
+mod page;
 mod processes;
 mod races;
 mod real_job;
@@ -38,5 +41,6 @@ mod shuffles;
 mod starts;
 mod strange_bodies;
 mod strangers;
+mod top;
 mod tour;
 mod twins;
