@@ -48,7 +48,7 @@ const JOB: &str = "(item => item ? [item.dataset.state, item.dataset.tasks, item
                    item.dataset.running].join(' ') : '')(document.querySelector('#jobs-list > li'))";
 
 fn cell(node: usize, field: &str) -> String {
-    format!("(document.querySelector('#node-{node} [data-field={field}]') || {{}}).textContent || ''")
+    format!("(document.querySelector('#node-{node} [data-field={field}]') || {{}}).textContent")
 }
 
 #[test]
