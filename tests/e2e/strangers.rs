@@ -37,7 +37,6 @@ const ROUTES: &[Row] = &[
     ("GET", "/v1/pack/other", b"", 404),
     ("GET", "/v1/eval/held/0_k", b"", 405),
     ("GET", "/v1/adopt/held/0_k", b"", 405),
-    ("GET", "/v1/jobs", b"", 405),
     ("PUT", "/v1/jobs", b"{}", 405),
     ("OPTIONS", "/v1/keys/held/0_k", b"", 405),
     ("TRACE", "/v1/keys/held/0_k", b"", 405),

@@ -96,10 +96,11 @@ fn the_full_screen_draws_and_gives_the_terminal_back() {
             terminal.await_text(part);
         }
         terminal.press("sjk\x1b[B");
-        terminal.await_text("CPU");
+        // In the head of its column, and now as the order too.
+        eventually("it is sorted by CPU", || (terminal.shown().matches("CPU").count() >= 2).then_some(()));
         terminal.press(end);
         terminal.await_text("status 0");
-        terminal.await_text(" -echok");
+        terminal.await_text("-extproc");
         let shown = terminal.shown();
         let after = shown.split("\x1b[?1049l").nth(1).expect("it left the alternate screen");
         assert!(shown.contains("\x1b[?25h"), "the cursor is shown again: {shown:?}");
