@@ -310,10 +310,10 @@ impl Job {
             state.progress.running -= 1;
             match &result {
                 Ok(outputs) => {
-                    shared.task_counts.add_done();
                     state.progress.done += 1;
                     state.progress.outputs += outputs;
                     state.progress.bytes_done += size;
+                    shared.task_counts.add_done();
                 }
                 Err(failed) => state.progress.outputs += failed.published,
             }
@@ -338,12 +338,12 @@ impl Job {
             return;
         };
         let failure = failed.into().report(shared.node, key);
-        shared.task_counts.add_failed();
         let mut line = serde_json::to_vec(&failure).expect("a failure is plain JSON");
         line.push(b'\n');
         if let Err(error) = (&self.failures).write_all(&line) {
             tracing::error!("job {}: cannot record a failure: {error}: {failure:?}", self.spec.id);
         }
+        shared.task_counts.add_failed();
         self.state.send_modify(|state| state.progress.failed += 1);
         if !self.spec.keep_going {
             self.stop_with(shared);
