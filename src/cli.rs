@@ -74,6 +74,9 @@ pub enum Command {
     /// Ask every node how it is
     #[command(after_help = HEALTH)]
     Health,
+    /// Watch nodes and jobs, live
+    #[command(after_help = TOP)]
+    Top(TopArgs),
     /// Print the nodes and their numbers
     #[command(after_help = CONFIG)]
     Config(ConfigArgs),
@@ -162,6 +165,20 @@ Answers within 2 seconds, also for nodes that are down; exit status 1 if any is.
 
 Example:
   s4 health";
+
+#[derive(Args)]
+pub struct TopArgs {
+    /// Print one snapshot as plain text, as it is also done where stdout is no terminal
+    #[arg(long)]
+    pub once: bool,
+}
+
+const TOP: &str = "\
+Keys: q, Esc or Ctrl-C ends; arrows or j and k scroll; s sorts by another column.
+
+Examples:
+  s4 top
+  s4 top --once | head -1";
 
 #[derive(Args)]
 pub struct ConfigArgs {

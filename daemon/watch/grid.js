@@ -54,12 +54,12 @@ function cells(samples, { columns, seconds }) {
 /** Fine diagonals: no sample. They differ from any colour by shape. */
 function hatch(context, scale) {
   const tile = document.createElement('canvas');
-  tile.width = tile.height = 6 * scale;
+  tile.width = tile.height = 8 * scale;
   const pen = tile.getContext('2d');
   pen.scale(scale, scale);
-  pen.strokeStyle = dark.matches ? '#4a5561' : '#c3cbd3';
+  pen.strokeStyle = dark.matches ? '#38424d' : '#d9dee3';
   pen.lineWidth = 1;
-  for (const x of [-6, 0, 6]) { pen.moveTo(x, 6); pen.lineTo(x + 6, 0); }
+  for (const x of [-8, 0, 8]) { pen.moveTo(x, 8); pen.lineTo(x + 8, 0); }
   pen.stroke();
   return context.createPattern(tile, 'repeat');
 }

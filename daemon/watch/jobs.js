@@ -70,7 +70,8 @@ function times(job, now) {
   return taken + (left === null || left === undefined ? '' : `, about ${duration(left)} left`);
 }
 
-function fillJob(item, job, now) {
+/** `absent`: the nodes that did not answer, whose part of the job is not known. */
+function fillJob(item, job, now, absent) {
   item.job = job;
   const { tasks, done, failed, running, outputs } = job.progress;
   for (const [name, value] of Object.entries({ state: job.state, tasks, done, failed, running, outputs })) set(item, name, value);
@@ -79,8 +80,9 @@ function fillJob(item, job, now) {
   const numbers = `${count(done)} of ${count(tasks)} done` + (failed ? `, ${count(failed)} failed` : '') +
     (running ? `, ${count(running)} running` : '') + (job.done_before ? `, ${count(job.done_before)} done before` : '') +
     `, ${count(outputs)} ${outputs === 1 ? 'output' : 'outputs'}`;
-  say(parts.numbers, numbers);
-  if (parts.bar.getAttribute('aria-label') !== numbers) parts.bar.setAttribute('aria-label', numbers);
+  const told = numbers + (absent.length ? `; unknown: node ${absent.join(', ')}` : '');
+  say(parts.numbers, told);
+  if (parts.bar.getAttribute('aria-label') !== told) parts.bar.setAttribute('aria-label', told);
   say(parts.time, times(job, now));
   fillBar(parts.bar, job.progress);
   say(parts.many, `by node (${job.parts.length})`);
@@ -88,14 +90,15 @@ function fillJob(item, job, now) {
   fillFailures(item, job);
 }
 
-/** `jobs`: the newest first, as they are shown. */
-function showJobs(jobs, now) {
+/** The newest first. */
+function showJobs({ jobs, nodes, now }) {
+  const absent = nodes.filter(node => !node.health).map(node => node.node).slice(0, 20);
   const list = of('jobs-list'), ids = new Set(jobs.map(job => 'job-' + job.id));
   [...list.children].filter(item => !ids.has(item.id)).forEach(item => item.remove());
   jobs.forEach((job, at) => {
     const item = of('job-' + job.id) || makeJob(job);
     if (list.children[at] !== item) list.insertBefore(item, list.children[at] || null);
-    fillJob(item, job, now);
+    fillJob(item, job, now, absent);
   });
   of('jobs-none').hidden = jobs.length > 0;
   const running = jobs.filter(job => job.state === 'running').length;

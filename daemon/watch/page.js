@@ -54,9 +54,10 @@ function showSummary(nodes, now) {
   const counted = nodes.map(node => node.usage && node.usage.at).filter(Boolean);
   const up = nodes.filter(node => node.health).length, running = sum(node => node.health && node.health.running_tasks);
   const keys = sum(node => node.usage && node.usage.keys), size = sum(node => node.usage && node.usage.bytes);
-  const held = counted.length ? `, ${count(keys)} keys, ${bytes(size)}` : '';
+  const held = counted.length && counted.length === up ? `, ${count(keys)} keys, ${bytes(size)}` : '';
   say(of('summary'), `${up} of ${nodes.length} nodes up, ${count(running)} tasks running${held}`);
-  say(of('counted'), counted.length ? duration(Math.max(now - Math.min(...counted), 0) / 1000) + ' ago' : 'not yet');
+  const oldest = duration(Math.max(now - Math.min(...counted), 0) / 1000);
+  say(of('counted'), counted.length ? `Keys were last counted ${oldest} ago.` : 'Keys have not been counted yet.');
   document.title = (running ? `▶ ${running} ` : '') + 's4';
   const busy = nodes.filter(node => node.health && node.health.running_tasks > 0).length;
   of('grid-cells').setAttribute('aria-label',
@@ -79,7 +80,7 @@ function show(view) {
   readCell();
   showNodes(view.nodes);
   showSummary(view.nodes, view.now);
-  showJobs(view.jobs, view.now);
+  showJobs(view);
   // What was drawn, for those who read the page by program.
   document.body.dataset.view = view.now;
 }

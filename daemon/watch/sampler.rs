@@ -4,7 +4,7 @@ use super::machine::{Machine, Totals};
 use crate::app::App;
 use s4::client::blocking;
 use s4::protocol::node::{Counted, SAMPLE_SECONDS, SAMPLES_KEPT, Sample};
-use s4::time::to_nanoseconds;
+use s4::time::now_milliseconds;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -107,7 +107,7 @@ impl Sampler {
 }
 
 async fn count(app: Arc<App>) {
-    let (began, at) = (Instant::now(), to_nanoseconds(SystemTime::now()) / 1_000_000);
+    let (began, at) = (Instant::now(), now_milliseconds());
     let store = app.jobs.shared.store.clone();
     let usage = blocking(move || store.usage()).await;
     let mut state = app.watch.sampler.lock();

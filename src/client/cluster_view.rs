@@ -7,11 +7,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
 use crate::protocol::node::{Counted, FAILURES_TOLD, NodeStatus, Sample};
 use crate::protocol::{Health, JobId, Progress, TaskFailure};
-use crate::time::to_nanoseconds;
+use crate::time::now_milliseconds;
 use hyper::Method;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// How long one node may take. The whole view comes within 2 s, so a node has a little less.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -138,7 +138,7 @@ impl Client {
             }
         });
         let answers = asked.await;
-        let now = to_nanoseconds(SystemTime::now()) / 1_000_000;
+        let now = now_milliseconds();
         let (mut nodes, mut records) = (Vec::new(), Vec::new());
         let mut failures: BTreeMap<JobId, Vec<TaskFailure>> = BTreeMap::new();
         for (node, answer) in answers.into_iter().enumerate() {

@@ -16,6 +16,7 @@ mod ls;
 mod map;
 mod mount;
 mod rm;
+mod top;
 mod wait;
 
 use crate::cli::{Cli, Command, Global};
@@ -44,6 +45,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Logs(args) => logs::run(&connect(&global)?, &args).await,
         Command::Cancel(args) => cancel::run(&connect(&global)?, &args).await,
         Command::Health => health::run(&connect(&global)?).await,
+        Command::Top(args) => top::run(&connect(&global)?, &args).await,
         Command::Config(args) => config::run(&connect(&global)?, &args),
         Command::Mount(args) => mount::run(&global, &args),
         Command::Local(args) => local::run(&args, global.secret.as_deref()).await,

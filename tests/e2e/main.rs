@@ -1,5 +1,6 @@
 //! End to end: real processes, one file a subject.
 
+mod browser;
 mod bytes;
 mod copying;
 mod damage;
@@ -15,6 +16,7 @@ mod kills;
 mod local;
 mod maps;
 mod memory;
+mod metrics;
 mod model_files;
 mod mount_attributes;
 mod mount_basics;
@@ -32,6 +34,7 @@ mod mounting;
 mod mounts;
 mod observe;
 mod ordinary_user;
+mod page;
 mod processes;
 mod races;
 mod real_job;
@@ -42,5 +45,6 @@ mod shuffles;
 mod starts;
 mod strange_bodies;
 mod strangers;
+mod top;
 mod tour;
 mod twins;

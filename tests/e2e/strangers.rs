@@ -10,7 +10,12 @@ use std::path::PathBuf;
 type Row<'a> = (&'a str, &'a str, &'a [u8], u16);
 
 const ROUTES: &[Row] = &[
-    ("GET", "/", b"", 404),
+    ("POST", "/", b"", 405),
+    ("GET", "/", b"", 403),
+    ("GET", "/metrics", b"", 403),
+    ("GET", "/metrics/", b"", 404),
+    ("POST", "/v1/status", b"", 405),
+    ("GET", "/v1/status?samples=-1", b"", 400),
     ("GET", "/v1", b"", 404),
     ("GET", "/v1/", b"", 404),
     ("GET", "/v1/unknown", b"", 404),
@@ -32,7 +37,6 @@ const ROUTES: &[Row] = &[
     ("GET", "/v1/pack/other", b"", 404),
     ("GET", "/v1/eval/held/0_k", b"", 405),
     ("GET", "/v1/adopt/held/0_k", b"", 405),
-    ("GET", "/v1/jobs", b"", 405),
     ("PUT", "/v1/jobs", b"{}", 405),
     ("OPTIONS", "/v1/keys/held/0_k", b"", 405),
     ("TRACE", "/v1/keys/held/0_k", b"", 405),

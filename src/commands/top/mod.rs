@@ -1,0 +1,125 @@
+//! `s4 top`: the cluster in a terminal, live; or once, as plain text.
+
+mod draw;
+mod plain;
+mod rows;
+
+use crate::cli::TopArgs;
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use rows::Order;
+use s4::client::Client;
+use s4::client::cluster_view::ClusterView;
+use s4::error::{Error, ExitStatus, Result};
+use std::io::{IsTerminal, Write};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Between two looks at the cluster.
+const EVERY: Duration = Duration::from_secs(1);
+/// The last sample is all that is shown.
+const SAMPLES: usize = 1;
+
+pub async fn run(client: &Client, args: &TopArgs) -> Result<ExitStatus> {
+    let client = client.for_watching();
+    if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        let text = plain::text(&client.cluster_view(SAMPLES).await);
+        std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
+        return Ok(ExitStatus::Done);
+    }
+    let (news, received) = mpsc::channel();
+    let keys = news.clone();
+    std::thread::spawn(move || read_keys(&keys));
+    let screen = std::thread::spawn(move || show(&received));
+    // The screen's thread ends when the user leaves, and then nobody takes views any more.
+    loop {
+        let view = client.cluster_view(SAMPLES).await;
+        if news.send(News::View(Box::new(view))).is_err() {
+            break;
+        }
+        for _ in 0..20 {
+            tokio::time::sleep(EVERY / 20).await;
+            if screen.is_finished() {
+                break;
+            }
+        }
+        if screen.is_finished() {
+            break;
+        }
+    }
+    match screen.join() {
+        Ok(shown) => shown.map(|()| ExitStatus::Done).map_err(|e| Error::io("the terminal", &e)),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// What the screen reacts to.
+enum News {
+    View(Box<ClusterView>),
+    Input(Event),
+}
+
+/// What the user has chosen to see.
+#[derive(Default)]
+struct Choice {
+    order: Order,
+    /// The first node that is shown.
+    scroll: usize,
+}
+
+/// Hands the terminal's events on until nobody takes them.
+fn read_keys(news: &mpsc::Sender<News>) {
+    while let Ok(event) = event::read() {
+        if news.send(News::Input(event)).is_err() {
+            break;
+        }
+    }
+}
+
+/// Draws until the user leaves. The terminal is restored then, and also in a panic.
+fn show(news: &mpsc::Receiver<News>) -> std::io::Result<()> {
+    let mut terminal = ratatui::try_init()?;
+    let shown = show_on(&mut terminal, news);
+    ratatui::try_restore()?;
+    shown
+}
+
+fn show_on(terminal: &mut DefaultTerminal, news: &mpsc::Receiver<News>) -> std::io::Result<()> {
+    let mut choice = Choice::default();
+    let mut latest: Option<Box<ClusterView>> = None;
+    loop {
+        terminal.draw(|frame| draw::screen(frame, latest.as_deref(), &mut choice))?;
+        match news.recv() {
+            Ok(News::View(view)) => latest = Some(view),
+            Ok(News::Input(Event::Key(key))) if key.kind != KeyEventKind::Release => {
+                if !choice.take(key) {
+                    return Ok(());
+                }
+            }
+            // Another size is drawn anew.
+            Ok(News::Input(_)) => {}
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+impl Choice {
+    /// Reacts to a key; false if it means the end.
+    fn take(&mut self, key: KeyEvent) -> bool {
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Char('q') | KeyCode::Esc => return false,
+            KeyCode::Char('c') if control => return false,
+            KeyCode::Down | KeyCode::Char('j') => self.scroll += 1,
+            KeyCode::Up | KeyCode::Char('k') => self.scroll = self.scroll.saturating_sub(1),
+            KeyCode::PageDown => self.scroll += 10,
+            KeyCode::PageUp => self.scroll = self.scroll.saturating_sub(10),
+            KeyCode::Home => self.scroll = 0,
+            // The drawing brings it back to the last node.
+            KeyCode::End => self.scroll = usize::MAX / 2,
+            KeyCode::Char('s') => self.order = self.order.next(),
+            _ => {}
+        }
+        true
+    }
+}

@@ -1,0 +1,147 @@
+//! What both displays tell of nodes and jobs, as text.
+
+use crate::commands::format::{seconds_text, size_text};
+use s4::client::cluster_view::{ClusterView, JobView, NodeView};
+use s4::protocol::node::Sample;
+use std::cmp::Reverse;
+
+/// The columns of the nodes, with their widths.
+pub const COLUMNS: [(&str, usize); 11] = [
+    ("node", 5),
+    ("state", 7),
+    ("CPU", 5),
+    ("read/s", 8),
+    ("write/s", 8),
+    ("in/s", 8),
+    ("out/s", 8),
+    ("tasks", 5),
+    ("keys", 8),
+    ("bytes", 7),
+    ("free", 7),
+];
+
+/// By what the nodes are sorted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    #[default]
+    Number,
+    Cpu,
+    Running,
+    Bytes,
+    State,
+}
+
+impl Order {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Number => "number",
+            Self::Cpu => "CPU",
+            Self::Running => "tasks",
+            Self::Bytes => "bytes",
+            Self::State => "state",
+        }
+    }
+
+    pub fn next(self) -> Self {
+        match self {
+            Self::Number => Self::Cpu,
+            Self::Cpu => Self::Running,
+            Self::Running => Self::Bytes,
+            Self::Bytes => Self::State,
+            Self::State => Self::Number,
+        }
+    }
+
+    /// The nodes in this order, the largest first; equal ones by number.
+    pub fn sort(self, nodes: &[NodeView]) -> Vec<&NodeView> {
+        let mut sorted: Vec<&NodeView> = nodes.iter().collect();
+        let sample = |node: &NodeView| node.last_sample().unwrap_or_default();
+        match self {
+            Self::Number => {}
+            Self::Cpu => sorted.sort_by_key(|node| Reverse(sample(node).cpu)),
+            Self::Running => sorted.sort_by_key(|node| Reverse(running(node))),
+            Self::Bytes => sorted.sort_by_key(|node| Reverse(node.usage.map(|counted| counted.usage.bytes))),
+            Self::State => sorted.sort_by_key(|node| Reverse(node.state)),
+        }
+        sorted
+    }
+}
+
+/// Commands that run on the node now.
+pub fn running(node: &NodeView) -> u64 {
+    node.health.as_ref().map_or(0, |health| health.running_tasks)
+}
+
+/// One node, by [`COLUMNS`]. What is not known is a dash.
+pub fn cells(node: &NodeView) -> [String; COLUMNS.len()] {
+    let dash = || "-".to_owned();
+    let sampled = |read: fn(Sample) -> String| node.last_sample().map_or_else(dash, read);
+    let (health, usage) = (node.health.as_ref(), node.usage.map(|counted| counted.usage));
+    [
+        node.node.to_string(),
+        node.state.name().to_owned(),
+        sampled(|sample| format!("{}%", (sample.cpu + 5) / 10)),
+        sampled(|sample| size_text(sample.disk_read)),
+        sampled(|sample| size_text(sample.disk_written)),
+        sampled(|sample| size_text(sample.net_in)),
+        sampled(|sample| size_text(sample.net_out)),
+        health.map_or_else(dash, |health| health.running_tasks.to_string()),
+        usage.map_or_else(dash, |usage| usage.keys.to_string()),
+        usage.map_or_else(dash, |usage| size_text(usage.bytes)),
+        health.map_or_else(dash, |health| size_text(health.free_bytes)),
+    ]
+}
+
+/// One line over all.
+pub fn summary(view: &ClusterView) -> String {
+    let up = view.nodes.iter().filter(|node| node.health.is_some()).count();
+    let tasks: u64 = view.nodes.iter().map(running).sum();
+    let jobs = view.jobs.iter().filter(|job| job.is_running()).count();
+    format!("{up} of {} nodes up, {tasks} tasks running, {jobs} jobs running", view.nodes.len())
+}
+
+/// `123 of 500 done, 2 failed, 8 running`
+pub fn counts(job: &JobView) -> String {
+    let progress = &job.progress;
+    let mut text = format!("{} of {} done", progress.done, progress.tasks);
+    for (count, what) in [(progress.failed, "failed"), (progress.running, "running")] {
+        if count > 0 {
+            text += &format!(", {count} {what}");
+        }
+    }
+    text
+}
+
+/// How long the job took or has run, and what may be left; empty where unknown.
+pub fn time(job: &JobView, now: i64) -> String {
+    let Some(started) = job.started else {
+        return String::new();
+    };
+    let taken = seconds_text((job.ended.unwrap_or(now) - started).max(0) as f64 / 1000.0);
+    match job.seconds_left {
+        Some(left) => format!("{taken}, {} left", seconds_text(left)),
+        None => taken,
+    }
+}
+
+/// The command on one line.
+pub fn command_line(job: &JobView) -> String {
+    job.cmd.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_order_comes_round() {
+        let mut order = Order::default();
+        let names: Vec<&str> = std::iter::repeat_with(|| {
+            order = order.next();
+            order.name()
+        })
+        .take(5)
+        .collect();
+        assert_eq!(names, ["CPU", "tasks", "bytes", "state", "number"]);
+    }
+}
