@@ -15,6 +15,7 @@ use crate::local::LocalNodes;
 use crate::readahead::Budget;
 use nix::errno::Errno;
 use s4::client::Client;
+use s4::error::{Error, Result as S4Result};
 use s4::key::{Key, MAX_KEY, MAX_PART};
 use s4::placement::{self, NodeId};
 use s4::protocol::{KeyStat, Stat};
@@ -33,6 +34,9 @@ const DIR_MTIME: i64 = 946_684_800_000_000_000;
 
 /// How long df's figures may be used again.
 const SPACE_FRESH: Duration = Duration::from_secs(1);
+
+/// How long the node of a key is waited for before the others are asked about its name too.
+const HOME_FIRST: Duration = Duration::from_millis(20);
 
 /// What stat shows.
 #[derive(Debug, Clone, Copy)]
@@ -134,13 +138,14 @@ impl Fs {
         Ok(if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") })
     }
 
-    /// What `path` is. A key is known to its own node; a directory is wherever it has keys. The first answer that says
-    /// what it is counts, so that a node that hangs holds up nothing that others know.
+    /// What `path` is. A key is known to its own node, which is asked first; a directory is wherever it has keys, so that
+    /// the others are asked only where the name is no key, or its node is slow. The first answer that says what it is
+    /// counts: a node that hangs holds up nothing that others know.
     async fn find(&self, path: &str) -> Result<Found> {
         let nodes = self.client.cluster().len();
         // A bucket is never a key, so no node knows it better than others.
         let home = path.rsplit_once('/').map(|(_, name)| placement::node_of_basename(name, nodes));
-        let mut asked = JoinSet::new();
+        let mut remote = Vec::new();
         for node in 0..nodes {
             match self.local.dir(node) {
                 Some(dir) => match stored::stat(dir, path).map_err(io_errno)? {
@@ -148,27 +153,23 @@ impl Fs {
                     Stat::Dir { .. } => return Ok(Found::Dir),
                     Stat::Key(_) | Stat::Absent => {}
                 },
-                None => {
-                    let (client, path) = (self.client.clone(), path.to_owned());
-                    asked.spawn(async move { (node, client.stat(node, &path).await) });
-                }
+                None => remote.push(node),
             }
         }
-        let mut failed = None;
-        while let Some(Ok((node, stat))) = asked.join_next().await {
-            match stat {
-                Ok(Stat::Key(stat)) if Some(node) == home => return Ok(Found::Key(parse(path)?, stat)),
-                Ok(Stat::Dir { .. }) => return Ok(Found::Dir),
-                Ok(Stat::Key(_) | Stat::Absent) => {}
-                // Where its own node says that there is no key, others could only tell of a directory. One that is on dead
-                // nodes alone is as gone as its keys.
-                Err(error) if home.is_none_or(|home| home == node) => failed = Some(error),
-                Err(error) => tracing::debug!("{error}"),
+        let mut asked = Asked::default();
+        if let Some(home) = home.filter(|home| remote.contains(home)) {
+            remote.retain(|&node| node != home);
+            asked.ask(&self.client, home, path);
+            if let Ok(Some(found)) = tokio::time::timeout(HOME_FIRST, asked.answer(path, Some(home))).await {
+                return found;
             }
         }
-        match failed {
-            Some(error) => Err(errno(&error)),
-            None => Ok(Found::Absent),
+        for node in remote {
+            asked.ask(&self.client, node, path);
+        }
+        match asked.answer(path, home).await {
+            Some(found) => found,
+            None => asked.failed.map_or(Ok(Found::Absent), |error| Err(errno(&error))),
         }
     }
 
@@ -232,8 +233,12 @@ impl Fs {
         Ok(sum)
     }
 
-    /// The value of an extended attribute; `None` for one that is not there.
+    /// The value of an extended attribute; `None` for one that is not there. Only those of users can be there at all:
+    /// told so of its access lists and labels, `ls -l` asks once and not for each file.
     pub fn xattr(&self, ino: Ino, name: &OsStr) -> Result<Option<Vec<u8>>> {
+        if !name.as_encoded_bytes().starts_with(b"user.") {
+            return Err(Errno::ENOTSUP);
+        }
         let Node::Key(key, stat) = self.node(ino)? else {
             return Ok(None);
         };
@@ -272,6 +277,46 @@ impl Handles {
         self.next += 1;
         self.dirs.insert(self.next, Arc::new(stream));
         self.next
+    }
+}
+
+/// Nodes that were asked what a name is.
+#[derive(Default)]
+struct Asked {
+    answers: JoinSet<(NodeId, S4Result<Stat>)>,
+    /// Why it is not known whether there is a key.
+    failed: Option<Error>,
+}
+
+impl Asked {
+    fn ask(&mut self, client: &Client, node: NodeId, path: &str) {
+        let (client, path) = (client.clone(), path.to_owned());
+        self.answers.spawn(async move { (node, client.stat(node, &path).await) });
+    }
+
+    /// The first answer that says what it is; `None` once none of those asked does.
+    async fn answer(&mut self, path: &str, home: Option<NodeId>) -> Option<Result<Found>> {
+        while let Some(Ok((node, stat))) = self.answers.join_next().await {
+            let found = match stat {
+                Ok(Stat::Key(stat)) if Some(node) == home => parse(path).map(|key| Found::Key(key, stat)),
+                Ok(Stat::Dir { .. }) => Ok(Found::Dir),
+                Ok(Stat::Key(_) | Stat::Absent) => continue,
+                // Where its own node says that there is no key, others could only tell of a directory. One that is on dead
+                // nodes alone is as gone as its keys.
+                Err(error) if home.is_none_or(|home| home == node) => {
+                    self.failed = Some(error);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    continue;
+                }
+            };
+            // A request that is broken off would cost its connection.
+            self.answers.detach_all();
+            return Some(found);
+        }
+        None
     }
 }
 

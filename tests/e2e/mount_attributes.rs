@@ -128,7 +128,7 @@ assert sorted(os.listxattr(key)) == ['user.s4.checksum', 'user.s4.node']
 assert os.getxattr(key, 'user.s4.node').decode() == node
 assert os.getxattr(key, 'user.s4.checksum').decode() == checksum
 assert errno_of(os.getxattr, key, 'user.other') == 'ENODATA'
-assert errno_of(os.getxattr, key, 'security.selinux') == 'ENODATA'
+assert errno_of(os.getxattr, key, 'security.selinux') == 'ENOTSUP'
 for path in [key, 'b']:
     for name in ['user.s4.node', 'user.mine']:
         assert errno_of(os.setxattr, path, name, b'1') == 'ENOTSUP', (path, name)
