@@ -84,8 +84,9 @@ impl Job {
         Ok(job)
     }
 
-    /// The job whose files are in `dir`, as an earlier daemon left it; `None` if it never started.
-    pub fn load(dir: PathBuf) -> Result<Option<Self>> {
+    /// The job whose files are in `dir`, as an earlier daemon left it, and whether that daemon's end was the job's; `None` if
+    /// it never started.
+    pub fn load(dir: PathBuf) -> Result<Option<(Self, bool)>> {
         let text = std::fs::read(dir.join(RECORD)).map_err(|e| Error::io(dir.display(), &e))?;
         let Ok(mut record) = serde_json::from_slice::<JobRecord>(&text) else {
             return Ok(None);
@@ -106,7 +107,7 @@ impl Job {
             job.state.send_modify(|state| state.progress.failed = job.count_failures());
             job.save()?;
         }
-        Ok(Some(job))
+        Ok(Some((job, interrupted)))
     }
 
     fn open(record: JobRecord, dir: PathBuf, log_bytes: u64) -> Result<Self> {
@@ -352,9 +353,13 @@ impl Job {
 
     /// Stops this node's part, and the others'.
     fn stop_with(&self, shared: &Arc<Shared>) {
-        if !self.state.send_if_modified(|state| !std::mem::replace(&mut state.stopped, true)) {
-            return;
+        if self.state.send_if_modified(|state| !std::mem::replace(&mut state.stopped, true)) {
+            self.stop_others(shared);
         }
+    }
+
+    /// Has the other nodes start no more tasks.
+    pub fn stop_others(&self, shared: &Arc<Shared>) {
         for node in shared.client.cluster().ids().filter(|&node| node != shared.node) {
             let (client, id) = (shared.client.clone(), self.spec.id.clone());
             tokio::spawn(async move {

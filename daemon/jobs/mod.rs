@@ -94,13 +94,18 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Takes over the records that an earlier daemon left.
+    /// Takes over the records that an earlier daemon left. Other nodes start no more tasks of the jobs that it ended with.
     pub fn open(shared: Arc<Shared>) -> Result<Self> {
         let mut table = BTreeMap::new();
         let dir = shared.store.jobs_dir();
         for entry in std::fs::read_dir(&dir).map_err(|e| Error::io(dir.display(), &e))?.flatten() {
             match Job::load(entry.path()) {
-                Ok(Some(job)) => drop(table.insert(job.spec.id.clone(), Arc::new(job))),
+                Ok(Some((job, interrupted))) => {
+                    if interrupted && !job.spec.keep_going {
+                        job.stop_others(&shared);
+                    }
+                    table.insert(job.spec.id.clone(), Arc::new(job));
+                }
                 // Submitted and not started, or not even that.
                 Ok(None) | Err(_) => remove_dir(&entry.path()),
             }

@@ -9,7 +9,8 @@ pub use events::planned_line;
 pub use report::Report;
 
 use s4::client::Client;
-use s4::error::{Error, Result};
+use s4::error::{Error, ErrorKind, Result};
+use s4::protocol::{Event, Outcome};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -47,7 +48,14 @@ pub async fn follow(client: &Client, report: &mut Report) -> Result<()> {
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some((node, Ok(event))) => report.take(node, event)?,
+                Some((node, Ok(event))) => {
+                    let ended = matches!(event, Event::Ended { outcome: Outcome::Interrupted, .. });
+                    report.take(node, event)?;
+                    if ended && !report.watches() {
+                        let name = client.cluster().name(node);
+                        return Err(Error::new(ErrorKind::Unreachable, format!("{name}: its daemon ended before the job did")));
+                    }
+                }
                 Some((node, Err(error))) => report.lose(node, error)?,
                 None => return Ok(()),
             },

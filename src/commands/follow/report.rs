@@ -137,6 +137,11 @@ impl Report {
         Ok(())
     }
 
+    /// True if the job is another's, which this report does not end.
+    pub fn watches(&self) -> bool {
+        self.watches
+    }
+
     /// A node's events have ended before its part of the job.
     pub fn lose(&mut self, node: NodeId, error: s4::error::Error) -> Result<()> {
         if !self.watches {
