@@ -12,6 +12,7 @@ mod http_docs;
 mod job_commands;
 mod job_options;
 mod job_progress;
+mod job_records;
 mod kills;
 mod local;
 mod maps;

@@ -160,3 +160,67 @@ fn a_child_that_goes_on_writing_leaves_no_directory() {
     assert_eq!(cluster.ok(&["ls", "-r", "s4://out/"]).lines().count(), 4);
     assert_all_gone(&cluster, &marker);
 }
+
+/// A command that hides: it clears its environment, leaves its directory, its session and its parent.
+fn hidden(marker: &Marker) -> String {
+    let number = marker.as_str();
+    let hide = format!("cd /; exec env -i setsid bash -c 'trap \"\" TERM HUP; sleep {number}; :'");
+    format!("( ({hide}) < /dev/null > /dev/null 2>&1 & ); sleep {number}")
+}
+
+/// Whether the daemon runs commands in control groups, without which a hidden process cannot be found.
+fn has_groups(cluster: &Cluster) -> bool {
+    let has = !cluster.log_text(0).contains("no control groups");
+    if !has {
+        eprintln!("skipped: this machine has no control groups that s4-server may make");
+    }
+    has
+}
+
+#[test]
+fn a_process_that_hides_is_killed_on_every_path() {
+    let mut cluster = Cluster::start(1);
+    cluster.put("s4://in/0_a", b"x");
+    if !has_groups(&cluster) {
+        return;
+    }
+    let marker = Marker::new();
+    let cmd = hidden(&marker);
+    let told = cluster.fails(1, &["map", "s4://in/", "s4://out/", &cmd, "--timeout", "0.5"]);
+    assert!(told.contains("timeout"), "{told}");
+    assert_all_gone(&cluster, &marker);
+    let client = spawn(&cluster, &["map", "s4://in/", "s4://out/", &cmd]);
+    await_sleepers(&marker, 2);
+    send(client.id(), Signal::SIGINT);
+    end_within(SOON, client);
+    assert_all_gone(&cluster, &marker);
+    let id = cluster.ok(&["map", "--detach", "s4://in/", "s4://out/", &cmd]);
+    await_sleepers(&marker, 2);
+    cluster.ok(&["cancel", id.trim()]);
+    assert_all_gone(&cluster, &marker);
+    for kill in [false, true] {
+        cluster.ok(&["map", "--detach", "s4://in/", "s4://out/", &cmd]);
+        await_sleepers(&marker, 2);
+        if kill {
+            cluster.kill_node(0)
+        } else {
+            cluster.stop_node(0)
+        }
+        cluster.start_node(0);
+        assert_all_gone(&cluster, &marker);
+    }
+}
+
+#[test]
+fn what_a_command_leaves_behind_cannot_change_its_output() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_a", b"x");
+    if !has_groups(&cluster) {
+        return;
+    }
+    let marker = Marker::new();
+    let late = format!("setsid bash -c 'sleep {}; echo late' 2>/dev/null &", marker.as_str());
+    cluster.ok(&["map", "s4://in/", "s4://out/", &format!("{late} echo early")]);
+    assert_all_gone(&cluster, &marker);
+    assert_eq!(cluster.get("s4://out/0_a"), b"early\n");
+}
