@@ -124,6 +124,7 @@ function labelGrid() {
   [...list.children].forEach((item, at) => {
     const node = shown[at - 1];
     item.style.height = (node ? s.height * every : s.top) + 'px';
+    item.style.alignItems = node && every > 1 ? 'flex-start' : 'center';
     item.className = node && (node.state === 'down' || node.state === 'refuses') ? 'down' : '';
     say(item.firstChild, node ? String(node.node) : 'all');
     say(item.lastChild, node && every === 1 ? node.address : '');
