@@ -122,11 +122,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             Ok(Route::GetRange { key: parse_key(key)?, range })
         }
         (&Method::PUT, "keys", key) => {
-            let wrong = |name: &str| Error::new(ErrorKind::BadRequest, format!("the query's {name} is malformed"));
-            let mode = query("mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| wrong("mode")));
-            let mtime = query("mtime")?.map(|text| text.parse().map_err(|_| wrong("mtime")));
-            let change = Change { mode: mode.transpose()?, mtime: mtime.transpose()? };
-            Ok(Route::PutKey { key: parse_key(key)?, change })
+            Ok(Route::PutKey { key: parse_key(key)?, change: born_with(uri.query().unwrap_or(""))? })
         }
         (&Method::DELETE, "keys", key) => {
             Ok(Route::DeleteKey { key: parse_key(key)?, keep_dirs: is_true(query("keep_dirs")?) })
@@ -168,6 +164,14 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         | (_, "pack", "put" | "get") => Err(wrong_method(request.method())),
         _ => Err(unknown()),
     }
+}
+
+/// The attributes that a key is to have from the start.
+fn born_with(query: &str) -> Result<Change> {
+    let wrong = |name: &str| Error::new(ErrorKind::BadRequest, format!("the query's {name} is malformed"));
+    let mode = query_value(query, "mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| wrong("mode")));
+    let mtime = query_value(query, "mtime")?.map(|text| text.parse().map_err(|_| wrong("mtime")));
+    Ok(Change { mode: mode.transpose()?, mtime: mtime.transpose()? })
 }
 
 /// `None` for a path that no method has.

@@ -274,3 +274,24 @@ pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         None => cause.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_give_any_range_of_their_bytes() {
+        let mut pieces = Pieces::default();
+        for piece in ["ab", "", "cde", "f"] {
+            pieces.push(Bytes::from_static(piece.as_bytes()));
+        }
+        for from in 0..=pieces.len() {
+            for to in from..=pieces.len() {
+                let mut found = Vec::new();
+                pieces.copy_to(from..to, &mut found);
+                assert_eq!(found, &b"abcdef"[from..to]);
+            }
+        }
+        assert_eq!(pieces.into_bytes(), "abcdef");
+    }
+}
