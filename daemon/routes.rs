@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use s4::body::BoxBody;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
-use s4::protocol::{JobId, MAX_RANGE};
+use s4::protocol::{Change, JobId, MAX_RANGE};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ enum Route {
     Watch { samples: Option<usize> },
     GetKey(Key),
     GetRange { key: Key, range: Range },
-    PutKey(Key),
+    PutKey { key: Key, change: Change },
     DeleteKey { key: Key, keep_dirs: bool },
     AdoptKey(Key),
     ChangeKey(Key),
@@ -78,7 +78,7 @@ async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> A
         }
         Route::GetKey(key) => handlers::keys::get(app, key).await,
         Route::GetRange { key, range } => handlers::keys::range(app, key, range).await,
-        Route::PutKey(key) => handlers::keys::put(app, key, request).await,
+        Route::PutKey { key, change } => handlers::keys::put(app, key, change, request).await,
         Route::DeleteKey { key, keep_dirs } => handlers::keys::delete(app, key, keep_dirs).await,
         Route::AdoptKey(key) => handlers::tree::adopt(app, key, whole_body(request).await?).await,
         Route::ChangeKey(key) => handlers::tree::change(app, key, whole_body(request).await?).await,
@@ -145,7 +145,9 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             };
             Ok(Route::GetRange { key: parse_key(key)?, range })
         }
-        (&Method::PUT, "keys", key) => parse_key(key).map(Route::PutKey),
+        (&Method::PUT, "keys", key) => {
+            Ok(Route::PutKey { key: parse_key(key)?, change: born_with(uri.query().unwrap_or(""))? })
+        }
         (&Method::DELETE, "keys", key) => {
             Ok(Route::DeleteKey { key: parse_key(key)?, keep_dirs: is_true(query("keep_dirs")?) })
         }
@@ -189,6 +191,14 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         | (_, "pack", "put" | "get") => Err(wrong_method(request.method())),
         _ => Err(unknown()),
     }
+}
+
+/// The attributes that a key is to have from the start.
+fn born_with(query: &str) -> Result<Change> {
+    let wrong = |name: &str| Error::new(ErrorKind::BadRequest, format!("the query's {name} is malformed"));
+    let mode = query_value(query, "mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| wrong("mode")));
+    let mtime = query_value(query, "mtime")?.map(|text| text.parse().map_err(|_| wrong("mtime")));
+    Ok(Change { mode: mode.transpose()?, mtime: mtime.transpose()? })
 }
 
 /// `None` for a path that no method has.

@@ -1,5 +1,7 @@
 //! Who closes a file, read from /proc: the rules of which close publishes rest on it.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -17,16 +19,22 @@ pub struct Caller {
 impl Caller {
     /// The process that the thread belongs to. One that is gone is its own.
     pub fn process(self) -> u32 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.thread)).unwrap_or_default();
+        let status = String::from_utf8_lossy(&read_proc(format!("/proc/{}/status", self.thread))).into_owned();
         let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
         tgid.unwrap_or(self.thread)
+    }
+
+    /// True if the thread belongs to `process`.
+    pub fn is_of(self, process: u32) -> bool {
+        // A process has the number of its first thread.
+        self.thread == process || self.process() == process
     }
 
     /// Resolves some time after the thread was told to die. Never for one that is not.
     pub async fn killed(self) {
         loop {
             tokio::time::sleep(PATIENCE).await;
-            let status = std::fs::read_to_string(format!("/proc/{}/status", self.thread)).unwrap_or_default();
+            let status = String::from_utf8_lossy(&read_proc(format!("/proc/{}/status", self.thread))).into_owned();
             let pending = status.lines().filter(|line| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"));
             let signals = pending.filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
             if signals.fold(0, |all, set| all | set) & (1 << (nix::libc::SIGKILL - 1)) != 0 {
@@ -37,7 +45,7 @@ impl Caller {
 
     /// True if the thread is ending by a signal. The kernel notes the signal before it closes the files.
     pub fn is_killed(self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.thread)).unwrap_or_default();
+        let stat = String::from_utf8_lossy(&read_proc(format!("/proc/{}/stat", self.thread))).into_owned();
         let exit_code: i32 = stat.split_whitespace().next_back().and_then(|code| code.parse().ok()).unwrap_or(0);
         exit_code & 0x7f != 0
     }
@@ -68,7 +76,7 @@ pub fn has_open(pid: u32, path: &Path) -> bool {
 
 /// True if process `pid` has the file at `path` in its memory: what it stores there is still to come.
 pub fn has_mapped(pid: u32, path: &Path) -> bool {
-    let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let maps = read_proc(format!("/proc/{pid}/maps"));
     maps.split(|&b| b == b'\n').any(|line| line.ends_with(path.as_os_str().as_bytes()))
 }
 
@@ -77,4 +85,15 @@ pub fn anyone_has_open(path: &Path) -> bool {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.any(|pid| has_open(pid, path) || has_mapped(pid, path))
+}
+
+/// A file of /proc, empty if it cannot be read. With room from the start: the usual readers begin with a few bytes, and
+/// each read makes the kernel write the file anew.
+fn read_proc(path: String) -> Vec<u8> {
+    let mut text = Vec::with_capacity(8192);
+    if let Ok(mut file) = File::open(path) {
+        // What was read before an error is of a process that has gone since.
+        let _ = file.read_to_end(&mut text);
+    }
+    text
 }

@@ -2,6 +2,7 @@
 //! what is asked for of a random one. All open files share one budget of memory.
 
 use bytes::Bytes;
+use s4::body::Pieces;
 use s4::checksum::{Checksum, Hasher};
 use s4::client::Client;
 use s4::error::{Error, Result};
@@ -73,7 +74,7 @@ enum Verification {
 }
 
 struct Block {
-    bytes: OnceCell<Bytes>,
+    pieces: OnceCell<Arc<Pieces>>,
     /// How many of its bytes the reader has got.
     served: AtomicU64,
     _permit: Option<OwnedSemaphorePermit>,
@@ -81,12 +82,12 @@ struct Block {
 
 impl Block {
     fn new(permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
-        Arc::new(Self { bytes: OnceCell::new(), served: AtomicU64::new(0), _permit: permit })
+        Arc::new(Self { pieces: OnceCell::new(), served: AtomicU64::new(0), _permit: permit })
     }
 
     fn is_served(&self) -> bool {
         let served = self.served.load(Ordering::Relaxed);
-        self.bytes.get().is_some_and(|bytes| served >= bytes.len() as u64)
+        self.pieces.get().is_some_and(|pieces| served >= pieces.len() as u64)
     }
 }
 
@@ -131,30 +132,27 @@ impl RemoteFile {
 
     async fn read_ahead(self: &Arc<Self>, offset: u64, end: u64) -> Result<Bytes> {
         let (first, last) = (offset / BLOCK, (end - 1) / BLOCK);
-        let mut whole = Vec::new();
+        let mut whole = Vec::with_capacity((end - offset) as usize);
         for number in first..=last {
-            let (block, bytes) = self.block(number).await?;
+            let (block, pieces) = self.block(number).await?;
             let start = number * BLOCK;
-            let to = ((end - start) as usize).min(bytes.len());
-            let part = bytes.slice((offset.saturating_sub(start) as usize).min(to)..to);
-            block.served.fetch_add(part.len() as u64, Ordering::Relaxed);
+            let to = ((end - start) as usize).min(pieces.len());
+            let from = (offset.saturating_sub(start) as usize).min(to);
+            pieces.copy_to(from..to, &mut whole);
+            block.served.fetch_add((to - from) as u64, Ordering::Relaxed);
             self.lock().let_go();
-            if first == last {
-                return Ok(part);
-            }
-            whole.extend_from_slice(&part);
         }
         Ok(whole.into())
     }
 
     /// A block, and those ahead of it set on their way. The last one comes only after all have been compared.
-    async fn block(self: &Arc<Self>, number: u64) -> Result<(Arc<Block>, Bytes)> {
+    async fn block(self: &Arc<Self>, number: u64) -> Result<(Arc<Block>, Arc<Pieces>)> {
         let (block, ahead) = self.plan(number);
         for (number, block) in ahead {
             let file = self.clone();
             tokio::spawn(async move { file.fetch(number, &block).await.map(drop) });
         }
-        let bytes = self.fetch(number, &block).await?;
+        let pieces = self.fetch(number, &block).await?;
         if number == self.last_block() {
             while let Some(missing) = self.unhashed() {
                 let (block, _) = self.plan(missing);
@@ -163,7 +161,7 @@ impl RemoteFile {
         }
         match &self.lock().verification {
             Verification::Failed(error) => Err(error.clone()),
-            Verification::Here { .. } | Verification::ByNode => Ok((block, bytes)),
+            Verification::Here { .. } | Verification::ByNode => Ok((block, pieces)),
         }
     }
 
@@ -209,12 +207,12 @@ impl RemoteFile {
         (block, ahead)
     }
 
-    async fn fetch(&self, number: u64, block: &Block) -> Result<Bytes> {
+    async fn fetch(&self, number: u64, block: &Block) -> Result<Arc<Pieces>> {
         let by_node = matches!(self.lock().verification, Verification::ByNode);
-        let fetch = || self.range(number * BLOCK, BLOCK as usize, by_node);
-        let bytes = block.bytes.get_or_try_init(fetch).await?.clone();
+        let fetch = async || self.range(number * BLOCK, BLOCK as usize, by_node).await.map(Arc::new);
+        let pieces = block.pieces.get_or_try_init(fetch).await?.clone();
         self.hash_arrived();
-        Ok(bytes)
+        Ok(pieces)
     }
 
     /// Hashes, in their order, the blocks that are here, and compares once the last one is.
@@ -225,9 +223,9 @@ impl RemoteFile {
             return;
         };
         while *hashed <= self.last_block()
-            && let Some(bytes) = blocks.get(hashed).and_then(|block| block.bytes.get())
+            && let Some(pieces) = blocks.get(hashed).and_then(|block| block.pieces.get())
         {
-            hasher.update(bytes);
+            pieces.iter().for_each(|piece| hasher.update(piece));
             *hashed += 1;
             if *hashed > self.last_block() {
                 let node = self.client.cluster().name(self.client.cluster().node_of(&self.key)).to_string();
@@ -243,13 +241,13 @@ impl RemoteFile {
     async fn read_random(&self, offset: u64, end: u64) -> Result<Bytes> {
         let start = offset / PAGE * PAGE;
         let len = end.next_multiple_of(PAGE) - start;
-        let bytes = self.range(start, len as usize, true).await?;
+        let bytes = self.range(start, len as usize, true).await?.into_bytes();
         let from = (offset - start) as usize;
         let to = ((end - start) as usize).min(bytes.len());
         Ok(bytes.slice(from.min(to)..to))
     }
 
-    async fn range(&self, offset: u64, len: usize, verify: bool) -> Result<Bytes> {
+    async fn range(&self, offset: u64, len: usize, verify: bool) -> Result<Pieces> {
         let verify = verify && self.checksum.len <= MOST_VERIFIED;
         self.client.get_range(&self.key, self.checksum, offset, len, verify).await
     }
@@ -283,7 +281,7 @@ impl State {
 
 /// A small key, whole and verified.
 pub async fn read_small(client: &Client, key: &Key, checksum: Checksum) -> Result<Bytes> {
-    let bytes = client.open_range(key, checksum, checksum.len as usize).await?;
+    let bytes = client.open_range(key, checksum, checksum.len as usize).await?.into_bytes();
     let mut hasher = Hasher::new();
     hasher.update(&bytes);
     let name = client.cluster().name(client.cluster().node_of(key)).to_string();

@@ -29,6 +29,52 @@ pub fn empty() -> BoxBody {
     full(Bytes::new())
 }
 
+/// Bytes as they came from a socket: to put them together would be one more copy.
+#[derive(Default)]
+pub struct Pieces {
+    pieces: Vec<Bytes>,
+    len: usize,
+}
+
+impl Pieces {
+    pub fn push(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        self.pieces.push(piece);
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Bytes> {
+        self.pieces.iter()
+    }
+
+    /// Appends the bytes of `range` to `out`.
+    pub fn copy_to(&self, range: std::ops::Range<usize>, out: &mut Vec<u8>) {
+        let mut start = 0;
+        for piece in &self.pieces {
+            let from = range.start.clamp(start, start + piece.len()) - start;
+            let to = range.end.clamp(start, start + piece.len()) - start;
+            out.extend_from_slice(&piece[from..to.max(from)]);
+            start += piece.len();
+        }
+    }
+
+    pub fn into_bytes(mut self) -> Bytes {
+        if self.pieces.len() == 1 {
+            return self.pieces.remove(0);
+        }
+        let mut whole = Vec::with_capacity(self.len);
+        self.copy_to(0..self.len, &mut whole);
+        whole.into()
+    }
+}
+
 /// Knows when the transport last took a chunk, so that a waiter can tell a slow transfer from a dead one.
 #[derive(Clone)]
 pub struct Activity(Arc<(Instant, AtomicU64)>);
@@ -226,5 +272,26 @@ pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     match cause.downcast_ref::<std::io::Error>() {
         Some(io) => crate::error::reason(io),
         None => cause.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_give_any_range_of_their_bytes() {
+        let mut pieces = Pieces::default();
+        for piece in ["ab", "", "cde", "f"] {
+            pieces.push(Bytes::from_static(piece.as_bytes()));
+        }
+        for from in 0..=pieces.len() {
+            for to in from..=pieces.len() {
+                let mut found = Vec::new();
+                pieces.copy_to(from..to, &mut found);
+                assert_eq!(found, &b"abcdef"[from..to]);
+            }
+        }
+        assert_eq!(pieces.into_bytes(), "abcdef");
     }
 }

@@ -3,27 +3,50 @@
 
 use crate::checksum::Checksum;
 use crate::protocol::{KeyStat, Stat};
+use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use xattr::FileExt;
 
 /// The extended attribute that holds a key's checksum and length.
 pub const CHECKSUM_ATTRIBUTE: &str = "user.s4.checksum";
+/// The same for the kernel.
+const CHECKSUM_NAME: &CStr = c"user.s4.checksum";
+
+/// Room for the longest attribute that can be ours: a longer one is no checksum.
+const ROOM: usize = 64;
 
 /// The checksum recorded with an open file; `None` if it is no key.
 pub fn recorded(file: &File) -> io::Result<Option<Checksum>> {
-    file.get_xattr(CHECKSUM_ATTRIBUTE).map(parse)
+    // SAFETY: the descriptor is open, the name ends in a NUL, and the buffer has as many bytes as are told.
+    attribute(|name, buffer| unsafe {
+        libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    })
 }
 
 /// The checksum recorded with the file at `path`; `None` if it is no key.
 pub fn recorded_at(path: &Path) -> io::Result<Option<Checksum>> {
-    xattr::get(path, CHECKSUM_ATTRIBUTE).map(parse)
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: path and name end in a NUL, and the buffer has as many bytes as are told.
+    attribute(|name, buffer| unsafe {
+        libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    })
 }
 
-fn parse(recorded: Option<Vec<u8>>) -> Option<Checksum> {
-    std::str::from_utf8(&recorded?).ok()?.parse().ok()
+/// Reads the attribute in one call: a library that asks for its length first makes two, for each key of a listing.
+fn attribute(read: impl FnOnce(&CStr, &mut [u8; ROOM]) -> isize) -> io::Result<Option<Checksum>> {
+    let mut buffer = [0; ROOM];
+    let Ok(len) = usize::try_from(read(CHECKSUM_NAME, &mut buffer)) else {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ENODATA | libc::ERANGE) => Ok(None),
+            _ => Err(error),
+        };
+    };
+    Ok(std::str::from_utf8(&buffer[..len]).ok().and_then(|text| text.parse().ok()))
 }
 
 /// What `path` (`bucket`, `bucket/dir` or `bucket/dir/name`) is in the data directory `root`.

@@ -3,16 +3,17 @@
 use super::{Answer, done};
 use crate::app::{App, BODY_DEADLINE};
 use crate::store::{Opened, Range};
+use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use s4::body::{self, BoxBody, ChunkSender, Side};
+use s4::body::{self, BoxBody, ChunkReader, ChunkSender, Chunks, Side};
 use s4::checksum::{BLOCK, Checksum, Hasher};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::protocol::CHECKSUM_HEADER;
+use s4::protocol::{CHECKSUM_HEADER, Change};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -47,11 +48,15 @@ pub async fn get(app: &Arc<App>, key: Key) -> Answer {
 /// A part of a key, with the checksum of just these bytes.
 pub async fn range(app: &Arc<App>, key: Key, range: Range) -> Answer {
     let store = app.jobs.shared.store.clone();
-    let bytes = blocking(move || store.read_range(&key, &range)).await?;
-    let mut hasher = Hasher::new();
-    hasher.update(&bytes);
+    let (bytes, checksum) = blocking(move || {
+        let bytes = store.read_range(&key, &range)?;
+        let mut hasher = Hasher::new();
+        hasher.update(&bytes);
+        Ok::<_, Error>((bytes, hasher.finish()))
+    })
+    .await?;
     let mut response = Response::new(body::full(bytes));
-    response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(hasher.finish()));
+    response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
     Ok(response)
 }
 
@@ -87,18 +92,18 @@ fn send_file(mut opened: Opened, key: &Key, sender: &ChunkSender) {
 }
 
 /// Takes the body as the key. A checksum in the header is compared before anything is published.
-pub async fn put(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer {
+pub async fn put(app: &Arc<App>, key: Key, change: Change, request: Request<Incoming>) -> Answer {
     let announced = announced_checksum(&request)?;
-    let mut chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, key.to_string());
+    let mut chunks = Arriving::new(request.into_body(), &key).await?;
     let store = app.jobs.shared.store.clone();
     let checksum = blocking(move || {
         let mut draft = store.draft(&key)?;
-        while let Some(chunk) = chunks.next_chunk()? {
+        while let Some(chunk) = chunks.next()? {
             draft.write(&chunk)?;
         }
         let found = draft.checksum();
         announced.map_or(Ok(()), |announced| announced.verify_sent(found, &key))?;
-        draft.publish().map(|()| found)
+        draft.publish_as(change).map(|()| found)
     })
     .await?;
     let mut response = created();
@@ -109,6 +114,33 @@ pub async fn put(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
 pub async fn delete(app: &Arc<App>, key: Key, keep_dirs: bool) -> Answer {
     let store = app.jobs.shared.store.clone();
     blocking(move || store.remove(&key, keep_dirs)).await.map(|()| done())
+}
+
+/// A key's body: a small one is here whole, so that the blocking thread waits for nothing.
+enum Arriving {
+    Whole(std::vec::IntoIter<Bytes>),
+    Stream(ChunkReader),
+}
+
+impl Arriving {
+    async fn new(body: Incoming, key: &Key) -> Result<Self> {
+        if body.size_hint().upper().is_none_or(|most| most > BLOCK as u64) {
+            return Ok(Self::Stream(body::reader(body, BODY_DEADLINE, Side::Server, key.to_string())));
+        }
+        let mut chunks = Chunks::new(body, BODY_DEADLINE, Side::Server, key.to_string());
+        let mut whole = Vec::new();
+        while let Some(chunk) = chunks.next().await? {
+            whole.push(chunk);
+        }
+        Ok(Self::Whole(whole.into_iter()))
+    }
+
+    fn next(&mut self) -> Result<Option<Bytes>> {
+        match self {
+            Self::Whole(chunks) => Ok(chunks.next()),
+            Self::Stream(chunks) => chunks.next_chunk(),
+        }
+    }
 }
 
 fn created() -> Response<BoxBody> {

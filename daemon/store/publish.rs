@@ -1,11 +1,13 @@
 //! Publish: bytes go into an unnamed temporary file, which is linked to the key's name in one step.
 
 use super::Store;
+use super::tree::apply;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 use s4::checksum::{self, Checksum, Hasher};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
+use s4::protocol::Change;
 use s4::stored::CHECKSUM_ATTRIBUTE;
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
@@ -44,7 +46,12 @@ impl Draft<'_> {
     }
 
     pub fn publish(self) -> Result<()> {
-        self.store.link(&self.file, self.hasher.finish(), &self.key, |_| Ok(()))
+        self.publish_as(Change::default())
+    }
+
+    /// The same; the key is born with these attributes.
+    pub fn publish_as(self, change: Change) -> Result<()> {
+        self.store.link(&self.file, self.hasher.finish(), &self.key, |file| apply(file, change))
     }
 }
 

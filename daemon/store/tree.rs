@@ -82,7 +82,7 @@ impl Store {
     }
 }
 
-fn apply(file: &File, change: Change) -> std::io::Result<()> {
+pub(super) fn apply(file: &File, change: Change) -> std::io::Result<()> {
     if let Some(mode) = change.mode {
         file.set_permissions(Permissions::from_mode(mode & 0o555))?;
     }

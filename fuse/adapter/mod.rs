@@ -1,11 +1,11 @@
 //! Between the FUSE library and the file system: requests in, results out. With the files beside it the only one that
 //! knows the library.
 
+mod answering;
 mod opener;
 mod replies;
 
-use crate::closing::{self, Caller};
-use crate::errno::Result;
+use crate::closing::Caller;
 use crate::fs::{DirEntry, Fs, OpenedFile, Wanted};
 use fuser::{
     BsdFileFlags, Config, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -14,7 +14,7 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 use opener::Opener;
-use replies::{Refuse, Shown, answer_xattr, freshness, to_fuse};
+use replies::{Shown, answer_xattr, freshness, to_fuse};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,33 +84,6 @@ fn mount_option(text: &str) -> Option<MountOption> {
         "noatime" => MountOption::NoAtime,
         _ => return None,
     })
-}
-
-impl Adapter {
-    /// Answers a request on a task of its own, so that one that waits holds up no other. A caller that is killed while it
-    /// waits is let go: the library does not hand interrupts on.
-    fn answer<R: Refuse, T: Send, F>(
-        &self,
-        request: Option<&Request>,
-        reply: R,
-        work: impl FnOnce(Arc<Fs>) -> F,
-        done: impl FnOnce(R, T) + Send + 'static,
-    ) where
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        let caller = request.map(|request| Caller { thread: request.pid() });
-        let work = work(self.fs.clone());
-        self.runtime.spawn(async move {
-            let answered = tokio::select! {
-                answered = work => answered,
-                () = closing::killed(caller) => Err(nix::errno::Errno::EINTR),
-            };
-            match answered {
-                Ok(value) => done(reply, value),
-                Err(errno) => reply.refuse(to_fuse(errno)),
-            }
-        });
-    }
 }
 
 fn flags(opened: &OpenedFile) -> FopenFlags {
@@ -310,7 +283,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.answer(
+        self.answer_apart(
             Some(request),
             reply,
             |fs| async move { fs.read(handle.0, offset, size).await },
@@ -338,7 +311,7 @@ impl Filesystem for Adapter {
 
     fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         let caller = Caller { thread: request.pid() };
-        self.answer(None, reply, |fs| async move { fs.flush(handle.0, caller).await }, |reply, ()| reply.ok());
+        self.answer_apart(None, reply, |fs| async move { fs.flush(handle.0, caller).await }, |reply, ()| reply.ok());
     }
 
     fn release(
@@ -367,7 +340,7 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, request: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.answer(Some(request), reply, |fs| async move { fs.fsync(handle.0).await }, |reply, ()| reply.ok());
+        self.answer_apart(Some(request), reply, |fs| async move { fs.fsync(handle.0).await }, |reply, ()| reply.ok());
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {

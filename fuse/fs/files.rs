@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Remote keys up to this size come whole when they are opened.
+/// Remote keys up to this size come whole when they are opened, and any key when it is published goes in one request.
 const SMALL: u64 = 256 * 1024;
 
 /// Files below this size are copied when they are published: that costs less than to find out who else has them open.
@@ -194,19 +194,18 @@ impl Fs {
         }
         let killed = caller.is_killed();
         spool.set_killed(killed);
-        let process = caller.process();
-        if killed || process != writer || !spool.is_pending() {
+        if killed || !caller.is_of(writer) || !spool.is_pending() {
             return Ok(());
         }
         // A process that has another descriptor of it has only moved one, as shells do.
         // What it stores through a mapping is published once that is gone too.
         let shown = self.shown(spool);
-        if closing::has_open(process, &shown) || closing::has_mapped(process, &shown) {
+        if closing::has_open(writer, &shown) || closing::has_mapped(writer, &shown) {
             return Ok(());
         }
         let written = spool.len().map_err(io_errno)? > 0;
         // Nothing was written yet, but a child may have inherited the descriptor to do so.
-        if !written && closing::has_children(process) {
+        if !written && closing::has_children(writer) {
             return Ok(());
         }
         self.publish(spool).await
@@ -269,6 +268,11 @@ impl Fs {
     /// Returns how the file looked when its bytes were taken.
     async fn publish_bytes(&self, spool: &Arc<Spool>, key: &Key) -> s4::error::Result<(u64, SystemTime)> {
         let failed = |e: std::io::Error| Error::io(key, &e);
+        let snapshot = spool.snapshot().map_err(failed)?;
+        if snapshot.0 <= SMALL {
+            let bytes = read_file(&spool.file, 0, snapshot.0 as u32).map_err(|e| failed(e.into()))?;
+            return self.client.put_small(key, bytes, spool.change()).await.map(|()| snapshot);
+        }
         if let Some(dir) = self.local.dir(self.home(key)) {
             match self.publish_here(spool, key, dir).await {
                 // A daemon that cannot see our file takes its bytes.
@@ -276,7 +280,6 @@ impl Fs {
                 done => return done,
             }
         }
-        let snapshot = spool.snapshot().map_err(failed)?;
         let input = spool.file.try_clone().map_err(failed)?;
         self.client.put(key, AtPosition::new(input, 0), snapshot.0, "the spool").await?;
         let change = spool.change();

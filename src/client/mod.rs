@@ -153,6 +153,15 @@ impl Client {
         activity: &Activity,
     ) -> Result<Response<Incoming>> {
         let request = self.request(node, method, path, body)?;
+        self.exchange(node, request, activity).await
+    }
+
+    async fn exchange(
+        &self,
+        node: NodeId,
+        request: Request<BoxBody>,
+        activity: &Activity,
+    ) -> Result<Response<Incoming>> {
         let answer = activity.watch(self.0.http.request(request), self.deadline()).await;
         let response = match answer {
             Some(Ok(response)) => response,

@@ -1,15 +1,16 @@
 //! What a mount asks of a cluster besides whole keys: attributes, directories, renames, parts of keys.
 
 use super::Client;
-use crate::body::{self, Activity};
+use crate::body::{self, Activity, Pieces};
 use crate::checksum::{Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
-use crate::protocol::{Adoption, CHECKSUM_HEADER, Change, Stat, Usage, escape};
+use crate::protocol::{self, Adoption, CHECKSUM_HEADER, Change, Stat, Usage, escape};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
+use hyper::header::HeaderValue;
 use serde::Serialize;
 
 impl Client {
@@ -35,16 +36,16 @@ impl Client {
         offset: u64,
         len: usize,
         verify: bool,
-    ) -> Result<Bytes> {
+    ) -> Result<Pieces> {
         self.range(key, checksum, &format!("offset={offset}&len={len}&verify={verify}")).await
     }
 
     /// The first `len` bytes of `key`, if the name still is the key with `checksum`. The node holds it open from now on.
-    pub async fn open_range(&self, key: &Key, checksum: Checksum, len: usize) -> Result<Bytes> {
+    pub async fn open_range(&self, key: &Key, checksum: Checksum, len: usize) -> Result<Pieces> {
         self.range(key, checksum, &format!("offset=0&len={len}&open=true")).await
     }
 
-    async fn range(&self, key: &Key, checksum: Checksum, query: &str) -> Result<Bytes> {
+    async fn range(&self, key: &Key, checksum: Checksum, query: &str) -> Result<Pieces> {
         let node = self.cluster().node_of(key);
         let (name, sum) = (escape(key.as_str()), escape(&checksum.to_string()));
         let path = format!("/v1/range/{name}?checksum={sum}&{query}");
@@ -53,16 +54,45 @@ impl Client {
         let sent: Option<Checksum> =
             response.headers().get(CHECKSUM_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let sent = sent.ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{who}: the node sent no checksum")))?;
-        let collected = tokio::time::timeout(self.deadline(), response.into_body().collect()).await;
-        let collected = collected.map_err(|_| self.late(node))?;
+        let mut body = response.into_body();
+        let (mut pieces, mut hasher) = (Pieces::default(), Hasher::new());
+        let receive = async {
+            while let Some(frame) = body.frame().await {
+                if let Ok(piece) = frame?.into_data() {
+                    // While it is in the processor's cache.
+                    hasher.update(&piece);
+                    pieces.push(piece);
+                }
+            }
+            Ok::<_, hyper::Error>(())
+        };
         let broken = |e: hyper::Error| {
             Error::new(ErrorKind::Unreachable, format!("{who}: the transfer broke off: {}", body::root_cause(&e)))
         };
-        let bytes = collected.map_err(broken)?.to_bytes();
+        tokio::time::timeout(self.deadline(), receive).await.map_err(|_| self.late(node))?.map_err(broken)?;
+        sent.verify(hasher.finish(), &who)?;
+        Ok(pieces)
+    }
+
+    /// Publishes `bytes` as `key`, with these attributes, in one exchange.
+    pub async fn put_small(&self, key: &Key, bytes: Bytes, change: Change) -> Result<()> {
+        let node = self.cluster().node_of(key);
+        let mut path = protocol::key_path(key);
+        let fields =
+            [change.mode.map(|mode| format!("mode={mode:o}")), change.mtime.map(|time| format!("mtime={time}"))];
+        for (field, sign) in fields.into_iter().flatten().zip(["?", "&"]) {
+            path += sign;
+            path += &field;
+        }
         let mut hasher = Hasher::new();
         hasher.update(&bytes);
-        sent.verify(hasher.finish(), &who)?;
-        Ok(bytes)
+        let sum = HeaderValue::from_str(&hasher.finish().to_string()).expect("digits make a header");
+        if self.is_silent(node).await {
+            return Err(self.late(node));
+        }
+        let mut request = self.request(node, Method::PUT, &path, body::full(bytes))?;
+        request.headers_mut().insert(CHECKSUM_HEADER, sum);
+        self.exchange(node, request, &Activity::default()).await.map(drop)
     }
 
     /// Has the node of `key`, on this machine, link a file of this process as the key.

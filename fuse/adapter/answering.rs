@@ -1,0 +1,77 @@
+//! How requests are answered: on the thread that took them where nothing is waited for, else on a task.
+
+use super::Adapter;
+use super::replies::{Refuse, to_fuse};
+use crate::closing::{self, Caller};
+use crate::errno::Result;
+use crate::fs::Fs;
+use fuser::Request;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+impl Adapter {
+    /// Answers a request, here and now if it need not wait: to hand it to another thread would cost more than most take.
+    /// One that waits goes on as a task of its own, so that it holds up no other.
+    pub(super) fn answer<R: Refuse, T: Send + 'static, F, W, D>(
+        &self,
+        request: Option<&Request>,
+        reply: R,
+        work: W,
+        done: D,
+    ) where
+        F: Future<Output = Result<T>> + Send + 'static,
+        W: FnOnce(Arc<Fs>) -> F,
+        D: FnOnce(R, T) + Send + 'static,
+    {
+        let mut answering = Box::pin(self.answering(request, reply, work, done));
+        let _entered = self.runtime.enter();
+        if answering.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            // Asked again there, it learns whom to wake.
+            self.runtime.spawn(answering);
+        }
+    }
+
+    /// Answers a request on a task of its own: one whose work itself, reading files or the state of other processes, may
+    /// take a while.
+    pub(super) fn answer_apart<R: Refuse, T: Send + 'static, F, W, D>(
+        &self,
+        request: Option<&Request>,
+        reply: R,
+        work: W,
+        done: D,
+    ) where
+        F: Future<Output = Result<T>> + Send + 'static,
+        W: FnOnce(Arc<Fs>) -> F,
+        D: FnOnce(R, T) + Send + 'static,
+    {
+        self.runtime.spawn(self.answering(request, reply, work, done));
+    }
+
+    /// A caller that is killed while it waits is let go: the library does not hand interrupts on.
+    fn answering<R: Refuse, T: Send + 'static, F, W, D>(
+        &self,
+        request: Option<&Request>,
+        reply: R,
+        work: W,
+        done: D,
+    ) -> impl Future<Output = ()> + Send + 'static + use<R, T, F, W, D>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+        W: FnOnce(Arc<Fs>) -> F,
+        D: FnOnce(R, T) + Send + 'static,
+    {
+        let caller = request.map(|request| Caller { thread: request.pid() });
+        let work = work(self.fs.clone());
+        async move {
+            let answered = tokio::select! {
+                biased;
+                answered = work => answered,
+                () = closing::killed(caller) => Err(nix::errno::Errno::EINTR),
+            };
+            match answered {
+                Ok(value) => done(reply, value),
+                Err(errno) => reply.refuse(to_fuse(errno)),
+            }
+        }
+    }
+}
