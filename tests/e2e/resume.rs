@@ -6,6 +6,7 @@ use crate::mounts::Mounted;
 use crate::observe::{end_within, leftovers, listed, send, spawn};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
@@ -50,8 +51,8 @@ impl Case {
         std::fs::write(self.cluster.dir().join("gate"), "").unwrap();
     }
 
-    fn args(&self) -> [&str; 4] {
-        [self.kind, "s4://in/", "s4://out/", &self.cmd]
+    fn args(&self) -> [&str; 6] {
+        ["--deadline", "3", self.kind, "s4://in/", "s4://out/", &self.cmd]
     }
 
     fn resume(&self) -> String {
@@ -69,8 +70,13 @@ impl Case {
 
     /// Every output with its bytes, by its key.
     fn outputs(&self) -> BTreeMap<String, Vec<u8>> {
-        let keys = listed(&self.cluster, "s4://out/");
-        keys.into_iter().map(|key| (key.clone(), self.cluster.get(&format!("s4://out/{key}")))).collect()
+        let dir = tempfile::tempdir().unwrap();
+        if self.cluster.run(&["ls", "s4://out/"]).status.success() {
+            self.cluster.ok(&["cp", "-r", "s4://out/", dir.path().to_str().unwrap()]);
+        }
+        let files = walkdir::WalkDir::new(dir.path()).into_iter().flatten().filter(|entry| entry.file_type().is_file());
+        let name = |path: &Path| path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned();
+        files.map(|file| (name(file.path()), std::fs::read(file.path()).unwrap())).collect()
     }
 
     /// Goes on, and compares with what one clean run would have left; what was whole `before` is the same.
