@@ -171,7 +171,7 @@ fn the_display_counts_and_has_a_bar_for_each_node() {
     let go = cluster.dir().join("go");
     let cmd = format!("[ ${{filename%_k}} -lt 6 ] || until [ -e {} ]; do sleep 0.02; done; cat", go.display());
     let map = OnTerminal::start(&cluster, (100, 24), &["map", "s4://in/", "s4://out/", &cmd]);
-    for part in ["map 6/30 done", "\n0 [#", "\n1 [#", "\n2 [#", " 20%"] {
+    for part in ["map 6/30 done", "\n0 [#", "\n1 [#", "\n2 [#", " 15%"] {
         eventually(&format!("the display shows {part:?}"), || {
             map.text().replace('\r', "").contains(part).then_some(())
         });
