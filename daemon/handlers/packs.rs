@@ -3,6 +3,7 @@
 use super::{Answer, json};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::fence::Fence;
+use crate::jobs::owner_of;
 use crate::store::{Draft, Store};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -18,24 +19,30 @@ use std::sync::Arc;
 /// Publishes each key of the pack as it has come. One that fails does not end the others. A job's are taken only while it
 /// goes on.
 pub async fn put(app: &Arc<App>, job: Option<JobId>, request: Request<Incoming>) -> Answer {
-    let fence = match job {
-        Some(id) => app.jobs.find(&id)?.fence.clone(),
+    let fence = match &job {
+        Some(id) => app.jobs.find(id)?.fence.clone(),
         None => Arc::default(),
     };
+    let owner = job.as_ref().map(owner_of);
     let chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, "the pack".to_owned());
     let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
     let answer =
-        blocking(move || receive(&store, &fence, &mut Received::new(chunks, Side::Server, name.clone()), &name))
+        blocking(move || receive(&store, owner, &fence, &mut Received::new(chunks, Side::Server, name.clone()), &name))
             .await?;
     Ok(json(&answer))
 }
 
-fn receive(store: &Store, fence: &Fence, pack: &mut Received, name: &str) -> Result<PackAnswer> {
+fn receive(store: &Store, owner: Option<u64>, fence: &Fence, pack: &mut Received, name: &str) -> Result<PackAnswer> {
     let mut answer = PackAnswer::default();
     let mut draft: Result<Draft> = Err(Error::new(ErrorKind::BadRequest, "no key has begun"));
     while let Some(item) = pack.next_item()? {
         match item {
-            PackItem::Begin(key) => draft = store.draft(&key),
+            PackItem::Begin(key) => {
+                draft = store.draft(&key).and_then(|draft| {
+                    owner.map_or(Ok(()), |owner| draft.mark(owner))?;
+                    Ok(draft)
+                });
+            }
             PackItem::Piece(bytes) => {
                 if let Ok(open) = &mut draft
                     && let Err(error) = open.write(&bytes)

@@ -18,6 +18,10 @@ impl Fence {
         }
     }
 
+    pub fn is_open(&self) -> bool {
+        !*self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn shut(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = true;
     }

@@ -87,10 +87,14 @@ impl Job {
     /// The job whose files are in `dir`, as an earlier daemon left it, and whether that daemon's end was the job's; `None` if
     /// it never started.
     pub fn load(dir: PathBuf) -> Result<Option<(Self, bool)>> {
-        let text = std::fs::read(dir.join(RECORD)).map_err(|e| Error::io(dir.display(), &e))?;
-        let Ok(mut record) = serde_json::from_slice::<JobRecord>(&text) else {
-            return Ok(None);
+        let failed = |e: std::io::Error| Error::io(dir.display(), &e);
+        let text = match std::fs::read(dir.join(RECORD)) {
+            Ok(text) => text,
+            // Killed while it was planned.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed(e)),
         };
+        let mut record: JobRecord = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
         if record.started.is_none() {
             return Ok(None);
         }
@@ -105,7 +109,10 @@ impl Job {
         job.fence.shut();
         if interrupted {
             job.state.send_modify(|state| state.progress.failed = job.count_failures());
-            job.save()?;
+            // On a full disk the next daemon finds out the same.
+            if let Err(error) = job.save() {
+                tracing::warn!("{error}");
+            }
         }
         Ok(Some((job, interrupted)))
     }
@@ -154,7 +161,13 @@ impl Job {
 
     /// Claims the job's only start; false if it has been started.
     pub fn claim_start(&self) -> bool {
-        self.state.send_if_modified(|state| state.started.replace(now_milliseconds()).is_none())
+        self.state.send_if_modified(|state| {
+            let fresh = state.started.is_none() && state.outcome.is_none();
+            if fresh {
+                state.started = Some(now_milliseconds());
+            }
+            fresh
+        })
     }
 
     pub fn stop(&self) {
@@ -166,9 +179,8 @@ impl Job {
         self.state.send_modify(|state| (state.stopped, state.closing) = (true, true));
     }
 
-    /// Starts no more tasks and publishes nothing more; `outcome` is what will be told of it.
+    /// Starts no more tasks; `outcome` is what will be told of it.
     pub fn end(&self, outcome: Outcome) {
-        self.fence.shut();
         self.state.send_modify(|state| {
             state.stopped = true;
             if state.outcome.is_none() {
@@ -188,6 +200,8 @@ impl Job {
         for control in controls {
             control.kill(Killed::Cancelled);
         }
+        // Last, since it waits for what is being published now.
+        self.fence.shut();
     }
 
     /// The `most` tasks that have run for longest, the longest first.

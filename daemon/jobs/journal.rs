@@ -87,6 +87,15 @@ pub struct History(Peekable<Steps>);
 
 type Steps = Box<dyn Iterator<Item = Result<(String, Step)>>>;
 
+/// Gathers a line, to be sorted by its task, and of one task by its number. One that was cut off by a full disk says
+/// nothing.
+fn push(sorter: &mut Sorter, number: u64, line: &str) -> Result<()> {
+    let parts = line.split_once(' ').and_then(|(tag, rest)| Some((tag, rest.split_once(' ')?)));
+    parts.map_or(Ok(()), |(tag, (id, rest))| {
+        sorter.push(format!("{id} {number:012} {} {rest}", tag.to_ascii_lowercase()).into_bytes())
+    })
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Begun { input: u64, inode: u64 },
@@ -100,19 +109,15 @@ impl History {
         Self(nothing.peekable())
     }
 
-    /// Reads the journal of the job in `dir`.
-    pub fn read(store: &Store, dir: &Path) -> Result<Self> {
+    /// Reads the journals of the jobs in `dirs`, the oldest first.
+    pub fn read<'a>(store: &Store, dirs: impl Iterator<Item = &'a Path>) -> Result<Self> {
         let mut sorter = Sorter::new(store.root());
-        for (number, line) in lines(dir)?.enumerate() {
-            let line = line?;
-            // A line that was cut off by a full disk says nothing.
-            let Some((tag, (id, rest))) =
-                line.split_once(' ').and_then(|(tag, rest)| Some((tag, rest.split_once(' ')?)))
-            else {
-                continue;
-            };
-            // Of one task, in the order in which they were written.
-            sorter.push(format!("{id} {number:012} {} {rest}", tag.to_ascii_lowercase()).into_bytes())?;
+        let mut number = 0_u64;
+        for dir in dirs {
+            for line in lines(dir)? {
+                number += 1;
+                push(&mut sorter, number, &line?)?;
+            }
         }
         let steps = sorter.finish()?.filter_map(|record| record.map(|record| parse(&record)).transpose());
         let steps: Steps = Box::new(steps);

@@ -38,7 +38,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// A planned job that nobody starts is forgotten after this.
-const UNSTARTED: Duration = Duration::from_secs(60);
+const UNSTARTED: Duration = Duration::from_secs(3600);
 /// Jobs that have ended and are still told of, and for how long.
 const REMEMBERED: usize = 100;
 const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -106,8 +106,9 @@ impl Jobs {
                     }
                     table.insert(job.spec.id.clone(), Arc::new(job));
                 }
-                // Submitted and not started, or not even that.
-                Ok(None) | Err(_) => remove_dir(&entry.path()),
+                Ok(None) => remove_dir(&entry.path()),
+                // What it did may still be wanted once its disk or this program is well.
+                Err(error) => tracing::warn!("left alone: {error}"),
             }
         }
         let jobs = Self { shared, table: Mutex::new(table) };
@@ -117,6 +118,7 @@ impl Jobs {
 
     /// Checks a job and lists its tasks; blocks. `alive` is called again and again, and ends the work by returning false.
     pub fn submit(self: &Arc<Self>, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Plan> {
+        spec.files.iter().try_for_each(|file| self.shared.files.check(&file.digest))?;
         let (spec, dir, plan) = self.plan(spec, alive)?;
         let store = &self.shared.store;
         // A share of what is free, so that logs alone never fill a disk.
@@ -170,34 +172,23 @@ impl Jobs {
     fn check(&self, spec: &JobSpec) -> Result<()> {
         spec.check()?;
         self.shared.running.check(Limits { memory: spec.memory, cpus: spec.cpus })?;
-        spec.files.iter().try_for_each(|file| self.shared.files.check(&file.digest))?;
-        self.refuse_overlap(spec)
+        refuse_overlap(&self.lock(), spec)
     }
 
-    /// Refuses a job whose outputs would mix with those of one that runs.
-    fn refuse_overlap(&self, spec: &JobSpec) -> Result<()> {
-        let table = self.lock();
-        let mut others = table.values().filter(|job| job.spec.id != spec.id && job.state().is_running());
-        let Some(other) = others.find(|other| other.spec.outdir.overlaps(&spec.outdir)) else {
-            return Ok(());
-        };
-        let (id, outdir) = (&other.spec.id, &other.spec.outdir);
-        let message = format!("job {id} runs and writes to {outdir}; wait for it, cancel it, or choose another OUTDIR");
-        Err(Error::new(ErrorKind::AlreadyExists, message))
-    }
-
-    /// What the last run of the same map did.
+    /// What the earlier runs of the same map did.
     fn history(&self, spec: &JobSpec) -> Result<History> {
-        let last = self.elders(spec).into_iter().next_back();
-        last.map_or_else(|| Ok(History::none()), |job| History::read(&self.shared.store, job.dir()))
+        let elders = self.elders(spec);
+        History::read(&self.shared.store, elders.iter().map(|elder| elder.dir()))
     }
 
-    /// Earlier runs of the same map, in their order.
+    /// Earlier runs of the same map, in the order in which this node started them.
     fn elders(&self, spec: &JobSpec) -> Vec<Arc<Job>> {
         let table = self.lock();
         let elder =
             |job: &&Arc<Job>| job.spec.id != spec.id && job.state().started.is_some() && job.spec.is_same_map(spec);
-        table.values().filter(elder).cloned().collect()
+        let mut elders: Vec<_> = table.values().filter(elder).cloned().collect();
+        elders.sort_by_key(|elder| elder.state().started);
+        elders
     }
 
     /// Every job that this node knows, in the order of their ids.
@@ -212,9 +203,13 @@ impl Jobs {
 
     pub fn start(&self, id: &JobId) -> Result<()> {
         let job = self.find(id)?;
-        self.refuse_overlap(&job.spec)?;
-        if !job.claim_start() {
-            return Err(Error::new(ErrorKind::AlreadyExists, format!("job {id}: started already")));
+        {
+            // Under one lock, so that of two jobs that would mix one starts.
+            let table = self.lock();
+            refuse_overlap(&table, &job.spec)?;
+            if !job.claim_start() {
+                return Err(Error::new(ErrorKind::AlreadyExists, format!("job {id}: started already, or cancelled")));
+            }
         }
         self.shut_elders(&job);
         tokio::spawn(job.run(self.shared.clone()));
@@ -236,7 +231,8 @@ impl Jobs {
             return Err(Error::new(ErrorKind::BadRequest, format!("job {id} has nothing to clean there")));
         }
         self.shut_elders(&job);
-        self.shared.store.remove_prefix(prefix, |_| true).map(drop)
+        let owners: Vec<u64> = self.elders(&job.spec).iter().map(|elder| owner_of(&elder.spec.id)).collect();
+        self.shared.store.remove_owned(prefix, &owners, &mut || job.fence.is_open()).map(drop)
     }
 
     /// Starts no more tasks and lets no more commands in.
@@ -273,7 +269,13 @@ impl Jobs {
 
     /// Drops a job that was planned only: there is nothing to tell of it.
     pub fn forget_unstarted(&self, id: &JobId) {
-        self.forget_if(id, |state| state.started.is_none());
+        if let Ok(job) = self.find(id).map_err(drop)
+            && job.state().started.is_none()
+        {
+            // For whoever follows it.
+            job.end(Outcome::Cancelled);
+            self.forget_if(id, |state| state.started.is_none());
+        }
     }
 
     /// Drops the records of jobs that ended long ago, and of all but the last.
@@ -302,6 +304,22 @@ impl Jobs {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, Arc<Job>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refuses a job whose outputs would mix with those of one that runs.
+fn refuse_overlap(table: &BTreeMap<JobId, Arc<Job>>, spec: &JobSpec) -> Result<()> {
+    let mut others = table.values().filter(|job| job.spec.id != spec.id && job.state().is_running());
+    let Some(other) = others.find(|other| other.spec.outdir.overlaps(&spec.outdir)) else {
+        return Ok(());
+    };
+    let (id, outdir) = (&other.spec.id, &other.spec.outdir);
+    let message = format!("job {id} runs and writes to {outdir}; wait for it, cancel it, or choose another OUTDIR");
+    Err(Error::new(ErrorKind::AlreadyExists, message))
+}
+
+/// What a job's outputs on other nodes are marked with.
+pub fn owner_of(id: &JobId) -> u64 {
+    hash(id.as_str().as_bytes())
 }
 
 fn remove_dir(dir: &Path) {

@@ -29,6 +29,10 @@ use std::path::{Path, PathBuf};
 /// Marks a directory that was made by itself, and not with a key: it stays when its last key goes.
 const MADE_ATTRIBUTE: &str = "user.s4.made";
 
+/// Marks an output of a 1:n map with its job, as 8 bytes, so that a later run of the map tells it from others' keys. Short,
+/// so that it lies in the file's inode beside the checksum.
+const OWNER_ATTRIBUTE: &str = "user.s4.job";
+
 /// What a store is told at its start.
 pub struct Options {
     pub dir: PathBuf,

@@ -1,7 +1,7 @@
 //! Publish: bytes go into an unnamed temporary file, which is linked to the key's name in one step.
 
-use super::Store;
 use super::tree::apply;
+use super::{OWNER_ATTRIBUTE, Store};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 use s4::checksum::{self, Checksum, Hasher};
@@ -43,6 +43,11 @@ impl Draft<'_> {
     /// What has been written so far.
     pub fn checksum(&self) -> Checksum {
         self.hasher.finish()
+    }
+
+    /// Marks the key as an output of `owner`.
+    pub fn mark(&self, owner: u64) -> Result<()> {
+        self.file.set_xattr(OWNER_ATTRIBUTE, &owner.to_le_bytes()).map_err(|e| Error::io(&self.key, &e))
     }
 
     pub fn publish(self) -> Result<()> {
@@ -90,18 +95,22 @@ impl Store {
         self.link(file, checksum, key, finish)
     }
 
-    /// Publishes a file that a command left in its directory: by linking it where it really lies there and has no other
-    /// name, else by copying its bytes.
-    pub fn publish_path(&self, path: &Path, key: &Key) -> Result<()> {
+    /// Publishes a file that a command left in its directory, marked as an output of `owner`: by linking it where it really
+    /// lies there and has no other name, else by copying its bytes.
+    pub fn publish_path(&self, path: &Path, key: &Key, owner: u64) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
         let own = std::fs::symlink_metadata(path).map_err(failed)?;
         let mut file = File::open(path).map_err(failed)?;
         let real = path.canonicalize().map_err(failed)?;
         let is_tasks_own = real.starts_with(self.tasks_dir());
         if own.is_file() && own.nlink() == 1 && own.dev() == self.device && is_tasks_own {
+            // An attribute is refused on a file that its owner may not write.
+            file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+            file.set_xattr(OWNER_ATTRIBUTE, &owner.to_le_bytes()).map_err(failed)?;
             return self.publish_file(&file, key);
         }
         let mut draft = self.draft(key)?;
+        draft.mark(owner)?;
         let mut block = vec![0; checksum::BLOCK];
         loop {
             match file.read(&mut block).map_err(failed)? {

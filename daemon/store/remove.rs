@@ -1,6 +1,6 @@
 //! Deleting keys, and the directories that they leave empty.
 
-use super::{MADE_ATTRIBUTE, Selection, Store};
+use super::{MADE_ATTRIBUTE, OWNER_ATTRIBUTE, Selection, Store};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, Prefix};
 use s4::protocol::Entry;
@@ -47,6 +47,19 @@ impl Store {
             Ok(progress(deleted))
         })?;
         Ok(deleted)
+    }
+
+    /// Deletes the keys that begin with `prefix` and are marked as one of the `owners`', while `go_on` says so.
+    pub fn remove_owned(&self, prefix: &Prefix, owners: &[u64], go_on: &mut dyn FnMut() -> bool) -> Result<()> {
+        self.list(&Selection::Prefix { prefix, recursive: true, details: false }, &mut |entry| {
+            let file = self.root.join(entry.path());
+            let owner = xattr::get(&file, OWNER_ATTRIBUTE).ok().flatten().and_then(|bytes| bytes.try_into().ok());
+            if owner.is_some_and(|owner| owners.contains(&u64::from_le_bytes(owner))) {
+                std::fs::remove_file(&file).map_err(|e| Error::io(format!("s4://{}", entry.path()), &e))?;
+                self.prune(&file);
+            }
+            Ok(go_on())
+        })
     }
 
     /// Removes the directories above `file` that are empty now. One that is in use, or was made by itself, stays, and so do

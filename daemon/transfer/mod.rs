@@ -2,6 +2,7 @@
 
 use crate::jobs::command::TaskDir;
 use crate::jobs::fence::Fence;
+use crate::jobs::owner_of;
 use crate::store::{Sorter, Store};
 use s4::body::Hangup;
 use s4::client::{Client, blocking};
@@ -177,7 +178,7 @@ impl Transfers {
             let (transfers, job, fence) = (self.clone(), route.job.clone(), route.fence.clone());
             sending.spawn(async move {
                 match node == transfers.0.node {
-                    true => transfers.publish_here(&fence, group).await,
+                    true => transfers.publish_here(owner_of(&job), &fence, group).await,
                     false => transfers.send_to(node, &job, group).await,
                 }
             });
@@ -191,12 +192,12 @@ impl Transfers {
         result
     }
 
-    async fn publish_here(&self, fence: &Arc<Fence>, group: Vec<Output>) -> (u64, Result<()>) {
+    async fn publish_here(&self, owner: u64, fence: &Arc<Fence>, group: Vec<Output>) -> (u64, Result<()>) {
         let (store, fence) = (self.0.store.clone(), fence.clone());
         blocking(move || {
             let mut count = 0;
             let result = group.iter().try_for_each(|output| {
-                fence.pass(|| store.publish_path(&output.path, &output.key))?;
+                fence.pass(|| store.publish_path(&output.path, &output.key, owner))?;
                 count += 1;
                 Ok(())
             });

@@ -45,7 +45,11 @@ async fn cancel(client: &Client, node: NodeId, id: &JobId) -> Result<Option<Outc
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         cancelled => cancelled?,
     }
-    let mut events = client.follow_job(node, id).await?;
+    let mut events = match client.follow_job(node, id).await {
+        // It had not been started, and so is forgotten.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Outcome::Cancelled)),
+        events => events?,
+    };
     while let Some(event) = events.next().await? {
         if let Event::Ended { outcome, .. } = event {
             return Ok(Some(outcome));

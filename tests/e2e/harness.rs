@@ -208,11 +208,23 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        let ask = |child: &Child, signal| {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal);
+        };
+        for child in self.nodes.iter().flatten() {
+            // Their own end takes their commands and control groups with it.
+            ask(child, nix::sys::signal::Signal::SIGTERM);
+            ask(child, nix::sys::signal::Signal::SIGCONT);
+        }
+        let began = Instant::now();
         for child in self.nodes.iter_mut().flatten() {
-            // SIGCONT first: a stopped process takes the kill all the same, but its commands do not linger.
+            while matches!(child.try_wait(), Ok(None)) && began.elapsed() < Duration::from_secs(8) {
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
             let _ = child.kill();
             let _ = child.wait();
         }
+        kill_commands(self.dir.path());
         if std::thread::panicking() {
             for node in 0..self.len() {
                 eprintln!("log of node {node}:\n{}", self.log_text(node));
@@ -247,4 +259,16 @@ fn status_kib(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
     let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field is there");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Ends what nodes that were killed have left running.
+fn kill_commands(dir: &Path) {
+    let mark = format!("S4_TASK_DIR={}/", dir.display());
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(mark.as_bytes())) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
 }

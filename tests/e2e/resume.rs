@@ -239,10 +239,22 @@ fn an_input_made_anew_is_run_again() {
 
 #[test]
 fn a_resume_never_deletes_what_others_put() {
-    let cluster = Cluster::start(1);
+    let cluster = Cluster::start(2);
     for number in 0..3 {
         cluster.put(&format!("s4://in/{number}_k"), b"x");
     }
+    let shuffle = ["map-to-n", "s4://in/", "s4://split/", "for i in 0 1 2; do echo new > $i; echo $i; done"];
+    cluster.put("s4://split/1_k/1", b"somebody's");
+    cluster.put("s4://split/1_k/other", b"somebody's");
+    let told = cluster.fails(1, &shuffle);
+    assert!(told.contains("s4://split/1_k/1: key already exists"), "{told}");
+    cluster.fails(1, &[&shuffle[..], &["--resume"]].concat());
+    for key in ["1", "other"] {
+        assert_eq!(cluster.get(&format!("s4://split/1_k/{key}")), b"somebody's");
+    }
+    cluster.ok(&["rm", "s4://split/1_k/1"]);
+    cluster.ok(&[&shuffle[..], &["--resume"]].concat());
+    assert_eq!(listed(&cluster, "s4://split/").len(), 10);
     cluster.fails(1, &["map", "s4://in/", "s4://out/", "[ $filename != 1_k ]; cat"]);
     cluster.put("s4://out/1_k", b"somebody's");
     let told = cluster.fails(1, &["map", "s4://in/", "s4://out/", "[ $filename != 1_k ]; cat", "--resume"]);
