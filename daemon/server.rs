@@ -85,7 +85,7 @@ fn set_options(stream: &TcpStream) {
 
 /// Lets what runs finish for a moment, then kills it, and whatever any command has left behind.
 async fn end(app: Arc<App>, graceful: GracefulShutdown) {
-    let jobs = app.jobs.clone();
+    let (jobs, running) = (app.jobs.clone(), app.jobs.shared.running.clone());
     let under_way = move || jobs.running() + jobs.shared.running.count();
     tracing::info!("going down, {} commands run", app.jobs.shared.running.count());
     app.jobs.close();
@@ -103,7 +103,9 @@ async fn end(app: Arc<App>, graceful: GracefulShutdown) {
         process::kill_tree(&shared.store.tasks_dir());
     })
     .await;
-    if tokio::time::timeout(CLEANUP, until_none(&under_way)).await.is_err() {
+    let cleaned = tokio::time::timeout(CLEANUP, until_none(&under_way)).await;
+    blocking(move || running.clear()).await;
+    if cleaned.is_err() {
         tracing::warn!("{} jobs and commands do not end", under_way());
     }
 }

@@ -33,7 +33,7 @@ impl Limits {
     }
 }
 
-/// Where this daemon makes its groups. Dropped, all are killed and removed.
+/// Where this daemon makes its groups.
 pub struct Cgroups {
     /// In the unified hierarchy.
     base: Option<PathBuf>,
@@ -121,8 +121,9 @@ impl Cgroups {
     }
 }
 
-impl Drop for Cgroups {
-    fn drop(&mut self) {
+impl Cgroups {
+    /// Kills what is left in the groups, and removes them: the daemon ends.
+    pub fn remove(&self) {
         let version1 = |controller: &Option<Controller>| match controller {
             Some(Controller::Version1(dir)) => Some(dir.clone()),
             _ => None,

@@ -63,6 +63,11 @@ impl RunningTasks {
         self.lock().closed = true;
     }
 
+    /// Ends what any command has left behind, since the daemon ends.
+    pub fn clear(&self) {
+        self.cgroups.remove();
+    }
+
     /// Kills every command. Blocks until their processes are gone.
     pub fn kill_all(&self) {
         let controls: Vec<_> = self.lock().controls.values().cloned().collect();

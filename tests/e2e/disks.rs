@@ -35,7 +35,8 @@ fn a_put_that_fills_the_disk_fails_and_leaves_what_was_there() {
     std::fs::write(cluster.dir().join("1_large"), vec![6; 60 * MIB]).unwrap();
     for args in [["cp", "1_large", "s4://b/"], ["cp", "1_large", "s4://b/dir/1_again"]] {
         assert_says_no_space(&cluster, &cluster.fails(1, &args));
-        assert_eq!(disk.free_bytes(), free, "the bytes of the put that failed are given back");
+        // What ended before may give back its last block only now.
+        assert!(disk.free_bytes() >= free, "the bytes of the put that failed are given back");
     }
     let put = cluster.put_output("s4://b/1_stream", &vec![7; 60 * MIB]);
     assert_eq!(put.status.code(), Some(1));
