@@ -1,8 +1,9 @@
 //! What every request is answered from, and who may ask.
 
 use crate::jobs::Jobs;
+use crate::strangers;
 use crate::watch::Watch;
-use hyper::header::{HeaderMap, ORIGIN};
+use hyper::header::HeaderMap;
 use s4::client::Secret;
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, Result};
@@ -29,9 +30,7 @@ impl App {
     /// Refuses strangers: browsers, other clusters, and who does not know the secret.
     pub fn admit(&self, headers: &HeaderMap) -> Result<()> {
         let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
-        if headers.contains_key(ORIGIN) {
-            return forbid("requests from a browser's page are refused");
-        }
+        strangers::check(&self.cluster, headers)?;
         if let Some(secret) = &self.secret
             && !headers.get(SECRET_HEADER).is_some_and(|given| secret.matches(given))
         {

@@ -7,6 +7,7 @@ mod place;
 mod routes;
 mod server;
 mod store;
+mod strangers;
 mod transfer;
 mod watch;
 

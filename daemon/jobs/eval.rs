@@ -41,7 +41,7 @@ pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, chunks: ChunkSen
     let inputs = Inputs::open(&shared.store, &task)?;
     let place = Place::enter(shared, spec.id.clone(), limits)?;
     spec.files.iter().try_for_each(|file| {
-        shared.files.check(&file.digest)?;
+        shared.files.claim(&file.digest)?;
         shared.files.install(file, place.dir.path())
     })?;
     let env = environment(key, spec.id.as_str(), 0, shared, &spec.env);

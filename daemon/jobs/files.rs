@@ -38,11 +38,17 @@ impl JobFiles {
         }
     }
 
-    /// Makes sure that the file is here and whole, since a command may have written to it.
+    /// Makes sure that the file is here, and marks it as used now.
+    pub fn claim(&self, digest: &str) -> Result<()> {
+        let file = File::open(self.path(digest)?).map_err(|_| absent(digest))?;
+        let now = FileTimes::new().set_modified(SystemTime::now());
+        file.set_times(now).map_err(|e| Error::io(format!("file {digest}"), &e))
+    }
+
+    /// Makes sure that the file is here and whole, before a job relies on it; one that is damaged is removed.
     pub fn check(&self, digest: &str) -> Result<()> {
         let path = self.path(digest)?;
-        let absent = || Error::new(ErrorKind::NotFound, format!("file {digest}: not on this node"));
-        let mut file = File::open(&path).map_err(|_| absent())?;
+        let mut file = File::open(&path).map_err(|_| absent(digest))?;
         let failed = |e: std::io::Error| Error::io(format!("file {digest}"), &e);
         let mut found = Digest::default();
         let mut block = vec![0; s4::checksum::BLOCK];
@@ -54,10 +60,9 @@ impl JobFiles {
         }
         if found.to_string() != digest {
             std::fs::remove_file(&path).map_err(failed)?;
-            return Err(absent());
+            return Err(absent(digest));
         }
-        let now = FileTimes::new().set_modified(SystemTime::now());
-        file.set_times(now).map_err(failed)
+        Ok(())
     }
 
     /// Keeps what comes as the file of this digest.
@@ -87,4 +92,8 @@ impl JobFiles {
         let mode = if file.executable { 0o755 } else { 0o644 };
         std::fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(failed)
     }
+}
+
+fn absent(digest: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("file {digest}: not on this node"))
 }

@@ -12,12 +12,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::iter::Peekable;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The name of the file in a job's directory.
 pub const FILE: &str = "journal";
 
 /// A journal being written; each line goes out whole.
-pub struct Journal(File);
+pub struct Journal {
+    file: File,
+    /// A full disk has cut the last line, which must not swallow the next.
+    torn: AtomicBool,
+}
 
 /// What is known of a task of an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +38,7 @@ pub struct Past {
 impl Journal {
     pub fn open(dir: &Path) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(dir.join(FILE));
-        file.map(Self).map_err(|e| failed(&e))
+        file.map(|file| Self { file, torn: AtomicBool::new(false) }).map_err(|e| failed(&e))
     }
 
     /// Outputs of the task are about to be published.
@@ -53,7 +58,9 @@ impl Journal {
     }
 
     fn line(&self, line: std::fmt::Arguments) -> Result<()> {
-        (&self.0).write_all(format!("{line}\n").as_bytes()).map_err(|e| failed(&e))
+        let begin = if self.torn.swap(false, Ordering::Relaxed) { "\n" } else { "" };
+        let written = (&self.file).write_all(format!("{begin}{line}\n").as_bytes());
+        written.inspect_err(|_| self.torn.store(true, Ordering::Relaxed)).map_err(|e| failed(&e))
     }
 }
 
@@ -71,7 +78,7 @@ pub fn sum(dir: &Path) -> Result<Progress> {
     Ok(progress)
 }
 
-/// The whole lines of a journal; a job that did nothing yet may have none.
+/// The lines of a journal, of which empty and cut ones say nothing; a job that did nothing yet may have none.
 fn lines(dir: &Path) -> Result<impl Iterator<Item = Result<String>> + use<>> {
     let file = match File::open(dir.join(FILE)) {
         Ok(file) => Some(file),
@@ -168,4 +175,22 @@ fn parse(record: &[u8]) -> Option<(String, Step)> {
 
 fn failed(error: &std::io::Error) -> Error {
     Error::io("the job's journal", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_swallows_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        journal.done("in/a", 1, 10).unwrap();
+        (&journal.file).write_all(b"d in/b 1").unwrap();
+        journal.torn.store(true, Ordering::Relaxed);
+        journal.done("in/c", 2, 20).unwrap();
+        journal.done("in/d", 4, 40).unwrap();
+        let sum = sum(dir.path()).unwrap();
+        assert_eq!((sum.done, sum.outputs, sum.bytes_done), (3, 7, 70));
+    }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes kept of one task's stderr, from its beginning.
 const TASK: u64 = 16 << 20;
 /// Bytes kept of all tasks of a job on this node.
-pub const JOB: u64 = 512 << 20;
+const JOB: u64 = 512 << 20;
 /// Bytes of the end of stderr that a failure shows, and that are kept beyond the bounds above.
 const SHOWN: usize = 4096;
 /// Bytes for the ends of those tasks whose stderr did not fit.

@@ -118,7 +118,7 @@ impl Jobs {
 
     /// Checks a job and lists its tasks; blocks. `alive` is called again and again, and ends the work by returning false.
     pub fn submit(self: &Arc<Self>, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Plan> {
-        spec.files.iter().try_for_each(|file| self.shared.files.check(&file.digest))?;
+        spec.files.iter().try_for_each(|file| self.shared.files.claim(&file.digest))?;
         let (spec, dir, plan) = self.plan(spec, alive)?;
         let store = &self.shared.store;
         // A share of what is free, so that logs alone never fill a disk.
@@ -177,15 +177,17 @@ impl Jobs {
 
     /// What the earlier runs of the same map did.
     fn history(&self, spec: &JobSpec) -> Result<History> {
-        let elders = self.elders(spec);
+        let elders = self.elders(spec, i64::MAX);
         History::read(&self.shared.store, elders.iter().map(|elder| elder.dir()))
     }
 
-    /// Earlier runs of the same map, in the order in which this node started them.
-    fn elders(&self, spec: &JobSpec) -> Vec<Arc<Job>> {
+    /// Runs of the same map that this node started until `before`, in their order.
+    fn elders(&self, spec: &JobSpec, before: i64) -> Vec<Arc<Job>> {
         let table = self.lock();
-        let elder =
-            |job: &&Arc<Job>| job.spec.id != spec.id && job.state().started.is_some() && job.spec.is_same_map(spec);
+        let elder = |job: &&Arc<Job>| {
+            let earlier = job.state().started.is_some_and(|started| started <= before);
+            earlier && job.spec.id != spec.id && job.spec.is_same_map(spec)
+        };
         let mut elders: Vec<_> = table.values().filter(elder).cloned().collect();
         elders.sort_by_key(|elder| elder.state().started);
         elders
@@ -216,11 +218,14 @@ impl Jobs {
         Ok(())
     }
 
-    /// Has nothing more appear of the runs that `job` goes on from.
-    fn shut_elders(&self, job: &Job) {
-        if job.spec.resume {
-            self.elders(&job.spec).iter().for_each(|elder| elder.fence.shut());
-        }
+    /// Has nothing more appear of the runs that `job` goes on from, and returns what their outputs are marked with.
+    fn shut_elders(&self, job: &Job) -> Vec<u64> {
+        let Some(started) = job.state().started.filter(|_| job.spec.resume) else {
+            return Vec::new();
+        };
+        let elders = self.elders(&job.spec, started);
+        elders.iter().for_each(|elder| elder.fence.shut());
+        elders.iter().map(|elder| owner_of(&elder.spec.id)).collect()
     }
 
     /// Deletes what an earlier run left below `prefix` on this node; blocks. Called by the node whose task it is.
@@ -230,9 +235,8 @@ impl Jobs {
         if !job.spec.resume || !prefix.as_str().starts_with(below.as_str()) {
             return Err(Error::new(ErrorKind::BadRequest, format!("job {id} has nothing to clean there")));
         }
-        self.shut_elders(&job);
-        let owners: Vec<u64> = self.elders(&job.spec).iter().map(|elder| owner_of(&elder.spec.id)).collect();
-        self.shared.store.remove_owned(prefix, &owners, &mut || job.fence.is_open()).map(drop)
+        let owners = self.shut_elders(&job);
+        self.shared.store.remove_owned(prefix, &owners, &mut || job.fence.is_open())
     }
 
     /// Starts no more tasks and lets no more commands in.
@@ -269,35 +273,24 @@ impl Jobs {
 
     /// Drops a job that was planned only: there is nothing to tell of it.
     pub fn forget_unstarted(&self, id: &JobId) {
-        if let Ok(job) = self.find(id).map_err(drop)
-            && job.state().started.is_none()
+        let mut table = self.lock();
+        if table.get(id).is_some_and(|job| job.state().started.is_none())
+            && let Some(job) = table.remove(id)
         {
             // For whoever follows it.
             job.end(Outcome::Cancelled);
-            self.forget_if(id, |state| state.started.is_none());
+            remove_dir(job.dir());
         }
     }
 
     /// Drops the records of jobs that ended long ago, and of all but the last.
     fn forget_old(&self) {
-        let table = self.lock();
-        let ended: Vec<(JobId, i64)> =
-            table.iter().filter_map(|(id, job)| Some((id.clone(), job.state().ended?))).collect();
-        drop(table);
-        let oldest = now_milliseconds() - REMEMBERED_FOR.as_millis() as i64;
-        for (at, (id, end)) in ended.iter().rev().enumerate() {
-            if at >= REMEMBERED || *end < oldest {
-                self.forget_if(id, |state| state.outcome.is_some());
-            }
-        }
-    }
-
-    fn forget_if(&self, id: &JobId, condition: impl Fn(State) -> bool) {
         let mut table = self.lock();
-        if table.get(id).is_some_and(|job| condition(job.state()))
-            && let Some(job) = table.remove(id)
-        {
-            remove_dir(job.dir());
+        let oldest = now_milliseconds() - REMEMBERED_FOR.as_millis() as i64;
+        let ended = table.iter().rev().filter_map(|(id, job)| Some((id.clone(), job.state().ended?)));
+        let old = ended.enumerate().filter(|(at, (_, end))| *at >= REMEMBERED || *end < oldest);
+        for id in old.map(|(_, (id, _))| id).collect::<Vec<_>>() {
+            table.remove(&id).iter().for_each(|job| remove_dir(job.dir()));
         }
     }
 

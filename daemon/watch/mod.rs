@@ -7,7 +7,6 @@ pub mod metrics;
 pub mod page;
 mod sampler;
 pub mod status;
-mod strangers;
 mod view;
 
 pub use counters::{Requests, TaskCounts};
@@ -15,6 +14,7 @@ pub use sampler::Sampler;
 pub use view::Views;
 
 use crate::app::App;
+use crate::strangers;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use s4::error::{Error, ErrorKind, Result};
@@ -63,5 +63,5 @@ pub async fn serve(app: &std::sync::Arc<App>, open: Open, request: &Request<Inco
 
 /// Refuses what another site's page may have sent.
 pub fn check(app: &App, request: &Request<Incoming>) -> Result<()> {
-    strangers::check(app.cluster.address(app.node).host(), request.headers())
+    strangers::check(&app.cluster, request.headers())
 }

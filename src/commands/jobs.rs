@@ -9,7 +9,6 @@ use s4::error::{Error, ExitStatus, Result};
 use s4::time;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
-use std::time::SystemTime;
 
 pub async fn run(client: &Client, args: &JobsArgs) -> Result<ExitStatus> {
     let (jobs, errors) = client.all_jobs().await;
@@ -74,7 +73,7 @@ fn row(job: &ClusterJob) -> [String; HEADER.len()] {
 
 /// From its start to its end, or till now.
 fn seconds(job: &ClusterJob) -> Option<f64> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+    let now = time::now_milliseconds();
     Some((job.ended().unwrap_or(now).saturating_sub(job.started()?)).max(0) as f64 / 1000.0)
 }
 

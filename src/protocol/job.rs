@@ -240,8 +240,10 @@ impl JobSpec {
 
     /// True if both would make the same outputs: what runs, on what, and to where.
     pub fn is_same_map(&self, other: &Self) -> bool {
-        let what = |spec: &Self| (spec.kind, spec.indir.clone(), spec.outdir.clone(), spec.cmd.clone());
-        what(self) == what(other) && self.env == other.env && self.files == other.files && self.ok_exit == other.ok_exit
+        (self.kind, &self.indir, &self.outdir, &self.cmd) == (other.kind, &other.indir, &other.outdir, &other.cmd)
+            && self.env == other.env
+            && self.files == other.files
+            && self.ok_exit == other.ok_exit
     }
 }
 
@@ -266,6 +268,17 @@ pub struct Plan {
     /// Tasks left out, since a previous run finished them.
     #[serde(default)]
     pub done_before: u64,
+}
+
+impl<'a> std::iter::Sum<&'a Plan> for Plan {
+    fn sum<I: Iterator<Item = &'a Plan>>(plans: I) -> Self {
+        plans.fold(Self::default(), |sum, plan| Self {
+            tasks: sum.tasks + plan.tasks,
+            keys: sum.keys + plan.keys,
+            bytes: sum.bytes + plan.bytes,
+            done_before: sum.done_before + plan.done_before,
+        })
+    }
 }
 
 /// Why a job on a node has no more tasks to run.

@@ -191,3 +191,20 @@ fn jobs_lists_the_newest_last() {
     assert_eq!(objects[1]["cmd"], "echo 'a b'; exit 3");
     assert!(lines[1].starts_with(objects[0]["job"].as_str().unwrap()), "{table}");
 }
+
+#[test]
+fn a_job_that_was_only_planned_can_be_cancelled() {
+    let cluster = with_keys(1);
+    let id = "20260101-000000-000-abcdef";
+    let json = format!(r#"{{"id":"{id}","kind":"map","indir":"in","outdir":"out","cmd":"cat"}}"#);
+    let head = format!("POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\ns4-cluster: {}\r\n", cluster.digest());
+    let request = format!("{head}Connection: close\r\nContent-Length: {}\r\n\r\n{json}", json.len());
+    let planned = cluster.raw(0, request.as_bytes());
+    assert!(planned.contains("\"tasks\":4"), "{planned}");
+    assert!(line_of(&cluster, id).contains("planned"));
+    let waiting = spawn(&cluster, &["wait", id]);
+    cluster.ok(&["cancel", id]);
+    assert_eq!(end_within(SOON, waiting).status.code(), Some(1));
+    cluster.fails(1, &["cancel", id]);
+    assert!(!cluster.ok(&["jobs"]).contains(id));
+}

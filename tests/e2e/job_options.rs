@@ -127,6 +127,8 @@ fn files_and_variables_travel_with_the_job() {
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::write(cluster.dir().join("table"), "from the table\n").unwrap();
     let files = ["map", "--file", "shout.sh", "--file", "table", "--env", "GREETING=a = 'b'\n", "s4://in/"];
+    let dry = cluster.ok(&[&files[..], &["s4://out/", "./shout.sh", "--dry-run"]].concat());
+    assert!(dry.contains("total") && dry.contains('4'), "{dry}");
     cluster.ok(&[&files[..], &["s4://out/", "./shout.sh; [ ! -x table ]"]].concat());
     assert_eq!(text(&cluster.get("s4://out/1_k")), "from the table\n1\na = 'b'\n");
     // The second time from the nodes' own copies, whatever the file is called.

@@ -204,7 +204,7 @@ fn pages_of_strangers_get_nothing() {
         "Host: 127.0.0.1\r\nOrigin: null\r\n",
         "Host: 127.0.0.1\r\nSec-Fetch-Site: cross-site\r\n",
     ] {
-        for path in ["/", "/metrics", "/v1/watch"] {
+        for path in ["/", "/metrics", "/v1/watch", "/v1/list", "/v1/jobs", "/v1/keys/b/k"] {
             let answer = answer(&cluster, &format!("GET {path} HTTP/1.1\r\n{headers}{digest}"));
             assert!(answer.starts_with("HTTP/1.1 403 "), "{headers}{path}: {answer}");
             assert!(!answer.contains("<html") && !answer.contains("s4_uptime"), "{headers}{path}: {answer}");

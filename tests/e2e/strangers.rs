@@ -177,8 +177,9 @@ fn request(cluster: &Cluster, method: &str, path: &str, headers: &str, body: &[u
 
 fn bare_request(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let len = body.len();
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len}\r\n{headers}\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {len}\r\n{headers}\r\n"
+    );
     [head.as_bytes(), body].concat()
 }
 
@@ -399,8 +400,8 @@ fn who_lacks_the_header_or_comes_from_a_browser_is_refused() {
 fn what_is_not_http_is_refused_or_hung_up_on() {
     let cluster = cluster();
     let own = format!("s4-cluster: {}\r\n", cluster.digest());
-    let head = format!("GET /v1/health HTTP/1.1\r\nHost: x\r\n{own}");
-    let put = format!("PUT /v1/keys/held/0_x HTTP/1.1\r\nHost: x\r\n{own}");
+    let head = format!("GET /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n{own}");
+    let put = format!("PUT /v1/keys/held/0_x HTTP/1.1\r\nHost: 127.0.0.1\r\n{own}");
     let many: String = (0..200).map(|number| format!("x-{number}: y\r\n")).collect();
     let large = "y".repeat(1 << 20);
     let garbage: Vec<Vec<u8>> = vec![
@@ -455,7 +456,7 @@ fn a_body_shorter_than_announced_publishes_nothing() {
         }
         // One that breaks off without a word.
         let chunked = format!(
-            "PUT /v1/keys/held/0_x HTTP/1.1\r\nHost: x\r\ns4-cluster: {}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+            "PUT /v1/keys/held/0_x HTTP/1.1\r\nHost: 127.0.0.1\r\ns4-cluster: {}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
             cluster.digest()
         );
         let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
@@ -468,8 +469,9 @@ fn a_body_shorter_than_announced_publishes_nothing() {
 fn a_body_longer_than_announced_is_cut_there() {
     let cluster = cluster();
     let digest = cluster.digest();
-    let head =
-        format!("PUT /v1/keys/held/0_x HTTP/1.1\r\nHost: x\r\ns4-cluster: {digest}\r\nContent-Length: 3\r\n\r\n");
+    let head = format!(
+        "PUT /v1/keys/held/0_x HTTP/1.1\r\nHost: 127.0.0.1\r\ns4-cluster: {digest}\r\nContent-Length: 3\r\n\r\n"
+    );
     let answer = cluster.raw(0, format!("{head}abcDELETE /v1/keys/held/0_k HTTP/1.1\r\n\r\n").as_bytes());
     assert_eq!(status(&answer), Some(201), "{answer}");
     assert!(answer.contains("HTTP/1.1 403"), "what follows is a request like any other: {answer}");

@@ -10,7 +10,7 @@ use std::io::Write;
 
 /// The plan of every node and of all, as a line.
 pub fn planned_line(spec: &JobSpec, plans: &[Plan]) -> String {
-    let sum = |count: fn(&Plan) -> u64| plans.iter().map(count).sum::<u64>();
+    let sum: Plan = plans.iter().sum();
     let node = |(node, plan): (usize, &Plan)| {
         json!({
             "node": node,
@@ -26,10 +26,10 @@ pub fn planned_line(spec: &JobSpec, plans: &[Plan]) -> String {
         "kind": spec.kind,
         "indir": spec.indir.to_string(),
         "outdir": spec.outdir.to_string(),
-        "tasks": sum(|plan| plan.tasks),
-        "keys": sum(|plan| plan.keys),
-        "bytes": sum(|plan| plan.bytes),
-        "done_before": sum(|plan| plan.done_before),
+        "tasks": sum.tasks,
+        "keys": sum.keys,
+        "bytes": sum.bytes,
+        "done_before": sum.done_before,
         "nodes": plans.iter().enumerate().map(node).collect::<Vec<_>>(),
     }))
 }

@@ -11,8 +11,9 @@ use s4::cluster::Cluster;
 use s4::error::Result;
 use s4::placement::NodeId;
 use s4::protocol::{Event, JobId, JobSpec, Outcome, Plan, Progress, RunningTask, TaskFailure};
+use s4::time::now_milliseconds;
 use std::io::IsTerminal;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// How often progress is told where nobody watches live.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -97,7 +98,7 @@ impl Report {
     pub fn watching(client: &Client, job: &ClusterJob, show: &ShowArgs) -> Self {
         let plan = |node| job.nodes.get(&node).map_or_else(Plan::default, |record| record.plan);
         let mut report = Self::new(client, &job.spec, client.cluster().ids().map(plan).collect(), show);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+        let now = now_milliseconds();
         let passed = job.started().map_or(0, |started| job.ended().unwrap_or(now).saturating_sub(started));
         report.began = report.began.filter(|_| job.ended().is_none());
         report.passed = Duration::from_millis(passed.max(0) as u64);

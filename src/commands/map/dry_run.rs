@@ -33,21 +33,12 @@ fn table(cluster: &Cluster, spec: &JobSpec, plans: &[Plan]) -> String {
     let before = if spec.resume { " done before" } else { "" };
     let mut text = format!("{:<width$} {:>9} {:>9} {:>9}{before}\n", "node", "tasks", "keys", "bytes");
     names.iter().zip(plans).for_each(|(name, plan)| text += &row(name, plan));
-    text + &row("total", &sum(plans))
-}
-
-fn sum(plans: &[Plan]) -> Plan {
-    plans.iter().fold(Plan::default(), |sum, plan| Plan {
-        tasks: sum.tasks + plan.tasks,
-        keys: sum.keys + plan.keys,
-        bytes: sum.bytes + plan.bytes,
-        done_before: sum.done_before + plan.done_before,
-    })
+    text + &row("total", &plans.iter().sum())
 }
 
 /// A line for each node that would have more than twice its fair share of the tasks or bytes.
 fn warnings(cluster: &Cluster, plans: &[Plan]) -> Vec<String> {
-    let (total, nodes) = (sum(plans), plans.len() as u64);
+    let (total, nodes) = (plans.iter().sum::<Plan>(), plans.len() as u64);
     let piles = |part: u64, whole: u64| part > 2 * whole.div_ceil(nodes);
     let warn = |(node, plan): (usize, &Plan)| {
         let what = match () {

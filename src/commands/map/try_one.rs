@@ -67,7 +67,7 @@ async fn estimate(client: &Client, spec: &JobSpec, key: &Key, seconds: f64) -> R
     };
     // The default of the daemons, on machines like this one.
     let slots = std::thread::available_parallelism().map_or(1, usize::from) as u64 + 2;
-    let (tasks, bytes) = (plans.iter().map(|plan| plan.tasks).sum::<u64>(), plans.iter().map(|plan| plan.bytes).sum());
+    let Plan { tasks, bytes, .. } = plans.iter().sum();
     let time = seconds_text(whole_time(&plans, slots, seconds, size));
     Ok(format!("about {time} for all: {tasks} tasks, {} on {} nodes", size_text(bytes), plans.len()))
 }

@@ -1,14 +1,14 @@
-//! Who may look without s4's header: a browser that was sent here by its user, and not by another site's page.
+//! Requests that a browser could be tricked into: refused on every route.
 
 use crate::app::App;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN};
+use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::SECRET_HEADER;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Refuses a foreign `Host`, any `Origin`, and what the browser itself calls another site's request. `own` is this
-/// node's host as the cluster file names it.
-pub fn check(own: &str, headers: &HeaderMap) -> Result<()> {
+/// Refuses a foreign `Host`, any `Origin`, and what the browser itself calls another site's request.
+pub fn check(cluster: &Cluster, headers: &HeaderMap) -> Result<()> {
     let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
     if headers.contains_key(ORIGIN) {
         return forbid("requests from a browser's page are refused");
@@ -19,19 +19,21 @@ pub fn check(own: &str, headers: &HeaderMap) -> Result<()> {
     // Else a stranger's name could be made to point here, and his page would be of the same origin.
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.to_str().is_ok_and(|host| is_ours(host, own)) => Ok(()),
-        _ => forbid("the Host is neither an IP address, nor localhost, nor this node's name in the cluster file"),
+        (Some(host), None) if host.to_str().is_ok_and(|host| is_ours(host, cluster)) => Ok(()),
+        _ => forbid("the Host is neither an IP address, nor localhost, nor a name of the cluster file"),
     }
 }
 
-fn is_ours(host: &str, own: &str) -> bool {
+fn is_ours(host: &str, cluster: &Cluster) -> bool {
     if let Some(bracketed) = host.strip_prefix('[') {
         let (bare, port) = bracketed.split_once(']').unwrap_or(("", ""));
         return bare.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || is_port(port.strip_prefix(':').unwrap_or("")));
     }
     let (name, port) = host.split_once(':').unwrap_or((host, "0"));
-    let known =
-        name.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost") || name.eq_ignore_ascii_case(own);
+    let mut named = cluster.ids().map(|node| cluster.address(node).host());
+    let known = name.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || named.any(|own| name.eq_ignore_ascii_case(own));
     known && is_port(port)
 }
 
@@ -59,11 +61,13 @@ pub fn knows_secret(app: &App, headers: &HeaderMap) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn only_names_that_nobody_else_can_own() {
+        let cluster = Cluster::parse("node6.lan:80\nnode7.lan:8080\n", Path::new("conf")).unwrap();
         for host in ["127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:80", "localhost:1", "LOCALHOST", "node7.lan:8080"] {
-            assert!(is_ours(host, "node7.lan"), "{host}");
+            assert!(is_ours(host, &cluster), "{host}");
         }
         for host in [
             "",
@@ -79,7 +83,7 @@ mod tests {
             "node8.lan",
             "xnode7.lan",
         ] {
-            assert!(!is_ours(host, "node7.lan"), "{host}");
+            assert!(!is_ours(host, &cluster), "{host}");
         }
     }
 }
