@@ -220,10 +220,11 @@ impl Jobs {
 
     /// Has nothing more appear of the runs that `job` goes on from, and returns what their outputs are marked with.
     fn shut_elders(&self, job: &Job) -> Vec<u64> {
-        let Some(started) = job.state().started.filter(|_| job.spec.resume) else {
+        if !job.spec.resume {
             return Vec::new();
-        };
-        let elders = self.elders(&job.spec, started);
+        }
+        // Another node may have started it before this one, and asks to clean already.
+        let elders = self.elders(&job.spec, job.state().started.unwrap_or(i64::MAX));
         elders.iter().for_each(|elder| elder.fence.shut());
         elders.iter().map(|elder| owner_of(&elder.spec.id)).collect()
     }

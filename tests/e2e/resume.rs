@@ -261,3 +261,35 @@ fn a_resume_never_deletes_what_others_put() {
     assert!(told.contains("s4://out/1_k: key already exists"), "{told}");
     assert_eq!(cluster.get("s4://out/1_k"), b"somebody's");
 }
+
+/// Found by `after_a_killed_daemon`: the node that started first asked the others to clean before they had started.
+#[test]
+fn a_node_cleans_also_before_it_has_started() {
+    let cluster = Cluster::start(2);
+    cluster.put("s4://in/0_k", b"x");
+    cluster.put("s4://out/0_k/1_b", b"somebody's");
+    let source = cluster.dir().join("source");
+    std::fs::write(&source, "first").unwrap();
+    let cmd = format!("for f in 1_a 1_b; do cat {} > $f; echo $f; done", source.display());
+    cluster.fails(1, &["map-to-n", "s4://in/", "s4://out/", &cmd]);
+    assert_eq!(cluster.get("s4://out/0_k/1_a"), b"first", "a task that is half delivered");
+    cluster.ok(&["rm", "s4://out/0_k/1_b"]);
+    std::fs::write(&source, "second").unwrap();
+    let id = "20990101-000000-000-abcdef";
+    let head = |path: &str, len| {
+        let digest = cluster.digest();
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\ns4-cluster: {digest}\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n"
+        )
+    };
+    let spec = format!(r#"{{"id":"{id}","kind":"map-to-n","indir":"in","outdir":"out","cmd":"{cmd}","resume":true}}"#);
+    for node in 0..2 {
+        let planned = cluster.raw(node, (head("/v1/jobs", spec.len()) + &spec).as_bytes());
+        assert!(planned.contains("planned"), "{planned}");
+    }
+    cluster.raw(0, head(&format!("/v1/jobs/{id}/start"), 0).as_bytes());
+    for name in ["1_a", "1_b"] {
+        let whole = || cluster.run(&["cp", &format!("s4://out/0_k/{name}"), "-"]).stdout == b"second";
+        eventually("both outputs are those of the second run", || whole().then_some(()));
+    }
+}

@@ -11,8 +11,6 @@ type Row<'a> = (&'a str, &'a str, &'a [u8], u16);
 
 const ROUTES: &[Row] = &[
     ("POST", "/", b"", 405),
-    ("GET", "/", b"", 403),
-    ("GET", "/metrics", b"", 403),
     ("GET", "/metrics/", b"", 404),
     ("POST", "/v1/status", b"", 405),
     ("GET", "/v1/status?samples=-1", b"", 400),
