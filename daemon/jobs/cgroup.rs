@@ -9,7 +9,6 @@ use nix::unistd::Pid;
 use s4::error::{Error, ErrorKind, Result};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -77,6 +76,11 @@ impl Cgroups {
         };
         let (memory, cpu) = if base.is_some() { (controller("memory"), controller("cpu")) } else { (None, None) };
         Arc::new(Self { base, memory, cpu, free: Mutex::default() })
+    }
+
+    /// True if every command has a group, so that none of its processes outlives it.
+    pub fn are_there(&self) -> bool {
+        self.base.is_some()
     }
 
     /// Refuses limits that this machine cannot keep.
@@ -197,22 +201,6 @@ impl Drop for Group {
             false => drop(std::fs::remove_dir(&self.main)),
         }
     }
-}
-
-/// Has this process, just forked, enter the groups whose `cgroup.procs` are open as `entrances`. Calls nothing but `write`.
-pub fn enter(entrances: &[RawFd]) -> std::io::Result<()> {
-    for fd in entrances {
-        // SAFETY: the buffer is a constant of one byte, and the descriptor is open in the parent while it forks.
-        if unsafe { nix::libc::write(*fd, b"0".as_ptr().cast(), 1) } != 1 {
-            return Err(std::io::Error::last_os_error());
-        }
-    }
-    Ok(())
-}
-
-/// The descriptors of `files`.
-pub fn descriptors(files: &[File]) -> Vec<RawFd> {
-    files.iter().map(File::as_raw_fd).collect()
 }
 
 fn make(dir: &Path) -> std::io::Result<()> {

@@ -1,22 +1,22 @@
 //! One command: its shell, its directory, its streams, and its end.
 
-use super::cgroup::{self, Group};
+use super::cgroup::Group;
 use super::process;
+use super::spawn::{Child, Spawn};
+use super::taskdir::TaskDir;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use s4::body::Hangup;
 use s4::error::{Error, Result};
 use s4::protocol::{CommandText, HEARTBEAT};
-use std::fs::{File, Permissions};
-use std::io::Read;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{PipeReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,60 +27,6 @@ pub enum Killed {
     Timeout,
     /// Nobody listens to it any more.
     Hangup,
-}
-
-/// A task's empty directory. Dropped, it is removed with all in it.
-pub struct TaskDir(PathBuf);
-
-impl TaskDir {
-    pub fn create(path: PathBuf) -> Result<Self> {
-        let failed = |e: std::io::Error| Error::io(path.display(), &e);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(failed)?;
-        }
-        std::fs::create_dir(&path).map_err(failed)?;
-        Ok(Self(path))
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TaskDir {
-    fn drop(&mut self) {
-        // Most commands leave it empty, and then one call is enough.
-        if std::fs::remove_dir(&self.0).is_ok() || remove_tree(&self.0).is_ok() {
-            return;
-        }
-        // A process that the command left behind makes files while they are removed.
-        process::kill_tree(&self.0);
-        if let Err(error) = remove_tree(&self.0) {
-            tracing::warn!("cannot remove {}: {error}", self.0.display());
-        }
-    }
-}
-
-/// Removes a directory with all in it, also directories that a command has made read-only.
-pub fn remove_tree(dir: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            make_writable(dir)?;
-            std::fs::remove_dir_all(dir)
-        }
-        result => result,
-    }
-}
-
-fn make_writable(dir: &Path) -> std::io::Result<()> {
-    std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            make_writable(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// A handle by which another thread kills a command, before or after its start.
@@ -153,62 +99,42 @@ pub trait Attendant {
 /// A command that runs.
 pub struct Running<'a> {
     child: Child,
-    exited: OwnedFd,
-    pipes: Vec<(Stream, Box<dyn Pipe>)>,
+    pipes: Vec<(Stream, PipeReader)>,
     control: &'a Control,
 }
 
-trait Pipe: Read + AsFd {}
-impl<T: Read + AsFd> Pipe for T {}
-
 /// Starts `bash -c` on the command, in a process group of its own.
 pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
-    let stdout = setup.stdout.map_or_else(Stdio::piped, Stdio::from);
     let failed = |e: std::io::Error| Error::io("cannot start bash", &e);
-    let mut command = Command::new("bash");
-    command
-        .args(["-euo", "pipefail", "-c", "--"])
-        .arg(setup.cmd.as_os_str())
-        .current_dir(setup.dir.path())
-        .env("LC_ALL", "C")
-        .env(process::MARK, setup.dir.path())
-        .envs(setup.env.iter().map(|(name, value)| (name, value)))
-        .stdin(setup.stdin)
-        .stdout(stdout)
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let entrances = control.group.as_ref().map_or(Ok(Vec::new()), Group::entrances)?;
-    if !entrances.is_empty() {
-        let descriptors = cgroup::descriptors(&entrances);
-        // SAFETY: between fork and exec it calls nothing but write, on descriptors that `entrances` keeps open.
-        unsafe { command.pre_exec(move || cgroup::enter(&descriptors)) };
-    }
-    let mut child = command.spawn().map_err(failed)?;
-    let mut pipes: Vec<(Stream, Box<dyn Pipe>)> = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        pipes.push((Stream::Stdout, Box::new(stdout)));
-    }
-    if let Some(stderr) = child.stderr.take() {
-        pipes.push((Stream::Stderr, Box::new(stderr)));
-    }
-    for (_, pipe) in &pipes {
-        fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| failed(e.into()))?;
-    }
-    let exited = pidfd(&child).map_err(failed)?;
-    let running = Running { child, exited, pipes, control };
+    let mut pipes = Vec::new();
+    let mut pipe = |stream: Stream| -> std::io::Result<OwnedFd> {
+        let (reader, writer) = std::io::pipe()?;
+        fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        pipes.push((stream, reader));
+        Ok(writer.into())
+    };
+    let stdout = setup.stdout.map_or_else(|| pipe(Stream::Stdout), |file| Ok(file.into())).map_err(failed)?;
+    let stderr = pipe(Stream::Stderr).map_err(failed)?;
+    let args = ["bash", "-euo", "pipefail", "-c", "--"].map(OsStr::new);
+    let own = [("LC_ALL", OsStr::new("C")), (process::MARK, setup.dir.path().as_os_str())];
+    let more = setup.env.iter().map(|(name, value)| (name.as_str(), OsStr::new(value)));
+    let env: Vec<_> = own.into_iter().chain(more).map(|(name, value)| (OsStr::new(name), value)).collect();
+    let groups = control.group.as_ref().map_or(Ok(Vec::new()), Group::entrances)?;
+    let spawn = Spawn {
+        args: &[&args[..], &[setup.cmd.as_os_str()]].concat(),
+        env: &env,
+        dir: setup.dir.path(),
+        stdin: setup.stdin.as_fd(),
+        stdout: stdout.as_fd(),
+        stderr: stderr.as_fd(),
+        groups: &groups,
+    };
+    let child = spawn.start().map_err(failed)?;
+    let running = Running { child, pipes, control };
     if running.control.killed().is_some() {
         process::kill_tree(&running.control.dir);
     }
     Ok(running)
-}
-
-/// A descriptor that becomes readable when the child ends.
-fn pidfd(child: &Child) -> std::io::Result<OwnedFd> {
-    // SAFETY: the call takes two integers and touches no memory.
-    let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, child.id() as nix::libc::pid_t, 0) };
-    let fd = i32::try_from(Errno::result(fd)?).map_err(std::io::Error::other)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 impl Running<'_> {
@@ -237,7 +163,7 @@ impl Running<'_> {
             }
         }
         // The shell is a zombie until it is waited for, so its group's number still means this group.
-        let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
+        let _ = killpg(self.child.pid(), Signal::SIGKILL);
         if let Some(group) = &self.control.group {
             group.clear();
         }
@@ -253,7 +179,7 @@ impl Running<'_> {
         let left = until.map_or(HEARTBEAT, |until| until.saturating_duration_since(Instant::now()).min(HEARTBEAT));
         let timeout = PollTimeout::try_from(left.as_millis() as i32 + 1).unwrap_or(PollTimeout::MAX);
         let pipes = self.pipes.iter().map(|(_, pipe)| pipe.as_fd());
-        let watched = [self.exited.as_fd()].into_iter().chain(pipes);
+        let watched = [self.child.as_fd()].into_iter().chain(pipes);
         let mut fds: Vec<PollFd> = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(fds[0].any().unwrap_or(false)),
@@ -283,7 +209,7 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     /// Reached with a living child only when attending failed.
     fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
+        if !self.child.has_ended() {
             self.control.kill(Killed::Cancelled);
             let _ = self.child.wait();
         }

@@ -2,10 +2,11 @@
 
 use super::Shared;
 use super::cgroup::Limits;
-use super::command::{self, Attendant, Control, Killed, Setup, Stream, TaskDir};
+use super::command::{self, Attendant, Control, Killed, Setup, Stream};
 use super::plan;
 use super::running::Entered;
 use super::task::{self, Inputs, environment};
+use super::taskdir::TaskDir;
 use s4::body::{ChunkSender, Hangup};
 use s4::error::{Error, Result};
 use s4::frame::{CommandEnd, FrameWriter};
@@ -61,7 +62,7 @@ impl Place {
     fn enter(shared: &Arc<Shared>, id: JobId, limits: Limits) -> Result<Self> {
         let path = shared.store.tasks_dir().join(format!("eval-{id}-{}", shared.next_eval()));
         let control = shared.running.enter(path.clone(), limits)?;
-        Ok(Self { id, dir: TaskDir::create(path)?, control })
+        Ok(Self { id, dir: shared.dirs.create(path)?, control })
     }
 }
 

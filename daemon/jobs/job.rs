@@ -2,12 +2,12 @@
 
 use super::Shared;
 use super::cgroup::Limits;
-use super::command::{Control, Killed, remove_tree};
+use super::command::{Control, Killed};
 use super::fence::Fence;
 use super::journal::{self, Journal};
 use super::logs::Logs;
 use super::plan::{Task, Tasks};
-use super::{process, task};
+use super::{process, task, taskdir};
 use s4::client::blocking;
 use s4::error::{Error, Result};
 use s4::key::Key;
@@ -251,7 +251,7 @@ impl Job {
         blocking(move || {
             process::kill_tree(&leftovers);
             // Absent where no task ran.
-            let _ = remove_tree(&leftovers);
+            let _ = taskdir::remove_tree(&leftovers);
         })
         .await;
         self.state.send_modify(|state| {

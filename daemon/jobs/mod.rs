@@ -11,7 +11,9 @@ pub mod logs;
 mod plan;
 pub mod process;
 mod running;
+mod spawn;
 mod task;
+pub mod taskdir;
 
 pub use job::{Job, State, logs_dir};
 
@@ -35,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use taskdir::TaskDirs;
 use tokio::sync::Semaphore;
 
 /// A planned job that nobody starts is forgotten after this.
@@ -55,6 +58,7 @@ pub struct Shared {
     pub transfers: Transfers,
     pub running: RunningTasks,
     pub files: JobFiles,
+    pub dirs: Arc<TaskDirs>,
     /// One for each eval that may run at once.
     pub evals: Semaphore,
     /// Of all jobs since the daemon's start.
@@ -68,6 +72,7 @@ impl Shared {
         let cgroups = Cgroups::open(&format!("s4-{:016x}", hash(store.root().as_os_str().as_bytes())));
         Ok(Self {
             files: JobFiles::open(&store)?,
+            dirs: TaskDirs::open(store.idle_dirs(), cgroups.are_there())?,
             transfers: Transfers::new(store.clone(), client.clone(), node),
             store,
             client,

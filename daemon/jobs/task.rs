@@ -1,6 +1,6 @@
 //! One task of a map: its command, and what becomes of its output.
 
-use super::command::{self, Control, Killed, Setup, TaskDir};
+use super::command::{self, Control, Killed, Setup};
 use super::logs::TaskLog;
 use super::plan::{self, Task};
 use super::{Job, Shared};
@@ -150,7 +150,7 @@ impl Work {
             None => store.check_space(&task.key)?,
         }
         let inputs = Inputs::open(store, task)?;
-        let dir = TaskDir::create(self.dir.clone())?;
+        let dir = shared.dirs.create(self.dir.clone())?;
         spec.files.iter().try_for_each(|file| shared.files.install(file, dir.path()))?;
         let stdout = store.unnamed_file().map_err(refused)?;
         let env = environment(&task.key, spec.id.as_str(), task.number, shared, &spec.env);

@@ -1,8 +1,7 @@
 //! At start: end what a killed predecessor left running, and remove what it left behind.
 
 use super::Store;
-use crate::jobs::command::remove_tree;
-use crate::jobs::process;
+use crate::jobs::{process, taskdir};
 
 impl Store {
     /// Unnamed files are gone with their process; what is left are commands and their directories.
@@ -13,19 +12,8 @@ impl Store {
             tracing::info!("ended {killed} processes of unfinished tasks");
         }
         // What cannot be removed takes space, and does no other harm.
-        if let Err(error) = empty_dir(&tasks) {
+        if let Err(error) = taskdir::empty(&tasks) {
             tracing::warn!("cannot empty {}: {error}", tasks.display());
         }
     }
-}
-
-fn empty_dir(dir: &std::path::Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => remove_tree(&entry.path())?,
-            false => std::fs::remove_file(entry.path())?,
-        }
-    }
-    Ok(())
 }

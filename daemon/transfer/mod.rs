@@ -1,8 +1,8 @@
 //! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections.
 
-use crate::jobs::command::TaskDir;
 use crate::jobs::fence::Fence;
 use crate::jobs::owner_of;
+use crate::jobs::taskdir::TaskDir;
 use crate::store::{Sorter, Store};
 use s4::body::Hangup;
 use s4::client::{Client, blocking};

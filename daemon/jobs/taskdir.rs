@@ -1,0 +1,152 @@
+//! The directories that commands run in: empty at their start, gone after their end.
+//!
+//! Where control groups end all that a command leaves behind, its directory is kept, empty, for the next one: a directory
+//! made and removed for each task would make every later task slower on ext4, for the reason that `store::spread` tells.
+
+use super::process;
+use crate::store::spread;
+use s4::error::{Error, Result};
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Directories kept at most.
+const KEPT: usize = 256;
+
+/// Where directories wait for their next task.
+pub struct TaskDirs {
+    idle: PathBuf,
+    /// False where a process may outlive its command, and would see the next one's files.
+    reuses: bool,
+    state: Mutex<State>,
+}
+
+/// Guards the directories that wait, and the number of the next one.
+#[derive(Default)]
+struct State {
+    free: Vec<PathBuf>,
+    next: u64,
+}
+
+/// A task's directory. Dropped, all in it is removed.
+pub struct TaskDir {
+    path: PathBuf,
+    /// As it was made.
+    mode: u32,
+    dirs: Arc<TaskDirs>,
+}
+
+impl TaskDirs {
+    /// Directories wait in `idle`, which is made empty.
+    pub fn open(idle: PathBuf, reuses: bool) -> Result<Arc<Self>> {
+        let failed = |e: std::io::Error| Error::io(idle.display(), &e);
+        match remove_tree(&idle) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => std::fs::create_dir(&idle).map_err(failed)?,
+        }
+        spread(&idle);
+        Ok(Arc::new(Self { idle, reuses, state: Mutex::default() }))
+    }
+
+    /// Makes the empty directory `path`.
+    pub fn create(self: &Arc<Self>, path: PathBuf) -> Result<TaskDir> {
+        let failed = |e: std::io::Error| Error::io(path.display(), &e);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let free = self.lock().free.pop();
+        let made = free.map_or_else(|| self.make(), Ok).map_err(failed)?;
+        std::fs::rename(made, &path).map_err(failed)?;
+        let mode = std::fs::metadata(&path).map_err(failed)?.mode();
+        Ok(TaskDir { path, mode, dirs: self.clone() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make(&self) -> std::io::Result<PathBuf> {
+        let dir = self.place();
+        std::fs::create_dir(&dir).map(|()| dir)
+    }
+
+    fn place(&self) -> PathBuf {
+        let mut state = self.lock();
+        state.next += 1;
+        self.idle.join(state.next.to_string())
+    }
+
+    /// Takes a directory that is empty and as it was made. False if it is not to be kept.
+    fn keep(&self, path: &Path) -> bool {
+        if !self.reuses || self.lock().free.len() >= KEPT {
+            return false;
+        }
+        let idle = self.place();
+        let kept = std::fs::rename(path, &idle).is_ok();
+        if kept {
+            self.lock().free.push(idle);
+        }
+        kept
+    }
+}
+
+impl TaskDir {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn is_as_made(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.mode() == self.mode)
+    }
+}
+
+impl Drop for TaskDir {
+    fn drop(&mut self) {
+        if self.is_as_made() && empty(&self.path).is_ok() && self.dirs.keep(&self.path) {
+            return;
+        }
+        if remove_tree(&self.path).is_ok() {
+            return;
+        }
+        // A process that the command left behind makes files while they are removed.
+        process::kill_tree(&self.path);
+        if let Err(error) = remove_tree(&self.path) {
+            tracing::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes all that is in a directory.
+pub fn empty(dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => remove_tree(&entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory with all in it, also directories that a command has made read-only.
+pub fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            make_writable(dir)?;
+            std::fs::remove_dir_all(dir)
+        }
+        result => result,
+    }
+}
+
+fn make_writable(dir: &Path) -> std::io::Result<()> {
+    std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
+}
