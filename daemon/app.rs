@@ -2,6 +2,7 @@
 
 use crate::jobs::Jobs;
 use crate::strangers;
+use crate::streams::Streams;
 use crate::watch::Watch;
 use hyper::header::HeaderMap;
 use s4::client::Secret;
@@ -24,6 +25,7 @@ pub struct App {
     pub secret: Option<Secret>,
     pub started: Instant,
     pub watch: Watch,
+    pub streams: Streams,
 }
 
 impl App {

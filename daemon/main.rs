@@ -8,6 +8,7 @@ mod routes;
 mod server;
 mod store;
 mod strangers;
+mod streams;
 mod transfer;
 mod watch;
 
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 use store::{Options, Store};
+use streams::Streams;
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use watch::{Sampler, Watch};
@@ -117,7 +119,9 @@ fn run(args: Args) -> Result<()> {
             cluster.address(place.node)
         );
         let watch = Watch::default();
-        let app = Arc::new(App { jobs, cluster, node: place.node, digest, secret, started: Instant::now(), watch });
+        let streams = Streams::default();
+        let started = Instant::now();
+        let app = Arc::new(App { jobs, cluster, node: place.node, digest, secret, started, watch, streams });
         tokio::spawn(Sampler::run(app.clone()));
         server::run(listener, app, shutdown).await;
         Ok(())

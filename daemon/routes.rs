@@ -6,13 +6,15 @@ use crate::store::Range;
 use crate::watch::{self, Open};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use s4::body::BoxBody;
+use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
 use s4::protocol::{Change, JobId, MAX_RANGE};
 use std::convert::Infallible;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// The longest body that is read whole, in bytes.
@@ -26,6 +28,7 @@ enum Route {
     Watch { samples: Option<usize> },
     GetKey(Key),
     GetRange { key: Key, range: Range },
+    GetRest { key: Key, checksum: Checksum, offset: u64 },
     PutKey { key: Key, change: Change },
     DeleteKey { key: Key, keep_dirs: bool },
     AdoptKey(Key),
@@ -76,7 +79,8 @@ async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> A
             watch::check(app, &request)?;
             watch::page::data(app, samples).await
         }
-        Route::GetKey(key) => handlers::keys::get(app, key).await,
+        Route::GetKey(key) => handlers::keys::get(app, key, request).await,
+        Route::GetRest { key, checksum, offset } => handlers::keys::rest(app, key, checksum, offset, request).await,
         Route::GetRange { key, range } => handlers::keys::range(app, key, range).await,
         Route::PutKey { key, change } => handlers::keys::put(app, key, change, request).await,
         Route::DeleteKey { key, keep_dirs } => handlers::keys::delete(app, key, keep_dirs).await,
@@ -132,18 +136,19 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::GET, "watch", "") => Ok(Route::Watch { samples: parse_samples(query("samples")?)? }),
         (&Method::GET, "keys", key) => parse_key(key).map(Route::GetKey),
         (&Method::GET, "range", key) => {
-            let field = |name: &str| {
-                query(name)?.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("the query has no {name}")))
-            };
-            let wrong = |name: &str| Error::new(ErrorKind::BadRequest, format!("the query's {name} is malformed"));
             let range = Range {
-                checksum: field("checksum")?.parse().map_err(|()| wrong("checksum"))?,
-                offset: field("offset")?.parse().map_err(|_| wrong("offset"))?,
-                len: field("len")?.parse().ok().filter(|&len| len <= MAX_RANGE).ok_or_else(|| wrong("len"))?,
+                checksum: field(uri, "checksum")?.parse().map_err(|()| malformed("checksum"))?,
+                offset: number(uri, "offset")?,
+                len: number(uri, "len")
+                    .and_then(|len| if len > MAX_RANGE { Err(malformed("len")) } else { Ok(len) })?,
                 verify: is_true(query("verify")?),
                 open: is_true(query("open")?),
             };
             Ok(Route::GetRange { key: parse_key(key)?, range })
+        }
+        (&Method::GET, "rest", key) => {
+            let checksum = field(uri, "checksum")?.parse().map_err(|()| malformed("checksum"))?;
+            Ok(Route::GetRest { key: parse_key(key)?, checksum, offset: number(uri, "offset")? })
         }
         (&Method::PUT, "keys", key) => {
             Ok(Route::PutKey { key: parse_key(key)?, change: born_with(uri.query().unwrap_or(""))? })
@@ -187,17 +192,34 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::GET, "jobs", "") => Ok(Route::ListJobs),
         (method, "jobs", job) => job_route(method, job, uri.query().unwrap_or("")).ok_or_else(unknown)?,
         (_, "health" | "usage" | "status" | "watch" | "list" | "delete", "")
-        | (_, "keys" | "range" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "dirs", _)
+        | (
+            _,
+            "keys" | "range" | "rest" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "dirs",
+            _,
+        )
         | (_, "pack", "put" | "get") => Err(wrong_method(request.method())),
         _ => Err(unknown()),
     }
 }
 
+fn malformed(name: &str) -> Error {
+    Error::new(ErrorKind::BadRequest, format!("the query's {name} is malformed"))
+}
+
+/// A field of the query that has to be there.
+fn field(uri: &Uri, name: &str) -> Result<String> {
+    let value = query_value(uri.query().unwrap_or(""), name)?;
+    value.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("the query has no {name}")))
+}
+
+fn number<T: FromStr>(uri: &Uri, name: &str) -> Result<T> {
+    field(uri, name)?.parse().map_err(|_| malformed(name))
+}
+
 /// The attributes that a key is to have from the start.
 fn born_with(query: &str) -> Result<Change> {
-    let wrong = |name: &str| Error::new(ErrorKind::BadRequest, format!("the query's {name} is malformed"));
-    let mode = query_value(query, "mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| wrong("mode")));
-    let mtime = query_value(query, "mtime")?.map(|text| text.parse().map_err(|_| wrong("mtime")));
+    let mode = query_value(query, "mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| malformed("mode")));
+    let mtime = query_value(query, "mtime")?.map(|text| text.parse().map_err(|_| malformed("mtime")));
     Ok(Change { mode: mode.transpose()?, mtime: mtime.transpose()? })
 }
 

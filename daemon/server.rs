@@ -6,12 +6,12 @@ use crate::routes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use nix::sys::socket::{setsockopt, sockopt};
 use s4::client::blocking;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How long a connection may take to send a request's head; longer than our clients keep an idle one.
@@ -29,7 +29,8 @@ const CLEANUP: Duration = Duration::from_secs(5);
 
 /// Serves until `shutdown` resolves, and returns when nothing of this daemon runs any more.
 pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
-    let graceful = GracefulShutdown::new();
+    // Each connection has a receiver: they are told to end, and are gone when there is none left.
+    let ending = watch::Sender::new(false);
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -37,7 +38,7 @@ pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Out
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((stream, _)) => serve_connection(stream, &app, &graceful),
+            Ok((stream, _)) => serve_connection(stream, &app, ending.subscribe()),
             Err(error) => {
                 // Out of descriptors, most likely: those under way will give some back.
                 tracing::warn!("cannot accept a connection: {error}");
@@ -46,10 +47,10 @@ pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Out
         }
     }
     drop(listener);
-    end(app, graceful).await;
+    end(app, ending).await;
 }
 
-fn serve_connection(stream: TcpStream, app: &Arc<App>, graceful: &GracefulShutdown) {
+fn serve_connection(stream: TcpStream, app: &Arc<App>, mut ending: watch::Receiver<bool>) {
     set_options(&stream);
     let app = app.clone();
     let service = service_fn(move |request| routes::serve(app.clone(), request));
@@ -60,12 +61,25 @@ fn serve_connection(stream: TcpStream, app: &Arc<App>, graceful: &GracefulShutdo
         .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
-    let watched = graceful.watch(connection);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::spawn(async move {
-        if let Err(error) = watched.await {
+        let mut connection = std::pin::pin!(connection);
+        let told = async {
+            // An error would mean that the daemon has ended.
+            let _ = ending.wait_for(|ending| *ending).await;
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = told => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!("a connection ended: {error}");
         }
+        drop(ending);
     });
 }
 
@@ -84,13 +98,15 @@ fn set_options(stream: &TcpStream) {
 }
 
 /// Lets what runs finish for a moment, then kills it, and whatever any command has left behind.
-async fn end(app: Arc<App>, graceful: GracefulShutdown) {
+async fn end(app: Arc<App>, ending: watch::Sender<bool>) {
     let (jobs, running) = (app.jobs.clone(), app.jobs.shared.running.clone());
-    let under_way = move || jobs.running() + jobs.shared.running.count();
+    let streams = app.streams.clone();
+    let under_way = move || jobs.running() + jobs.shared.running.count() + streams.count();
     tracing::info!("going down, {} commands run", app.jobs.shared.running.count());
     app.jobs.close();
     let finished = async {
-        graceful.shutdown().await;
+        ending.send_replace(true);
+        ending.closed().await;
         until_none(&under_way).await;
     };
     let in_time = tokio::time::timeout(GRACE, finished).await.is_ok();

@@ -110,8 +110,9 @@ fn run(mut args: Args) -> Result<()> {
     }
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(8)
+        .worker_threads(cpus.clamp(2, 8))
         .enable_all()
         .build()
         .map_err(|e| Error::io("the runtime", &e))?;

@@ -1,32 +1,35 @@
-//! Reading a remote key piece by piece: ahead of a sequential reader, in parallel and more the longer it goes on; only
-//! what is asked for of a random one. All open files share one budget of memory.
+//! Reading a remote key piece by piece. A reader that begins at the start and goes on gets the key as one stream, received
+//! ahead of it, more the longer it goes on, and compared with the checksum before its last byte is given out. One that has
+//! jumped gets what it asks for, from a key that the node has compared. All open files share one budget of memory.
 
 use bytes::Bytes;
-use s4::body::Pieces;
 use s4::checksum::{Checksum, Hasher};
-use s4::client::Client;
+use s4::client::{Client, blocking};
 use s4::error::{Error, Result};
 use s4::key::Key;
+use s4::stream::Stream;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
 
-/// The unit of sequential reading, in bytes.
-const BLOCK: u64 = 256 * 1024;
-/// Blocks read ahead for one file at most.
-const MOST_AHEAD: u64 = 16;
+/// The longest block, in bytes. A block is what one request of the kernel asks for, so that its answer is one piece.
+const BLOCK: u64 = 1024 * 1024;
+/// Blocks read ahead for one file at most: the socket's own buffer holds more.
+const MOST_AHEAD: u64 = 1;
 /// Blocks read ahead by all files together.
-const BUDGET: usize = 48;
-/// Blocks held for one file at most, once they are hashed.
-const MOST_HELD: usize = 16;
+const BUDGET: usize = 24;
+/// Blocks that all reads under way may ask for together; one that needs more waits for others to end.
+const IN_HAND: u32 = 40;
+/// How far from the last read, in bytes, one may be that still goes on with it.
+const NEAR: u64 = 4 * BLOCK;
 /// A random read is rounded to this, so that neighbours in the kernel's cache come with it.
 const PAGE: u64 = 64 * 1024;
 /// The largest key that a node compares as a whole within a deadline, for a random reader.
 const MOST_VERIFIED: u64 = 4 << 30;
-
-/// Blocks that all reads under way may hold together; one that needs more waits for others to end.
-const IN_HAND: u32 = 48;
+/// A stream that nobody reads from for so long is given up; a later read begins another where it ended.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// What all open files share.
 #[derive(Clone)]
@@ -41,213 +44,267 @@ impl Budget {
     }
 }
 
-/// An open remote key.
-pub struct RemoteFile {
+/// An open remote key. Dropped, its stream ends.
+pub struct RemoteFile(Arc<File>);
+
+struct File {
     client: Client,
     key: Key,
     checksum: Checksum,
     budget: Budget,
     state: Mutex<State>,
+    /// Wakes the stream's thread when a block is wanted, or none any more.
+    wanted: Condvar,
 }
 
 /// Guards where the reader is, and what came ahead of it.
 struct State {
-    /// Blocks that are here or on their way, by number.
+    /// Blocks that are here or wanted, by where they begin. From `received` on there is no gap between them.
     blocks: BTreeMap<u64, Arc<Block>>,
     /// How many blocks to read ahead of the next sequential read.
     ahead: u64,
     /// Where the last sequential read ended.
     next: u64,
-    verification: Verification,
+    course: Course,
 }
 
-/// How the bytes are compared with the key's checksum.
-enum Verification {
-    /// Here: the blocks hashed so far, from the first one on.
-    Here {
-        hashed: u64,
+enum Course {
+    /// From the start on: the bytes before `received` have come.
+    Stream {
+        received: u64,
         hasher: Box<Hasher>,
+        /// A thread receives.
+        runs: bool,
     },
-    /// By the node, since the reader has jumped.
-    ByNode,
-    Failed(Error),
+    /// The reader has jumped.
+    Random,
+    /// The key does not match its checksum.
+    Damaged(Error),
+    Closed,
 }
+
+/// Blocks with where they begin, in order.
+type Placed = Vec<(u64, Arc<Block>)>;
 
 struct Block {
-    pieces: OnceCell<Arc<Pieces>>,
+    len: u64,
+    bytes: SetOnce<Result<Bytes>>,
     /// How many of its bytes the reader has got.
     served: AtomicU64,
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Block {
-    fn new(permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
-        Arc::new(Self { pieces: OnceCell::new(), served: AtomicU64::new(0), _permit: permit })
+    fn new(len: u64, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
+        Arc::new(Self { len, bytes: SetOnce::new(), served: AtomicU64::new(0), permit })
     }
 
-    fn is_served(&self) -> bool {
-        let served = self.served.load(Ordering::Relaxed);
-        self.pieces.get().is_some_and(|pieces| served >= pieces.len() as u64)
+    fn set(&self, bytes: Result<Bytes>) {
+        // Once set, it stays.
+        let _ = self.bytes.set(bytes);
     }
 }
 
 impl RemoteFile {
-    pub fn new(client: Client, key: Key, checksum: Checksum, budget: &Budget) -> Arc<Self> {
-        let verification = Verification::Here { hashed: 0, hasher: Box::default() };
-        let state = State { blocks: BTreeMap::new(), ahead: 1, next: 0, verification };
-        Arc::new(Self { client, key, checksum, budget: budget.clone(), state: Mutex::new(state) })
+    pub fn new(client: Client, key: Key, checksum: Checksum, budget: &Budget) -> Self {
+        let course = Course::Stream { received: 0, hasher: Box::default(), runs: false };
+        let state = Mutex::new(State { blocks: BTreeMap::new(), ahead: 0, next: 0, course });
+        let wanted = Condvar::new();
+        Self(Arc::new(File { client, key, checksum, budget: budget.clone(), state, wanted }))
     }
 
     /// `size` bytes from `offset`, fewer only at the key's end.
-    pub async fn read(self: &Arc<Self>, offset: u64, size: u64) -> Result<Bytes> {
-        let end = (offset + size).min(self.checksum.len);
+    pub async fn read(&self, offset: u64, size: u64) -> Result<Bytes> {
+        let file = &self.0;
+        let end = (offset + size).min(file.checksum.len);
         if offset >= end {
             return Ok(Bytes::new());
         }
-        // Of the read's own bytes and of the blocks that it takes them from.
-        let blocks = 2 * (size.div_ceil(BLOCK) as u32 + 1);
-        let _in_hand = self.budget.in_hand.acquire_many(blocks.min(IN_HAND)).await;
-        match self.is_sequential(offset, end) {
-            true => self.read_ahead(offset, end).await,
-            false => self.read_random(offset, end).await,
+        let blocks = size.div_ceil(BLOCK) as u32 + 1;
+        let _in_hand = file.budget.in_hand.acquire_many(blocks.min(IN_HAND)).await;
+        match file.want(offset, end)? {
+            Some(blocks) => file.take(blocks, offset, end).await,
+            None => file.read_random(offset, end).await,
         }
     }
+}
 
-    /// The kernel's own readahead sends several requests at once, which may come a little out of order.
-    fn is_sequential(&self, offset: u64, end: u64) -> bool {
-        let mut state = self.lock();
-        let near = offset <= state.next + 4 * BLOCK && offset + 4 * BLOCK >= state.next;
-        if near {
-            state.next = state.next.max(end);
-        } else {
-            state.next = end;
-            state.ahead = 1;
+impl Drop for RemoteFile {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.course = Course::Closed;
+        state.blocks.clear();
+        self.0.wanted.notify_all();
+    }
+}
+
+impl File {
+    /// The blocks of a read that goes on with the stream, which are on their way then with those ahead of them; `None` for
+    /// one that does not.
+    fn want(self: &Arc<Self>, offset: u64, end: u64) -> Result<Option<Placed>> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let received = match &state.course {
+            Course::Damaged(error) => return Err(error.clone()),
+            Course::Random | Course::Closed => return Ok(None),
+            Course::Stream { received, .. } => *received,
+        };
+        // The kernel's own readahead sends several requests at once, which may come a little out of order.
+        let near = offset <= state.next + NEAR && offset + NEAR >= state.next;
+        if !near {
+            state.course = Course::Random;
             state.blocks.clear();
-            if let Verification::Here { .. } = state.verification {
-                state.verification = Verification::ByNode;
-            }
+            self.wanted.notify_all();
+            return Ok(None);
         }
-        near
-    }
-
-    async fn read_ahead(self: &Arc<Self>, offset: u64, end: u64) -> Result<Bytes> {
-        let (first, last) = (offset / BLOCK, (end - 1) / BLOCK);
-        let mut whole = Vec::with_capacity((end - offset) as usize);
-        for number in first..=last {
-            let (block, pieces) = self.block(number).await?;
-            let start = number * BLOCK;
-            let to = ((end - start) as usize).min(pieces.len());
-            let from = (offset.saturating_sub(start) as usize).min(to);
-            pieces.copy_to(from..to, &mut whole);
-            block.served.fetch_add((to - from) as u64, Ordering::Relaxed);
-            self.lock().let_go();
+        if state.next > 0 {
+            state.ahead = (state.ahead * 2).clamp(1, MOST_AHEAD);
         }
-        Ok(whole.into())
-    }
-
-    /// A block, and those ahead of it set on their way. The last one comes only after all have been compared.
-    async fn block(self: &Arc<Self>, number: u64) -> Result<(Arc<Block>, Arc<Pieces>)> {
-        let (block, ahead) = self.plan(number);
-        for (number, block) in ahead {
-            let file = self.clone();
-            tokio::spawn(async move { file.fetch(number, &block).await.map(drop) });
+        state.next = state.next.max(end);
+        // What was passed unread is let go after a while, and asked for apart should it be read after all.
+        if offset < received && !state.has(offset, end.min(received)) {
+            return Ok(None);
         }
-        let pieces = self.fetch(number, &block).await?;
-        if number == self.last_block() {
-            while let Some(missing) = self.unhashed() {
-                let (block, _) = self.plan(missing);
-                self.fetch(missing, &block).await?;
-            }
+        let mut planned =
+            state.blocks.last_key_value().map_or(received, |(start, block)| (start + block.len).max(received));
+        while planned < end {
+            let len = (end - planned).min(BLOCK);
+            state.blocks.insert(planned, Block::new(len, None));
+            planned += len;
         }
-        match &self.lock().verification {
-            Verification::Failed(error) => Err(error.clone()),
-            Verification::Here { .. } | Verification::ByNode => Ok((block, pieces)),
-        }
-    }
-
-    fn last_block(&self) -> u64 {
-        (self.checksum.len - 1) / BLOCK
-    }
-
-    /// The next block to be hashed, if the comparison is made here.
-    fn unhashed(&self) -> Option<u64> {
-        match self.lock().verification {
-            Verification::Here { hashed, .. } if hashed <= self.last_block() => Some(hashed),
-            _ => None,
-        }
-    }
-
-    fn plan(&self, number: u64) -> (Arc<Block>, Vec<(u64, Arc<Block>)>) {
-        let mut state = self.lock();
-        let last = self.last_block();
-        let block = match state.blocks.get(&number) {
-            Some(block) => block.clone(),
-            None => {
-                let block = Block::new(None);
-                state.blocks.insert(number, block.clone());
-                state.ahead = (state.ahead * 2).min(MOST_AHEAD);
-                block
-            }
-        };
-        let mut ahead = Vec::new();
-        for number in number + 1..=(number + state.ahead).min(last) {
-            if state.blocks.contains_key(&number) {
-                continue;
-            }
-            let Ok(permit) = self.budget.ahead.clone().try_acquire_owned() else {
-                break;
-            };
-            let block = Block::new(Some(permit));
-            state.blocks.insert(number, block.clone());
-            ahead.push((number, block));
-        }
-        if !ahead.is_empty() {
-            state.ahead = (state.ahead + 1).min(MOST_AHEAD);
-        }
-        (block, ahead)
-    }
-
-    async fn fetch(&self, number: u64, block: &Block) -> Result<Arc<Pieces>> {
-        let by_node = matches!(self.lock().verification, Verification::ByNode);
-        let fetch = async || self.range(number * BLOCK, BLOCK as usize, by_node).await.map(Arc::new);
-        let pieces = block.pieces.get_or_try_init(fetch).await?.clone();
-        self.hash_arrived();
-        Ok(pieces)
-    }
-
-    /// Hashes, in their order, the blocks that are here, and compares once the last one is.
-    fn hash_arrived(&self) {
-        let mut state = self.lock();
-        let State { blocks, verification, .. } = &mut *state;
-        let Verification::Here { hashed, hasher } = verification else {
-            return;
-        };
-        while *hashed <= self.last_block()
-            && let Some(pieces) = blocks.get(hashed).and_then(|block| block.pieces.get())
+        // The kernel goes on with requests of the size of its last one.
+        let most = end + state.ahead * (end - offset).min(BLOCK);
+        while planned < most.min(self.checksum.len)
+            && let Ok(permit) = self.budget.ahead.clone().try_acquire_owned()
         {
-            pieces.iter().for_each(|piece| hasher.update(piece));
-            *hashed += 1;
-            if *hashed > self.last_block() {
-                let node = self.client.cluster().name(self.client.cluster().node_of(&self.key)).to_string();
-                if let Err(error) = self.checksum.verify(hasher.finish(), format!("{node}: {}", self.key)) {
-                    *verification = Verification::Failed(error);
-                }
-                break;
+            let len = (end - offset).min(BLOCK).min(self.checksum.len - planned);
+            state.blocks.insert(planned, Block::new(len, Some(permit)));
+            planned += len;
+        }
+        let blocks = state.overlapping(offset, end).map(|(start, block)| (start, block.clone())).collect();
+        if let Course::Stream { runs, .. } = &mut state.course
+            && state.blocks.contains_key(&received)
+        {
+            match std::mem::replace(runs, true) {
+                true => self.wanted.notify_all(),
+                false => drop(tokio::spawn(self.clone().receive())),
             }
         }
-        state.let_go();
+        Ok(Some(blocks))
+    }
+
+    /// The bytes of a read from its blocks, as they come.
+    async fn take(&self, blocks: Placed, offset: u64, end: u64) -> Result<Bytes> {
+        let mut parts = Vec::with_capacity(blocks.len());
+        for (start, block) in blocks {
+            let bytes = block.bytes.wait().await.clone()?;
+            let part = bytes.slice(offset.saturating_sub(start) as usize..(end - start).min(block.len) as usize);
+            block.served.fetch_add(part.len() as u64, Ordering::Relaxed);
+            parts.push(part);
+        }
+        self.lock().let_go();
+        match parts.len() {
+            1 => Ok(parts.remove(0)),
+            _ => Ok(parts.concat().into()),
+        }
+    }
+
+    /// Receives what is wanted until nothing is, or the transfer fails: then those who wait get the error, and a later read
+    /// tries again.
+    async fn receive(self: Arc<Self>) {
+        if let Err(error) = self.receive_all().await {
+            let mut state = self.lock();
+            if let Course::Stream { runs, .. } = &mut state.course {
+                *runs = false;
+            }
+            for (_, block) in std::mem::take(&mut state.blocks) {
+                block.set(Err(error.clone()));
+            }
+        }
+    }
+
+    async fn receive_all(self: &Arc<Self>) -> Result<()> {
+        // The first block in an exchange of its own: many readers want no more than a file's head.
+        if let Some((0, len)) = self.next_wanted() {
+            let bytes = self.range(0, len as usize, false).await?;
+            self.arrived(bytes)?;
+        }
+        let file = self.clone();
+        let Some((start, _)) = blocking(move || file.next_wanted()).await else {
+            return Ok(());
+        };
+        let stream = self.client.get_stream(&self.key, self.checksum, start).await?;
+        let file = self.clone();
+        blocking(move || file.receive_from(stream)).await
+    }
+
+    fn receive_from(&self, mut stream: Stream) -> Result<()> {
+        while let Some((_, len)) = self.next_wanted() {
+            let bytes = stream.next_block(len as usize)?;
+            self.arrived(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Where the next block to receive begins and how long it is, once it is wanted; `None` once the stream is to end.
+    /// Blocks.
+    fn next_wanted(&self) -> Option<(u64, u64)> {
+        let mut state = self.lock();
+        let mut waited = false;
+        loop {
+            let State { blocks, course, .. } = &mut *state;
+            let Course::Stream { received, runs, .. } = course else {
+                return None;
+            };
+            if let Some(block) = blocks.get(received) {
+                return Some((*received, block.len));
+            }
+            if waited || *received == self.checksum.len {
+                *runs = false;
+                if waited {
+                    // What was read ahead for nothing is asked for apart, should it be read after all.
+                    blocks.retain(|_, block| block.permit.is_none());
+                }
+                return None;
+            }
+            let (rest, timeout) = self.wanted.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            (state, waited) = (rest, timeout.timed_out());
+        }
+    }
+
+    /// Hashes the next block, and hands it out; the last one only if all match the checksum.
+    fn arrived(&self, bytes: Bytes) -> Result<()> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Course::Stream { received, hasher, .. } = &mut state.course else {
+            return Ok(());
+        };
+        hasher.update(&bytes);
+        let start = *received;
+        *received += bytes.len() as u64;
+        if *received == self.checksum.len {
+            let node = self.client.cluster().name(self.client.cluster().node_of(&self.key)).to_string();
+            if let Err(error) = self.checksum.verify(hasher.finish(), format!("{node}: {}", self.key)) {
+                state.course = Course::Damaged(error.clone());
+                return Err(error);
+            }
+        }
+        if let Some(block) = state.blocks.get(&start) {
+            block.set(Ok(bytes));
+        }
+        Ok(())
     }
 
     async fn read_random(&self, offset: u64, end: u64) -> Result<Bytes> {
         let start = offset / PAGE * PAGE;
         let len = end.next_multiple_of(PAGE) - start;
-        let bytes = self.range(start, len as usize, true).await?.into_bytes();
+        let bytes = self.range(start, len as usize, true).await?;
         let from = (offset - start) as usize;
         let to = ((end - start) as usize).min(bytes.len());
         Ok(bytes.slice(from.min(to)..to))
     }
 
-    async fn range(&self, offset: u64, len: usize, verify: bool) -> Result<Pieces> {
+    async fn range(&self, offset: u64, len: usize, verify: bool) -> Result<Bytes> {
         let verify = verify && self.checksum.len <= MOST_VERIFIED;
         self.client.get_range(&self.key, self.checksum, offset, len, verify).await
     }
@@ -258,30 +315,33 @@ impl RemoteFile {
 }
 
 impl State {
-    /// Lets go of the blocks that the reader has got whole and that are hashed, and of old ones that it left out.
+    /// The blocks that hold some of the bytes from `offset` to `end`.
+    fn overlapping(&self, offset: u64, end: u64) -> impl Iterator<Item = (u64, &Arc<Block>)> {
+        let blocks = self.blocks.range(..end).map(|(start, block)| (*start, block));
+        blocks.filter(move |(start, block)| start + block.len > offset)
+    }
+
+    /// True if every byte from `offset` to `end` is in a block.
+    fn has(&self, offset: u64, end: u64) -> bool {
+        self.overlapping(offset, end).fold(offset, |at, (start, block)| match start <= at {
+            true => start + block.len,
+            false => at,
+        }) >= end
+    }
+
+    /// Lets go of the blocks that the reader has got whole, and of those that it has passed long ago.
     fn let_go(&mut self) {
-        let hashed = match self.verification {
-            Verification::Here { hashed, .. } => hashed,
-            Verification::ByNode | Verification::Failed(_) => u64::MAX,
-        };
-        self.blocks.retain(|&number, block| number >= hashed || !block.is_served());
-        // A reader that leaves blocks out would have them wait for their turn for ever.
-        let stuck = self.blocks.len() > MOST_HELD + MOST_AHEAD as usize;
-        if stuck && let Verification::Here { .. } = self.verification {
-            self.verification = Verification::ByNode;
-            self.blocks.clear();
-            return;
-        }
-        while self.blocks.len() > MOST_HELD && self.blocks.first_key_value().is_some_and(|(&number, _)| number < hashed)
-        {
-            self.blocks.pop_first();
-        }
+        let next = self.next;
+        self.blocks.retain(|&start, block| match block.bytes.get() {
+            Some(Ok(_)) => start + NEAR >= next && block.served.load(Ordering::Relaxed) < block.len,
+            _ => true,
+        });
     }
 }
 
 /// A small key, whole and verified.
 pub async fn read_small(client: &Client, key: &Key, checksum: Checksum) -> Result<Bytes> {
-    let bytes = client.open_range(key, checksum, checksum.len as usize).await?.into_bytes();
+    let bytes = client.open_range(key, checksum, checksum.len as usize).await?;
     let mut hasher = Hasher::new();
     hasher.update(&bytes);
     let name = client.cluster().name(client.cluster().node_of(key)).to_string();

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::HEARTBEAT;
+use crate::stream::Stream;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -27,52 +28,6 @@ pub fn full(bytes: impl Into<Bytes>) -> BoxBody {
 
 pub fn empty() -> BoxBody {
     full(Bytes::new())
-}
-
-/// Bytes as they came from a socket: to put them together would be one more copy.
-#[derive(Default)]
-pub struct Pieces {
-    pieces: Vec<Bytes>,
-    len: usize,
-}
-
-impl Pieces {
-    pub fn push(&mut self, piece: Bytes) {
-        self.len += piece.len();
-        self.pieces.push(piece);
-    }
-
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Bytes> {
-        self.pieces.iter()
-    }
-
-    /// Appends the bytes of `range` to `out`.
-    pub fn copy_to(&self, range: std::ops::Range<usize>, out: &mut Vec<u8>) {
-        let mut start = 0;
-        for piece in &self.pieces {
-            let from = range.start.clamp(start, start + piece.len()) - start;
-            let to = range.end.clamp(start, start + piece.len()) - start;
-            out.extend_from_slice(&piece[from..to.max(from)]);
-            start += piece.len();
-        }
-    }
-
-    pub fn into_bytes(mut self) -> Bytes {
-        if self.pieces.len() == 1 {
-            return self.pieces.remove(0);
-        }
-        let mut whole = Vec::with_capacity(self.len);
-        self.copy_to(0..self.len, &mut whole);
-        whole.into()
-    }
 }
 
 /// Knows when the transport last took a chunk, so that a waiter can tell a slow transfer from a dead one.
@@ -183,12 +138,18 @@ impl Body for ChannelBody {
 }
 
 /// The draining end of a received body, for a blocking thread.
-pub struct ChunkReader(mpsc::Receiver<Result<Bytes>>);
+pub enum ChunkReader {
+    Channel(mpsc::Receiver<Result<Bytes>>),
+    Stream(Stream),
+}
 
 impl ChunkReader {
     /// The next chunk, or `None` at the body's end. Blocks.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>> {
-        self.0.blocking_recv().transpose()
+        match self {
+            Self::Channel(chunks) => chunks.blocking_recv().transpose(),
+            Self::Stream(stream) => stream.next_chunk(),
+        }
     }
 }
 
@@ -197,6 +158,26 @@ impl ChunkReader {
 pub enum Side {
     Client,
     Server,
+}
+
+impl Side {
+    /// The transfer with `who` ended before its end.
+    pub fn broken(self, who: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+        let kind = match self {
+            Self::Client => ErrorKind::Unreachable,
+            Self::Server => ErrorKind::BadRequest,
+        };
+        Error::new(kind, format!("{who}: the transfer broke off: {}", root_cause(error)))
+    }
+
+    /// Nothing came from `who`, or it took nothing, for as long as is waited.
+    pub fn silent(self, who: &str, deadline: Duration) -> Error {
+        let kind = match self {
+            Self::Client => ErrorKind::Deadline,
+            Self::Server => ErrorKind::RequestTimeout,
+        };
+        Error::new(kind, format!("{who}: silent for {} s in a transfer", deadline.as_secs_f64()))
+    }
 }
 
 /// Reads `body` on a task of its own. Each chunk must come within `deadline`; `who` names the peer in errors.
@@ -214,7 +195,7 @@ where
             }
         }
     });
-    ChunkReader(receiver)
+    ChunkReader::Channel(receiver)
 }
 
 /// A received body, read chunk by chunk in async code.
@@ -236,30 +217,14 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Chunks<B> {
             let frame = match tokio::time::timeout(self.deadline, self.body.frame()).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => return Err(self.broken(&error)),
-                Err(_) => return Err(self.silent()),
+                Ok(Some(Err(error))) => return Err(self.side.broken(&self.who, &error)),
+                Err(_) => return Err(self.side.silent(&self.who, self.deadline)),
             };
             match frame.into_data() {
                 Ok(chunk) if !chunk.is_empty() => return Ok(Some(chunk)),
                 _ => {}
             }
         }
-    }
-
-    fn broken(&self, error: &hyper::Error) -> Error {
-        let kind = match self.side {
-            Side::Client => ErrorKind::Unreachable,
-            Side::Server => ErrorKind::BadRequest,
-        };
-        Error::new(kind, format!("{}: the transfer broke off: {}", self.who, root_cause(error)))
-    }
-
-    fn silent(&self) -> Error {
-        let kind = match self.side {
-            Side::Client => ErrorKind::Deadline,
-            Side::Server => ErrorKind::RequestTimeout,
-        };
-        Error::new(kind, format!("{}: silent for {} s in a transfer", self.who, self.deadline.as_secs_f64()))
     }
 }
 
@@ -272,26 +237,5 @@ pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     match cause.downcast_ref::<std::io::Error>() {
         Some(io) => crate::error::reason(io),
         None => cause.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_give_any_range_of_their_bytes() {
-        let mut pieces = Pieces::default();
-        for piece in ["ab", "", "cde", "f"] {
-            pieces.push(Bytes::from_static(piece.as_bytes()));
-        }
-        for from in 0..=pieces.len() {
-            for to in from..=pieces.len() {
-                let mut found = Vec::new();
-                pieces.copy_to(from..to, &mut found);
-                assert_eq!(found, &b"abcdef"[from..to]);
-            }
-        }
-        assert_eq!(pieces.into_bytes(), "abcdef");
     }
 }

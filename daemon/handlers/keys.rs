@@ -14,10 +14,13 @@ use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::{CHECKSUM_HEADER, Change};
+use s4::stream::{self, Stream};
+use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
-pub async fn get(app: &Arc<App>, key: Key) -> Answer {
+/// A key: a small one at once, a large one over a stream to who asks for one.
+pub async fn get(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer {
     let store = app.jobs.shared.store.clone();
     let (opened, small, key) = blocking(move || {
         let mut opened = store.open_key(&key)?;
@@ -29,6 +32,9 @@ pub async fn get(app: &Arc<App>, key: Key) -> Answer {
     })
     .await?;
     let checksum = opened.checksum;
+    if checksum.len >= stream::LARGE && stream::is_wanted(request.headers()) {
+        return Ok(send_stream(app, opened.file, checksum, 0, key, request));
+    }
     let content = match small {
         Some(bytes) => body::full(bytes),
         None => {
@@ -43,6 +49,30 @@ pub async fn get(app: &Arc<App>, key: Key) -> Answer {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(CHECKSUM_HEADER, checksum_value(checksum));
     Ok(response)
+}
+
+/// A key from an offset on, over a stream.
+pub async fn rest(app: &Arc<App>, key: Key, checksum: Checksum, offset: u64, request: Request<Incoming>) -> Answer {
+    if !stream::is_wanted(request.headers()) {
+        return Err(Error::new(ErrorKind::BadRequest, "this route answers with a stream, and none is asked for"));
+    }
+    let store = app.jobs.shared.store.clone();
+    let (file, key) = blocking(move || store.held_file(&key, checksum).map(|file| (file, key))).await?;
+    Ok(send_stream(app, file, checksum, offset, key, request))
+}
+
+fn send_stream(
+    app: &App,
+    file: File,
+    checksum: Checksum,
+    offset: u64,
+    key: Key,
+    request: Request<Incoming>,
+) -> Response<BoxBody> {
+    let send = move |mut stream: Stream| stream.send_file(&file, offset, checksum.len.saturating_sub(offset));
+    let mut response = app.streams.grant(hyper::upgrade::on(request), BODY_DEADLINE, key.to_string(), send);
+    response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
+    response
 }
 
 /// A part of a key, with the checksum of just these bytes.

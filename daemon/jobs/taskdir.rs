@@ -6,13 +6,14 @@
 use super::process;
 use crate::store::spread;
 use s4::error::{Error, Result};
+use std::collections::VecDeque;
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Directories kept at most.
-const KEPT: usize = 256;
+/// Directories kept at most. They are used in turn.
+const KEPT: usize = 64;
 
 /// Where directories wait for their next task.
 pub struct TaskDirs {
@@ -22,11 +23,12 @@ pub struct TaskDirs {
     state: Mutex<State>,
 }
 
-/// Guards the directories that wait, and the number of the next one.
+/// Guards the directories that wait, how many there are with those in use, and how many names were given.
 #[derive(Default)]
 struct State {
-    free: Vec<PathBuf>,
-    next: u64,
+    free: VecDeque<PathBuf>,
+    made: usize,
+    named: u64,
 }
 
 /// A task's directory. Dropped, all in it is removed.
@@ -55,9 +57,7 @@ impl TaskDirs {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
-        let free = self.lock().free.pop();
-        let made = free.map_or_else(|| self.make(), Ok).map_err(failed)?;
-        std::fs::rename(made, &path).map_err(failed)?;
+        std::fs::rename(self.take().map_err(failed)?, &path).map_err(failed)?;
         let mode = std::fs::metadata(&path).map_err(failed)?.mode();
         Ok(TaskDir { path, mode, dirs: self.clone() })
     }
@@ -66,28 +66,43 @@ impl TaskDirs {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn make(&self) -> std::io::Result<PathBuf> {
-        let dir = self.place();
+    /// The directory that has waited longest, once there are as many as are kept; else a new one.
+    fn take(&self) -> std::io::Result<PathBuf> {
+        let mut state = self.lock();
+        if state.made >= KEPT
+            && let Some(free) = state.free.pop_front()
+        {
+            return Ok(free);
+        }
+        state.made += 1;
+        let dir = self.place(&mut state);
+        drop(state);
         std::fs::create_dir(&dir).map(|()| dir)
     }
 
-    fn place(&self) -> PathBuf {
-        let mut state = self.lock();
-        state.next += 1;
-        self.idle.join(state.next.to_string())
+    fn place(&self, state: &mut State) -> PathBuf {
+        state.named += 1;
+        self.idle.join(state.named.to_string())
     }
 
-    /// Takes a directory that is empty and as it was made. False if it is not to be kept.
+    /// Takes back the empty directory at `path`. False if it is not kept.
     fn keep(&self, path: &Path) -> bool {
-        if !self.reuses || self.lock().free.len() >= KEPT {
+        let mut state = self.lock();
+        if !self.reuses || state.free.len() >= KEPT {
             return false;
         }
-        let idle = self.place();
+        let idle = self.place(&mut state);
+        drop(state);
         let kept = std::fs::rename(path, &idle).is_ok();
         if kept {
-            self.lock().free.push(idle);
+            self.lock().free.push_back(idle);
         }
         kept
+    }
+
+    /// One that was made is no more.
+    fn forget(&self) {
+        self.lock().made -= 1;
     }
 }
 
@@ -106,6 +121,7 @@ impl Drop for TaskDir {
         if self.is_as_made() && empty(&self.path).is_ok() && self.dirs.keep(&self.path) {
             return;
         }
+        self.dirs.forget();
         if remove_tree(&self.path).is_ok() {
             return;
         }

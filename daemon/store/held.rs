@@ -62,6 +62,12 @@ impl Store {
         Ok(bytes)
     }
 
+    /// The file of a key as it was when it had this checksum, open. Errors as of [`Store::read_range`].
+    pub fn held_file(&self, key: &Key, checksum: Checksum) -> Result<File> {
+        let range = Range { checksum, offset: 0, len: 0, verify: false, open: false };
+        self.hold(key, &range)?.file.try_clone().map_err(|e| Error::io(key, &e))
+    }
+
     fn hold(&self, key: &Key, range: &Range) -> Result<Arc<HeldFile>> {
         let name = (key.clone(), range.checksum);
         if !range.open

@@ -7,6 +7,7 @@ mod replies;
 
 use crate::closing::Caller;
 use crate::fs::{DirEntry, Fs, OpenedFile, Wanted};
+use bytes::Bytes;
 use fuser::{
     BsdFileFlags, Config, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -283,12 +284,12 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.answer_apart(
-            Some(request),
-            reply,
-            |fs| async move { fs.read(handle.0, offset, size).await },
-            |reply, bytes| reply.data(&bytes),
-        );
+        let read = |fs: Arc<Fs>| async move { fs.read(handle.0, offset, size).await };
+        let done = |reply: ReplyData, bytes: Bytes| reply.data(&bytes);
+        match self.fs.reads_a_disk(handle.0) {
+            true => self.answer_apart(Some(request), reply, read, done),
+            false => self.answer(Some(request), reply, read, done),
+        }
     }
 
     fn write(

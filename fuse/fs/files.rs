@@ -39,7 +39,7 @@ pub enum Handle {
     /// A key of this machine.
     Local(File),
     Small(Bytes),
-    Remote(Arc<RemoteFile>),
+    Remote(RemoteFile),
     Spool {
         spool: Arc<Spool>,
         /// The process that opened it, whose close publishes; `None` if it only reads.
@@ -141,6 +141,12 @@ impl Fs {
         let attributes = self.entered(Node::Spool(spool.clone()))?;
         let opened = self.open_spool(spool, Some(caller.process()))?;
         Ok((attributes, opened))
+    }
+
+    /// True if a read of this handle may wait for a disk, and not only for the network.
+    pub fn reads_a_disk(&self, handle: u64) -> bool {
+        let handle = self.handle(handle);
+        handle.is_ok_and(|handle| !matches!(&*handle, Handle::Remote(_) | Handle::Small(_)))
     }
 
     pub async fn read(&self, handle: u64, offset: u64, size: u32) -> Result<Bytes> {

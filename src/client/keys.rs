@@ -1,14 +1,15 @@
 //! Keys over the wire: get, put, delete, packs of many, and `eval`.
 
 use super::jobs::EventStream;
-use super::{Client, blocking};
+use super::{Client, MAX_ANSWER, blocking};
 use crate::body::{self, Activity, ChunkReader, Hangup, Side};
 use crate::checksum::{Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter};
+use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter, StreamSink};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
 use crate::protocol::{self, CHECKSUM_HEADER, Event, JobId, PackAnswer, escape};
+use crate::stream::LARGE;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -89,11 +90,13 @@ impl Client {
     /// Reads `key` into `sink`, verified. An error after bytes were written means that they are not to be used.
     pub async fn get(&self, key: &Key, sink: impl Write + Send + 'static, sink_name: &str) -> Result<Checksum> {
         let node = self.cluster().node_of(key);
-        let response =
-            self.send(node, Method::GET, &protocol::key_path(key), body::empty(), &Activity::default()).await?;
+        let response = self.send_for_stream(node, Method::GET, &protocol::key_path(key)).await?;
         let who = format!("{}: {key}", self.cluster().name(node));
         let stored = stored_checksum(&response, &who)?;
-        let reader = self.reader(node, response);
+        let reader = match self.granted(response, self.cluster().name(node).to_string()).await? {
+            Ok(stream) => ChunkReader::Stream(stream),
+            Err(response) => self.reader(node, response),
+        };
         let sink_name = sink_name.to_owned();
         let found = blocking(move || copy(reader, sink, &sink_name)).await?;
         stored.verify(found, who).map(|()| found)
@@ -109,6 +112,9 @@ impl Client {
     ) -> Result<Checksum> {
         let (key, input_name) = (key.clone(), input_name.to_owned());
         let node = self.cluster().node_of(&key);
+        if hint >= LARGE {
+            return self.put_stream(node, key, input, hint, input_name).await;
+        }
         let (sent, answer) = self
             .put_pack(node, None, move |mut frames| {
                 frames.key(&key)?;
@@ -121,6 +127,40 @@ impl Client {
             Some(error) => Err(error),
             None => Ok(sent),
         }
+    }
+
+    /// Writes a large key, of which the input gives no less than it can, over a connection of its own.
+    async fn put_stream(
+        &self,
+        node: NodeId,
+        key: Key,
+        mut input: impl Read + Send + 'static,
+        hint: u64,
+        input_name: String,
+    ) -> Result<Checksum> {
+        let name = self.cluster().name(node).to_string();
+        let response = self.send_for_stream(node, Method::POST, "/v1/pack/put").await?;
+        let malformed = move || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
+        let name = self.cluster().name(node).to_string();
+        let stream = self.granted(response, name).await?.map_err(|_| malformed())?;
+        blocking(move || {
+            let mut sink = StreamSink { stream, error: None };
+            let sent = send_one(FrameWriter::new(&mut sink), &key, &mut input, hint, &input_name);
+            let StreamSink { mut stream, error } = sink;
+            // A node that gave up has said why, if it still could.
+            let answer = stream.rest(MAX_ANSWER).and_then(|rest| {
+                serde_json::from_slice::<PackAnswer>(&rest).map_err(|_| error.clone().unwrap_or_else(&malformed))
+            });
+            match (sent, answer) {
+                (Ok(Err(unreadable)), _) => Err(unreadable),
+                (_, Err(failed)) => Err(error.unwrap_or(failed)),
+                (sent, Ok(answer)) => match (answer.errors.into_iter().next(), sent) {
+                    (None, Ok(Ok(sent))) => Ok(sent),
+                    (refused, _) => Err(refused.or(error).unwrap_or_else(malformed)),
+                },
+            }
+        })
+        .await
     }
 
     /// Sends `node` a pack that `produce` writes on a blocking thread; one that is a `job`'s is taken only while it goes
@@ -232,6 +272,18 @@ impl Client {
         let response = self.send(node, method, path, body, &Activity::default()).await?;
         Ok(EventStream::new(self.chunks(node, response), self.cluster().name(node).to_string()))
     }
+}
+
+fn send_one(
+    mut frames: FrameWriter<&mut StreamSink>,
+    key: &Key,
+    input: &mut impl Read,
+    hint: u64,
+    input_name: &str,
+) -> std::result::Result<Result<Checksum>, Hangup> {
+    frames.key(key)?;
+    let sent = frames.content(input, hint, input_name)?;
+    frames.end().map(|()| sent)
 }
 
 fn stored_checksum(response: &Response<Incoming>, who: &str) -> Result<Checksum> {

@@ -18,10 +18,11 @@ use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
 use crate::protocol::{self, CLUSTER_HEADER, Health, SECRET_HEADER};
+use crate::stream::{self, Stream};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -31,7 +32,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// The longest JSON answer that is read whole, in bytes.
-const MAX_ANSWER: usize = 1024 * 1024;
+const MAX_ANSWER: u64 = 1024 * 1024;
 /// Shorter than the daemon keeps an idle connection, so that a request seldom meets one that is closing.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -171,10 +172,34 @@ impl Client {
                 return Err(self.late(node));
             }
         };
-        match response.status().is_success() {
-            true => Ok(response),
-            false => Err(self.refusal(node, response).await),
+        match response.status() {
+            // A stream, only where one was asked for.
+            StatusCode::SWITCHING_PROTOCOLS => Ok(response),
+            status if status.is_success() => Ok(response),
+            _ => Err(self.refusal(node, response).await),
         }
+    }
+
+    /// Sends a request without a body that asks for a stream, which the node may grant.
+    async fn send_for_stream(&self, node: NodeId, method: Method, path: &str) -> Result<Response<Incoming>> {
+        if self.is_silent(node).await {
+            return Err(self.late(node));
+        }
+        let mut request = self.request(node, method, path, body::empty())?;
+        stream::mark(request.headers_mut());
+        self.exchange(node, request, &Activity::default()).await
+    }
+
+    /// The stream that the answer grants; the answer itself if it grants none.
+    async fn granted(
+        &self,
+        response: Response<Incoming>,
+        who: String,
+    ) -> Result<std::result::Result<Stream, Response<Incoming>>> {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Err(response));
+        }
+        Stream::take(hyper::upgrade::on(response), self.deadline(), Side::Client, who).await.map(Ok)
     }
 
     /// True if `node` was silent for a deadline and does not answer now either.
@@ -252,7 +277,7 @@ impl Client {
         let malformed = |why: String| {
             Error::new(ErrorKind::Unreachable, format!("{}: malformed answer: {why}", self.cluster().name(node)))
         };
-        let collect = Limited::new(response.into_body(), MAX_ANSWER).collect();
+        let collect = Limited::new(response.into_body(), MAX_ANSWER as usize).collect();
         let collected = tokio::time::timeout(self.deadline(), collect).await.map_err(|_| self.late(node))?;
         let bytes = collected.map_err(|e| malformed(e.to_string()))?.to_bytes();
         serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))

@@ -1,15 +1,17 @@
 //! What a mount asks of a cluster besides whole keys: attributes, directories, renames, parts of keys.
 
 use super::Client;
-use crate::body::{self, Activity, Pieces};
+use crate::body::{self, Activity, Side};
 use crate::checksum::{Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
-use crate::protocol::{self, Adoption, CHECKSUM_HEADER, Change, Stat, Usage, escape};
+use crate::protocol::{self, Adoption, CHECKSUM_HEADER, Change, MAX_RANGE, Stat, Usage, escape};
+use crate::stream::Stream;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
+use hyper::body::Body;
 use hyper::header::HeaderValue;
 use serde::Serialize;
 
@@ -36,16 +38,16 @@ impl Client {
         offset: u64,
         len: usize,
         verify: bool,
-    ) -> Result<Pieces> {
+    ) -> Result<Bytes> {
         self.range(key, checksum, &format!("offset={offset}&len={len}&verify={verify}")).await
     }
 
     /// The first `len` bytes of `key`, if the name still is the key with `checksum`. The node holds it open from now on.
-    pub async fn open_range(&self, key: &Key, checksum: Checksum, len: usize) -> Result<Pieces> {
+    pub async fn open_range(&self, key: &Key, checksum: Checksum, len: usize) -> Result<Bytes> {
         self.range(key, checksum, &format!("offset=0&len={len}&open=true")).await
     }
 
-    async fn range(&self, key: &Key, checksum: Checksum, query: &str) -> Result<Pieces> {
+    async fn range(&self, key: &Key, checksum: Checksum, query: &str) -> Result<Bytes> {
         let node = self.cluster().node_of(key);
         let (name, sum) = (escape(key.as_str()), escape(&checksum.to_string()));
         let path = format!("/v1/range/{name}?checksum={sum}&{query}");
@@ -55,23 +57,34 @@ impl Client {
             response.headers().get(CHECKSUM_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let sent = sent.ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{who}: the node sent no checksum")))?;
         let mut body = response.into_body();
-        let (mut pieces, mut hasher) = (Pieces::default(), Hasher::new());
+        let expected = body.size_hint().upper().unwrap_or(0).min(MAX_RANGE as u64) as usize;
+        let (mut bytes, mut hasher) = (Vec::with_capacity(expected), Hasher::new());
         let receive = async {
             while let Some(frame) = body.frame().await {
                 if let Ok(piece) = frame?.into_data() {
                     // While it is in the processor's cache.
                     hasher.update(&piece);
-                    pieces.push(piece);
+                    bytes.extend_from_slice(&piece);
                 }
             }
             Ok::<_, hyper::Error>(())
         };
-        let broken = |e: hyper::Error| {
-            Error::new(ErrorKind::Unreachable, format!("{who}: the transfer broke off: {}", body::root_cause(&e)))
-        };
+        let broken = |e: hyper::Error| Side::Client.broken(&who, &e);
         tokio::time::timeout(self.deadline(), receive).await.map_err(|_| self.late(node))?.map_err(broken)?;
         sent.verify(hasher.finish(), &who)?;
-        Ok(pieces)
+        Ok(bytes.into())
+    }
+
+    /// All of `key` from `offset` on; the key must still have, or have been opened with, `checksum`. Nothing is verified:
+    /// whoever gets all of it compares.
+    pub async fn get_stream(&self, key: &Key, checksum: Checksum, offset: u64) -> Result<Stream> {
+        let node = self.cluster().node_of(key);
+        let (name, sum) = (escape(key.as_str()), escape(&checksum.to_string()));
+        let path = format!("/v1/rest/{name}?checksum={sum}&offset={offset}");
+        let response = self.send_for_stream(node, Method::GET, &path).await?;
+        let who = format!("{}: {key}", self.cluster().name(node));
+        let refused = Error::new(ErrorKind::Unreachable, format!("{who}: malformed answer"));
+        self.granted(response, who).await?.map_err(|_| refused)
     }
 
     /// Publishes `bytes` as `key`, with these attributes, in one exchange.

@@ -1,0 +1,158 @@
+//! Large bodies over the bare connection: HTTP/1.1's `Upgrade` to the protocol `s4-stream`, after which the TCP stream is
+//! the body itself, moved by blocking threads with the kernel's own means. What HTTP costs besides, a copy into a buffer of
+//! its own for each chunk and its way through a channel, is more than the rest of the work.
+
+use crate::body::Side;
+use crate::error::{Error, Result};
+use bytes::{Bytes, BytesMut};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
+use nix::sys::sendfile::sendfile64;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+/// As the `Upgrade` header has it.
+const PROTOCOL: &str = "s4-stream";
+
+/// A body is worth a connection of its own from this length on, in bytes.
+pub const LARGE: u64 = 1 << 20;
+
+/// Bytes received at a time: what stays in the processor's cache until it is hashed and written.
+const BLOCK: usize = 256 * 1024;
+
+/// Bytes that one call hands to the kernel at most, so that each makes progress within the deadline.
+const SENT_AT_ONCE: u64 = 1 << 20;
+
+/// The headers that ask for a stream, and that grant one.
+pub fn mark(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+}
+
+/// True if the sender asks for a stream.
+pub fn is_wanted(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes()))
+}
+
+/// A connection that carries one body. Everything here blocks, each step for the deadline at the most.
+pub struct Stream {
+    socket: TcpStream,
+    /// What came together with the head.
+    early: Bytes,
+    /// Used again and again, as long as each chunk is let go before the next is asked for.
+    buffer: BytesMut,
+    deadline: Duration,
+    side: Side,
+    who: String,
+}
+
+impl Stream {
+    /// Takes over an upgraded connection. `who` names the peer in errors.
+    pub async fn take(upgrade: OnUpgrade, deadline: Duration, side: Side, who: String) -> Result<Self> {
+        let upgraded = match tokio::time::timeout(deadline, upgrade).await {
+            Ok(Ok(upgraded)) => upgraded,
+            Ok(Err(error)) => return Err(side.broken(&who, &error)),
+            Err(_) => return Err(side.silent(&who, deadline)),
+        };
+        let parts = upgraded
+            .downcast::<TokioIo<tokio::net::TcpStream>>()
+            .map_err(|_| side.broken(&who, &std::io::Error::other("the connection is no socket")))?;
+        let blocking = || -> std::io::Result<TcpStream> {
+            let socket = parts.io.into_inner().into_std()?;
+            socket.set_nonblocking(false)?;
+            socket.set_read_timeout(Some(deadline))?;
+            socket.set_write_timeout(Some(deadline))?;
+            Ok(socket)
+        };
+        let socket = blocking().map_err(|e| side.broken(&who, &e))?;
+        Ok(Self { socket, early: parts.read_buf, buffer: BytesMut::new(), deadline, side, who })
+    }
+
+    /// The next bytes, or `None` once the peer sends no more.
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>> {
+        if !self.early.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.early)));
+        }
+        self.buffer.reserve(BLOCK);
+        match self.receive(BLOCK)? {
+            0 => Ok(None),
+            _ => Ok(Some(self.buffer.split().freeze())),
+        }
+    }
+
+    /// Exactly `len` bytes in a buffer of their own. Errors: the peer sends no more.
+    pub fn next_block(&mut self, len: usize) -> Result<Bytes> {
+        self.buffer = BytesMut::with_capacity(len);
+        let early = self.early.split_to(len.min(self.early.len()));
+        self.buffer.extend_from_slice(&early);
+        while self.buffer.len() < len {
+            if self.receive(len - self.buffer.len())? == 0 {
+                return Err(self.side.broken(&self.who, &std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
+            }
+        }
+        Ok(std::mem::take(&mut self.buffer).freeze())
+    }
+
+    /// Appends at most `most` bytes to the buffer, which has room for them; 0 once there are no more.
+    fn receive(&mut self, most: usize) -> Result<usize> {
+        let spare = self.buffer.spare_capacity_mut();
+        let room = spare.len().min(most);
+        let received = loop {
+            // SAFETY: the buffer has room for as many bytes as are told, and the socket is open.
+            let n = unsafe { libc::recv(self.socket.as_raw_fd(), spare.as_mut_ptr().cast(), room, 0) };
+            match Errno::result(n) {
+                Ok(n) => break n as usize,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(self.failed(&errno.into())),
+            }
+        };
+        // SAFETY: the kernel has just written so many bytes behind those that were there.
+        unsafe { self.buffer.set_len(self.buffer.len() + received) };
+        Ok(received)
+    }
+
+    /// Another handle on the connection, to send with while this one receives.
+    pub fn clone_to_send(&self) -> Result<Self> {
+        let socket = self.socket.try_clone().map_err(|e| self.failed(&e))?;
+        let (early, buffer, who) = (Bytes::new(), BytesMut::new(), self.who.clone());
+        Ok(Self { socket, early, buffer, deadline: self.deadline, side: self.side, who })
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.socket.write_all(bytes).map_err(|e| self.failed(&e))
+    }
+
+    /// `len` bytes of `file` from `offset`, which never come into this process. Errors: the file ends before.
+    pub fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
+        let (mut position, end) = (offset as i64, offset + len);
+        while (position as u64) < end {
+            let most = (end - position as u64).min(SENT_AT_ONCE) as usize;
+            match sendfile64(&self.socket, file, Some(&mut position), most) {
+                Ok(0) => return Err(self.failed(&std::io::Error::other("the file became shorter"))),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(self.failed(&errno.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// All that the peer still sends, at most `most` bytes.
+    pub fn rest(&mut self, most: u64) -> Result<Vec<u8>> {
+        let mut rest = self.early.to_vec();
+        let read = (&self.socket).take(most).read_to_end(&mut rest);
+        read.map_err(|e| self.failed(&e)).map(|_| rest)
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Error {
+        match error.kind() {
+            // How a socket with a time limit says that it was reached.
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => self.side.silent(&self.who, self.deadline),
+            _ => self.side.broken(&self.who, error),
+        }
+    }
+}
