@@ -23,10 +23,7 @@ impl LocalNodes {
         let mut nodes = Vec::new();
         for health in asked {
             let dir = match health.await {
-                Ok(Ok(health)) => {
-                    let token = std::fs::read_to_string(health.data.join(".s4/token")).ok();
-                    (token.as_deref() == Some(&health.token)).then_some(health.data)
-                }
+                Ok(Ok(health)) => health.local_dir().map(Path::to_owned),
                 // A node that is down is asked over the network later.
                 _ => None,
             };

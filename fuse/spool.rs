@@ -152,6 +152,7 @@ impl Spool {
             device: found.dev(),
             inode: found.ino(),
             len: found.len(),
+            checksum: None,
             change: self.change(),
         })
     }

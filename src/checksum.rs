@@ -41,6 +41,15 @@ impl Hasher {
         self.len += bytes.len() as u64;
     }
 
+    /// Bytes so far.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     pub fn finish(&self) -> Checksum {
         use std::hash::Hasher as _;
         Checksum { xxh3: self.state.finish(), len: self.len }

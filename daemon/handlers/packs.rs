@@ -59,14 +59,14 @@ fn receive(store: &Store, owner: Option<u64>, fence: &Fence, pack: &mut Received
             }
             PackItem::Piece(bytes) => {
                 if let Ok(open) = &mut draft
-                    && let Err(error) = open.write(&bytes)
+                    && let Err(error) = open.append(&bytes)
                 {
                     draft = Err(error);
                 }
             }
-            PackItem::Whole(_) => {
+            PackItem::Whole(checksum) => {
                 let ended = std::mem::replace(&mut draft, Err(Error::new(ErrorKind::BadRequest, "no key has begun")));
-                match ended.and_then(|draft| fence.pass(|| draft.publish())) {
+                match ended.and_then(|draft| fence.pass(|| draft.publish_hashed(checksum))) {
                     Ok(()) => answer.published += 1,
                     Err(error) => answer.refuse(error.by(name)),
                 }

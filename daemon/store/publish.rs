@@ -30,14 +30,19 @@ pub struct Draft<'s> {
 
 impl Draft<'_> {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.append(bytes)?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    /// The same of bytes that another hashes, for [`Draft::publish_hashed`].
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.unchecked += bytes.len() as u64;
         if self.unchecked >= SPACE_INTERVAL {
             self.unchecked = 0;
             self.store.check_space(&self.key)?;
         }
-        self.file.write_all(bytes).map_err(|e| Error::io(&self.key, &e))?;
-        self.hasher.update(bytes);
-        Ok(())
+        self.file.write_all(bytes).map_err(|e| Error::io(&self.key, &e))
     }
 
     /// What has been written so far.
@@ -52,6 +57,11 @@ impl Draft<'_> {
 
     pub fn publish(self) -> Result<()> {
         self.publish_as(Change::default())
+    }
+
+    /// The same with the checksum of all that was appended.
+    pub fn publish_hashed(self, checksum: Checksum) -> Result<()> {
+        self.store.link(&self.file, checksum, &self.key, |_| Ok(()))
     }
 
     /// The same; the key is born with these attributes.
@@ -80,18 +90,20 @@ impl Store {
 
     /// Publishes a file of this store's file system that a command has written.
     pub fn publish_file(&self, file: &File, key: &Key) -> Result<()> {
-        self.publish_file_as(file, key, |_| Ok(()))
+        self.publish_file_as(file, key, None, |_| Ok(()))
     }
 
-    /// The same; `finish` sets the attributes that the key is to be born with.
+    /// The same; `checksum` is that of its bytes where it is known, and `finish` sets the attributes that the key is to be
+    /// born with.
     pub fn publish_file_as(
         &self,
         file: &File,
         key: &Key,
+        checksum: Option<Checksum>,
         finish: impl FnOnce(&File) -> std::io::Result<()>,
     ) -> Result<()> {
         self.check_new(key)?;
-        let checksum = checksum::of_file(file).map_err(|e| Error::io(key, &e))?;
+        let checksum = checksum.map_or_else(|| checksum::of_file(file).map_err(|e| Error::io(key, &e)), Ok)?;
         self.link(file, checksum, key, finish)
     }
 

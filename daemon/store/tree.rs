@@ -78,7 +78,10 @@ impl Store {
         if !found.is_file() || found.nlink() != 0 || found.dev() != self.device {
             return Err(refuse("is not an unnamed file of the data directory's file system"));
         }
-        self.publish_file_as(&file, key, |file| apply(file, adoption.change))
+        if adoption.checksum.is_some_and(|checksum| checksum.len != adoption.len) {
+            return Err(refuse("has another length than its checksum"));
+        }
+        self.publish_file_as(&file, key, adoption.checksum, |file| apply(file, adoption.change))
     }
 }
 

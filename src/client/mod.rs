@@ -7,6 +7,7 @@ mod jobs;
 mod keys;
 mod lines;
 mod listing;
+mod local;
 mod tree;
 
 pub use jobs::EventStream;

@@ -159,6 +159,9 @@ pub struct Adoption {
     pub device: u64,
     pub inode: u64,
     pub len: u64,
+    /// Of what the process has written, if it was computed while it wrote; else the daemon reads the file.
+    #[serde(default)]
+    pub checksum: Option<Checksum>,
     #[serde(default)]
     pub change: Change,
 }

@@ -36,7 +36,7 @@ async fn put(client: &Client, src: &str, dst: &str) -> Result<ExitStatus> {
     if found.is_dir() {
         return Err(Error::usage(format!("{src}: is a directory; -r copies those")));
     }
-    client.put(&key, file, found.len(), src).await?;
+    client.put_file(&key, file, found.len(), src).await?;
     Ok(ExitStatus::Done)
 }
 

@@ -1,0 +1,138 @@
+//! Nodes on this machine: what is written into their data directory need not go through a socket.
+
+use super::{Client, blocking};
+use crate::checksum::{BLOCK, Checksum, Hasher};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
+use crate::protocol::{Adoption, Change, Health};
+use crate::stored::unnamed_file;
+use crate::stream::LARGE;
+use nix::errno::Errno;
+use nix::fcntl::copy_file_range;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Bytes that one call copies: few enough to be hashed while they are in the processor's cache.
+const COPIED_AT_ONCE: usize = 1 << 20;
+
+impl Health {
+    /// The node's data directory, if it is on this machine: it holds the token that the node names.
+    pub fn local_dir(&self) -> Option<&Path> {
+        let token = std::fs::read_to_string(self.data.join(".s4/token")).ok()?;
+        (token == self.token).then_some(&self.data)
+    }
+}
+
+impl Client {
+    /// Writes a regular file of `len` bytes as `key`; `name` names it in errors. To a node of this machine the file is
+    /// copied by the kernel's means, and handed over for a link.
+    pub async fn put_file(&self, key: &Key, file: File, len: u64, name: &str) -> Result<Checksum> {
+        if len >= LARGE
+            && let Some(made) = self.put_here(key, &file, len).await?
+        {
+            return Ok(made);
+        }
+        self.put(key, file, len, name).await
+    }
+
+    /// `None` if the node is not on this machine, or the file cannot be made in its data directory.
+    async fn put_here(&self, key: &Key, file: &File, len: u64) -> Result<Option<Checksum>> {
+        let node = self.cluster().node_of(key);
+        let health = self.health(node).await?;
+        // A node that has no room says so itself, with its numbers.
+        let has_room = health.free_bytes > len.saturating_add(health.reserve_bytes);
+        let Some(dir) = health.local_dir().filter(|_| has_room).map(Path::to_owned) else {
+            return Ok(None);
+        };
+        let from = file.try_clone().map_err(|e| Error::io(key, &e))?;
+        let Ok((made, checksum)) = blocking(move || copy(&from, &dir)).await else {
+            return Ok(None);
+        };
+        match self.adopt(key, &adoption(&made, checksum).map_err(|e| Error::io(key, &e))?).await {
+            Ok(()) => Ok(Some(checksum)),
+            // A daemon that cannot see our file takes its bytes.
+            Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A copy of `file` in an unnamed file in `dir`, with the checksum of what was written: a second thread reads the copy while
+/// it is made, since the kernel copies without showing the bytes.
+fn copy(file: &File, dir: &Path) -> std::io::Result<(File, Checksum)> {
+    let made = unnamed_file(dir)?;
+    let copied = AtomicU64::new(0);
+    let ended = AtomicBool::new(false);
+    let checksum = std::thread::scope(|scope| {
+        let hashing = scope.spawn(|| {
+            let (mut block, mut hasher) = (vec![0; BLOCK], Hasher::new());
+            loop {
+                // Read before the length: what was copied until then is all there is.
+                let is_all = ended.load(Ordering::Acquire);
+                let there = copied.load(Ordering::Acquire);
+                while hasher.len() < there {
+                    let most = BLOCK.min((there - hasher.len()) as usize);
+                    made.read_exact_at(&mut block[..most], hasher.len())?;
+                    hasher.update(&block[..most]);
+                }
+                match is_all {
+                    true => return Ok(hasher.finish()),
+                    false => std::thread::park(),
+                }
+            }
+        });
+        let result = copy_all(file, &made, |position| {
+            copied.store(position, Ordering::Release);
+            hashing.thread().unpark();
+        });
+        ended.store(true, Ordering::Release);
+        hashing.thread().unpark();
+        let hashed = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        result.and(hashed)
+    })?;
+    Ok((made, checksum))
+}
+
+/// Copies until the end of `from`, and tells `progress` the length so far.
+fn copy_all(from: &File, to: &File, progress: impl Fn(u64)) -> std::io::Result<()> {
+    let (mut read, mut written) = (0, 0);
+    loop {
+        match copy_file_range(from, Some(&mut read), to, Some(&mut written), COPIED_AT_ONCE) {
+            Ok(0) => return Ok(()),
+            Ok(_) => progress(written as u64),
+            Err(Errno::EINTR) => {}
+            Err(_) if written == 0 => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    // Between file systems the kernel does not copy.
+    let (mut block, mut position) = (vec![0; BLOCK], 0);
+    loop {
+        match from.read_at(&mut block, position) {
+            Ok(0) => return Ok(()),
+            Ok(n) => {
+                to.write_all_at(&block[..n], position)?;
+                position += n as u64;
+                progress(position);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn adoption(made: &File, checksum: Checksum) -> std::io::Result<Adoption> {
+    let found = made.metadata()?;
+    Ok(Adoption {
+        pid: std::process::id(),
+        fd: made.as_raw_fd(),
+        device: found.dev(),
+        inode: found.ino(),
+        len: found.len(),
+        checksum: Some(checksum),
+        change: Change::default(),
+    })
+}
