@@ -4,7 +4,7 @@ use nix::libc;
 use s4::error::{Error, Result};
 use s4::key::Key;
 use s4::protocol::{Adoption, Change};
-use s4::stored::unnamed_file;
+use s4::stored::draft;
 use s4::time::to_nanoseconds;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -39,7 +39,7 @@ struct State {
 impl Spool {
     /// An unnamed file in `dir`, to become `key`.
     pub fn create(dir: &Path, key: Key, mode: u32) -> std::io::Result<Self> {
-        let file = unnamed_file(dir)?;
+        let file = draft(dir)?;
         let state = State { key, mode, mtime: None, published: None, discarded: false, killed: false, handles: 0 };
         Ok(Self { file, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() })
     }

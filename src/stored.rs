@@ -9,7 +9,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The extended attribute that holds a key's checksum and length.
 pub const CHECKSUM_ATTRIBUTE: &str = "user.s4.checksum";
@@ -78,6 +79,21 @@ pub fn is_absent(error: &io::Error) -> bool {
 /// The time of the last change, in nanoseconds since 1970; the nearest that there is for one too far away.
 pub fn mtime_of(found: &Metadata) -> i64 {
     found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec())
+}
+
+/// Directories of a data directory in which unnamed files are made, in turn. Each is in another part of an ext4 file system,
+/// which so has fewer of the files just deleted to look at before it makes one.
+pub const DRAFT_DIRS: usize = 16;
+
+/// One of the directories for unnamed files in the data directory `root`; `number` counts the files.
+pub fn draft_dir(root: &Path, number: usize) -> PathBuf {
+    root.join(".s4/drafts").join((number % DRAFT_DIRS).to_string())
+}
+
+/// An unnamed file on its way to be a key: in a data directory, or where there is none, in any other.
+pub fn draft(dir: &Path) -> io::Result<File> {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    unnamed_file(&draft_dir(dir, MADE.fetch_add(1, Ordering::Relaxed))).or_else(|_| unnamed_file(dir))
 }
 
 /// An unnamed temporary file in `dir`, open to read and write, which can be linked to a name of the same file system.

@@ -27,7 +27,6 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Marks a directory that was made by itself, and not with a key: it stays when its last key goes.
 const MADE_ATTRIBUTE: &str = "user.s4.made";
@@ -35,10 +34,6 @@ const MADE_ATTRIBUTE: &str = "user.s4.made";
 /// Marks an output of a 1:n map with its job, as 8 bytes, so that a later run of the map tells it from others' keys. Short,
 /// so that it lies in the file's inode beside the checksum.
 const OWNER_ATTRIBUTE: &str = "user.s4.job";
-
-/// Where unnamed files are made: in one of so many directories, in turn, for the sake of ext4 (see `spread`).
-const DRAFTS: &str = "drafts";
-const DRAFT_DIRS: usize = 16;
 
 /// What a store is told at its start.
 pub struct Options {
@@ -64,8 +59,6 @@ pub struct Store {
     /// Random; in the file `.s4/token` too, so that a process of this machine can tell whose directory it is.
     token: String,
     held: held::HeldFiles,
-    /// The number of the next unnamed file.
-    drafts: AtomicUsize,
     _lock: File,
 }
 
@@ -87,13 +80,12 @@ impl Store {
             ));
         }
         let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
-        for dir in ["tasks", "jobs", "files", DRAFTS] {
+        for dir in ["tasks", "jobs", "files", "drafts"] {
             std::fs::create_dir_all(root.join(".s4").join(dir)).map_err(failed)?;
         }
-        let drafts = root.join(".s4").join(DRAFTS);
-        spread(&drafts);
-        for number in 0..DRAFT_DIRS {
-            std::fs::create_dir_all(drafts.join(number.to_string())).map_err(failed)?;
+        spread(&root.join(".s4/drafts"));
+        for number in 0..stored::DRAFT_DIRS {
+            std::fs::create_dir_all(stored::draft_dir(&root, number)).map_err(failed)?;
         }
         let reserve = match options.reserve {
             Some(reserve) => reserve,
@@ -111,7 +103,6 @@ impl Store {
             nodes: options.nodes,
             token,
             held: held::HeldFiles::default(),
-            drafts: AtomicUsize::new(0),
             _lock: lock,
         };
         store.probe().map_err(|e| refuse(e.to_string()))?;
@@ -155,8 +146,7 @@ impl Store {
 
     /// An unnamed temporary file in the store, open to read and write.
     pub fn unnamed_file(&self) -> std::io::Result<File> {
-        let number = self.drafts.fetch_add(1, Ordering::Relaxed) % DRAFT_DIRS;
-        stored::unnamed_file(&self.root.join(".s4").join(DRAFTS).join(number.to_string()))
+        stored::draft(&self.root)
     }
 
     /// Tries what every publish needs, so that a file system without it is refused at start.

@@ -17,7 +17,7 @@ use s4::error::{Error, ErrorKind};
 use s4::file::AtPosition;
 use s4::key::Key;
 use s4::protocol::KeyStat;
-use s4::stored::unnamed_file;
+use s4::stored::draft;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -342,7 +342,7 @@ fn read_file(file: &File, offset: u64, size: u32) -> Result<Bytes> {
 }
 
 fn copy(file: &File, dir: &Path) -> std::io::Result<File> {
-    let mut copy = unnamed_file(dir)?;
+    let mut copy = draft(dir)?;
     std::io::copy(&mut AtPosition::new(file.try_clone()?, 0), &mut copy)?;
     Ok(copy)
 }

@@ -73,6 +73,8 @@ pub struct Fs {
     publishing: watch::Sender<()>,
     handles: Mutex<Handles>,
     space: Mutex<Option<(Instant, Space)>>,
+    /// The directory in which a name was last looked for in vain. Where one is missing, others are about to be made.
+    missed: Mutex<String>,
 }
 
 /// Guards what is open, by the number that the kernel knows.
@@ -103,6 +105,7 @@ impl Fs {
             publishing: watch::Sender::new(()),
             handles: Mutex::default(),
             space: Mutex::default(),
+            missed: Mutex::default(),
         }
     }
 
@@ -139,12 +142,22 @@ impl Fs {
     }
 
     /// What `path` is. A key is known to its own node, which is asked first; a directory is wherever it has keys, so that
-    /// the others are asked only where the name is no key, or its node is slow. The first answer that says what it is
-    /// counts: a node that hangs holds up nothing that others know.
+    /// the others are asked only where the name is no key, or its node is slow, or no key is expected. The first answer that
+    /// says what it is counts: a node that hangs holds up nothing that others know.
     async fn find(&self, path: &str) -> Result<Found> {
-        let nodes = self.client.cluster().len();
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let expects_key = *self.missed.lock().unwrap_or_else(PoisonError::into_inner) != dir;
         // A bucket is never a key, so no node knows it better than others.
-        let home = path.rsplit_once('/').map(|(_, name)| placement::node_of_basename(name, nodes));
+        let home = (!dir.is_empty()).then(|| placement::node_of_basename(name, self.client.cluster().len()));
+        let found = self.find_with(path, home, expects_key).await?;
+        if expects_key && matches!(found, Found::Absent) {
+            dir.clone_into(&mut self.missed.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        Ok(found)
+    }
+
+    async fn find_with(&self, path: &str, home: Option<NodeId>, expects_key: bool) -> Result<Found> {
+        let nodes = self.client.cluster().len();
         let mut remote = Vec::new();
         for node in 0..nodes {
             match self.local.dir(node) {
@@ -157,7 +170,7 @@ impl Fs {
             }
         }
         let mut asked = Asked::default();
-        if let Some(home) = home.filter(|home| remote.contains(home)) {
+        if let Some(home) = home.filter(|home| expects_key && remote.contains(home)) {
             remote.retain(|&node| node != home);
             asked.ask(&self.client, home, path);
             if let Ok(Some(found)) = tokio::time::timeout(HOME_FIRST, asked.answer(path, Some(home))).await {

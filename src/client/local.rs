@@ -5,7 +5,7 @@ use crate::checksum::{BLOCK, Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::protocol::{Adoption, Change, Health};
-use crate::stored::unnamed_file;
+use crate::stored::draft;
 use crate::stream::LARGE;
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
@@ -60,10 +60,10 @@ impl Client {
     }
 }
 
-/// A copy of `file` in an unnamed file in `dir`, with the checksum of what was written: a second thread reads the copy while
+/// A copy of `file` in an unnamed file of the data directory `dir`, with the checksum of what was written: a second thread reads the copy while
 /// it is made, since the kernel copies without showing the bytes.
 fn copy(file: &File, dir: &Path) -> std::io::Result<(File, Checksum)> {
-    let made = unnamed_file(dir)?;
+    let made = draft(dir)?;
     let copied = AtomicU64::new(0);
     let ended = AtomicBool::new(false);
     let checksum = std::thread::scope(|scope| {

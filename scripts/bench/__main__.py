@@ -1,0 +1,35 @@
+"""Measures s4. Run by scripts/bench.sh, which says how."""
+
+import argparse
+from pathlib import Path
+
+import basics
+import jobs
+import scale
+from harness import Bench
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh")
+    parser.add_argument("--bin", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="small data and few runs: shows that the bench works")
+    parser.add_argument("--json", action="store_true", help="every row with its times, as JSON on stdout")
+    parser.add_argument("--scale", action="store_true", help="how cost grows with nodes, keys, sizes and tasks, instead")
+    parser.add_argument("--only", metavar="TEXT", help="rows whose names have this in them")
+    parser.add_argument("-n", dest="nodes", type=int, default=3, help="nodes of the cluster [default: 3]")
+    parser.add_argument("--dir", help="where the data goes: a disk with 30 GB free, not a tmpfs")
+    bench = Bench(parser.parse_args())
+    bench.root = Path(__file__).resolve().parents[2]
+    try:
+        if bench.options.scale:
+            return scale.run(bench)
+        bench.start()
+        basics.data(bench)
+        for part in (basics.keys, basics.maps, jobs.flights, jobs.lines, jobs.shuffle, jobs.sort, basics.mount, jobs.tasks, jobs.listing):
+            part(bench)
+        bench.report()
+    finally:
+        bench.stop()
+
+
+main()

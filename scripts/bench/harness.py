@@ -1,0 +1,127 @@
+"""Pairs of the same work with and without s4, run in turn several times, and compared by their medians."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# Between the fastest and the slowest quarter of a row's runs, as a part of their median: more is noise and no result.
+SPREAD = 0.35
+GIB = 1 << 30
+
+
+class Bench:
+    """A cluster in a directory of its own, and the rows measured so far."""
+
+    def __init__(self, options):
+        self.options = options
+        self.quick = options.quick
+        self.nodes = options.nodes
+        self.runs = 2 if options.quick else 5
+        self.work = Path(tempfile.mkdtemp(prefix="s4-bench-", dir=options.dir))
+        self.env = dict(os.environ, PATH=f"{Path(options.bin).resolve()}:{os.environ['PATH']}", LC_ALL="C")
+        self.env.pop("S4_CONF_PATH", None)
+        self.rows = []
+        self.clusters = []
+        self.mounted = None
+        self.made = 0
+
+    def full(self, whole, quick):
+        """One of two sizes, by what is asked for."""
+        return quick if self.quick else whole
+
+    def sh(self, script):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=self.work, env=self.env, capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            sys.exit(f"bench: {script}: {done.stderr.strip()}")
+        return done.stdout
+
+    def start(self, nodes=None, name="cluster"):
+        """Starts a cluster and makes it the one that commands talk to."""
+        exported = self.sh(f"s4 local -n {nodes or self.nodes} --detach --dir {name}")
+        self.clusters.append(name)
+        self.env["S4_CONF_PATH"] = exported.split("=", 1)[1].strip()
+
+    def end(self, name):
+        self.clusters.remove(name)
+        subprocess.run(["s4", "local", "--stop", "--dir", name], cwd=self.work, env=self.env, check=False)
+        shutil.rmtree(self.work / name, ignore_errors=True)
+
+    def stop(self):
+        try:
+            self.unmount()
+            for name in list(self.clusters):
+                self.end(name)
+        finally:
+            shutil.rmtree(self.work, ignore_errors=True)
+
+    def make_remote(self):
+        """Without their tokens, all nodes of this machine but the first are remote to whoever asks now."""
+        for node in range(1, self.nodes):
+            (self.work / f"cluster/node-{node}/.s4/token").unlink(missing_ok=True)
+
+    def mount(self):
+        (self.work / "mnt").mkdir(exist_ok=True)
+        self.sh("s4-mount mnt --background 2>mount.log")
+        self.mounted = self.work / "mnt"
+
+    def unmount(self):
+        if self.mounted:
+            subprocess.run(["umount", "-l", str(self.mounted)], check=False)
+            self.mounted = None
+
+    def row(self, name, bare, s4, target=None, extra=None, runs=None):
+        """Measures one row. `bare` and `s4` are scripts, pairs of a preparation and a script, or functions that return
+        seconds; RUN in a script is the number of the run. `target` is a ratio; `extra`, seconds above the bare time."""
+        if self.options.only and self.options.only not in name:
+            return
+        for _ in range(1 if self.quick else 2):
+            times = {"bare": [], "s4": []}
+            for number in range((runs or self.runs) + 1):
+                self.made += 1
+                for side, work in (("bare", bare), ("s4", s4)):
+                    seconds = self.time(work)
+                    # The first run warms up.
+                    if number > 0:
+                        times[side].append(seconds)
+            noisy = any(spread(t) > SPREAD for t in times.values())
+            if not noisy:
+                break
+        b, s = (statistics.median(times[side]) for side in ("bare", "s4"))
+        met = s - b <= extra if extra is not None else s / b <= target
+        wanted = f"+ {extra * 1000:.0f} ms" if extra is not None else f"{target:.2f}x"
+        shown = f"+ {(s - b) * 1000:.1f} ms" if extra is not None else f"{s / b:.2f}x"
+        verdict = ("ok" if met else "MISSED") + (" (noisy, no result)" if noisy else "")
+        self.rows.append(dict(row=name, bare=b, s4=s, shown=shown, target=wanted, met=met, noisy=noisy, times=times))
+        self.say(f"{name:48} {b:9.4f} s {s:9.4f} s {shown:>11} {wanted:>10}  {verdict}")
+
+    def time(self, work):
+        if callable(work):
+            return work()
+        prepare, measured = work if isinstance(work, tuple) else ("", work)
+        if prepare:
+            self.sh(prepare.replace("RUN", str(self.made)))
+        script = measured.replace("RUN", str(self.made))
+        began = time.perf_counter()
+        self.sh(script)
+        return time.perf_counter() - began
+
+    def say(self, line):
+        print(line, file=sys.stderr if self.options.json else sys.stdout, flush=True)
+
+    def report(self):
+        if self.options.json:
+            print(json.dumps(self.rows, indent=2))
+
+
+def spread(times):
+    ordered = sorted(times)
+    quarter = len(ordered) // 4
+    return (ordered[-1 - quarter] - ordered[quarter]) / statistics.median(ordered)
