@@ -113,11 +113,8 @@ impl Store {
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
         let own = std::fs::symlink_metadata(path).map_err(failed)?;
         let mut file = File::open(path).map_err(failed)?;
-        let real = path.canonicalize().map_err(failed)?;
-        let is_tasks_own = real.starts_with(self.tasks_dir());
-        if own.is_file() && own.nlink() == 1 && own.dev() == self.device && is_tasks_own {
-            // An attribute is refused on a file that its owner may not write.
-            file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+        if own.is_file() && own.nlink() == 1 && own.dev() == self.device && self.is_a_tasks(path).map_err(failed)? {
+            allow_attributes(&file).map_err(failed)?;
             file.set_xattr(OWNER_ATTRIBUTE, &owner.to_le_bytes()).map_err(failed)?;
             return self.publish_file(&file, key);
         }
@@ -132,6 +129,18 @@ impl Store {
         }
     }
 
+    /// True if a regular file really lies where tasks have their directories.
+    fn is_a_tasks(&self, path: &Path) -> std::io::Result<bool> {
+        let tasks = self.tasks_dir();
+        let parent = path.parent().unwrap_or(path);
+        // The usual case, told without a look at every part of the path: a task's directory is ours.
+        let is_plain = parent.strip_prefix(&tasks).is_ok_and(|parts| parts.components().count() == 2);
+        match is_plain && std::fs::symlink_metadata(parent)?.is_dir() {
+            true => Ok(true),
+            false => Ok(path.canonicalize()?.starts_with(tasks)),
+        }
+    }
+
     fn link(
         &self,
         file: &File,
@@ -140,8 +149,7 @@ impl Store {
         finish: impl FnOnce(&File) -> std::io::Result<()>,
     ) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(key, &e);
-        // An attribute is refused on a file that its owner may not write, as a command may have left it.
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+        allow_attributes(file).map_err(failed)?;
         file.set_xattr(CHECKSUM_ATTRIBUTE, checksum.to_string().as_bytes()).map_err(failed)?;
         file.set_permissions(Permissions::from_mode(0o444)).map_err(failed)?;
         finish(file).map_err(failed)?;
@@ -174,6 +182,14 @@ impl Store {
             }
         }
         Err(Error::new(ErrorKind::Io, format!("{key}: its directory is deleted again and again")))
+    }
+}
+
+/// An attribute is refused on a file that its owner may not write, as a command may have left it.
+fn allow_attributes(file: &File) -> std::io::Result<()> {
+    match file.metadata()?.mode() & 0o200 {
+        0 => file.set_permissions(Permissions::from_mode(0o600)),
+        _ => Ok(()),
     }
 }
 

@@ -78,8 +78,8 @@ class Bench:
             self.mounted = None
 
     def row(self, name, bare, s4, target=None, extra=None, runs=None):
-        """Measures one row. `bare` and `s4` are scripts, pairs of a preparation and a script, or functions that return
-        seconds; RUN in a script is the number of the run. `target` is a ratio; `extra`, seconds above the bare time."""
+        """Measures one row. `bare` and `s4` are scripts or functions that return seconds, or pairs of such with a script
+        before it that prepares the run and then lets the machine settle. RUN in a script is the number of the run. `target` is a ratio; `extra`, seconds above the bare time."""
         if self.options.only and self.options.only not in name:
             return
         for _ in range(1 if self.quick else 2):
@@ -103,15 +103,23 @@ class Bench:
         self.say(f"{name:48} {b:9.4f} s {s:9.4f} s {shown:>11} {wanted:>10}  {verdict}")
 
     def time(self, work):
-        if callable(work):
-            return work()
-        prepare, measured = work if isinstance(work, tuple) else ("", work)
-        if prepare:
+        prepare, measured = work if isinstance(work, tuple) else (None, work)
+        if prepare is not None:
             self.sh(prepare.replace("RUN", str(self.made)))
+            self.settle()
+        if callable(measured):
+            return measured()
         script = measured.replace("RUN", str(self.made))
         began = time.perf_counter()
         self.sh(script)
         return time.perf_counter() - began
+
+    def settle(self):
+        """Writes out what is dirty, and takes and frees as much memory as a row needs: a virtual machine has given its free
+        memory back to its host, and getting it again page by page would take longer than the work that is measured."""
+        os.sync()
+        if not self.quick:
+            subprocess.run([sys.executable, "-c", "bytearray(b'x') * (3 << 30)"], check=False)
 
     def say(self, line):
         print(line, file=sys.stderr if self.options.json else sys.stdout, flush=True)

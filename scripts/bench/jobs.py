@@ -42,7 +42,7 @@ def flights(bench):
         s4 map-to-n s4://f_RUN/7/ s4://f_RUN/8/ 'cat > rows && echo rows'
         s4 map-from-n s4://f_RUN/8/ s4://f_RUN/9/ 'xargs cat'
     """
-    last = "rm -rf f_*; s4 rm -r s4://f_ 2>/dev/null || true; sync"
+    last = "rm -rf f_*; s4 rm -r s4://f_ 2>/dev/null || true"
     bench.row("the flights job, data of 600 MB", (last, bare), (last, s4), 1.3, runs=3)
     bench.sh("rm -rf f_*; s4 rm -r s4://f_ 2>/dev/null || true; s4 rm -r s4://flights/")
 
@@ -71,7 +71,7 @@ def shuffle(bench):
         s4 map-to-n s4://lines/ s4://s_RUN/parts/ '{split}; {names}'
         s4 map-from-n s4://s_RUN/parts/ s4://s_RUN/merged/ 'xargs cat'
     """
-    last = "rm -rf s_*; s4 rm -r s4://s_ 2>/dev/null || true; sync"
+    last = "rm -rf s_*; s4 rm -r s4://s_ 2>/dev/null || true"
     bench.row("shuffle of 600 MB, 12 to 12 x 12, and merge", (last, bare), (last, s4), 1.5)
     bench.sh(last)
 
@@ -88,7 +88,7 @@ def sort(bench):
         s4 map-to-n --file ranges s4://t_RUN/1/ s4://t_RUN/2/ '. ./ranges'
         s4 map-from-n s4://t_RUN/2/ s4://t_RUN/3/ 'xargs sort -S 32M -m'
     """
-    last = "rm -rf t_*; s4 rm -r s4://t_ 2>/dev/null || true; sync"
+    last = "rm -rf t_*; s4 rm -r s4://t_ 2>/dev/null || true"
     bench.row("sort of 600 MB", (last, bare), (last, s4), 1, runs=3)
     bench.sh(last + "; rm -rf lines; s4 rm -r s4://lines/")
 

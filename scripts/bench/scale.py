@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 
 def run(bench):
@@ -37,11 +38,12 @@ def say(bench, title, points):
 
 def daemons(bench, name):
     """Resident memory of each daemon of a cluster, in MiB."""
-    pids = bench.sh(f"pgrep -f 's4-server.*{bench.work}/{name}/' || true").split()
     sizes = []
-    for pid in pids:
-        fields = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line)
-        sizes.append(int(fields["VmRSS"].split()[0]) / 1024)
+    for pid in bench.sh("pgrep -x s4-server || true").split():
+        process = Path("/proc", pid)
+        if f"{bench.work}/{name}/" in (process / "cmdline").read_text():
+            fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+            sizes.append(int(fields["VmRSS"].split()[0]) / 1024)
     return sizes
 
 
@@ -110,8 +112,8 @@ def sizes(bench):
     bench.start(bench.nodes, "cluster")
     bench.make_remote()
     for size in bench.full((0, 4 << 10, 1 << 20, 64 << 20, 1 << 30, 8 << 30), (0, 4 << 10, 1 << 20)):
-        bench.sh(f"head -c {size} /dev/zero > sized; sync")
-        put = seconds(bench, "s4 cp sized s4://sized/001_keyRUN; sync", 1)
+        bench.sh(f"head -c {size} /dev/zero > sized")
+        put = seconds(bench, "s4 cp sized s4://sized/001_keyRUN", 1)
         get = seconds(bench, "s4 cp s4://sized/001_key0 - > /dev/null", 1)
         mapped = seconds(bench, "s4 map s4://sized/ s4://mapped/ cat", 1)
         points.append(

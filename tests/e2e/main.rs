@@ -46,6 +46,7 @@ mod shuffles;
 mod starts;
 mod strange_bodies;
 mod strangers;
+mod streams;
 mod top;
 mod tour;
 mod twins;

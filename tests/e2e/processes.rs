@@ -224,3 +224,42 @@ fn what_a_command_leaves_behind_cannot_change_its_output() {
     assert_all_gone(&cluster, &marker);
     assert_eq!(cluster.get("s4://out/0_a"), b"early\n");
 }
+
+#[test]
+fn a_command_starts_with_no_signal_blocked_or_ignored() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_a", b"x");
+    let signals = cluster.ok(&["eval", "s4://in/0_a", "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status"]);
+    assert_eq!(signals, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nSigCgt:\t0000000000000000\n");
+}
+
+#[test]
+fn a_command_has_no_descriptors_but_its_streams() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_a", b"x");
+    let held = spawn(&cluster, &["eval", "s4://in/0_a", "sleep 1000"]);
+    let open = cluster.ok(&["eval", "s4://in/0_a", "bash -c 'ls /proc/$$/fd; :'"]);
+    assert_eq!(open, "0\n1\n2\n");
+    send(held.id(), Signal::SIGINT);
+    end_within(SOON, held);
+}
+
+#[test]
+fn every_command_finds_its_directory_empty_and_its_own() {
+    let cluster = Cluster::with_options(1, &["--reserve", "0", "--jobs", "2"]);
+    for number in 0..200 {
+        cluster.put(&format!("s4://in/0_{number}"), b"x");
+    }
+    let leave = "mkdir -p .hidden/deep; touch .hidden/deep/file left; ln -s left link; chmod 500 .hidden/deep";
+    let close = "[ $((S4_TASK % 7)) = 0 ] && chmod 500 . || :";
+    let cmd = format!("ls -A | wc -l; stat -c %a .; {leave}; {close}");
+    for job in 0..2 {
+        cluster.ok(&["map", "s4://in/", &format!("s4://out{job}/"), &cmd]);
+        cluster.ok(&["cp", "-r", &format!("s4://out{job}/"), &format!("out{job}")]);
+        for number in 0..200 {
+            let found = std::fs::read(cluster.dir().join(format!("out{job}/0_{number}"))).unwrap();
+            assert_eq!(text(&found), "0\n755\n", "task {number}");
+        }
+    }
+    assert_eq!(leftovers(&cluster), Vec::<PathBuf>::new());
+}

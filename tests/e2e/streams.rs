@@ -1,0 +1,184 @@
+//! Large bodies over connections of their own, in both directions and broken off.
+
+use crate::harness::{Cluster, eventually, text};
+use crate::observe::{end_within, listed, send, spawn};
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+/// More than what goes in an ordinary body.
+const LARGE: usize = 5 << 20;
+const SOON: Duration = Duration::from_secs(8);
+
+fn content(len: usize) -> Vec<u8> {
+    (0..len as u32 / 4 + 1).flat_map(|word| word.wrapping_mul(2_654_435_761).to_le_bytes()).take(len).collect()
+}
+
+/// A cluster whose nodes are none of this machine's to a client: their tokens are gone.
+fn remote(nodes: usize) -> Cluster {
+    let cluster = Cluster::start(nodes);
+    for node in 0..nodes {
+        std::fs::remove_file(cluster.data(node).join(".s4/token")).unwrap();
+    }
+    cluster
+}
+
+/// Asks node 0 for a stream, and returns the connection with the head of the answer read.
+fn ask(cluster: &Cluster, method: &str, path: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ns4-cluster: {}\r\nconnection: upgrade\r\nupgrade: s4-stream\r\n\r\n",
+        cluster.digest(),
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    (stream, text(&answer))
+}
+
+fn frame(tag: u8, payload: &[u8]) -> Vec<u8> {
+    [&[tag], &(payload.len() as u32).to_le_bytes()[..], payload].concat()
+}
+
+/// What a node says to a pack that is sent over a stream and then ended.
+fn put_pack(cluster: &Cluster, pack: &[u8]) -> String {
+    let (mut stream, head) = ask(cluster, "POST", "/v1/pack/put");
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    // The node may answer before it has taken all.
+    let _ = stream.write_all(pack);
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    text(&answer)
+}
+
+#[test]
+fn a_large_key_goes_to_a_remote_node_and_comes_back() {
+    let cluster = remote(2);
+    let file = cluster.dir().join("file");
+    for len in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, LARGE] {
+        std::fs::write(&file, content(len)).unwrap();
+        cluster.ok(&["cp", "file", &format!("s4://in/001_{len}")]);
+        assert_eq!(cluster.get(&format!("s4://in/001_{len}")), content(len), "{len} bytes");
+    }
+    let told = cluster.fails(1, &["cp", "file", &format!("s4://in/001_{LARGE}")]);
+    assert!(told.contains("key already exists") && told.contains(&cluster.name(1)), "{told}");
+}
+
+#[test]
+fn a_large_key_of_a_node_of_this_machine_is_copied_there() {
+    let cluster = Cluster::start(1);
+    std::fs::write(cluster.dir().join("file"), content(LARGE)).unwrap();
+    cluster.ok(&["cp", "file", "s4://in/0_key"]);
+    assert_eq!(cluster.get("s4://in/0_key"), content(LARGE));
+    let told = cluster.fails(1, &["cp", "file", "s4://in/0_key"]);
+    assert!(told.contains("key already exists"), "{told}");
+    // The checksum that is stored with it is that of its bytes: a map compares the two.
+    cluster.ok(&["map", "s4://in/", "s4://out/", "cat"]);
+    assert_eq!(cluster.get("s4://out/0_key"), content(LARGE));
+}
+
+#[test]
+fn a_stream_that_is_no_pack_stores_nothing() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_old", b"kept\n");
+    let key = frame(b'K', b"in/0_new");
+    let data = frame(b'D', b"hello\n");
+    let wrong = frame(b'S', b"0000000000000000 6");
+    let bodies =
+        [vec![], b"garbage".to_vec(), key.clone(), [&key[..], &data, &wrong, &frame(b'E', b"")].concat(), [key, data].concat()];
+    for body in bodies {
+        let answer = put_pack(&cluster, &body);
+        assert!(answer.contains("\"kind\":\"bad_request\""), "{:?}: {answer}", text(&body));
+        assert_eq!(listed(&cluster, "s4://in/"), ["in/0_old"]);
+    }
+}
+
+#[test]
+fn a_stream_without_the_node_list_or_of_no_key_is_refused_before_it_begins() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_small", b"small\n");
+    for (method, path, status) in [
+        ("GET", "/v1/keys/in/0_absent", 404),
+        ("GET", "/v1/rest/in/0_small?checksum=0000000000000000%206&offset=0", 404),
+        ("GET", "/v1/rest/in/0_small?offset=0", 400),
+        ("GET", "/v1/rest/in/0_small?checksum=x&offset=0", 400),
+        // Too small to be worth a stream.
+        ("GET", "/v1/keys/in/0_small", 200),
+    ] {
+        let (_, head) = ask(&cluster, method, path);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{method} {path}: {head}");
+    }
+    let answer = cluster.raw(
+        0,
+        b"GET /v1/keys/in/0_small HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: s4-stream\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+}
+
+#[test]
+fn a_get_whose_node_dies_is_an_error_and_no_short_file() {
+    let mut cluster = Cluster::start(1);
+    // More than the sockets' buffers hold.
+    std::fs::write(cluster.dir().join("file"), content(64 << 20)).unwrap();
+    cluster.ok(&["cp", "file", "s4://in/0_key"]);
+    let mut client = spawn(&cluster, &["cp", "s4://in/0_key", "-"]);
+    let mut stdout = client.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 1000]).unwrap();
+    cluster.kill_node(0);
+    let rest = std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+    let end = end_within(SOON, client);
+    assert_eq!(end.status.code(), Some(1), "after {rest} more bytes");
+    assert!(text(&end.stderr).contains(&cluster.name(0)), "{}", text(&end.stderr));
+}
+
+#[test]
+fn a_put_whose_node_dies_or_hangs_is_an_error_that_names_it() {
+    for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
+        let mut cluster = remote(1);
+        let file = std::fs::File::create(cluster.dir().join("file")).unwrap();
+        // No disk holds this, so that the put is under way until it fails.
+        file.set_len(1 << 43).unwrap();
+        let client = spawn(&cluster, &["--deadline", "1", "cp", "file", "s4://in/0_key"]);
+        let pid = cluster.pid(0);
+        eventually("the node takes the key", || {
+            let taken = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+            let written = taken.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
+            (written > Some(LARGE as u64)).then_some(())
+        });
+        send(pid, signal);
+        let end = end_within(SOON, client);
+        assert_eq!(end.status.code(), Some(1));
+        assert!(text(&end.stderr).contains(&cluster.name(0)), "{}", text(&end.stderr));
+        if signal == Signal::SIGKILL {
+            cluster.kill_node(0);
+            cluster.start_node(0);
+        } else {
+            send(pid, Signal::SIGCONT);
+        }
+        assert_eq!(listed(&cluster, "s4://in/"), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_daemon_that_ends_gives_streams_under_way_a_moment() {
+    let mut cluster = remote(1);
+    std::fs::write(cluster.dir().join("file"), content(64 << 20)).unwrap();
+    cluster.ok(&["cp", "file", "s4://in/0_key"]);
+    let mut client = spawn(&cluster, &["cp", "s4://in/0_key", "-"]);
+    let mut stdout = client.stdout.take().unwrap();
+    let mut begun = vec![0; 1000];
+    stdout.read_exact(&mut begun).unwrap();
+    cluster.signal(0, "TERM");
+    let mut rest = begun;
+    stdout.read_to_end(&mut rest).unwrap();
+    assert!(end_within(SOON, client).status.success());
+    assert!(rest == content(64 << 20), "{} bytes", rest.len());
+    cluster.stop_node(0);
+}
