@@ -86,6 +86,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
+    s4::limits::keep_descriptors();
     let cluster = Cluster::load(args.conf.as_deref())?;
     let place = place::find(&cluster, args.port)?;
     let secret = args.secret.as_deref().map(Secret::read).transpose()?;

@@ -11,6 +11,14 @@ pub fn raise_descriptors() {
     }
 }
 
+/// Keeps from our children what whoever started us has left open: a command would hold their files and pipes for as long as
+/// it runs.
+pub fn keep_descriptors() {
+    // SAFETY: the call takes three integers, and marks descriptors of which no code here is told that they stay open in
+    // children. A kernel before 5.11 does not know it, and children inherit as they always have.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
 /// Has the allocator keep few heaps, and in them the buffers that are used again and again, instead of asking the kernel
 /// for fresh pages for each. To be called before any other thread runs.
 pub fn settle_heaps() {

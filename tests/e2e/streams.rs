@@ -91,12 +91,17 @@ fn a_stream_that_is_no_pack_stores_nothing() {
     let key = frame(b'K', b"in/0_new");
     let data = frame(b'D', b"hello\n");
     let wrong = frame(b'S', b"0000000000000000 6");
-    let bodies =
-        [vec![], b"garbage".to_vec(), key.clone(), [&key[..], &data, &wrong, &frame(b'E', b"")].concat(), [key, data].concat()];
+    let bodies = [
+        vec![],
+        b"garbage".to_vec(),
+        key.clone(),
+        [&key[..], &data, &wrong, &frame(b'E', b"")].concat(),
+        [key, data].concat(),
+    ];
     for body in bodies {
         let answer = put_pack(&cluster, &body);
         assert!(answer.contains("\"kind\":\"bad_request\""), "{:?}: {answer}", text(&body));
-        assert_eq!(listed(&cluster, "s4://in/"), ["in/0_old"]);
+        assert_eq!(listed(&cluster, "s4://in/"), ["0_old"]);
     }
 }
 
