@@ -113,16 +113,18 @@ async fn end(app: Arc<App>, ending: watch::Sender<bool>) {
     blocking(move || {
         let shared = &app.jobs.shared;
         if !in_time {
+            app.streams.close();
             app.jobs.interrupt();
             shared.running.kill_all();
         }
         process::kill_tree(&shared.store.tasks_dir());
+        process::kill_tree(&shared.store.idle_dirs());
     })
     .await;
     let cleaned = tokio::time::timeout(CLEANUP, until_none(&under_way)).await;
     blocking(move || running.clear()).await;
     if cleaned.is_err() {
-        tracing::warn!("{} jobs and commands do not end", under_way());
+        tracing::warn!("{} jobs, commands and transfers do not end", under_way());
     }
 }
 

@@ -6,26 +6,41 @@ use s4::body::{self, BoxBody, Side};
 use s4::client::blocking;
 use s4::error::Result;
 use s4::stream::{self, Stream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The streams of this daemon. Clones share it.
 #[derive(Clone, Default)]
-pub struct Streams(Arc<AtomicUsize>);
+pub struct Streams(Arc<Mutex<Table>>);
+
+/// Guards the streams under way, by a number of their own: each with a handle that breaks it off, once it is there.
+#[derive(Default)]
+struct Table {
+    next: u64,
+    under_way: HashMap<u64, Option<Stream>>,
+}
 
 /// A stream under way; dropped, it is over.
-struct UnderWay(Streams);
+struct UnderWay {
+    streams: Streams,
+    number: u64,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.streams.lock().under_way.remove(&self.number);
     }
 }
 
 impl Streams {
     pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.lock().under_way.len()
+    }
+
+    /// Breaks all of them off.
+    pub fn close(&self) {
+        self.lock().under_way.values().flatten().for_each(Stream::close);
     }
 
     /// The answer that grants a stream, on which `work` then does its part on a blocking thread. `who` names the peer's
@@ -37,11 +52,14 @@ impl Streams {
         who: String,
         work: impl FnOnce(Stream) -> Result<()> + Send + 'static,
     ) -> Response<BoxBody> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        let under_way = UnderWay(self.clone());
+        let under_way = self.enter();
         tokio::spawn(async move {
             let done = match Stream::take(upgrade, deadline, Side::Server, who).await {
-                Ok(stream) => blocking(move || work(stream)).await,
+                Ok(stream) => {
+                    let handle = stream.clone_to_send().ok();
+                    under_way.streams.lock().under_way.insert(under_way.number, handle);
+                    blocking(move || work(stream)).await
+                }
                 Err(error) => Err(error),
             };
             if let Err(error) = done {
@@ -53,5 +71,17 @@ impl Streams {
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         stream::mark(response.headers_mut());
         response
+    }
+
+    fn enter(&self) -> UnderWay {
+        let mut table = self.lock();
+        table.next += 1;
+        let number = table.next;
+        table.under_way.insert(number, None);
+        UnderWay { streams: self.clone(), number }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

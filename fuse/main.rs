@@ -113,6 +113,7 @@ fn run(mut args: Args) -> Result<()> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cpus.clamp(2, 8))
+        .max_blocking_threads(4096)
         .enable_all()
         .build()
         .map_err(|e| Error::io("the runtime", &e))?;

@@ -1,13 +1,13 @@
-//! Reading a remote key piece by piece. A reader that begins at the start and goes on gets the key as one stream, received
-//! ahead of it, more the longer it goes on, and compared with the checksum before its last byte is given out. One that has
-//! jumped gets what it asks for, from a key that the node has compared. All open files share one budget of memory.
+//! Reading a remote key piece by piece. A reader that begins at the start and goes on gets the key as one stream, received a
+//! block ahead of it, verified as sent, and compared with the checksum before its last byte is given out. One that has jumped
+//! gets what it asks for, from a key that the node has compared. All open files share one budget of memory.
 
 use bytes::Bytes;
 use s4::checksum::{Checksum, Hasher};
 use s4::client::{Client, blocking};
-use s4::error::{Error, Result};
+use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::stream::Stream;
+use s4::summed::Summed;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
 
 /// The longest block, in bytes. A block is what one request of the kernel asks for, so that its answer is one piece.
 const BLOCK: u64 = 1024 * 1024;
-/// Blocks read ahead for one file at most: the socket's own buffer holds more.
-const MOST_AHEAD: u64 = 1;
 /// Blocks read ahead by all files together.
 const BUDGET: usize = 24;
 /// Blocks that all reads under way may ask for together; one that needs more waits for others to end.
 const IN_HAND: u32 = 40;
 /// How far from the last read, in bytes, one may be that still goes on with it.
-const NEAR: u64 = 4 * BLOCK;
+const NEAR: u64 = 2 * BLOCK;
 /// A random read is rounded to this, so that neighbours in the kernel's cache come with it.
 const PAGE: u64 = 64 * 1024;
 /// The largest key that a node compares as a whole within a deadline, for a random reader.
@@ -61,8 +59,6 @@ struct File {
 struct State {
     /// Blocks that are here or wanted, by where they begin. From `received` on there is no gap between them.
     blocks: BTreeMap<u64, Arc<Block>>,
-    /// How many blocks to read ahead of the next sequential read.
-    ahead: u64,
     /// Where the last sequential read ended.
     next: u64,
     course: Course,
@@ -86,9 +82,17 @@ enum Course {
 /// Blocks with where they begin, in order.
 type Placed = Vec<(u64, Arc<Block>)>;
 
+/// What became of a block.
+enum Arrived {
+    Bytes(Bytes),
+    Failed(Error),
+    /// The stream ended before it: what is still wanted of it is asked for apart.
+    Not,
+}
+
 struct Block {
     len: u64,
-    bytes: SetOnce<Result<Bytes>>,
+    arrived: SetOnce<Arrived>,
     /// How many of its bytes the reader has got.
     served: AtomicU64,
     permit: Option<OwnedSemaphorePermit>,
@@ -96,19 +100,19 @@ struct Block {
 
 impl Block {
     fn new(len: u64, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
-        Arc::new(Self { len, bytes: SetOnce::new(), served: AtomicU64::new(0), permit })
+        Arc::new(Self { len, arrived: SetOnce::new(), served: AtomicU64::new(0), permit })
     }
 
-    fn set(&self, bytes: Result<Bytes>) {
+    fn set(&self, arrived: Arrived) {
         // Once set, it stays.
-        let _ = self.bytes.set(bytes);
+        let _ = self.arrived.set(arrived);
     }
 }
 
 impl RemoteFile {
     pub fn new(client: Client, key: Key, checksum: Checksum, budget: &Budget) -> Self {
         let course = Course::Stream { received: 0, hasher: Box::default(), runs: false };
-        let state = Mutex::new(State { blocks: BTreeMap::new(), ahead: 0, next: 0, course });
+        let state = Mutex::new(State { blocks: BTreeMap::new(), next: 0, course });
         let wanted = Condvar::new();
         Self(Arc::new(File { client, key, checksum, budget: budget.clone(), state, wanted }))
     }
@@ -122,8 +126,12 @@ impl RemoteFile {
         }
         let blocks = size.div_ceil(BLOCK) as u32 + 1;
         let _in_hand = file.budget.in_hand.acquire_many(blocks.min(IN_HAND)).await;
-        match file.want(offset, end)? {
-            Some(blocks) => file.take(blocks, offset, end).await,
+        let taken = match file.want(offset, end)? {
+            Some(blocks) => file.take(blocks, offset, end).await?,
+            None => None,
+        };
+        match taken {
+            Some(bytes) => Ok(bytes),
             None => file.read_random(offset, end).await,
         }
     }
@@ -132,8 +140,7 @@ impl RemoteFile {
 impl Drop for RemoteFile {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.course = Course::Closed;
-        state.blocks.clear();
+        state.leave(Course::Closed);
         self.0.wanted.notify_all();
     }
 }
@@ -152,14 +159,12 @@ impl File {
         // The kernel's own readahead sends several requests at once, which may come a little out of order.
         let near = offset <= state.next + NEAR && offset + NEAR >= state.next;
         if !near {
-            state.course = Course::Random;
-            state.blocks.clear();
+            state.leave(Course::Random);
             self.wanted.notify_all();
             return Ok(None);
         }
-        if state.next > 0 {
-            state.ahead = (state.ahead * 2).clamp(1, MOST_AHEAD);
-        }
+        // Of a first read it is not known whether another follows. The socket's own buffer holds what comes after the block.
+        let ahead = if state.next > 0 { (end - offset).min(BLOCK) } else { 0 };
         state.next = state.next.max(end);
         // What was passed unread is let go after a while, and asked for apart should it be read after all.
         if offset < received && !state.has(offset, end.min(received)) {
@@ -173,13 +178,12 @@ impl File {
             planned += len;
         }
         // The kernel goes on with requests of the size of its last one.
-        let most = end + state.ahead * (end - offset).min(BLOCK);
-        while planned < most.min(self.checksum.len)
+        let len = ahead.min(self.checksum.len - planned.min(self.checksum.len));
+        if len > 0
+            && planned < end + ahead
             && let Ok(permit) = self.budget.ahead.clone().try_acquire_owned()
         {
-            let len = (end - offset).min(BLOCK).min(self.checksum.len - planned);
             state.blocks.insert(planned, Block::new(len, Some(permit)));
-            planned += len;
         }
         let blocks = state.overlapping(offset, end).map(|(start, block)| (start, block.clone())).collect();
         if let Course::Stream { runs, .. } = &mut state.course
@@ -193,33 +197,37 @@ impl File {
         Ok(Some(blocks))
     }
 
-    /// The bytes of a read from its blocks, as they come.
-    async fn take(&self, blocks: Placed, offset: u64, end: u64) -> Result<Bytes> {
+    /// The bytes of a read from its blocks, as they come; `None` if the stream has ended before them.
+    async fn take(&self, blocks: Placed, offset: u64, end: u64) -> Result<Option<Bytes>> {
         let mut parts = Vec::with_capacity(blocks.len());
         for (start, block) in blocks {
-            let bytes = block.bytes.wait().await.clone()?;
+            let bytes = match block.arrived.wait().await {
+                Arrived::Bytes(bytes) => bytes,
+                Arrived::Failed(error) => return Err(error.clone()),
+                Arrived::Not => return Ok(None),
+            };
             let part = bytes.slice(offset.saturating_sub(start) as usize..(end - start).min(block.len) as usize);
             block.served.fetch_add(part.len() as u64, Ordering::Relaxed);
             parts.push(part);
         }
-        self.lock().let_go();
-        match parts.len() {
-            1 => Ok(parts.remove(0)),
-            _ => Ok(parts.concat().into()),
+        if self.lock().let_go() {
+            self.wanted.notify_all();
         }
+        Ok(Some(if parts.len() == 1 { parts.remove(0) } else { parts.concat().into() }))
     }
 
     /// Receives what is wanted until nothing is, or the transfer fails: then those who wait get the error, and a later read
     /// tries again.
     async fn receive(self: Arc<Self>) {
-        if let Err(error) = self.receive_all().await {
-            let mut state = self.lock();
-            if let Course::Stream { runs, .. } = &mut state.course {
-                *runs = false;
+        // Also should the work panic, nobody is left waiting.
+        let unless_done = Unfinished(&self);
+        let received = self.receive_all().await;
+        std::mem::forget(unless_done);
+        if let Err(error) = received {
+            if error.kind() == ErrorKind::Deadline {
+                self.client.note_silence(self.client.cluster().node_of(&self.key));
             }
-            for (_, block) in std::mem::take(&mut state.blocks) {
-                block.set(Err(error.clone()));
-            }
+            self.lock().fail(&error);
         }
     }
 
@@ -227,18 +235,24 @@ impl File {
         // The first block in an exchange of its own: many readers want no more than a file's head.
         if let Some((0, len)) = self.next_wanted() {
             let bytes = self.range(0, len as usize, false).await?;
+            if bytes.len() as u64 != len {
+                return Err(Error::new(
+                    ErrorKind::Checksum,
+                    format!("{}: the node sent another length than asked", self.key),
+                ));
+            }
             self.arrived(bytes)?;
         }
         let file = self.clone();
         let Some((start, _)) = blocking(move || file.next_wanted()).await else {
             return Ok(());
         };
-        let stream = self.client.get_stream(&self.key, self.checksum, start).await?;
+        let stream = self.client.get_rest(&self.key, self.checksum, start).await?;
         let file = self.clone();
         blocking(move || file.receive_from(stream)).await
     }
 
-    fn receive_from(&self, mut stream: Stream) -> Result<()> {
+    fn receive_from(&self, mut stream: Summed) -> Result<()> {
         while let Some((_, len)) = self.next_wanted() {
             let bytes = stream.next_block(len as usize)?;
             self.arrived(bytes)?;
@@ -290,7 +304,7 @@ impl File {
             }
         }
         if let Some(block) = state.blocks.get(&start) {
-            block.set(Ok(bytes));
+            block.set(Arrived::Bytes(bytes));
         }
         Ok(())
     }
@@ -329,13 +343,53 @@ impl State {
         }) >= end
     }
 
-    /// Lets go of the blocks that the reader has got whole, and of those that it has passed long ago.
-    fn let_go(&mut self) {
+    /// Leaves the stream. Whoever waits for its blocks asks for them apart.
+    fn leave(&mut self, course: Course) {
+        self.course = course;
+        for (_, block) in std::mem::take(&mut self.blocks) {
+            block.set(Arrived::Not);
+        }
+    }
+
+    /// Gives the error to all who wait. The stream may begin again where it was.
+    fn fail(&mut self, error: &Error) {
+        if let Course::Stream { runs, .. } = &mut self.course {
+            *runs = false;
+        }
+        for (_, block) in std::mem::take(&mut self.blocks) {
+            block.set(Arrived::Failed(error.clone()));
+        }
+    }
+
+    /// Lets go of the blocks that the reader has got whole. One that leaves blocks out is no sequential reader: true if that
+    /// has ended the stream.
+    fn let_go(&mut self) -> bool {
         let next = self.next;
-        self.blocks.retain(|&start, block| match block.bytes.get() {
-            Some(Ok(_)) => start + NEAR >= next && block.served.load(Ordering::Relaxed) < block.len,
+        let is_left_out = |start: u64, block: &Block| {
+            start + block.len + NEAR < next
+                && block.served.load(Ordering::Relaxed) == 0
+                && block.arrived.get().is_some()
+        };
+        if self.blocks.iter().any(|(&start, block)| is_left_out(start, block)) {
+            self.leave(Course::Random);
+            return true;
+        }
+        self.blocks.retain(|&start, block| match block.arrived.get() {
+            Some(Arrived::Bytes(_)) => start + NEAR >= next && block.served.load(Ordering::Relaxed) < block.len,
             _ => true,
         });
+        false
+    }
+}
+
+/// Dropped, it tells those who wait for a stream that none of it comes.
+struct Unfinished<'a>(&'a File);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0
+            .lock()
+            .fail(&Error::new(ErrorKind::Io, format!("{}: the transfer ended by a fault of s4's own", self.0.key)));
     }
 }
 

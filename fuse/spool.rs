@@ -4,12 +4,10 @@ use nix::libc;
 use s4::error::{Error, Result};
 use s4::key::Key;
 use s4::protocol::{Adoption, Change};
-use s4::stored::draft;
 use s4::time::to_nanoseconds;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -37,11 +35,10 @@ struct State {
 }
 
 impl Spool {
-    /// An unnamed file in `dir`, to become `key`.
-    pub fn create(dir: &Path, key: Key, mode: u32) -> std::io::Result<Self> {
-        let file = draft(dir)?;
+    /// Of an unnamed file that is to become `key`.
+    pub fn new(file: File, key: Key, mode: u32) -> Self {
         let state = State { key, mode, mtime: None, published: None, discarded: false, killed: false, handles: 0 };
-        Ok(Self { file, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() })
+        Self { file, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() }
     }
 
     pub fn key(&self) -> Key {

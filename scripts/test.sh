@@ -43,4 +43,6 @@ cargo test --locked
 say "the demo, on 3 nodes and on 12"
 scripts/demo.sh 3
 scripts/demo.sh 12 >/dev/null
+say "the bench, on small data: its figures are no result"
+scripts/bench.sh --quick
 say "all passed"

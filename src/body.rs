@@ -1,8 +1,9 @@
 //! Bodies as bounded channels of chunks: async code moves chunks between sockets and channels, blocking threads do
 //! files, hashing and commands at the other end. A slow side stops the other; nothing grows.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::protocol::HEARTBEAT;
+pub use crate::side::{Side, root_cause};
 use crate::stream::Stream;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -153,33 +154,6 @@ impl ChunkReader {
     }
 }
 
-/// Which errors a broken or silent body gives, by the side that reads it.
-#[derive(Clone, Copy)]
-pub enum Side {
-    Client,
-    Server,
-}
-
-impl Side {
-    /// The transfer with `who` ended before its end.
-    pub fn broken(self, who: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-        let kind = match self {
-            Self::Client => ErrorKind::Unreachable,
-            Self::Server => ErrorKind::BadRequest,
-        };
-        Error::new(kind, format!("{who}: the transfer broke off: {}", root_cause(error)))
-    }
-
-    /// Nothing came from `who`, or it took nothing, for as long as is waited.
-    pub fn silent(self, who: &str, deadline: Duration) -> Error {
-        let kind = match self {
-            Self::Client => ErrorKind::Deadline,
-            Self::Server => ErrorKind::RequestTimeout,
-        };
-        Error::new(kind, format!("{who}: silent for {} s in a transfer", deadline.as_secs_f64()))
-    }
-}
-
 /// Reads `body` on a task of its own. Each chunk must come within `deadline`; `who` names the peer in errors.
 pub fn reader<B>(body: B, deadline: Duration, side: Side, who: String) -> ChunkReader
 where
@@ -225,17 +199,5 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Chunks<B> {
                 _ => {}
             }
         }
-    }
-}
-
-/// The innermost cause of an error, as text.
-pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    match cause.downcast_ref::<std::io::Error>() {
-        Some(io) => crate::error::reason(io),
-        None => cause.to_string(),
     }
 }

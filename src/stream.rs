@@ -2,8 +2,8 @@
 //! the body itself, moved by blocking threads with the kernel's own means. What HTTP costs besides, a copy into a buffer of
 //! its own for each chunk and its way through a channel, is more than the rest of the work.
 
-use crate::body::Side;
 use crate::error::{Error, Result};
+use crate::side::Side;
 use bytes::{Bytes, BytesMut};
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::sendfile::sendfile64;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -66,7 +66,8 @@ impl Stream {
             let socket = parts.io.into_inner().into_std()?;
             socket.set_nonblocking(false)?;
             socket.set_read_timeout(Some(deadline))?;
-            socket.set_write_timeout(Some(deadline))?;
+            // A client that does not read for a while has a consumer that is busy; a dead one is found by keepalives.
+            socket.set_write_timeout(matches!(side, Side::Client).then_some(deadline))?;
             Ok(socket)
         };
         let socket = blocking().map_err(|e| side.broken(&who, &e))?;
@@ -85,17 +86,11 @@ impl Stream {
         }
     }
 
-    /// Exactly `len` bytes in a buffer of their own. Errors: the peer sends no more.
-    pub fn next_block(&mut self, len: usize) -> Result<Bytes> {
-        self.buffer = BytesMut::with_capacity(len);
-        let early = self.early.split_to(len.min(self.early.len()));
-        self.buffer.extend_from_slice(&early);
-        while self.buffer.len() < len {
-            if self.receive(len - self.buffer.len())? == 0 {
-                return Err(self.side.broken(&self.who, &std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
-            }
-        }
-        Ok(std::mem::take(&mut self.buffer).freeze())
+    /// Fills `buffer`. Errors: the peer sends no more.
+    pub fn receive_exact(&mut self, buffer: &mut [u8]) -> Result<()> {
+        let early = self.early.split_to(buffer.len().min(self.early.len()));
+        buffer[..early.len()].copy_from_slice(&early);
+        self.socket.read_exact(&mut buffer[early.len()..]).map_err(|e| self.failed(&e))
     }
 
     /// Appends at most `most` bytes to the buffer, which has room for them; 0 once there are no more.
@@ -127,11 +122,11 @@ impl Stream {
         self.socket.write_all(bytes).map_err(|e| self.failed(&e))
     }
 
-    /// `len` bytes of `file` from `offset`, which never come into this process. Errors: the file ends before.
-    pub fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
-        let (mut position, end) = (offset as i64, offset + len);
-        while (position as u64) < end {
-            let most = (end - position as u64).min(SENT_AT_ONCE) as usize;
+    /// The first `len` bytes of `file`, which never come into this process. Errors: the file ends before.
+    pub fn send_file(&mut self, file: &File, len: u64) -> Result<()> {
+        let mut position = 0;
+        while (position as u64) < len {
+            let most = (len - position as u64).min(SENT_AT_ONCE) as usize;
             match sendfile64(&self.socket, file, Some(&mut position), most) {
                 Ok(0) => return Err(self.failed(&std::io::Error::other("the file became shorter"))),
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -141,8 +136,25 @@ impl Stream {
         Ok(())
     }
 
-    /// All that the peer still sends, at most `most` bytes.
-    pub fn rest(&mut self, most: u64) -> Result<Vec<u8>> {
+    /// Breaks the connection off, under whoever uses another handle on it.
+    pub fn close(&self) {
+        // One that is broken off already needs no more.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// The error of a transfer that broke off.
+    pub fn broken(&self, cause: &std::io::Error) -> Error {
+        self.side.broken(&self.who, cause)
+    }
+
+    /// Who the peer is, for errors.
+    pub fn who(&self) -> &str {
+        &self.who
+    }
+
+    /// All that the peer still sends, at most `most` bytes, which may take so long to begin.
+    pub fn rest(&mut self, most: u64, patience: Duration) -> Result<Vec<u8>> {
+        self.socket.set_read_timeout(Some(patience)).map_err(|e| self.failed(&e))?;
         let mut rest = self.early.to_vec();
         let read = (&self.socket).take(most).read_to_end(&mut rest);
         read.map_err(|e| self.failed(&e)).map(|_| rest)

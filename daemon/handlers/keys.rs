@@ -15,7 +15,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::{CHECKSUM_HEADER, Change};
 use s4::stream::{self, Stream};
-use std::fs::File;
+use s4::summed;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -33,7 +33,10 @@ pub async fn get(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
     .await?;
     let checksum = opened.checksum;
     if checksum.len >= stream::LARGE && stream::is_wanted(request.headers()) {
-        return Ok(send_stream(app, opened.file, checksum, 0, key, request));
+        let file = opened.file;
+        return Ok(grant(app, checksum, &key, request, move |mut stream: Stream| {
+            stream.send_file(&file, checksum.len)
+        }));
     }
     let content = match small {
         Some(bytes) => body::full(bytes),
@@ -51,25 +54,24 @@ pub async fn get(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
     Ok(response)
 }
 
-/// A key from an offset on, over a stream.
+/// A key from an offset on, over a stream, with sums.
 pub async fn rest(app: &Arc<App>, key: Key, checksum: Checksum, offset: u64, request: Request<Incoming>) -> Answer {
     if !stream::is_wanted(request.headers()) {
         return Err(Error::new(ErrorKind::BadRequest, "this route answers with a stream, and none is asked for"));
     }
     let store = app.jobs.shared.store.clone();
     let (file, key) = blocking(move || store.held_file(&key, checksum).map(|file| (file, key))).await?;
-    Ok(send_stream(app, file, checksum, offset, key, request))
+    let len = checksum.len.saturating_sub(offset);
+    Ok(grant(app, checksum, &key, request, move |mut stream| summed::send(&mut stream, &file, offset, len)))
 }
 
-fn send_stream(
+fn grant(
     app: &App,
-    file: File,
     checksum: Checksum,
-    offset: u64,
-    key: Key,
+    key: &Key,
     request: Request<Incoming>,
+    send: impl FnOnce(Stream) -> Result<()> + Send + 'static,
 ) -> Response<BoxBody> {
-    let send = move |mut stream: Stream| stream.send_file(&file, offset, checksum.len.saturating_sub(offset));
     let mut response = app.streams.grant(hyper::upgrade::on(request), BODY_DEADLINE, key.to_string(), send);
     response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
     response

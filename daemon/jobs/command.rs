@@ -211,7 +211,8 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.child.has_ended() {
             self.control.kill(Killed::Cancelled);
-            let _ = self.child.wait();
         }
+        // A child that has been waited for is not waited for again.
+        let _ = self.child.wait();
     }
 }

@@ -34,9 +34,24 @@ struct State {
 /// A task's directory. Dropped, all in it is removed.
 pub struct TaskDir {
     path: PathBuf,
-    /// As it was made.
-    mode: u32,
+    made: Made,
     dirs: Arc<TaskDirs>,
+}
+
+/// What a command may change of its directory besides what is in it. The length is among them, since a directory that once
+/// held many files stays long on ext4, and slow.
+#[derive(PartialEq)]
+struct Made {
+    mode: u32,
+    owner: (u32, u32),
+    len: u64,
+}
+
+impl Made {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let found = std::fs::symlink_metadata(path)?;
+        Ok(Self { mode: found.mode(), owner: (found.uid(), found.gid()), len: found.len() })
+    }
 }
 
 impl TaskDirs {
@@ -57,9 +72,9 @@ impl TaskDirs {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
-        std::fs::rename(self.take().map_err(failed)?, &path).map_err(failed)?;
-        let mode = std::fs::metadata(&path).map_err(failed)?.mode();
-        Ok(TaskDir { path, mode, dirs: self.clone() })
+        std::fs::rename(self.take().map_err(failed)?, &path).inspect_err(|_| self.forget()).map_err(failed)?;
+        let made = Made::of(&path).map_err(failed)?;
+        Ok(TaskDir { path, made, dirs: self.clone() })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -77,7 +92,8 @@ impl TaskDirs {
         state.made += 1;
         let dir = self.place(&mut state);
         drop(state);
-        std::fs::create_dir(&dir).map(|()| dir)
+        std::fs::create_dir(&dir).inspect_err(|_| self.forget())?;
+        Ok(dir)
     }
 
     fn place(&self, state: &mut State) -> PathBuf {
@@ -112,13 +128,13 @@ impl TaskDir {
     }
 
     fn is_as_made(&self) -> bool {
-        std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.mode() == self.mode)
+        Made::of(&self.path).is_ok_and(|found| found == self.made)
     }
 }
 
 impl Drop for TaskDir {
     fn drop(&mut self) {
-        if self.is_as_made() && empty(&self.path).is_ok() && self.dirs.keep(&self.path) {
+        if empty(&self.path).is_ok() && self.is_as_made() && self.dirs.keep(&self.path) {
             return;
         }
         self.dirs.forget();

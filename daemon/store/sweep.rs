@@ -7,7 +7,7 @@ impl Store {
     /// Unnamed files are gone with their process; what is left are commands and their directories.
     pub(super) fn sweep(&self) {
         let tasks = self.tasks_dir();
-        let killed = process::kill_tree(&tasks);
+        let killed = process::kill_tree(&tasks) + process::kill_tree(&self.idle_dirs());
         if killed > 0 {
             tracing::info!("ended {killed} processes of unfinished tasks");
         }

@@ -286,7 +286,7 @@ impl Filesystem for Adapter {
     ) {
         let read = |fs: Arc<Fs>| async move { fs.read(handle.0, offset, size).await };
         let done = |reply: ReplyData, bytes: Bytes| reply.data(&bytes);
-        match self.fs.reads_a_disk(handle.0) {
+        match self.fs.may_wait_for_a_disk(handle.0) {
             true => self.answer_apart(Some(request), reply, read, done),
             false => self.answer(Some(request), reply, read, done),
         }

@@ -23,16 +23,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Remote keys up to this size come whole when they are opened, and any key when it is published goes in one request.
 const SMALL: u64 = 256 * 1024;
 
 /// Files below this size are copied when they are published: that costs less than to find out who else has them open.
 const SMALL_COPY: u64 = 1 << 20;
-
-/// Bytes that a daemon surely hashes in a second.
-const HASHED_A_SECOND: u64 = 64 << 20;
 
 /// An open file.
 pub enum Handle {
@@ -134,17 +131,16 @@ impl Fs {
         let key = self.key_in(parent, name)?;
         // On the key's own node the file can be linked as it is.
         let dir = self.local.dir(self.home(&key)).unwrap_or(&self.spool_dir);
-        let spool = Spool::create(dir, key.clone(), mode)
-            .or_else(|_| Spool::create(&self.spool_dir, key, mode))
-            .map_err(io_errno)?;
-        let spool = Arc::new(spool);
+        let file =
+            self.local.unnamed_file(dir).or_else(|_| self.local.unnamed_file(&self.spool_dir)).map_err(io_errno)?;
+        let spool = Arc::new(Spool::new(file, key, mode));
         let attributes = self.entered(Node::Spool(spool.clone()))?;
         let opened = self.open_spool(spool, Some(caller.process()))?;
         Ok((attributes, opened))
     }
 
     /// True if a read of this handle may wait for a disk, and not only for the network.
-    pub fn reads_a_disk(&self, handle: u64) -> bool {
+    pub fn may_wait_for_a_disk(&self, handle: u64) -> bool {
         let handle = self.handle(handle);
         handle.is_ok_and(|handle| !matches!(&*handle, Handle::Remote(_) | Handle::Small(_)))
     }
@@ -309,11 +305,8 @@ impl Fs {
             false => Ok(None),
         });
         let copied = copied.await.map_err(failed)?;
-        // The daemon hashes the whole file before it answers.
-        let patience = self.client.deadline() + Duration::from_secs(snapshot.0 / HASHED_A_SECOND);
-        let client =
-            if snapshot.0 < HASHED_A_SECOND { self.client.clone() } else { self.client.with_deadline(patience) };
-        client.adopt(key, &spool.adoption(copied.as_ref().unwrap_or(&spool.file))?).await?;
+        // The daemon reads the whole file before it answers.
+        self.client.patient(snapshot.0).adopt(key, &spool.adoption(copied.as_ref().unwrap_or(&spool.file))?).await?;
         match copied {
             Some(_) => Ok(snapshot),
             // Linked, it has the key's time now.

@@ -150,9 +150,13 @@ impl Fs {
         // A bucket is never a key, so no node knows it better than others.
         let home = (!dir.is_empty()).then(|| placement::node_of_basename(name, self.client.cluster().len()));
         let found = self.find_with(path, home, expects_key).await?;
-        if expects_key && matches!(found, Found::Absent) {
-            dir.clone_into(&mut self.missed.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Found::Absent => dir.clone_into(&mut missed),
+            Found::Key(..) if *missed == dir => missed.clear(),
+            Found::Key(..) | Found::Dir => {}
         }
+        drop(missed);
         Ok(found)
     }
 

@@ -9,7 +9,6 @@ use s4::file::AtPosition;
 use s4::key::{Dir, Key};
 use s4::placement;
 use s4::protocol::{Change, KeyStat};
-use s4::stored::draft;
 use s4::time::to_nanoseconds;
 use std::ffi::OsStr;
 use std::time::SystemTime;
@@ -207,7 +206,7 @@ impl Fs {
         if self.home(from) == self.home(to) {
             return self.client.rename(from, to).await.map_err(|e| errno(&e));
         }
-        let copy = draft(&self.spool_dir).map_err(io_errno)?;
+        let copy = self.local.unnamed_file(&self.spool_dir).map_err(io_errno)?;
         let sink = copy.try_clone().map_err(io_errno)?;
         let copied = self.client.get(from, sink, "the spool").await.map_err(|e| errno(&e))?;
         if copied != stat.checksum {

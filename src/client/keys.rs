@@ -9,13 +9,14 @@ use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter, StreamSink
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
 use crate::protocol::{self, CHECKSUM_HEADER, Event, JobId, PackAnswer, escape};
-use crate::stream::LARGE;
+use crate::stream::{LARGE, Stream};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Response};
 use std::io::{Read, Write};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A key under way in a pack.
 pub enum PackItem {
@@ -98,7 +99,11 @@ impl Client {
             Err(response) => self.reader(node, response),
         };
         let sink_name = sink_name.to_owned();
-        let found = blocking(move || copy(reader, sink, &sink_name)).await?;
+        let found = self.noting(node, blocking(move || copy(reader, sink, &sink_name)).await)?;
+        if found.len < stored.len {
+            // The end of a stream is only known by its length.
+            return Err(Side::Client.broken(&who, &std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
+        }
         stored.verify(found, who).map(|()| found)
     }
 
@@ -129,7 +134,7 @@ impl Client {
         }
     }
 
-    /// Writes a large key, of which the input gives no less than it can, over a connection of its own.
+    /// Writes a large key over a connection of its own.
     async fn put_stream(
         &self,
         node: NodeId,
@@ -140,27 +145,39 @@ impl Client {
     ) -> Result<Checksum> {
         let name = self.cluster().name(node).to_string();
         let response = self.send_for_stream(node, Method::POST, "/v1/pack/put").await?;
-        let malformed = move || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
-        let name = self.cluster().name(node).to_string();
-        let stream = self.granted(response, name).await?.map_err(|_| malformed())?;
-        blocking(move || {
+        let refused = || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
+        let stream = self.granted(response, name.clone()).await?.map_err(|_| refused())?;
+        // The node may have to write all of it to the disk before it answers.
+        let patience = self.patient(hint).deadline();
+        let sent = blocking(move || {
             let mut sink = StreamSink { stream, error: None };
             let sent = send_one(FrameWriter::new(&mut sink), &key, &mut input, hint, &input_name);
             let StreamSink { mut stream, error } = sink;
-            // A node that gave up has said why, if it still could.
-            let answer = stream.rest(MAX_ANSWER).and_then(|rest| {
-                serde_json::from_slice::<PackAnswer>(&rest).map_err(|_| error.clone().unwrap_or_else(&malformed))
-            });
-            match (sent, answer) {
-                (Ok(Err(unreadable)), _) => Err(unreadable),
-                (_, Err(failed)) => Err(error.unwrap_or(failed)),
-                (sent, Ok(answer)) => match (answer.errors.into_iter().next(), sent) {
-                    (None, Ok(Ok(sent))) => Ok(sent),
-                    (refused, _) => Err(refused.or(error).unwrap_or_else(malformed)),
-                },
+            let answer = match error {
+                Some(silent) if silent.kind() == ErrorKind::Deadline => Err(silent),
+                // A node that broke off may have said why.
+                Some(broken) => pack_answer(&mut stream, patience).map_err(|_| broken),
+                None => pack_answer(&mut stream, patience),
+            };
+            match sent {
+                Ok(Err(unreadable)) => Err(unreadable),
+                Ok(Ok(sent)) => answer?.errors.into_iter().next().map_or(Ok(sent), Err),
+                Err(Hangup) => {
+                    let gave_up = || stream.broken(&std::io::Error::other("it answered before it had all"));
+                    Err(answer?.errors.into_iter().next().unwrap_or_else(gave_up))
+                }
+            }
+        });
+        self.noting(node, sent.await)
+    }
+
+    /// Hands `result` on; a deadline that was met in a stream counts as the node's silence.
+    fn noting<T>(&self, node: NodeId, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| {
+            if error.kind() == ErrorKind::Deadline {
+                self.note_silence(node);
             }
         })
-        .await
     }
 
     /// Sends `node` a pack that `produce` writes on a blocking thread; one that is a `job`'s is taken only while it goes
@@ -284,6 +301,13 @@ fn send_one(
     frames.key(key)?;
     let sent = frames.content(input, hint, input_name)?;
     frames.end().map(|()| sent)
+}
+
+/// What a node says to a pack that it got over a stream.
+fn pack_answer(stream: &mut Stream, patience: Duration) -> Result<PackAnswer> {
+    let answer = stream.rest(MAX_ANSWER, patience)?;
+    serde_json::from_slice(&answer)
+        .map_err(|_| stream.broken(&std::io::Error::other("it did not say whether the key is stored")))
 }
 
 fn stored_checksum(response: &Response<Incoming>, who: &str) -> Result<Checksum> {

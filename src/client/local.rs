@@ -9,6 +9,7 @@ use crate::stored::draft;
 use crate::stream::LARGE;
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
+use nix::sys::statvfs::statvfs;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -17,6 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes that one call copies: few enough to be hashed while they are in the processor's cache.
 const COPIED_AT_ONCE: usize = 1 << 20;
+
+/// Bytes copied between two looks at the free space.
+const SPACE_INTERVAL: u64 = 16 << 20;
 
 impl Health {
     /// The node's data directory, if it is on this machine: it holds the token that the node names.
@@ -47,11 +51,13 @@ impl Client {
         let Some(dir) = health.local_dir().filter(|_| has_room).map(Path::to_owned) else {
             return Ok(None);
         };
+        let reserve = health.reserve_bytes;
         let from = file.try_clone().map_err(|e| Error::io(key, &e))?;
-        let Ok((made, checksum)) = blocking(move || copy(&from, &dir)).await else {
+        let Ok((made, checksum)) = blocking(move || copy(&from, &dir, reserve)).await else {
             return Ok(None);
         };
-        match self.adopt(key, &adoption(&made, checksum).map_err(|e| Error::io(key, &e))?).await {
+        // The daemon may have to write all of it to the disk first.
+        match self.patient(len).adopt(key, &adoption(&made, checksum).map_err(|e| Error::io(key, &e))?).await {
             Ok(()) => Ok(Some(checksum)),
             // A daemon that cannot see our file takes its bytes.
             Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
@@ -62,7 +68,7 @@ impl Client {
 
 /// A copy of `file` in an unnamed file of the data directory `dir`, with the checksum of what was written: a second thread reads the copy while
 /// it is made, since the kernel copies without showing the bytes.
-fn copy(file: &File, dir: &Path) -> std::io::Result<(File, Checksum)> {
+fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Checksum)> {
     let made = draft(dir)?;
     let copied = AtomicU64::new(0);
     let ended = AtomicBool::new(false);
@@ -87,6 +93,10 @@ fn copy(file: &File, dir: &Path) -> std::io::Result<(File, Checksum)> {
         let result = copy_all(file, &made, |position| {
             copied.store(position, Ordering::Release);
             hashing.thread().unpark();
+            match position / SPACE_INTERVAL == position.saturating_sub(COPIED_AT_ONCE as u64) / SPACE_INTERVAL {
+                true => Ok(()),
+                false => check_space(dir, reserve),
+            }
         });
         ended.store(true, Ordering::Release);
         hashing.thread().unpark();
@@ -96,13 +106,24 @@ fn copy(file: &File, dir: &Path) -> std::io::Result<(File, Checksum)> {
     Ok((made, checksum))
 }
 
+/// Refuses to go on below the node's reserve. The node then says so itself, with its numbers.
+fn check_space(dir: &Path, reserve: u64) -> std::io::Result<()> {
+    let found = statvfs(dir)?;
+    match found.blocks_available() as u64 * found.fragment_size() as u64 > reserve {
+        true => Ok(()),
+        false => Err(std::io::ErrorKind::StorageFull.into()),
+    }
+}
+
 /// Copies until the end of `from`, and tells `progress` the length so far.
-fn copy_all(from: &File, to: &File, progress: impl Fn(u64)) -> std::io::Result<()> {
+fn copy_all(from: &File, to: &File, progress: impl Fn(u64) -> std::io::Result<()>) -> std::io::Result<()> {
     let (mut read, mut written) = (0, 0);
     loop {
         match copy_file_range(from, Some(&mut read), to, Some(&mut written), COPIED_AT_ONCE) {
+            // Some kernels say so of files of which they can copy nothing.
+            Ok(0) if written == 0 => break,
             Ok(0) => return Ok(()),
-            Ok(_) => progress(written as u64),
+            Ok(_) => progress(written as u64)?,
             Err(Errno::EINTR) => {}
             Err(_) if written == 0 => break,
             Err(errno) => return Err(errno.into()),
@@ -116,7 +137,7 @@ fn copy_all(from: &File, to: &File, progress: impl Fn(u64)) -> std::io::Result<(
             Ok(n) => {
                 to.write_all_at(&block[..n], position)?;
                 position += n as u64;
-                progress(position);
+                progress(position)?;
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),

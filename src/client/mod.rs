@@ -40,6 +40,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long a request to a node that was silent waits for it to answer again.
 const FAIL_FAST: Duration = Duration::from_millis(200);
 
+/// Bytes that a disk surely reads or writes in a second.
+const SURELY_A_SECOND: u64 = 64 << 20;
+
 /// How requests are sent.
 #[derive(Clone)]
 pub struct Settings {
@@ -123,6 +126,14 @@ impl Client {
     /// The same cluster with another deadline.
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self::new(self.cluster().clone(), Settings { deadline, ..self.0.settings.clone() })
+    }
+
+    /// The same cluster, with the time added that a node may take to read or write `len` bytes before it answers.
+    pub fn patient(&self, len: u64) -> Self {
+        match len / SURELY_A_SECOND {
+            0 => self.clone(),
+            seconds => self.with_deadline(self.deadline() + Duration::from_secs(seconds)),
+        }
     }
 
     /// What `node` says of itself.
@@ -211,7 +222,7 @@ impl Client {
     }
 
     /// Marks `node` as silent, until a request that goes on asking gets any answer.
-    fn note_silence(&self, node: NodeId) {
+    pub fn note_silence(&self, node: NodeId) {
         if !self.0.settings.fail_fast || self.0.silent[node].send_replace(true) {
             return;
         }

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
 use crate::protocol::{self, Adoption, CHECKSUM_HEADER, Change, MAX_RANGE, Stat, Usage, escape};
-use crate::stream::Stream;
+use crate::summed::Summed;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -75,16 +75,16 @@ impl Client {
         Ok(bytes.into())
     }
 
-    /// All of `key` from `offset` on; the key must still have, or have been opened with, `checksum`. Nothing is verified:
-    /// whoever gets all of it compares.
-    pub async fn get_stream(&self, key: &Key, checksum: Checksum, offset: u64) -> Result<Stream> {
+    /// All of `key` from `offset` on, verified as sent; the key must still have, or have been opened with, `checksum`.
+    pub async fn get_rest(&self, key: &Key, checksum: Checksum, offset: u64) -> Result<Summed> {
         let node = self.cluster().node_of(key);
         let (name, sum) = (escape(key.as_str()), escape(&checksum.to_string()));
         let path = format!("/v1/rest/{name}?checksum={sum}&offset={offset}");
         let response = self.send_for_stream(node, Method::GET, &path).await?;
         let who = format!("{}: {key}", self.cluster().name(node));
         let refused = Error::new(ErrorKind::Unreachable, format!("{who}: malformed answer"));
-        self.granted(response, who).await?.map_err(|_| refused)
+        let stream = self.granted(response, who).await?.map_err(|_| refused)?;
+        Ok(Summed::new(stream, checksum.len.saturating_sub(offset)))
     }
 
     /// Publishes `bytes` as `key`, with these attributes, in one exchange.

@@ -461,3 +461,40 @@ fn a_mount_over_a_data_directory_or_in_one_is_refused() {
         assert!(stderr.contains("cannot be mounted over the data directory"), "{stderr}");
     }
 }
+
+/// A reader that leaves the stream does not leave those waiting who still want it.
+#[test]
+fn threads_that_read_one_remote_key_at_many_places_all_get_its_bytes() {
+    let Some(setup) = setup_with(2, &[1], &["--deadline", "5"]) else { return };
+    let script = r#"
+import random, struct
+size = 24 << 20
+whole = b''.join(struct.pack('<Q', at) for at in range(0, size, 8))
+for round in range(12):
+    name = f'b/1_key{round}'
+    os.makedirs('b', exist_ok=True)
+    with open(name, 'wb') as out:
+        out.write(whole)
+    fd = os.open(name, os.O_RDONLY)
+    bad = []
+    def run(number):
+        chance = random.Random(round * 100 + number)
+        at = 0
+        while at < size and not bad:
+            # Some go straight on, some leave parts out, some jump anywhere.
+            jump = [0, 0, 1 << 20, 3 << 20][number % 4]
+            if number >= 4 and chance.random() < 0.2:
+                at = chance.randrange(size)
+            len = chance.randrange(1, 700_000)
+            if os.pread(fd, len, at) != whole[at:at + len]:
+                bad.append((number, at, len))
+            at += len + jump
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(3 + round % 6)]
+    [thread.start() for thread in threads]
+    [thread.join(20) for thread in threads]
+    assert not bad, bad
+    assert not any(thread.is_alive() for thread in threads), 'a read has no end'
+    os.close(fd)
+"#;
+    setup.python(script, &[]);
+}

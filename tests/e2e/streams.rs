@@ -140,7 +140,8 @@ fn a_get_whose_node_dies_is_an_error_and_no_short_file() {
     let rest = std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
     let end = end_within(SOON, client);
     assert_eq!(end.status.code(), Some(1), "after {rest} more bytes");
-    assert!(text(&end.stderr).contains(&cluster.name(0)), "{}", text(&end.stderr));
+    let told = text(&end.stderr);
+    assert!(told.contains(&cluster.name(0)) && told.contains("broke off"), "{told}");
 }
 
 #[test]
