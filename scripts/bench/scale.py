@@ -98,7 +98,7 @@ def keys(bench):
 
 
 def memory(bench, command):
-    """The most memory that a command had, in MiB."""
+    """The most memory that a command had, in MiB; or this program's own at its start, if that was more."""
     script = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
