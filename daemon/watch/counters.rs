@@ -29,8 +29,8 @@ impl TaskCounts {
 
 /// The kinds of request that are told apart: the first part of the path below `/v1/`.
 const KINDS: [&str; 16] = [
-    "health", "status", "watch", "usage", "keys", "range", "rest", "stat", "dirs", "list", "delete", "pack", "eval", "jobs",
-    "metrics", "other",
+    "health", "status", "watch", "usage", "keys", "range", "rest", "stat", "dirs", "list", "delete", "pack", "eval",
+    "jobs", "metrics", "other",
 ];
 
 /// Requests by kind.
