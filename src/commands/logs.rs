@@ -36,7 +36,9 @@ pub async fn run(client: &Client, args: &LogsArgs) -> Result<ExitStatus> {
     match (failed, wrote.load(Ordering::Relaxed)) {
         (true, _) => Ok(ExitStatus::Failed),
         (false, true) => Ok(ExitStatus::Done),
-        (false, false) => Err(Error::new(ErrorKind::NotFound, format!("job {id}: no stderr is kept of it"))),
+        (false, false) => {
+            Err(Error::new(ErrorKind::NotFound, format!("job {id}: there is no stderr: its commands wrote none")))
+        }
     }
 }
 
