@@ -21,14 +21,13 @@ use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
 use s4::size::parse_size;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 use store::{Options, Store};
 use streams::Streams;
-use tokio::net::TcpSocket;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use watch::{Sampler, Watch};
 
@@ -58,9 +57,6 @@ struct Args {
     #[arg(long, value_name = "FILE", env = "S4_SECRET_PATH", hide_env_values = true)]
     secret: Option<PathBuf>,
 }
-
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
 
 const EXAMPLES: &str = "\
 Whoever can reach a daemon can run commands on its machine: keep strangers off the network.
@@ -104,15 +100,14 @@ fn run(args: Args) -> Result<()> {
     let served = runtime.block_on(async {
         let name = cluster.name(place.node).to_string();
         let failed = |e: std::io::Error| Error::io(format!("{name}: cannot listen"), &e);
-        let socket = bind(place.address).map_err(failed)?;
+        // Who connects from now on is served once what a predecessor left is ended.
+        let listener = TcpListener::bind(place.address).await.map_err(failed)?;
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
         let shared = Arc::new(Shared::new(store, client, place.node, slots)?);
         let jobs = Arc::new(Jobs::open(shared)?);
         let digest = cluster.digest();
-        // Who can connect finds a daemon that has ended what a predecessor left.
-        let listener = socket.listen(BACKLOG).map_err(failed)?;
         println!(
             "s4-server: node {} of {} on {}, data in {data}",
             place.node,
@@ -130,15 +125,6 @@ fn run(args: Args) -> Result<()> {
     // Threads that still wait for a peer end with the process.
     runtime.shutdown_background();
     served
-}
-
-/// Takes the port, on which nobody can connect yet.
-fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A daemon may start again while connections of the last one time out.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

@@ -53,7 +53,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a node that is down, and waits until it listens.
+    /// Starts a node that is down, and waits until it answers.
     pub fn start_node(&mut self, node: usize) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(node)).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_s4-server"))
@@ -69,7 +69,18 @@ impl Cluster {
             .spawn()
             .expect("s4-server starts");
         self.nodes[node] = Some(child);
-        eventually("the daemon listens", || TcpStream::connect(("127.0.0.1", self.ports[node])).ok());
+        eventually("the daemon answers", || self.answers(node).then_some(()));
+    }
+
+    /// True if the node serves: it takes connections before it has ended what a predecessor left.
+    fn answers(&self, node: usize) -> bool {
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.ports[node]))?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")?;
+            stream.read_exact(&mut [0])
+        };
+        ask().is_ok()
     }
 
     /// Sends `signal` (as `kill` takes it: "TERM", "STOP") to a node.
