@@ -178,7 +178,7 @@ impl File {
             planned += len;
         }
         // The kernel goes on with requests of the size of its last one.
-        let len = ahead.min(self.checksum.len - planned.min(self.checksum.len));
+        let len = ahead.min(self.checksum.len - planned);
         if len > 0
             && planned < end + ahead
             && let Ok(permit) = self.budget.ahead.clone().try_acquire_owned()

@@ -1,6 +1,6 @@
 //! Large bodies over the bare connection: HTTP/1.1's `Upgrade` to the protocol `s4-stream`, after which the TCP stream is
-//! the body itself, moved by blocking threads with the kernel's own means. What HTTP costs besides, a copy into a buffer of
-//! its own for each chunk and its way through a channel, is more than the rest of the work.
+//! the body itself, moved by blocking threads with the kernel's own means. HTTP costs a buffer for each chunk and its way
+//! through a channel besides.
 
 use crate::error::{Error, Result};
 use crate::side::Side;
@@ -39,7 +39,8 @@ pub fn is_wanted(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes()))
 }
 
-/// A connection that carries one body. Everything here blocks, each step for the deadline at the most.
+/// A connection that carries one body. Everything here blocks, each step for the deadline at the most; only a node waits
+/// without limit for a client that lives and does not read.
 pub struct Stream {
     socket: TcpStream,
     /// What came together with the head.
@@ -154,6 +155,7 @@ impl Stream {
 
     /// All that the peer still sends, at most `most` bytes, which may take so long to begin.
     pub fn rest(&mut self, most: u64, patience: Duration) -> Result<Vec<u8>> {
+        self.deadline = patience;
         self.socket.set_read_timeout(Some(patience)).map_err(|e| self.failed(&e))?;
         let mut rest = self.early.to_vec();
         let read = (&self.socket).take(most).read_to_end(&mut rest);

@@ -148,7 +148,7 @@ impl Client {
         let refused = || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
         let stream = self.granted(response, name.clone()).await?.map_err(|_| refused())?;
         // The node may have to write all of it to the disk before it answers.
-        let patience = self.patient(hint).deadline();
+        let patience = self.patience(hint);
         let sent = blocking(move || {
             let mut sink = StreamSink { stream, error: None };
             let sent = send_one(FrameWriter::new(&mut sink), &key, &mut input, hint, &input_name);

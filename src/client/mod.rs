@@ -128,11 +128,16 @@ impl Client {
         Self::new(self.cluster().clone(), Settings { deadline, ..self.0.settings.clone() })
     }
 
-    /// The same cluster, with the time added that a node may take to read or write `len` bytes before it answers.
+    /// How long a node may be silent that reads or writes `len` bytes before it answers.
+    fn patience(&self, len: u64) -> Duration {
+        self.deadline() + Duration::from_secs(len / SURELY_A_SECOND)
+    }
+
+    /// The same cluster, with that patience.
     pub fn patient(&self, len: u64) -> Self {
-        match len / SURELY_A_SECOND {
-            0 => self.clone(),
-            seconds => self.with_deadline(self.deadline() + Duration::from_secs(seconds)),
+        match self.patience(len) {
+            same if same == self.deadline() => self.clone(),
+            longer => self.with_deadline(longer),
         }
     }
 
