@@ -23,10 +23,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Remote keys up to this size come whole when they are opened, and any key when it is published goes in one request.
 const SMALL: u64 = 256 * 1024;
+
+/// How long a reader waits for a file that is just being published.
+const PUBLISHING: Duration = Duration::from_secs(1);
 
 /// Files below this size are copied when they are published: that costs less than to find out who else has them open.
 const SMALL_COPY: u64 = 1 << 20;
@@ -73,7 +76,13 @@ impl Fs {
                 Ok(opened)
             }
             Node::Spool(spool) => {
-                if writes && spool.is_published() {
+                if !writes {
+                    // What others still store in the file by a mapping is in no key: who reads it then reads the key.
+                    let _turn = tokio::time::timeout(PUBLISHING, spool.publishing.lock()).await;
+                    if spool.is_published() {
+                        return Err(Errno::ESTALE);
+                    }
+                } else if spool.is_published() {
                     return Err(Errno::EPERM);
                 }
                 if flags & libc::O_TRUNC != 0 {
