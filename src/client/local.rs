@@ -66,8 +66,8 @@ impl Client {
     }
 }
 
-/// A copy of `file` in an unnamed file of the data directory `dir`, with the checksum of what was written: a second thread reads the copy while
-/// it is made, since the kernel copies without showing the bytes.
+/// A copy of `file` in an unnamed file of the data directory `dir`, with the checksum of what was written: a second thread
+/// reads the copy while it is made, since the kernel copies without showing the bytes.
 fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Checksum)> {
     let made = draft(dir)?;
     let copied = AtomicU64::new(0);
