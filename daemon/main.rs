@@ -91,12 +91,7 @@ fn run(args: Args) -> Result<()> {
     let store = Arc::new(Store::open(options)?);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let slots = args.jobs.map_or(cpus + 2, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cpus.clamp(2, 8))
-        .max_blocking_threads(4096)
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io("the runtime", &e))?;
+    let runtime = s4::runtime::build()?;
     let served = runtime.block_on(async {
         let name = cluster.name(place.node).to_string();
         let failed = |e: std::io::Error| Error::io(format!("{name}: cannot listen"), &e);

@@ -9,6 +9,7 @@ mod inodes;
 mod local;
 mod mountpoint;
 mod readahead;
+mod resting;
 mod spool;
 
 use clap::Parser;
@@ -110,13 +111,7 @@ fn run(mut args: Args) -> Result<()> {
     }
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cpus.clamp(2, 8))
-        .max_blocking_threads(4096)
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io("the runtime", &e))?;
+    let runtime = s4::runtime::build()?;
     let client = Client::new(cluster, Settings { deadline, secret, fail_fast: true });
     let served = runtime.block_on(serve(client, &dir, &args));
     runtime.shutdown_background();

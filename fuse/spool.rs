@@ -8,11 +8,14 @@ use s4::time::to_nanoseconds;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub struct Spool {
     pub file: File,
+    /// Where the file was made.
+    pub dir: PathBuf,
     state: Mutex<State>,
     /// Held while the file is published, so that a second close waits for the first one's outcome.
     pub publishing: tokio::sync::Mutex<()>,
@@ -32,13 +35,25 @@ struct State {
     killed: bool,
     /// Open handles.
     handles: u64,
+    /// The file may be another spool's by now: closed for good.
+    over: bool,
+}
+
+impl State {
+    fn not_over(&self) -> std::io::Result<()> {
+        match self.over {
+            true => Err(std::io::Error::from_raw_os_error(libc::ESTALE)),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Spool {
-    /// Of an unnamed file that is to become `key`.
-    pub fn new(file: File, key: Key, mode: u32) -> Self {
-        let state = State { key, mode, mtime: None, published: None, discarded: false, killed: false, handles: 0 };
-        Self { file, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() }
+    /// Of an unnamed file, made in `dir`, that is to become `key`.
+    pub fn new(file: File, dir: PathBuf, key: Key, mode: u32) -> Self {
+        let state =
+            State { key, mode, mtime: None, published: None, discarded: false, killed: false, handles: 0, over: false };
+        Self { file, dir, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() }
     }
 
     pub fn key(&self) -> Key {
@@ -63,9 +78,13 @@ impl Spool {
 
     /// Length, blocks of 512 bytes, and time of the last change.
     pub fn look(&self) -> std::io::Result<(u64, u64, SystemTime)> {
+        let state = self.lock();
+        if let (true, Some((len, mtime))) = (state.over, state.published) {
+            return Ok((len, len.div_ceil(512), state.mtime.unwrap_or(mtime)));
+        }
+        state.not_over()?;
         let found = self.file.metadata()?;
-        let mtime = self.lock().mtime;
-        Ok((found.len(), found.blocks(), mtime.unwrap_or(found.modified()?)))
+        Ok((found.len(), found.blocks(), state.mtime.unwrap_or(found.modified()?)))
     }
 
     pub fn len(&self) -> std::io::Result<u64> {
@@ -81,6 +100,16 @@ impl Spool {
         state.mtime = None;
         drop(state);
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// Refused once the bytes are a key's.
+    pub fn truncate(&self, len: u64) -> std::io::Result<()> {
+        let state = self.lock();
+        state.not_over()?;
+        if state.published.is_some() {
+            return Err(std::io::Error::from_raw_os_error(libc::EPERM));
+        }
+        self.file.set_len(len)
     }
 
     pub fn is_published(&self) -> bool {
@@ -122,8 +151,12 @@ impl Spool {
         self.lock().killed
     }
 
-    pub fn opened(&self) {
-        self.lock().handles += 1;
+    /// Errors: ESTALE once it is over.
+    pub fn opened(&self) -> std::io::Result<()> {
+        let mut state = self.lock();
+        state.not_over()?;
+        state.handles += 1;
+        Ok(())
     }
 
     /// True at the last close.
@@ -131,6 +164,13 @@ impl Spool {
         let mut state = self.lock();
         state.handles = state.handles.saturating_sub(1);
         state.handles == 0
+    }
+
+    /// True once all is done with the file and nothing asks for it any more: it may serve another.
+    pub fn end(&self) -> bool {
+        let mut state = self.lock();
+        state.over = state.handles == 0 && (state.published.is_some() || state.discarded);
+        state.over
     }
 
     /// The attributes that the key is to have.

@@ -23,6 +23,7 @@ pub mod limits;
 pub mod pattern;
 pub mod placement;
 pub mod protocol;
+pub mod runtime;
 pub mod side;
 pub mod size;
 pub mod stored;

@@ -61,12 +61,12 @@ impl Draft<'_> {
 
     /// The same with the checksum of all that was appended.
     pub fn publish_hashed(self, checksum: Checksum) -> Result<()> {
-        self.store.link(&self.file, checksum, &self.key, |_| Ok(()))
+        self.store.link(&self.file, checksum, &self.key, Change::default())
     }
 
     /// The same; the key is born with these attributes.
     pub fn publish_as(self, change: Change) -> Result<()> {
-        self.store.link(&self.file, self.hasher.finish(), &self.key, |file| apply(file, change))
+        self.store.link(&self.file, self.hasher.finish(), &self.key, change)
     }
 }
 
@@ -90,21 +90,14 @@ impl Store {
 
     /// Publishes a file of this store's file system that a command has written.
     pub fn publish_file(&self, file: &File, key: &Key) -> Result<()> {
-        self.publish_file_as(file, key, None, |_| Ok(()))
+        self.publish_file_as(file, key, None, Change::default())
     }
 
-    /// The same; `checksum` is that of its bytes where it is known, and `finish` sets the attributes that the key is to be
-    /// born with.
-    pub fn publish_file_as(
-        &self,
-        file: &File,
-        key: &Key,
-        checksum: Option<Checksum>,
-        finish: impl FnOnce(&File) -> std::io::Result<()>,
-    ) -> Result<()> {
+    /// The same; `checksum` is that of its bytes where it is known, and the key is born with the attributes of `change`.
+    pub fn publish_file_as(&self, file: &File, key: &Key, checksum: Option<Checksum>, change: Change) -> Result<()> {
         self.check_new(key)?;
         let checksum = checksum.map_or_else(|| checksum::of_file(file).map_err(|e| Error::io(key, &e)), Ok)?;
-        self.link(file, checksum, key, finish)
+        self.link(file, checksum, key, change)
     }
 
     /// Publishes a file that a command left in its directory, marked as an output of `owner`: by linking it where it really
@@ -141,18 +134,11 @@ impl Store {
         }
     }
 
-    fn link(
-        &self,
-        file: &File,
-        checksum: Checksum,
-        key: &Key,
-        finish: impl FnOnce(&File) -> std::io::Result<()>,
-    ) -> Result<()> {
+    fn link(&self, file: &File, checksum: Checksum, key: &Key, change: Change) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(key, &e);
         allow_attributes(file).map_err(failed)?;
         file.set_xattr(CHECKSUM_ATTRIBUTE, checksum.to_string().as_bytes()).map_err(failed)?;
-        file.set_permissions(Permissions::from_mode(0o444)).map_err(failed)?;
-        finish(file).map_err(failed)?;
+        apply(file, Change { mode: change.mode.or(Some(0o444)), ..change }).map_err(failed)?;
         if self.fsync {
             file.sync_all().map_err(failed)?;
         }

@@ -81,7 +81,7 @@ impl Store {
         if adoption.checksum.is_some_and(|checksum| checksum.len != adoption.len) {
             return Err(refuse("has another length than its checksum"));
         }
-        self.publish_file_as(&file, key, adoption.checksum, |file| apply(file, adoption.change))
+        self.publish_file_as(&file, key, adoption.checksum, adoption.change)
     }
 }
 

@@ -312,7 +312,7 @@ impl Filesystem for Adapter {
 
     fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         let caller = Caller { thread: request.pid() };
-        self.answer_apart(None, reply, |fs| async move { fs.flush(handle.0, caller).await }, |reply, ()| reply.ok());
+        self.answer(None, reply, |fs| async move { fs.flush(handle.0, caller).await }, |reply, ()| reply.ok());
     }
 
     fn release(

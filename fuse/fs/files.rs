@@ -86,7 +86,7 @@ impl Fs {
                     return Err(Errno::EPERM);
                 }
                 if flags & libc::O_TRUNC != 0 {
-                    spool.file.set_len(0).map_err(io_errno)?;
+                    spool.truncate(0).map_err(io_errno)?;
                 }
                 self.open_spool(spool, writes.then(|| caller.process()))
             }
@@ -118,7 +118,7 @@ impl Fs {
 
     fn open_spool(&self, spool: Arc<Spool>, writer: Option<u32>) -> Result<OpenedFile> {
         let backing = spool.file.try_clone().map_err(io_errno)?;
-        spool.opened();
+        spool.opened().map_err(io_errno)?;
         let handle = self.handles().add_file(Handle::Spool { spool, writer });
         Ok(OpenedFile { handle, backing: Some(backing), direct: false })
     }
@@ -140,12 +140,17 @@ impl Fs {
         let key = self.key_in(parent, name)?;
         // On the key's own node the file can be linked as it is.
         let dir = self.local.dir(self.home(&key)).unwrap_or(&self.spool_dir);
-        let file =
-            self.local.unnamed_file(dir).or_else(|_| self.local.unnamed_file(&self.spool_dir)).map_err(io_errno)?;
-        let spool = Arc::new(Spool::new(file, key, mode));
+        let (file, dir) = self.spool_file(dir).or_else(|_| self.spool_file(&self.spool_dir)).map_err(io_errno)?;
+        let spool = Arc::new(Spool::new(file, dir.to_owned(), key, mode));
         let attributes = self.entered(Node::Spool(spool.clone()))?;
         let opened = self.open_spool(spool, Some(caller.process()))?;
         Ok((attributes, opened))
+    }
+
+    /// An empty unnamed file in `dir`, and where it is.
+    fn spool_file<'d>(&self, dir: &'d Path) -> std::io::Result<(File, &'d Path)> {
+        let file = self.resting.take(dir).map_or_else(|| self.local.unnamed_file(dir), Ok)?;
+        Ok((file, dir))
     }
 
     /// True if a read of this handle may wait for a disk, and not only for the network.
@@ -240,6 +245,9 @@ impl Fs {
             }
         }
         self.inodes.drop_unnamed(ino);
+        if spool.end() {
+            self.resting.keep(&spool.dir, &spool.file);
+        }
     }
 
     pub async fn fsync(&self, handle: u64) -> Result<()> {

@@ -13,6 +13,7 @@ use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Inodes, Node};
 use crate::local::LocalNodes;
 use crate::readahead::Budget;
+use crate::resting::Resting;
 use nix::errno::Errno;
 use s4::client::Client;
 use s4::error::{Error, Result as S4Result};
@@ -65,6 +66,8 @@ pub struct Fs {
     pub local: LocalNodes,
     /// Where spools are whose key's node is not on this machine.
     pub spool_dir: PathBuf,
+    /// Spools to be used again.
+    pub resting: Resting,
     /// Where the mount is, as seen by its users.
     pub mountpoint: PathBuf,
     pub control: Control,
@@ -100,6 +103,7 @@ impl Fs {
             inodes: Inodes::default(),
             local,
             spool_dir,
+            resting: Resting::default(),
             mountpoint,
             budget: Budget::new(),
             publishing: watch::Sender::new(()),

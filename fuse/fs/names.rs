@@ -61,10 +61,7 @@ impl Fs {
         match &node {
             Node::Spool(spool) => {
                 if let Some(size) = wanted.size {
-                    if spool.is_published() {
-                        return Err(Errno::EPERM);
-                    }
-                    spool.file.set_len(size).map_err(io_errno)?;
+                    spool.truncate(size).map_err(io_errno)?;
                 }
                 if let Some(mode) = wanted.mode {
                     spool.set_mode(mode);

@@ -216,6 +216,39 @@ await_word()
     }
 }
 
+/// The file under a small key is used again for the next, but not while anyone can still store in it.
+#[test]
+fn a_mapping_that_outlives_the_close_is_of_no_later_file() {
+    let Some(setup) = setup() else { return };
+    for key in BOTH {
+        let script = r#"
+import ctypes
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+def make(name, byte, last):
+    out = os.open(name, RW | os.O_CREAT)
+    os.write(out, byte * 10000)
+    last(out)
+    os.close(out)
+mapped = []
+def map(out):
+    mapped.append(libc.mmap(None, 10000, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, out, 0))
+make(sys.argv[1], b'x', map)
+for number in range(100):
+    make(f'{sys.argv[1]}_{number}', b'y', lambda out: ctypes.memmove(mapped[0], b'later', 5))
+    assert ctypes.string_at(mapped[0], 10000) == b'later' + b'x' * 9995, number
+tell('made')
+"#;
+        let mut child = setup.spawn_python(script, &[key]);
+        assert_eq!(next_line(&mut child), "made", "{key}");
+        finish_python(child);
+        for number in 0..100 {
+            assert!(setup.key(&format!("{key}_{number}")) == [b'y'; 10000], "{key}_{number}");
+        }
+    }
+}
+
 #[test]
 fn a_reader_on_the_same_mount_sees_the_key_while_a_child_still_holds_the_file() {
     let Some(setup) = setup() else { return };

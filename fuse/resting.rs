@@ -1,0 +1,60 @@
+//! Spool files whose key went to its node as bytes, kept to be used again: on ext4, to make an unnamed file means to look at
+//! every inode that was freed in the last minute, which with small files is most of what their writing costs.
+
+use nix::libc;
+use std::collections::HashMap;
+use std::fs::{File, FileTimes};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// Files kept for each directory.
+const MOST: usize = 32;
+
+/// The longest file that is kept, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// Unnamed files that nobody uses, by the directory they were made in.
+#[derive(Default)]
+pub struct Resting(Mutex<HashMap<PathBuf, Vec<File>>>);
+
+impl Resting {
+    /// Keeps a file that was made in `dir` and is closed, unless it is a key now.
+    pub fn keep(&self, dir: &Path, file: &File) {
+        let is_fit = file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= LONGEST);
+        let mut resting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = resting.entry(dir.to_owned()).or_default();
+        if is_fit
+            && files.len() < MOST
+            && is_alone(file)
+            && empty(file).is_ok()
+            && let Ok(file) = file.try_clone()
+        {
+            files.push(file);
+        }
+    }
+
+    /// An empty file, as one made in `dir` just now.
+    pub fn take(&self, dir: &Path) -> Option<File> {
+        let file = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(dir)?.pop()?;
+        let now = SystemTime::now();
+        file.set_times(FileTimes::new().set_modified(now).set_accessed(now)).ok()?;
+        Some(file)
+    }
+}
+
+fn empty(file: &File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    // ext4 writes a file that was cut to nothing to the disk at its next close, which so is this one.
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(drop)
+}
+
+/// True if `file` is the only way to its bytes: nobody else has it open, nor in memory by a mapping, which outlives the close
+/// where the kernel writes the file itself. The kernel grants a write lease to no other; see fcntl(2), `F_SETLEASE`.
+fn is_alone(file: &File) -> bool {
+    // SAFETY: the descriptor is open, and the call takes a number.
+    let lease = |kind: i32| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+    lease(libc::F_WRLCK) == 0 && lease(libc::F_UNLCK) == 0
+}

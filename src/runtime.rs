@@ -1,0 +1,19 @@
+//! The asynchronous runtime of the daemon and of the mount.
+
+use crate::error::{Error, Result};
+use tokio::runtime::{Builder, Runtime};
+
+/// Threads for work that blocks: files, hashes, streams, each of them for one transfer.
+const BLOCKING: usize = 4096;
+
+/// A runtime whose workers only move messages, so that half of the processors do; each further one would wake and be woken
+/// for nothing, which with small keys costs more than the work.
+pub fn build() -> Result<Runtime> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    Builder::new_multi_thread()
+        .worker_threads((cpus / 2).clamp(1, 8))
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("the runtime", &e))
+}
