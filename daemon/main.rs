@@ -3,6 +3,7 @@
 mod app;
 mod handlers;
 mod jobs;
+mod peer;
 mod place;
 mod routes;
 mod server;

@@ -2,6 +2,7 @@
 
 use crate::app::{App, BODY_DEADLINE};
 use crate::handlers::{self, Answer};
+use crate::peer::Peer;
 use crate::store::Range;
 use crate::watch::{self, Open};
 use http_body_util::{BodyExt, Limited};
@@ -57,20 +58,24 @@ enum Route {
     JobLogs { id: JobId, key: Option<Key> },
 }
 
-/// Answers one request.
-pub async fn serve(app: Arc<App>, request: Request<Incoming>) -> std::result::Result<Response<BoxBody>, Infallible> {
+/// Answers one request of `peer`.
+pub async fn serve(
+    app: Arc<App>,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> std::result::Result<Response<BoxBody>, Infallible> {
     app.watch.requests.count(request.uri().path());
     let answered = match Open::of(request.uri().path()) {
         Some(open) => watch::serve(&app, open, &request).await,
         None => match app.admit(request.headers()).and_then(|()| route(&request)) {
-            Ok(route) => dispatch(&app, route, request).await,
+            Ok(route) => dispatch(&app, peer, route, request).await,
             Err(error) => Err(error),
         },
     };
     Ok(answered.unwrap_or_else(|error| refusal(&app, error)))
 }
 
-async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> Answer {
+async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Incoming>) -> Answer {
     match route {
         Route::Health => handlers::health(app).await,
         Route::Usage => handlers::tree::usage(app).await,
@@ -82,9 +87,9 @@ async fn dispatch(app: &Arc<App>, route: Route, request: Request<Incoming>) -> A
         Route::GetKey(key) => handlers::keys::get(app, key, request).await,
         Route::GetRest { key, checksum, offset } => handlers::keys::rest(app, key, checksum, offset, request).await,
         Route::GetRange { key, range } => handlers::keys::range(app, key, range).await,
-        Route::PutKey { key, change } => handlers::keys::put(app, key, change, request).await,
+        Route::PutKey { key, change } => handlers::keys::put(app, peer, key, change, request).await,
         Route::DeleteKey { key, keep_dirs } => handlers::keys::delete(app, key, keep_dirs).await,
-        Route::AdoptKey(key) => handlers::tree::adopt(app, key, whole_body(request).await?).await,
+        Route::AdoptKey(key) => handlers::tree::adopt(app, peer, key, whole_body(request).await?).await,
         Route::ChangeKey(key) => handlers::tree::change(app, key, whole_body(request).await?).await,
         Route::RenameKey { from, to } => handlers::tree::rename(app, from, to).await,
         Route::Stat(path) => handlers::tree::stat(app, path).await,

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::jobs::process;
+use crate::peer::Peer;
 use crate::routes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -52,8 +53,8 @@ pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Out
 
 fn serve_connection(stream: TcpStream, app: &Arc<App>, mut ending: watch::Receiver<bool>) {
     set_options(&stream);
-    let app = app.clone();
-    let service = service_fn(move |request| routes::serve(app.clone(), request));
+    let (app, peer) = (app.clone(), Peer::of(&stream));
+    let service = service_fn(move |request| routes::serve(app.clone(), peer.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)

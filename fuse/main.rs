@@ -1,6 +1,7 @@
 //! The program `s4-mount`: a cluster as a directory.
 
 mod adapter;
+mod ahead;
 mod closing;
 mod control;
 mod errno;

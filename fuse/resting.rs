@@ -13,8 +13,8 @@ use std::time::SystemTime;
 /// Files kept for each directory.
 const MOST: usize = 32;
 
-/// The longest file that is kept, in bytes.
-const LONGEST: u64 = 1 << 20;
+/// The longest file that is kept, in bytes: a longer one takes a while to be emptied.
+const LONGEST: u64 = 256 * 1024;
 
 /// Unnamed files that nobody uses, by the directory they were made in.
 #[derive(Default)]

@@ -1,5 +1,6 @@
 //! A file that is being written: an unnamed local file until its publishing close.
 
+use crate::ahead::Ahead;
 use nix::libc;
 use s4::error::{Error, Result};
 use s4::key::Key;
@@ -37,9 +38,20 @@ struct State {
     handles: u64,
     /// The file may be another spool's by now: closed for good.
     over: bool,
+    /// Sends what is written before the close.
+    ahead: Option<Ahead>,
+    /// A daemon may still link the file.
+    offered: bool,
+    /// What was written may be another now, so that nothing is sent before the close.
+    stay: bool,
 }
 
 impl State {
+    fn stay(&mut self) {
+        self.stay = true;
+        self.ahead = None;
+    }
+
     fn not_over(&self) -> std::io::Result<()> {
         match self.over {
             true => Err(std::io::Error::from_raw_os_error(libc::ESTALE)),
@@ -51,8 +63,19 @@ impl State {
 impl Spool {
     /// Of an unnamed file, made in `dir`, that is to become `key`.
     pub fn new(file: File, dir: PathBuf, key: Key, mode: u32) -> Self {
-        let state =
-            State { key, mode, mtime: None, published: None, discarded: false, killed: false, handles: 0, over: false };
+        let state = State {
+            key,
+            mode,
+            mtime: None,
+            published: None,
+            discarded: false,
+            killed: false,
+            handles: 0,
+            over: false,
+            offered: false,
+            ahead: None,
+            stay: false,
+        };
         Self { file, dir, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() }
     }
 
@@ -61,7 +84,9 @@ impl Spool {
     }
 
     pub fn set_key(&self, key: Key) {
-        self.lock().key = key;
+        let mut state = self.lock();
+        state.key = key;
+        state.stay();
     }
 
     pub fn mode(&self) -> u32 {
@@ -104,8 +129,9 @@ impl Spool {
 
     /// Refused once the bytes are a key's.
     pub fn truncate(&self, len: u64) -> std::io::Result<()> {
-        let state = self.lock();
+        let mut state = self.lock();
         state.not_over()?;
+        state.stay();
         if state.published.is_some() {
             return Err(std::io::Error::from_raw_os_error(libc::EPERM));
         }
@@ -134,7 +160,29 @@ impl Spool {
     }
 
     pub fn discard(&self) {
-        self.lock().discarded = true;
+        let mut state = self.lock();
+        state.discarded = true;
+        state.stay();
+    }
+
+    /// True if what is written may be sent before the close.
+    pub fn may_go_ahead(&self) -> bool {
+        let state = self.lock();
+        !state.stay && state.published.is_none()
+    }
+
+    /// Hands over who sends it, for the close.
+    pub fn set_ahead(&self, ahead: Ahead) {
+        let mut state = self.lock();
+        state.ahead = (!state.stay).then_some(ahead);
+    }
+
+    /// Who sends it; nobody begins to any more.
+    pub fn take_ahead(&self) -> Option<Ahead> {
+        let mut state = self.lock();
+        let ahead = state.ahead.take();
+        state.stay();
+        ahead
     }
 
     /// True while a close may publish the file.
@@ -169,7 +217,7 @@ impl Spool {
     /// True once all is done with the file and nothing asks for it any more: it may serve another.
     pub fn end(&self) -> bool {
         let mut state = self.lock();
-        state.over = state.handles == 0 && (state.published.is_some() || state.discarded);
+        state.over = state.handles == 0 && !state.offered && (state.published.is_some() || state.discarded);
         state.over
     }
 
@@ -182,6 +230,7 @@ impl Spool {
 
     /// What a daemon of this machine needs to link `file`, this spool's or a copy of it.
     pub fn adoption(&self, file: &File) -> Result<Adoption> {
+        self.lock().offered = true;
         let found = file.metadata().map_err(|e| Error::io(self.key(), &e))?;
         Ok(Adoption {
             pid: std::process::id(),

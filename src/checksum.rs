@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Bytes read from a file at a time.
@@ -106,6 +107,42 @@ pub fn of_file_unless(file: &File, stop: impl Fn() -> bool) -> std::io::Result<O
             return Ok(None);
         }
     }
+}
+
+/// The checksum of `file` while `write` makes it longer, which tells how long it is so far: a second thread reads what was
+/// written, since the kernel moves bytes without showing them. Blocks. Errors of `write`; the inner one is of reading.
+pub fn of_growing<T, E>(
+    file: &File,
+    write: impl FnOnce(&dyn Fn(u64)) -> std::result::Result<T, E>,
+) -> std::result::Result<(T, std::io::Result<Checksum>), E> {
+    let (written, ended) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let hashing = scope.spawn(|| {
+            let (mut block, mut hasher) = (vec![0; BLOCK], Hasher::new());
+            loop {
+                // Read before the length: what was written until then is all there is.
+                let is_all = ended.load(Ordering::Acquire);
+                let there = written.load(Ordering::Acquire);
+                while hasher.len < there {
+                    let most = BLOCK.min((there - hasher.len) as usize);
+                    file.read_exact_at(&mut block[..most], hasher.len)?;
+                    hasher.update(&block[..most]);
+                }
+                match is_all {
+                    true => return Ok(hasher.finish()),
+                    false => std::thread::park(),
+                }
+            }
+        });
+        let done = write(&|len| {
+            written.store(len, Ordering::Release);
+            hashing.thread().unpark();
+        });
+        ended.store(true, Ordering::Release);
+        hashing.thread().unpark();
+        let hashed = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.map(|done| (done, hashed))
+    })
 }
 
 impl Checksum {

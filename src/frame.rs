@@ -9,7 +9,6 @@ use crate::body::{ChunkReader, ChunkSender, Hangup};
 use crate::checksum::{BLOCK, Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::stream::Stream;
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -140,45 +139,15 @@ impl FrameReader {
     }
 }
 
-/// Where frames are written.
-pub trait FrameSink {
-    /// Takes the bytes, and leaves the buffer to be filled again, or an empty one. Blocks.
-    fn take(&mut self, buffer: &mut Vec<u8>, filled: usize) -> std::result::Result<(), Hangup>;
-}
-
-impl FrameSink for ChunkSender {
-    fn take(&mut self, buffer: &mut Vec<u8>, filled: usize) -> std::result::Result<(), Hangup> {
-        buffer.truncate(filled);
-        self.send(std::mem::take(buffer).into())
-    }
-}
-
-/// A stream that frames are written to, and what went wrong with it.
-pub struct StreamSink {
-    pub stream: Stream,
-    pub error: Option<Error>,
-}
-
-impl FrameSink for &mut StreamSink {
-    fn take(&mut self, buffer: &mut Vec<u8>, filled: usize) -> std::result::Result<(), Hangup> {
-        self.stream.send(&buffer[..filled]).map_err(|error| {
-            self.error = Some(error);
-            Hangup
-        })
-    }
-}
-
 /// Writes frames to a body. Small ones are gathered into one chunk. Blocks.
-pub struct FrameWriter<S = ChunkSender> {
-    sink: S,
+pub struct FrameWriter {
+    chunks: ChunkSender,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that are to be sent; those behind are of old.
-    filled: usize,
 }
 
-impl<S: FrameSink> FrameWriter<S> {
-    pub fn new(sink: S) -> Self {
-        Self { sink, buffer: Vec::new(), filled: 0 }
+impl FrameWriter {
+    pub fn new(chunks: ChunkSender) -> Self {
+        Self { chunks, buffer: Vec::new() }
     }
 
     pub fn key(&mut self, key: &Key) -> std::result::Result<(), Hangup> {
@@ -228,21 +197,25 @@ impl<S: FrameSink> FrameWriter<S> {
         // One byte more than expected, so that the read after the last one finds the end.
         let block = usize::try_from(hint).unwrap_or(BLOCK).saturating_add(1).clamp(4096, BLOCK);
         loop {
-            let start = self.filled + HEADER;
-            if self.buffer.len() < start + block {
-                self.buffer.resize(start + block, 0);
-            }
-            match input.read(&mut self.buffer[start..start + block]) {
-                Ok(0) => return Ok(Ok(())),
+            let start = self.buffer.len();
+            self.buffer.resize(start + HEADER + block, 0);
+            match input.read(&mut self.buffer[start + HEADER..]) {
+                Ok(0) => {
+                    self.buffer.truncate(start);
+                    return Ok(Ok(()));
+                }
                 Ok(n) => {
-                    self.buffer[self.filled] = b'D';
-                    self.buffer[self.filled + 1..start].copy_from_slice(&(n as u32).to_le_bytes());
-                    self.filled = start + n;
-                    seen(&self.buffer[start..self.filled]);
+                    self.buffer.truncate(start + HEADER + n);
+                    self.buffer[start] = b'D';
+                    self.buffer[start + 1..start + HEADER].copy_from_slice(&(n as u32).to_le_bytes());
+                    seen(&self.buffer[start + HEADER..]);
                     self.flush_if_full()?;
                 }
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Ok(Err(e)),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.buffer.truncate(start),
+                Err(e) => {
+                    self.buffer.truncate(start);
+                    return Ok(Err(e));
+                }
             }
         }
     }
@@ -285,25 +258,23 @@ impl<S: FrameSink> FrameWriter<S> {
     }
 
     fn frame(&mut self, tag: u8, payload: &[u8]) -> std::result::Result<(), Hangup> {
-        self.buffer.truncate(self.filled);
         self.buffer.push(tag);
         self.buffer.extend_from_slice(&(payload.len() as u32).to_le_bytes());
         self.buffer.extend_from_slice(payload);
-        self.filled = self.buffer.len();
         self.flush_if_full()
     }
 
     fn flush_if_full(&mut self) -> std::result::Result<(), Hangup> {
-        match self.filled >= BLOCK {
+        match self.buffer.len() >= BLOCK {
             true => self.flush(),
             false => Ok(()),
         }
     }
 
     fn flush(&mut self) -> std::result::Result<(), Hangup> {
-        match std::mem::take(&mut self.filled) {
-            0 => Ok(()),
-            filled => self.sink.take(&mut self.buffer, filled),
+        match self.buffer.is_empty() {
+            true => Ok(()),
+            false => self.chunks.send(std::mem::take(&mut self.buffer).into()),
         }
     }
 }

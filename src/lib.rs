@@ -5,7 +5,7 @@
 //! - [`error`]: kinds of error and what each means at every boundary
 //! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`file`], [`limits`]: of the system
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
-//! - [`protocol`], [`side`], [`stream`], [`summed`], [`body`], [`frame`]: what crosses the wire, and how bodies stream; [`stored`]: what lies on a disk
+//! - [`protocol`], [`side`], [`stream`], [`summed`], [`upload`], [`body`], [`frame`]: what crosses the wire, and how bodies stream; [`stored`]: what lies on a disk
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
 //!
 //! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`) and `s4-mount` (`fuse/`). They use this library and never
@@ -30,3 +30,4 @@ pub mod stored;
 pub mod stream;
 pub mod summed;
 pub mod time;
+pub mod upload;

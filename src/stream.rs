@@ -9,11 +9,14 @@ use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::sys::sendfile::sendfile64;
+use nix::sys::socket::{MsgFlags, recv, send};
+use nix::unistd::pipe2;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 /// As the `Upgrade` header has it.
@@ -37,6 +40,43 @@ pub fn mark(headers: &mut HeaderMap) {
 /// True if the sender asks for a stream.
 pub fn is_wanted(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes()))
+}
+
+/// What bytes go through from a socket to a file without a copy in between.
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipe {
+    pub fn new() -> std::io::Result<Self> {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+        // Where the user has no room for so much, it stays as it is.
+        let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(SENT_AT_ONCE as i32));
+        Ok(Self { read, write })
+    }
+
+    /// Appends the `len` bytes that are in the pipe to `file`.
+    fn empty_into(&self, file: &File, len: usize) -> std::io::Result<()> {
+        let mut left = len;
+        while left > 0 {
+            match splice(&self.read, None, file, None, left, SpliceFFlags::empty()) {
+                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(n) => left -= n,
+                Err(Errno::EINTR) => {}
+                // A file system that takes bytes only from memory.
+                Err(Errno::EINVAL) => return self.copy_into(file, left),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_into(&self, mut file: &File, len: usize) -> std::io::Result<()> {
+        let mut bytes = vec![0; len];
+        File::from(self.read.try_clone()?).read_exact(&mut bytes)?;
+        file.write_all(&bytes)
+    }
 }
 
 /// A connection that carries one body. Everything here blocks, each step for the deadline at the most; only a node waits
@@ -123,17 +163,66 @@ impl Stream {
         self.socket.write_all(bytes).map_err(|e| self.failed(&e))
     }
 
-    /// The first `len` bytes of `file`, which never come into this process. Errors: the file ends before.
-    pub fn send_file(&mut self, file: &File, len: u64) -> Result<()> {
-        let mut position = 0;
-        while (position as u64) < len {
-            let most = (len - position as u64).min(SENT_AT_ONCE) as usize;
+    /// The same of bytes that others follow at once, with which they then go.
+    pub fn send_more(&mut self, bytes: &[u8]) -> Result<()> {
+        let flags = MsgFlags::from_bits_retain(libc::MSG_MORE) | MsgFlags::MSG_NOSIGNAL;
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match send(self.socket.as_raw_fd(), &bytes[sent..], flags) {
+                Ok(n) => sent += n,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(self.failed(&errno.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// True once the peer has said something, or has closed.
+    pub fn is_answered(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        !self.early.is_empty() || recv(self.socket.as_raw_fd(), &mut [0], flags) != Err(Errno::EAGAIN)
+    }
+
+    /// `len` bytes of `file` from `offset`, which never come into this process. Errors: the file ends before.
+    pub fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
+        let (mut position, end) = (offset as i64, offset + len);
+        while (position as u64) < end {
+            let most = (end - position as u64).min(SENT_AT_ONCE) as usize;
             match sendfile64(&self.socket, file, Some(&mut position), most) {
                 Ok(0) => return Err(self.failed(&std::io::Error::other("the file became shorter"))),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(self.failed(&errno.into())),
             }
         }
+        Ok(())
+    }
+
+    /// Appends some of the next `most` bytes to `file`, which never come into this process; `what` names the file in
+    /// errors. Returns how many. Errors: the peer sends no more; the file takes no more.
+    pub fn receive_into(&mut self, file: &File, most: u64, pipe: &Pipe, what: &str) -> Result<u64> {
+        let unwritable = |e: std::io::Error| Error::io(what, &e);
+        if !self.early.is_empty() {
+            let early = self.early.split_to(self.early.len().min(most as usize));
+            return (&*file).write_all(&early).map(|()| early.len() as u64).map_err(unwritable);
+        }
+        let n = loop {
+            match splice(&self.socket, None, &pipe.write, None, most.min(SENT_AT_ONCE) as usize, SpliceFFlags::empty())
+            {
+                Ok(0) => return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
+                Ok(n) => break n,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(self.failed(&errno.into())),
+            }
+        };
+        pipe.empty_into(file, n).map(|()| n as u64).map_err(unwritable)
+    }
+
+    /// Throws away what the peer still sends, `most` bytes at the most, after it was told that no more is wanted.
+    pub fn drain(&mut self, most: u64) -> Result<()> {
+        let drained = self.socket.shutdown(Shutdown::Write);
+        drained
+            .and_then(|()| std::io::copy(&mut (&self.socket).take(most), &mut std::io::sink()))
+            .map_err(|e| self.failed(&e))?;
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 
 use super::{Answer, done};
 use crate::app::{App, BODY_DEADLINE};
-use crate::store::{Opened, Range};
+use crate::peer::Peer;
+use crate::store::{Opened, Range, Store};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -16,6 +17,7 @@ use s4::key::Key;
 use s4::protocol::{CHECKSUM_HEADER, Change};
 use s4::stream::{self, Stream};
 use s4::summed;
+use s4::upload::Arrival;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -35,7 +37,7 @@ pub async fn get(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
     if checksum.len >= stream::LARGE && stream::is_wanted(request.headers()) {
         let file = opened.file;
         return Ok(grant(app, checksum, &key, request, move |mut stream: Stream| {
-            stream.send_file(&file, checksum.len)
+            stream.send_file(&file, 0, checksum.len)
         }));
     }
     let content = match small {
@@ -124,7 +126,10 @@ fn send_file(mut opened: Opened, key: &Key, sender: &ChunkSender) {
 }
 
 /// Takes the body as the key. A checksum in the header is compared before anything is published.
-pub async fn put(app: &Arc<App>, key: Key, change: Change, request: Request<Incoming>) -> Answer {
+pub async fn put(app: &Arc<App>, peer: Peer, key: Key, change: Change, request: Request<Incoming>) -> Answer {
+    if stream::is_wanted(request.headers()) {
+        return put_stream(app, peer, key, request).await;
+    }
     let announced = announced_checksum(&request)?;
     let mut chunks = Arriving::new(request.into_body(), &key).await?;
     let store = app.jobs.shared.store.clone();
@@ -135,12 +140,35 @@ pub async fn put(app: &Arc<App>, key: Key, change: Change, request: Request<Inco
         }
         let found = draft.checksum();
         announced.map_or(Ok(()), |announced| announced.verify_sent(found, &key))?;
+        peer.check(&key)?;
         draft.publish_as(change).map(|()| found)
     })
     .await?;
     let mut response = created();
     response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
     Ok(response)
+}
+
+/// Takes the key over a stream. One that cannot be is refused before any byte is sent.
+async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, request: Request<Incoming>) -> Answer {
+    let store = app.jobs.shared.store.clone();
+    let (store, key) = blocking(move || store.check_new(&key).map(|()| (store, key))).await?;
+    let what = key.to_string();
+    let take = move |stream| {
+        let mut arrival = Arrival::new(stream)?;
+        let taken = receive(&store, &peer, &key, &mut arrival);
+        arrival.answer(&taken)
+    };
+    Ok(app.streams.grant(hyper::upgrade::on(request), BODY_DEADLINE, what, take))
+}
+
+fn receive(store: &Store, peer: &Peer, key: &Key, arrival: &mut Arrival) -> Result<()> {
+    let mut draft = store.draft(key)?;
+    let what = key.to_string();
+    let (ending, found) = draft.fill(|file, progress| arrival.receive(file, &what, progress))?;
+    ending.checksum.verify_sent(found, key)?;
+    peer.check(key)?;
+    draft.publish_hashed(found, ending.change)
 }
 
 pub async fn delete(app: &Arc<App>, key: Key, keep_dirs: bool) -> Answer {

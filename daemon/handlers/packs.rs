@@ -8,13 +8,12 @@ use crate::store::{Draft, Store};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use s4::body::{self, ChunkReader, ChunkSender, Hangup, Side};
+use s4::body::{self, ChunkSender, Hangup, Side};
 use s4::client::{PackItem, Received, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::frame::FrameWriter;
 use s4::key::Key;
-use s4::protocol::{JobId, PACK_KEYS, PackAnswer};
-use s4::stream::{self, Stream};
+use s4::protocol::{Change, JobId, PACK_KEYS, PackAnswer};
 use std::sync::Arc;
 
 /// Publishes each key of the pack as it has come. One that fails does not end the others. A job's are taken only while it
@@ -26,24 +25,9 @@ pub async fn put(app: &Arc<App>, job: Option<JobId>, request: Request<Incoming>)
     };
     let owner = job.as_ref().map(owner_of);
     let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
-    let what = "the pack".to_owned();
-    let take = move |chunks: ChunkReader| {
-        receive(&store, owner, &fence, &mut Received::new(chunks, Side::Server, name.clone()), &name)
-    };
-    if stream::is_wanted(request.headers()) {
-        let take = move |stream: Stream| {
-            let mut answering = stream.clone_to_send()?;
-            let answer = take(ChunkReader::Stream(stream)).unwrap_or_else(|error| {
-                let mut answer = PackAnswer::default();
-                answer.refuse(error);
-                answer
-            });
-            answering.send(&serde_json::to_vec(&answer).expect("answers are plain JSON"))
-        };
-        return Ok(app.streams.grant(hyper::upgrade::on(request), BODY_DEADLINE, what, take));
-    }
-    let chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, what);
-    blocking(move || take(chunks)).await.map(|answer| json(&answer))
+    let chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, "the pack".to_owned());
+    let mut pack = Received::new(chunks, Side::Server, name.clone());
+    blocking(move || receive(&store, owner, &fence, &mut pack, &name)).await.map(|answer| json(&answer))
 }
 
 fn receive(store: &Store, owner: Option<u64>, fence: &Fence, pack: &mut Received, name: &str) -> Result<PackAnswer> {
@@ -66,7 +50,7 @@ fn receive(store: &Store, owner: Option<u64>, fence: &Fence, pack: &mut Received
             }
             PackItem::Whole(checksum) => {
                 let ended = std::mem::replace(&mut draft, Err(Error::new(ErrorKind::BadRequest, "no key has begun")));
-                match ended.and_then(|draft| fence.pass(|| draft.publish_hashed(checksum))) {
+                match ended.and_then(|draft| fence.pass(|| draft.publish_hashed(checksum, Change::default()))) {
                     Ok(()) => answer.published += 1,
                     Err(error) => answer.refuse(error.by(name)),
                 }

@@ -2,6 +2,7 @@
 
 use super::{Answer, done, json};
 use crate::app::App;
+use crate::peer::Peer;
 use crate::store::Store;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
@@ -17,9 +18,9 @@ pub async fn usage(app: &Arc<App>) -> Answer {
     on_store(app, Store::usage).await.map(|usage| json(&usage))
 }
 
-pub async fn adopt(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {
+pub async fn adopt(app: &Arc<App>, peer: Peer, key: Key, body: Vec<u8>) -> Answer {
     let adoption = parse(&body)?;
-    on_store(app, move |store| store.adopt(&key, &adoption)).await.map(|()| done())
+    on_store(app, move |store| store.adopt(&key, &adoption, || peer.check(&key))).await.map(|()| done())
 }
 
 pub async fn change(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {

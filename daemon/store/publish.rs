@@ -9,6 +9,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::Change;
 use s4::stored::CHECKSUM_ATTRIBUTE;
+use std::cell::Cell;
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -45,6 +46,26 @@ impl Draft<'_> {
         self.file.write_all(bytes).map_err(|e| Error::io(&self.key, &e))
     }
 
+    /// Takes the key's bytes from `fill`, which appends them to the file and tells how many there are so far. Returns what
+    /// it does, and the checksum of what is in the file.
+    pub fn fill<T>(
+        &mut self,
+        fill: impl FnOnce(&File, &dyn Fn(u64) -> Result<()>) -> Result<T>,
+    ) -> Result<(T, Checksum)> {
+        let checked = Cell::new(0);
+        let (filled, checksum) = checksum::of_growing(&self.file, |progress| {
+            fill(&self.file, &|len| {
+                progress(len);
+                if len - checked.get() >= SPACE_INTERVAL {
+                    checked.set(len);
+                    self.store.check_space(&self.key)?;
+                }
+                Ok(())
+            })
+        })?;
+        Ok((filled, checksum.map_err(|e| Error::io(&self.key, &e))?))
+    }
+
     /// What has been written so far.
     pub fn checksum(&self) -> Checksum {
         self.hasher.finish()
@@ -60,8 +81,8 @@ impl Draft<'_> {
     }
 
     /// The same with the checksum of all that was appended.
-    pub fn publish_hashed(self, checksum: Checksum) -> Result<()> {
-        self.store.link(&self.file, checksum, &self.key, Change::default())
+    pub fn publish_hashed(self, checksum: Checksum, change: Change) -> Result<()> {
+        self.store.link(&self.file, checksum, &self.key, change)
     }
 
     /// The same; the key is born with these attributes.
@@ -90,13 +111,22 @@ impl Store {
 
     /// Publishes a file of this store's file system that a command has written.
     pub fn publish_file(&self, file: &File, key: &Key) -> Result<()> {
-        self.publish_file_as(file, key, None, Change::default())
+        self.publish_file_as(file, key, None, Change::default(), || Ok(()))
     }
 
-    /// The same; `checksum` is that of its bytes where it is known, and the key is born with the attributes of `change`.
-    pub fn publish_file_as(&self, file: &File, key: &Key, checksum: Option<Checksum>, change: Change) -> Result<()> {
+    /// The same; `checksum` is that of its bytes where it is known, the key is born with the attributes of
+    /// `change`, and `last` may still refuse it at the very end.
+    pub fn publish_file_as(
+        &self,
+        file: &File,
+        key: &Key,
+        checksum: Option<Checksum>,
+        change: Change,
+        last: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         self.check_new(key)?;
         let checksum = checksum.map_or_else(|| checksum::of_file(file).map_err(|e| Error::io(key, &e)), Ok)?;
+        last()?;
         self.link(file, checksum, key, change)
     }
 

@@ -66,8 +66,9 @@ impl Store {
         apply(&opened.file, change).map_err(|e| Error::io(key, &e))
     }
 
-    /// Links a file that another process of this machine holds open as a key, if it is what was announced.
-    pub fn adopt(&self, key: &Key, adoption: &Adoption) -> Result<()> {
+    /// Links a file that another process of this machine holds open as a key, if it is what was announced and `last` lets it
+    /// pass at the very end.
+    pub fn adopt(&self, key: &Key, adoption: &Adoption, last: impl FnOnce() -> Result<()>) -> Result<()> {
         let refuse = |why: &str| Error::new(ErrorKind::BadRequest, format!("{key}: the file to be linked {why}"));
         let path = format!("/proc/{}/fd/{}", adoption.pid, adoption.fd);
         let file = File::open(path).map_err(|_| refuse("cannot be opened here"))?;
@@ -81,7 +82,7 @@ impl Store {
         if adoption.checksum.is_some_and(|checksum| checksum.len != adoption.len) {
             return Err(refuse("has another length than its checksum"));
         }
-        self.publish_file_as(&file, key, adoption.checksum, adoption.change)
+        self.publish_file_as(&file, key, adoption.checksum, adoption.change, last)
     }
 }
 

@@ -139,9 +139,15 @@ impl Fs {
         }
         let key = self.key_in(parent, name)?;
         // On the key's own node the file can be linked as it is.
-        let dir = self.local.dir(self.home(&key)).unwrap_or(&self.spool_dir);
-        let (file, dir) = self.spool_file(dir).or_else(|_| self.spool_file(&self.spool_dir)).map_err(io_errno)?;
+        let local = self.local.dir(self.home(&key));
+        let (file, dir) = self
+            .spool_file(local.unwrap_or(&self.spool_dir))
+            .or_else(|_| self.spool_file(&self.spool_dir))
+            .map_err(io_errno)?;
         let spool = Arc::new(Spool::new(file, dir.to_owned(), key, mode));
+        if local.is_none() {
+            self.sending.watch(&spool);
+        }
         let attributes = self.entered(Node::Spool(spool.clone()))?;
         let opened = self.open_spool(spool, Some(caller.process()))?;
         Ok((attributes, opened))
@@ -189,6 +195,7 @@ impl Fs {
         match &*self.handle(handle)? {
             Handle::Spool { spool, writer: Some(_) } if !spool.is_published() => {
                 let flags = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
+                spool.take_ahead();
                 fallocate(&spool.file, flags, offset as i64, len as i64)
             }
             Handle::Spool { .. } => Err(Errno::EPERM),
@@ -299,16 +306,14 @@ impl Fs {
                 done => return done,
             }
         }
-        let input = spool.file.try_clone().map_err(failed)?;
-        self.client.put(key, AtPosition::new(input, 0), snapshot.0, "the spool").await?;
-        let change = spool.change();
-        // Published it is, so a close must not say that it is not.
-        if (change.mtime.is_some() || change.mode != Some(0o444))
-            && let Err(error) = self.client.change(key, change).await
+        let (file, change) = (spool.file.try_clone().map_err(failed)?, spool.change());
+        if let Some(ahead) = spool.take_ahead()
+            && ahead.publish(file.try_clone().map_err(failed)?, snapshot.0, change).await?
         {
-            tracing::warn!("published, but its mode and time are lost: {error}");
+            return Ok(snapshot);
         }
-        Ok(snapshot)
+        let input = AtPosition::new(file, 0);
+        self.client.put_born(key, input, snapshot.0, "the spool", change).await.map(|_| snapshot)
     }
 
     /// Has the daemon of this machine link the file itself, or a copy where others may still write to it: the kernel lets

@@ -8,6 +8,7 @@ pub use dirs::{DirEntry, DirStream};
 pub use files::{Handle, OpenedFile};
 pub use names::Wanted;
 
+use crate::ahead::Sending;
 use crate::control::Control;
 use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Inodes, Node};
@@ -66,6 +67,8 @@ pub struct Fs {
     pub local: LocalNodes,
     /// Where spools are whose key's node is not on this machine.
     pub spool_dir: PathBuf,
+    /// Sends large files before they are closed.
+    sending: Sending,
     /// Spools to be used again.
     pub resting: Resting,
     /// Where the mount is, as seen by its users.
@@ -99,6 +102,7 @@ impl Fs {
     pub fn new(client: Client, local: LocalNodes, spool_dir: PathBuf, mountpoint: PathBuf) -> Self {
         Self {
             control: Control::new(client.clone(), mountpoint.clone()),
+            sending: Sending::new(client.clone()),
             client,
             inodes: Inodes::default(),
             local,

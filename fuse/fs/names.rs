@@ -209,12 +209,8 @@ impl Fs {
         if copied != stat.checksum {
             return Err(Errno::ESTALE);
         }
-        let input = AtPosition::new(copy, 0);
-        self.client.put(to, input, copied.len, "the spool").await.map_err(|e| errno(&e))?;
-        let change = Change { mode: Some(stat.mode), mtime: Some(stat.mtime) };
-        if let Err(error) = self.client.change(to, change).await {
-            tracing::warn!("renamed, but its mode and time are lost: {error}");
-        }
+        let (input, change) = (AtPosition::new(copy, 0), Change { mode: Some(stat.mode), mtime: Some(stat.mtime) });
+        self.client.put_born(to, input, copied.len, "the spool", change).await.map_err(|e| errno(&e))?;
         // One that was deleted and made again meanwhile is not the key that was moved.
         match self.find(from.as_str()).await? {
             Found::Key(_, now) if now.checksum == stat.checksum => {

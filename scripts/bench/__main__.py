@@ -25,8 +25,9 @@ def main():
             return scale.run(bench)
         bench.start()
         basics.data(bench)
-        for part in (basics.keys, basics.maps, jobs.flights, jobs.lines, jobs.shuffle, jobs.sort, basics.mount, jobs.tasks, jobs.listing):
-            part(bench)
+        for part in (basics.keys, basics.maps, jobs.flights, jobs.shuffle, jobs.sort, basics.mount, jobs.tasks, jobs.listing):
+            if bench.wants(part):
+                part(bench)
         bench.report()
     finally:
         bench.stop()

@@ -21,8 +21,6 @@ def data(bench):
     bench.sh(
         f"mkdir small && for i in $(seq {bench.small}); do head -c 4096 /dev/urandom | base64 -w 76 > small/key$i; done"
     )
-    lines = bench.full(7_000_000, 300_000)
-    bench.sh(f"for c in 000 001 002; do seq -f '%.0f,some,text,and,some,more' 1 {lines} > large_$c; done")
 
 
 def bare_socket(bench):
@@ -97,7 +95,8 @@ def maps(bench):
         "s4 map-to-n s4://small/ s4://n_RUN/ 'split -n r/21 - p; ls'",
         1.3,
     )
-    bench.sh("for c in 000 001 002; do s4 cp large_$c s4://large/; done")
+    lines = bench.full(7_000_000, 300_000)
+    bench.sh(f"for c in 000 001 002; do seq -f '%.0f,some,text,and,some,more' 1 {lines} > large_$c; s4 cp large_$c s4://large/; done")
     for command in ("cut -d, -f1,3", "cat"):
         bench.row(
             f"map of large keys, {command.split()[0]}",

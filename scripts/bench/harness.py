@@ -77,6 +77,12 @@ class Bench:
             subprocess.run(["umount", "-l", str(self.mounted)], check=False)
             self.mounted = None
 
+    def wants(self, part):
+        """True if any row of `part` is asked for: the data of the others would take longer than the rows."""
+        plan = Plan(self)
+        part(plan)
+        return any((self.options.only or "") in name for name in plan.names)
+
     def row(self, name, bare, s4, target=None, extra=None, runs=None):
         """Measures one row. `bare` and `s4` are scripts or functions that return seconds, or pairs of such with a script
         before it that prepares the run and then lets the machine settle. RUN in a script is the number of the run. `target` is a ratio; `extra`, seconds above the bare time."""
@@ -127,6 +133,20 @@ class Bench:
     def report(self):
         if self.options.json:
             print(json.dumps(self.rows, indent=2))
+
+
+class Plan:
+    """Stands in for a Bench, does nothing, and remembers the names of the rows."""
+
+    def __init__(self, bench):
+        self.nodes, self.work, self.root, self.full, self.small = bench.nodes, bench.work, bench.root, bench.full, 0
+        self.names = []
+
+    def row(self, name, *_, **__):
+        self.names.append(name)
+
+    def __getattr__(self, _):
+        return lambda *_, **__: ""
 
 
 def spread(times):

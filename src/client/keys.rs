@@ -1,22 +1,22 @@
 //! Keys over the wire: get, put, delete, packs of many, and `eval`.
 
 use super::jobs::EventStream;
-use super::{Client, MAX_ANSWER, blocking};
+use super::{Client, blocking};
 use crate::body::{self, Activity, ChunkReader, Hangup, Side};
-use crate::checksum::{Checksum, Hasher};
+use crate::checksum::{BLOCK, Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter, StreamSink};
+use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
-use crate::protocol::{self, CHECKSUM_HEADER, Event, JobId, PackAnswer, escape};
-use crate::stream::{LARGE, Stream};
+use crate::protocol::{self, CHECKSUM_HEADER, Change, Event, JobId, PackAnswer, escape};
+use crate::stream::LARGE;
+use crate::upload::{Ending, Upload};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Response};
 use std::io::{Read, Write};
 use std::str::FromStr;
-use std::time::Duration;
 
 /// A key under way in a pack.
 pub enum PackItem {
@@ -118,7 +118,7 @@ impl Client {
         let (key, input_name) = (key.clone(), input_name.to_owned());
         let node = self.cluster().node_of(&key);
         if hint >= LARGE {
-            return self.put_stream(node, key, input, hint, input_name).await;
+            return self.put_born(&key, input, hint, &input_name, Change::default()).await;
         }
         let (sent, answer) = self
             .put_pack(node, None, move |mut frames| {
@@ -134,45 +134,49 @@ impl Client {
         }
     }
 
-    /// Writes a large key over a connection of its own.
-    async fn put_stream(
+    /// The same over a connection of its own, for a large key; it is born with `change`.
+    pub async fn put_born(
         &self,
-        node: NodeId,
-        key: Key,
+        key: &Key,
         mut input: impl Read + Send + 'static,
         hint: u64,
-        input_name: String,
+        input_name: &str,
+        change: Change,
     ) -> Result<Checksum> {
-        let name = self.cluster().name(node).to_string();
-        let response = self.send_for_stream(node, Method::POST, "/v1/pack/put").await?;
-        let refused = || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
-        let stream = self.granted(response, name.clone()).await?.map_err(|_| refused())?;
+        let mut upload = self.upload(key).await?;
+        let input_name = input_name.to_owned();
         // The node may have to write all of it to the disk before it answers.
         let patience = self.patience(hint);
         let sent = blocking(move || {
-            let mut sink = StreamSink { stream, error: None };
-            let sent = send_one(FrameWriter::new(&mut sink), &key, &mut input, hint, &input_name);
-            let StreamSink { mut stream, error } = sink;
-            let answer = match error {
-                Some(silent) if silent.kind() == ErrorKind::Deadline => Err(silent),
-                // A node that broke off may have said why.
-                Some(broken) => pack_answer(&mut stream, patience).map_err(|_| broken),
-                None => pack_answer(&mut stream, patience),
-            };
-            match sent {
-                Ok(Err(unreadable)) => Err(unreadable),
-                Ok(Ok(sent)) => answer?.errors.into_iter().next().map_or(Ok(sent), Err),
-                Err(Hangup) => {
-                    let gave_up = || stream.broken(&std::io::Error::other("it answered before it had all"));
-                    Err(answer?.errors.into_iter().next().unwrap_or_else(gave_up))
+            let (mut block, mut hasher) = (vec![0; BLOCK], Hasher::new());
+            loop {
+                match input.read(&mut block) {
+                    Ok(0) => break,
+                    Ok(n) => {
+                        hasher.update(&block[..n]);
+                        upload.send(&block[..n])?;
+                    }
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(Error::io(input_name, &e)),
                 }
             }
+            let checksum = hasher.finish();
+            upload.end(&Ending { checksum, change }, patience).map(|()| checksum)
         });
-        self.noting(node, sent.await)
+        self.noting(self.cluster().node_of(key), sent.await)
+    }
+
+    /// Begins a key whose bytes are still to come.
+    pub async fn upload(&self, key: &Key) -> Result<Upload> {
+        let node = self.cluster().node_of(key);
+        let name = self.cluster().name(node).to_string();
+        let response = self.send_for_stream(node, Method::PUT, &protocol::key_path(key)).await?;
+        let refused = || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
+        self.granted(response, name.clone()).await?.map(Upload::new).map_err(|_| refused())
     }
 
     /// Hands `result` on; a deadline that was met in a stream counts as the node's silence.
-    fn noting<T>(&self, node: NodeId, result: Result<T>) -> Result<T> {
+    pub fn noting<T>(&self, node: NodeId, result: Result<T>) -> Result<T> {
         result.inspect_err(|error| {
             if error.kind() == ErrorKind::Deadline {
                 self.note_silence(node);
@@ -289,25 +293,6 @@ impl Client {
         let response = self.send(node, method, path, body, &Activity::default()).await?;
         Ok(EventStream::new(self.chunks(node, response), self.cluster().name(node).to_string()))
     }
-}
-
-fn send_one(
-    mut frames: FrameWriter<&mut StreamSink>,
-    key: &Key,
-    input: &mut impl Read,
-    hint: u64,
-    input_name: &str,
-) -> std::result::Result<Result<Checksum>, Hangup> {
-    frames.key(key)?;
-    let sent = frames.content(input, hint, input_name)?;
-    frames.end().map(|()| sent)
-}
-
-/// What a node says to a pack that it got over a stream.
-fn pack_answer(stream: &mut Stream, patience: Duration) -> Result<PackAnswer> {
-    let answer = stream.rest(MAX_ANSWER, patience)?;
-    serde_json::from_slice(&answer)
-        .map_err(|_| stream.broken(&std::io::Error::other("it did not say whether the key is stored")))
 }
 
 fn stored_checksum(response: &Response<Incoming>, who: &str) -> Result<Checksum> {

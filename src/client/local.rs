@@ -1,7 +1,7 @@
 //! Nodes on this machine: what is written into their data directory need not go through a socket.
 
 use super::{Client, blocking};
-use crate::checksum::{BLOCK, Checksum, Hasher};
+use crate::checksum::{BLOCK, Checksum, of_growing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::protocol::{Adoption, Change, Health};
@@ -14,7 +14,6 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes that one call copies: few enough to be hashed while they are in the processor's cache.
 const COPIED_AT_ONCE: usize = 1 << 20;
@@ -70,40 +69,16 @@ impl Client {
 /// reads the copy while it is made, since the kernel copies without showing the bytes.
 fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Checksum)> {
     let made = draft(dir)?;
-    let copied = AtomicU64::new(0);
-    let ended = AtomicBool::new(false);
-    let checksum = std::thread::scope(|scope| {
-        let hashing = scope.spawn(|| {
-            let (mut block, mut hasher) = (vec![0; BLOCK], Hasher::new());
-            loop {
-                // Read before the length: what was copied until then is all there is.
-                let is_all = ended.load(Ordering::Acquire);
-                let there = copied.load(Ordering::Acquire);
-                while hasher.len() < there {
-                    let most = BLOCK.min((there - hasher.len()) as usize);
-                    made.read_exact_at(&mut block[..most], hasher.len())?;
-                    hasher.update(&block[..most]);
-                }
-                match is_all {
-                    true => return Ok(hasher.finish()),
-                    false => std::thread::park(),
-                }
-            }
-        });
-        let result = copy_all(file, &made, |position| {
-            copied.store(position, Ordering::Release);
-            hashing.thread().unpark();
+    let ((), checksum) = of_growing(&made, |progress| {
+        copy_all(file, &made, |position| {
+            progress(position);
             match position / SPACE_INTERVAL == position.saturating_sub(COPIED_AT_ONCE as u64) / SPACE_INTERVAL {
                 true => Ok(()),
                 false => check_space(dir, reserve),
             }
-        });
-        ended.store(true, Ordering::Release);
-        hashing.thread().unpark();
-        let hashed = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        result.and(hashed)
+        })
     })?;
-    Ok((made, checksum))
+    Ok((made, checksum?))
 }
 
 /// Refuses to go on below the node's reserve. The node then says so itself, with its numbers.

@@ -129,7 +129,7 @@ impl Client {
     }
 
     /// How long a node may be silent that reads or writes `len` bytes before it answers.
-    fn patience(&self, len: u64) -> Duration {
+    pub fn patience(&self, len: u64) -> Duration {
         self.deadline() + Duration::from_secs(len / SURELY_A_SECOND)
     }
 

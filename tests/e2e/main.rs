@@ -19,6 +19,7 @@ mod maps;
 mod memory;
 mod metrics;
 mod model_files;
+mod mount_ahead;
 mod mount_attributes;
 mod mount_basics;
 mod mount_closing;

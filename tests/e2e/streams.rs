@@ -1,10 +1,11 @@
 //! Large bodies over connections of their own, in both directions and broken off.
 
 use crate::harness::{Cluster, eventually, text};
-use crate::observe::{end_within, listed, send, spawn};
+use crate::observe::{end_within, listed, longest_open, send, spawn};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 /// More than what goes in an ordinary body.
@@ -42,17 +43,28 @@ fn ask(cluster: &Cluster, method: &str, path: &str) -> (TcpStream, String) {
     (stream, text(&answer))
 }
 
-fn frame(tag: u8, payload: &[u8]) -> Vec<u8> {
-    [&[tag], &(payload.len() as u32).to_le_bytes()[..], payload].concat()
+/// A number of an upload, and a piece of its bytes.
+fn number(n: u64) -> Vec<u8> {
+    n.to_le_bytes().to_vec()
 }
 
-/// What a node says to a pack that is sent over a stream and then ended.
-fn put_pack(cluster: &Cluster, pack: &[u8]) -> String {
-    let (mut stream, head) = ask(cluster, "POST", "/v1/pack/put");
+fn piece(bytes: &[u8]) -> Vec<u8> {
+    [&number(bytes.len() as u64), bytes].concat()
+}
+
+fn ending(json: &str) -> Vec<u8> {
+    [number(u64::MAX), piece(json.as_bytes())].concat()
+}
+
+/// What a node says to an upload of `in/0_new` that is sent over a stream, and then `ends` or waits.
+fn upload(cluster: &Cluster, body: &[u8], ends: bool) -> String {
+    let (mut stream, head) = ask(cluster, "PUT", "/v1/keys/in/0_new");
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     // The node may answer before it has taken all.
-    let _ = stream.write_all(pack);
-    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.write_all(body);
+    if ends {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     text(&answer)
@@ -85,24 +97,57 @@ fn a_large_key_of_a_node_of_this_machine_is_copied_there() {
 }
 
 #[test]
-fn a_stream_that_is_no_pack_stores_nothing() {
+fn a_stream_that_is_no_upload_stores_nothing() {
     let cluster = Cluster::start(1);
     cluster.put("s4://in/0_old", b"kept\n");
-    let key = frame(b'K', b"in/0_new");
-    let data = frame(b'D', b"hello\n");
-    let wrong = frame(b'S', b"0000000000000000 6");
+    let hello = piece(b"hello\n");
+    let sum = r#"{"checksum":"99fc819aaba2462a 6","change":{}}"#;
     let bodies = [
         vec![],
         b"garbage".to_vec(),
-        key.clone(),
-        [&key[..], &data, &wrong, &frame(b'E', b"")].concat(),
-        [key, data].concat(),
+        hello.clone(),
+        hello[..10].to_vec(),
+        number(1 << 60),
+        [&hello[..], &ending("garbage")].concat(),
+        [&hello[..], &number(u64::MAX), &number(1 << 40)].concat(),
+        [&hello[..], &ending(&sum.replace("99", "00"))].concat(),
+        [&hello[..], &ending(&sum.replace(" 6", " 7"))].concat(),
+        ending(sum),
+        // Who hangs up does not want it any more.
+        [&hello[..], &ending(sum)].concat(),
     ];
     for body in bodies {
-        let answer = put_pack(&cluster, &body);
-        assert!(answer.contains("\"kind\":\"bad_request\""), "{:?}: {answer}", text(&body));
+        let answer = upload(&cluster, &body, true);
+        assert!(answer.contains("bad_request") || answer.contains("hung up"), "{:?}: {answer}", text(&body));
         assert_eq!(listed(&cluster, "s4://in/"), ["0_old"]);
     }
+    // So it is none of the others that was wrong with them.
+    let beat = number(0);
+    let whole =
+        [&beat[..], &piece(b"hel"), &beat, &piece(b"lo\n"), &ending(&sum.replace("{}", r#"{"mode":365}"#))].concat();
+    assert_eq!(upload(&cluster, &whole, false), "null");
+    assert_eq!(cluster.get("s4://in/0_new"), b"hello\n");
+    let found = std::fs::metadata(cluster.data(0).join("in/0_new")).unwrap();
+    assert_eq!(found.permissions().mode() & 0o7777, 0o555);
+}
+
+#[test]
+fn a_sender_hears_at_once_that_its_key_exists() {
+    let cluster = remote(1);
+    let (mut stream, _) = ask(&cluster, "PUT", "/v1/keys/in/0_new");
+    cluster.put("s4://in/0_new", b"another's\n");
+    let sum = r#"{"checksum":"99fc819aaba2462a 6","change":{}}"#;
+    stream.write_all(&[piece(b"hello\n"), ending(sum)].concat()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(text(&answer).contains("\"kind\":\"already_exists\""), "{}", text(&answer));
+    assert_eq!(cluster.get("s4://in/0_new"), b"another's\n");
+    let file = std::fs::File::create(cluster.dir().join("file")).unwrap();
+    // To send it would take for ever.
+    file.set_len(1 << 43).unwrap();
+    let client = spawn(&cluster, &["cp", "file", "s4://in/0_new"]);
+    let end = end_within(SOON, client);
+    assert!(text(&end.stderr).contains("key already exists"), "{}", text(&end.stderr));
 }
 
 #[test]
@@ -116,6 +161,8 @@ fn a_stream_without_the_node_list_or_of_no_key_is_refused_before_it_begins() {
         ("GET", "/v1/rest/in/0_small?checksum=x&offset=0", 400),
         // Too small to be worth a stream.
         ("GET", "/v1/keys/in/0_small", 200),
+        ("PUT", "/v1/keys/in/0_small", 409),
+        ("PUT", "/v1/keys/in", 400),
     ] {
         let (_, head) = ask(&cluster, method, path);
         assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{method} {path}: {head}");
@@ -153,11 +200,7 @@ fn a_put_whose_node_dies_or_hangs_is_an_error_that_names_it() {
         file.set_len(1 << 43).unwrap();
         let client = spawn(&cluster, &["--deadline", "1", "cp", "file", "s4://in/0_key"]);
         let pid = cluster.pid(0);
-        eventually("the node takes the key", || {
-            let taken = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
-            let written = taken.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
-            (written > Some(LARGE as u64)).then_some(())
-        });
+        eventually("the node takes the key", || (longest_open(pid) > LARGE as u64).then_some(()));
         send(pid, signal);
         let end = end_within(SOON, client);
         assert_eq!(end.status.code(), Some(1));

@@ -1,0 +1,31 @@
+//! Who is at the other end of a connection.
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::Key;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// A client that waits for an answer, with each of its requests. Clones share it.
+#[derive(Clone)]
+pub struct Peer(Option<Arc<OwnedFd>>);
+
+impl Peer {
+    pub fn of(stream: &TcpStream) -> Self {
+        // Without a descriptor to look at it, it is taken to be there.
+        Self(stream.as_fd().try_clone_to_owned().ok().map(Arc::new))
+    }
+
+    /// Refuses to publish `key` for one that has hung up: it has told its user that there is no such key.
+    pub fn check(&self, key: &Key) -> Result<()> {
+        let Some(socket) = &self.0 else { return Ok(()) };
+        match recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+            Ok(0) | Err(_) => {
+                Err(Error::new(ErrorKind::Cancelled, format!("{key}: its sender has hung up; nothing was stored")))
+            }
+        }
+    }
+}

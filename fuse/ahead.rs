@@ -1,0 +1,159 @@
+//! Large files for other nodes are sent while they are still written, so that the publishing close has little left to do.
+//!
+//! Nobody tells what a program writes where the kernel writes the file itself, so it is a guess that what lies behind the
+//! file's end stays as it is. At the close the file is hashed; the node compares, and where the guess was wrong, all is sent
+//! again.
+
+use crate::spool::Spool;
+use s4::checksum;
+use s4::client::{Client, blocking};
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::Key;
+use s4::protocol::Change;
+use s4::upload::{Ending, Upload};
+use std::fs::File;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, oneshot};
+
+/// Bytes from which on a file is worth it.
+const LARGE: u64 = 16 << 20;
+/// Files that are sent so at once; each takes a thread here and two at its node.
+const MOST: usize = 8;
+/// Bytes at the file's end that may still be changed by who writes it from its start to its end.
+const UNSETTLED: u64 = 1 << 20;
+/// Bytes sent between two looks at what is to be done.
+const STEP: u64 = 8 << 20;
+/// How long after its making a file is looked at first, and how seldom at last.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LAST_LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at whether a file that is being sent has grown.
+const LOOK: Duration = Duration::from_millis(10);
+/// Between two signs of life of a writer that writes nothing; a node gives up after 30 seconds.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// What the close tells who sends.
+enum Order {
+    /// The file has this length now, and keeps it.
+    Close(u64),
+    Publish(Ending),
+}
+
+/// A file that is being sent. Dropped, it is broken off and leaves nothing.
+pub struct Ahead {
+    orders: Sender<Order>,
+    ended: oneshot::Receiver<Result<bool>>,
+}
+
+impl Ahead {
+    /// Publishes `file`, of `len` bytes. False if it is to be sent again: the transfer broke off, or what was sent is not what
+    /// is in the file. Errors: it is not known to be published.
+    pub async fn publish(self, file: File, len: u64, change: Change) -> Result<bool> {
+        // Who sends may have given up, which is told below.
+        let _ = self.orders.send(Order::Close(len));
+        if let Ok(checksum) = blocking(move || checksum::of_file(&file)).await {
+            let _ = self.orders.send(Order::Publish(Ending { checksum, change }));
+        }
+        drop(self.orders);
+        self.ended.await.unwrap_or(Ok(false))
+    }
+}
+
+/// Sends files ahead. Clones share its bounds.
+#[derive(Clone)]
+pub struct Sending {
+    client: Client,
+    most: Arc<Semaphore>,
+}
+
+impl Sending {
+    pub fn new(client: Client) -> Self {
+        Self { client, most: Arc::new(Semaphore::new(MOST)) }
+    }
+
+    /// Looks after a file for another node until it is large or closed.
+    pub fn watch(&self, spool: &Arc<Spool>) {
+        tokio::spawn(self.clone().begin(Arc::downgrade(spool)));
+    }
+
+    async fn begin(self, spool: Weak<Spool>) {
+        let mut pause = FIRST_LOOK;
+        let (spool, permit) = loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_LOOK);
+            let Some(spool) = spool.upgrade().filter(|spool| spool.may_go_ahead()) else { return };
+            if spool.len().is_ok_and(|len| len >= LARGE)
+                && let Ok(permit) = self.most.clone().try_acquire_owned()
+            {
+                break (spool, permit);
+            }
+        };
+        let Ok(file) = spool.file.try_clone() else { return };
+        // What is wrong with the key or its node, the close will tell.
+        let key = spool.key();
+        let Ok(upload) = self.client.upload(&key).await else { return };
+        let ((orders, ordered), (tell, ended)) = (mpsc::channel(), oneshot::channel());
+        spool.set_ahead(Ahead { orders, ended });
+        drop(spool);
+        tokio::task::spawn_blocking(move || {
+            let sent = send(&file, upload, &ordered, &self.client, &key);
+            // A spool that is gone wants no answer.
+            let _ = tell.send(sent);
+            drop(permit);
+        });
+    }
+}
+
+/// Publishes `file` as `key`. False if it is to be sent again. Blocks. Errors: it is not known to be published.
+fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Client, key: &Key) -> Result<bool> {
+    let node = client.cluster().node_of(key);
+    match client.noting(node, send_bytes(file, &mut upload, orders)) {
+        Ok(Some(ending)) => match client.noting(node, upload.end(&ending, client.patience(ending.checksum.len))) {
+            Ok(()) => Ok(true),
+            // Other bytes have come than are in the file.
+            Err(error) if error.kind() == ErrorKind::BadRequest => Ok(false),
+            Err(error) => Err(error),
+        },
+        Ok(None) => Ok(false),
+        Err(error) => {
+            tracing::debug!("{error}");
+            Ok(false)
+        }
+    }
+}
+
+/// Sends `file` as it grows, to its end at the close. `None` if nobody wants it any more, or what was sent is not in it.
+fn send_bytes(file: &File, upload: &mut Upload, orders: &Receiver<Order>) -> Result<Option<Ending>> {
+    let (mut sent, mut whole, mut ending) = (0, None, None);
+    let mut last = Instant::now();
+    loop {
+        let until = whole.map_or_else(|| settled(file), Ok)?;
+        if sent < until {
+            let n = STEP.min(until - sent);
+            upload.send_file(file, sent, n)?;
+            (sent, last) = (sent + n, Instant::now());
+        } else if last.elapsed() >= BEAT {
+            upload.beat()?;
+            last = Instant::now();
+        }
+        match ending {
+            Some(ending) if whole == Some(sent) => return Ok(Some(ending)),
+            _ if whole.is_some_and(|len| len < sent) => return Ok(None),
+            _ => {}
+        }
+        match orders.recv_timeout(if sent < until { Duration::ZERO } else { LOOK }) {
+            Ok(Order::Close(len)) => whole = Some(len),
+            Ok(Order::Publish(told)) => ending = Some(told),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) if ending.is_some() => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+        }
+    }
+}
+
+/// Bytes of a file that are not expected to change any more.
+fn settled(file: &File) -> Result<u64> {
+    let found = file.metadata().map_err(|e| Error::io("the spool", &e))?;
+    Ok(found.len().saturating_sub(UNSETTLED))
+}

@@ -1,0 +1,152 @@
+//! A key's bytes over a stream, from a sender that may still be told how many there are and what the key is to be.
+//!
+//! The format is pieces: the length, 8 bytes little-endian, and so many bytes. A length of 0 is a sign of life. A length of
+//! all ones ends them; behind it are the length of an [`Ending`], 8 bytes little-endian, and the ending, JSON. The receiver
+//! answers with JSON: `null` once the key is published, else the error, which it may also say before the end.
+
+use crate::checksum::Checksum;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::Change;
+use crate::stream::{Pipe, Stream};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::time::Duration;
+
+/// Instead of a piece's length: there are no more.
+const END: u64 = u64::MAX;
+
+/// The longest ending and the longest answer, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// Bytes that are thrown away after an early answer until the sender has seen it.
+const DRAINED: u64 = 256 << 20;
+
+/// How long a receiver that broke off may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a sender says once it has sent all bytes.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Ending {
+    /// Of the bytes as they are to be stored.
+    pub checksum: Checksum,
+    /// What the key is born with.
+    #[serde(default)]
+    pub change: Change,
+}
+
+/// The sending end. Everything blocks, each step for the deadline at most. Dropped before its end, it leaves nothing.
+pub struct Upload(Stream);
+
+impl Upload {
+    pub fn new(stream: Stream) -> Self {
+        Self(stream)
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        let sent = self.begin(bytes.len() as u64).and_then(|()| self.0.send(bytes));
+        sent.map_err(|error| self.said_instead(error))
+    }
+
+    /// `len` bytes of `file` from `offset`, which never come into this process.
+    pub fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
+        let sent = self.begin(len).and_then(|()| self.0.send_file(file, offset, len));
+        sent.map_err(|error| self.said_instead(error))
+    }
+
+    /// Says that more is to come.
+    pub fn beat(&mut self) -> Result<()> {
+        self.0.send(&0u64.to_le_bytes()).map_err(|error| self.said_instead(error))
+    }
+
+    /// Ends the key, and returns once it is published, which may take the receiver `patience`.
+    pub fn end(mut self, ending: &Ending, patience: Duration) -> Result<()> {
+        let json = serde_json::to_vec(ending).expect("an ending is plain JSON");
+        let ended = [&END.to_le_bytes()[..], &(json.len() as u64).to_le_bytes(), &json].concat();
+        self.0.send(&ended).map_err(|error| self.said_instead(error))?;
+        self.answer(patience)
+    }
+
+    fn begin(&mut self, len: u64) -> Result<()> {
+        if self.0.is_answered() {
+            return Err(self.0.broken(&std::io::Error::other("it ended the transfer before it had all")));
+        }
+        self.0.send_more(&len.to_le_bytes())
+    }
+
+    /// Why the receiver broke off, if it has said so.
+    fn said_instead(&mut self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Deadline {
+            return error;
+        }
+        match self.answer(LAST_WORDS) {
+            Err(said) if !matches!(said.kind(), ErrorKind::Unreachable | ErrorKind::Deadline) => said,
+            _ => error,
+        }
+    }
+
+    fn answer(&mut self, patience: Duration) -> Result<()> {
+        let answer = self.0.rest(LONGEST, patience)?;
+        let said: Option<Error> = serde_json::from_slice(&answer)
+            .map_err(|_| self.0.broken(&std::io::Error::other("it did not say whether the key is stored")))?;
+        said.map_or(Ok(()), |error| Err(error.by(self.0.who())))
+    }
+}
+
+/// The receiving end.
+pub struct Arrival {
+    stream: Stream,
+    pipe: Pipe,
+}
+
+impl Arrival {
+    pub fn new(stream: Stream) -> Result<Self> {
+        let pipe = Pipe::new().map_err(|e| Error::io("a pipe", &e))?;
+        Ok(Self { stream, pipe })
+    }
+
+    /// Appends all bytes to `file`; `progress` is told the length so far. `what` names the key in errors. Blocks.
+    pub fn receive(&mut self, file: &File, what: &str, progress: &dyn Fn(u64) -> Result<()>) -> Result<Ending> {
+        let mut received = 0;
+        loop {
+            match self.number()? {
+                END => break,
+                0 => {}
+                mut left => {
+                    while left > 0 {
+                        let n = self.stream.receive_into(file, left, &self.pipe, what)?;
+                        (left, received) = (left - n, received + n);
+                        progress(received)?;
+                    }
+                }
+            }
+        }
+        let len = self.number()?;
+        if len > LONGEST {
+            return Err(malformed(what));
+        }
+        let mut json = vec![0; len as usize];
+        self.stream.receive_exact(&mut json)?;
+        serde_json::from_slice(&json).map_err(|_| malformed(what))
+    }
+
+    /// Tells the sender how it went.
+    pub fn answer(mut self, result: &Result<()>) -> Result<()> {
+        let said = result.as_ref().err();
+        self.stream.send(&serde_json::to_vec(&said).expect("an error is plain JSON"))?;
+        match said {
+            // The sender may not have looked yet, and would not hear of it from a connection with unread bytes.
+            Some(_) => self.stream.drain(DRAINED),
+            None => Ok(()),
+        }
+    }
+
+    fn number(&mut self) -> Result<u64> {
+        let mut number = [0; 8];
+        self.stream.receive_exact(&mut number)?;
+        Ok(u64::from_le_bytes(number))
+    }
+}
+
+fn malformed(what: &str) -> Error {
+    Error::new(ErrorKind::BadRequest, format!("{what}: malformed body: the end is no checksum"))
+}
