@@ -1,6 +1,7 @@
 //! HTTP in: what is asked, and which handler answers. Every error leaves here as JSON, naming this node.
 
 use crate::app::{App, BODY_DEADLINE};
+use crate::handlers::keys::Born;
 use crate::handlers::{self, Answer};
 use crate::peer::Peer;
 use crate::store::Range;
@@ -30,7 +31,7 @@ enum Route {
     GetKey(Key),
     GetRange { key: Key, range: Range },
     GetRest { key: Key, checksum: Checksum, offset: u64 },
-    PutKey { key: Key, change: Change },
+    PutKey { key: Key, born: Born },
     DeleteKey { key: Key, keep_dirs: bool },
     AdoptKey(Key),
     ChangeKey(Key),
@@ -87,7 +88,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::GetKey(key) => handlers::keys::get(app, key, request).await,
         Route::GetRest { key, checksum, offset } => handlers::keys::rest(app, key, checksum, offset, request).await,
         Route::GetRange { key, range } => handlers::keys::range(app, key, range).await,
-        Route::PutKey { key, change } => handlers::keys::put(app, peer, key, change, request).await,
+        Route::PutKey { key, born } => handlers::keys::put(app, peer, key, born, request).await,
         Route::DeleteKey { key, keep_dirs } => handlers::keys::delete(app, key, keep_dirs).await,
         Route::AdoptKey(key) => handlers::tree::adopt(app, peer, key, whole_body(request).await?).await,
         Route::ChangeKey(key) => handlers::tree::change(app, key, whole_body(request).await?).await,
@@ -156,7 +157,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             Ok(Route::GetRest { key: parse_key(key)?, checksum, offset: number(uri, "offset")? })
         }
         (&Method::PUT, "keys", key) => {
-            Ok(Route::PutKey { key: parse_key(key)?, change: born_with(uri.query().unwrap_or(""))? })
+            Ok(Route::PutKey { key: parse_key(key)?, born: born_with(uri.query().unwrap_or(""))? })
         }
         (&Method::DELETE, "keys", key) => {
             Ok(Route::DeleteKey { key: parse_key(key)?, keep_dirs: is_true(query("keep_dirs")?) })
@@ -221,11 +222,12 @@ fn number<T: FromStr>(uri: &Uri, name: &str) -> Result<T> {
     field(uri, name)?.parse().map_err(|_| malformed(name))
 }
 
-/// The attributes that a key is to have from the start.
-fn born_with(query: &str) -> Result<Change> {
+/// What a key is to be from the start.
+fn born_with(query: &str) -> Result<Born> {
     let mode = query_value(query, "mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| malformed("mode")));
     let mtime = query_value(query, "mtime")?.map(|text| text.parse().map_err(|_| malformed("mtime")));
-    Ok(Change { mode: mode.transpose()?, mtime: mtime.transpose()? })
+    let job = query_value(query, "job")?.map(JobId::try_from).transpose()?;
+    Ok(Born { change: Change { mode: mode.transpose()?, mtime: mtime.transpose()? }, job })
 }
 
 /// `None` for a path that no method has.

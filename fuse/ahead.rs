@@ -92,7 +92,7 @@ impl Sending {
         let Ok(file) = spool.file.try_clone() else { return };
         // What is wrong with the key or its node, the close will tell.
         let key = spool.key();
-        let Ok(upload) = self.client.upload(&key).await else { return };
+        let Ok(upload) = self.client.upload(&key, None).await else { return };
         let ((orders, ordered), (tell, ended)) = (mpsc::channel(), oneshot::channel());
         spool.set_ahead(Ahead { orders, ended });
         drop(spool);

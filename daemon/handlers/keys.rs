@@ -2,8 +2,9 @@
 
 use super::{Answer, done};
 use crate::app::{App, BODY_DEADLINE};
+use crate::jobs::owner::Owner;
 use crate::peer::Peer;
-use crate::store::{Opened, Range, Store};
+use crate::store::{Draft, Opened, Range, Store};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -14,12 +15,19 @@ use s4::checksum::{BLOCK, Checksum, Hasher};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::protocol::{CHECKSUM_HEADER, Change};
+use s4::protocol::{CHECKSUM_HEADER, Change, JobId};
 use s4::stream::{self, Stream};
 use s4::summed;
-use s4::upload::Arrival;
+use s4::upload::{Arrival, Ending};
 use std::io::Read;
 use std::sync::Arc;
+
+/// What a key is to be besides its bytes.
+pub struct Born {
+    pub change: Change,
+    /// The job that it is an output of.
+    pub job: Option<JobId>,
+}
 
 /// A key: a small one at once, a large one over a stream to who asks for one.
 pub async fn get(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer {
@@ -125,23 +133,26 @@ fn send_file(mut opened: Opened, key: &Key, sender: &ChunkSender) {
     }
 }
 
-/// Takes the body as the key. A checksum in the header is compared before anything is published.
-pub async fn put(app: &Arc<App>, peer: Peer, key: Key, change: Change, request: Request<Incoming>) -> Answer {
+/// Takes the body as the key. A checksum in the header is compared before anything is published. A job's output is taken only
+/// while the job goes on.
+pub async fn put(app: &Arc<App>, peer: Peer, key: Key, born: Born, request: Request<Incoming>) -> Answer {
+    let owner = app.jobs.owner(born.job.as_ref())?;
     if stream::is_wanted(request.headers()) {
-        return put_stream(app, peer, key, request).await;
+        return put_stream(app, peer, key, owner, request).await;
     }
     let announced = announced_checksum(&request)?;
     let mut chunks = Arriving::new(request.into_body(), &key).await?;
     let store = app.jobs.shared.store.clone();
     let checksum = blocking(move || {
         let mut draft = store.draft(&key)?;
+        owner.mark(&draft)?;
         while let Some(chunk) = chunks.next()? {
             draft.write(&chunk)?;
         }
         let found = draft.checksum();
         announced.map_or(Ok(()), |announced| announced.verify_sent(found, &key))?;
         peer.check(&key)?;
-        draft.publish_as(change).map(|()| found)
+        owner.publish(|| draft.publish_as(born.change)).map(|()| found)
     })
     .await?;
     let mut response = created();
@@ -150,25 +161,27 @@ pub async fn put(app: &Arc<App>, peer: Peer, key: Key, change: Change, request: 
 }
 
 /// Takes the key over a stream. One that cannot be is refused before any byte is sent.
-async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, request: Request<Incoming>) -> Answer {
+async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request: Request<Incoming>) -> Answer {
     let store = app.jobs.shared.store.clone();
     let (store, key) = blocking(move || store.check_new(&key).map(|()| (store, key))).await?;
     let what = key.to_string();
     let take = move |stream| {
         let mut arrival = Arrival::new(stream)?;
-        let taken = receive(&store, &peer, &key, &mut arrival);
+        let taken = receive(&store, &key, &owner, &mut arrival).and_then(|(draft, ending)| {
+            peer.check(&key)?;
+            owner.publish(|| draft.publish_hashed(ending.checksum, ending.change))
+        });
         arrival.answer(&taken)
     };
     Ok(app.streams.grant(hyper::upgrade::on(request), BODY_DEADLINE, what, take))
 }
 
-fn receive(store: &Store, peer: &Peer, key: &Key, arrival: &mut Arrival) -> Result<()> {
+fn receive<'s>(store: &'s Store, key: &Key, owner: &Owner, arrival: &mut Arrival) -> Result<(Draft<'s>, Ending)> {
     let mut draft = store.draft(key)?;
+    owner.mark(&draft)?;
     let what = key.to_string();
     let (ending, found) = draft.fill(|file, progress| arrival.receive(file, &what, progress))?;
-    ending.checksum.verify_sent(found, key)?;
-    peer.check(key)?;
-    draft.publish_hashed(found, ending.change)
+    ending.checksum.verify_sent(found, key).map(|()| (draft, ending))
 }
 
 pub async fn delete(app: &Arc<App>, key: Key, keep_dirs: bool) -> Answer {

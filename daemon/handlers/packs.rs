@@ -2,8 +2,7 @@
 
 use super::{Answer, json};
 use crate::app::{App, BODY_DEADLINE};
-use crate::jobs::fence::Fence;
-use crate::jobs::owner_of;
+use crate::jobs::owner::Owner;
 use crate::store::{Draft, Store};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -19,25 +18,21 @@ use std::sync::Arc;
 /// Publishes each key of the pack as it has come. One that fails does not end the others. A job's are taken only while it
 /// goes on.
 pub async fn put(app: &Arc<App>, job: Option<JobId>, request: Request<Incoming>) -> Answer {
-    let fence = match &job {
-        Some(id) => app.jobs.find(id)?.fence.clone(),
-        None => Arc::default(),
-    };
-    let owner = job.as_ref().map(owner_of);
+    let owner = app.jobs.owner(job.as_ref())?;
     let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
     let chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, "the pack".to_owned());
     let mut pack = Received::new(chunks, Side::Server, name.clone());
-    blocking(move || receive(&store, owner, &fence, &mut pack, &name)).await.map(|answer| json(&answer))
+    blocking(move || receive(&store, &owner, &mut pack, &name)).await.map(|answer| json(&answer))
 }
 
-fn receive(store: &Store, owner: Option<u64>, fence: &Fence, pack: &mut Received, name: &str) -> Result<PackAnswer> {
+fn receive(store: &Store, owner: &Owner, pack: &mut Received, name: &str) -> Result<PackAnswer> {
     let mut answer = PackAnswer::default();
     let mut draft: Result<Draft> = Err(Error::new(ErrorKind::BadRequest, "no key has begun"));
     while let Some(item) = pack.next_item()? {
         match item {
             PackItem::Begin(key) => {
                 draft = store.draft(&key).and_then(|draft| {
-                    owner.map_or(Ok(()), |owner| draft.mark(owner))?;
+                    owner.mark(&draft)?;
                     Ok(draft)
                 });
             }
@@ -50,7 +45,7 @@ fn receive(store: &Store, owner: Option<u64>, fence: &Fence, pack: &mut Received
             }
             PackItem::Whole(checksum) => {
                 let ended = std::mem::replace(&mut draft, Err(Error::new(ErrorKind::BadRequest, "no key has begun")));
-                match ended.and_then(|draft| fence.pass(|| draft.publish_hashed(checksum, Change::default()))) {
+                match ended.and_then(|draft| owner.publish(|| draft.publish_hashed(checksum, Change::default()))) {
                     Ok(()) => answer.published += 1,
                     Err(error) => answer.refuse(error.by(name)),
                 }

@@ -8,6 +8,7 @@ pub mod files;
 mod job;
 mod journal;
 pub mod logs;
+pub mod owner;
 mod plan;
 pub mod process;
 mod running;

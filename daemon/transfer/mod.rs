@@ -12,6 +12,7 @@ use s4::frame::FrameWriter;
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
 use s4::protocol::JobId;
+use s4::stream::LARGE;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -64,6 +65,8 @@ impl Transfers {
 struct Output {
     key: Key,
     path: PathBuf,
+    /// Bytes, when it was looked at.
+    len: u64,
 }
 
 /// Publishes every named output on its node, as `outdir/<input basename>/<file basename>`. Nothing is sent unless every
@@ -161,7 +164,7 @@ fn output(outdir: &Dir, dir: &Path, name: &[u8]) -> Result<Output> {
     let basename = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| refuse("which names no file"))?;
     let key = outdir.join(basename)?;
     match std::fs::metadata(&path) {
-        Ok(found) if found.is_file() => Ok(Output { key, path }),
+        Ok(found) if found.is_file() => Ok(Output { len: found.len(), key, path }),
         Ok(_) => Err(refuse("which is not a regular file")),
         Err(_) => Err(refuse("but there is no such file in its directory")),
     }
@@ -206,15 +209,32 @@ impl Transfers {
         .await
     }
 
+    /// Large outputs go each over a stream, the others together.
     async fn send_to(&self, node: NodeId, job: &JobId, group: Vec<Output>) -> (u64, Result<()>) {
         let _turn = self.0.per_node[node].acquire().await;
+        let (large, group): (Vec<_>, Vec<_>) = group.into_iter().partition(|output| output.len >= LARGE);
+        let mut published = 0;
+        for output in large {
+            if let Err(error) = self.send_large(job, &output).await {
+                return (published, Err(error));
+            }
+            published += 1;
+        }
+        if group.is_empty() {
+            return (published, Ok(()));
+        }
         match self.0.client.put_pack(node, Some(job), move |frames| write_pack(frames, &group)).await {
             Ok((sent, answer)) => {
                 let refused = answer.errors.into_iter().next().map_or(Ok(()), Err);
-                (answer.published, sent.and(refused.map_err(|e| e.by(self.0.client.cluster().name(node)))))
+                (published + answer.published, sent.and(refused.map_err(|e| e.by(self.0.client.cluster().name(node)))))
             }
-            Err(error) => (0, Err(error)),
+            Err(error) => (published, Err(error)),
         }
+    }
+
+    async fn send_large(&self, job: &JobId, output: &Output) -> Result<()> {
+        let file = File::open(&output.path).map_err(|e| Error::io(output.path.display(), &e))?;
+        self.0.client.put_output(job, &output.key, file, output.len, output.key.as_str()).await.map(drop)
     }
 }
 

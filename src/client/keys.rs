@@ -138,12 +138,35 @@ impl Client {
     pub async fn put_born(
         &self,
         key: &Key,
+        input: impl Read + Send + 'static,
+        hint: u64,
+        input_name: &str,
+        change: Change,
+    ) -> Result<Checksum> {
+        self.send_all(self.upload(key, None).await?, key, input, hint, input_name, change).await
+    }
+
+    /// The same as an output of `job`, which is taken only while that goes on.
+    pub async fn put_output(
+        &self,
+        job: &JobId,
+        key: &Key,
+        input: impl Read + Send + 'static,
+        hint: u64,
+        input_name: &str,
+    ) -> Result<Checksum> {
+        self.send_all(self.upload(key, Some(job)).await?, key, input, hint, input_name, Change::default()).await
+    }
+
+    async fn send_all(
+        &self,
+        mut upload: Upload,
+        key: &Key,
         mut input: impl Read + Send + 'static,
         hint: u64,
         input_name: &str,
         change: Change,
     ) -> Result<Checksum> {
-        let mut upload = self.upload(key).await?;
         let input_name = input_name.to_owned();
         // The node may have to write all of it to the disk before it answers.
         let patience = self.patience(hint);
@@ -166,11 +189,13 @@ impl Client {
         self.noting(self.cluster().node_of(key), sent.await)
     }
 
-    /// Begins a key whose bytes are still to come.
-    pub async fn upload(&self, key: &Key) -> Result<Upload> {
+    /// Begins a key whose bytes are still to come, as an output of `job` or of none.
+    pub async fn upload(&self, key: &Key, job: Option<&JobId>) -> Result<Upload> {
         let node = self.cluster().node_of(key);
         let name = self.cluster().name(node).to_string();
-        let response = self.send_for_stream(node, Method::PUT, &protocol::key_path(key)).await?;
+        let job = job.map(|id| format!("?job={id}")).unwrap_or_default();
+        let path = format!("{}{job}", protocol::key_path(key));
+        let response = self.send_for_stream(node, Method::PUT, &path).await?;
         let refused = || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
         self.granted(response, name.clone()).await?.map(Upload::new).map_err(|_| refused())
     }

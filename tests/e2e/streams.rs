@@ -231,3 +231,32 @@ fn a_daemon_that_ends_gives_streams_under_way_a_moment() {
     assert!(rest == content(64 << 20), "{} bytes", rest.len());
     cluster.stop_node(0);
 }
+
+#[test]
+fn large_outputs_of_a_shuffle_go_over_streams_and_only_to_a_job_that_goes_on() {
+    let cluster = Cluster::start(3);
+    for (number, len) in [(0, LARGE), (1, 1 << 20), (2, 10)] {
+        cluster.put(&format!("s4://in/00{number}_k"), &content(len));
+    }
+    cluster.ok(&["map-to-n", "s4://in/", "s4://out/", "tee 0_a 1_b 2_c small > /dev/null; echo x > small; ls"]);
+    for (number, len) in [(0, LARGE), (1, 1 << 20), (2, 10)] {
+        for name in ["0_a", "1_b", "2_c"] {
+            assert!(cluster.get(&format!("s4://out/00{number}_k/{name}")) == content(len), "{number} {name}");
+        }
+        assert_eq!(cluster.get(&format!("s4://out/00{number}_k/small")), b"x\n");
+    }
+    let told = cluster.fails(1, &["map-to-n", "s4://in/", "s4://out/", "tee 0_a 1_b 2_c > /dev/null; ls"]);
+    assert!(told.contains("already exist"), "{told}");
+    let sum = r#"{"checksum":"99fc819aaba2462a 6"}"#;
+    let (_, head) = ask(&cluster, "PUT", "/v1/keys/in/0_new?job=20200101-000000-1-000000");
+    assert!(head.starts_with("HTTP/1.1 404"), "{head}");
+    let job = cluster.ok(&["map", "--detach", "s4://in/", "s4://other/", "sleep 1000"]);
+    let (mut stream, head) = ask(&cluster, "PUT", &format!("/v1/keys/in/0_new?job={}", job.trim()));
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    cluster.ok(&["cancel", job.trim()]);
+    stream.write_all(&[piece(b"hello\n"), ending(sum)].concat()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(text(&answer).contains("the job has ended"), "{}", text(&answer));
+    assert_eq!(listed(&cluster, "s4://in/").len(), 3);
+}
