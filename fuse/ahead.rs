@@ -50,8 +50,10 @@ impl Ahead {
     /// Publishes `file`, of `len` bytes. False if it is to be sent again: the transfer broke off, or what was sent is not what
     /// is in the file. Errors: it is not known to be published.
     pub async fn publish(self, file: File, len: u64, change: Change) -> Result<bool> {
-        // Who sends may have given up, which is told below.
-        let _ = self.orders.send(Order::Close(len));
+        if self.orders.send(Order::Close(len)).is_err() {
+            // Who sends has given up.
+            return self.ended.await.unwrap_or(Ok(false));
+        }
         if let Ok(checksum) = blocking(move || checksum::of_file(&file)).await {
             let _ = self.orders.send(Order::Publish(Ending { checksum, change }));
         }
@@ -108,7 +110,8 @@ impl Sending {
 /// Publishes `file` as `key`. False if it is to be sent again. Blocks. Errors: it is not known to be published.
 fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Client, key: &Key) -> Result<bool> {
     let node = client.cluster().node_of(key);
-    match client.noting(node, send_bytes(file, &mut upload, orders)) {
+    let mut closed = None;
+    match client.noting(node, send_bytes(file, &mut upload, orders, &mut closed)) {
         Ok(Some(ending)) => match client.noting(node, upload.end(&ending, client.patience(ending.checksum.len))) {
             Ok(()) => Ok(true),
             // Other bytes have come than are in the file.
@@ -116,6 +119,8 @@ fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Clie
             Err(error) => Err(error),
         },
         Ok(None) => Ok(false),
+        // To send it again would take as long once more.
+        Err(error) if error.kind() == ErrorKind::Deadline && closed.is_some() => Err(error),
         Err(error) => {
             tracing::debug!("{error}");
             Ok(false)
@@ -124,8 +129,14 @@ fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Clie
 }
 
 /// Sends `file` as it grows, to its end at the close. `None` if nobody wants it any more, or what was sent is not in it.
-fn send_bytes(file: &File, upload: &mut Upload, orders: &Receiver<Order>) -> Result<Option<Ending>> {
-    let (mut sent, mut whole, mut ending) = (0, None, None);
+/// `whole` becomes its length then.
+fn send_bytes(
+    file: &File,
+    upload: &mut Upload,
+    orders: &Receiver<Order>,
+    whole: &mut Option<u64>,
+) -> Result<Option<Ending>> {
+    let (mut sent, mut ending) = (0, None);
     let mut last = Instant::now();
     loop {
         let until = whole.map_or_else(|| settled(file), Ok)?;
@@ -138,12 +149,12 @@ fn send_bytes(file: &File, upload: &mut Upload, orders: &Receiver<Order>) -> Res
             last = Instant::now();
         }
         match ending {
-            Some(ending) if whole == Some(sent) => return Ok(Some(ending)),
+            Some(ending) if *whole == Some(sent) => return Ok(Some(ending)),
             _ if whole.is_some_and(|len| len < sent) => return Ok(None),
             _ => {}
         }
         match orders.recv_timeout(if sent < until { Duration::ZERO } else { LOOK }) {
-            Ok(Order::Close(len)) => whole = Some(len),
+            Ok(Order::Close(len)) => *whole = Some(len),
             Ok(Order::Publish(told)) => ending = Some(told),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) if ending.is_some() => {}

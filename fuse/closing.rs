@@ -19,7 +19,7 @@ pub struct Caller {
 impl Caller {
     /// The process that the thread belongs to. One that is gone is its own.
     pub fn process(self) -> u32 {
-        let status = String::from_utf8_lossy(&read_proc(format!("/proc/{}/status", self.thread))).into_owned();
+        let status = self.status();
         let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
         tgid.unwrap_or(self.thread)
     }
@@ -30,11 +30,21 @@ impl Caller {
         self.thread == process || self.process() == process
     }
 
+    /// True while the thread executes another program, whose memory has no code yet: the kernel closes files in the middle of
+    /// it, and until that is answered, whoever asks for more of the process than this waits for ever.
+    pub fn is_executing(self) -> bool {
+        self.status().lines().any(|line| line.strip_prefix("VmExe:").is_some_and(|code| code.trim() == "0 kB"))
+    }
+
+    fn status(self) -> String {
+        String::from_utf8_lossy(&read_proc(format!("/proc/{}/status", self.thread))).into_owned()
+    }
+
     /// Resolves some time after the thread was told to die. Never for one that is not.
     pub async fn killed(self) {
         loop {
             tokio::time::sleep(PATIENCE).await;
-            let status = String::from_utf8_lossy(&read_proc(format!("/proc/{}/status", self.thread))).into_owned();
+            let status = self.status();
             let pending = status.lines().filter(|line| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"));
             let signals = pending.filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
             if signals.fold(0, |all, set| all | set) & (1 << (nix::libc::SIGKILL - 1)) != 0 {
@@ -74,7 +84,8 @@ pub fn has_open(pid: u32, path: &Path) -> bool {
     descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok()).any(|target| target == path)
 }
 
-/// True if process `pid` has the file at `path` in its memory: what it stores there is still to come.
+/// True if process `pid` has the file at `path` in its memory: what it stores there is still to come. May wait for who changes
+/// that memory.
 pub fn has_mapped(pid: u32, path: &Path) -> bool {
     let maps = read_proc(format!("/proc/{pid}/maps"));
     maps.split(|&b| b == b'\n').any(|line| line.ends_with(path.as_os_str().as_bytes()))

@@ -174,6 +174,7 @@ impl Inodes {
     /// The file has no name any more: it is gone, or a key of that name is there now, which has a number of its own.
     pub fn unname_spool(&self, spool: &Spool) {
         let mut table = self.lock();
+        spool.lose_name();
         if let Some(ino) = table.spools.remove(spool.key().as_str())
             && table.inodes.get(&ino).is_some_and(|inode| inode.lookups == 0)
         {
@@ -212,7 +213,10 @@ impl Table {
                 self.free_number(checksum::hash(seed.as_bytes()))
             }
         };
-        self.spools.insert(path, ino);
+        // One that has lost its name meanwhile is known by its number only.
+        if spool.has_name() {
+            self.spools.insert(path, ino);
+        }
         self.inodes.entry(ino).or_insert(Inode { node: Node::Spool(spool), lookups: 0 }).lookups += 1;
         ino
     }

@@ -16,6 +16,7 @@ mod spool;
 use clap::Parser;
 use fs::Fs;
 use local::LocalNodes;
+use nix::sys::signal::{SigHandler, Signal};
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::{self, Cluster};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
@@ -110,6 +111,9 @@ fn run(mut args: Args) -> Result<()> {
     if args.background && std::env::var_os(READY_FD).is_none() {
         return run_in_background();
     }
+    // Sent where another opens a file on which we have a lease; see `resting`.
+    // SAFETY: to ignore a signal runs no code.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGIO, SigHandler::SigIgn) };
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
     let runtime = s4::runtime::build()?;

@@ -24,15 +24,16 @@ impl Resting {
     /// Keeps a file that was made in `dir` and is closed, unless it is a key now.
     pub fn keep(&self, dir: &Path, file: &File) {
         let is_fit = file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= LONGEST);
-        let mut resting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let files = resting.entry(dir.to_owned()).or_default();
         if is_fit
-            && files.len() < MOST
             && is_alone(file)
             && empty(file).is_ok()
             && let Ok(file) = file.try_clone()
         {
-            files.push(file);
+            let mut resting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let files = resting.entry(dir.to_owned()).or_default();
+            if files.len() < MOST {
+                files.push(file);
+            }
         }
     }
 
@@ -52,7 +53,8 @@ fn empty(file: &File) -> std::io::Result<()> {
 }
 
 /// True if `file` is the only way to its bytes: nobody else has it open, nor in memory by a mapping, which outlives the close
-/// where the kernel writes the file itself. The kernel grants a write lease to no other; see fcntl(2), `F_SETLEASE`.
+/// where the kernel writes the file itself. The kernel grants a write lease to no other; see fcntl(2), `F_SETLEASE`. Who opens
+/// it in this moment has us sent a SIGIO, which is ignored.
 fn is_alone(file: &File) -> bool {
     // SAFETY: the descriptor is open, and the call takes a number.
     let lease = |kind: i32| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };

@@ -36,6 +36,8 @@ struct State {
     killed: bool,
     /// Open handles.
     handles: u64,
+    /// It is gone, or a key of its name is there now.
+    nameless: bool,
     /// The file may be another spool's by now: closed for good.
     over: bool,
     /// Sends what is written before the close.
@@ -71,6 +73,7 @@ impl Spool {
             discarded: false,
             killed: false,
             handles: 0,
+            nameless: false,
             over: false,
             offered: false,
             ahead: None,
@@ -163,6 +166,15 @@ impl Spool {
         let mut state = self.lock();
         state.discarded = true;
         state.stay();
+    }
+
+    pub fn has_name(&self) -> bool {
+        !self.lock().nameless
+    }
+
+    /// To be called by who knows the names.
+    pub fn lose_name(&self) {
+        self.lock().nameless = true;
     }
 
     /// True if what is written may be sent before the close.

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::Thread;
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Bytes read from a file at a time.
@@ -109,15 +110,29 @@ pub fn of_file_unless(file: &File, stop: impl Fn() -> bool) -> std::io::Result<O
     }
 }
 
+/// Dropped, it tells the reader of a growing file that it grows no more.
+struct Ending<'a> {
+    ended: &'a AtomicBool,
+    reader: Thread,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        self.reader.unpark();
+    }
+}
+
 /// The checksum of `file` while `write` makes it longer, which tells how long it is so far: a second thread reads what was
-/// written, since the kernel moves bytes without showing them. Blocks. Errors of `write`; the inner one is of reading.
+/// written, since the kernel moves bytes without showing them. Blocks. Errors: there is no thread to be had; those of `write`;
+/// innermost, of reading.
 pub fn of_growing<T, E>(
     file: &File,
     write: impl FnOnce(&dyn Fn(u64)) -> std::result::Result<T, E>,
-) -> std::result::Result<(T, std::io::Result<Checksum>), E> {
+) -> std::io::Result<std::result::Result<(T, std::io::Result<Checksum>), E>> {
     let (written, ended) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let hashing = scope.spawn(|| {
+        let hashing = std::thread::Builder::new().spawn_scoped(scope, || {
             let (mut block, mut hasher) = (vec![0; BLOCK], Hasher::new());
             loop {
                 // Read before the length: what was written until then is all there is.
@@ -133,15 +148,16 @@ pub fn of_growing<T, E>(
                     false => std::thread::park(),
                 }
             }
-        });
+        })?;
+        // Also when `write` panics: the scope waits for its threads.
+        let ending = Ending { ended: &ended, reader: hashing.thread().clone() };
         let done = write(&|len| {
             written.store(len, Ordering::Release);
-            hashing.thread().unpark();
+            ending.reader.unpark();
         });
-        ended.store(true, Ordering::Release);
-        hashing.thread().unpark();
+        drop(ending);
         let hashed = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        done.map(|done| (done, hashed))
+        Ok(done.map(|done| (done, hashed)))
     })
 }
 

@@ -3,6 +3,7 @@
 
 use crate::checksum::Checksum;
 use crate::protocol::{KeyStat, Stat};
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -79,6 +80,24 @@ pub fn is_absent(error: &io::Error) -> bool {
 /// The time of the last change, in nanoseconds since 1970; the nearest that there is for one too far away.
 pub fn mtime_of(found: &Metadata) -> i64 {
     found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec())
+}
+
+/// When the free space is to be looked at, by who writes a key.
+#[derive(Debug, Default)]
+pub struct SpaceChecks(Cell<u64>);
+
+impl SpaceChecks {
+    /// Bytes written between two looks.
+    const INTERVAL: u64 = 16 << 20;
+
+    /// True if it is time for a look, `written` bytes from the start.
+    pub fn is_due(&self, written: u64) -> bool {
+        let is_due = written - self.0.get() >= Self::INTERVAL;
+        if is_due {
+            self.0.set(written);
+        }
+        is_due
+    }
 }
 
 /// Directories of a data directory in which unnamed files are made, in turn. Each is in another part of an ext4 file system,

@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// As the `Upgrade` header has it.
 const PROTOCOL: &str = "s4-stream";
@@ -217,13 +217,14 @@ impl Stream {
         pipe.empty_into(file, n).map(|()| n as u64).map_err(unwritable)
     }
 
-    /// Throws away what the peer still sends, `most` bytes at the most, after it was told that no more is wanted.
-    pub fn drain(&mut self, most: u64) -> Result<()> {
-        let drained = self.socket.shutdown(Shutdown::Write);
-        drained
-            .and_then(|()| std::io::copy(&mut (&self.socket).take(most), &mut std::io::sink()))
-            .map_err(|e| self.failed(&e))?;
-        Ok(())
+    /// Throws away what the peer still sends, `most` bytes and so long at the most, after it was told that no more is wanted.
+    pub fn drain(&mut self, most: u64, patience: Duration) -> Result<()> {
+        let (mut rest, mut block, began) = ((&self.socket).take(most), vec![0; BLOCK], Instant::now());
+        let drained = self.socket.shutdown(Shutdown::Write).and_then(|()| {
+            while began.elapsed() < patience && rest.read(&mut block)? > 0 {}
+            Ok(())
+        });
+        drained.map_err(|e| self.failed(&e))
     }
 
     /// Breaks the connection off, under whoever uses another handle on it.

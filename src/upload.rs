@@ -18,8 +18,8 @@ const END: u64 = u64::MAX;
 /// The longest ending and the longest answer, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
-/// Bytes that are thrown away after an early answer until the sender has seen it.
-const DRAINED: u64 = 256 << 20;
+/// Bytes that are thrown away after an early answer until the sender has seen it, and how long it may take.
+const DRAINED: (u64, Duration) = (256 << 20, Duration::from_secs(30));
 
 /// How long a receiver that broke off may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ impl Upload {
 
     /// Says that more is to come.
     pub fn beat(&mut self) -> Result<()> {
-        self.0.send(&0u64.to_le_bytes()).map_err(|error| self.said_instead(error))
+        self.begin(0).map_err(|error| self.said_instead(error))
     }
 
     /// Ends the key, and returns once it is published, which may take the receiver `patience`.
@@ -99,9 +99,8 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    pub fn new(stream: Stream) -> Result<Self> {
-        let pipe = Pipe::new().map_err(|e| Error::io("a pipe", &e))?;
-        Ok(Self { stream, pipe })
+    pub fn new(stream: Stream, pipe: Pipe) -> Self {
+        Self { stream, pipe }
     }
 
     /// Appends all bytes to `file`; `progress` is told the length so far. `what` names the key in errors. Blocks.
@@ -135,7 +134,7 @@ impl Arrival {
         self.stream.send(&serde_json::to_vec(&said).expect("an error is plain JSON"))?;
         match said {
             // The sender may not have looked yet, and would not hear of it from a connection with unread bytes.
-            Some(_) => self.stream.drain(DRAINED),
+            Some(_) => self.stream.drain(DRAINED.0, DRAINED.1),
             None => Ok(()),
         }
     }

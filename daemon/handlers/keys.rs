@@ -16,7 +16,7 @@ use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::{CHECKSUM_HEADER, Change, JobId};
-use s4::stream::{self, Stream};
+use s4::stream::{self, Pipe, Stream};
 use s4::summed;
 use s4::upload::{Arrival, Ending};
 use std::io::Read;
@@ -138,6 +138,11 @@ fn send_file(mut opened: Opened, key: &Key, sender: &ChunkSender) {
 pub async fn put(app: &Arc<App>, peer: Peer, key: Key, born: Born, request: Request<Incoming>) -> Answer {
     let owner = app.jobs.owner(born.job.as_ref())?;
     if stream::is_wanted(request.headers()) {
+        if born.change != Change::default() || request.headers().contains_key(CHECKSUM_HEADER) {
+            let message =
+                "an upload says at its end what the key is to be: neither mode nor mtime nor s4-checksum before";
+            return Err(Error::new(ErrorKind::BadRequest, message));
+        }
         return put_stream(app, peer, key, owner, request).await;
     }
     let announced = announced_checksum(&request)?;
@@ -151,8 +156,7 @@ pub async fn put(app: &Arc<App>, peer: Peer, key: Key, born: Born, request: Requ
         }
         let found = draft.checksum();
         announced.map_or(Ok(()), |announced| announced.verify_sent(found, &key))?;
-        peer.check(&key)?;
-        owner.publish(|| draft.publish_as(born.change)).map(|()| found)
+        owner.publish(|| draft.publish_as(born.change, || peer.check(&key))).map(|()| found)
     })
     .await?;
     let mut response = created();
@@ -164,12 +168,11 @@ pub async fn put(app: &Arc<App>, peer: Peer, key: Key, born: Born, request: Requ
 async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request: Request<Incoming>) -> Answer {
     let store = app.jobs.shared.store.clone();
     let (store, key) = blocking(move || store.check_new(&key).map(|()| (store, key))).await?;
-    let what = key.to_string();
+    let (what, pipe) = (key.to_string(), Pipe::new().map_err(|e| Error::io(&key, &e))?);
     let take = move |stream| {
-        let mut arrival = Arrival::new(stream)?;
+        let mut arrival = Arrival::new(stream, pipe);
         let taken = receive(&store, &key, &owner, &mut arrival).and_then(|(draft, ending)| {
-            peer.check(&key)?;
-            owner.publish(|| draft.publish_hashed(ending.checksum, ending.change))
+            owner.publish(|| draft.publish_hashed(ending.checksum, ending.change, || peer.check(&key)))
         });
         arrival.answer(&taken)
     };

@@ -8,8 +8,7 @@ use s4::checksum::{self, Checksum, Hasher};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::Change;
-use s4::stored::CHECKSUM_ATTRIBUTE;
-use std::cell::Cell;
+use s4::stored::{CHECKSUM_ATTRIBUTE, SpaceChecks};
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -17,16 +16,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use xattr::FileExt;
 
-/// Bytes written between two looks at the free space.
-const SPACE_INTERVAL: u64 = 16 << 20;
-
 /// A key being written. Dropped unpublished, it leaves nothing.
 pub struct Draft<'s> {
     store: &'s Store,
     key: Key,
     file: File,
     hasher: Hasher,
-    unchecked: u64,
+    written: u64,
+    checks: SpaceChecks,
 }
 
 impl Draft<'_> {
@@ -38,9 +35,8 @@ impl Draft<'_> {
 
     /// The same of bytes that another hashes, for [`Draft::publish_hashed`].
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.unchecked += bytes.len() as u64;
-        if self.unchecked >= SPACE_INTERVAL {
-            self.unchecked = 0;
+        self.written += bytes.len() as u64;
+        if self.checks.is_due(self.written) {
             self.store.check_space(&self.key)?;
         }
         self.file.write_all(bytes).map_err(|e| Error::io(&self.key, &e))
@@ -52,17 +48,16 @@ impl Draft<'_> {
         &mut self,
         fill: impl FnOnce(&File, &dyn Fn(u64) -> Result<()>) -> Result<T>,
     ) -> Result<(T, Checksum)> {
-        let checked = Cell::new(0);
-        let (filled, checksum) = checksum::of_growing(&self.file, |progress| {
+        let grown = checksum::of_growing(&self.file, |progress| {
             fill(&self.file, &|len| {
                 progress(len);
-                if len - checked.get() >= SPACE_INTERVAL {
-                    checked.set(len);
-                    self.store.check_space(&self.key)?;
+                match self.checks.is_due(len) {
+                    true => self.store.check_space(&self.key),
+                    false => Ok(()),
                 }
-                Ok(())
             })
-        })?;
+        });
+        let (filled, checksum) = grown.map_err(|e| Error::io(&self.key, &e))??;
         Ok((filled, checksum.map_err(|e| Error::io(&self.key, &e))?))
     }
 
@@ -77,17 +72,18 @@ impl Draft<'_> {
     }
 
     pub fn publish(self) -> Result<()> {
-        self.publish_as(Change::default())
+        self.publish_as(Change::default(), || Ok(()))
+    }
+
+    /// The same; the key is born with the attributes of `change`, and `last` may still refuse it at the very end.
+    pub fn publish_as(self, change: Change, last: impl FnOnce() -> Result<()>) -> Result<()> {
+        let checksum = self.hasher.finish();
+        self.publish_hashed(checksum, change, last)
     }
 
     /// The same with the checksum of all that was appended.
-    pub fn publish_hashed(self, checksum: Checksum, change: Change) -> Result<()> {
-        self.store.link(&self.file, checksum, &self.key, change)
-    }
-
-    /// The same; the key is born with these attributes.
-    pub fn publish_as(self, change: Change) -> Result<()> {
-        self.store.link(&self.file, self.hasher.finish(), &self.key, change)
+    pub fn publish_hashed(self, checksum: Checksum, change: Change, last: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.store.link(&self.file, checksum, &self.key, change, last)
     }
 }
 
@@ -96,7 +92,14 @@ impl Store {
     pub fn draft(&self, key: &Key) -> Result<Draft<'_>> {
         self.check_new(key)?;
         let file = self.unnamed_file().map_err(|e| Error::io(key, &e))?;
-        Ok(Draft { store: self, key: key.clone(), file, hasher: Hasher::new(), unchecked: 0 })
+        Ok(Draft {
+            store: self,
+            key: key.clone(),
+            file,
+            hasher: Hasher::new(),
+            written: 0,
+            checks: SpaceChecks::default(),
+        })
     }
 
     /// Refuses a key that exists, belongs on another node, or for which there is no space.
@@ -126,8 +129,7 @@ impl Store {
     ) -> Result<()> {
         self.check_new(key)?;
         let checksum = checksum.map_or_else(|| checksum::of_file(file).map_err(|e| Error::io(key, &e)), Ok)?;
-        last()?;
-        self.link(file, checksum, key, change)
+        self.link(file, checksum, key, change, last)
     }
 
     /// Publishes a file that a command left in its directory, marked as an output of `owner`: by linking it where it really
@@ -164,7 +166,14 @@ impl Store {
         }
     }
 
-    fn link(&self, file: &File, checksum: Checksum, key: &Key, change: Change) -> Result<()> {
+    fn link(
+        &self,
+        file: &File,
+        checksum: Checksum,
+        key: &Key,
+        change: Change,
+        last: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(key, &e);
         allow_attributes(file).map_err(failed)?;
         file.set_xattr(CHECKSUM_ATTRIBUTE, checksum.to_string().as_bytes()).map_err(failed)?;
@@ -172,6 +181,7 @@ impl Store {
         if self.fsync {
             file.sync_all().map_err(failed)?;
         }
+        last()?;
         let path = self.path(key);
         let parent = path.parent().unwrap_or(&self.root);
         self.link_at(file, &path, parent, key)?;

@@ -31,8 +31,7 @@ impl Adapter {
         }
     }
 
-    /// Answers a request on a task of its own: one whose work itself, reading files or the state of other processes, may
-    /// take a while.
+    /// Answers a request on a thread of its own: one whose work waits for a disk.
     pub(super) fn answer_apart<R: Refuse, T: Send + 'static, F, W, D>(
         &self,
         request: Option<&Request>,
@@ -44,7 +43,8 @@ impl Adapter {
         W: FnOnce(Arc<Fs>) -> F,
         D: FnOnce(R, T) + Send + 'static,
     {
-        self.runtime.spawn(self.answering(request, reply, work, done));
+        let (runtime, answering) = (self.runtime.clone(), self.answering(request, reply, work, done));
+        self.runtime.spawn_blocking(move || runtime.block_on(answering));
     }
 
     /// A caller that is killed while it waits is let go: the library does not hand interrupts on.

@@ -246,7 +246,12 @@ impl ControlFile {
             Self::Start { control, kind, name, writer, text } => {
                 let shown = control.mountpoint.join(".s4").join(kind.to_string()).join(name);
                 let process = caller.process();
-                if caller.is_killed() || process != *writer || closing::has_open(process, &shown) {
+                // Of one that executes a program nothing more can be asked, see there.
+                if caller.is_executing()
+                    || caller.is_killed()
+                    || process != *writer
+                    || closing::has_open(process, &shown)
+                {
                     return Ok(());
                 }
                 let text = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));

@@ -76,7 +76,9 @@ impl Fs {
             let Some((name, node)) = next else {
                 return Ok(());
             };
-            if state.position < offset {
+            // One that was being written and is a key by now, or gone, was seen too early.
+            let is_gone = matches!(&node, Node::Spool(spool) if !spool.has_name());
+            if state.position < offset || is_gone {
                 state.position += 1;
                 continue;
             }

@@ -16,7 +16,7 @@ use s4::client::blocking;
 use s4::error::{Error, ErrorKind};
 use s4::file::AtPosition;
 use s4::key::Key;
-use s4::protocol::KeyStat;
+use s4::protocol::{Change, KeyStat};
 use s4::stored::draft;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -211,6 +211,11 @@ impl Fs {
             Handle::Control(file) => return file.close(caller).await,
             Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => return Ok(()),
         };
+        if caller.is_executing() {
+            // Whether the program has another descriptor is not to be known. The last close will tell.
+            spool.set_killed(false);
+            return Ok(());
+        }
         if spool.was_written_late() {
             tracing::warn!("{}: written to after its publishing close; that is in no key", spool.key());
             return Err(Errno::EIO);
@@ -223,7 +228,7 @@ impl Fs {
         // A process that has another descriptor of it has only moved one, as shells do.
         // What it stores through a mapping is published once that is gone too.
         let shown = self.shown(spool);
-        if closing::has_open(writer, &shown) || closing::has_mapped(writer, &shown) {
+        if closing::has_open(writer, &shown) || blocking(move || closing::has_mapped(writer, &shown)).await {
             return Ok(());
         }
         let written = spool.len().map_err(io_errno)? > 0;
@@ -276,7 +281,15 @@ impl Fs {
         if !spool.is_pending() {
             return Ok(());
         }
-        let published = self.publish_bytes(spool, &spool.key()).await;
+        let (key, change) = (spool.key(), spool.change());
+        let published = self.publish_bytes(spool, &key, change).await;
+        if published.is_ok()
+            && spool.change() != change
+            && let Err(error) = self.client.change(&key, spool.change()).await
+        {
+            // Published it is, so the close must not say that it is not.
+            tracing::warn!("published, but the mode and time that it was given meanwhile are lost: {error}");
+        }
         self.inodes.unname_spool(spool);
         match published {
             Ok(snapshot) => {
@@ -292,12 +305,17 @@ impl Fs {
     }
 
     /// Returns how the file looked when its bytes were taken.
-    async fn publish_bytes(&self, spool: &Arc<Spool>, key: &Key) -> s4::error::Result<(u64, SystemTime)> {
+    async fn publish_bytes(
+        &self,
+        spool: &Arc<Spool>,
+        key: &Key,
+        change: Change,
+    ) -> s4::error::Result<(u64, SystemTime)> {
         let failed = |e: std::io::Error| Error::io(key, &e);
         let snapshot = spool.snapshot().map_err(failed)?;
         if snapshot.0 <= SMALL {
             let bytes = read_file(&spool.file, 0, snapshot.0 as u32).map_err(|e| failed(e.into()))?;
-            return self.client.put_small(key, bytes, spool.change()).await.map(|()| snapshot);
+            return self.client.put_small(key, bytes, change).await.map(|()| snapshot);
         }
         if let Some(dir) = self.local.dir(self.home(key)) {
             match self.publish_here(spool, key, dir).await {
@@ -306,7 +324,7 @@ impl Fs {
                 done => return done,
             }
         }
-        let (file, change) = (spool.file.try_clone().map_err(failed)?, spool.change());
+        let file = spool.file.try_clone().map_err(failed)?;
         if let Some(ahead) = spool.take_ahead()
             && ahead.publish(file.try_clone().map_err(failed)?, snapshot.0, change).await?
         {

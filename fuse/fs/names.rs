@@ -155,11 +155,13 @@ impl Fs {
     pub async fn rename(&self, parent: Ino, name: &OsStr, new_parent: Ino, new_name: &OsStr) -> Result<()> {
         let from = self.path_in(parent, name)?;
         let mut spool = self.inodes.spool_at(&from);
-        if let Some(writing) = &spool {
-            // A publish under way is waited for: then it is the key that gets another name.
-            drop(writing.publishing.lock().await);
+        let writing = spool.clone();
+        let mut turn = None;
+        if let Some(writing) = &writing {
+            // A publish under way is waited for: then it is the key that gets another name. Else none begins before it has.
+            turn = Some(writing.publishing.lock().await);
             if !writing.is_pending() {
-                spool = None;
+                (spool, turn) = (None, None);
             }
         }
         let found = match spool {
@@ -174,7 +176,7 @@ impl Fs {
             return Ok(());
         }
         self.check_free(&to).await?;
-        match (spool, found) {
+        let renamed = match (spool, found) {
             (Some(spool), _) => match self.inodes.rename_spool(&spool, to) {
                 true => Ok(()),
                 false => Err(Errno::EEXIST),
@@ -185,7 +187,9 @@ impl Fs {
                 Ok(())
             }
             (None, _) => Err(Errno::ENOENT),
-        }
+        };
+        drop(turn);
+        renamed
     }
 
     async fn check_free(&self, key: &Key) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::checksum::{BLOCK, Checksum, of_growing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::protocol::{Adoption, Change, Health};
-use crate::stored::draft;
+use crate::stored::{SpaceChecks, draft};
 use crate::stream::LARGE;
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
@@ -17,9 +17,6 @@ use std::path::Path;
 
 /// Bytes that one call copies: few enough to be hashed while they are in the processor's cache.
 const COPIED_AT_ONCE: usize = 1 << 20;
-
-/// Bytes copied between two looks at the free space.
-const SPACE_INTERVAL: u64 = 16 << 20;
 
 impl Health {
     /// The node's data directory, if it is on this machine: it holds the token that the node names.
@@ -68,16 +65,16 @@ impl Client {
 /// A copy of `file` in an unnamed file of the data directory `dir`, with the checksum of what was written: a second thread
 /// reads the copy while it is made, since the kernel copies without showing the bytes.
 fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Checksum)> {
-    let made = draft(dir)?;
+    let (made, checks) = (draft(dir)?, SpaceChecks::default());
     let ((), checksum) = of_growing(&made, |progress| {
         copy_all(file, &made, |position| {
             progress(position);
-            match position / SPACE_INTERVAL == position.saturating_sub(COPIED_AT_ONCE as u64) / SPACE_INTERVAL {
-                true => Ok(()),
-                false => check_space(dir, reserve),
+            match checks.is_due(position) {
+                true => check_space(dir, reserve),
+                false => Ok(()),
             }
         })
-    })?;
+    })??;
     Ok((made, checksum?))
 }
 

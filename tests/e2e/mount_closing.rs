@@ -1,7 +1,8 @@
 //! Which close publishes a file, as shells and programs close it, for keys of this machine and of others.
 
 use crate::harness::{eventually, text};
-use crate::scripting::{BOTH, LOCAL, REMOTE, Setup, next_line, setup};
+use crate::scripting::{BOTH, LOCAL, REMOTE, Setup, finish_python, next_line, send_line, setup};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 
 /// Runs `script` with `$k` as the key and then, in the same shell, has another client print what is there.
@@ -320,4 +321,75 @@ assert read(new) == b'some, more'
         assert_eq!(text(&setup.key(new)), "some, more");
         assert!(!setup.is_key(old));
     }
+}
+
+/// The kernel closes it in the middle, and who asks for more of the process than its state waits for the answer to that close.
+#[test]
+fn a_file_that_is_closed_because_its_process_executes_another_program_is_published() {
+    let Some(setup) = setup() else { return };
+    for key in BOTH {
+        let script =
+            "out = os.open(sys.argv[1], NEW)\nos.write(out, b'content')\nos.execvp('echo', ['echo', 'executed'])";
+        assert_eq!(setup.python(script, &[key]), "executed\n");
+        eventually("nothing holds it open, so it is a key", || setup.is_key(key).then_some(()));
+        assert_eq!(setup.key(key), b"content");
+        let script = "out = os.open(sys.argv[1], NEW)\nos.write(out, b'one\\n')\nos.dup2(out, 1)\nos.execvp('echo', ['echo', 'two'])";
+        let moved = format!("{key}_moved");
+        setup.python(script, &[&moved]);
+        assert_eq!(setup.key(&moved), b"one\ntwo\n", "the program has another descriptor");
+        let script = "out = os.open('.s4/map/step', NEW)\nos.write(out, b's4://b/ s4://c/ cat')\nos.execvp('echo', ['echo', 'executed'])";
+        assert_eq!(setup.python(script, &[]), "executed\n");
+    }
+}
+
+#[test]
+fn a_mode_that_a_file_is_given_while_it_is_published_is_the_keys() {
+    let Some(setup) = setup() else { return };
+    let script = r#"
+out = os.open(sys.argv[1], NEW, 0o644)
+os.write(out, b'x' * 5_000_000)
+tell('written')
+await_word()
+closing = threading.Thread(target=os.close, args=(out,))
+closing.start()
+# It waits for the node, which hangs, for as long as this takes.
+os.chmod(sys.argv[1], 0o755)
+tell('changed')
+closing.join()
+"#;
+    for (node, key) in BOTH.iter().enumerate() {
+        let mut child = setup.spawn_python(script, &[key]);
+        assert_eq!(next_line(&mut child), "written");
+        setup.cluster.signal(node, "STOP");
+        send_line(&mut child, "close");
+        assert_eq!(next_line(&mut child), "changed");
+        setup.cluster.signal(node, "CONT");
+        finish_python(child);
+        let found = std::fs::metadata(setup.cluster.data(node).join(key)).unwrap();
+        assert_eq!(found.permissions().mode() & 0o777, 0o555, "{key}");
+    }
+}
+
+/// A listing that is under way has seen them as files being written.
+#[test]
+fn files_that_are_closed_while_they_are_listed_are_keys() {
+    let Some(setup) = setup() else { return };
+    let script = r#"
+os.mkdir('b/d')
+names = [f'b/d/{n}_k' for n in range(900)]
+files = [os.open(name, NEW) for name in names]
+for file in files:
+    os.write(file, b'content')
+listing = os.scandir('b/d')
+next(listing)
+for file in files:
+    os.close(file)
+list(listing)
+assert len(os.listdir('b/d')) == len(names)
+for name in names:
+    assert read(name) == b'content', name
+    os.unlink(name)
+os.rmdir('b/d')
+"#;
+    setup.python(script, &[]);
 }
