@@ -121,13 +121,13 @@ class Bench:
         return time.perf_counter() - began
 
     def settle(self):
-        """Writes out what is dirty, and takes and frees as much memory as a row needs: a virtual machine has given its free
-        memory back to its host, and getting it again page by page would take longer than the work that is measured. Then
-        reads the large files again, which such a machine drops from its cache when they rest for some seconds."""
+        """Writes out what is dirty, and reads the large files, which a virtual machine may drop from its cache when they rest
+        for some seconds. Then takes and frees as much memory as a row needs: such a machine has given its free memory back
+        to its host, and getting it again page by page would take longer than the work that is measured."""
         os.sync()
         if not self.quick:
-            subprocess.run([sys.executable, "-c", "bytearray(b'x') * (3 << 30)"], check=False)
             self.sh("find . -xdev -type f -size +1M -exec cat {} + > /dev/null")
+            subprocess.run([sys.executable, "-c", "bytearray(b'x') * (4 << 30)"], check=False)
 
     def say(self, line):
         print(line, file=sys.stderr if self.options.json else sys.stdout, flush=True)
