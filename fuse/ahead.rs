@@ -1,8 +1,8 @@
-//! Large files for other nodes are sent while they are still written, so that the publishing close has little left to do.
+//! Large files for other nodes are sent while they are still written, so that the publishing close need not send them whole.
 //!
-//! Nobody tells what a program writes where the kernel writes the file itself, so it is a guess that what lies behind the
-//! file's end stays as it is. At the close the file is hashed; the node compares, and where the guess was wrong, all is sent
-//! again.
+//! Nobody tells what a program writes where the kernel writes the file itself, so it is a guess that all but the file's end
+//! stays as it is. At the close the file is read once more and hashed; the node compares, and where the guess was wrong, all
+//! is sent again.
 
 use crate::spool::Spool;
 use s4::checksum;

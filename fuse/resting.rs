@@ -1,5 +1,5 @@
 //! Spool files whose key went to its node as bytes, kept to be used again: on ext4, to make an unnamed file means to look at
-//! every inode that was freed in the last minute, which with small files is most of what their writing costs.
+//! every inode of a block group that was freed in the last minute.
 
 use nix::libc;
 use std::collections::HashMap;

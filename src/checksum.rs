@@ -124,15 +124,16 @@ impl Drop for Ending<'_> {
 }
 
 /// The checksum of `file` while `write` makes it longer, which tells how long it is so far: a second thread reads what was
-/// written, since the kernel moves bytes without showing them. Blocks. Errors: there is no thread to be had; those of `write`;
-/// innermost, of reading.
+/// written, since the kernel moves bytes without showing them. Blocks. Errors: those of `write`, and what `failed` makes of one
+/// where there is no thread to be had or the file cannot be read.
 pub fn of_growing<T, E>(
     file: &File,
+    failed: impl Fn(std::io::Error) -> E,
     write: impl FnOnce(&dyn Fn(u64)) -> std::result::Result<T, E>,
-) -> std::io::Result<std::result::Result<(T, std::io::Result<Checksum>), E>> {
+) -> std::result::Result<(T, Checksum), E> {
     let (written, ended) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let hashing = std::thread::Builder::new().spawn_scoped(scope, || {
+        let hash = || {
             let (mut block, mut hasher) = (vec![0; BLOCK], Hasher::new());
             loop {
                 // Read before the length: what was written until then is all there is.
@@ -148,7 +149,8 @@ pub fn of_growing<T, E>(
                     false => std::thread::park(),
                 }
             }
-        })?;
+        };
+        let hashing = std::thread::Builder::new().spawn_scoped(scope, hash).map_err(&failed)?;
         // Also when `write` panics: the scope waits for its threads.
         let ending = Ending { ended: &ended, reader: hashing.thread().clone() };
         let done = write(&|len| {
@@ -157,7 +159,7 @@ pub fn of_growing<T, E>(
         });
         drop(ending);
         let hashed = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok(done.map(|done| (done, hashed)))
+        Ok((done?, hashed.map_err(&failed)?))
     })
 }
 

@@ -6,8 +6,8 @@ use tokio::runtime::{Builder, Runtime};
 /// Threads for work that blocks: files, hashes, streams, each of them for one transfer.
 const BLOCKING: usize = 4096;
 
-/// A runtime whose workers only move messages, so that half of the processors do; each further one would wake and be woken
-/// for nothing, which with small keys costs more than the work.
+/// A runtime whose workers mostly move messages, so that half of the processors do: each further one wakes and is woken for
+/// nothing, which small keys wait for.
 pub fn build() -> Result<Runtime> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     Builder::new_multi_thread()

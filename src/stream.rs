@@ -64,18 +64,10 @@ impl Pipe {
                 Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
                 Ok(n) => left -= n,
                 Err(Errno::EINTR) => {}
-                // A file system that takes bytes only from memory.
-                Err(Errno::EINVAL) => return self.copy_into(file, left),
                 Err(errno) => return Err(errno.into()),
             }
         }
         Ok(())
-    }
-
-    fn copy_into(&self, mut file: &File, len: usize) -> std::io::Result<()> {
-        let mut bytes = vec![0; len];
-        File::from(self.read.try_clone()?).read_exact(&mut bytes)?;
-        file.write_all(&bytes)
     }
 }
 

@@ -55,7 +55,8 @@ impl Upload {
 
     /// Says that more is to come.
     pub fn beat(&mut self) -> Result<()> {
-        self.begin(0).map_err(|error| self.said_instead(error))
+        let sent = self.look().and_then(|()| self.0.send(&0u64.to_le_bytes()));
+        sent.map_err(|error| self.said_instead(error))
     }
 
     /// Ends the key, and returns once it is published, which may take the receiver `patience`.
@@ -67,10 +68,16 @@ impl Upload {
     }
 
     fn begin(&mut self, len: u64) -> Result<()> {
-        if self.0.is_answered() {
-            return Err(self.0.broken(&std::io::Error::other("it ended the transfer before it had all")));
-        }
+        self.look()?;
         self.0.send_more(&len.to_le_bytes())
+    }
+
+    /// Errors: the receiver wants no more.
+    fn look(&self) -> Result<()> {
+        match self.0.is_answered() {
+            true => Err(self.0.broken(&std::io::Error::other("it ended the transfer before it had all"))),
+            false => Ok(()),
+        }
     }
 
     /// Why the receiver broke off, if it has said so.

@@ -48,7 +48,8 @@ impl Draft<'_> {
         &mut self,
         fill: impl FnOnce(&File, &dyn Fn(u64) -> Result<()>) -> Result<T>,
     ) -> Result<(T, Checksum)> {
-        let grown = checksum::of_growing(&self.file, |progress| {
+        let failed = |e: std::io::Error| Error::io(&self.key, &e);
+        checksum::of_growing(&self.file, failed, |progress| {
             fill(&self.file, &|len| {
                 progress(len);
                 match self.checks.is_due(len) {
@@ -56,9 +57,7 @@ impl Draft<'_> {
                     false => Ok(()),
                 }
             })
-        });
-        let (filled, checksum) = grown.map_err(|e| Error::io(&self.key, &e))??;
-        Ok((filled, checksum.map_err(|e| Error::io(&self.key, &e))?))
+        })
     }
 
     /// What has been written so far.

@@ -14,6 +14,7 @@ use s4::client::Client;
 use s4::protocol::{JobId, MapKind};
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The longest text that starts a job, in bytes: what one argument of a program may hold.
@@ -41,6 +42,8 @@ pub enum ControlFile {
         name: String,
         writer: u32,
         text: Mutex<Vec<u8>>,
+        /// The last close was that of a killed process.
+        killed: AtomicBool,
     },
     Follow(Follower),
     Cancel {
@@ -128,9 +131,9 @@ impl Control {
         match (path, writes) {
             (ControlPath::Nodes, false) => Ok(ControlFile::Text(self.nodes().await.into())),
             (ControlPath::Map(kind, name), true) => {
-                let text = Mutex::new(Vec::new());
+                let (text, killed) = (Mutex::default(), AtomicBool::new(false));
                 let writer = caller.process();
-                Ok(ControlFile::Start { control: self.clone(), kind: *kind, name: name.clone(), writer, text })
+                Ok(ControlFile::Start { control: self.clone(), kind: *kind, name: name.clone(), writer, text, killed })
             }
             (ControlPath::Map(kind, name), false) => {
                 let latest = |job: &&Arc<MountJob>| job.kind == *kind && job.name == *name;
@@ -243,22 +246,20 @@ impl ControlFile {
     /// Does what was written, once: at the close that would publish a file.
     pub async fn close(&self, caller: Caller) -> Result<()> {
         match self {
-            Self::Start { control, kind, name, writer, text } => {
+            Self::Start { control, kind, name, writer, killed, .. } => {
                 let shown = control.mountpoint.join(".s4").join(kind.to_string()).join(name);
                 let process = caller.process();
                 // Of one that executes a program nothing more can be asked, see there.
-                if caller.is_executing()
-                    || caller.is_killed()
+                let executing = caller.is_executing();
+                killed.store(!executing && caller.is_killed(), Ordering::Relaxed);
+                if executing
+                    || killed.load(Ordering::Relaxed)
                     || process != *writer
                     || closing::has_open(process, &shown)
                 {
                     return Ok(());
                 }
-                let text = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));
-                match text.is_empty() {
-                    true => Ok(()),
-                    false => control.start(*kind, name, &text).await,
-                }
+                self.start().await
             }
             Self::Cancel { client, id, written } => {
                 let written = std::mem::take(&mut *written.lock().unwrap_or_else(PoisonError::into_inner));
@@ -268,6 +269,27 @@ impl ControlFile {
                 Ok(())
             }
             Self::Text(_) | Self::Follow(_) => Ok(()),
+        }
+    }
+
+    /// The last descriptor is closed, and nobody hears how it went: does what no close could, as that of a child, or of a
+    /// process that executes a program.
+    pub async fn release(&self) {
+        if let Self::Start { name, killed, .. } = self
+            && !killed.load(Ordering::Relaxed)
+            && let Err(errno) = self.start().await
+        {
+            tracing::error!("the map {name} is not started: {}", errno.desc());
+        }
+    }
+
+    /// Starts the job that was written, once.
+    async fn start(&self) -> Result<()> {
+        let Self::Start { control, kind, name, text, .. } = self else { return Ok(()) };
+        let text = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));
+        match text.is_empty() {
+            true => Ok(()),
+            false => control.start(*kind, name, &text).await,
         }
     }
 }

@@ -195,6 +195,7 @@ impl Fs {
         match &*self.handle(handle)? {
             Handle::Spool { spool, writer: Some(_) } if !spool.is_published() => {
                 let flags = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
+                // Blocks that are given before they are written would be sent as zeros.
                 spool.take_ahead();
                 fallocate(&spool.file, flags, offset as i64, len as i64)
             }
@@ -242,8 +243,10 @@ impl Fs {
     /// The last descriptor is closed, and nobody hears how it went.
     pub async fn release(&self, ino: Ino, handle: u64) {
         let handle = self.handles().files.remove(&handle);
-        let Some(Handle::Spool { spool, .. }) = handle.as_deref() else {
-            return;
+        let spool = match handle.as_deref() {
+            Some(Handle::Spool { spool, .. }) => spool,
+            Some(Handle::Control(file)) => return file.release().await,
+            Some(Handle::Local(_) | Handle::Small(_) | Handle::Remote(_)) | None => return,
         };
         if !spool.closed() {
             return;

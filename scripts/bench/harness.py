@@ -103,7 +103,7 @@ class Bench:
         b, s = (statistics.median(times[side]) for side in ("bare", "s4"))
         met = s - b <= extra if extra is not None else s / b <= target
         wanted = f"+ {extra * 1000:.0f} ms" if extra is not None else f"{target:.2f}x"
-        shown = f"+ {(s - b) * 1000:.1f} ms" if extra is not None else f"{s / b:.2f}x"
+        shown = f"{(s - b) * 1000:+.1f} ms" if extra is not None else f"{s / b:.2f}x"
         verdict = ("ok" if met else "MISSED") + (" (noisy, no result)" if noisy else "")
         self.rows.append(dict(row=name, bare=b, s4=s, shown=shown, target=wanted, met=met, noisy=noisy, times=times))
         self.say(f"{name:48} {b:9.4f} s {s:9.4f} s {shown:>11} {wanted:>10}  {verdict}")
@@ -133,6 +133,8 @@ class Bench:
         print(line, file=sys.stderr if self.options.json else sys.stdout, flush=True)
 
     def report(self):
+        if not self.rows:
+            sys.exit(f"bench: no row has '{self.options.only}' in its name")
         if self.options.json:
             print(json.dumps(self.rows, indent=2))
 

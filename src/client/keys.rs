@@ -115,11 +115,11 @@ impl Client {
         hint: u64,
         input_name: &str,
     ) -> Result<Checksum> {
+        if hint >= LARGE {
+            return self.put_born(key, input, hint, input_name, Change::default()).await;
+        }
         let (key, input_name) = (key.clone(), input_name.to_owned());
         let node = self.cluster().node_of(&key);
-        if hint >= LARGE {
-            return self.put_born(&key, input, hint, &input_name, Change::default()).await;
-        }
         let (sent, answer) = self
             .put_pack(node, None, move |mut frames| {
                 frames.key(&key)?;

@@ -66,16 +66,20 @@ impl Client {
 /// reads the copy while it is made, since the kernel copies without showing the bytes.
 fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Checksum)> {
     let (made, checks) = (draft(dir)?, SpaceChecks::default());
-    let ((), checksum) = of_growing(&made, |progress| {
-        copy_all(file, &made, |position| {
-            progress(position);
-            match checks.is_due(position) {
-                true => check_space(dir, reserve),
-                false => Ok(()),
-            }
-        })
-    })??;
-    Ok((made, checksum?))
+    let ((), checksum) = of_growing(
+        &made,
+        |e| e,
+        |progress| {
+            copy_all(file, &made, |position| {
+                progress(position);
+                match checks.is_due(position) {
+                    true => check_space(dir, reserve),
+                    false => Ok(()),
+                }
+            })
+        },
+    )?;
+    Ok((made, checksum))
 }
 
 /// Refuses to go on below the node's reserve. The node then says so itself, with its numbers.

@@ -1,7 +1,7 @@
 //! Which close publishes a file, as shells and programs close it, for keys of this machine and of others.
 
 use crate::harness::{eventually, text};
-use crate::scripting::{BOTH, LOCAL, REMOTE, Setup, finish_python, next_line, send_line, setup};
+use crate::scripting::{BOTH, LOCAL, REMOTE, Setup, finish_python, next_line, send_line, setup, setup_with};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 
@@ -337,9 +337,25 @@ fn a_file_that_is_closed_because_its_process_executes_another_program_is_publish
         let moved = format!("{key}_moved");
         setup.python(script, &[&moved]);
         assert_eq!(setup.key(&moved), b"one\ntwo\n", "the program has another descriptor");
-        let script = "out = os.open('.s4/map/step', NEW)\nos.write(out, b's4://b/ s4://c/ cat')\nos.execvp('echo', ['echo', 'executed'])";
-        assert_eq!(setup.python(script, &[]), "executed\n");
     }
+}
+
+#[test]
+fn a_control_file_that_no_close_can_start_is_started_at_the_last() {
+    let Some(setup) = setup() else { return };
+    setup.put("in/0_k", b"content");
+    let executes = "os.execvp('echo', ['echo', 'executed'])";
+    let child_writes = "child = os.fork()\nif child == 0:\n    os.write(out, text)\n    os._exit(0)\nos.close(out)\nos.waitpid(child, 0)";
+    for (name, rest) in [("executes", format!("os.write(out, text)\n{executes}")), ("child", child_writes.to_owned())] {
+        let script = format!("text = b's4://in/ s4://{name}/ cat'\nout = os.open('.s4/map/{name}', NEW)\n{rest}");
+        setup.python(&script, &[]);
+        eventually("its output is a key", || setup.is_key(&format!("{name}/0_k")).then_some(()));
+    }
+    let killed = "os.write(out, b's4://in/ s4://killed/ cat')\nos.kill(os.getpid(), signal.SIGKILL)";
+    let script = format!("out = os.open('.s4/map/killed', NEW)\n{killed}");
+    setup.spawn_python(&script, &[]).wait().unwrap();
+    let told = setup.bash_output("cat .s4/map/killed");
+    assert!(!told.status.success(), "what a killed process had written was started: {}", text(&told.stdout));
 }
 
 #[test]
@@ -392,4 +408,32 @@ for name in names:
 os.rmdir('b/d')
 "#;
     setup.python(script, &[]);
+}
+
+/// The request lies in the node's socket, and the node takes it up when it goes on: by then the close has failed.
+#[test]
+fn a_close_that_failed_has_published_nothing_also_later() {
+    let Some(setup) = setup_with(2, &[1], &["--deadline", "2"]) else { return };
+    for (node, key) in BOTH.iter().enumerate() {
+        for len in [10, 500_000, 5_000_000] {
+            let script = r#"
+out = os.open(sys.argv[1], NEW)
+os.write(out, b'x' * int(sys.argv[2]))
+tell('written')
+await_word()
+tell(errno_of(os.close, out))
+"#;
+            let mut child = setup.spawn_python(script, &[key, &len.to_string()]);
+            assert_eq!(next_line(&mut child), "written");
+            setup.cluster.signal(node, "STOP");
+            send_line(&mut child, "close");
+            let told = next_line(&mut child);
+            setup.cluster.signal(node, "CONT");
+            finish_python(child);
+            assert_eq!(told, "EIO", "{key}, {len} bytes");
+            // The node has come by all that it was sent before this.
+            setup.python("make(sys.argv[1])\nos.unlink(sys.argv[1])", &[&format!("{key}_after")]);
+            assert!(!setup.is_key(key), "{key}, {len} bytes: published though its close failed");
+        }
+    }
 }

@@ -2,9 +2,7 @@
 
 use crate::harness::{Cluster, eventually, peak_kib, text};
 use crate::mounting::Mount;
-use crate::scripting::{
-    BOTH, Setup, finish_python, make_remote, next_line, send_line, setup, setup_with, skipped, spawn_python,
-};
+use crate::scripting::{Setup, finish_python, make_remote, setup, setup_with, skipped, spawn_python};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -70,34 +68,6 @@ os.mkdir('h/1_dir')
 os.statvfs('.')
 "#;
     setup.python(script, &[]);
-}
-
-/// The request lies in the node's socket, and the node takes it up when it goes on: by then the close has failed.
-#[test]
-fn a_close_that_failed_has_published_nothing_also_later() {
-    let Some(setup) = setup_with(2, &[1], &["--deadline", "2"]) else { return };
-    for (node, key) in BOTH.iter().enumerate() {
-        for len in [10, 500_000, 5_000_000] {
-            let script = r#"
-out = os.open(sys.argv[1], NEW)
-os.write(out, b'x' * int(sys.argv[2]))
-tell('written')
-await_word()
-tell(errno_of(os.close, out))
-"#;
-            let mut child = setup.spawn_python(script, &[key, &len.to_string()]);
-            assert_eq!(next_line(&mut child), "written");
-            setup.cluster.signal(node, "STOP");
-            send_line(&mut child, "close");
-            let told = next_line(&mut child);
-            setup.cluster.signal(node, "CONT");
-            finish_python(child);
-            assert_eq!(told, "EIO", "{key}, {len} bytes");
-            // The node has come by all that it was sent before this.
-            setup.python("make(sys.argv[1])\nos.unlink(sys.argv[1])", &[&format!("{key}_after")]);
-            assert!(!setup.is_key(key), "{key}, {len} bytes: published though its close failed");
-        }
-    }
 }
 
 #[test]

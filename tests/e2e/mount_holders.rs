@@ -184,26 +184,31 @@ tell(errno_of(os.ftruncate, again, 0))
     }
 }
 
+/// Maps the first 10,000 bytes of a file. Not by Python's own means, which keep a duplicate of the descriptor.
+const MAP: &str = r#"
+import ctypes
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+def map(file):
+    return libc.mmap(None, 10000, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, file, 0)
+"#;
+
 /// The mapping outlives the descriptor: what is stored in it after the close is lost or kept, but never damages the key.
 #[test]
 fn a_mapping_that_outlives_the_close_does_not_damage_the_key() {
     let Some(setup) = setup() else { return };
     for key in BOTH {
         let script = r#"
-import ctypes
-libc = ctypes.CDLL(None)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 out = os.open(sys.argv[1], RW | os.O_CREAT)
 os.write(out, b'x' * 10000)
-# Not Python's own, which keeps a duplicate of the descriptor.
-mapped = libc.mmap(None, 10000, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, out, 0)
+mapped = map(out)
 os.close(out)
 ctypes.memmove(mapped, b'later', 5)
 tell('stored')
 await_word()
 "#;
-        let mut child = setup.spawn_python(script, &[key]);
+        let mut child = setup.spawn_python(&format!("{MAP}{script}"), &[key]);
         assert_eq!(next_line(&mut child), "stored");
         let shown = setup.bash(&format!("cat {key}"));
         send_line(&mut child, "end");
@@ -222,25 +227,19 @@ fn a_mapping_that_outlives_the_close_is_of_no_later_file() {
     let Some(setup) = setup() else { return };
     for key in BOTH {
         let script = r#"
-import ctypes
-libc = ctypes.CDLL(None)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 def make(name, byte, last):
     out = os.open(name, RW | os.O_CREAT)
     os.write(out, byte * 10000)
     last(out)
     os.close(out)
 mapped = []
-def map(out):
-    mapped.append(libc.mmap(None, 10000, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, out, 0))
-make(sys.argv[1], b'x', map)
+make(sys.argv[1], b'x', lambda out: mapped.append(map(out)))
 for number in range(100):
     make(f'{sys.argv[1]}_{number}', b'y', lambda out: ctypes.memmove(mapped[0], b'later', 5))
     assert ctypes.string_at(mapped[0], 10000) == b'later' + b'x' * 9995, number
 tell('made')
 "#;
-        let mut child = setup.spawn_python(script, &[key]);
+        let mut child = setup.spawn_python(&format!("{MAP}{script}"), &[key]);
         assert_eq!(next_line(&mut child), "made", "{key}");
         finish_python(child);
         for number in 0..100 {
