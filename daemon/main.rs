@@ -16,8 +16,7 @@ mod watch;
 use app::App;
 use clap::Parser;
 use jobs::{Jobs, Shared};
-
-use s4::client::{Client, Secret, Settings};
+use s4::client::{Client, Secret, Settings, blocking};
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
 use s4::size::parse_size;
@@ -25,12 +24,15 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::{Options, Store};
 use streams::Streams;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use watch::{Sampler, Watch};
+
+/// Between two looks for keys that are held open for nobody.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// Serve this machine's keys of an s4 cluster, and run commands next to them.
 #[derive(Parser)]
@@ -115,12 +117,22 @@ fn run(args: Args) -> Result<()> {
         let started = Instant::now();
         let app = Arc::new(App { jobs, cluster, node: place.node, digest, secret, started, watch, streams });
         tokio::spawn(Sampler::run(app.clone()));
+        tokio::spawn(let_go_of_idle(app.jobs.shared.store.clone()));
         server::run(listener, app, shutdown).await;
         Ok(())
     });
     // Threads that still wait for a peer end with the process.
     runtime.shutdown_background();
     served
+}
+
+/// Closes what nobody reads any more, until the process ends.
+async fn let_go_of_idle(store: Arc<Store>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let store = store.clone();
+        blocking(move || store.let_go_of_idle()).await;
+    }
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

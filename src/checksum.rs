@@ -1,5 +1,6 @@
 //! XXH3-64 and length of a key's bytes: what is stored with a key and checked by every receiver.
 
+use crate::aligned::Block;
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -12,6 +13,8 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Bytes read from a file at a time.
 pub const BLOCK: usize = 256 * 1024;
+/// The same where they are only hashed.
+const HASHED_AT_ONCE: usize = 1024 * 1024;
 
 /// Written as `<16 hexadecimal digits> <length in bytes>`, in the extended attribute and in the HTTP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -85,6 +88,48 @@ impl fmt::Display for Digest {
     }
 }
 
+/// The checksum of a file's first bytes, read as far as is asked for. Right behind who writes or reads them, they are still
+/// in the processor's cache.
+pub struct FileHasher {
+    hasher: Hasher,
+    block: Block,
+}
+
+impl FileHasher {
+    pub fn new() -> Self {
+        Self { hasher: Hasher::new(), block: Block::new(HASHED_AT_ONCE) }
+    }
+
+    /// Goes on until the first `len` bytes are hashed. Blocks. Errors: the file is shorter.
+    pub fn read_to(&mut self, file: &File, len: u64) -> std::io::Result<()> {
+        while self.hasher.len < len {
+            let most = HASHED_AT_ONCE.min((len - self.hasher.len) as usize);
+            file.read_exact_at(&mut self.block[..most], self.hasher.len)?;
+            self.hasher.update(&self.block[..most]);
+        }
+        Ok(())
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> u64 {
+        self.hasher.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.hasher.len == 0
+    }
+
+    pub fn finish(&self) -> Checksum {
+        self.hasher.finish()
+    }
+}
+
+impl Default for FileHasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The checksum of a whole file, from its start, whatever its descriptor's position. Blocks; memory is one block.
 pub fn of_file(file: &File) -> std::io::Result<Checksum> {
     let found = of_file_unless(file, || false)?;
@@ -95,8 +140,8 @@ pub fn of_file(file: &File) -> std::io::Result<Checksum> {
 pub fn of_file_unless(file: &File, stop: impl Fn() -> bool) -> std::io::Result<Option<Checksum>> {
     let mut hasher = Hasher::new();
     // One byte more than there is, so that the read after the last one finds the end.
-    let block = usize::try_from(file.metadata()?.len()).unwrap_or(BLOCK).saturating_add(1).clamp(4096, BLOCK);
-    let mut block = vec![0; block];
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(HASHED_AT_ONCE);
+    let mut block = Block::new(len.saturating_add(1).clamp(4096, HASHED_AT_ONCE));
     loop {
         match file.read_at(&mut block, hasher.len) {
             Ok(0) => return Ok(Some(hasher.finish())),
@@ -134,16 +179,11 @@ pub fn of_growing<T, E>(
     let (written, ended) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let hash = || {
-            let (mut block, mut hasher) = (vec![0; BLOCK], Hasher::new());
+            let mut hasher = FileHasher::new();
             loop {
                 // Read before the length: what was written until then is all there is.
                 let is_all = ended.load(Ordering::Acquire);
-                let there = written.load(Ordering::Acquire);
-                while hasher.len < there {
-                    let most = BLOCK.min((there - hasher.len) as usize);
-                    file.read_exact_at(&mut block[..most], hasher.len)?;
-                    hasher.update(&block[..most]);
-                }
+                hasher.read_to(file, written.load(Ordering::Acquire))?;
                 match is_all {
                     true => return Ok(hasher.finish()),
                     false => std::thread::park(),
@@ -181,7 +221,9 @@ impl Checksum {
         if self == found {
             return Ok(());
         }
-        let message = format!("{what}: checksum error: announced as {self}, arrived as {found}; nothing was stored");
+        let message = format!(
+            "{what}: checksum error: announced as {self}, arrived as {found}; it changed on its way or while it was read, and nothing was stored"
+        );
         Err(Error::new(ErrorKind::BadRequest, message))
     }
 }

@@ -3,7 +3,7 @@
 //! The layers, lowest first; each knows only those above it in this list:
 //!
 //! - [`error`]: kinds of error and what each means at every boundary
-//! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`file`], [`limits`], [`runtime`]: of the system
+//! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`file`], [`limits`], [`runtime`]: of the system
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
 //! - [`protocol`], [`side`], [`stream`], [`summed`], [`upload`], [`body`], [`frame`]: what crosses the wire, and how bodies stream; [`stored`]: what lies on a disk
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
@@ -11,6 +11,7 @@
 //! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`) and `s4-mount` (`fuse/`). They use this library and never
 //! each other.
 
+pub mod aligned;
 pub mod body;
 pub mod checksum;
 pub mod client;

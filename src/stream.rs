@@ -2,6 +2,7 @@
 //! the body itself, moved by blocking threads with the kernel's own means. HTTP costs a buffer for each chunk and its way
 //! through a channel besides.
 
+use crate::aligned;
 use crate::error::{Error, Result};
 use crate::side::Side;
 use bytes::{Bytes, BytesMut};
@@ -31,6 +32,9 @@ const BLOCK: usize = 256 * 1024;
 /// Bytes that one call hands to the kernel at most, so that each makes progress within the deadline.
 const SENT_AT_ONCE: u64 = 1 << 20;
 
+/// Bytes that a pipe is asked to hold: what every user may have.
+const PIPE: usize = 1 << 20;
+
 /// The headers that ask for a stream, and that grant one.
 pub fn mark(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -52,7 +56,7 @@ impl Pipe {
     pub fn new() -> std::io::Result<Self> {
         let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
         // Where the user has no room for so much, it stays as it is.
-        let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(SENT_AT_ONCE as i32));
+        let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
         Ok(Self { read, write })
     }
 
@@ -112,11 +116,12 @@ impl Stream {
         if !self.early.is_empty() {
             return Ok(Some(std::mem::take(&mut self.early)));
         }
-        self.buffer.reserve(BLOCK);
-        match self.receive(BLOCK)? {
-            0 => Ok(None),
-            _ => Ok(Some(self.buffer.split().freeze())),
-        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        aligned::reserve(&mut buffer, BLOCK);
+        let received = self.receive(&mut buffer, BLOCK)?;
+        let chunk = buffer.split().freeze();
+        self.buffer = buffer;
+        Ok((received > 0).then_some(chunk))
     }
 
     /// Fills `buffer`. Errors: the peer sends no more.
@@ -126,9 +131,24 @@ impl Stream {
         self.socket.read_exact(&mut buffer[early.len()..]).map_err(|e| self.failed(&e))
     }
 
-    /// Appends at most `most` bytes to the buffer, which has room for them; 0 once there are no more.
-    fn receive(&mut self, most: usize) -> Result<usize> {
-        let spare = self.buffer.spare_capacity_mut();
+    /// Appends the next `len` bytes to `buffer`. Errors: the peer sends no more.
+    pub fn receive_onto(&mut self, buffer: &mut BytesMut, len: usize) -> Result<()> {
+        let early = self.early.split_to(len.min(self.early.len()));
+        buffer.extend_from_slice(&early);
+        let mut left = len - early.len();
+        buffer.reserve(left);
+        while left > 0 {
+            left -= match self.receive(buffer, left)? {
+                0 => return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
+                n => n,
+            };
+        }
+        Ok(())
+    }
+
+    /// Appends at most `most` bytes to `buffer`, which has room for them; 0 once there are no more.
+    fn receive(&self, buffer: &mut BytesMut, most: usize) -> Result<usize> {
+        let spare = buffer.spare_capacity_mut();
         let room = spare.len().min(most);
         let received = loop {
             // SAFETY: the buffer has room for as many bytes as are told, and the socket is open.
@@ -140,7 +160,7 @@ impl Stream {
             }
         };
         // SAFETY: the kernel has just written so many bytes behind those that were there.
-        unsafe { self.buffer.set_len(self.buffer.len() + received) };
+        unsafe { buffer.set_len(buffer.len() + received) };
         Ok(received)
     }
 
@@ -189,23 +209,26 @@ impl Stream {
         Ok(())
     }
 
-    /// Appends some of the next `most` bytes to `file`, which never come into this process; `what` names the file in
-    /// errors. Returns how many. Errors: the peer sends no more; the file takes no more.
+    /// Appends the next `most` bytes to `file`, or as many of them as the pipe takes. They never come into this process. `what`
+    /// names the file in errors. Returns how many. Errors: the peer sends no more; the file takes no more.
     pub fn receive_into(&mut self, file: &File, most: u64, pipe: &Pipe, what: &str) -> Result<u64> {
         let unwritable = |e: std::io::Error| Error::io(what, &e);
         if !self.early.is_empty() {
             let early = self.early.split_to(self.early.len().min(most as usize));
             return (&*file).write_all(&early).map(|()| early.len() as u64).map_err(unwritable);
         }
-        let n = loop {
-            match splice(&self.socket, None, &pipe.write, None, most.min(SENT_AT_ONCE) as usize, SpliceFFlags::empty())
-            {
+        let mut n = 0;
+        while (n as u64) < most {
+            let left = (most - n as u64).min(PIPE as u64) as usize;
+            match splice(&self.socket, None, &pipe.write, None, left, SpliceFFlags::SPLICE_F_NONBLOCK) {
                 Ok(0) => return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
-                Ok(n) => break n,
+                Ok(more) => n += more,
                 Err(Errno::EINTR) => {}
+                // The pipe may be full before: it counts pieces, each up to a page.
+                Err(Errno::EAGAIN) if n > 0 => break,
                 Err(errno) => return Err(self.failed(&errno.into())),
             }
-        };
+        }
         pipe.empty_into(file, n).map(|()| n as u64).map_err(unwritable)
     }
 

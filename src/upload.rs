@@ -4,7 +4,7 @@
 //! all ones ends them; behind it are the length of an [`Ending`], 8 bytes little-endian, and the ending, JSON. The receiver
 //! answers with JSON: `null` once the key is published, else the error, which it may also say before the end.
 
-use crate::checksum::Checksum;
+use crate::checksum::{Checksum, FileHasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Change;
 use crate::stream::{Pipe, Stream};
@@ -14,6 +14,10 @@ use std::time::Duration;
 
 /// Instead of a piece's length: there are no more.
 const END: u64 = u64::MAX;
+
+/// Bytes of a file that are hashed and then sent: half of what a processor's own cache holds. With fewer, sender and receiver
+/// mostly wake each other.
+const AT_ONCE: u64 = 512 * 1024;
 
 /// The longest ending and the longest answer, in bytes.
 const LONGEST: u64 = 64 * 1024;
@@ -45,6 +49,31 @@ impl Upload {
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         let sent = self.begin(bytes.len() as u64).and_then(|()| self.0.send(bytes));
         sent.map_err(|error| self.said_instead(error))
+    }
+
+    /// All of `file`, which nobody may change meanwhile; `what` names it in errors. Returns its checksum. Blocks. Errors: the file
+    /// becomes shorter.
+    pub fn send_whole(&mut self, file: &File, what: &str) -> Result<Checksum> {
+        let unreadable = |e: std::io::Error| Error::io(what, &e);
+        let (mut sent, mut hasher) = (0, FileHasher::new());
+        loop {
+            let len = file.metadata().map_err(unreadable)?.len();
+            let until = len.min(sent + AT_ONCE);
+            if until <= sent {
+                return Ok(hasher.finish());
+            }
+            // First, so that they are sent from the processor's cache, out of which the receiver then copies them.
+            let hashed = hasher.read_to(file, until).map_err(unreadable);
+            if let Err(error) = hashed.and_then(|()| self.send_file(file, sent, until - sent)) {
+                return Err(match file.metadata() {
+                    Ok(now) if now.len() < until => {
+                        Error::new(ErrorKind::Io, format!("{what}: it became shorter while it was read"))
+                    }
+                    _ => error,
+                });
+            }
+            sent = until;
+        }
     }
 
     /// `len` bytes of `file` from `offset`, which never come into this process.
@@ -111,7 +140,7 @@ impl Arrival {
     }
 
     /// Appends all bytes to `file`; `progress` is told the length so far. `what` names the key in errors. Blocks.
-    pub fn receive(&mut self, file: &File, what: &str, progress: &dyn Fn(u64) -> Result<()>) -> Result<Ending> {
+    pub fn receive(&mut self, file: &File, what: &str, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Ending> {
         let mut received = 0;
         loop {
             match self.number()? {
@@ -119,7 +148,9 @@ impl Arrival {
                 0 => {}
                 mut left => {
                     while left > 0 {
-                        let n = self.stream.receive_into(file, left, &self.pipe, what)?;
+                        // File systems keep whole, aligned pieces together.
+                        let most = left.min(AT_ONCE - received % AT_ONCE);
+                        let n = self.stream.receive_into(file, most, &self.pipe, what)?;
                         (left, received) = (left - n, received + n);
                         progress(received)?;
                     }

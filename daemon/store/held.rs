@@ -68,6 +68,16 @@ impl Store {
         self.hold(key, &range)?.file.try_clone().map_err(|e| Error::io(key, &e))
     }
 
+    /// Lets go of keys that nobody reads any more, so that the space of deleted ones is free. Blocks: to free it takes a while.
+    pub fn let_go_of_idle(&self) {
+        let mut idle = Vec::new();
+        let mut table = self.held.lock();
+        while table.peek_lru().is_some_and(|(_, (_, used))| used.elapsed() > IDLE) {
+            idle.extend(table.pop_lru());
+        }
+        drop(table);
+    }
+
     fn hold(&self, key: &Key, range: &Range) -> Result<Arc<HeldFile>> {
         let name = (key.clone(), range.checksum);
         if !range.open
@@ -82,9 +92,6 @@ impl Store {
         }
         let held = Arc::new(HeldFile { file: opened.file, verified: OnceLock::new() });
         let mut table = self.held.lock();
-        while table.peek_lru().is_some_and(|(_, (_, used))| used.elapsed() > IDLE) {
-            table.pop_lru();
-        }
         table.put(name, (held.clone(), Instant::now()));
         Ok(held)
     }

@@ -4,7 +4,8 @@ use super::tree::apply;
 use super::{OWNER_ATTRIBUTE, Store};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
-use s4::checksum::{self, Checksum, Hasher};
+use s4::aligned::Block;
+use s4::checksum::{self, Checksum, FileHasher, Hasher};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::Change;
@@ -46,18 +47,18 @@ impl Draft<'_> {
     /// it does, and the checksum of what is in the file.
     pub fn fill<T>(
         &mut self,
-        fill: impl FnOnce(&File, &dyn Fn(u64) -> Result<()>) -> Result<T>,
+        fill: impl FnOnce(&File, &mut dyn FnMut(u64) -> Result<()>) -> Result<T>,
     ) -> Result<(T, Checksum)> {
-        let failed = |e: std::io::Error| Error::io(&self.key, &e);
-        checksum::of_growing(&self.file, failed, |progress| {
-            fill(&self.file, &|len| {
-                progress(len);
-                match self.checks.is_due(len) {
-                    true => self.store.check_space(&self.key),
-                    false => Ok(()),
-                }
-            })
-        })
+        let mut hasher = FileHasher::new();
+        let filled = fill(&self.file, &mut |len| {
+            // On this thread: to wake another for it costs more than it saves, and by then they may have left the cache.
+            hasher.read_to(&self.file, len).map_err(|e| Error::io(&self.key, &e))?;
+            match self.checks.is_due(len) {
+                true => self.store.check_space(&self.key),
+                false => Ok(()),
+            }
+        })?;
+        Ok((filled, hasher.finish()))
     }
 
     /// What has been written so far.
@@ -144,7 +145,7 @@ impl Store {
         }
         let mut draft = self.draft(key)?;
         draft.mark(owner)?;
-        let mut block = vec![0; checksum::BLOCK];
+        let mut block = Block::new(checksum::BLOCK);
         loop {
             match file.read(&mut block).map_err(failed)? {
                 0 => return draft.publish(),

@@ -234,7 +234,7 @@ impl Transfers {
 
     async fn send_large(&self, job: &JobId, output: &Output) -> Result<()> {
         let file = File::open(&output.path).map_err(|e| Error::io(output.path.display(), &e))?;
-        self.0.client.put_output(job, &output.key, file, output.len, output.key.as_str()).await.map(drop)
+        self.0.client.send_file(&output.key, Some(job), file, output.len, output.key.as_str()).await.map(drop)
     }
 }
 

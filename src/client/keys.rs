@@ -2,6 +2,7 @@
 
 use super::jobs::EventStream;
 use super::{Client, blocking};
+use crate::aligned::Block;
 use crate::body::{self, Activity, ChunkReader, Hangup, Side};
 use crate::checksum::{BLOCK, Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
@@ -9,12 +10,12 @@ use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
 use crate::protocol::{self, CHECKSUM_HEADER, Change, Event, JobId, PackAnswer, escape};
-use crate::stream::LARGE;
 use crate::upload::{Ending, Upload};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Response};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::str::FromStr;
 
@@ -107,7 +108,7 @@ impl Client {
         stored.verify(found, who).map(|()| found)
     }
 
-    /// Writes all of `input` as `key`. `hint` is how many bytes to expect; `input_name` names it in errors.
+    /// Writes all of `input`, however long, as `key`. `hint` is how many bytes to expect; `input_name` names it in errors.
     pub async fn put(
         &self,
         key: &Key,
@@ -115,9 +116,6 @@ impl Client {
         hint: u64,
         input_name: &str,
     ) -> Result<Checksum> {
-        if hint >= LARGE {
-            return self.put_born(key, input, hint, input_name, Change::default()).await;
-        }
         let (key, input_name) = (key.clone(), input_name.to_owned());
         let node = self.cluster().node_of(&key);
         let (sent, answer) = self
@@ -134,33 +132,9 @@ impl Client {
         }
     }
 
-    /// The same over a connection of its own, for a large key; it is born with `change`.
+    /// The same over a connection of its own, which is worth it for a large key; it is born with `change`.
     pub async fn put_born(
         &self,
-        key: &Key,
-        input: impl Read + Send + 'static,
-        hint: u64,
-        input_name: &str,
-        change: Change,
-    ) -> Result<Checksum> {
-        self.send_all(self.upload(key, None).await?, key, input, hint, input_name, change).await
-    }
-
-    /// The same as an output of `job`, which is taken only while that goes on.
-    pub async fn put_output(
-        &self,
-        job: &JobId,
-        key: &Key,
-        input: impl Read + Send + 'static,
-        hint: u64,
-        input_name: &str,
-    ) -> Result<Checksum> {
-        self.send_all(self.upload(key, Some(job)).await?, key, input, hint, input_name, Change::default()).await
-    }
-
-    async fn send_all(
-        &self,
-        mut upload: Upload,
         key: &Key,
         mut input: impl Read + Send + 'static,
         hint: u64,
@@ -168,22 +142,37 @@ impl Client {
         change: Change,
     ) -> Result<Checksum> {
         let input_name = input_name.to_owned();
+        let send = move |upload: &mut Upload| send_read(upload, &mut input, &input_name);
+        self.send_all(self.upload(key, None).await?, key, hint, change, send).await
+    }
+
+    /// Sends a file of about `len` bytes as `key`, over a connection of its own; `name` names it in errors. Nobody may change
+    /// it meanwhile. As an output of a job, it is taken only while that goes on.
+    pub async fn send_file(
+        &self,
+        key: &Key,
+        job: Option<&JobId>,
+        file: File,
+        len: u64,
+        name: &str,
+    ) -> Result<Checksum> {
+        let name = name.to_owned();
+        let send = move |upload: &mut Upload| upload.send_whole(&file, &name);
+        self.send_all(self.upload(key, job).await?, key, len, Change::default(), send).await
+    }
+
+    async fn send_all(
+        &self,
+        mut upload: Upload,
+        key: &Key,
+        hint: u64,
+        change: Change,
+        send: impl FnOnce(&mut Upload) -> Result<Checksum> + Send + 'static,
+    ) -> Result<Checksum> {
         // The node may have to write all of it to the disk before it answers.
         let patience = self.patience(hint);
         let sent = blocking(move || {
-            let (mut block, mut hasher) = (vec![0; BLOCK], Hasher::new());
-            loop {
-                match input.read(&mut block) {
-                    Ok(0) => break,
-                    Ok(n) => {
-                        hasher.update(&block[..n]);
-                        upload.send(&block[..n])?;
-                    }
-                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(Error::io(input_name, &e)),
-                }
-            }
-            let checksum = hasher.finish();
+            let checksum = send(&mut upload)?;
             upload.end(&Ending { checksum, change }, patience).map(|()| checksum)
         });
         self.noting(self.cluster().node_of(key), sent.await)
@@ -325,6 +314,21 @@ fn stored_checksum(response: &Response<Incoming>, who: &str) -> Result<Checksum>
     header
         .and_then(|text| Checksum::from_str(text).ok())
         .ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{who}: the node sent no checksum")))
+}
+
+fn send_read(upload: &mut Upload, input: &mut impl Read, input_name: &str) -> Result<Checksum> {
+    let (mut block, mut hasher) = (Block::new(BLOCK), Hasher::new());
+    loop {
+        match input.read(&mut block) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(n) => {
+                hasher.update(&block[..n]);
+                upload.send(&block[..n])?;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io(input_name, &e)),
+        }
+    }
 }
 
 fn copy(mut reader: ChunkReader, mut sink: impl Write, sink_name: &str) -> Result<Checksum> {

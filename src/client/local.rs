@@ -1,6 +1,7 @@
 //! Nodes on this machine: what is written into their data directory need not go through a socket.
 
 use super::{Client, blocking};
+use crate::aligned::Block;
 use crate::checksum::{BLOCK, Checksum, of_growing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
@@ -30,12 +31,13 @@ impl Client {
     /// Writes a regular file of `len` bytes as `key`; `name` names it in errors. To a node of this machine the file is
     /// copied by the kernel's means, and handed over for a link.
     pub async fn put_file(&self, key: &Key, file: File, len: u64, name: &str) -> Result<Checksum> {
-        if len >= LARGE
-            && let Some(made) = self.put_here(key, &file, len).await?
-        {
-            return Ok(made);
+        if len < LARGE {
+            return self.put(key, file, len, name).await;
         }
-        self.put(key, file, len, name).await
+        match self.put_here(key, &file, len).await? {
+            Some(made) => Ok(made),
+            None => self.send_file(key, None, file, len, name).await,
+        }
     }
 
     /// `None` if the node is not on this machine, or the file cannot be made in its data directory.
@@ -106,7 +108,7 @@ fn copy_all(from: &File, to: &File, progress: impl Fn(u64) -> std::io::Result<()
         }
     }
     // Between file systems the kernel does not copy.
-    let (mut block, mut position) = (vec![0; BLOCK], 0);
+    let (mut block, mut position) = (Block::new(BLOCK), 0);
     loop {
         match from.read_at(&mut block, position) {
             Ok(0) => return Ok(()),
