@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 /// Bytes from which on a file is worth it.
 const LARGE: u64 = 16 << 20;
-/// Files that are sent so at once; each takes a thread here and two at its node.
+/// Files that are sent so at once; each takes a thread here and one at its node.
 const MOST: usize = 8;
 /// Bytes at the file's end that may still be changed by who writes it from its start to its end.
 const UNSETTLED: u64 = 1 << 20;

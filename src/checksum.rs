@@ -14,7 +14,7 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 /// Bytes read from a file at a time.
 pub const BLOCK: usize = 256 * 1024;
 /// The same where they are only hashed.
-const HASHED_AT_ONCE: usize = 1024 * 1024;
+const HASHED_AT_ONCE: usize = 512 * 1024;
 
 /// Written as `<16 hexadecimal digits> <length in bytes>`, in the extended attribute and in the HTTP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -108,15 +108,6 @@ impl FileHasher {
             self.hasher.update(&self.block[..most]);
         }
         Ok(())
-    }
-
-    /// Bytes so far.
-    pub fn len(&self) -> u64 {
-        self.hasher.len
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.hasher.len == 0
     }
 
     pub fn finish(&self) -> Checksum {

@@ -219,13 +219,14 @@ impl Stream {
         }
         let mut n = 0;
         while (n as u64) < most {
+            let began = Instant::now();
             let left = (most - n as u64).min(PIPE as u64) as usize;
             match splice(&self.socket, None, &pipe.write, None, left, SpliceFFlags::SPLICE_F_NONBLOCK) {
                 Ok(0) => return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
                 Ok(more) => n += more,
                 Err(Errno::EINTR) => {}
-                // The pipe may be full before: it counts pieces, each up to a page.
-                Err(Errno::EAGAIN) if n > 0 => break,
+                // The pipe may be full before: it counts pieces, each up to a page. Or the peer was silent for the deadline.
+                Err(Errno::EAGAIN) if n > 0 && began.elapsed() < self.deadline => break,
                 Err(errno) => return Err(self.failed(&errno.into())),
             }
         }

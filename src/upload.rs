@@ -51,17 +51,18 @@ impl Upload {
         sent.map_err(|error| self.said_instead(error))
     }
 
-    /// All of `file`, which nobody may change meanwhile; `what` names it in errors. Returns its checksum. Blocks. Errors: the file
-    /// becomes shorter.
+    /// All of `file`; `what` names it in errors. Returns its checksum, which is not that of the bytes sent if somebody changes them
+    /// meanwhile. Blocks. Errors: the file becomes shorter.
     pub fn send_whole(&mut self, file: &File, what: &str) -> Result<Checksum> {
         let unreadable = |e: std::io::Error| Error::io(what, &e);
         let (mut sent, mut hasher) = (0, FileHasher::new());
         loop {
             let len = file.metadata().map_err(unreadable)?.len();
-            let until = len.min(sent + AT_ONCE);
-            if until <= sent {
+            if len == sent {
                 return Ok(hasher.finish());
             }
+            // One that has become shorter cannot be read so far.
+            let until = len.min(sent + AT_ONCE).max(sent + 1);
             // First, so that they are sent from the processor's cache, out of which the receiver then copies them.
             let hashed = hasher.read_to(file, until).map_err(unreadable);
             if let Err(error) = hashed.and_then(|()| self.send_file(file, sent, until - sent)) {

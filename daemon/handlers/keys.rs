@@ -70,9 +70,9 @@ pub async fn rest(app: &Arc<App>, key: Key, checksum: Checksum, offset: u64, req
         return Err(Error::new(ErrorKind::BadRequest, "this route answers with a stream, and none is asked for"));
     }
     let store = app.jobs.shared.store.clone();
-    let (file, key) = blocking(move || store.held_file(&key, checksum).map(|file| (file, key))).await?;
+    let (held, key) = blocking(move || store.held_file(&key, checksum).map(|held| (held, key))).await?;
     let len = checksum.len.saturating_sub(offset);
-    Ok(grant(app, checksum, &key, request, move |mut stream| summed::send(&mut stream, &file, offset, len)))
+    Ok(grant(app, checksum, &key, request, move |mut stream| summed::send(&mut stream, &held.file, offset, len)))
 }
 
 fn grant(

@@ -28,8 +28,9 @@ pub struct Range {
     pub open: bool,
 }
 
-struct HeldFile {
-    file: File,
+/// A key that is held open, for as long as somebody has it and a while longer.
+pub struct HeldFile {
+    pub file: File,
     verified: OnceLock<Result<()>>,
 }
 
@@ -63,17 +64,22 @@ impl Store {
     }
 
     /// The file of a key as it was when it had this checksum, open. Errors as of [`Store::read_range`].
-    pub fn held_file(&self, key: &Key, checksum: Checksum) -> Result<File> {
-        let range = Range { checksum, offset: 0, len: 0, verify: false, open: false };
-        self.hold(key, &range)?.file.try_clone().map_err(|e| Error::io(key, &e))
+    pub fn held_file(&self, key: &Key, checksum: Checksum) -> Result<Arc<HeldFile>> {
+        self.hold(key, &Range { checksum, offset: 0, len: 0, verify: false, open: false })
     }
 
     /// Lets go of keys that nobody reads any more, so that the space of deleted ones is free. Blocks: to free it takes a while.
     pub fn let_go_of_idle(&self) {
         let mut idle = Vec::new();
         let mut table = self.held.lock();
-        while table.peek_lru().is_some_and(|(_, (_, used))| used.elapsed() > IDLE) {
-            idle.extend(table.pop_lru());
+        while table.peek_lru().is_some_and(|(_, (_, used))| used.elapsed() > IDLE)
+            && let Some((name, (held, _))) = table.pop_lru()
+        {
+            // A stream may take longer.
+            match Arc::strong_count(&held) {
+                1 => idle.push(held),
+                _ => drop(table.put(name, (held, Instant::now()))),
+            }
         }
         drop(table);
     }

@@ -14,6 +14,18 @@ from pathlib import Path
 SPREAD = 0.35
 GIB = 1 << 30
 
+# Fills 3 GiB in pages of 4 KiB, and 3 GiB in pages of 2 MiB where the kernel has them.
+WARM = """
+import mmap
+block = bytes(1 << 20)
+for advice in (mmap.MADV_NOHUGEPAGE, mmap.MADV_HUGEPAGE):
+    memory = mmap.mmap(-1, 3 << 30)
+    memory.madvise(advice)
+    for at in range(0, 3 << 30, 1 << 20):
+        memory[at : at + len(block)] = block
+    memory.close()
+"""
+
 
 class Bench:
     """A cluster in a directory of its own, and the rows measured so far."""
@@ -122,12 +134,12 @@ class Bench:
 
     def settle(self):
         """Writes out what is dirty, and reads the large files, which a virtual machine may drop from its cache when they rest
-        for some seconds. Then takes and frees as much memory as a row needs: such a machine has given its free memory back
-        to its host, and getting it again page by page would take longer than the work that is measured."""
+        for some seconds. Then takes and frees as much memory as a row needs, in small pages and in large ones: such a machine has
+        given its free memory back to its host, and getting it again page by page would take longer than the work that is measured."""
         os.sync()
         if not self.quick:
             self.sh("find . -xdev -type f -size +1M -exec cat {} + > /dev/null")
-            subprocess.run([sys.executable, "-c", "bytearray(b'x') * (4 << 30)"], check=False)
+            subprocess.run([sys.executable, "-c", WARM], check=False)
 
     def say(self, line):
         print(line, file=sys.stderr if self.options.json else sys.stdout, flush=True)

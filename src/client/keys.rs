@@ -146,8 +146,8 @@ impl Client {
         self.send_all(self.upload(key, None).await?, key, hint, change, send).await
     }
 
-    /// Sends a file of about `len` bytes as `key`, over a connection of its own; `name` names it in errors. Nobody may change
-    /// it meanwhile. As an output of a job, it is taken only while that goes on.
+    /// Sends a file of about `len` bytes as `key`, over a connection of its own; `name` names it in errors. As an output of a
+    /// job, it is taken only while that goes on. Errors: bad request, if somebody changes the file meanwhile.
     pub async fn send_file(
         &self,
         key: &Key,

@@ -4,6 +4,7 @@ use super::{Client, blocking};
 use crate::aligned::Block;
 use crate::checksum::{BLOCK, Checksum, of_growing};
 use crate::error::{Error, ErrorKind, Result};
+use crate::file::AtPosition;
 use crate::key::Key;
 use crate::protocol::{Adoption, Change, Health};
 use crate::stored::{SpaceChecks, draft};
@@ -36,7 +37,19 @@ impl Client {
         }
         match self.put_here(key, &file, len).await? {
             Some(made) => Ok(made),
-            None => self.send_file(key, None, file, len, name).await,
+            None => self.send_changing(key, file, len, name).await,
+        }
+    }
+
+    /// Sends a file that others may change meanwhile.
+    async fn send_changing(&self, key: &Key, file: File, len: u64, name: &str) -> Result<Checksum> {
+        let again = file.try_clone().map_err(|e| Error::io(name, &e))?;
+        match self.send_file(key, None, file, len, name).await {
+            // Other bytes have come than were hashed. What is read once only is sent as it was hashed.
+            Err(error) if error.kind() == ErrorKind::BadRequest => {
+                self.put_born(key, AtPosition::new(again, 0), len, name, Change::default()).await
+            }
+            sent => sent,
         }
     }
 

@@ -5,8 +5,9 @@ use crate::observe::{end_within, listed, longest_open, send, spawn};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// More than what goes in an ordinary body.
 const LARGE: usize = 5 << 20;
@@ -216,6 +217,50 @@ fn a_put_whose_node_dies_or_hangs_is_an_error_that_names_it() {
         }
         assert_eq!(listed(&cluster, "s4://in/"), Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_file_that_becomes_shorter_while_it_is_put_is_an_error_that_names_it() {
+    let cluster = remote(1);
+    let file = std::fs::File::create(cluster.dir().join("file")).unwrap();
+    // No disk holds this, so that the put is under way until the file is cut.
+    file.set_len(1 << 43).unwrap();
+    let client = spawn(&cluster, &["cp", "file", "s4://in/0_key"]);
+    let pid = cluster.pid(0);
+    eventually("the node takes the key", || (longest_open(pid) > LARGE as u64).then_some(()));
+    file.set_len(10).unwrap();
+    let end = end_within(SOON, client);
+    assert_eq!(
+        (end.status.code(), text(&end.stderr)),
+        (Some(1), "s4: file: it became shorter while it was read\n".to_owned())
+    );
+    assert_eq!(listed(&cluster, "s4://in/"), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_put_is_stored_as_it_was_hashed() {
+    let cluster = remote(1);
+    let file = std::fs::File::create(cluster.dir().join("file")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    let (done, began) = (AtomicBool::new(false), Instant::now());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0u64.. {
+                // A test that has failed does not say that it is done.
+                if done.load(Ordering::Relaxed) || began.elapsed() > 8 * SOON {
+                    break;
+                }
+                file.write_all_at(&n.to_le_bytes(), (n * 65_537) % (64 << 20)).unwrap();
+            }
+        });
+        for attempt in 0..4 {
+            let key = format!("s4://in/0_{attempt}");
+            cluster.ok(&["cp", "file", &key]);
+            // It would not be given out with another checksum.
+            cluster.ok(&["cp", &key, "/dev/null"]);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
