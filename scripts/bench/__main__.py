@@ -1,6 +1,8 @@
 """Measures s4. Run by scripts/bench.sh, which says how."""
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 import basics
@@ -18,7 +20,11 @@ def main():
     parser.add_argument("--only", metavar="TEXT", help="rows whose names have this in them")
     parser.add_argument("-n", dest="nodes", type=int, default=3, help="nodes of the cluster [default: 3]")
     parser.add_argument("--dir", help="where the data goes: a disk with 30 GB free, not a tmpfs")
-    bench = Bench(parser.parse_args())
+    options = parser.parse_args()
+    # One that is told to end takes its daemons and its mount with it, also where a shell started it with interrupts ignored.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    bench = Bench(options)
     bench.root = Path(__file__).resolve().parents[2]
     try:
         if bench.options.scale:
