@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Instead of a piece's length: there are no more.
 const END: u64 = u64::MAX;
 
-/// Bytes of a file that are hashed and then sent: half of what a processor's own cache holds. With fewer, sender and receiver
+/// Bytes of a file that are hashed and then sent, few enough for a processor's own cache. With fewer, sender and receiver
 /// mostly wake each other.
 const AT_ONCE: u64 = 512 * 1024;
 

@@ -3,9 +3,11 @@
 use crate::harness::{Cluster, eventually, text};
 use crate::observe::{end_within, listed, longest_open, send, spawn};
 use nix::sys::signal::Signal;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -195,16 +197,23 @@ fn a_get_whose_node_dies_is_an_error_and_no_short_file() {
     assert!(told.contains(&cluster.name(0)) && told.contains("broke off"), "{told}");
 }
 
+/// Puts `file` as `in/0_key`, and returns once the node takes it. No disk holds the file, so that the put does not end before
+/// something happens to it.
+fn put_under_way(cluster: &Cluster) -> (File, Child) {
+    let file = File::create(cluster.dir().join("file")).unwrap();
+    file.set_len(1 << 43).unwrap();
+    let client = spawn(cluster, &["--deadline", "1", "cp", "file", "s4://in/0_key"]);
+    let pid = cluster.pid(0);
+    eventually("the node takes the key", || (longest_open(pid) > LARGE as u64).then_some(()));
+    (file, client)
+}
+
 #[test]
 fn a_put_whose_node_dies_or_hangs_is_an_error_that_names_it() {
     for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
         let mut cluster = remote(1);
-        let file = std::fs::File::create(cluster.dir().join("file")).unwrap();
-        // No disk holds this, so that the put is under way until it fails.
-        file.set_len(1 << 43).unwrap();
-        let client = spawn(&cluster, &["--deadline", "1", "cp", "file", "s4://in/0_key"]);
+        let (_, client) = put_under_way(&cluster);
         let pid = cluster.pid(0);
-        eventually("the node takes the key", || (longest_open(pid) > LARGE as u64).then_some(()));
         send(pid, signal);
         let end = end_within(SOON, client);
         assert_eq!(end.status.code(), Some(1));
@@ -222,12 +231,7 @@ fn a_put_whose_node_dies_or_hangs_is_an_error_that_names_it() {
 #[test]
 fn a_file_that_becomes_shorter_while_it_is_put_is_an_error_that_names_it() {
     let cluster = remote(1);
-    let file = std::fs::File::create(cluster.dir().join("file")).unwrap();
-    // No disk holds this, so that the put is under way until the file is cut.
-    file.set_len(1 << 43).unwrap();
-    let client = spawn(&cluster, &["cp", "file", "s4://in/0_key"]);
-    let pid = cluster.pid(0);
-    eventually("the node takes the key", || (longest_open(pid) > LARGE as u64).then_some(()));
+    let (file, client) = put_under_way(&cluster);
     file.set_len(10).unwrap();
     let end = end_within(SOON, client);
     assert_eq!(
@@ -240,7 +244,7 @@ fn a_file_that_becomes_shorter_while_it_is_put_is_an_error_that_names_it() {
 #[test]
 fn a_file_that_changes_while_it_is_put_is_stored_as_it_was_hashed() {
     let cluster = remote(1);
-    let file = std::fs::File::create(cluster.dir().join("file")).unwrap();
+    let file = File::create(cluster.dir().join("file")).unwrap();
     file.set_len(64 << 20).unwrap();
     let (done, began) = (AtomicBool::new(false), Instant::now());
     std::thread::scope(|scope| {
