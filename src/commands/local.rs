@@ -165,7 +165,7 @@ fn layout(dir: &Path, nodes: Option<u16>) -> Result<Cluster> {
         let kept = old.and_then(|port| TcpListener::bind(("127.0.0.1", port)).ok());
         let listener = match kept {
             Some(listener) => listener,
-            None => TcpListener::bind(("127.0.0.1", 0)).map_err(|e| Error::io("a free port", &e))?,
+            None => s4::ports::free().map_err(|e| Error::io("a free port", &e))?,
         };
         held.push(listener);
     }

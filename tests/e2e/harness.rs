@@ -1,7 +1,9 @@
 //! Real clusters for tests: daemons as processes, on free ports, in a directory that goes with the test.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -22,10 +24,34 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
     }
 }
 
+/// A free TCP port of this machine that no other test takes, also while nobody listens on it.
+///
+/// The claim is a socket by name, which the kernel takes back when the test ends, however it ends.
+pub struct Port {
+    number: u16,
+    _claim: UnixListener,
+}
+
+impl Port {
+    pub fn claim() -> Self {
+        loop {
+            let number = s4::ports::free().and_then(|held| held.local_addr()).expect("a free port").port();
+            let name = SocketAddr::from_abstract_name(format!("s4-test-port-{number}")).unwrap();
+            if let Ok(_claim) = UnixListener::bind_addr(&name) {
+                return Self { number, _claim };
+            }
+        }
+    }
+
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+}
+
 /// The daemons of a cluster. Dropped, they are killed and their directory is removed.
 pub struct Cluster {
     dir: tempfile::TempDir,
-    ports: Vec<u16>,
+    ports: Vec<Port>,
     nodes: Vec<Option<Child>>,
     options: Vec<String>,
 }
@@ -36,14 +62,18 @@ impl Cluster {
         Self::with_options(nodes, &["--reserve", "0"])
     }
 
+    /// The same, each node as if on a machine of its own.
+    pub fn apart(nodes: usize) -> Self {
+        let cluster = Self::start(nodes);
+        cluster.separate(0..nodes);
+        cluster
+    }
+
     /// The same, with more options for `s4-server`.
     pub fn with_options(nodes: usize, options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("s4-test-").tempdir().expect("a temporary directory");
-        let held: Vec<TcpListener> =
-            (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let ports: Vec<u16> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        drop(held);
-        let conf: String = ports.iter().map(|port| format!("127.0.0.1:{port}\n")).collect();
+        let ports: Vec<Port> = (0..nodes).map(|_| Port::claim()).collect();
+        let conf: String = ports.iter().map(|port| format!("127.0.0.1:{}\n", port.number)).collect();
         std::fs::write(dir.path().join("s4.conf"), conf).unwrap();
         let options = options.iter().map(|option| option.to_string()).collect();
         let mut cluster = Self { dir, ports, nodes: (0..nodes).map(|_| None).collect(), options };
@@ -59,7 +89,7 @@ impl Cluster {
         let child = Command::new(env!("CARGO_BIN_EXE_s4-server"))
             .arg("--conf")
             .arg(self.conf())
-            .args(["--port", &self.ports[node].to_string()])
+            .args(["--port", &self.port(node).to_string()])
             .arg("--data")
             .arg(self.data(node))
             .args(&self.options)
@@ -69,18 +99,30 @@ impl Cluster {
             .spawn()
             .expect("s4-server starts");
         self.nodes[node] = Some(child);
-        eventually("the daemon answers", || self.answers(node).then_some(()));
+        eventually("the daemon answers", || {
+            let ended = self.nodes[node].as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "node {node} ended with {ended:?}: {}", self.log_text(node));
+            self.answers(node).then_some(())
+        });
     }
 
     /// True if the node serves: it takes connections before it has ended what a predecessor left.
     fn answers(&self, node: usize) -> bool {
         let ask = || {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.ports[node]))?;
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port(node)))?;
             stream.set_read_timeout(Some(Duration::from_secs(1)))?;
             stream.write_all(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")?;
             stream.read_exact(&mut [0])
         };
         ask().is_ok()
+    }
+
+    /// Makes `nodes` seem to be on other machines to whoever asks from now on: a process takes a node for one of its own machine
+    /// if it can read the node's token. Ends with the node's next start.
+    pub fn separate(&self, nodes: impl IntoIterator<Item = usize>) {
+        for node in nodes {
+            std::fs::remove_file(self.data(node).join(".s4/token")).expect("the node has a token");
+        }
     }
 
     /// Sends `signal` (as `kill` takes it: "TERM", "STOP") to a node.
@@ -113,12 +155,12 @@ impl Cluster {
     }
 
     pub fn port(&self, node: usize) -> u16 {
-        self.ports[node]
+        self.ports[node].number
     }
 
     /// How messages name a node.
     pub fn name(&self, node: usize) -> String {
-        format!("node {node} (127.0.0.1:{})", self.ports[node])
+        format!("node {node} (127.0.0.1:{})", self.port(node))
     }
 
     /// The test's own directory.
@@ -207,7 +249,7 @@ impl Cluster {
 
     /// Sends raw bytes to a node and returns all that it answers until it closes or is silent for a second.
     pub fn raw(&self, node: usize, request: &[u8]) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.ports[node])).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port(node))).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         // The daemon may refuse before it has read all.
         let _ = stream.write_all(request);

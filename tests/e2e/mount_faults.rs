@@ -2,7 +2,7 @@
 
 use crate::harness::{Cluster, eventually, peak_kib, text};
 use crate::mounting::Mount;
-use crate::scripting::{Setup, finish_python, make_remote, setup, setup_with, skipped, spawn_python};
+use crate::scripting::{Setup, finish_python, setup, setup_with, skipped, spawn_python};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -267,7 +267,7 @@ tell(errno_of(os.close, out))
         assert_eq!(told, "written\nEIO\n");
         setup.cluster.start_node(node);
         if node == 1 {
-            make_remote(&setup.cluster, &[1]);
+            setup.cluster.separate([1]);
         }
         assert!(!setup.is_key(&key));
         assert!(!setup.mount.path(&key).exists());

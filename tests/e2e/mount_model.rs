@@ -3,7 +3,7 @@
 use crate::harness::{Cluster, text};
 use crate::model_files::{join, names_at, parent, read_at, slice, write};
 use crate::mounting::Mount;
-use crate::scripting::{make_remote, skipped};
+use crate::scripting::skipped;
 use nix::libc;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -38,7 +38,7 @@ fn random_operations_agree_with_a_model() {
     for name in SHARED {
         cluster.put(&format!("s4://b/shared/{name}"), &shared_content(name));
     }
-    make_remote(&cluster, &[1, 2]);
+    cluster.separate([1, 2]);
     let (first, second) = (Mount::new(&cluster, "mnt", &[]), Mount::new(&cluster, "other", &[]));
     let work = format!("{} {} {seed} {operations}", first.dir().display(), second.dir().display());
     // A process of its own, which has no children, as a test has: they matter for which close publishes.

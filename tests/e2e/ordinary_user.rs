@@ -1,7 +1,7 @@
 //! A daemon without root's privileges, which file modes bind.
 
-use crate::harness::{eventually, text};
-use std::net::{TcpListener, TcpStream};
+use crate::harness::{Port, eventually, text};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 const NOBODY: u32 = 65_534;
@@ -23,7 +23,8 @@ fn what_a_command_leaves_read_only_is_published_and_removed() {
     }
     let dir = tempfile::Builder::new().prefix("s4-test-").tempdir().unwrap();
     std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let claim = Port::claim();
+    let port = claim.number();
     let (conf, data) = (dir.path().join("s4.conf"), dir.path().join("data"));
     std::fs::write(&conf, format!("127.0.0.1:{port}\n")).unwrap();
     let mut command = Command::new("setpriv");

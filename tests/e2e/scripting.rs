@@ -65,17 +65,10 @@ pub fn setup_with(nodes: usize, remote: &[usize], options: &[&str]) -> Option<Se
         return None;
     }
     let cluster = Cluster::start(nodes);
-    make_remote(&cluster, remote);
+    cluster.separate(remote.iter().copied());
     let mount = Mount::new(&cluster, "mnt", options);
     std::fs::create_dir(mount.path("b")).expect("a bucket is made");
     Some(Setup { mount, cluster })
-}
-
-/// Makes mounts from now on take `nodes` for other machines: they do not find the token that proves a node local.
-pub fn make_remote(cluster: &Cluster, nodes: &[usize]) {
-    for &node in nodes {
-        std::fs::remove_file(cluster.data(node).join(".s4/token")).unwrap();
-    }
 }
 
 impl Setup {

@@ -19,15 +19,6 @@ fn content(len: usize) -> Vec<u8> {
     (0..len as u32 / 4 + 1).flat_map(|word| word.wrapping_mul(2_654_435_761).to_le_bytes()).take(len).collect()
 }
 
-/// A cluster whose nodes are none of this machine's to a client: their tokens are gone.
-fn remote(nodes: usize) -> Cluster {
-    let cluster = Cluster::start(nodes);
-    for node in 0..nodes {
-        std::fs::remove_file(cluster.data(node).join(".s4/token")).unwrap();
-    }
-    cluster
-}
-
 /// Asks node 0 for a stream, and returns the connection with the head of the answer read.
 fn ask(cluster: &Cluster, method: &str, path: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
@@ -63,10 +54,15 @@ fn ending(json: &str) -> Vec<u8> {
 fn upload(cluster: &Cluster, body: &[u8], ends: bool) -> String {
     let (mut stream, head) = ask(cluster, "PUT", "/v1/keys/in/0_new");
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    if ends {
+        // The end is there when the node looks at what came before it.
+        cluster.signal(0, "STOP");
+    }
     // The node may answer before it has taken all.
     let _ = stream.write_all(body);
     if ends {
         let _ = stream.shutdown(Shutdown::Write);
+        cluster.signal(0, "CONT");
     }
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -75,7 +71,7 @@ fn upload(cluster: &Cluster, body: &[u8], ends: bool) -> String {
 
 #[test]
 fn a_large_key_goes_to_a_remote_node_and_comes_back() {
-    let cluster = remote(2);
+    let cluster = Cluster::apart(2);
     let file = cluster.dir().join("file");
     for len in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, LARGE] {
         std::fs::write(&file, content(len)).unwrap();
@@ -138,7 +134,7 @@ fn a_stream_that_is_no_upload_stores_nothing() {
 
 #[test]
 fn a_sender_hears_at_once_that_its_key_exists() {
-    let cluster = remote(1);
+    let cluster = Cluster::apart(1);
     let (mut stream, _) = ask(&cluster, "PUT", "/v1/keys/in/0_new");
     cluster.put("s4://in/0_new", b"another's\n");
     let sum = r#"{"checksum":"99fc819aaba2462a 6","change":{}}"#;
@@ -211,7 +207,7 @@ fn put_under_way(cluster: &Cluster) -> (File, Child) {
 #[test]
 fn a_put_whose_node_dies_or_hangs_is_an_error_that_names_it() {
     for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
-        let mut cluster = remote(1);
+        let mut cluster = Cluster::apart(1);
         let (_, client) = put_under_way(&cluster);
         let pid = cluster.pid(0);
         send(pid, signal);
@@ -230,7 +226,7 @@ fn a_put_whose_node_dies_or_hangs_is_an_error_that_names_it() {
 
 #[test]
 fn a_file_that_becomes_shorter_while_it_is_put_is_an_error_that_names_it() {
-    let cluster = remote(1);
+    let cluster = Cluster::apart(1);
     let (file, client) = put_under_way(&cluster);
     file.set_len(10).unwrap();
     let end = end_within(SOON, client);
@@ -243,7 +239,7 @@ fn a_file_that_becomes_shorter_while_it_is_put_is_an_error_that_names_it() {
 
 #[test]
 fn a_file_that_changes_while_it_is_put_is_stored_as_it_was_hashed() {
-    let cluster = remote(1);
+    let cluster = Cluster::apart(1);
     let file = File::create(cluster.dir().join("file")).unwrap();
     file.set_len(64 << 20).unwrap();
     let (done, began) = (AtomicBool::new(false), Instant::now());
@@ -269,7 +265,7 @@ fn a_file_that_changes_while_it_is_put_is_stored_as_it_was_hashed() {
 
 #[test]
 fn a_daemon_that_ends_gives_streams_under_way_a_moment() {
-    let mut cluster = remote(1);
+    let mut cluster = Cluster::apart(1);
     std::fs::write(cluster.dir().join("file"), content(64 << 20)).unwrap();
     cluster.ok(&["cp", "file", "s4://in/0_key"]);
     let mut client = spawn(&cluster, &["cp", "s4://in/0_key", "-"]);
@@ -286,7 +282,7 @@ fn a_daemon_that_ends_gives_streams_under_way_a_moment() {
 
 #[test]
 fn large_outputs_of_a_shuffle_go_over_streams_and_only_to_a_job_that_goes_on() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::apart(3);
     for (number, len) in [(0, LARGE), (1, 1 << 20), (2, 10)] {
         cluster.put(&format!("s4://in/00{number}_k"), &content(len));
     }
