@@ -3,6 +3,7 @@
 use crate::jobs::Jobs;
 use crate::strangers;
 use crate::streams::Streams;
+use crate::transfer::Neighbours;
 use crate::watch::Watch;
 use hyper::header::HeaderMap;
 use s4::client::Secret;
@@ -26,6 +27,7 @@ pub struct App {
     pub started: Instant,
     pub watch: Watch,
     pub streams: Streams,
+    pub neighbours: Neighbours,
 }
 
 impl App {

@@ -29,6 +29,7 @@ use store::{Options, Store};
 use streams::Streams;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use transfer::Neighbours;
 use watch::{Sampler, Watch};
 
 /// Between two looks for keys that are held open for nobody.
@@ -103,6 +104,7 @@ fn run(args: Args) -> Result<()> {
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
+        let neighbours = Neighbours::new(store.clone(), client.clone());
         let shared = Arc::new(Shared::new(store, client, place.node, slots)?);
         let jobs = Arc::new(Jobs::open(shared)?);
         let digest = cluster.digest();
@@ -115,7 +117,8 @@ fn run(args: Args) -> Result<()> {
         let watch = Watch::default();
         let streams = Streams::default();
         let started = Instant::now();
-        let app = Arc::new(App { jobs, cluster, node: place.node, digest, secret, started, watch, streams });
+        let node = place.node;
+        let app = Arc::new(App { jobs, cluster, node, digest, secret, started, watch, streams, neighbours });
         tokio::spawn(Sampler::run(app.clone()));
         tokio::spawn(let_go_of_idle(app.jobs.shared.store.clone()));
         server::run(listener, app, shutdown).await;

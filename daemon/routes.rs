@@ -43,6 +43,7 @@ enum Route {
     List { prefix: Prefix, recursive: bool, details: bool },
     DeletePrefix(Prefix),
     PutPack(Option<JobId>),
+    LinkPack(JobId),
     GetPack,
     Eval(Key),
     TryJob(Key),
@@ -100,6 +101,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
         Route::PutPack(job) => handlers::packs::put(app, job, request).await,
+        Route::LinkPack(job) => handlers::packs::link(app, job, whole_body(request).await?).await,
         Route::GetPack => handlers::packs::get(app, whole_body(request).await?),
         Route::Eval(key) => handlers::commands::eval(app, key, whole_body(request).await?).await,
         Route::TryJob(key) => handlers::commands::attempt(app, key, &whole_body(request).await?).await,
@@ -189,6 +191,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             }
         }
         (&Method::POST, "pack", "put") => query("job")?.map(JobId::try_from).transpose().map(Route::PutPack),
+        (&Method::POST, "pack", "link") => JobId::try_from(field(uri, "job")?).map(Route::LinkPack),
         (&Method::POST, "pack", "get") => Ok(Route::GetPack),
         (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
         (&Method::POST, "try", key) => parse_key(key).map(Route::TryJob),
@@ -203,7 +206,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             "keys" | "range" | "rest" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "dirs",
             _,
         )
-        | (_, "pack", "put" | "get") => Err(wrong_method(request.method())),
+        | (_, "pack", "put" | "link" | "get") => Err(wrong_method(request.method())),
         _ => Err(unknown()),
     }
 }

@@ -13,9 +13,10 @@ use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use s4::body::{self, BoxBody, ChunkSender, Hangup};
 use s4::client::blocking;
-use s4::error::Result;
+use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::{Event, HEARTBEAT, Health};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,6 +28,11 @@ pub fn json(value: &impl Serialize) -> Response<BoxBody> {
     let mut response = Response::new(body::full(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// The value that a body of JSON is.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|e| Error::new(ErrorKind::BadRequest, format!("malformed body: {e}")))
 }
 
 fn done() -> Response<BoxBody> {

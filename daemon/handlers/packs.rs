@@ -1,6 +1,6 @@
 //! Many keys in one exchange.
 
-use super::{Answer, json};
+use super::{Answer, json, parse};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::owner::Owner;
 use crate::store::{Draft, Store};
@@ -12,7 +12,8 @@ use s4::client::{PackItem, Received, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::frame::FrameWriter;
 use s4::key::Key;
-use s4::protocol::{Change, JobId, PACK_KEYS, PackAnswer};
+use s4::protocol::{Change, HandedOver, Handover, JobId, PACK_KEYS, PackAnswer};
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 /// Publishes each key of the pack as it has come. One that fails does not end the others. A job's are taken only while it
@@ -59,6 +60,30 @@ fn receive(store: &Store, owner: &Owner, pack: &mut Received, name: &str) -> Res
         }
     }
     Ok(answer)
+}
+
+/// Links outputs of a job that another node of this machine has sealed. One that fails does not end the others.
+pub async fn link(app: &Arc<App>, job: JobId, body: Vec<u8>) -> Answer {
+    let owner = app.jobs.owner(Some(&job))?;
+    let handover: Handover = parse(&body)?;
+    let tasks = app.neighbours.tasks_dir(handover.from).await?;
+    let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
+    blocking(move || {
+        let mut answer = PackAnswer::default();
+        for HandedOver { path, key, checksum } in handover.outputs {
+            let is_below = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
+            let linked = match is_below {
+                true => owner.publish(|| store.link_sealed(&tasks.join(&path), &key, checksum)),
+                false => Err(Error::new(ErrorKind::BadRequest, format!("{key}: its path is not below the tasks'"))),
+            };
+            match linked {
+                Ok(()) => answer.published += 1,
+                Err(error) => answer.refuse(error.by(&name)),
+            }
+        }
+        Ok(json(&answer))
+    })
+    .await
 }
 
 /// Sends the keys that `list` names, one a line.

@@ -1,13 +1,12 @@
 //! What a mount asks besides keys' bytes: what a name is, directories, renames, attributes.
 
-use super::{Answer, done, json};
+use super::{Answer, done, json, parse};
 use crate::app::App;
 use crate::peer::Peer;
 use crate::store::Store;
 use s4::client::blocking;
-use s4::error::{Error, ErrorKind, Result};
+use s4::error::Result;
 use s4::key::{Dir, Key};
-use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 pub async fn stat(app: &Arc<App>, path: String) -> Answer {
@@ -50,8 +49,4 @@ async fn on_store<T: Send + 'static>(
 ) -> Result<T> {
     let store = app.jobs.shared.store.clone();
     blocking(move || work(&store)).await
-}
-
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    serde_json::from_slice(body).map_err(|e| Error::new(ErrorKind::BadRequest, format!("malformed body: {e}")))
 }

@@ -126,7 +126,12 @@ impl Store {
 
     /// Where tasks have their directories.
     pub fn tasks_dir(&self) -> PathBuf {
-        self.root.join(".s4/tasks")
+        Self::tasks_in(&self.root)
+    }
+
+    /// The same of the data directory `root`.
+    pub fn tasks_in(root: &Path) -> PathBuf {
+        root.join(".s4/tasks")
     }
 
     /// Where empty directories wait for their next task.

@@ -1,4 +1,10 @@
-//! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections.
+//! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections, or handed
+//! over for a link where the destination is on the same machine.
+
+mod hand_over;
+mod neighbours;
+
+pub use neighbours::Neighbours;
 
 use crate::jobs::fence::Fence;
 use crate::jobs::owner_of;
@@ -11,7 +17,7 @@ use s4::file::AtPosition;
 use s4::frame::FrameWriter;
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
-use s4::protocol::JobId;
+use s4::protocol::{JobId, PackAnswer};
 use s4::stream::LARGE;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -51,13 +57,20 @@ struct Inner {
     store: Arc<Store>,
     client: Client,
     node: NodeId,
-    per_node: Vec<Semaphore>,
+    ways: Vec<Way>,
+}
+
+/// The way to one node.
+struct Way {
+    turns: Semaphore,
+    links: hand_over::Links,
 }
 
 impl Transfers {
     pub fn new(store: Arc<Store>, client: Client, node: NodeId) -> Self {
-        let per_node = client.cluster().ids().map(|_| Semaphore::new(PER_NODE)).collect();
-        Self(Arc::new(Inner { store, client, node, per_node }))
+        let way = || Way { turns: Semaphore::new(PER_NODE), links: hand_over::Links::default() };
+        let ways = client.cluster().ids().map(|_| way()).collect();
+        Self(Arc::new(Inner { store, client, node, ways }))
     }
 }
 
@@ -209,9 +222,25 @@ impl Transfers {
         .await
     }
 
-    /// Large outputs go each over a stream, the others together.
     async fn send_to(&self, node: NodeId, job: &JobId, group: Vec<Output>) -> (u64, Result<()>) {
-        let _turn = self.0.per_node[node].acquire().await;
+        let _turn = self.0.ways[node].turns.acquire().await;
+        let (linked, left) = self.hand_over(node, job, group).await;
+        match left {
+            Ok(left) => {
+                let (sent, result) = self.send_bytes(node, job, left).await;
+                (linked + sent, result)
+            }
+            Err(error) => (linked, Err(error)),
+        }
+    }
+
+    fn first_refusal(&self, node: NodeId, answer: PackAnswer) -> Result<()> {
+        let first = answer.errors.into_iter().next();
+        first.map_or(Ok(()), |error| Err(error.by(self.0.client.cluster().name(node))))
+    }
+
+    /// Large outputs go each over a stream, the others together.
+    async fn send_bytes(&self, node: NodeId, job: &JobId, group: Vec<Output>) -> (u64, Result<()>) {
         let (large, group): (Vec<_>, Vec<_>) = group.into_iter().partition(|output| output.len >= LARGE);
         let mut published = 0;
         for output in large {
@@ -224,10 +253,7 @@ impl Transfers {
             return (published, Ok(()));
         }
         match self.0.client.put_pack(node, Some(job), move |frames| write_pack(frames, &group)).await {
-            Ok((sent, answer)) => {
-                let refused = answer.errors.into_iter().next().map_or(Ok(()), Err);
-                (published + answer.published, sent.and(refused.map_err(|e| e.by(self.0.client.cluster().name(node)))))
-            }
+            Ok((sent, answer)) => (published + answer.published, sent.and(self.first_refusal(node, answer))),
             Err(error) => (published, Err(error)),
         }
     }

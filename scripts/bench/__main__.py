@@ -31,7 +31,17 @@ def main():
             return scale.run(bench)
         bench.start()
         basics.data(bench)
-        for part in (basics.keys, basics.maps, jobs.flights, jobs.shuffle, jobs.sort, basics.mount, jobs.tasks, jobs.listing):
+        for part in (
+            basics.keys,
+            basics.maps,
+            jobs.flights,
+            jobs.shuffle,
+            jobs.sort,
+            basics.mount,
+            basics.apart,
+            jobs.tasks,
+            jobs.listing,
+        ):
             if bench.wants(part):
                 part(bench)
         bench.report()

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import jobs
 from harness import GIB
 
 
@@ -85,16 +86,7 @@ def maps(bench):
         "s4 map s4://small/ s4://map_RUN/ sort",
         1.15,
     )
-    bench.row(
-        "map-to-n, 21 outputs each",
-        (
-            "mkdir n_RUN",
-            f"ls small | xargs -P {slots} -I{{}} bash -c"
-            " 'mkdir n_RUN/{} && cd n_RUN/{} && split -n r/21 ../../small/{} p && ls' >/dev/null",
-        ),
-        "s4 map-to-n s4://small/ s4://n_RUN/ 'split -n r/21 - p; ls'",
-        1.3,
-    )
+    map_to_n(bench, "map-to-n, 21 outputs each")
     lines = bench.full(7_000_000, 300_000)
     bench.sh(f"for c in 000 001 002; do seq -f '%.0f,some,text,and,some,more' 1 {lines} > large_$c; s4 cp large_$c s4://large/; done")
     for command in ("cut -d, -f1,3", "cat"):
@@ -107,11 +99,26 @@ def maps(bench):
     bench.sh("rm -rf out large_*; s4 rm -r s4://out/ || true; s4 rm -r s4://large/")
 
 
+def map_to_n(bench, name):
+    slots = bench.nodes * (os.cpu_count() + 2)
+    bench.sh("s4 ls s4://small/ >/dev/null 2>&1 || s4 cp -r small s4://small/")
+    bench.row(
+        name,
+        (
+            "mkdir n_RUN",
+            f"ls small | xargs -P {slots} -I{{}} bash -c"
+            " 'mkdir n_RUN/{} && cd n_RUN/{} && split -n r/21 ../../small/{} p && ls' >/dev/null",
+        ),
+        "s4 map-to-n s4://small/ s4://n_RUN/ 'split -n r/21 - p; ls'",
+        1.3,
+    )
+
+
 def mount(bench):
     if os.geteuid() != 0 or not Path("/dev/fuse").exists():
         print("bench: skipped: the mount's rows need root and /dev/fuse", file=sys.stderr)
         return
-    bench.make_remote()
+    bench.make_remote(range(1, bench.nodes))
     bench.row(
         "put 1 GiB, to a remote node",
         ("rm -f copy", "cp big copy"),
@@ -150,3 +157,11 @@ def mount(bench):
     bench.row(f"mount: ls -l of {many} keys", "ls -l many > /dev/null", "ls -l mnt/many > /dev/null", 5)
     bench.row(f"mount: find of {many} keys", "find many -size +1 > /dev/null", "find mnt/many -size +1 > /dev/null", 5)
     bench.unmount()
+
+
+def apart(bench):
+    """What nodes send each other, where otherwise those of one machine link files of each other."""
+    bench.make_remote(range(bench.nodes))
+    map_to_n(bench, "map-to-n, 21 outputs each, nodes apart")
+    jobs.shuffle(bench, "shuffle of 600 MB, nodes apart")
+    bench.sh("rm -rf lines; s4 rm -r s4://lines/")

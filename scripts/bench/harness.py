@@ -74,9 +74,9 @@ class Bench:
         finally:
             shutil.rmtree(self.work, ignore_errors=True)
 
-    def make_remote(self):
-        """Without their tokens, all nodes of this machine but the first are remote to whoever asks now."""
-        for node in range(1, self.nodes):
+    def make_remote(self, nodes):
+        """Without their tokens, nodes of this machine are remote to whoever asks now."""
+        for node in nodes:
             (self.work / f"cluster/node-{node}/.s4/token").unlink(missing_ok=True)
 
     def mount(self):

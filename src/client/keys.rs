@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
-use crate::protocol::{self, CHECKSUM_HEADER, Change, Event, JobId, PackAnswer, escape};
+use crate::protocol::{self, CHECKSUM_HEADER, Change, Event, Handover, JobId, PackAnswer, escape};
 use crate::upload::{Ending, Upload};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -224,6 +224,14 @@ impl Client {
             Ok(Err(Hangup)) => Err(answer.errors.into_iter().next().unwrap_or_else(hung_up)),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
+    }
+
+    /// Has `node` link files of the daemon that asks, as outputs of `job`. Errors: bad request, if it cannot link them.
+    pub async fn hand_over(&self, node: NodeId, job: &JobId, handover: &Handover) -> Result<PackAnswer> {
+        let path = format!("/v1/pack/link?job={job}");
+        let json = serde_json::to_vec(handover).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))?;
+        let response = self.send(node, Method::POST, &path, body::full(json), &Activity::default()).await?;
+        self.json(node, response).await
     }
 
     /// Asks `node` for `keys`, all its own, in one exchange.

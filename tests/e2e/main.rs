@@ -6,6 +6,7 @@ mod copying;
 mod damage;
 mod disks;
 mod faults;
+mod hand_over;
 mod harness;
 mod help;
 mod http_docs;
