@@ -19,9 +19,7 @@ pub struct Caller {
 impl Caller {
     /// The process that the thread belongs to. One that is gone is its own.
     pub fn process(self) -> u32 {
-        let status = self.status();
-        let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
-        tgid.unwrap_or(self.thread)
+        self.status().field("Tgid:").and_then(|tgid| tgid.parse().ok()).unwrap_or(self.thread)
     }
 
     /// True if the thread belongs to `process`.
@@ -30,14 +28,9 @@ impl Caller {
         self.thread == process || self.process() == process
     }
 
-    /// True while the thread executes another program, whose memory has no code yet: the kernel closes files in the middle of
-    /// it, and until that is answered, whoever asks for more of the process than this waits for ever.
-    pub fn is_executing(self) -> bool {
-        self.status().lines().any(|line| line.strip_prefix("VmExe:").is_some_and(|code| code.trim() == "0 kB"))
-    }
-
-    fn status(self) -> String {
-        String::from_utf8_lossy(&read_proc(format!("/proc/{}/status", self.thread))).into_owned()
+    /// What /proc tells of the thread.
+    pub fn status(self) -> Status {
+        Status(String::from_utf8_lossy(&read_proc(format!("/proc/{}/status", self.thread))).into_owned())
     }
 
     /// Resolves some time after the thread was told to die. Never for one that is not.
@@ -45,8 +38,8 @@ impl Caller {
         loop {
             tokio::time::sleep(PATIENCE).await;
             let status = self.status();
-            let pending = status.lines().filter(|line| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"));
-            let signals = pending.filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
+            let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|name| status.field(name));
+            let signals = pending.filter_map(|set| u64::from_str_radix(set, 16).ok());
             if signals.fold(0, |all, set| all | set) & (1 << (nix::libc::SIGKILL - 1)) != 0 {
                 return;
             }
@@ -58,6 +51,26 @@ impl Caller {
         let stat = String::from_utf8_lossy(&read_proc(format!("/proc/{}/stat", self.thread))).into_owned();
         let exit_code: i32 = stat.split_whitespace().next_back().and_then(|code| code.parse().ok()).unwrap_or(0);
         exit_code & 0x7f != 0
+    }
+}
+
+/// A file of /proc with a field in each line; empty for a thread that is gone.
+pub struct Status(String);
+
+impl Status {
+    fn field(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+    }
+
+    /// True while the thread executes another program, whose memory has no code yet: the kernel closes files in the middle of
+    /// it, and until that is answered, whoever asks for more of the process than this waits for ever.
+    pub fn is_executing(&self) -> bool {
+        self.field("VmExe:") == Some("0 kB")
+    }
+
+    /// True if its process has no other thread.
+    pub fn is_alone(&self) -> bool {
+        self.field("Threads:") == Some("1")
     }
 }
 

@@ -212,7 +212,8 @@ impl Fs {
             Handle::Control(file) => return file.close(caller).await,
             Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => return Ok(()),
         };
-        if caller.is_executing() {
+        let status = caller.status();
+        if status.is_executing() {
             // Whether the program has another descriptor is not to be known. The last close will tell.
             spool.set_killed(false);
             return Ok(());
@@ -227,9 +228,17 @@ impl Fs {
             return Ok(());
         }
         // A process that has another descriptor of it has only moved one, as shells do.
-        // What it stores through a mapping is published once that is gone too.
         let shown = self.shown(spool);
-        if closing::has_open(writer, &shown) || blocking(move || closing::has_mapped(writer, &shown)).await {
+        if closing::has_open(writer, &shown) {
+            return Ok(());
+        }
+        // What it stores through a mapping is published once that is gone too.
+        let mapped = match status.is_alone() && caller.thread == writer {
+            // It waits for us, so that nobody is changing its memory: the look need not wait either.
+            true => closing::has_mapped(writer, &shown),
+            false => blocking(move || closing::has_mapped(writer, &shown)).await,
+        };
+        if mapped {
             return Ok(());
         }
         let written = spool.len().map_err(io_errno)? > 0;
