@@ -209,7 +209,7 @@ impl Fs {
         }
         let copy = self.local.unnamed_file(&self.spool_dir).map_err(io_errno)?;
         let sink = copy.try_clone().map_err(io_errno)?;
-        let copied = self.client.get(from, sink, "the spool").await.map_err(|e| errno(&e))?;
+        let copied = self.client.get(from, sink, "the spool", 0).await.map_err(|e| errno(&e))?;
         if copied != stat.checksum {
             return Err(Errno::ESTALE);
         }

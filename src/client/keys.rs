@@ -12,7 +12,7 @@ use crate::placement::NodeId;
 use crate::protocol::{self, CHECKSUM_HEADER, Change, Event, Handover, JobId, PackAnswer, escape};
 use crate::upload::{Ending, Upload};
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Response};
 use std::fs::File;
@@ -89,12 +89,26 @@ impl Received {
 }
 
 impl Client {
-    /// Reads `key` into `sink`, verified. An error after bytes were written means that they are not to be used.
-    pub async fn get(&self, key: &Key, sink: impl Write + Send + 'static, sink_name: &str) -> Result<Checksum> {
+    /// Reads `key` into `sink`, verified, on a thread for it. An error after bytes were written means that they are not to be
+    /// used. A key of at most `here` bytes is received whole, and written only then, on this thread: to start another takes as
+    /// long as all else of a small key.
+    pub async fn get(
+        &self,
+        key: &Key,
+        sink: impl Write + Send + 'static,
+        sink_name: &str,
+        here: u64,
+    ) -> Result<Checksum> {
         let node = self.cluster().node_of(key);
         let response = self.send_for_stream(node, Method::GET, &protocol::key_path(key)).await?;
         let who = format!("{}: {key}", self.cluster().name(node));
         let stored = stored_checksum(&response, &who)?;
+        if stored.len <= here {
+            let bytes = self.whole(node, response, stored, &who).await?;
+            let mut sink = sink;
+            sink.write_all(&bytes).and_then(|()| sink.flush()).map_err(|e| Error::io(sink_name, &e))?;
+            return Ok(stored);
+        }
         let reader = match self.granted(response, self.cluster().name(node).to_string()).await? {
             Ok(stream) => ChunkReader::Stream(stream),
             Err(response) => self.reader(node, response),
@@ -106,6 +120,16 @@ impl Client {
             return Err(Side::Client.broken(&who, &std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
         }
         stored.verify(found, who).map(|()| found)
+    }
+
+    /// The bytes of a small key, verified.
+    async fn whole(&self, node: NodeId, response: Response<Incoming>, stored: Checksum, who: &str) -> Result<Bytes> {
+        let receive = Limited::new(response.into_body(), stored.len as usize).collect();
+        let received = tokio::time::timeout(self.deadline(), receive).await.map_err(|_| self.late(node));
+        let bytes = self.noting(node, received)?.map_err(|e| Side::Client.broken(who, &*e))?.to_bytes();
+        let mut hasher = Hasher::new();
+        hasher.update(&bytes);
+        stored.verify(hasher.finish(), who).map(|()| bytes)
     }
 
     /// Writes all of `input`, however long, as `key`. `hint` is how many bytes to expect; `input_name` names it in errors.

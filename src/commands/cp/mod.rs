@@ -12,6 +12,9 @@ use s4::key::{self, Dir, Key};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
+/// No more than a pipe holds, so that to write it seldom waits.
+const SMALL: u64 = 64 * 1024;
+
 pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
     let CpArgs { src, dst, recursive } = args;
     match (key::is_url(&src), key::is_url(&dst), recursive) {
@@ -55,7 +58,7 @@ fn target_key(src: &str, dst: &str) -> Result<Key> {
 
 async fn get(client: &Client, key: &Key, dst: &str) -> Result<ExitStatus> {
     if dst == "-" {
-        client.get(key, unbuffered(std::io::stdout())?, "stdout").await?;
+        client.get(key, unbuffered(std::io::stdout())?, "stdout", SMALL).await?;
         return Ok(ExitStatus::Done);
     }
     let path = target_path(key, dst);
@@ -63,12 +66,12 @@ async fn get(client: &Client, key: &Key, dst: &str) -> Result<ExitStatus> {
         // A pipe or device takes the bytes as they come.
         Ok(found) if !found.is_file() => {
             let sink = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io(path.display(), &e))?;
-            client.get(key, sink, &path.display().to_string()).await?;
+            client.get(key, sink, &path.display().to_string(), SMALL).await?;
         }
         _ => {
             let draft = draft_file(&path)?;
             let sink = draft.as_file().try_clone().map_err(|e| Error::io(path.display(), &e))?;
-            client.get(key, sink, &path.display().to_string()).await?;
+            client.get(key, sink, &path.display().to_string(), SMALL).await?;
             keep(draft, &path)?;
         }
     }
