@@ -104,7 +104,7 @@ fn run(args: Args) -> Result<()> {
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
-        let neighbours = Neighbours::new(store.clone(), client.clone());
+        let neighbours = Neighbours::new(store.clone(), &client);
         let shared = Arc::new(Shared::new(store, client, place.node, slots)?);
         let jobs = Arc::new(Jobs::open(shared)?);
         let digest = cluster.digest();

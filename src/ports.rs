@@ -20,12 +20,9 @@ pub fn free() -> io::Result<TcpListener> {
     if end < LOWEST + ENOUGH {
         return TcpListener::bind(("127.0.0.1", 0));
     }
-    let count = end - LOWEST;
-    let first = (RandomState::new().hash_one(()) % u64::from(count)) as u16;
-    (0..count)
-        .map(|step| LOWEST + ((u32::from(first) + u32::from(step)) % u32::from(count)) as u16)
-        .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
-        .map_or_else(|| TcpListener::bind(("127.0.0.1", 0)), Ok)
+    let first = LOWEST + (RandomState::new().hash_one(()) % u64::from(end - LOWEST)) as u16;
+    let found = (first..end).chain(LOWEST..first).find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    found.map_or_else(|| TcpListener::bind(("127.0.0.1", 0)), Ok)
 }
 
 /// The lowest port of outgoing connections.

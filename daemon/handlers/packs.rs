@@ -3,6 +3,7 @@
 use super::{Answer, json, parse};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::owner::Owner;
+use crate::jobs::owner_of;
 use crate::store::{Draft, Store};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -12,8 +13,7 @@ use s4::client::{PackItem, Received, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::frame::FrameWriter;
 use s4::key::Key;
-use s4::protocol::{Change, HandedOver, Handover, JobId, PACK_KEYS, PackAnswer};
-use std::path::{Component, Path};
+use s4::protocol::{Change, Handover, JobId, PACK_KEYS, PackAnswer};
 use std::sync::Arc;
 
 /// Publishes each key of the pack as it has come. One that fails does not end the others. A job's are taken only while it
@@ -65,18 +65,13 @@ fn receive(store: &Store, owner: &Owner, pack: &mut Received, name: &str) -> Res
 /// Links outputs of a job that another node of this machine has sealed. One that fails does not end the others.
 pub async fn link(app: &Arc<App>, job: JobId, body: Vec<u8>) -> Answer {
     let owner = app.jobs.owner(Some(&job))?;
-    let handover: Handover = parse(&body)?;
-    let tasks = app.neighbours.tasks_dir(handover.from).await?;
+    let Handover { from, token, outputs } = parse(&body)?;
+    let tasks = app.neighbours.tasks_dir(from, &token).await?;
     let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
     blocking(move || {
         let mut answer = PackAnswer::default();
-        for HandedOver { path, key, checksum } in handover.outputs {
-            let is_below = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
-            let linked = match is_below {
-                true => owner.publish(|| store.link_sealed(&tasks.join(&path), &key, checksum)),
-                false => Err(Error::new(ErrorKind::BadRequest, format!("{key}: its path is not below the tasks'"))),
-            };
-            match linked {
+        for output in outputs {
+            match owner.publish(|| store.link_sealed(&tasks, &output, owner_of(&job))) {
                 Ok(()) => answer.published += 1,
                 Err(error) => answer.refuse(error.by(&name)),
             }

@@ -5,6 +5,7 @@ mod list;
 mod publish;
 mod read;
 mod remove;
+mod sealed;
 mod sorter;
 mod space;
 mod spread;

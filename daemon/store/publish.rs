@@ -3,13 +3,13 @@
 use super::tree::apply;
 use super::{OWNER_ATTRIBUTE, Store};
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{geteuid, linkat};
+use nix::unistd::linkat;
 use s4::aligned::Block;
 use s4::checksum::{self, Checksum, FileHasher, Hasher};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::Change;
-use s4::stored::{self, CHECKSUM_ATTRIBUTE, SpaceChecks};
+use s4::stored::{CHECKSUM_ATTRIBUTE, SpaceChecks};
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -18,7 +18,7 @@ use std::path::Path;
 use xattr::FileExt;
 
 /// Permission bits of a key that was not given others.
-const KEY_MODE: u32 = 0o444;
+pub(super) const KEY_MODE: u32 = 0o444;
 
 /// A key being written. Dropped unpublished, it leaves nothing.
 pub struct Draft<'s> {
@@ -139,8 +139,8 @@ impl Store {
     /// [sealed](Store::seal), else by copying its bytes.
     pub fn publish_path(&self, path: &Path, key: &Key, owner: u64) -> Result<()> {
         self.check_new(key)?;
-        if self.seal(path, owner)?.is_some() {
-            return self.give_name(path, AtFlags::empty(), key);
+        if let Some(sealed) = self.seal(path, owner)? {
+            return self.give_name(&sealed.file, key);
         }
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
         let mut file = File::open(path).map_err(failed)?;
@@ -152,64 +152,6 @@ impl Store {
                 0 => return draft.publish(),
                 n => draft.write(&block[..n])?,
             }
-        }
-    }
-
-    /// Gives a file that a command left in its directory all that a key of `owner` has but the name. `None` if it does not
-    /// really lie there or has other names: it may change then.
-    pub fn seal(&self, path: &Path, owner: u64) -> Result<Option<Checksum>> {
-        let failed = |e: std::io::Error| Error::io(path.display(), &e);
-        let own = std::fs::symlink_metadata(path).map_err(failed)?;
-        if !own.is_file() || own.nlink() != 1 || own.dev() != self.device || !self.is_a_tasks(path).map_err(failed)? {
-            return Ok(None);
-        }
-        let file = File::open(path).map_err(failed)?;
-        let checksum = checksum::of_file(&file).map_err(failed)?;
-        allow_attributes(&file, own.mode()).map_err(failed)?;
-        file.set_xattr(OWNER_ATTRIBUTE, &owner.to_le_bytes()).map_err(failed)?;
-        self.complete(&file, checksum, Change::default()).map_err(failed)?;
-        Ok(Some(checksum))
-    }
-
-    /// Finds out whether files of `data`, another node's directory, can be linked here as this process's own.
-    pub fn try_link_from(&self, data: &Path) -> std::io::Result<()> {
-        if data.metadata()?.uid() != geteuid().as_raw() {
-            return Err(std::io::Error::other("it is another user's"));
-        }
-        let made = stored::draft(data)?;
-        // Where it is swept at the next start, should this process be killed now.
-        let name = self.tasks_dir().join(format!("link-{}", made.as_raw_fd()));
-        linkat(AT_FDCWD, path_of(&made).as_str(), AT_FDCWD, &name, AtFlags::AT_SYMLINK_FOLLOW)?;
-        std::fs::remove_file(&name)
-    }
-
-    /// Publishes a file that another node of this machine has sealed. Errors: bad request, if it is none.
-    pub fn link_sealed(&self, path: &Path, key: &Key, checksum: Checksum) -> Result<()> {
-        self.check_new(key)?;
-        let refuse = |why: &str| Error::new(ErrorKind::BadRequest, format!("{key}: the file to be linked {why}"));
-        let found = std::fs::symlink_metadata(path).map_err(|_| refuse("is not there"))?;
-        if !found.is_file() || found.nlink() != 1 || found.mode() & 0o7777 != KEY_MODE {
-            return Err(refuse("is not as its node seals it"));
-        }
-        let recorded = stored::recorded_at(path).map_err(|e| Error::io(key, &e))?;
-        if recorded != Some(checksum) || found.len() != checksum.len {
-            return Err(refuse("is another one"));
-        }
-        if self.fsync {
-            File::open(path).and_then(|file| file.sync_all()).map_err(|e| Error::io(key, &e))?;
-        }
-        self.give_name(path, AtFlags::empty(), key)
-    }
-
-    /// True if a regular file really lies where tasks have their directories.
-    fn is_a_tasks(&self, path: &Path) -> std::io::Result<bool> {
-        let tasks = self.tasks_dir();
-        let parent = path.parent().unwrap_or(path);
-        // The usual case, told without a look at every part of the path: a task's directory is ours.
-        let is_plain = parent.strip_prefix(&tasks).is_ok_and(|parts| parts.components().count() == 2);
-        match is_plain && std::fs::symlink_metadata(parent)?.is_dir() {
-            true => Ok(true),
-            false => Ok(path.canonicalize()?.starts_with(tasks)),
         }
     }
 
@@ -225,11 +167,11 @@ impl Store {
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
         self.complete(file, checksum, change).map_err(failed)?;
         last()?;
-        self.give_name(Path::new(&path_of(file)), AtFlags::AT_SYMLINK_FOLLOW, key)
+        self.give_name(file, key)
     }
 
     /// Gives a file all that a key has but its name.
-    fn complete(&self, file: &File, checksum: Checksum, change: Change) -> std::io::Result<()> {
+    pub(super) fn complete(&self, file: &File, checksum: Checksum, change: Change) -> std::io::Result<()> {
         file.set_xattr(CHECKSUM_ATTRIBUTE, checksum.to_string().as_bytes())?;
         apply(file, Change { mode: change.mode.or(Some(KEY_MODE)), ..change })?;
         if self.fsync {
@@ -238,9 +180,10 @@ impl Store {
         Ok(())
     }
 
-    fn give_name(&self, from: &Path, flags: AtFlags, key: &Key) -> Result<()> {
+    /// Links a file that is complete: from then on it is the key.
+    pub(super) fn give_name(&self, file: &File, key: &Key) -> Result<()> {
         let path = self.path(key);
-        self.link_at(from, flags, &path, key)?;
+        self.link_at(file, &path, key)?;
         if self.fsync {
             // The directories above may be new too.
             for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)) {
@@ -250,14 +193,15 @@ impl Store {
         Ok(())
     }
 
-    fn link_at(&self, from: &Path, flags: AtFlags, path: &Path, key: &Key) -> Result<()> {
+    fn link_at(&self, file: &File, path: &Path, key: &Key) -> Result<()> {
         use nix::errno::Errno;
+        let from = path_of(file);
         let parent = path.parent().unwrap_or(&self.root);
         // A delete may remove the parent between its making and the link, so both are tried again.
         for _ in 0..100 {
-            match linkat(AT_FDCWD, from, AT_FDCWD, path, flags) {
+            match linkat(AT_FDCWD, from.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
                 Ok(()) => return Ok(()),
-                Err(Errno::ENOENT) if from.symlink_metadata().is_ok() => make_parents(parent, key)?,
+                Err(Errno::ENOENT) => make_parents(parent, key)?,
                 Err(Errno::EEXIST) => return Err(taken(key, path.is_dir())),
                 Err(Errno::ENOTDIR) => return Err(below_a_key(key)),
                 Err(errno) => return Err(Error::io(key, &errno.into())),
@@ -268,12 +212,12 @@ impl Store {
 }
 
 /// A name of an open file, for as long as it is open.
-fn path_of(file: &File) -> String {
+pub(super) fn path_of(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// An attribute is refused on a file that its owner may not write, as a command may have left it.
-fn allow_attributes(file: &File, mode: u32) -> std::io::Result<()> {
+pub(super) fn allow_attributes(file: &File, mode: u32) -> std::io::Result<()> {
     match mode & 0o200 {
         0 => file.set_permissions(Permissions::from_mode(0o600)),
         _ => Ok(()),

@@ -9,98 +9,132 @@ use s4::placement::NodeId;
 use s4::protocol::{HandedOver, Handover, JobId};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Outputs in one exchange: few enough that also a node that syncs each to a slow disk answers in time.
+/// Outputs and bytes in one exchange: few enough that also a node that syncs each to a slow disk answers in time.
 const AT_ONCE: usize = 64;
+const BYTES_AT_ONCE: u64 = 64 << 20;
+/// A node that links nothing is asked again after this.
+const ASKED_AGAIN: Duration = Duration::from_secs(60);
 
-/// Whether a node links files of this one; unknown until it was asked.
+/// Guards whether a node links files of this one, and when it said so; nothing until it was asked.
 #[derive(Default)]
-pub struct Links(Mutex<Option<bool>>);
+pub struct Links(Mutex<Option<(bool, Instant)>>);
 
 impl Links {
-    fn get(&self) -> Option<bool> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> Option<bool> {
+        let said = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.filter(|(links, at)| *links || at.elapsed() < ASKED_AGAIN).map(|(links, _)| links)
     }
 
-    fn set(&self, links: bool) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(links);
+    fn note(&self, links: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((links, Instant::now()));
     }
-}
-
-/// An output that has all of a key but its name.
-struct Sealed {
-    output: Output,
-    handed: HandedOver,
 }
 
 impl Transfers {
     /// Has `node` link what it can. Returns how many outputs it did, and which are left to be sent.
     pub(super) async fn hand_over(&self, node: NodeId, job: &JobId, group: Vec<Output>) -> (u64, Result<Vec<Output>>) {
-        if !self.is_linked_by(node, job).await {
-            return (0, Ok(group));
-        }
-        let (store, owner) = (self.0.store.clone(), owner_of(job));
-        let (mut sealed, mut left) = match blocking(move || seal(&store, owner, group)).await {
-            Ok(sealed) => sealed,
-            Err(error) => return (0, Err(error)),
-        };
-        let mut linked = 0;
-        while !sealed.is_empty() {
-            let rest = sealed.split_off(sealed.len().min(AT_ONCE));
-            let outputs = sealed.iter().map(|sealed| sealed.handed.clone()).collect();
-            match self.0.client.hand_over(node, job, &Handover { from: self.0.node, outputs }).await {
-                Ok(answer) => {
-                    linked += answer.published;
-                    if let Err(error) = self.first_refusal(node, answer) {
-                        return (linked, Err(error));
-                    }
-                    sealed = rest;
-                }
-                Err(error) if error.kind() == ErrorKind::BadRequest => {
-                    self.no_more_links(node, &error);
-                    left.extend(sealed.into_iter().chain(rest).map(|sealed| sealed.output));
+        let (mut linked, mut left) = (0, Vec::new());
+        let mut waiting = group.into_iter().peekable();
+        while waiting.peek().is_some() {
+            match self.is_linked_by(node, job).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    left.extend(waiting);
                     break;
                 }
                 Err(error) => return (linked, Err(error)),
+            }
+            let mut bytes = 0;
+            let part = std::iter::from_fn(|| {
+                let output = waiting.next_if(|output| bytes == 0 || bytes + output.len <= BYTES_AT_ONCE)?;
+                bytes += output.len;
+                Some(output)
+            });
+            let part = part.take(AT_ONCE).collect();
+            match self.hand_over_part(node, job, part, bytes).await {
+                Ok((published, unlinked)) => {
+                    linked += published;
+                    left.extend(unlinked);
+                }
+                Err((published, error)) => return (linked + published, Err(error)),
             }
         }
         (linked, Ok(left))
     }
 
-    /// True if `node` is on this machine and links this one's files. One that cannot be asked now is asked the next time.
-    async fn is_linked_by(&self, node: NodeId, job: &JobId) -> bool {
-        let links = &self.0.ways[node].links;
-        if let Some(links) = links.get() {
-            return links;
+    /// The same of a few outputs, of `bytes` together. An error comes with how many were linked before it.
+    async fn hand_over_part(
+        &self,
+        node: NodeId,
+        job: &JobId,
+        part: Vec<Output>,
+        bytes: u64,
+    ) -> std::result::Result<(u64, Vec<Output>), (u64, Error)> {
+        let (store, owner) = (self.0.store.clone(), owner_of(job));
+        let sealed = blocking(move || seal(&store, owner, part)).await;
+        let (outputs, sealed, mut left) = sealed.map_err(|error| (0, error))?;
+        if outputs.is_empty() {
+            return Ok((0, left));
         }
-        let nothing = Handover { from: self.0.node, outputs: Vec::new() };
-        match self.0.client.hand_over(node, job, &nothing).await {
-            Ok(_) => links.set(true),
-            Err(error) if error.kind() == ErrorKind::BadRequest => self.no_more_links(node, &error),
-            Err(_) => {}
+        // The node may have to write all of it to the disk before it answers.
+        match self.0.client.patient(bytes).hand_over(node, job, &self.handover(outputs)).await {
+            Ok(answer) => {
+                let published = answer.published;
+                self.first_refusal(node, answer).map(|()| (published, left)).map_err(|error| (published, error))
+            }
+            Err(error) if error.kind() == ErrorKind::BadRequest => {
+                self.no_links(node, &error);
+                left.extend(sealed);
+                Ok((0, left))
+            }
+            Err(error) => Err((0, error)),
         }
-        links.get().unwrap_or(false)
     }
 
-    fn no_more_links(&self, node: NodeId, why: &Error) {
+    fn handover(&self, outputs: Vec<HandedOver>) -> Handover {
+        Handover { from: self.0.node, token: self.0.store.token().to_owned(), outputs }
+    }
+
+    /// True if `node` is on this machine and links this one's files.
+    async fn is_linked_by(&self, node: NodeId, job: &JobId) -> Result<bool> {
+        if let Some(links) = self.0.ways[node].links.known() {
+            return Ok(links);
+        }
+        match self.0.client.hand_over(node, job, &self.handover(Vec::new())).await {
+            Ok(_) => {
+                self.0.ways[node].links.note(true);
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::BadRequest => {
+                self.no_links(node, &error);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn no_links(&self, node: NodeId, why: &Error) {
         tracing::debug!("outputs are sent: {why}");
-        self.0.ways[node].links.set(false);
+        self.0.ways[node].links.note(false);
     }
 }
 
-/// Seals what can be; the second are those that cannot.
-fn seal(store: &Store, owner: u64, group: Vec<Output>) -> Result<(Vec<Sealed>, Vec<Output>)> {
-    let (mut sealed, mut left) = (Vec::new(), Vec::new());
+/// Seals what can be. Returns what is told of those outputs, themselves, and the others.
+fn seal(store: &Store, owner: u64, part: Vec<Output>) -> Result<(Vec<HandedOver>, Vec<Output>, Vec<Output>)> {
+    let (mut told, mut sealed, mut left) = (Vec::new(), Vec::new(), Vec::new());
     let tasks = store.tasks_dir();
-    for output in group {
+    for output in part {
         let path = output.path.strip_prefix(&tasks).ok().and_then(Path::to_str).map(str::to_owned);
         match (path, store.seal(&output.path, owner)?) {
-            (Some(path), Some(checksum)) => {
-                let handed = HandedOver { path, key: output.key.clone(), checksum };
-                sealed.push(Sealed { output, handed });
+            (Some(path), Some(as_key)) => {
+                let key = output.key.clone();
+                told.push(HandedOver { path, inode: as_key.inode, key, checksum: as_key.checksum });
+                sealed.push(output);
             }
             _ => left.push(output),
         }
     }
-    Ok((sealed, left))
+    Ok((told, sealed, left))
 }

@@ -170,8 +170,9 @@ pub struct Adoption {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Handover {
-    /// Whose files they are.
+    /// Whose files they are, and what the file `.s4/token` in that node's data directory holds now.
     pub from: NodeId,
+    pub token: String,
     pub outputs: Vec<HandedOver>,
 }
 
@@ -181,6 +182,7 @@ pub struct Handover {
 pub struct HandedOver {
     /// Below the directory of that node's tasks.
     pub path: String,
+    pub inode: u64,
     pub key: Key,
     pub checksum: Checksum,
 }

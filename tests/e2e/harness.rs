@@ -24,7 +24,7 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// A free TCP port of this machine that no other test takes, also while nobody listens on it.
+/// A free TCP port of this machine that no other `Cluster` takes, also while nobody listens on it.
 ///
 /// The claim is a socket by name, which the kernel takes back when the test ends, however it ends.
 pub struct Port {
@@ -47,6 +47,9 @@ impl Port {
         self.number
     }
 }
+
+/// Starts a cluster of so many nodes.
+pub type Start = fn(usize) -> Cluster;
 
 /// The daemons of a cluster. Dropped, they are killed and their directory is removed.
 pub struct Cluster {

@@ -1,6 +1,6 @@
 //! How much memory daemons and clients take, whatever the data.
 
-use crate::harness::{Cluster, eventually, peak_kib, resident_kib};
+use crate::harness::{Cluster, Start, eventually, peak_kib, resident_kib};
 use std::process::{Child, Stdio};
 
 const MIB: u64 = 1024;
@@ -22,8 +22,7 @@ fn an_idle_daemon_is_small() {
 }
 
 /// The largest peak, in KiB, of the daemons of a fresh cluster in a job over so many keys.
-fn job_peak(keys: usize, kind: &str, cmd: &str) -> u64 {
-    let cluster = Cluster::start(3);
+fn job_peak(cluster: Cluster, keys: usize, kind: &str, cmd: &str) -> u64 {
     let source = cluster.dir().join("source");
     std::fs::create_dir(&source).unwrap();
     for number in 0..keys {
@@ -39,9 +38,12 @@ fn job_peak(keys: usize, kind: &str, cmd: &str) -> u64 {
 
 #[test]
 fn memory_does_not_grow_with_the_keys_of_a_job() {
-    for (kind, cmd) in [("map", "cat"), ("map-to-n", "cat > ${filename%_key}9_out; echo *")] {
+    let spread = "cat > ${filename%_key}9_out; echo *";
+    let cases: [(_, _, Start); 3] =
+        [("map", "cat", Cluster::start), ("map-to-n", spread, Cluster::start), ("map-to-n", spread, Cluster::apart)];
+    for (kind, cmd, start) in cases {
         // Fewer than 200 do not bring all of the daemon's threads to work.
-        let (few, many) = (job_peak(200, kind, cmd), job_peak(2000, kind, cmd));
+        let (few, many) = (job_peak(start(3), 200, kind, cmd), job_peak(start(3), 2000, kind, cmd));
         assert!(many <= few + 4 * MIB, "{kind}: {few} KiB with 200 keys, {many} KiB with 2000");
     }
 }

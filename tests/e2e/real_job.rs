@@ -51,17 +51,16 @@ const STEPS: [[&str; 4]; 9] = [
 
 #[test]
 fn the_flights_job_gives_the_known_answers_on_3_nodes_twice() {
-    flights_job(3);
+    flights_job(&Cluster::start(3));
 }
 
 #[test]
-fn the_flights_job_gives_the_known_answers_on_12_nodes_twice() {
-    flights_job(12);
+fn the_flights_job_gives_the_known_answers_on_12_nodes_of_other_machines_twice() {
+    flights_job(&Cluster::apart(12));
 }
 
-fn flights_job(nodes: usize) {
-    let cluster = Cluster::start(nodes);
-    let source = unpack(&cluster);
+fn flights_job(cluster: &Cluster) {
+    let source = unpack(cluster);
     cluster.ok(&["cp", "-r", "flights", "s4://flights/"]);
     assert_eq!(cluster.ok(&["ls", "s4://flights/"]).lines().count(), 12);
     let flights = flights(&source, true);
@@ -70,9 +69,9 @@ fn flights_job(nodes: usize) {
         for step in STEPS {
             cluster.ok(&step);
         }
-        check_carriers(&cluster);
-        check_origins(&cluster);
-        check_year(&cluster, turn, &flights);
+        check_carriers(cluster);
+        check_origins(cluster);
+        check_year(cluster, turn, &flights);
         cluster.ok(&["rm", "-r", "s4://step"]);
         assert_eq!(cluster.ok(&["ls"]).trim(), "PRE flights/");
     }

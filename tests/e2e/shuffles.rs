@@ -140,18 +140,20 @@ fn an_output_that_is_the_input_itself_is_a_copy() {
 
 #[test]
 fn one_task_may_have_thousands_of_outputs() {
-    let cluster = Cluster::start(3);
-    cluster.put("s4://in/1_a", b"x");
-    cluster.ok(&["map-to-n", "s4://in/", "s4://out/", "for n in {00000..04999}; do echo $n > ${n}_x; done; ls"]);
-    assert_eq!(listed(&cluster, "s4://out/").len(), 5000);
-    cluster.ok(&["cp", "-r", "s4://out/1_a/", "all"]);
-    for number in 0..5000 {
-        let name = format!("{number:05}_x");
-        let content = std::fs::read_to_string(cluster.dir().join("all").join(&name)).unwrap();
-        assert_eq!(content, format!("{number:05}\n"));
-        assert!(cluster.data(number % 3).join("out/1_a").join(&name).is_file(), "{name}");
+    for start in [Cluster::start, Cluster::apart] {
+        let cluster = start(3);
+        cluster.put("s4://in/1_a", b"x");
+        cluster.ok(&["map-to-n", "s4://in/", "s4://out/", "for n in {00000..04999}; do echo $n > ${n}_x; done; ls"]);
+        assert_eq!(listed(&cluster, "s4://out/").len(), 5000);
+        cluster.ok(&["cp", "-r", "s4://out/1_a/", "all"]);
+        for number in 0..5000 {
+            let name = format!("{number:05}_x");
+            let content = std::fs::read_to_string(cluster.dir().join("all").join(&name)).unwrap();
+            assert_eq!(content, format!("{number:05}\n"));
+            assert!(cluster.data(number % 3).join("out/1_a").join(&name).is_file(), "{name}");
+        }
+        assert_eq!(leftovers(&cluster), Vec::<PathBuf>::new());
     }
-    assert_eq!(leftovers(&cluster), Vec::<PathBuf>::new());
 }
 
 #[test]
