@@ -53,43 +53,41 @@ impl Transfers {
                 Some(output)
             });
             let part = part.take(AT_ONCE).collect();
-            match self.hand_over_part(node, job, part, bytes).await {
-                Ok((published, unlinked)) => {
-                    linked += published;
-                    left.extend(unlinked);
-                }
-                Err((published, error)) => return (linked + published, Err(error)),
+            let (published, unlinked) = self.hand_over_part(node, job, part, bytes).await;
+            linked += published;
+            match unlinked {
+                Ok(unlinked) => left.extend(unlinked),
+                Err(error) => return (linked, Err(error)),
             }
         }
         (linked, Ok(left))
     }
 
-    /// The same of a few outputs, of `bytes` together. An error comes with how many were linked before it.
+    /// The same of a few outputs, of `bytes` together.
     async fn hand_over_part(
         &self,
         node: NodeId,
         job: &JobId,
         part: Vec<Output>,
         bytes: u64,
-    ) -> std::result::Result<(u64, Vec<Output>), (u64, Error)> {
+    ) -> (u64, Result<Vec<Output>>) {
         let (store, owner) = (self.0.store.clone(), owner_of(job));
-        let sealed = blocking(move || seal(&store, owner, part)).await;
-        let (outputs, sealed, mut left) = sealed.map_err(|error| (0, error))?;
+        let (outputs, sealed, mut left) = match blocking(move || seal(&store, owner, part)).await {
+            Ok(sealed) => sealed,
+            Err(error) => return (0, Err(error)),
+        };
         if outputs.is_empty() {
-            return Ok((0, left));
+            return (0, Ok(left));
         }
         // The node may have to write all of it to the disk before it answers.
         match self.0.client.patient(bytes).hand_over(node, job, &self.handover(outputs)).await {
-            Ok(answer) => {
-                let published = answer.published;
-                self.first_refusal(node, answer).map(|()| (published, left)).map_err(|error| (published, error))
-            }
+            Ok(answer) => (answer.published, self.first_refusal(node, answer).map(|()| left)),
             Err(error) if error.kind() == ErrorKind::BadRequest => {
                 self.no_links(node, &error);
                 left.extend(sealed);
-                Ok((0, left))
+                (0, Ok(left))
             }
-            Err(error) => Err((0, error)),
+            Err(error) => (0, Err(error)),
         }
     }
 
