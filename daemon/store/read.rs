@@ -8,6 +8,7 @@ use s4::protocol::Stat;
 use s4::stored;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// A key open for reading.
 #[derive(Debug)]
@@ -27,8 +28,7 @@ impl Store {
     pub fn open_key(&self, key: &Key) -> Result<Opened> {
         self.misplaced(key)?;
         let absent = || Error::new(ErrorKind::NotFound, format!("{key}: no such key"));
-        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.path(key)) {
+        let file = match open_itself(&self.path(key)) {
             Ok(file) => file,
             Err(e) if stored::is_absent(&e) => return Err(absent()),
             Err(e) => return Err(Error::io(key, &e)),
@@ -60,4 +60,9 @@ fn recorded_checksum(file: &File, key: &Key) -> Result<Checksum> {
             format!("{key}: checksum error: no checksum is recorded, this file was not put by s4"),
         )
     })
+}
+
+/// Opens a file, and never what a symbolic link of its name leads to, nor waits for the other end of a pipe.
+pub(super) fn open_itself(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path)
 }

@@ -2,6 +2,7 @@
 //! another node of the same machine.
 
 use super::publish::{KEY_MODE, allow_attributes, path_of};
+use super::read::open_itself;
 use super::{OWNER_ATTRIBUTE, Store};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{geteuid, linkat};
@@ -9,9 +10,9 @@ use s4::checksum::{self, Checksum};
 use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::{Change, HandedOver};
 use s4::stored;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 use xattr::FileExt;
 
@@ -27,12 +28,16 @@ impl Store {
     /// really lie there, has other names or is another user's: it may change then, and only its bytes can become a key.
     pub fn seal(&self, path: &Path, owner: u64) -> Result<Option<Sealed>> {
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
-        let own = std::fs::symlink_metadata(path).map_err(failed)?;
+        let file = match open_itself(path) {
+            Ok(file) => file,
+            Err(e) if e.raw_os_error() == Some(nix::libc::ELOOP) => return Ok(None),
+            Err(e) => return Err(failed(e)),
+        };
+        let own = file.metadata().map_err(failed)?;
         let is_ours = own.is_file() && own.nlink() == 1 && own.dev() == self.device && own.uid() == geteuid().as_raw();
         if !is_ours || !lies_below(&self.tasks_dir(), path).map_err(failed)? {
             return Ok(None);
         }
-        let file = File::open(path).map_err(failed)?;
         let checksum = checksum::of_file(&file).map_err(failed)?;
         allow_attributes(&file, own.mode()).map_err(failed)?;
         file.set_xattr(OWNER_ATTRIBUTE, &owner.to_le_bytes()).map_err(failed)?;
@@ -51,9 +56,7 @@ impl Store {
         if !is_plain || !lies_below(tasks, &path).map_err(|_| refuse("is not there"))? {
             return Err(refuse("is not below the tasks"));
         }
-        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(&path);
-        let file = file.map_err(|_| refuse("cannot be opened"))?;
+        let file = open_itself(&path).map_err(|_| refuse("cannot be opened"))?;
         let failed = |e: std::io::Error| Error::io(key, &e);
         let found = file.metadata().map_err(failed)?;
         if !found.is_file()

@@ -90,8 +90,8 @@ impl Received {
 
 impl Client {
     /// Reads `key` into `sink`, verified, on a thread for it. An error after bytes were written means that they are not to be
-    /// used. A key of at most `here` bytes is received whole, and written only then, on this thread: to start another takes as
-    /// long as all else of a small key.
+    /// used. A key of at most `here` bytes is received whole, and written only when it is verified, on this thread, which saves
+    /// starting another.
     pub async fn get(
         &self,
         key: &Key,

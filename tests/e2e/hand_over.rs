@@ -2,10 +2,11 @@
 
 use crate::harness::{Cluster, eventually, text};
 use crate::observe::{leftovers, listed};
+use crate::strange_bodies::ask as ask_node;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
-/// Has an output for each of three nodes, which holds the number of its own inode, and is long with `LARGE`.
+/// Has an output for each of three nodes, which holds the number of its own inode, and is long for the input `1_in`.
 const INODES: &str = r#"for f in 0_a 1_b 2_c; do : > $f; stat -c %i $f >> $f; [ "$filename" = 1_in ] && head -c 5000000 /dev/zero >> $f; echo $f; done"#;
 
 /// The inode that an output says it had, and the one that the key has.
@@ -97,6 +98,22 @@ fn outputs_go_to_a_node_of_the_same_machine_by_their_bytes_where_it_cannot_link_
     }
 }
 
+#[test]
+fn outputs_that_a_command_gave_to_another_user_are_copied_and_the_daemons_own() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: not root, who alone can give files to another user");
+    }
+    let cluster = Cluster::start(2);
+    cluster.put("s4://in/0_in", b"");
+    let cmd = INODES.replace(" 2_c", "").replace("; echo $f", "; chown 65534 $f; echo $f");
+    cluster.ok(&["map-to-n", "s4://in/", "s4://out/", &cmd]);
+    for (node, name) in [(0, "0_a"), (1, "1_b")] {
+        let (said, is) = inodes(&cluster, "out", "0_in", node, name);
+        assert_ne!(said, is, "{name}");
+        assert_eq!(std::fs::metadata(cluster.data(node).join("out/0_in").join(name)).unwrap().uid(), 0, "{name}");
+    }
+}
+
 /// A file of node 1 that looks like the output of a task, with the mode, checksum and owner of one that is sealed.
 fn output(cluster: &Cluster, name: &str, mode: u32, sum: &str, owner: &[u8]) -> PathBuf {
     let dir = cluster.data(1).join(".s4/tasks/job/task");
@@ -130,13 +147,7 @@ fn only_what_is_sealed_below_the_tasks_of_a_neighbour_is_linked() {
         let body = format!(
             r#"{{"from":{from},"token":"{token}","outputs":[{{"path":"{path}","inode":{inode},"key":"{key}","checksum":"{SUM}"}}]}}"#
         );
-        let head = format!(
-            "POST /v1/pack/link?job={} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ns4-cluster: {}\r\ncontent-length: {}\r\n\r\n",
-            job.trim(),
-            cluster.digest(),
-            body.len()
-        );
-        cluster.raw(0, &[head.as_bytes(), body.as_bytes()].concat())
+        ask_node(&cluster, "POST", &format!("/v1/pack/link?job={}", job.trim()), body.as_bytes())
     };
     let tasks = cluster.data(1).join(".s4/tasks");
     let ask = |path: &str, key: &str| {

@@ -2,7 +2,8 @@
 
 use crate::harness::{Cluster, text};
 
-fn ask(cluster: &Cluster, method: &str, path: &str, body: &[u8]) -> String {
+/// Sends a request with a body to node 0, and returns the whole answer.
+pub fn ask(cluster: &Cluster, method: &str, path: &str, body: &[u8]) -> String {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ns4-cluster: {}\r\ncontent-length: {}\r\n\r\n",
         cluster.digest(),
