@@ -250,7 +250,8 @@ fn a_command_has_no_descriptors_but_its_streams() {
     let held = spawn(&cluster, &["eval", "s4://in/0_a", "sleep 1000"]);
     let open = cluster.ok(&["eval", "s4://in/0_a", "bash -c 'ls /proc/$$/fd; :'"]);
     assert_eq!(open, "0\n1\n2\n");
-    send(held.id(), Signal::SIGINT);
+    // Not SIGINT, which is ignored where a shell started the tests in the background.
+    send(held.id(), Signal::SIGTERM);
     end_within(SOON, held);
 }
 
