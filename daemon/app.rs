@@ -27,10 +27,21 @@ pub struct App {
     pub started: Instant,
     pub watch: Watch,
     pub streams: Streams,
+    /// Connections for small exchanges.
+    pub sessions: Streams,
     pub neighbours: Neighbours,
 }
 
 impl App {
+    /// An error as it leaves here: naming this node.
+    pub fn named(&self, error: Error) -> Error {
+        let error = error.by(self.cluster.name(self.node));
+        if error.kind().http_status() >= 500 {
+            tracing::warn!("{error}");
+        }
+        error
+    }
+
     /// Refuses strangers: browsers, other clusters, and who does not know the secret.
     pub fn admit(&self, headers: &HeaderMap) -> Result<()> {
         let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));

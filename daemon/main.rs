@@ -118,7 +118,18 @@ fn run(args: Args) -> Result<()> {
         let streams = Streams::default();
         let started = Instant::now();
         let node = place.node;
-        let app = Arc::new(App { jobs, cluster, node, digest, secret, started, watch, streams, neighbours });
+        let app = Arc::new(App {
+            jobs,
+            cluster,
+            node,
+            digest,
+            secret,
+            started,
+            watch,
+            streams,
+            sessions: Streams::default(),
+            neighbours,
+        });
         tokio::spawn(Sampler::run(app.clone()));
         tokio::spawn(let_go_of_idle(app.jobs.shared.store.clone()));
         server::run(listener, app, shutdown).await;

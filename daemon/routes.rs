@@ -37,6 +37,7 @@ enum Route {
     ChangeKey(Key),
     RenameKey { from: Key, to: Key },
     Stat(String),
+    OpenSession,
     MakeDir(Dir),
     HoldsKeys(Dir),
     RemoveDir(Dir),
@@ -94,6 +95,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::AdoptKey(key) => handlers::tree::adopt(app, peer, key, whole_body(request).await?).await,
         Route::ChangeKey(key) => handlers::tree::change(app, key, whole_body(request).await?).await,
         Route::RenameKey { from, to } => handlers::tree::rename(app, from, to).await,
+        Route::OpenSession => handlers::session::open(app, peer, request),
         Route::Stat(path) => handlers::tree::stat(app, path).await,
         Route::MakeDir(dir) => handlers::tree::make_dir(app, dir).await,
         Route::HoldsKeys(dir) => handlers::tree::holds_keys(app, dir).await,
@@ -121,11 +123,8 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
 
 /// An error as the answer, naming this node.
 fn refusal(app: &App, error: Error) -> Response<BoxBody> {
-    let error = error.by(app.cluster.name(app.node));
+    let error = app.named(error);
     let status = StatusCode::from_u16(error.kind().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if status.is_server_error() {
-        tracing::warn!("{error}");
-    }
     let mut response = handlers::json(&error);
     *response.status_mut() = status;
     response
@@ -174,6 +173,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             let path = decode(path)?;
             Dir::try_from(path.clone()).map(|_| Route::Stat(path))
         }
+        (&Method::POST, "session", "") => Ok(Route::OpenSession),
         (&Method::PUT, "dirs", dir) => parse_dir(dir).map(Route::MakeDir),
         (&Method::GET, "dirs", dir) => parse_dir(dir).map(Route::HoldsKeys),
         (&Method::DELETE, "dirs", dir) => parse_dir(dir).map(Route::RemoveDir),
@@ -200,7 +200,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::POST, "jobs", "") => Ok(Route::SubmitJob { dry_run: is_true(query("dry_run")?) }),
         (&Method::GET, "jobs", "") => Ok(Route::ListJobs),
         (method, "jobs", job) => job_route(method, job, uri.query().unwrap_or("")).ok_or_else(unknown)?,
-        (_, "health" | "usage" | "status" | "watch" | "list" | "delete", "")
+        (_, "health" | "usage" | "status" | "watch" | "list" | "delete" | "session", "")
         | (
             _,
             "keys" | "range" | "rest" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "dirs",

@@ -101,10 +101,11 @@ fn set_options(stream: &TcpStream) {
 /// Lets what runs finish for a moment, then kills it, and whatever any command has left behind.
 async fn end(app: Arc<App>, ending: watch::Sender<bool>) {
     let (jobs, running) = (app.jobs.clone(), app.jobs.shared.running.clone());
-    let streams = app.streams.clone();
-    let under_way = move || jobs.running() + jobs.shared.running.count() + streams.count();
+    let (streams, sessions) = (app.streams.clone(), app.sessions.clone());
+    let under_way = move || jobs.running() + jobs.shared.running.count() + streams.count() + sessions.count();
     tracing::info!("going down, {} commands run", app.jobs.shared.running.count());
     app.jobs.close();
+    app.sessions.end();
     let finished = async {
         ending.send_replace(true);
         ending.closed().await;
@@ -115,6 +116,7 @@ async fn end(app: Arc<App>, ending: watch::Sender<bool>) {
         let shared = &app.jobs.shared;
         if !in_time {
             app.streams.close();
+            app.sessions.close();
             app.jobs.interrupt();
             shared.running.kill_all();
         }

@@ -18,6 +18,8 @@ pub struct Streams(Arc<Mutex<Table>>);
 #[derive(Default)]
 struct Table {
     next: u64,
+    /// Those that are there are to end, and no other is to begin.
+    ending: bool,
     under_way: HashMap<u64, Option<Stream>>,
 }
 
@@ -33,9 +35,26 @@ impl Drop for UnderWay {
     }
 }
 
+impl Table {
+    /// Keeps a handle on a stream that has begun.
+    fn hold(&mut self, number: u64, stream: &Stream) {
+        if self.ending {
+            stream.close_reading();
+        }
+        self.under_way.insert(number, stream.clone_to_send().ok());
+    }
+}
+
 impl Streams {
     pub fn count(&self) -> usize {
         self.lock().under_way.len()
+    }
+
+    /// Lets each answer what it was asked, and end.
+    pub fn end(&self) {
+        let mut table = self.lock();
+        table.ending = true;
+        table.under_way.values().flatten().for_each(Stream::close_reading);
     }
 
     /// Breaks all of them off.
@@ -56,8 +75,7 @@ impl Streams {
         tokio::spawn(async move {
             let done = match Stream::take(upgrade, deadline, Side::Server, who).await {
                 Ok(stream) => {
-                    let handle = stream.clone_to_send().ok();
-                    under_way.streams.lock().under_way.insert(under_way.number, handle);
+                    under_way.streams.lock().hold(under_way.number, &stream);
                     blocking(move || work(stream)).await
                 }
                 Err(error) => Err(error),

@@ -13,9 +13,9 @@ use s4::protocol::Change;
 use s4::upload::{Ending, Upload};
 use std::fs::File;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Bytes from which on a file is worth it.
 const LARGE: u64 = 16 << 20;
@@ -49,7 +49,7 @@ pub struct Ahead {
 impl Ahead {
     /// Publishes `file`, of `len` bytes. False if it is to be sent again: the transfer broke off, or what was sent is not what
     /// is in the file. Errors: it is not known to be published.
-    pub async fn publish(self, file: File, len: u64, change: Change) -> Result<bool> {
+    pub async fn publish(self, file: Arc<File>, len: u64, change: Change) -> Result<bool> {
         if self.orders.send(Order::Close(len)).is_err() {
             // Who sends has given up.
             return self.ended.await.unwrap_or(Ok(false));
@@ -67,31 +67,71 @@ impl Ahead {
 pub struct Sending {
     client: Client,
     most: Arc<Semaphore>,
+    watched: Arc<Mutex<Watched>>,
+}
+
+/// Guards the files that are looked after.
+#[derive(Default)]
+struct Watched {
+    files: Vec<Young>,
+    /// A task looks after them.
+    looking: bool,
+}
+
+/// A file that may become large.
+struct Young {
+    spool: Weak<Spool>,
+    look: Instant,
+    pause: Duration,
 }
 
 impl Sending {
     pub fn new(client: Client) -> Self {
-        Self { client, most: Arc::new(Semaphore::new(MOST)) }
+        Self { client, most: Arc::new(Semaphore::new(MOST)), watched: Arc::default() }
     }
 
-    /// Looks after a file for another node until it is large or closed.
+    /// Looks after a file for another node until it is large or closed. One task does so for all: to start one for each file
+    /// would wake another thread.
     pub fn watch(&self, spool: &Arc<Spool>) {
-        tokio::spawn(self.clone().begin(Arc::downgrade(spool)));
+        let mut watched = self.watched();
+        watched.files.push(Young {
+            spool: Arc::downgrade(spool),
+            look: Instant::now() + FIRST_LOOK,
+            pause: FIRST_LOOK,
+        });
+        if !std::mem::replace(&mut watched.looking, true) {
+            tokio::spawn(self.clone().look_after_all());
+        }
     }
 
-    async fn begin(self, spool: Weak<Spool>) {
-        let mut pause = FIRST_LOOK;
-        let (spool, permit) = loop {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_LOOK);
-            let Some(spool) = spool.upgrade().filter(|spool| spool.may_go_ahead()) else { return };
-            if spool.len().is_ok_and(|len| len >= LARGE)
-                && let Ok(permit) = self.most.clone().try_acquire_owned()
-            {
-                break (spool, permit);
+    async fn look_after_all(self) {
+        loop {
+            tokio::time::sleep(FIRST_LOOK).await;
+            let (now, mut watched) = (Instant::now(), self.watched());
+            watched.files.retain_mut(|young| young.look > now || self.look_at(young, now));
+            if watched.files.is_empty() {
+                watched.looking = false;
+                return;
             }
-        };
-        let Ok(file) = spool.file.try_clone() else { return };
+        }
+    }
+
+    /// Begins to send a file that is large. False if there is no need to look at it again.
+    fn look_at(&self, young: &mut Young, now: Instant) -> bool {
+        let Some(spool) = young.spool.upgrade().filter(|spool| spool.may_go_ahead()) else { return false };
+        if spool.len().is_ok_and(|len| len >= LARGE)
+            && let Ok(permit) = self.most.clone().try_acquire_owned()
+        {
+            tokio::spawn(self.clone().begin(spool, permit));
+            return false;
+        }
+        young.pause = (young.pause * 2).min(LAST_LOOK);
+        young.look = now + young.pause;
+        true
+    }
+
+    async fn begin(self, spool: Arc<Spool>, permit: OwnedSemaphorePermit) {
+        let Ok(file) = spool.file() else { return };
         // What is wrong with the key or its node, the close will tell.
         let key = spool.key();
         let Ok(upload) = self.client.upload(&key, None).await else { return };
@@ -104,6 +144,10 @@ impl Sending {
             let _ = tell.send(sent);
             drop(permit);
         });
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

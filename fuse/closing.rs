@@ -1,7 +1,12 @@
 //! Who closes a file, read from /proc: the rules of which close publishes rest on it.
 
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::readlinkat;
+use nix::libc;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -19,18 +24,30 @@ pub struct Caller {
 impl Caller {
     /// The process that the thread belongs to. One that is gone is its own.
     pub fn process(self) -> u32 {
+        if self.is_first() {
+            return self.thread;
+        }
         self.status().field("Tgid:").and_then(|tgid| tgid.parse().ok()).unwrap_or(self.thread)
+    }
+
+    /// True if the thread is the first of its process, whose number it has.
+    fn is_first(self) -> bool {
+        // SAFETY: the call takes numbers, and no signal is sent by number 0.
+        let found = unsafe { libc::syscall(libc::SYS_tgkill, self.thread, self.thread, 0) };
+        Errno::result(found) != Err(Errno::ESRCH) && self.thread > 0
     }
 
     /// True if the thread belongs to `process`.
     pub fn is_of(self, process: u32) -> bool {
-        // A process has the number of its first thread.
         self.thread == process || self.process() == process
     }
 
     /// What /proc tells of the thread.
     pub fn status(self) -> Status {
-        Status(String::from_utf8_lossy(&read_proc(format!("/proc/{}/status", self.thread))).into_owned())
+        Status {
+            of: self,
+            text: String::from_utf8_lossy(&read_proc(&format!("/proc/{}/status", self.thread), false)).into_owned(),
+        }
     }
 
     /// Resolves some time after the thread was told to die. Never for one that is not.
@@ -40,26 +57,35 @@ impl Caller {
             let status = self.status();
             let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|name| status.field(name));
             let signals = pending.filter_map(|set| u64::from_str_radix(set, 16).ok());
-            if signals.fold(0, |all, set| all | set) & (1 << (nix::libc::SIGKILL - 1)) != 0 {
+            if signals.fold(0, |all, set| all | set) & (1 << (libc::SIGKILL - 1)) != 0 {
                 return;
             }
         }
     }
 
     /// True if the thread is ending by a signal. The kernel notes the signal before it closes the files.
-    pub fn is_killed(self) -> bool {
-        let stat = String::from_utf8_lossy(&read_proc(format!("/proc/{}/stat", self.thread))).into_owned();
+    fn is_killed(self) -> bool {
+        let stat = String::from_utf8_lossy(&read_proc(&format!("/proc/{}/stat", self.thread), false)).into_owned();
         let exit_code: i32 = stat.split_whitespace().next_back().and_then(|code| code.parse().ok()).unwrap_or(0);
         exit_code & 0x7f != 0
     }
 }
 
-/// A file of /proc with a field in each line; empty for a thread that is gone.
-pub struct Status(String);
+/// What /proc tells of a thread, a field in each line; nothing of one that is gone.
+pub struct Status {
+    of: Caller,
+    text: String,
+}
 
 impl Status {
     fn field(&self, name: &str) -> Option<&str> {
-        self.0.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+        self.text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+    }
+
+    /// True if the thread closes its files because a signal has ended it.
+    pub fn is_killed(&self) -> bool {
+        // One that ends has given up its memory before its files.
+        self.field("VmExe:").is_none() && self.of.is_killed()
     }
 
     /// True while the thread executes another program, whose memory has no code yet: the kernel closes files in the middle of
@@ -93,14 +119,16 @@ pub fn has_children(pid: u32) -> bool {
 /// True if process `pid` has a descriptor of the file at `path` in a mount. The one that is being closed does not count.
 /// Reads links only: opening or asking for anything in the mount would wait for the mount itself.
 pub fn has_open(pid: u32, path: &Path) -> bool {
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok()).any(|target| target == path)
+    let Ok(dir) = File::open(format!("/proc/{pid}/fd")) else { return false };
+    let Ok(descriptors) = dir.try_clone().map(OwnedFd::from).and_then(|fd| Ok(Dir::from_fd(fd)?)) else { return false };
+    let mut names = descriptors.into_iter().flatten();
+    names.any(|entry| readlinkat(&dir, entry.file_name()).is_ok_and(|target| target.as_os_str() == path.as_os_str()))
 }
 
 /// True if process `pid` has the file at `path` in its memory: what it stores there is still to come. May wait for who changes
 /// that memory.
 pub fn has_mapped(pid: u32, path: &Path) -> bool {
-    let maps = read_proc(format!("/proc/{pid}/maps"));
+    let maps = read_proc(&format!("/proc/{pid}/maps"), true);
     maps.split(|&b| b == b'\n').any(|line| line.ends_with(path.as_os_str().as_bytes()))
 }
 
@@ -111,13 +139,20 @@ pub fn anyone_has_open(path: &Path) -> bool {
     pids.any(|pid| has_open(pid, path) || has_mapped(pid, path))
 }
 
-/// A file of /proc, empty if it cannot be read. With room from the start: the usual readers begin with a few bytes, and
-/// each read makes the kernel write the file anew.
-fn read_proc(path: String) -> Vec<u8> {
-    let mut text = Vec::with_capacity(8192);
+/// A file of /proc, empty if it cannot be read: one that is `long`, or one that the kernel gives in one piece. Asks for nothing
+/// else, since a close waits for each call.
+fn read_proc(path: &str, long: bool) -> Vec<u8> {
+    let (mut text, mut filled) = (vec![0; 8192], 0);
     if let Ok(mut file) = File::open(path) {
         // What was read before an error is of a process that has gone since.
-        let _ = file.read_to_end(&mut text);
+        while let Ok(n @ 1..) = file.read(&mut text[filled..]) {
+            filled += n;
+            if !long {
+                break;
+            }
+            text.resize(filled + 8192, 0);
+        }
     }
+    text.truncate(filled);
     text
 }

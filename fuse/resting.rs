@@ -3,12 +3,11 @@
 
 use nix::libc;
 use std::collections::HashMap;
-use std::fs::{File, FileTimes};
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Files kept for each directory.
 const MOST: usize = 32;
@@ -18,17 +17,13 @@ const LONGEST: u64 = 256 * 1024;
 
 /// Unnamed files that nobody uses, by the directory they were made in.
 #[derive(Default)]
-pub struct Resting(Mutex<HashMap<PathBuf, Vec<File>>>);
+pub struct Resting(Mutex<HashMap<PathBuf, Vec<Arc<File>>>>);
 
 impl Resting {
     /// Keeps a file that was made in `dir` and is closed, unless it is a key now.
-    pub fn keep(&self, dir: &Path, file: &File) {
+    pub fn keep(&self, dir: &Path, file: Arc<File>) {
         let is_fit = file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= LONGEST);
-        if is_fit
-            && is_alone(file)
-            && empty(file).is_ok()
-            && let Ok(file) = file.try_clone()
-        {
+        if is_fit && is_alone(&file) && empty(&file).is_ok() {
             let mut resting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let files = resting.entry(dir.to_owned()).or_default();
             if files.len() < MOST {
@@ -37,12 +32,9 @@ impl Resting {
         }
     }
 
-    /// An empty file, as one made in `dir` just now.
-    pub fn take(&self, dir: &Path) -> Option<File> {
-        let file = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(dir)?.pop()?;
-        let now = SystemTime::now();
-        file.set_times(FileTimes::new().set_modified(now).set_accessed(now)).ok()?;
-        Some(file)
+    /// An empty file that was made in `dir`.
+    pub fn take(&self, dir: &Path) -> Option<Arc<File>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(dir)?.pop()
     }
 }
 

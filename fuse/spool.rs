@@ -10,11 +10,10 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub struct Spool {
-    pub file: File,
     /// Where the file was made.
     pub dir: PathBuf,
     state: Mutex<State>,
@@ -24,7 +23,11 @@ pub struct Spool {
 
 /// Guards what changes besides the bytes.
 struct State {
+    /// `None` once it is closed for good: the kernel may know of the spool for long, and the file may be another's by then.
+    file: Option<Arc<File>>,
     key: Key,
+    /// When it was made: the file may be older.
+    born: SystemTime,
     mode: u32,
     /// As set by the user; without it, the time of the last write counts.
     mtime: Option<SystemTime>,
@@ -36,10 +39,10 @@ struct State {
     killed: bool,
     /// Open handles.
     handles: u64,
+    /// One was opened so that the file may be written to in memory.
+    mappable: bool,
     /// It is gone, or a key of its name is there now.
     nameless: bool,
-    /// The file may be another spool's by now: closed for good.
-    over: bool,
     /// Sends what is written before the close.
     ahead: Option<Ahead>,
     /// A daemon may still link the file.
@@ -54,32 +57,36 @@ impl State {
         self.ahead = None;
     }
 
-    fn not_over(&self) -> std::io::Result<()> {
-        match self.over {
-            true => Err(std::io::Error::from_raw_os_error(libc::ESTALE)),
-            false => Ok(()),
-        }
+    fn file(&self) -> std::io::Result<&Arc<File>> {
+        self.file.as_ref().ok_or_else(|| std::io::Error::from_raw_os_error(libc::ESTALE))
     }
 }
 
 impl Spool {
     /// Of an unnamed file, made in `dir`, that is to become `key`.
-    pub fn new(file: File, dir: PathBuf, key: Key, mode: u32) -> Self {
+    pub fn new(file: Arc<File>, dir: PathBuf, key: Key, mode: u32) -> Self {
         let state = State {
+            file: Some(file),
             key,
+            born: SystemTime::now(),
             mode,
             mtime: None,
             published: None,
             discarded: false,
             killed: false,
             handles: 0,
+            mappable: false,
             nameless: false,
-            over: false,
             offered: false,
             ahead: None,
             stay: false,
         };
-        Self { file, dir, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() }
+        Self { dir, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() }
+    }
+
+    /// Errors: ESTALE once it is closed for good.
+    pub fn file(&self) -> std::io::Result<Arc<File>> {
+        self.lock().file().cloned()
     }
 
     pub fn key(&self) -> Key {
@@ -107,16 +114,15 @@ impl Spool {
     /// Length, blocks of 512 bytes, and time of the last change.
     pub fn look(&self) -> std::io::Result<(u64, u64, SystemTime)> {
         let state = self.lock();
-        if let (true, Some((len, mtime))) = (state.over, state.published) {
+        if let (None, Some((len, mtime))) = (&state.file, state.published) {
             return Ok((len, len.div_ceil(512), state.mtime.unwrap_or(mtime)));
         }
-        state.not_over()?;
-        let found = self.file.metadata()?;
-        Ok((found.len(), found.blocks(), state.mtime.unwrap_or(found.modified()?)))
+        let found = state.file()?.metadata()?;
+        Ok((found.len(), found.blocks(), state.mtime.unwrap_or(found.modified()?.max(state.born))))
     }
 
     pub fn len(&self) -> std::io::Result<u64> {
-        self.file.metadata().map(|found| found.len())
+        self.file()?.metadata().map(|found| found.len())
     }
 
     /// Refused once the bytes are a key's.
@@ -126,19 +132,19 @@ impl Spool {
             return Err(std::io::Error::from_raw_os_error(libc::EPERM));
         }
         state.mtime = None;
+        let file = state.file()?.clone();
         drop(state);
-        self.file.write_all_at(bytes, offset)
+        file.write_all_at(bytes, offset)
     }
 
     /// Refused once the bytes are a key's.
     pub fn truncate(&self, len: u64) -> std::io::Result<()> {
         let mut state = self.lock();
-        state.not_over()?;
         state.stay();
         if state.published.is_some() {
             return Err(std::io::Error::from_raw_os_error(libc::EPERM));
         }
-        self.file.set_len(len)
+        state.file()?.set_len(len)
     }
 
     pub fn is_published(&self) -> bool {
@@ -147,7 +153,7 @@ impl Spool {
 
     /// How the file looks now, for [`Spool::set_published`].
     pub fn snapshot(&self) -> std::io::Result<(u64, SystemTime)> {
-        let found = self.file.metadata()?;
+        let found = self.file()?.metadata()?;
         Ok((found.len(), found.modified()?))
     }
 
@@ -211,12 +217,18 @@ impl Spool {
         self.lock().killed
     }
 
-    /// Errors: ESTALE once it is over.
-    pub fn opened(&self) -> std::io::Result<()> {
+    /// The file, for one more handle with these flags of open(2). Errors: ESTALE once it is closed for good.
+    pub fn opened(&self, flags: i32) -> std::io::Result<Arc<File>> {
         let mut state = self.lock();
-        state.not_over()?;
+        let file = state.file()?.clone();
         state.handles += 1;
-        Ok(())
+        state.mappable |= flags & libc::O_ACCMODE == libc::O_RDWR;
+        Ok(file)
+    }
+
+    /// False if nobody can write to the file by a mapping: the kernel allows that only to those who also read it.
+    pub fn is_mappable(&self) -> bool {
+        self.lock().mappable
     }
 
     /// True at the last close.
@@ -226,11 +238,12 @@ impl Spool {
         state.handles == 0
     }
 
-    /// True once all is done with the file and nothing asks for it any more: it may serve another.
-    pub fn end(&self) -> bool {
+    /// Lets go of the file, once all is done with it. Returns it if it may serve another.
+    pub fn end(&self) -> Option<Arc<File>> {
         let mut state = self.lock();
-        state.over = state.handles == 0 && !state.offered && (state.published.is_some() || state.discarded);
-        state.over
+        let done = state.handles == 0 && (state.published.is_some() || state.discarded);
+        let file = if done { state.file.take() } else { None };
+        file.filter(|_| !state.offered)
     }
 
     /// The attributes that the key is to have.

@@ -26,6 +26,7 @@ pub mod placement;
 pub mod ports;
 pub mod protocol;
 pub mod runtime;
+pub mod session;
 pub mod side;
 pub mod size;
 pub mod stored;

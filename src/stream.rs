@@ -111,6 +111,11 @@ impl Stream {
         Ok(Self { socket, early: parts.read_buf, buffer: BytesMut::new(), deadline, side, who })
     }
 
+    /// The socket, what came on it together with the head, this side, and who the peer is.
+    pub(crate) fn into_parts(self) -> (TcpStream, Bytes, Side, String) {
+        (self.socket, self.early, self.side, self.who)
+    }
+
     /// The next bytes, or `None` once the peer sends no more.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         if !self.early.is_empty() {
@@ -247,6 +252,12 @@ impl Stream {
     pub fn close(&self) {
         // One that is broken off already needs no more.
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Lets what is here already be read, and then no more.
+    pub fn close_reading(&self) {
+        // One that is broken off already needs no more.
+        let _ = self.socket.shutdown(Shutdown::Read);
     }
 
     /// The error of a transfer that broke off.

@@ -32,15 +32,20 @@ pub struct Born {
 /// A key: a small one at once, a large one over a stream to who asks for one.
 pub async fn get(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer {
     let store = app.jobs.shared.store.clone();
-    let (opened, small, key) = blocking(move || {
-        let mut opened = store.open_key(&key)?;
-        let small = match opened.checksum.len <= BLOCK as u64 {
-            true => Some(read_whole(&mut opened, &key)?),
-            false => None,
-        };
-        Ok::<_, Error>((opened, small, key))
-    })
-    .await?;
+    let (opened, small, key) = match store.read_at_once(&key, BLOCK as u64) {
+        Some((opened, small)) => (opened, small, key),
+        None => {
+            let read = blocking(move || {
+                let mut opened = store.open_key(&key)?;
+                let small = match opened.checksum.len <= BLOCK as u64 {
+                    true => Some(read_whole(&mut opened, &key)?),
+                    false => None,
+                };
+                Ok::<_, Error>((opened, small, key))
+            });
+            read.await?
+        }
+    };
     let checksum = opened.checksum;
     if checksum.len >= stream::LARGE && stream::is_wanted(request.headers()) {
         let file = opened.file;
@@ -154,14 +159,40 @@ pub async fn put(app: &Arc<App>, peer: Peer, key: Key, born: Born, request: Requ
         while let Some(chunk) = chunks.next()? {
             draft.write(&chunk)?;
         }
-        let found = draft.checksum();
-        announced.map_or(Ok(()), |announced| announced.verify_sent(found, &key))?;
-        owner.publish(|| draft.publish_as(born.change, || peer.check(&key))).map(|()| found)
+        publish(draft, &peer, &key, announced, born.change, &owner)
     })
     .await?;
     let mut response = created();
     response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
     Ok(response)
+}
+
+/// Takes a small key that is here whole. Blocks.
+pub fn put_whole(
+    store: &Store,
+    peer: &Peer,
+    key: &Key,
+    checksum: Checksum,
+    change: Change,
+    bytes: &[u8],
+) -> Result<()> {
+    let mut draft = store.draft_small(key)?;
+    draft.write(bytes)?;
+    publish(draft, peer, key, Some(checksum), change, &Owner::default()).map(drop)
+}
+
+/// Publishes a key whose bytes have all come, if they are what was announced.
+fn publish(
+    draft: Draft,
+    peer: &Peer,
+    key: &Key,
+    announced: Option<Checksum>,
+    change: Change,
+    owner: &Owner,
+) -> Result<Checksum> {
+    let found = draft.checksum();
+    announced.map_or(Ok(()), |announced| announced.verify_sent(found, key))?;
+    owner.publish(|| draft.publish_as(change, || peer.check(key))).map(|()| found)
 }
 
 /// Takes the key over a stream. One that cannot be is refused before any byte is sent.

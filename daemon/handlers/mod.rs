@@ -5,6 +5,7 @@ pub mod jobs;
 pub mod keys;
 pub mod lists;
 pub mod packs;
+pub mod session;
 pub mod tree;
 
 use crate::app::App;

@@ -94,6 +94,16 @@ impl Store {
     /// Begins a key. One that exists already, or belongs elsewhere, is refused before any byte is written.
     pub fn draft(&self, key: &Key) -> Result<Draft<'_>> {
         self.check_new(key)?;
+        self.draft_unchecked(key)
+    }
+
+    /// The same for a key of few bytes: whether it exists already, its publish will tell.
+    pub fn draft_small(&self, key: &Key) -> Result<Draft<'_>> {
+        self.check_place(key)?;
+        self.draft_unchecked(key)
+    }
+
+    fn draft_unchecked(&self, key: &Key) -> Result<Draft<'_>> {
         let file = self.unnamed_file().map_err(|e| Error::io(key, &e))?;
         Ok(Draft {
             store: self,
@@ -107,12 +117,16 @@ impl Store {
 
     /// Refuses a key that exists, belongs on another node, or for which there is no space.
     pub fn check_new(&self, key: &Key) -> Result<()> {
-        self.misplaced(key)?;
-        self.check_space(key)?;
+        self.check_place(key)?;
         match std::fs::symlink_metadata(self.path(key)) {
             Ok(found) => Err(taken(key, found.is_dir())),
             Err(_) => Ok(()),
         }
+    }
+
+    fn check_place(&self, key: &Key) -> Result<()> {
+        self.misplaced(key)?;
+        self.check_space(key)
     }
 
     /// Publishes a file of this store's file system that a command has written.
@@ -131,7 +145,9 @@ impl Store {
         last: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         self.check_new(key)?;
-        let checksum = checksum.map_or_else(|| checksum::of_file(file).map_err(|e| Error::io(key, &e)), Ok)?;
+        let failed = |e: std::io::Error| Error::io(key, &e);
+        let checksum = checksum.map_or_else(|| checksum::of_file(file).map_err(failed), Ok)?;
+        allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
         self.link(file, checksum, key, change, last)
     }
 
@@ -163,9 +179,7 @@ impl Store {
         change: Change,
         last: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let failed = |e: std::io::Error| Error::io(key, &e);
-        allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
-        self.complete(file, checksum, change).map_err(failed)?;
+        self.complete(file, checksum, change).map_err(|e| Error::io(key, &e))?;
         last()?;
         self.give_name(file, key)
     }

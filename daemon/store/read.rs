@@ -1,12 +1,14 @@
 //! Reading a key: its open file and what is recorded of it.
 
 use super::Store;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::Stat;
 use s4::stored;
 use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -33,6 +35,22 @@ impl Store {
             Err(e) if stored::is_absent(&e) => return Err(absent()),
             Err(e) => return Err(Error::io(key, &e)),
         };
+        Self::opened(file, key)
+    }
+
+    /// Opens a key, and reads it if it has at most `small` bytes, without waiting for the disk; `None` if that would be waited for,
+    /// or if something is wrong, which is then found out by [`open_key`](Self::open_key).
+    pub fn read_at_once(&self, key: &Key, small: u64) -> Option<(Opened, Option<Vec<u8>>)> {
+        self.misplaced(key).ok()?;
+        let opened = Self::opened(open_at_once(&self.path(key))?, key).ok()?;
+        let bytes = match opened.checksum.len <= small {
+            true => Some(read_at_once(&opened.file, opened.checksum.len as usize)?),
+            false => None,
+        };
+        Some((opened, bytes))
+    }
+
+    fn opened(file: File, key: &Key) -> Result<Opened> {
         let found = file.metadata().map_err(|e| Error::io(key, &e))?;
         if found.is_dir() {
             return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key, it is a directory")));
@@ -65,4 +83,27 @@ fn recorded_checksum(file: &File, key: &Key) -> Result<Checksum> {
 /// Opens a file, and never what a symbolic link of its name leads to, nor waits for the other end of a pipe.
 pub(super) fn open_itself(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path)
+}
+
+/// The same of a file that the kernel finds in its memory. It holds the file's attributes there too.
+fn open_at_once(path: &Path) -> Option<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let cached = ResolveFlag::from_bits_retain(nix::libc::RESOLVE_CACHED);
+    openat2(AT_FDCWD, path, OpenHow::new().flags(flags).resolve(cached)).ok().map(File::from)
+}
+
+/// The first `len` bytes of a file if they are in the kernel's memory.
+fn read_at_once(file: &File, len: usize) -> Option<Vec<u8>> {
+    let mut bytes: Vec<u8> = Vec::with_capacity(len);
+    if len > 0 {
+        let part = nix::libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
+        // SAFETY: the descriptor is open, and the buffer has room for as many bytes as are told.
+        let read = unsafe { nix::libc::preadv2(file.as_raw_fd(), &part, 1, 0, nix::libc::RWF_NOWAIT) };
+        if usize::try_from(read) != Ok(len) {
+            return None;
+        }
+        // SAFETY: the kernel has just written so many bytes.
+        unsafe { bytes.set_len(len) };
+    }
+    Some(bytes)
 }

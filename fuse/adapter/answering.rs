@@ -6,6 +6,8 @@ use crate::closing::{self, Caller};
 use crate::errno::Result;
 use crate::fs::Fs;
 use fuser::Request;
+use s4::client::with_moments;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
@@ -25,7 +27,13 @@ impl Adapter {
     {
         let mut answering = Box::pin(self.answering(request, reply, work, done));
         let _entered = self.runtime.enter();
-        if answering.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        let mut begin = || answering.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        // An exchange with a node is waited for here, for a moment, as long as the kernel asks nothing else.
+        let begun = match self.requests.get() {
+            Some(requests) => with_moments(requests.as_fd(), begin),
+            None => begin(),
+        };
+        if begun.is_pending() {
             // Asked again there, it learns whom to wake.
             self.runtime.spawn(answering);
         }

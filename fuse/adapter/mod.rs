@@ -17,26 +17,31 @@ use fuser::{
 use opener::Opener;
 use replies::{Shown, answer_xattr, freshness, to_fuse};
 use std::ffi::OsStr;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 use tokio::runtime::Handle;
 
 const MAX_WRITE: u32 = 1 << 20;
 const MAX_READAHEAD: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 256;
-/// Threads that take requests from the kernel; waiting is done elsewhere.
-const THREADS: usize = 2;
+/// Threads that take requests from the kernel. With more than one, each request wakes another than the last; what takes long is
+/// done elsewhere.
+const THREADS: usize = 1;
 
 pub struct Adapter {
     fs: Arc<Fs>,
     runtime: Handle,
     opener: Opener,
     shown: Shown,
+    /// Where requests come from, once they do.
+    requests: Arc<OnceLock<OwnedFd>>,
 }
 
-/// A mount that is being served. Dropped, it is unmounted.
-pub struct Mounted(fuser::BackgroundSession);
+/// A mount that is being served. Never dropped: the library would unmount whatever is mounted there by then.
+pub struct Mounted(ManuallyDrop<fuser::BackgroundSession>);
 
 impl Mounted {
     /// True once the mount is gone by others' doing.
@@ -58,14 +63,18 @@ pub fn mount(
     config.mount_options.extend(options.iter().filter_map(|option| mount_option(option)));
     config.acl = if all_users { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(THREADS);
-    config.clone_fd = true;
+    let requests = Arc::new(OnceLock::new());
     let adapter = Adapter {
         fs,
         runtime,
+        requests: requests.clone(),
         opener: Opener::default(),
         shown: Shown { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() },
     };
-    fuser::spawn_mount(adapter, mountpoint, &config).map(Mounted)
+    let session = fuser::Session::new(adapter, mountpoint, &config)?;
+    // It is empty, so that it takes what it is given.
+    let _ = requests.set(session.as_fd().try_clone_to_owned()?);
+    session.spawn().map(|session| Mounted(ManuallyDrop::new(session)))
 }
 
 /// True for an option that [`mount`] takes.
@@ -260,7 +269,7 @@ impl Filesystem for Adapter {
         self.answer(
             Some(request),
             reply,
-            |fs| async move { fs.create(parent.0, &name, mode & !umask & 0o7777, caller).await },
+            |fs| async move { fs.create(parent.0, &name, mode & !umask & 0o7777, flags_given, caller).await },
             move |reply, (made, opened)| {
                 let (fresh, attr, handle) = (freshness(&made), shown.attr(&made), FileHandle(opened.handle));
                 match opener.register(made.ino, opened.backing.as_ref(), flags_given, |file| reply.open_backing(file)) {

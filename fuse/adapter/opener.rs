@@ -32,7 +32,7 @@ impl Opener {
     pub fn register(
         &self,
         ino: Ino,
-        file: Option<&File>,
+        file: Option<&Arc<File>>,
         flags: i32,
         open: impl FnOnce(&File) -> std::io::Result<BackingId>,
     ) -> Option<Arc<BackingId>> {

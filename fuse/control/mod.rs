@@ -250,8 +250,9 @@ impl ControlFile {
                 let shown = control.mountpoint.join(".s4").join(kind.to_string()).join(name);
                 let process = caller.process();
                 // Of one that executes a program nothing more can be asked, see there.
-                let executing = caller.status().is_executing();
-                killed.store(!executing && caller.is_killed(), Ordering::Relaxed);
+                let status = caller.status();
+                let executing = status.is_executing();
+                killed.store(!executing && status.is_killed(), Ordering::Relaxed);
                 if executing
                     || killed.load(Ordering::Relaxed)
                     || process != *writer

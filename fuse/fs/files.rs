@@ -31,13 +31,16 @@ const SMALL: u64 = 256 * 1024;
 /// How long a reader waits for a file that is just being published.
 const PUBLISHING: Duration = Duration::from_secs(1);
 
+/// How long it may take to find out who has a file open.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Files below this size are copied when they are published: that costs less than to find out who else has them open.
 const SMALL_COPY: u64 = 1 << 20;
 
 /// An open file.
 pub enum Handle {
     /// A key of this machine.
-    Local(File),
+    Local(Arc<File>),
     Small(Bytes),
     Remote(RemoteFile),
     Spool {
@@ -52,7 +55,7 @@ pub enum Handle {
 pub struct OpenedFile {
     pub handle: u64,
     /// A file that the kernel may read and write instead of asking us.
-    pub backing: Option<File>,
+    pub backing: Option<Arc<File>>,
     /// True if the kernel must not cache it.
     pub direct: bool,
 }
@@ -88,17 +91,16 @@ impl Fs {
                 if flags & libc::O_TRUNC != 0 {
                     spool.truncate(0).map_err(io_errno)?;
                 }
-                self.open_spool(spool, writes.then(|| caller.process()))
+                self.open_spool(spool, flags, writes.then(|| caller.process()))
             }
         }
     }
 
     async fn open_key(&self, key: &Key, stat: &KeyStat) -> Result<OpenedFile> {
         if let Some(dir) = self.local.dir(self.home(key)) {
-            let file = local::open(dir, key, stat).map_err(io_errno)?.ok_or(Errno::ESTALE)?;
-            let backing = file.try_clone().map_err(io_errno)?;
-            let handle = self.handles().add_file(Handle::Local(file));
-            return Ok(OpenedFile { handle, backing: Some(backing), direct: false });
+            let file = Arc::new(local::open(dir, key, stat).map_err(io_errno)?.ok_or(Errno::ESTALE)?);
+            let handle = self.handles().add_file(Handle::Local(file.clone()));
+            return Ok(OpenedFile { handle, backing: Some(file), direct: false });
         }
         // A key that is another one now is looked up again by the kernel.
         let changed = |e: Error| match e.kind() {
@@ -116,19 +118,19 @@ impl Fs {
         Ok(OpenedFile { handle: self.handles().add_file(handle), backing: None, direct: false })
     }
 
-    fn open_spool(&self, spool: Arc<Spool>, writer: Option<u32>) -> Result<OpenedFile> {
-        let backing = spool.file.try_clone().map_err(io_errno)?;
-        spool.opened().map_err(io_errno)?;
+    fn open_spool(&self, spool: Arc<Spool>, flags: i32, writer: Option<u32>) -> Result<OpenedFile> {
+        let backing = spool.opened(flags).map_err(io_errno)?;
         let handle = self.handles().add_file(Handle::Spool { spool, writer });
         Ok(OpenedFile { handle, backing: Some(backing), direct: false })
     }
 
-    /// Makes a file that is to become a key.
+    /// Makes a file that is to become a key. `mode` and `flags` are those of open(2).
     pub async fn create(
         &self,
         parent: Ino,
         name: &OsStr,
         mode: u32,
+        flags: i32,
         caller: Caller,
     ) -> Result<(Attributes, OpenedFile)> {
         if let Some(path) = self.control.made(&self.node(parent)?, name)? {
@@ -149,13 +151,13 @@ impl Fs {
             self.sending.watch(&spool);
         }
         let attributes = self.entered(Node::Spool(spool.clone()))?;
-        let opened = self.open_spool(spool, Some(caller.process()))?;
+        let opened = self.open_spool(spool, flags, Some(caller.process()))?;
         Ok((attributes, opened))
     }
 
     /// An empty unnamed file in `dir`, and where it is.
-    fn spool_file<'d>(&self, dir: &'d Path) -> std::io::Result<(File, &'d Path)> {
-        let file = self.resting.take(dir).map_or_else(|| self.local.unnamed_file(dir), Ok)?;
+    fn spool_file<'d>(&self, dir: &'d Path) -> std::io::Result<(Arc<File>, &'d Path)> {
+        let file = self.resting.take(dir).map_or_else(|| self.local.unnamed_file(dir).map(Arc::new), Ok)?;
         Ok((file, dir))
     }
 
@@ -169,7 +171,7 @@ impl Fs {
         let handle = self.handle(handle)?;
         match &*handle {
             Handle::Local(file) => read_file(file, offset, size),
-            Handle::Spool { spool, .. } => read_file(&spool.file, offset, size),
+            Handle::Spool { spool, .. } => read_file(&*spool.file().map_err(io_errno)?, offset, size),
             Handle::Small(bytes) => {
                 let from = (offset as usize).min(bytes.len());
                 Ok(bytes.slice(from..from.saturating_add(size as usize).min(bytes.len())))
@@ -197,7 +199,7 @@ impl Fs {
                 let flags = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
                 // Blocks that are given before they are written would be sent as zeros.
                 spool.take_ahead();
-                fallocate(&spool.file, flags, offset as i64, len as i64)
+                fallocate(&*spool.file().map_err(io_errno)?, flags, offset as i64, len as i64)
             }
             Handle::Spool { .. } => Err(Errno::EPERM),
             Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) | Handle::Control(_) => Err(Errno::EBADF),
@@ -222,7 +224,7 @@ impl Fs {
             tracing::warn!("{}: written to after its publishing close; that is in no key", spool.key());
             return Err(Errno::EIO);
         }
-        let killed = caller.is_killed();
+        let killed = status.is_killed();
         spool.set_killed(killed);
         if killed || !caller.is_of(writer) || !spool.is_pending() {
             return Ok(());
@@ -234,6 +236,7 @@ impl Fs {
         }
         // What it stores through a mapping is published once that is gone too.
         let mapped = match status.is_alone() && caller.thread == writer {
+            _ if !spool.is_mappable() => false,
             // It waits for us, so that nobody is changing its memory: the look need not wait either.
             true => closing::has_mapped(writer, &shown),
             false => blocking(move || closing::has_mapped(writer, &shown)).await,
@@ -269,14 +272,14 @@ impl Fs {
             }
         }
         self.inodes.drop_unnamed(ino);
-        if spool.end() {
-            self.resting.keep(&spool.dir, &spool.file);
+        if let Some(file) = spool.end() {
+            self.resting.keep(&spool.dir, file);
         }
     }
 
     pub async fn fsync(&self, handle: u64) -> Result<()> {
         match &*self.handle(handle)? {
-            Handle::Spool { spool, .. } => spool.file.sync_data().map_err(io_errno),
+            Handle::Spool { spool, .. } => spool.file().and_then(|file| file.sync_data()).map_err(io_errno),
             Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) | Handle::Control(_) => Ok(()),
         }
     }
@@ -324,9 +327,9 @@ impl Fs {
         change: Change,
     ) -> s4::error::Result<(u64, SystemTime)> {
         let failed = |e: std::io::Error| Error::io(key, &e);
-        let snapshot = spool.snapshot().map_err(failed)?;
+        let (file, snapshot) = (spool.file().map_err(failed)?, spool.snapshot().map_err(failed)?);
         if snapshot.0 <= SMALL {
-            let bytes = read_file(&spool.file, 0, snapshot.0 as u32).map_err(|e| failed(e.into()))?;
+            let bytes = read_file(&file, 0, snapshot.0 as u32).map_err(|e| failed(e.into()))?;
             return self.client.put_small(key, bytes, change).await.map(|()| snapshot);
         }
         if let Some(dir) = self.local.dir(self.home(key)) {
@@ -336,9 +339,8 @@ impl Fs {
                 done => return done,
             }
         }
-        let file = spool.file.try_clone().map_err(failed)?;
         if let Some(ahead) = spool.take_ahead()
-            && ahead.publish(file.try_clone().map_err(failed)?, snapshot.0, change).await?
+            && ahead.publish(file.clone(), snapshot.0, change).await?
         {
             return Ok(snapshot);
         }
@@ -350,20 +352,29 @@ impl Fs {
     /// them write without asking us.
     async fn publish_here(&self, spool: &Arc<Spool>, key: &Key, dir: &Path) -> s4::error::Result<(u64, SystemTime)> {
         let failed = |e: std::io::Error| Error::io(key, &e);
-        let snapshot = spool.snapshot().map_err(failed)?;
-        let (shared, shown, dir) = (spool.clone(), self.shown(spool), dir.to_owned());
-        let copied = blocking(move || match snapshot.0 < SMALL_COPY || closing::anyone_has_open(&shown) {
-            true => copy(&shared.file, &dir).map(Some),
-            false => Ok(None),
-        });
-        let copied = copied.await.map_err(failed)?;
+        let (file, snapshot) = (spool.file().map_err(failed)?, spool.snapshot().map_err(failed)?);
+        let copied = match snapshot.0 < SMALL_COPY || self.may_be_open(spool).await {
+            true => {
+                let (original, dir) = (file.clone(), dir.to_owned());
+                Some(blocking(move || copy(original, &dir)).await.map_err(failed)?)
+            }
+            false => None,
+        };
         // The daemon reads the whole file before it answers.
-        self.client.patient(snapshot.0).adopt(key, &spool.adoption(copied.as_ref().unwrap_or(&spool.file))?).await?;
+        self.client.patient(snapshot.0).adopt(key, &spool.adoption(copied.as_ref().unwrap_or(&file))?).await?;
         match copied {
             Some(_) => Ok(snapshot),
             // Linked, it has the key's time now.
             None => spool.snapshot().map_err(failed),
         }
+    }
+
+    /// False if surely no process has the file open or in its memory.
+    async fn may_be_open(&self, spool: &Spool) -> bool {
+        let shown = self.shown(spool);
+        let look = blocking(move || closing::anyone_has_open(&shown));
+        // A process of any kind that hangs while it executes another program holds up who looks at it.
+        tokio::time::timeout(LOOK, look).await.unwrap_or(true)
     }
 
     pub(super) fn handle(&self, handle: u64) -> Result<Arc<Handle>> {
@@ -386,8 +397,8 @@ fn read_file(file: &File, offset: u64, size: u32) -> Result<Bytes> {
     Ok(bytes.into())
 }
 
-fn copy(file: &File, dir: &Path) -> std::io::Result<File> {
+fn copy(file: Arc<File>, dir: &Path) -> std::io::Result<File> {
     let mut copy = draft(dir)?;
-    std::io::copy(&mut AtPosition::new(file.try_clone()?, 0), &mut copy)?;
+    std::io::copy(&mut AtPosition::new(file, 0), &mut copy)?;
     Ok(copy)
 }

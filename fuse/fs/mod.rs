@@ -184,14 +184,12 @@ impl Fs {
         let mut asked = Asked::default();
         if let Some(home) = home.filter(|home| expects_key && remote.contains(home)) {
             remote.retain(|&node| node != home);
-            asked.ask(&self.client, home, path);
+            asked.ask(&self.client, &[home], path);
             if let Ok(Some(found)) = tokio::time::timeout(HOME_FIRST, asked.answer(path, Some(home))).await {
                 return found;
             }
         }
-        for node in remote {
-            asked.ask(&self.client, node, path);
-        }
+        asked.ask(&self.client, &remote, path);
         match asked.answer(path, home).await {
             Some(found) => found,
             None => asked.failed.map_or(Ok(Found::Absent), |error| Err(errno(&error))),
@@ -308,20 +306,42 @@ impl Handles {
 /// Nodes that were asked what a name is.
 #[derive(Default)]
 struct Asked {
+    /// Those that are here.
+    answered: Vec<(NodeId, S4Result<Stat>)>,
     answers: JoinSet<(NodeId, S4Result<Stat>)>,
     /// Why it is not known whether there is a key.
     failed: Option<Error>,
 }
 
 impl Asked {
-    fn ask(&mut self, client: &Client, node: NodeId, path: &str) {
-        let (client, path) = (client.clone(), path.to_owned());
-        self.answers.spawn(async move { (node, client.stat(node, &path).await) });
+    fn ask(&mut self, client: &Client, nodes: &[NodeId], path: &str) {
+        let mut left = nodes.to_vec();
+        for (node, soon) in client.stat_soon(nodes, path) {
+            left.retain(|&other| other != node);
+            match soon {
+                Ok(stat) => self.answered.push((node, stat)),
+                Err(asked) => {
+                    let (client, path) = (client.clone(), path.to_owned());
+                    self.answers.spawn(async move { (node, client.stat_later(asked, &path).await) });
+                }
+            }
+        }
+        for node in left {
+            let (client, path) = (client.clone(), path.to_owned());
+            self.answers.spawn(async move { (node, client.stat(node, &path).await) });
+        }
+    }
+
+    async fn next(&mut self) -> Option<(NodeId, S4Result<Stat>)> {
+        match self.answered.pop() {
+            Some(answered) => Some(answered),
+            None => self.answers.join_next().await?.ok(),
+        }
     }
 
     /// The first answer that says what it is; `None` once none of those asked does.
     async fn answer(&mut self, path: &str, home: Option<NodeId>) -> Option<Result<Found>> {
-        while let Some(Ok((node, stat))) = self.answers.join_next().await {
+        while let Some((node, stat)) = self.next().await {
             let found = match stat {
                 Ok(Stat::Key(stat)) if Some(node) == home => parse(path).map(|key| Found::Key(key, stat)),
                 Ok(Stat::Dir { .. }) => Ok(Found::Dir),

@@ -8,11 +8,13 @@ mod keys;
 mod lines;
 mod listing;
 mod local;
+mod sessions;
 mod tree;
 
 pub use jobs::EventStream;
 pub use keys::{PackItem, Received};
 pub use listing::Listing;
+pub use sessions::{Asked, Soon, with_moments};
 
 use crate::body::{self, Activity, BoxBody, Chunks, Side};
 use crate::cluster::Cluster;
@@ -98,6 +100,8 @@ struct Inner {
     /// Whether each node was silent and has not answered since.
     silent: Vec<watch::Sender<bool>>,
     http: legacy::Client<HttpConnector, BoxBody>,
+    /// With each node.
+    sessions: Vec<sessions::Pool>,
 }
 
 impl Client {
@@ -112,7 +116,8 @@ impl Client {
             .build(connector);
         let digest = HeaderValue::from_str(&cluster.digest()).expect("hexadecimal digits make a header");
         let silent = cluster.ids().map(|_| watch::Sender::new(false)).collect();
-        Self(Arc::new(Inner { cluster, digest, settings, silent, http }))
+        let sessions = cluster.ids().map(|_| sessions::Pool::new()).collect();
+        Self(Arc::new(Inner { cluster, digest, settings, silent, http, sessions }))
     }
 
     pub fn cluster(&self) -> &Cluster {

@@ -99,7 +99,11 @@ impl Client {
         }
         let mut hasher = Hasher::new();
         hasher.update(&bytes);
-        let sum = HeaderValue::from_str(&hasher.finish().to_string()).expect("digits make a header");
+        let checksum = hasher.finish();
+        if let Some(stored) = self.put_soon(key, checksum, &bytes, change).await {
+            return stored;
+        }
+        let sum = HeaderValue::from_str(&checksum.to_string()).expect("digits make a header");
         if self.is_silent(node).await {
             return Err(self.late(node));
         }

@@ -1,6 +1,7 @@
 //! Bytes pass as they are: in commands, in what commands print, and in keys of any size.
 
 use crate::harness::{Cluster, assert_no_crash, peak_kib, text};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStringExt;
@@ -213,4 +214,17 @@ fn a_producer_that_is_silent_for_longer_than_the_deadline_is_waited_for() {
     command.args(["-c", script, env!("CARGO_BIN_EXE_s4")]).env("S4_CONF_PATH", cluster.conf());
     assert!(command.status().unwrap().success());
     assert_eq!(cluster.get("s4://b/k"), b"one\ntwo\n");
+}
+
+/// A node answers at once with what the kernel has in memory, and lets a thread wait for the rest.
+#[test]
+fn a_small_key_is_the_same_from_memory_and_from_the_disk() {
+    let cluster = Cluster::start(1);
+    let content: Vec<u8> = (0..50_000u32).flat_map(u32::to_le_bytes).collect();
+    cluster.put("s4://b/0_k", &content);
+    assert_eq!(cluster.get("s4://b/0_k"), content);
+    let file = std::fs::File::open(cluster.data(0).join("b/0_k")).unwrap();
+    file.sync_all().unwrap();
+    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    assert_eq!(cluster.get("s4://b/0_k"), content);
 }

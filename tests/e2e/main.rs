@@ -44,6 +44,7 @@ mod real_job;
 mod refusals;
 mod resume;
 mod scripting;
+mod sessions;
 mod shuffles;
 mod starts;
 mod strange_bodies;

@@ -326,6 +326,37 @@ fn a_mount_ends_cleanly_by_signal_and_by_umount() {
     }
 }
 
+/// Taken away and mounted again at once: the first mount still ends while the second is there.
+#[test]
+fn a_mount_that_ends_leaves_its_successor_alone() {
+    let Some(mut setup) = setup() else { return };
+    setup.put("b/0_k", b"content");
+    let dir = setup.mount.dir().to_owned();
+    assert!(Command::new("umount").arg(&dir).status().unwrap().success());
+    let successor = Mount::new(&setup.cluster, "mnt", &[]);
+    let mut first = std::mem::replace(&mut setup.mount, successor);
+    assert!(first.ended().success());
+    assert!(is_mounted(&dir));
+    assert_eq!(setup.bash("cat b/0_k"), "content");
+}
+
+/// The kernel remembers files for long after their last close. The mount must not keep each of them open.
+#[test]
+fn a_mount_makes_more_files_than_it_may_have_open() {
+    let Some(setup) = setup() else { return };
+    let limit = Command::new("prlimit").args(["--pid", &setup.mount.pid().to_string(), "--nofile=100:100"]).status();
+    assert!(limit.expect("prlimit runs").success());
+    let script = r#"
+for n in range(300):
+    # Small ones are sent; of the others those of this machine are linked.
+    make(f'b/{n}_small', b'x' * n)
+    make(f'b/{n}_large', b'x' * 300_000)
+assert len(os.listdir('b')) == 600
+assert read('b/299_small') == b'x' * 299
+"#;
+    setup.python(script, &[]);
+}
+
 /// What is written when the mount is told to end is published by its close, or its close tells.
 #[test]
 fn a_mount_told_to_end_while_it_is_written_to_loses_nothing_silently() {

@@ -20,7 +20,7 @@ fn content(len: usize) -> Vec<u8> {
 }
 
 /// Asks node 0 for a stream, and returns the connection with the head of the answer read.
-fn ask(cluster: &Cluster, method: &str, path: &str) -> (TcpStream, String) {
+pub fn ask(cluster: &Cluster, method: &str, path: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     let head = format!(

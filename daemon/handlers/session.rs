@@ -1,0 +1,49 @@
+//! Small exchanges in a session, each done on the session's own thread.
+
+use super::keys;
+use crate::app::App;
+use crate::peer::Peer;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use s4::body::BoxBody;
+use s4::error::{Error, ErrorKind, Result};
+use s4::session::{IDLE, Question, Reply, Session};
+use s4::stream;
+use std::sync::Arc;
+
+/// Sessions at once, each of them a thread.
+const MOST: usize = 256;
+
+pub fn open(app: &Arc<App>, peer: Peer, request: Request<Incoming>) -> Result<Response<BoxBody>> {
+    if !stream::is_wanted(request.headers()) {
+        return Err(Error::new(ErrorKind::BadRequest, "this route answers with a stream, and none is asked for"));
+    }
+    if app.sessions.count() >= MOST {
+        return Err(Error::new(ErrorKind::Io, "too many sessions"));
+    }
+    let shared = app.clone();
+    let serve = move |stream| serve(&shared, &peer, Session::new(stream));
+    Ok(app.sessions.grant(hyper::upgrade::on(request), IDLE, "a session".to_owned(), serve))
+}
+
+fn serve(app: &App, peer: &Peer, mut session: Session) -> Result<()> {
+    loop {
+        let (question, bytes) = session.listen()?;
+        session.say(&answer(app, peer, question, &bytes), &[]);
+    }
+}
+
+fn answer(app: &App, peer: &Peer, question: Question, bytes: &[u8]) -> Reply {
+    let store = &app.jobs.shared.store;
+    let answered = match question {
+        Question::Stat { path } => {
+            app.watch.requests.count("stat");
+            store.stat(path.as_str()).map(|stat| Reply::Stat { stat })
+        }
+        Question::Put { key, checksum, change } => {
+            app.watch.requests.count("keys");
+            keys::put_whole(store, peer, &key, checksum, change, bytes).map(|()| Reply::Stored)
+        }
+    };
+    answered.unwrap_or_else(|error| Reply::Failed { error: app.named(error) })
+}

@@ -1,0 +1,229 @@
+//! Sessions with the nodes that are asked again and again, for callers that may wait a moment.
+
+use super::{Client, blocking};
+use crate::checksum::Checksum;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{Dir, Key};
+use crate::placement::NodeId;
+use crate::protocol::{Change, Stat};
+use crate::session::{IDLE, MAX_BYTES, Question, Reply, Session};
+use hyper::Method;
+use std::cell::Cell;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a caller waits for an answer before another thread goes on to.
+const MOMENT: Duration = Duration::from_millis(10);
+/// A question to more nodes is not asked in sessions: one thread would wait for all of them.
+const FEW: usize = 16;
+/// Sessions with each node.
+const MOST: usize = 2;
+/// A node that is asked again within this time is worth a session.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How long one is kept that nobody uses: less than the node does.
+const KEPT: Duration = Duration::from_secs(IDLE.as_secs() / 2);
+/// How long a node is not asked for another after it refused one.
+const REFUSED: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// What this thread waits for otherwise, if it may wait for an answer now.
+    static MAY_WAIT: Cell<Option<RawFd>> = const { Cell::new(None) };
+}
+
+/// Runs `work`, which may have this thread wait a moment for an answer, until there is something to read from `other`.
+pub fn with_moments<T>(other: BorrowedFd, work: impl FnOnce() -> T) -> T {
+    MAY_WAIT.set(Some(other.as_raw_fd()));
+    let done = work();
+    MAY_WAIT.set(None);
+    done
+}
+
+/// The sessions with one node.
+pub(super) struct Pool {
+    permits: Arc<Semaphore>,
+    /// Guards those that nobody uses.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Open>,
+    /// When there was none for who asked.
+    missed: Option<Instant>,
+    refused: Option<Instant>,
+}
+
+struct Open {
+    session: Box<Session>,
+    used: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    pub(super) fn new() -> Self {
+        Self { permits: Arc::new(Semaphore::new(MOST)), state: Mutex::default() }
+    }
+
+    /// A session that is free; else whether it is time to open one.
+    fn take(&self) -> std::result::Result<Open, Option<OwnedSemaphorePermit>> {
+        let mut state = self.lock();
+        while let Some(open) = state.idle.pop() {
+            if open.used.elapsed() < KEPT && open.session.is_quiet() {
+                return Ok(open);
+            }
+        }
+        let again = state.missed.replace(Instant::now()).is_some_and(|then| then.elapsed() < AGAIN);
+        let refused = state.refused.is_some_and(|then| then.elapsed() < REFUSED);
+        Err(if again && !refused { self.permits.clone().try_acquire_owned().ok() } else { None })
+    }
+
+    /// True while there are any, idle or not.
+    fn is_used(&self) -> bool {
+        self.permits.available_permits() < MOST
+    }
+
+    fn keep(&self, mut open: Open) {
+        open.used = Instant::now();
+        self.lock().idle.push(open);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question that was sent, and is not answered yet.
+pub struct Asked {
+    client: Client,
+    node: NodeId,
+    open: Open,
+    since: Instant,
+}
+
+/// An answer that came in a moment, or else what waits for it.
+pub type Soon<T> = std::result::Result<Result<T>, Asked>;
+
+impl Asked {
+    /// Also if `until` is over, an answer that is here is taken.
+    fn hear(mut self, until: Instant) -> Soon<Reply> {
+        // SAFETY: the number is that of a descriptor which `with_moments` has borrowed for longer than this.
+        let other = MAY_WAIT.get().map(|other| unsafe { BorrowedFd::borrow_raw(other) });
+        match self.open.session.hear(until, other) {
+            Ok(None) => Err(self),
+            Ok(Some((reply, _))) => {
+                let who = self.open.session.who().to_owned();
+                self.client.0.sessions[self.node].keep(self.open);
+                Ok(match reply {
+                    Reply::Failed { error } => Err(error.by(who)),
+                    reply => Ok(reply),
+                })
+            }
+            // The session ends with what was asked in it.
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// The answer, within the deadline.
+    async fn answer(self) -> Result<Reply> {
+        let (client, node, until) = (self.client.clone(), self.node, self.since + self.client.deadline());
+        let heard = blocking(move || self.hear(until)).await;
+        client.noting(node, heard.unwrap_or_else(|asked| Err(asked.client.late(node))))
+    }
+}
+
+impl Client {
+    /// What `path` is on each of `nodes` with which there is a session. Blocks for a moment.
+    pub fn stat_soon(&self, nodes: &[NodeId], path: &str) -> Vec<(NodeId, Soon<Stat>)> {
+        let Some(path) = Dir::try_from(path.to_owned()).ok().filter(|_| nodes.len() <= FEW) else { return Vec::new() };
+        let question = Question::Stat { path };
+        let asked: Vec<Asked> = nodes.iter().filter_map(|&node| self.begin(node, &question, &[])).collect();
+        let until = Instant::now() + MOMENT;
+        let heard = asked.into_iter().map(|asked| (asked.node, asked.hear(until)));
+        // Where a session has ended, the node is still to be asked.
+        let heard = heard.filter(|(_, heard)| !matches!(heard, Ok(Err(error)) if is_broken(error)));
+        heard.map(|(node, heard)| (node, heard.map(|reply| stat_of(reply?)))).collect()
+    }
+
+    /// What came of a question about `path`.
+    pub async fn stat_later(&self, asked: Asked, path: &str) -> Result<Stat> {
+        let node = asked.node;
+        match asked.answer().await {
+            Err(error) if is_broken(&error) => self.stat(node, path).await,
+            reply => stat_of(reply?),
+        }
+    }
+
+    /// Puts a small key in a session; `None` if there is none. Blocks for a moment.
+    pub(super) async fn put_soon(
+        &self,
+        key: &Key,
+        checksum: Checksum,
+        bytes: &[u8],
+        change: Change,
+    ) -> Option<Result<()>> {
+        if bytes.len() > MAX_BYTES {
+            return None;
+        }
+        let question = Question::Put { key: key.clone(), checksum, change };
+        let asked = self.begin(self.cluster().node_of(key), &question, bytes)?;
+        Some(match asked.hear(Instant::now() + MOMENT) {
+            Ok(reply) => reply.map(drop),
+            Err(asked) => asked.answer().await.map(drop),
+        })
+    }
+
+    /// Asks `node` in a session, if this thread may wait and there is one that is free.
+    fn begin(&self, node: NodeId, question: &Question, bytes: &[u8]) -> Option<Asked> {
+        if MAY_WAIT.get().is_none() || *self.0.silent[node].borrow() {
+            return None;
+        }
+        match self.0.sessions[node].take() {
+            Ok(mut open) => {
+                open.session.say(question, bytes);
+                Some(Asked { client: self.clone(), node, open, since: Instant::now() })
+            }
+            Err(permit) => {
+                if let Some(permit) = permit {
+                    tokio::spawn(self.clone().open_session(node, permit));
+                }
+                None
+            }
+        }
+    }
+
+    async fn open_session(self, node: NodeId, permit: OwnedSemaphorePermit) {
+        let pool = &self.0.sessions[node];
+        match self.ask_for_session(node).await {
+            Ok(session) => pool.keep(Open { session: Box::new(session), used: Instant::now(), _permit: permit }),
+            Err(error) => {
+                tracing::debug!("{error}");
+                pool.lock().refused = Some(Instant::now());
+                return;
+            }
+        }
+        while pool.is_used() {
+            tokio::time::sleep(KEPT).await;
+            pool.lock().idle.retain(|open| open.used.elapsed() < KEPT);
+        }
+    }
+
+    async fn ask_for_session(&self, node: NodeId) -> Result<Session> {
+        let name = self.cluster().name(node).to_string();
+        let response = self.send_for_stream(node, Method::POST, "/v1/session").await?;
+        let refused = || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
+        self.granted(response, name.clone()).await?.map(Session::new).map_err(|_| refused())
+    }
+}
+
+fn stat_of(reply: Reply) -> Result<Stat> {
+    match reply {
+        Reply::Stat { stat } => Ok(stat),
+        Reply::Stored | Reply::Failed { .. } => Err(Error::new(ErrorKind::Unreachable, "malformed answer")),
+    }
+}
+
+fn is_broken(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unreachable
+}
