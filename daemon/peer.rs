@@ -1,6 +1,7 @@
 //! Who is at the other end of a connection.
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
@@ -23,9 +24,27 @@ impl Peer {
         let Some(socket) = &self.0 else { return Ok(()) };
         match recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
             Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+            // This daemon is ending, and reads no more questions; see `Streams::end`.
+            Ok(0) if is_connected(socket) => Ok(()),
             Ok(0) | Err(_) => {
                 Err(Error::new(ErrorKind::Cancelled, format!("{key}: its sender has hung up; nothing was stored")))
             }
         }
     }
+}
+
+/// Of a connection that neither end has closed; from the kernel's `net/tcp_states.h`.
+const ESTABLISHED: u8 = 1;
+
+/// True if neither end of the connection has closed it; see tcp(7), `TCP_INFO`.
+fn is_connected(socket: &OwnedFd) -> bool {
+    let mut state = [0u8; 1];
+    let mut len = state.len() as libc::socklen_t;
+    // The state is the first byte, and the kernel writes as much as there is room for.
+    // SAFETY: the descriptor is open, and the buffer has as many bytes as are told.
+    let got = unsafe {
+        let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+        libc::getsockopt(socket.as_raw_fd(), level, name, state.as_mut_ptr().cast::<libc::c_void>(), &mut len)
+    };
+    got == 0 && len == 1 && state == [ESTABLISHED]
 }

@@ -1,4 +1,4 @@
-//! Connections that carry one large body each, after HTTP has handed them over.
+//! Connections that HTTP has handed over: for one large body each, or for a session.
 
 use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode};
@@ -36,12 +36,13 @@ impl Drop for UnderWay {
 }
 
 impl Table {
-    /// Keeps a handle on a stream that has begun.
-    fn hold(&mut self, number: u64, stream: &Stream) {
+    /// Keeps a handle on a stream that has begun, without which it could not be ended.
+    fn hold(&mut self, number: u64, stream: &Stream) -> Result<()> {
         if self.ending {
             stream.close_reading();
         }
-        self.under_way.insert(number, stream.clone_to_send().ok());
+        self.under_way.insert(number, Some(stream.clone_to_send()?));
+        Ok(())
     }
 }
 
@@ -50,7 +51,7 @@ impl Streams {
         self.lock().under_way.len()
     }
 
-    /// Lets each answer what it was asked, and end.
+    /// Lets each answer what it was asked and end, instead of reading more.
     pub fn end(&self) {
         let mut table = self.lock();
         table.ending = true;
@@ -75,8 +76,11 @@ impl Streams {
         tokio::spawn(async move {
             let done = match Stream::take(upgrade, deadline, Side::Server, who).await {
                 Ok(stream) => {
-                    under_way.streams.lock().hold(under_way.number, &stream);
-                    blocking(move || work(stream)).await
+                    let held = under_way.streams.lock().hold(under_way.number, &stream);
+                    match held {
+                        Ok(()) => blocking(move || work(stream)).await,
+                        Err(error) => Err(error),
+                    }
                 }
                 Err(error) => Err(error),
             };

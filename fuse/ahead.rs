@@ -15,7 +15,7 @@ use std::fs::File;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Bytes from which on a file is worth it.
 const LARGE: u64 = 16 << 20;
@@ -68,14 +68,16 @@ pub struct Sending {
     client: Client,
     most: Arc<Semaphore>,
     watched: Arc<Mutex<Watched>>,
+    /// Tells the task that a file is to be looked at before it would.
+    sooner: Arc<Notify>,
 }
 
 /// Guards the files that are looked after.
 #[derive(Default)]
 struct Watched {
     files: Vec<Young>,
-    /// A task looks after them.
-    looking: bool,
+    /// When the task that looks after them does so next, if there is one.
+    next: Option<Instant>,
 }
 
 /// A file that may become large.
@@ -87,32 +89,38 @@ struct Young {
 
 impl Sending {
     pub fn new(client: Client) -> Self {
-        Self { client, most: Arc::new(Semaphore::new(MOST)), watched: Arc::default() }
+        Self { client, most: Arc::new(Semaphore::new(MOST)), watched: Arc::default(), sooner: Arc::default() }
     }
 
-    /// Looks after a file for another node until it is large or closed. One task does so for all: to start one for each file
-    /// would wake another thread.
+    /// Looks after a file for another node until it is large or closed. One task does so for all: to start or to wake one for each
+    /// small file would cost more than its close.
     pub fn watch(&self, spool: &Arc<Spool>) {
         let mut watched = self.watched();
-        watched.files.push(Young {
-            spool: Arc::downgrade(spool),
-            look: Instant::now() + FIRST_LOOK,
-            pause: FIRST_LOOK,
-        });
-        if !std::mem::replace(&mut watched.looking, true) {
-            tokio::spawn(self.clone().look_after_all());
+        let look = Instant::now() + FIRST_LOOK;
+        watched.files.push(Young { spool: Arc::downgrade(spool), look, pause: FIRST_LOOK });
+        match watched.next {
+            None => {
+                watched.next = Some(look);
+                tokio::spawn(self.clone().look_after_all());
+            }
+            Some(next) if next > look + FIRST_LOOK => {
+                watched.next = Some(look);
+                self.sooner.notify_one();
+            }
+            Some(_) => {}
         }
     }
 
     async fn look_after_all(self) {
         loop {
-            tokio::time::sleep(FIRST_LOOK).await;
+            let Some(next) = self.watched().next else { return };
+            if tokio::time::timeout_at(next.into(), self.sooner.notified()).await.is_ok() {
+                continue;
+            }
             let (now, mut watched) = (Instant::now(), self.watched());
             watched.files.retain_mut(|young| young.look > now || self.look_at(young, now));
-            if watched.files.is_empty() {
-                watched.looking = false;
-                return;
-            }
+            let next = watched.files.iter().map(|young| young.look).min();
+            watched.next = next.map(|next| next.max(now + FIRST_LOOK));
         }
     }
 

@@ -6,7 +6,6 @@ use nix::fcntl::readlinkat;
 use nix::libc;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -44,10 +43,7 @@ impl Caller {
 
     /// What /proc tells of the thread.
     pub fn status(self) -> Status {
-        Status {
-            of: self,
-            text: String::from_utf8_lossy(&read_proc(&format!("/proc/{}/status", self.thread), false)).into_owned(),
-        }
+        Status { of: self, text: text_of(&format!("/proc/{}/status", self.thread)) }
     }
 
     /// Resolves some time after the thread was told to die. Never for one that is not.
@@ -65,7 +61,7 @@ impl Caller {
 
     /// True if the thread is ending by a signal. The kernel notes the signal before it closes the files.
     fn is_killed(self) -> bool {
-        let stat = String::from_utf8_lossy(&read_proc(&format!("/proc/{}/stat", self.thread), false)).into_owned();
+        let stat = text_of(&format!("/proc/{}/stat", self.thread));
         let exit_code: i32 = stat.split_whitespace().next_back().and_then(|code| code.parse().ok()).unwrap_or(0);
         exit_code & 0x7f != 0
     }
@@ -116,43 +112,58 @@ pub fn has_children(pid: u32) -> bool {
         .any(|children| !children.trim().is_empty())
 }
 
-/// True if process `pid` has a descriptor of the file at `path` in a mount. The one that is being closed does not count.
-/// Reads links only: opening or asking for anything in the mount would wait for the mount itself.
+/// True if process `pid` has a descriptor of the file at `path` in a mount, or if that cannot be found out. The one that is being
+/// closed does not count. Reads links only: opening or asking for anything in the mount would wait for the mount itself.
 pub fn has_open(pid: u32, path: &Path) -> bool {
-    let Ok(dir) = File::open(format!("/proc/{pid}/fd")) else { return false };
-    let Ok(descriptors) = dir.try_clone().map(OwnedFd::from).and_then(|fd| Ok(Dir::from_fd(fd)?)) else { return false };
-    let mut names = descriptors.into_iter().flatten();
-    names.any(|entry| readlinkat(&dir, entry.file_name()).is_ok_and(|target| target.as_os_str() == path.as_os_str()))
+    let listed = File::open(format!("/proc/{pid}/fd")).and_then(|dir| {
+        let descriptors = Dir::from_fd(dir.try_clone()?.into())?;
+        let mut names = descriptors.into_iter().flatten();
+        Ok(names.any(|entry| {
+            readlinkat(&dir, entry.file_name()).is_ok_and(|target| target.as_os_str() == path.as_os_str())
+        }))
+    });
+    listed.unwrap_or_else(|error| is_want(&error))
 }
 
-/// True if process `pid` has the file at `path` in its memory: what it stores there is still to come. May wait for who changes
-/// that memory.
+/// True if process `pid` has the file at `path` in its memory, or if that cannot be found out: what it stores there is still to
+/// come. May wait for who changes that memory.
 pub fn has_mapped(pid: u32, path: &Path) -> bool {
-    let maps = read_proc(&format!("/proc/{pid}/maps"), true);
-    maps.split(|&b| b == b'\n').any(|line| line.ends_with(path.as_os_str().as_bytes()))
+    match read_proc(&format!("/proc/{pid}/maps"), true) {
+        Ok(maps) => maps.split(|&b| b == b'\n').any(|line| line.ends_with(path.as_os_str().as_bytes())),
+        Err(error) => is_want(&error),
+    }
 }
 
 /// True if any process that we may look into has a descriptor or a mapping of the file at `path`.
 pub fn anyone_has_open(path: &Path) -> bool {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let Ok(entries) = std::fs::read_dir("/proc") else { return true };
+    let mut pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.any(|pid| has_open(pid, path) || has_mapped(pid, path))
 }
 
-/// A file of /proc, empty if it cannot be read: one that is `long`, or one that the kernel gives in one piece. Asks for nothing
-/// else, since a close waits for each call.
-fn read_proc(path: &str, long: bool) -> Vec<u8> {
+/// A short file of /proc as text; empty if it cannot be read.
+fn text_of(path: &str) -> String {
+    String::from_utf8_lossy(&read_proc(path, false).unwrap_or_default()).into_owned()
+}
+
+/// True if we lack something to look at a process, which so may be there.
+fn is_want(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
+/// A file of /proc: one that is `long`, or one that the kernel gives in one piece. Asks for nothing else, since a close waits
+/// for each call.
+fn read_proc(path: &str, long: bool) -> std::io::Result<Vec<u8>> {
     let (mut text, mut filled) = (vec![0; 8192], 0);
-    if let Ok(mut file) = File::open(path) {
-        // What was read before an error is of a process that has gone since.
-        while let Ok(n @ 1..) = file.read(&mut text[filled..]) {
-            filled += n;
-            if !long {
-                break;
-            }
-            text.resize(filled + 8192, 0);
+    let mut file = File::open(path)?;
+    // What was read before an error is of a process that has gone since.
+    while let Ok(n @ 1..) = file.read(&mut text[filled..]) {
+        filled += n;
+        if !long && filled < text.len() {
+            break;
         }
+        text.resize(filled + 8192, 0);
     }
     text.truncate(filled);
-    text
+    Ok(text)
 }

@@ -139,17 +139,21 @@ async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
     let published = fs.clone();
     let mounted = adapter::mount(fs, tokio::runtime::Handle::current(), dir, all_users, &args.options)
         .map_err(|e| mountpoint::explain(dir, &e))?;
-    mountpoint::read_ahead(dir);
+    let device = mountpoint::device(dir);
+    device.as_deref().inspect(|device| mountpoint::read_ahead(device));
     tell_ready(dir);
     let mut look = tokio::time::interval(Duration::from_millis(100));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = look.tick() => if mounted.has_ended() { return finish(&published).await },
+            _ = look.tick() => if mounted.has_ended() { return finish_ended(mounted, &published, dir).await },
         }
     }
-    mountpoint::unmount(dir)?;
+    // It may be gone, and another have taken its place.
+    if mounted.is_connected() && mountpoint::device(dir) == device {
+        mountpoint::unmount(dir)?;
+    }
     while !mounted.has_ended() {
         tokio::select! {
             // Told twice, it does not wait for those who still use it.
@@ -159,6 +163,16 @@ async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
         }
     }
     finish(&published).await
+}
+
+/// Ends a mount that has ended by others' doing.
+async fn finish_ended(mounted: adapter::Mounted, fs: &Fs, dir: &Path) -> Result<()> {
+    let ended = mounted.join();
+    if ended.is_err() {
+        mountpoint::unmount_dead(dir)?;
+    }
+    finish(fs).await?;
+    ended.map_err(|e| Error::io(format!("{}: the mount broke off", dir.display()), &e))
 }
 
 /// Lets what was closed last be published.

@@ -83,17 +83,25 @@ pub fn explain(dir: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::Config, format!("{}: cannot mount: {}{hint}", dir.display(), reason(error)))
 }
 
-/// Lets the kernel read more ahead than it does by itself. Only root may; without it all works, a little slower.
-pub fn read_ahead(dir: &Path) {
-    // Of the directory above, so that nothing is asked of the mount.
+/// The number of the file system that is mounted last on `dir`, as `MAJOR:MINOR`. Asks nothing of it.
+pub fn device(dir: &Path) -> Option<String> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let device = mounts.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        (fields.get(4).map(Path::new) == Some(dir)).then(|| fields[2].to_owned())
-    });
-    if let Some(device) = device
-        && let Err(error) = std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), READ_AHEAD)
-    {
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mut ours = fields.filter(|fields| fields.get(4).map(Path::new) == Some(dir));
+    ours.next_back().map(|fields| fields[2].to_owned())
+}
+
+/// Takes away the mount on `dir` if it is dead, as one is whose connection was broken off.
+pub fn unmount_dead(dir: &Path) -> Result<()> {
+    match std::fs::read_dir(dir) {
+        Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => unmount(dir),
+        _ => Ok(()),
+    }
+}
+
+/// Lets the kernel read more ahead than it does by itself. Only root may; without it all works, a little slower.
+pub fn read_ahead(device: &str) {
+    if let Err(error) = std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), READ_AHEAD) {
         tracing::debug!("the kernel's readahead stays: {error}");
     }
 }

@@ -115,7 +115,7 @@ impl Spool {
     pub fn look(&self) -> std::io::Result<(u64, u64, SystemTime)> {
         let state = self.lock();
         if let (None, Some((len, mtime))) = (&state.file, state.published) {
-            return Ok((len, len.div_ceil(512), state.mtime.unwrap_or(mtime)));
+            return Ok((len, len.div_ceil(512), state.mtime.unwrap_or(mtime.max(state.born))));
         }
         let found = state.file()?.metadata()?;
         Ok((found.len(), found.blocks(), state.mtime.unwrap_or(found.modified()?.max(state.born))))

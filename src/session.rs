@@ -21,12 +21,12 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// The most bytes of a key in one message: what every socket takes at once.
+/// The most bytes of a key in one message: what a socket mostly takes at once.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// The longest JSON in one, in bytes.
 const MAX_JSON: usize = 64 * 1024;
 
-/// A node ends a session in which nothing is asked for so long.
+/// A node ends a session in which nothing is asked for so long, or a question takes so long to come.
 pub const IDLE: Duration = Duration::from_secs(10);
 
 const HEADER: usize = 8;
@@ -105,13 +105,15 @@ impl Session {
         }
     }
 
-    /// The next message with the bytes in it. Waits for it, and as long as is needed to say what was said.
+    /// The next message with the bytes in it, after what was said is sent. Errors: the peer has closed; what it says is malformed;
+    /// it takes longer than [`IDLE`] to begin, or from its beginning to its end.
     pub fn listen<T: DeserializeOwned>(&mut self) -> Result<(T, Bytes)> {
         while !self.unsent.is_empty() {
             let far = Instant::now() + IDLE;
             let done = if self.wait(PollFlags::POLLOUT, far, None) { self.send() } else { Err(Errno::ETIMEDOUT) };
             self.go_on(done)?;
         }
+        let mut began = None;
         loop {
             if let Some(message) = self.take()? {
                 return Ok(message);
@@ -120,6 +122,9 @@ impl Session {
             match self.receive(MsgFlags::empty()) {
                 Err(Errno::EAGAIN) => return Err(self.broken(Errno::ETIMEDOUT)),
                 done => self.go_on(done)?,
+            }
+            if began.get_or_insert_with(Instant::now).elapsed() > IDLE {
+                return Err(self.broken(Errno::ETIMEDOUT));
             }
         }
     }
@@ -134,7 +139,9 @@ impl Session {
     /// True if the peer has said nothing and not closed.
     pub fn is_quiet(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        self.received.is_empty() && recv(self.socket.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
+        self.received.is_empty()
+            && self.unsent.is_empty()
+            && recv(self.socket.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
     }
 
     /// Who the peer is, for errors.

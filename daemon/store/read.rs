@@ -85,9 +85,9 @@ pub(super) fn open_itself(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path)
 }
 
-/// The same of a file that the kernel finds in its memory. It holds the file's attributes there too.
+/// The same of a file that the kernel finds in its memory. The attributes are with the inode, and so mostly there too.
 fn open_at_once(path: &Path) -> Option<File> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOATIME;
     let cached = ResolveFlag::from_bits_retain(nix::libc::RESOLVE_CACHED);
     openat2(AT_FDCWD, path, OpenHow::new().flags(flags).resolve(cached)).ok().map(File::from)
 }

@@ -14,6 +14,7 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, SessionACL,
     TimeOrNow, WriteFlags,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use opener::Opener;
 use replies::{Shown, answer_xattr, freshness, to_fuse};
 use std::ffi::OsStr;
@@ -27,9 +28,11 @@ use tokio::runtime::Handle;
 const MAX_WRITE: u32 = 1 << 20;
 const MAX_READAHEAD: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 256;
-/// Threads that take requests from the kernel. With more than one, each request wakes another than the last; what takes long is
-/// done elsewhere.
-const THREADS: usize = 1;
+/// Threads that take requests from the kernel. With two, each request wakes another than the last, which costs. What waits for
+/// others is done elsewhere; but where the kernel may not write the files itself, which needs root, their bytes are written here.
+fn threads() -> usize {
+    if nix::unistd::geteuid().is_root() { 1 } else { 2 }
+}
 
 pub struct Adapter {
     fs: Arc<Fs>,
@@ -41,12 +44,28 @@ pub struct Adapter {
 }
 
 /// A mount that is being served. Never dropped: the library would unmount whatever is mounted there by then.
-pub struct Mounted(ManuallyDrop<fuser::BackgroundSession>);
+pub struct Mounted {
+    session: ManuallyDrop<fuser::BackgroundSession>,
+    requests: OwnedFd,
+}
 
 impl Mounted {
     /// True once the mount is gone by others' doing.
     pub fn has_ended(&self) -> bool {
-        self.0.guard.is_finished()
+        self.session.guard.is_finished()
+    }
+
+    /// False once the kernel has let go of it.
+    pub fn is_connected(&self) -> bool {
+        let mut asked = [PollFd::new(self.requests.as_fd(), PollFlags::empty())];
+        !matches!(poll(&mut asked, PollTimeout::ZERO), Ok(1..))
+    }
+
+    /// Waits until requests have ended. Errors: they did so though the mount may be there.
+    pub fn join(self) -> std::io::Result<()> {
+        // SAFETY: `self` is neither used nor dropped after this, so that the handle has one owner.
+        let guard = unsafe { std::ptr::read(&raw const self.session.guard) };
+        guard.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread has panicked")))
     }
 }
 
@@ -62,7 +81,7 @@ pub fn mount(
     config.mount_options = vec![MountOption::FSName("s4".to_owned()), MountOption::Subtype("s4".to_owned())];
     config.mount_options.extend(options.iter().filter_map(|option| mount_option(option)));
     config.acl = if all_users { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(THREADS);
+    config.n_threads = Some(threads());
     let requests = Arc::new(OnceLock::new());
     let adapter = Adapter {
         fs,
@@ -74,7 +93,8 @@ pub fn mount(
     let session = fuser::Session::new(adapter, mountpoint, &config)?;
     // It is empty, so that it takes what it is given.
     let _ = requests.set(session.as_fd().try_clone_to_owned()?);
-    session.spawn().map(|session| Mounted(ManuallyDrop::new(session)))
+    let requests = session.as_fd().try_clone_to_owned()?;
+    session.spawn().map(|session| Mounted { session: ManuallyDrop::new(session), requests })
 }
 
 /// True for an option that [`mount`] takes.

@@ -31,7 +31,7 @@ const SMALL: u64 = 256 * 1024;
 /// How long a reader waits for a file that is just being published.
 const PUBLISHING: Duration = Duration::from_secs(1);
 
-/// How long it may take to find out who has a file open.
+/// How long it may take to find out who has a file open or in memory.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Files below this size are copied when they are published: that costs less than to find out who else has them open.
@@ -239,7 +239,7 @@ impl Fs {
             _ if !spool.is_mappable() => false,
             // It waits for us, so that nobody is changing its memory: the look need not wait either.
             true => closing::has_mapped(writer, &shown),
-            false => blocking(move || closing::has_mapped(writer, &shown)).await,
+            false => self.looked(move || closing::has_mapped(writer, &shown)).await,
         };
         if mapped {
             return Ok(());
@@ -312,7 +312,7 @@ impl Fs {
                 Ok(())
             }
             Err(error) => {
-                tracing::warn!("{error}");
+                tracing::warn!("{key}: not published: {error}");
                 spool.discard();
                 Err(Errno::from_raw(error.kind().errno()))
             }
@@ -353,7 +353,8 @@ impl Fs {
     async fn publish_here(&self, spool: &Arc<Spool>, key: &Key, dir: &Path) -> s4::error::Result<(u64, SystemTime)> {
         let failed = |e: std::io::Error| Error::io(key, &e);
         let (file, snapshot) = (spool.file().map_err(failed)?, spool.snapshot().map_err(failed)?);
-        let copied = match snapshot.0 < SMALL_COPY || self.may_be_open(spool).await {
+        let shown = self.shown(spool);
+        let copied = match snapshot.0 < SMALL_COPY || self.looked(move || closing::anyone_has_open(&shown)).await {
             true => {
                 let (original, dir) = (file.clone(), dir.to_owned());
                 Some(blocking(move || copy(original, &dir)).await.map_err(failed)?)
@@ -369,11 +370,15 @@ impl Fs {
         }
     }
 
-    /// False if surely no process has the file open or in its memory.
-    async fn may_be_open(&self, spool: &Spool) -> bool {
-        let shown = self.shown(spool);
-        let look = blocking(move || closing::anyone_has_open(&shown));
-        // A process of any kind that hangs while it executes another program holds up who looks at it.
+    /// What a look at processes finds, or true if it takes too long: one that hangs while it executes another program holds up
+    /// who looks at it. So few look at once that those who are held up take little.
+    async fn looked(&self, look: impl FnOnce() -> bool + Send + 'static) -> bool {
+        let Ok(permit) = self.looks.clone().try_acquire_owned() else { return true };
+        let look = blocking(move || {
+            let found = look();
+            drop(permit);
+            found
+        });
         tokio::time::timeout(LOOK, look).await.unwrap_or(true)
     }
 

@@ -28,7 +28,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// The time of every directory: the start of 2000, which no tool takes for a mistake.
@@ -36,6 +36,9 @@ const DIR_MTIME: i64 = 946_684_800_000_000_000;
 
 /// How long df's figures may be used again.
 const SPACE_FRESH: Duration = Duration::from_secs(1);
+
+/// Looks at other processes at once.
+const LOOKS: usize = 4;
 
 /// How long the node of a key is waited for before the others are asked about its name too.
 const HOME_FIRST: Duration = Duration::from_millis(20);
@@ -75,6 +78,8 @@ pub struct Fs {
     pub mountpoint: PathBuf,
     pub control: Control,
     pub budget: Budget,
+    /// For looks at other processes under way.
+    looks: Arc<Semaphore>,
     /// Subscribed to by each publish under way, so that the mount's end can wait for them.
     publishing: watch::Sender<()>,
     handles: Mutex<Handles>,
@@ -110,6 +115,7 @@ impl Fs {
             resting: Resting::default(),
             mountpoint,
             budget: Budget::new(),
+            looks: Arc::new(Semaphore::new(LOOKS)),
             publishing: watch::Sender::new(()),
             handles: Mutex::default(),
             space: Mutex::default(),
@@ -181,7 +187,7 @@ impl Fs {
                 None => remote.push(node),
             }
         }
-        let mut asked = Asked::default();
+        let mut asked = Answers::default();
         if let Some(home) = home.filter(|home| expects_key && remote.contains(home)) {
             remote.retain(|&node| node != home);
             asked.ask(&self.client, &[home], path);
@@ -305,7 +311,7 @@ impl Handles {
 
 /// Nodes that were asked what a name is.
 #[derive(Default)]
-struct Asked {
+struct Answers {
     /// Those that are here.
     answered: Vec<(NodeId, S4Result<Stat>)>,
     answers: JoinSet<(NodeId, S4Result<Stat>)>,
@@ -313,16 +319,16 @@ struct Asked {
     failed: Option<Error>,
 }
 
-impl Asked {
+impl Answers {
     fn ask(&mut self, client: &Client, nodes: &[NodeId], path: &str) {
         let mut left = nodes.to_vec();
         for (node, soon) in client.stat_soon(nodes, path) {
             left.retain(|&other| other != node);
             match soon {
                 Ok(stat) => self.answered.push((node, stat)),
-                Err(asked) => {
+                Err(later) => {
                     let (client, path) = (client.clone(), path.to_owned());
-                    self.answers.spawn(async move { (node, client.stat_later(asked, &path).await) });
+                    self.answers.spawn(async move { (node, client.stat_later(later, &path).await) });
                 }
             }
         }

@@ -34,10 +34,15 @@ thread_local! {
 
 /// Runs `work`, which may have this thread wait a moment for an answer, until there is something to read from `other`.
 pub fn with_moments<T>(other: BorrowedFd, work: impl FnOnce() -> T) -> T {
-    MAY_WAIT.set(Some(other.as_raw_fd()));
-    let done = work();
-    MAY_WAIT.set(None);
-    done
+    /// Also where `work` panics, nobody is to use the number later.
+    struct Over(Option<RawFd>);
+    impl Drop for Over {
+        fn drop(&mut self) {
+            MAY_WAIT.set(self.0);
+        }
+    }
+    let _over = Over(MAY_WAIT.replace(Some(other.as_raw_fd())));
+    work()
 }
 
 /// The sessions with one node.
@@ -53,6 +58,8 @@ struct State {
     /// When there was none for who asked.
     missed: Option<Instant>,
     refused: Option<Instant>,
+    /// A task closes those that nobody uses for long.
+    sweeping: bool,
 }
 
 struct Open {
@@ -79,11 +86,6 @@ impl Pool {
         Err(if again && !refused { self.permits.clone().try_acquire_owned().ok() } else { None })
     }
 
-    /// True while there are any, idle or not.
-    fn is_used(&self) -> bool {
-        self.permits.available_permits() < MOST
-    }
-
     fn keep(&self, mut open: Open) {
         open.used = Instant::now();
         self.lock().idle.push(open);
@@ -98,6 +100,8 @@ impl Pool {
 pub struct Asked {
     client: Client,
     node: NodeId,
+    /// The key that is put; else it is asked what a name is.
+    puts: Option<Key>,
     open: Open,
     since: Instant,
 }
@@ -110,18 +114,35 @@ impl Asked {
     fn hear(mut self, until: Instant) -> Soon<Reply> {
         // SAFETY: the number is that of a descriptor which `with_moments` has borrowed for longer than this.
         let other = MAY_WAIT.get().map(|other| unsafe { BorrowedFd::borrow_raw(other) });
-        match self.open.session.hear(until, other) {
-            Ok(None) => Err(self),
-            Ok(Some((reply, _))) => {
-                let who = self.open.session.who().to_owned();
-                self.client.0.sessions[self.node].keep(self.open);
-                Ok(match reply {
-                    Reply::Failed { error } => Err(error.by(who)),
-                    reply => Ok(reply),
-                })
-            }
+        Ok(match self.open.session.hear(until, other) {
+            Ok(None) => return Err(self),
+            Ok(Some((reply, _))) => self.fitting(reply),
             // The session ends with what was asked in it.
-            Err(error) => Ok(Err(error)),
+            Err(error) => Err(self.about(&error)),
+        })
+    }
+
+    /// A reply to this question, after which the session serves others. One to another ends it.
+    fn fitting(self, reply: Reply) -> Result<Reply> {
+        let answered = match (reply, &self.puts) {
+            (Reply::Failed { error }, _) => Err(error.by(self.open.session.who())),
+            (reply @ Reply::Stored, Some(_)) | (reply @ Reply::Stat { .. }, None) => Ok(reply),
+            (Reply::Stored, None) | (Reply::Stat { .. }, Some(_)) => {
+                return Err(self.about(&Error::new(ErrorKind::Unreachable, "malformed answer")));
+            }
+        };
+        self.client.0.sessions[self.node].keep(self.open);
+        answered
+    }
+
+    /// The error with the node and the key in it.
+    fn about(&self, error: &Error) -> Error {
+        let (who, kind) = (self.open.session.who(), error.kind());
+        let cause = error.to_string();
+        let cause = cause.strip_prefix(&format!("{who}: ")).unwrap_or(&cause);
+        match &self.puts {
+            Some(key) => Error::new(kind, format!("{who}: {key}: {cause}")),
+            None => Error::new(kind, format!("{who}: {cause}")),
         }
     }
 
@@ -138,7 +159,7 @@ impl Client {
     pub fn stat_soon(&self, nodes: &[NodeId], path: &str) -> Vec<(NodeId, Soon<Stat>)> {
         let Some(path) = Dir::try_from(path.to_owned()).ok().filter(|_| nodes.len() <= FEW) else { return Vec::new() };
         let question = Question::Stat { path };
-        let asked: Vec<Asked> = nodes.iter().filter_map(|&node| self.begin(node, &question, &[])).collect();
+        let asked: Vec<Asked> = nodes.iter().filter_map(|&node| self.begin(node, None, &question, &[])).collect();
         let until = Instant::now() + MOMENT;
         let heard = asked.into_iter().map(|asked| (asked.node, asked.hear(until)));
         // Where a session has ended, the node is still to be asked.
@@ -167,7 +188,7 @@ impl Client {
             return None;
         }
         let question = Question::Put { key: key.clone(), checksum, change };
-        let asked = self.begin(self.cluster().node_of(key), &question, bytes)?;
+        let asked = self.begin(self.cluster().node_of(key), Some(key), &question, bytes)?;
         Some(match asked.hear(Instant::now() + MOMENT) {
             Ok(reply) => reply.map(drop),
             Err(asked) => asked.answer().await.map(drop),
@@ -175,14 +196,14 @@ impl Client {
     }
 
     /// Asks `node` in a session, if this thread may wait and there is one that is free.
-    fn begin(&self, node: NodeId, question: &Question, bytes: &[u8]) -> Option<Asked> {
+    fn begin(&self, node: NodeId, puts: Option<&Key>, question: &Question, bytes: &[u8]) -> Option<Asked> {
         if MAY_WAIT.get().is_none() || *self.0.silent[node].borrow() {
             return None;
         }
         match self.0.sessions[node].take() {
             Ok(mut open) => {
                 open.session.say(question, bytes);
-                Some(Asked { client: self.clone(), node, open, since: Instant::now() })
+                Some(Asked { client: self.clone(), node, puts: puts.cloned(), open, since: Instant::now() })
             }
             Err(permit) => {
                 if let Some(permit) = permit {
@@ -203,9 +224,18 @@ impl Client {
                 return;
             }
         }
-        while pool.is_used() {
+        if std::mem::replace(&mut pool.lock().sweeping, true) {
+            return;
+        }
+        loop {
             tokio::time::sleep(KEPT).await;
-            pool.lock().idle.retain(|open| open.used.elapsed() < KEPT);
+            let mut state = pool.lock();
+            state.idle.retain(|open| open.used.elapsed() < KEPT);
+            // Whoever opens another has its permit already.
+            state.sweeping = pool.permits.available_permits() < MOST;
+            if !state.sweeping {
+                return;
+            }
         }
     }
 
@@ -220,6 +250,7 @@ impl Client {
 fn stat_of(reply: Reply) -> Result<Stat> {
     match reply {
         Reply::Stat { stat } => Ok(stat),
+        // Never: such a reply does not fit the question.
         Reply::Stored | Reply::Failed { .. } => Err(Error::new(ErrorKind::Unreachable, "malformed answer")),
     }
 }

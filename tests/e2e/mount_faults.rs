@@ -332,12 +332,40 @@ fn a_mount_that_ends_leaves_its_successor_alone() {
     let Some(mut setup) = setup() else { return };
     setup.put("b/0_k", b"content");
     let dir = setup.mount.dir().to_owned();
-    assert!(Command::new("umount").arg(&dir).status().unwrap().success());
-    let successor = Mount::new(&setup.cluster, "mnt", &[]);
-    let mut first = std::mem::replace(&mut setup.mount, successor);
-    assert!(first.ended().success());
-    assert!(is_mounted(&dir));
-    assert_eq!(setup.bash("cat b/0_k"), "content");
+    let mut firsts = Vec::new();
+    for told_to_end in [false, true] {
+        // It has no time to notice before the second is there.
+        setup.mount.signal("STOP");
+        nix::mount::umount2(&dir, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        let successor = Mount::new(&setup.cluster, "mnt", &[]);
+        let mut first = std::mem::replace(&mut setup.mount, successor);
+        if told_to_end {
+            first.signal("TERM");
+        }
+        first.signal("CONT");
+        assert!(first.ended().success());
+        assert!(is_mounted(&dir));
+        assert_eq!(setup.bash("cat b/0_k"), "content");
+        // Dropped, it would be unmounted.
+        firsts.push(first);
+    }
+}
+
+/// As an administrator may do it to a mount that hangs, in /sys/fs/fuse.
+#[test]
+fn a_mount_that_is_broken_off_says_so_and_goes_away() {
+    let Some(mut setup) = setup() else { return };
+    let dir = setup.mount.dir().to_owned();
+    let device = nix::sys::stat::major(std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(&dir).unwrap()));
+    assert_eq!(device, 0, "it has a number of its own");
+    let number = nix::sys::stat::minor(std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(&dir).unwrap()));
+    if let Err(error) = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1") {
+        return eprintln!("skipped: /sys/fs/fuse/connections: {error}");
+    }
+    let status = setup.mount.ended();
+    assert_eq!(status.code(), Some(1), "{}", setup.mount.log_text());
+    assert!(setup.mount.log_text().contains("the mount broke off"), "{}", setup.mount.log_text());
+    assert!(!is_mounted(&dir));
 }
 
 /// The kernel remembers files for long after their last close. The mount must not keep each of them open.

@@ -1,9 +1,9 @@
 //! Small exchanges in sessions: what a mount makes of them, and what a node does with whatever is said in one.
 
-use crate::harness::{Cluster, text};
+use crate::harness::{Cluster, eventually, text};
 use crate::scripting::{Setup, setup, setup_with};
 use crate::streams::ask;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,10 @@ fn open(cluster: &Cluster) -> TcpStream {
 fn exchange(session: &mut TcpStream, said: &[u8]) -> String {
     session.write_all(said).unwrap();
     let mut lengths = [0; 8];
-    if session.read_exact(&mut lengths).is_err() {
-        return String::new();
+    match session.read_exact(&mut lengths) {
+        Err(e) if e.kind() == ErrorKind::WouldBlock => panic!("no answer, and no end"),
+        Err(_) => return String::new(),
+        Ok(()) => {}
     }
     let mut json = vec![0; u32::from_le_bytes(lengths[..4].try_into().unwrap()) as usize];
     session.read_exact(&mut json).unwrap();
@@ -67,8 +69,11 @@ fn a_session_refuses_what_a_request_refuses_and_goes_on() {
     ] {
         let answer = exchange(&mut session, &said);
         match kind {
-            // Of a name that cannot be nothing is known but that what was said is malformed.
-            "" => session = open(&cluster),
+            // A name that cannot be makes no sense of what was said.
+            "" => {
+                assert_eq!(answer, "");
+                session = open(&cluster);
+            }
             kind => assert!(answer.contains(&format!(r#""kind":"{kind}""#)) && answer.contains("node 0"), "{answer}"),
         }
     }
@@ -107,9 +112,36 @@ fn a_key_whose_sender_hangs_up_is_not_stored() {
     session.write_all(&put("b/0_k", HELLO, b"hello\n")).unwrap();
     drop(session);
     cluster.signal(0, "CONT");
-    // What is asked in a later session is answered by a thread that begins later.
-    assert!(exchange(&mut open(&cluster), &message(r#"{"ask":"stat","path":"b"}"#, b"")).contains("reply"));
-    cluster.fails(1, &["ls", "s4://b/"]);
+    eventually("it was asked", || (requests(&cluster, 0, "keys") > 0).then_some(()));
+    // What is asked later is answered later.
+    cluster.put("s4://b/0_other", b"content");
+    assert_eq!(cluster.ok(&["ls", "s4://b/"]).lines().count(), 1);
+}
+
+/// How many requests of a kind a node has counted.
+fn requests(cluster: &Cluster, node: usize, kind: &str) -> u64 {
+    let metrics = cluster.raw(node, b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
+    let name = format!("s4_requests_total{{kind=\"{kind}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&name)).expect("it is counted").parse().unwrap()
+}
+
+/// What has been asked before the node is told to end is done and answered.
+#[test]
+fn a_node_that_ends_stores_what_it_was_asked_to() {
+    let mut cluster = Cluster::start(1);
+    for round in 0..5 {
+        let mut session = open(&cluster);
+        let key = format!("b/0_{round}");
+        exchange(&mut session, &message(r#"{"ask":"stat","path":"b"}"#, b""));
+        cluster.signal(0, "STOP");
+        session.write_all(&put(&key, HELLO, b"hello\n")).unwrap();
+        cluster.signal(0, "TERM");
+        cluster.signal(0, "CONT");
+        assert_eq!(exchange(&mut session, b""), r#"{"reply":"stored"}"#);
+        cluster.stop_node(0);
+        cluster.start_node(0);
+        assert_eq!(cluster.get(&format!("s4://{key}")), b"hello\n");
+    }
 }
 
 #[test]
@@ -125,9 +157,7 @@ fn a_node_grants_so_many_sessions_and_serves_on() {
 /// Files of a mount that are enough for it to open a session with node 1.
 fn warm_up(setup: &Setup) {
     setup.bash("for i in $(seq 40); do echo $i > b/1_warm$i; done");
-    let metrics = setup.cluster.raw(1, b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
-    let opened = metrics.lines().find_map(|line| line.strip_prefix(r#"s4_requests_total{kind="session"} "#));
-    assert!(opened.is_some_and(|number| number != "0"), "{metrics}");
+    assert!(requests(&setup.cluster, 1, "session") > 0);
 }
 
 #[test]
