@@ -167,12 +167,14 @@ async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
 
 /// Ends a mount that has ended by others' doing.
 async fn finish_ended(mounted: adapter::Mounted, fs: &Fs, dir: &Path) -> Result<()> {
-    let ended = mounted.join();
-    if ended.is_err() {
-        mountpoint::unmount_dead(dir)?;
-    }
+    let (ended, was_dead) = (mounted.join(), mountpoint::unmount_dead(dir)?);
     finish(fs).await?;
-    ended.map_err(|e| Error::io(format!("{}: the mount broke off", dir.display()), &e))
+    let broken = |why: &str| Error::new(ErrorKind::Io, format!("{}: the mount was broken off{why}", dir.display()));
+    match ended {
+        Err(e) => Err(broken(&format!(": {}", s4::error::reason(&e)))),
+        Ok(()) if was_dead => Err(broken("")),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Lets what was closed last be published.

@@ -91,11 +91,11 @@ pub fn device(dir: &Path) -> Option<String> {
     ours.next_back().map(|fields| fields[2].to_owned())
 }
 
-/// Takes away the mount on `dir` if it is dead, as one is whose connection was broken off.
-pub fn unmount_dead(dir: &Path) -> Result<()> {
+/// Takes away the mount on `dir` if it is dead, as one is whose connection was broken off. True if it was.
+pub fn unmount_dead(dir: &Path) -> Result<bool> {
     match std::fs::read_dir(dir) {
-        Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => unmount(dir),
-        _ => Ok(()),
+        Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => unmount(dir).map(|()| true),
+        _ => Ok(false),
     }
 }
 

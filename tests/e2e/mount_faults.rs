@@ -2,7 +2,9 @@
 
 use crate::harness::{Cluster, eventually, peak_kib, text};
 use crate::mounting::Mount;
+use crate::mounts::Mounted;
 use crate::scripting::{Setup, finish_python, setup, setup_with, skipped, spawn_python};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -351,20 +353,17 @@ fn a_mount_that_ends_leaves_its_successor_alone() {
     }
 }
 
-/// As an administrator may do it to a mount that hangs, in /sys/fs/fuse.
+/// As an administrator may do it to a mount that hangs.
 #[test]
 fn a_mount_that_is_broken_off_says_so_and_goes_away() {
     let Some(mut setup) = setup() else { return };
+    let Some(control) = Mounted::fusectl() else { return };
     let dir = setup.mount.dir().to_owned();
-    let device = nix::sys::stat::major(std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(&dir).unwrap()));
-    assert_eq!(device, 0, "it has a number of its own");
-    let number = nix::sys::stat::minor(std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(&dir).unwrap()));
-    if let Err(error) = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1") {
-        return eprintln!("skipped: /sys/fs/fuse/connections: {error}");
-    }
-    let status = setup.mount.ended();
-    assert_eq!(status.code(), Some(1), "{}", setup.mount.log_text());
-    assert!(setup.mount.log_text().contains("the mount broke off"), "{}", setup.mount.log_text());
+    let number = nix::sys::stat::minor(std::fs::metadata(&dir).unwrap().dev());
+    std::fs::write(control.path(&format!("{number}/abort")), "1").unwrap();
+    let (status, log) = (setup.mount.ended(), setup.mount.log_text());
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains(&format!("s4-mount: {}: the mount was broken off", dir.display())), "{log}");
     assert!(!is_mounted(&dir));
 }
 

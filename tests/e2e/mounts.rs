@@ -23,6 +23,15 @@ impl Mounted {
         Self::mount(Self::dir(), &["-t", "ramfs"], Path::new("none"))
     }
 
+    /// What the kernel tells of FUSE mounts, and takes for them.
+    pub fn fusectl() -> Option<Self> {
+        Self::mount(Self::dir(), &["-t", "fusectl"], Path::new("none"))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("at").join(name)
+    }
+
     fn dir() -> tempfile::TempDir {
         let dir = tempfile::Builder::new().prefix("s4-mount-").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("at")).unwrap();
