@@ -167,8 +167,9 @@ async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
 
 /// Ends a mount that has ended by others' doing.
 async fn finish_ended(mounted: adapter::Mounted, fs: &Fs, dir: &Path) -> Result<()> {
-    let (ended, was_dead) = (mounted.join(), mountpoint::unmount_dead(dir)?);
+    let (ended, was_dead) = (mounted.join(), mountpoint::unmount_dead(dir));
     finish(fs).await?;
+    let was_dead = was_dead?;
     let broken = |why: &str| Error::new(ErrorKind::Io, format!("{}: the mount was broken off{why}", dir.display()));
     match ended {
         Err(e) => Err(broken(&format!(": {}", s4::error::reason(&e)))),

@@ -93,8 +93,9 @@ impl Session {
         other: Option<BorrowedFd>,
     ) -> Result<Option<(T, Bytes)>> {
         loop {
-            if let Some(message) = self.take()? {
-                return Ok(Some(message));
+            if let Some((json, bytes)) = self.take()? {
+                let message = serde_json::from_slice(&json).map_err(|e| self.malformed(&e.to_string()))?;
+                return Ok(Some((message, bytes)));
             }
             let waits_for = if self.unsent.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLOUT };
             if !self.wait(waits_for, until, other) {
@@ -105,9 +106,9 @@ impl Session {
         }
     }
 
-    /// The next message with the bytes in it, after what was said is sent. Errors: the peer has closed; what it says is malformed;
-    /// it takes longer than [`IDLE`] to begin, or from its beginning to its end.
-    pub fn listen<T: DeserializeOwned>(&mut self) -> Result<(T, Bytes)> {
+    /// The next message's JSON, whatever it says, and the bytes in it, after what was said is sent. Errors: the peer has closed; the
+    /// message is too long; it takes longer than [`IDLE`] to begin, or from its beginning to its end.
+    pub fn listen(&mut self) -> Result<(Bytes, Bytes)> {
         while !self.unsent.is_empty() {
             let far = Instant::now() + IDLE;
             let done = if self.wait(PollFlags::POLLOUT, far, None) { self.send() } else { Err(Errno::ETIMEDOUT) };
@@ -149,8 +150,8 @@ impl Session {
         &self.who
     }
 
-    /// A message that is here whole.
-    fn take<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Bytes)>> {
+    /// The JSON and the bytes of a message that is here whole.
+    fn take(&mut self) -> Result<Option<(Bytes, Bytes)>> {
         let Some(&[a, b, c, d, e, f, g, h]) = self.received.first_chunk::<HEADER>() else { return Ok(None) };
         let (json, bytes) = (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]) as usize);
         if json > MAX_JSON || bytes > MAX_BYTES {
@@ -160,9 +161,7 @@ impl Session {
             return Ok(None);
         }
         self.received.advance(HEADER);
-        let (json, bytes) = (self.received.split_to(json), self.received.split_to(bytes));
-        let message = serde_json::from_slice(&json).map_err(|e| self.malformed(&e.to_string()))?;
-        Ok(Some((message, bytes.freeze())))
+        Ok(Some((self.received.split_to(json).freeze(), self.received.split_to(bytes).freeze())))
     }
 
     fn send(&mut self) -> nix::Result<()> {

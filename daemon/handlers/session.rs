@@ -1,6 +1,6 @@
 //! Small exchanges in a session, each done on the session's own thread.
 
-use super::keys;
+use super::{keys, parse};
 use crate::app::App;
 use crate::peer::Peer;
 use hyper::body::Incoming;
@@ -28,14 +28,15 @@ pub fn open(app: &Arc<App>, peer: Peer, request: Request<Incoming>) -> Result<Re
 
 fn serve(app: &App, peer: &Peer, mut session: Session) -> Result<()> {
     loop {
-        let (question, bytes) = session.listen()?;
-        session.say(&answer(app, peer, question, &bytes), &[]);
+        let (json, bytes) = session.listen()?;
+        let answered = parse(&json).and_then(|question| answer(app, peer, question, &bytes));
+        session.say(&answered.unwrap_or_else(|error| Reply::Failed { error: app.named(error) }), &[]);
     }
 }
 
-fn answer(app: &App, peer: &Peer, question: Question, bytes: &[u8]) -> Reply {
+fn answer(app: &App, peer: &Peer, question: Question, bytes: &[u8]) -> Result<Reply> {
     let store = &app.jobs.shared.store;
-    let answered = match question {
+    match question {
         Question::Stat { path } => {
             app.watch.requests.count("stat");
             store.stat(path.as_str()).map(|stat| Reply::Stat { stat })
@@ -44,6 +45,5 @@ fn answer(app: &App, peer: &Peer, question: Question, bytes: &[u8]) -> Reply {
             app.watch.requests.count("keys");
             keys::put_whole(store, peer, &key, checksum, change, bytes).map(|()| Reply::Stored)
         }
-    };
-    answered.unwrap_or_else(|error| Reply::Failed { error: app.named(error) })
+    }
 }

@@ -371,15 +371,15 @@ impl Fs {
     }
 
     /// What a look at processes finds, or true if it takes too long: one that hangs while it executes another program holds up
-    /// who looks at it. So few look at once that those who are held up take little.
+    /// who looks at it. So few look at once that those who are held up take little; the others wait for their turn.
     async fn looked(&self, look: impl FnOnce() -> bool + Send + 'static) -> bool {
-        let Ok(permit) = self.looks.clone().try_acquire_owned() else { return true };
-        let look = blocking(move || {
-            let found = look();
-            drop(permit);
-            found
-        });
-        tokio::time::timeout(LOOK, look).await.unwrap_or(true)
+        let looked = async {
+            // It would fail once the semaphore is closed, which it never is.
+            let permit = self.looks.clone().acquire_owned().await.ok()?;
+            let look = move || (look(), permit).0;
+            Some(blocking(look).await)
+        };
+        tokio::time::timeout(LOOK, looked).await.ok().flatten().unwrap_or(true)
     }
 
     pub(super) fn handle(&self, handle: u64) -> Result<Arc<Handle>> {

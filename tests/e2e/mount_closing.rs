@@ -437,3 +437,26 @@ tell(errno_of(os.close, out))
         }
     }
 }
+
+/// Each close looks at its process, which has other threads: however many do so at once, none says too early that it is done.
+#[test]
+fn a_close_publishes_also_when_many_threads_close_at_once() {
+    let Some(setup) = setup() else { return };
+    let script = r#"
+bad = []
+barrier = threading.Barrier(32)
+def run(n):
+    out = os.open(f'b/{2 * n}_k', RW | os.O_CREAT)
+    os.write(out, b'content')
+    barrier.wait()
+    os.close(out)
+    if not os.path.exists(f'{sys.argv[1]}/b/{2 * n}_k'):
+        bad.append(n)
+for base in range(0, 320, 32):
+    threads = [threading.Thread(target=run, args=(base + n,)) for n in range(32)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+assert not bad, bad
+"#;
+    setup.python(script, &[setup.cluster.data(0).to_str().unwrap()]);
+}
