@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::Thread;
 use twox_hash::{XxHash3_64, XxHash3_128};
 
@@ -15,6 +16,8 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 pub const BLOCK: usize = 256 * 1024;
 /// The same where they are only hashed.
 const HASHED_AT_ONCE: usize = 512 * 1024;
+/// Files of so many bytes are worth a second thread.
+const LARGE: u64 = 64 << 20;
 
 /// Written as `<16 hexadecimal digits> <length in bytes>`, in the extended attribute and in the HTTP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -121,29 +124,95 @@ impl Default for FileHasher {
     }
 }
 
-/// The checksum of a whole file, from its start, whatever its descriptor's position. Blocks; memory is one block.
+/// The checksum of a whole file, from its start, whatever its descriptor's position. Blocks; memory is one block, or two of a
+/// large file.
 pub fn of_file(file: &File) -> std::io::Result<Checksum> {
-    let found = of_file_unless(file, || false)?;
+    let len = file.metadata()?.len();
+    let hasher = if len < LARGE { Hasher::new() } else { read_by_turns(file, len)? };
+    let found = rest_of_file(file, hasher, || false)?;
     found.ok_or_else(|| std::io::ErrorKind::Interrupted.into())
 }
 
-/// The same; `None` once `stop` says so, which is asked after each block.
+/// The same, by one thread; `None` once `stop` says so, which is asked after each block.
 pub fn of_file_unless(file: &File, stop: impl Fn() -> bool) -> std::io::Result<Option<Checksum>> {
-    let mut hasher = Hasher::new();
+    rest_of_file(file, Hasher::new(), stop)
+}
+
+/// Goes on behind what `hasher` has.
+fn rest_of_file(file: &File, mut hasher: Hasher, stop: impl Fn() -> bool) -> std::io::Result<Option<Checksum>> {
     // One byte more than there is, so that the read after the last one finds the end.
-    let len = usize::try_from(file.metadata()?.len()).unwrap_or(HASHED_AT_ONCE);
-    let mut block = Block::new(len.saturating_add(1).clamp(4096, HASHED_AT_ONCE));
+    let left = usize::try_from(file.metadata()?.len().saturating_sub(hasher.len)).unwrap_or(HASHED_AT_ONCE);
+    let mut block = Block::new(left.saturating_add(1).clamp(4096, HASHED_AT_ONCE));
     loop {
-        match file.read_at(&mut block, hasher.len) {
-            Ok(0) => return Ok(Some(hasher.finish())),
-            Ok(n) => hasher.update(&block[..n]),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+        match read_full(file, &mut block, hasher.len)? {
+            0 => return Ok(Some(hasher.finish())),
+            n => hasher.update(&block[..n]),
         }
         if stop() {
             return Ok(None);
         }
     }
+}
+
+/// What threads that read a file by turns have done.
+struct Turns {
+    hasher: Hasher,
+    over: bool,
+    failed: Option<std::io::Error>,
+}
+
+/// Hashes the first `len` bytes of a file, or all if it has become shorter. Two threads copy blocks out of the page cache, which takes
+/// most of the time, and hash them in the order of the file. Blocks.
+fn read_by_turns(file: &File, len: u64) -> std::io::Result<Hasher> {
+    let turns = Mutex::new(Turns { hasher: Hasher::new(), over: false, failed: None });
+    let (next, turned) = (AtomicU64::new(0), Condvar::new());
+    let read = || {
+        let mut block = Block::new(HASHED_AT_ONCE);
+        loop {
+            let at = next.fetch_add(HASHED_AT_ONCE as u64, Ordering::Relaxed);
+            let most = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX).min(HASHED_AT_ONCE);
+            if most == 0 {
+                return;
+            }
+            let found = read_full(file, &mut block[..most], at);
+            let turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = turned.wait_while(turns, |turns| !turns.over && turns.hasher.len < at);
+            let mut turns = waited.unwrap_or_else(PoisonError::into_inner);
+            if turns.over {
+                return;
+            }
+            match found {
+                Ok(n) => {
+                    turns.hasher.update(&block[..n]);
+                    turns.over = n < most;
+                }
+                Err(e) => (turns.over, turns.failed) = (true, Some(e)),
+            }
+            drop(turns);
+            turned.notify_all();
+        }
+    };
+    std::thread::scope(|scope| {
+        // Without a second thread to be had, this one reads all.
+        let _ = std::thread::Builder::new().spawn_scoped(scope, read);
+        read();
+    });
+    let turns = turns.into_inner().unwrap_or_else(PoisonError::into_inner);
+    turns.failed.map_or(Ok(turns.hasher), Err)
+}
+
+/// Fills `block` from `at` on, as far as the file goes.
+fn read_full(file: &File, block: &mut [u8], at: u64) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match file.read_at(&mut block[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
 }
 
 /// Dropped, it tells the reader of a growing file that it grows no more.
@@ -250,5 +319,25 @@ impl TryFrom<String> for Checksum {
 impl From<Checksum> for String {
     fn from(checksum: Checksum) -> Self {
         checksum.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_threads_find_what_one_finds() {
+        let dir = std::env::temp_dir();
+        let file = crate::stored::unnamed_file(&dir).expect("an unnamed file");
+        let block: Vec<u8> = (0..1_000_003u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+        for at in (0..LARGE + 5_000_000).step_by(block.len()) {
+            file.write_all_at(&block, at).expect("written");
+        }
+        let alone = of_file_unless(&file, || false).expect("read").expect("never stopped");
+        assert_eq!(of_file(&file).expect("read"), alone);
+        assert_eq!(alone.len, file.metadata().expect("metadata").len());
+        // As if it had become shorter between the two.
+        assert_eq!(read_by_turns(&file, alone.len + 3 * LARGE).expect("read").finish(), alone);
     }
 }
