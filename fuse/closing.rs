@@ -2,8 +2,10 @@
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::readlinkat;
+use nix::fcntl::{OFlag, readlink, readlinkat};
 use nix::libc;
+use nix::sys::stat::Mode;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -115,14 +117,18 @@ pub fn has_children(pid: u32) -> bool {
 /// True if process `pid` has a descriptor of the file at `path` in a mount, or if that cannot be found out. The one that is being
 /// closed does not count. Reads links only: opening or asking for anything in the mount would wait for the mount itself.
 pub fn has_open(pid: u32, path: &Path) -> bool {
-    let listed = File::open(format!("/proc/{pid}/fd")).and_then(|dir| {
-        let descriptors = Dir::from_fd(dir.try_clone()?.into())?;
-        let mut names = descriptors.into_iter().flatten();
-        Ok(names.any(|entry| {
-            readlinkat(&dir, entry.file_name()).is_ok_and(|target| target.as_os_str() == path.as_os_str())
-        }))
+    let is_it = |target: nix::Result<OsString>| target.is_ok_and(|target| target.as_os_str() == path.as_os_str());
+    // Where a shell moves what it opens, without a look at all others.
+    if is_it(readlink(&*format!("/proc/{pid}/fd/1"))) {
+        return true;
+    }
+    let listed = Dir::open(&*format!("/proc/{pid}/fd"), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let listed = listed.map(|mut descriptors| {
+        let names = descriptors.iter().flatten().map(|entry| entry.file_name().to_owned());
+        let numbers: Vec<CString> = names.filter(|name| !name.to_bytes().starts_with(b".")).collect();
+        numbers.iter().any(|number| is_it(readlinkat(&descriptors, number.as_c_str())))
     });
-    listed.unwrap_or_else(|error| is_want(&error))
+    listed.unwrap_or_else(|error| is_want(&error.into()))
 }
 
 /// True if process `pid` has the file at `path` in its memory, or if that cannot be found out: what it stores there is still to
