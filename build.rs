@@ -1,8 +1,11 @@
-//! Links the unwinder and the mathematics into the programs where their static libraries are there: to load and bind the two shared
-//! ones takes a fifth of a millisecond of each start, of a program that may run for two.
+//! Links the unwinder into the programs where its static library is there: to load and bind the shared one takes a tenth of a
+//! millisecond of each start, of a program that may run for two.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+
+/// All of it, since it is asked for only by what is linked after it.
+const HOW: &str = "static:+whole-archive,-bundle";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -11,22 +14,19 @@ fn main() {
     if of_target("OS") != "linux" || of_target("ENV") != "gnu" || is_cross {
         return;
     }
-    // All of the unwinder, which is asked for only by what is linked after it.
-    link("gcc_eh", "static:+whole-archive,-bundle");
-}
-
-fn link(name: &str, how: &str) {
-    if let Some(dir) = found(&format!("lib{name}.a")) {
+    let Some(archive) = found("libgcc_eh.a") else { return };
+    println!("cargo::rerun-if-changed={}", archive.display());
+    if let Some(dir) = archive.parent() {
         println!("cargo::rustc-link-search=native={}", dir.display());
-        println!("cargo::rustc-link-lib={how}={name}");
+        println!("cargo::rustc-link-lib={HOW}=gcc_eh");
     }
 }
 
-/// The directory that the linker finds `file` in.
+/// Where the linker finds `file`.
 fn found(file: &str) -> Option<PathBuf> {
-    let told = Command::new("cc").arg(format!("-print-file-name={file}")).output().ok()?;
-    let path = String::from_utf8(told.stdout).ok()?;
-    let path = Path::new(path.trim());
+    let linker = std::env::var("RUSTC_LINKER").unwrap_or_else(|_| "cc".to_owned());
+    let told = Command::new(linker).arg(format!("-print-file-name={file}")).output().ok()?;
+    let path = PathBuf::from(String::from_utf8(told.stdout).ok()?.trim());
     // The bare name comes back where there is none.
-    path.is_absolute().then(|| path.parent().map(Path::to_owned))?
+    path.is_absolute().then_some(path)
 }

@@ -114,11 +114,11 @@ pub fn has_children(pid: u32) -> bool {
         .any(|children| !children.trim().is_empty())
 }
 
-/// True if process `pid` has a descriptor of the file at `path` in a mount, or if that cannot be found out. The one that is being
+/// True if process `pid` has a descriptor of the file at `path` in a mount, or if we lack the means to look. The one that is being
 /// closed does not count. Reads links only: opening or asking for anything in the mount would wait for the mount itself.
 pub fn has_open(pid: u32, path: &Path) -> bool {
     let is_it = |target: nix::Result<OsString>| target.is_ok_and(|target| target.as_os_str() == path.as_os_str());
-    // Where a shell moves what it opens, without a look at all others.
+    // Shells move what they open to there: then the others need no look.
     if is_it(readlink(&*format!("/proc/{pid}/fd/1"))) {
         return true;
     }

@@ -128,28 +128,37 @@ impl Default for FileHasher {
 /// large file.
 pub fn of_file(file: &File) -> std::io::Result<Checksum> {
     let len = file.metadata()?.len();
-    let hasher = if len < LARGE { Hasher::new() } else { read_by_turns(file, len)? };
-    let found = rest_of_file(file, hasher, || false)?;
+    let hasher = match len < LARGE || std::thread::available_parallelism().is_ok_and(|n| n.get() == 1) {
+        true => Hasher::new(),
+        false => read_by_turns(file, len)?,
+    };
+    let found = rest_of_file(file, hasher, len, || false)?;
     found.ok_or_else(|| std::io::ErrorKind::Interrupted.into())
 }
 
 /// The same, by one thread; `None` once `stop` says so, which is asked after each block.
 pub fn of_file_unless(file: &File, stop: impl Fn() -> bool) -> std::io::Result<Option<Checksum>> {
-    rest_of_file(file, Hasher::new(), stop)
+    rest_of_file(file, Hasher::new(), file.metadata()?.len(), stop)
 }
 
-/// Goes on behind what `hasher` has.
-fn rest_of_file(file: &File, mut hasher: Hasher, stop: impl Fn() -> bool) -> std::io::Result<Option<Checksum>> {
-    // One byte more than there is, so that the read after the last one finds the end.
-    let left = usize::try_from(file.metadata()?.len().saturating_sub(hasher.len)).unwrap_or(HASHED_AT_ONCE);
+/// Goes on behind what `hasher` has of a file that had `len` bytes.
+fn rest_of_file(
+    file: &File,
+    mut hasher: Hasher,
+    len: u64,
+    stop: impl Fn() -> bool,
+) -> std::io::Result<Option<Checksum>> {
+    // One byte more than there is, so that the first read mostly finds the end too.
+    let left = usize::try_from(len.saturating_sub(hasher.len)).unwrap_or(HASHED_AT_ONCE);
     let mut block = Block::new(left.saturating_add(1).clamp(4096, HASHED_AT_ONCE));
     loop {
-        match read_full(file, &mut block, hasher.len)? {
-            0 => return Ok(Some(hasher.finish())),
-            n => hasher.update(&block[..n]),
-        }
+        let n = read_full(file, &mut block, hasher.len)?;
+        hasher.update(&block[..n]);
         if stop() {
             return Ok(None);
+        }
+        if n < block.len() {
+            return Ok(Some(hasher.finish()));
         }
     }
 }
@@ -161,12 +170,25 @@ struct Turns {
     failed: Option<std::io::Error>,
 }
 
-/// Hashes the first `len` bytes of a file, or all if it has become shorter. Two threads copy blocks out of the page cache, which takes
-/// most of the time, and hash them in the order of the file. Blocks.
+/// Dropped by a panic, it tells the other thread not to wait for this one.
+struct Turning<'a>(&'a Mutex<Turns>, &'a Condvar);
+
+impl Drop for Turning<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+            self.1.notify_all();
+        }
+    }
+}
+
+/// Hashes the first `len` bytes of a file, or all if it has become shorter. Two threads copy blocks out of the page cache, which
+/// takes most of the time, and hash them in the order of the file. Blocks.
 fn read_by_turns(file: &File, len: u64) -> std::io::Result<Hasher> {
     let turns = Mutex::new(Turns { hasher: Hasher::new(), over: false, failed: None });
     let (next, turned) = (AtomicU64::new(0), Condvar::new());
     let read = || {
+        let _turning = Turning(&turns, &turned);
         let mut block = Block::new(HASHED_AT_ONCE);
         loop {
             let at = next.fetch_add(HASHED_AT_ONCE as u64, Ordering::Relaxed);
@@ -327,17 +349,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_threads_find_what_one_finds() {
-        let dir = std::env::temp_dir();
-        let file = crate::stored::unnamed_file(&dir).expect("an unnamed file");
+    fn two_threads_find_what_one_finds_also_of_a_file_that_becomes_longer_or_shorter() {
+        let file = crate::stored::unnamed_file(&std::env::temp_dir()).expect("an unnamed file");
         let block: Vec<u8> = (0..1_000_003u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
         for at in (0..LARGE + 5_000_000).step_by(block.len()) {
             file.write_all_at(&block, at).expect("written");
         }
         let alone = of_file_unless(&file, || false).expect("read").expect("never stopped");
-        assert_eq!(of_file(&file).expect("read"), alone);
         assert_eq!(alone.len, file.metadata().expect("metadata").len());
-        // As if it had become shorter between the two.
+        assert_eq!(of_file(&file).expect("read"), alone);
         assert_eq!(read_by_turns(&file, alone.len + 3 * LARGE).expect("read").finish(), alone);
+        let begun = read_by_turns(&file, LARGE).expect("read");
+        assert_eq!(rest_of_file(&file, begun, LARGE, || false).expect("read"), Some(alone));
+    }
+
+    #[test]
+    fn two_threads_tell_that_a_file_cannot_be_read() {
+        let dir = File::open(std::env::temp_dir()).expect("a directory");
+        let failed = read_by_turns(&dir, LARGE).err().expect("no bytes in it");
+        assert_eq!(failed.kind(), std::io::ErrorKind::IsADirectory);
     }
 }

@@ -4,8 +4,7 @@ mod jobs;
 
 pub use jobs::{CancelArgs, JobsArgs, LogsArgs, MapArgs, ShowArgs, WaitArgs};
 
-use clap::builder::Resettable;
-use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,87 +36,61 @@ pub struct Global {
     pub secret: Option<PathBuf>,
 }
 
+// Each command's options are made only where it is the one that is run: a program of two milliseconds has no time for all.
 #[derive(Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// Copy a file or key; with -r a tree of them
     #[command(after_help = CP)]
-    Cp(Later<CpArgs>),
+    Cp(CpArgs),
     /// List buckets, directories and keys
     #[command(after_help = LS)]
-    Ls(Later<LsArgs>),
+    Ls(LsArgs),
     /// Delete a key; with -r every key that begins with PREFIX
     #[command(after_help = RM)]
-    Rm(Later<RmArgs>),
+    Rm(RmArgs),
     /// Run a command on the key's node with the key as stdin, and print what it prints
     #[command(after_help = EVAL)]
-    Eval(Later<EvalArgs>),
+    Eval(EvalArgs),
     /// 1:1 map: each key of INDIR becomes a key of OUTDIR, on the same node
     #[command(after_help = jobs::MAP)]
-    Map(Later<MapArgs>),
+    Map(MapArgs),
     /// 1:n map, the shuffle: files that the command writes and names go to the nodes that their names say
     #[command(after_help = jobs::MAP_TO_N)]
-    MapToN(Later<MapArgs>),
+    MapToN(MapArgs),
     /// n:1 map, the merge: the keys of one name become one key
     #[command(after_help = jobs::MAP_FROM_N)]
-    MapFromN(Later<MapArgs>),
+    MapFromN(MapArgs),
     /// List the jobs that the nodes know, running and past
     #[command(after_help = jobs::JOBS)]
-    Jobs(Later<JobsArgs>),
+    Jobs(JobsArgs),
     /// Follow a job to its end
     #[command(after_help = jobs::WAIT)]
-    Wait(Later<WaitArgs>),
+    Wait(WaitArgs),
     /// Print what a job's commands wrote to stderr
     #[command(after_help = jobs::LOGS)]
-    Logs(Later<LogsArgs>),
+    Logs(LogsArgs),
     /// End a job: kill its commands and start no more
     #[command(after_help = jobs::CANCEL)]
-    Cancel(Later<CancelArgs>),
+    Cancel(CancelArgs),
     /// Ask every node how it is
     #[command(after_help = HEALTH)]
     Health,
     /// Watch nodes and jobs, live
     #[command(after_help = TOP)]
-    Top(Later<TopArgs>),
+    Top(TopArgs),
     /// Print the nodes and their numbers
     #[command(after_help = CONFIG)]
-    Config(Later<ConfigArgs>),
+    Config(ConfigArgs),
     /// Show the whole cluster as a directory
     #[command(after_help = MOUNT)]
-    Mount(Later<MountArgs>),
+    Mount(MountArgs),
     /// Run a cluster on this machine
     #[command(after_help = LOCAL)]
-    Local(Later<LocalArgs>),
+    Local(LocalArgs),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS)]
-    Completions(Later<CompletionsArgs>),
-}
-
-/// What a command takes, told to the parser only where it is that command: a program that runs for two milliseconds has no
-/// time for the options of all others.
-pub struct Later<T>(pub T);
-
-impl<T: Args> Args for Later<T> {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.defer(|command| {
-            let (about, more) = (command.get_about().cloned(), command.get_long_about().cloned());
-            // The comment on a group of arguments would take the place of what the command says of itself.
-            T::augment_args(command).about(Resettable::from(about)).long_about(Resettable::from(more))
-        })
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        T::augment_args_for_update(command)
-    }
-}
-
-impl<T: FromArgMatches> FromArgMatches for Later<T> {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        T::from_arg_matches(matches).map(Self)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.0.update_from_arg_matches(matches)
-    }
+    Completions(CompletionsArgs),
 }
 
 #[derive(Args)]

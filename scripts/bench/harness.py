@@ -89,8 +89,9 @@ class Bench:
         return any((self.options.only or "") in name for name in plan.names)
 
     def row(self, name, bare, s4, target=None, extra=None, runs=None):
-        """Measures one row. `bare` and `s4` are scripts or functions that return seconds, or pairs of such with a script
-        before it that prepares the run and then lets the machine settle. RUN in a script is the number of the run. `target` is a ratio; `extra`, seconds above the bare time."""
+        """Measures one row. `bare` and `s4` are scripts or functions that return seconds, or pairs of such with a script before it that
+        prepares the run, after which large files are read, so that they are cached. Before each run the machine settles. RUN in a
+        script is the number of the run. `target` is a ratio; `extra`, seconds above the bare time."""
         if self.options.only and self.options.only not in name:
             return
         for _ in range(1 if self.quick else 2):
@@ -117,6 +118,9 @@ class Bench:
         prepare, measured = work if isinstance(work, tuple) else (None, work)
         if prepare is not None:
             self.sh(prepare.replace("RUN", str(self.made)))
+            if not self.quick:
+                # A file may go meanwhile.
+                self.sh("find . -xdev -type f -size +1M ! -name hole -exec cat {} + > /dev/null 2>&1 || true")
         self.settle()
         if callable(measured):
             return measured()
@@ -126,17 +130,16 @@ class Bench:
         return time.perf_counter() - began
 
     def settle(self):
-        """Writes out what is dirty, has the large files in the page cache, and no memory free."""
+        """Writes out what is dirty, and takes the memory that is free."""
         os.sync()
         if not self.quick:
-            self.sh("find . -xdev -type f -size +1M ! -name hole -exec cat {} + > /dev/null")
             self.fill()
 
     def fill(self):
-        """Fills free memory with cached pages of a file that has no data, as on a machine that has been used for a while. A virtual
-        machine gives free memory back to its host, and then pays for it when it is used again, up to 2.5 s a GiB: ten times
-        what is measured here, and by whichever side uses more that was free. From its page cache it takes memory at its own speed.
-        Goes on in the file where it stopped, so that it never reads what is cached."""
+        """Fills all but a little of the free memory with cached pages of a file that has no data, as on a machine that has been used
+        for a while. A virtual machine gives free memory back to its host, and pays when it uses it again, up to 2.5 s a GiB: ten
+        times what is measured here, and more for the side that uses more memory. From its page cache it takes memory at its own
+        speed. Goes on in the file where it stopped, so that it never reads what is cached."""
         meminfo = Path("/proc/meminfo").read_text()
         free = int(meminfo.split("MemFree:")[1].split()[0]) * 1024
         buffer = bytearray(CHUNK)

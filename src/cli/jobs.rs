@@ -59,7 +59,7 @@ pub struct MapArgs {
     pub show: ShowArgs,
 }
 
-/// How a job is shown that is being followed.
+// How a job is shown that is being followed. No doc comment: clap would take it for what a command says of itself.
 #[derive(Args)]
 pub struct ShowArgs {
     /// Tell of failures only

@@ -155,7 +155,7 @@ impl Asked {
 }
 
 impl Client {
-    /// What `path` is on each of `nodes` with which there is a session. Blocks for a moment.
+    /// What `path` is on each of `nodes` with which there is a session, in their order. Blocks for a moment.
     pub fn stat_soon(&self, nodes: &[NodeId], path: &str) -> Vec<(NodeId, Soon<Stat>)> {
         let Some(path) = Dir::try_from(path.to_owned()).ok().filter(|_| nodes.len() <= FEW) else { return Vec::new() };
         let question = Question::Stat { path };
@@ -165,7 +165,9 @@ impl Client {
         let heard = asked.into_iter().rev().map(|asked| (asked.node, asked.hear(until)));
         // Where a session has ended, the node is still to be asked.
         let heard = heard.filter(|(_, heard)| !matches!(heard, Ok(Err(error)) if is_broken(error)));
-        heard.map(|(node, heard)| (node, heard.map(|reply| stat_of(reply?)))).collect()
+        let mut heard: Vec<_> = heard.map(|(node, heard)| (node, heard.map(|reply| stat_of(reply?)))).collect();
+        heard.reverse();
+        heard
     }
 
     /// What came of a question about `path`.

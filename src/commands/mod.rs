@@ -19,7 +19,7 @@ mod rm;
 mod top;
 mod wait;
 
-use crate::cli::{Cli, Command, Global, Later};
+use crate::cli::{Cli, Command, Global};
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{ExitStatus, Result};
@@ -33,23 +33,23 @@ use std::path::PathBuf;
 pub async fn run(cli: Cli) -> Result<ExitStatus> {
     let global = cli.global;
     match cli.command {
-        Command::Cp(Later(args)) => cp::run(&connect(&global)?, args).await,
-        Command::Ls(Later(args)) => ls::run(&connect(&global)?, args).await,
-        Command::Rm(Later(args)) => rm::run(&connect(&global)?, args).await,
-        Command::Eval(Later(args)) => eval::run(&connect(&global)?, args).await,
-        Command::Map(Later(args)) => map::run(&connect(&global)?, MapKind::Map, args).await,
-        Command::MapToN(Later(args)) => map::run(&connect(&global)?, MapKind::MapToN, args).await,
-        Command::MapFromN(Later(args)) => map::run(&connect(&global)?, MapKind::MapFromN, args).await,
-        Command::Jobs(Later(args)) => jobs::run(&connect(&global)?, &args).await,
-        Command::Wait(Later(args)) => wait::run(&connect(&global)?, &args).await,
-        Command::Logs(Later(args)) => logs::run(&connect(&global)?, &args).await,
-        Command::Cancel(Later(args)) => cancel::run(&connect(&global)?, &args).await,
+        Command::Cp(args) => cp::run(&connect(&global)?, args).await,
+        Command::Ls(args) => ls::run(&connect(&global)?, args).await,
+        Command::Rm(args) => rm::run(&connect(&global)?, args).await,
+        Command::Eval(args) => eval::run(&connect(&global)?, args).await,
+        Command::Map(args) => map::run(&connect(&global)?, MapKind::Map, args).await,
+        Command::MapToN(args) => map::run(&connect(&global)?, MapKind::MapToN, args).await,
+        Command::MapFromN(args) => map::run(&connect(&global)?, MapKind::MapFromN, args).await,
+        Command::Jobs(args) => jobs::run(&connect(&global)?, &args).await,
+        Command::Wait(args) => wait::run(&connect(&global)?, &args).await,
+        Command::Logs(args) => logs::run(&connect(&global)?, &args).await,
+        Command::Cancel(args) => cancel::run(&connect(&global)?, &args).await,
         Command::Health => health::run(&connect(&global)?).await,
-        Command::Top(Later(args)) => top::run(&connect(&global)?, &args).await,
-        Command::Config(Later(args)) => config::run(&connect(&global)?, &args),
-        Command::Mount(Later(args)) => mount::run(&global, &args),
-        Command::Local(Later(args)) => local::run(&args, global.secret.as_deref()).await,
-        Command::Completions(Later(args)) => completions::run(args.shell),
+        Command::Top(args) => top::run(&connect(&global)?, &args).await,
+        Command::Config(args) => config::run(&connect(&global)?, &args),
+        Command::Mount(args) => mount::run(&global, &args),
+        Command::Local(args) => local::run(&args, global.secret.as_deref()).await,
+        Command::Completions(args) => completions::run(args.shell),
     }
 }
 
