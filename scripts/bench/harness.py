@@ -1,6 +1,7 @@
 """Pairs of the same work with and without s4, run in turn several times, and compared by their medians."""
 
 import json
+import mmap
 import os
 import shutil
 import statistics
@@ -140,14 +141,14 @@ class Bench:
         for a while. A virtual machine gives free memory back to its host, and pays when it uses it again, up to 2.5 s a GiB: ten
         times what is measured here, and more for the side that uses more memory. From its page cache it takes memory at its own
         speed. Goes on in the file where it stopped, so that it never reads what is cached."""
-        meminfo = Path("/proc/meminfo").read_text()
-        free = int(meminfo.split("MemFree:")[1].split()[0]) * 1024
         buffer = bytearray(CHUNK)
         with open(self.work / "hole", "ab+", buffering=0) as hole:
             hole.truncate(1 << 42)
-            for _ in range(max(0, free - FREE) // CHUNK):
+            for _ in range(max(0, free_memory() - FREE) // CHUNK):
                 os.preadv(hole.fileno(), [buffer], self.filled)
                 self.filled += CHUNK
+        # The rest is the host's too, until it is used.
+        mmap.mmap(-1, free_memory(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
     def say(self, line):
         print(line, file=sys.stderr if self.options.json else sys.stdout, flush=True)
@@ -171,6 +172,11 @@ class Plan:
 
     def __getattr__(self, _):
         return lambda *_, **__: ""
+
+
+def free_memory():
+    """In bytes."""
+    return int(Path("/proc/meminfo").read_text().split("MemFree:")[1].split()[0]) * 1024
 
 
 def spread(times):
