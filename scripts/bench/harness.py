@@ -147,8 +147,8 @@ class Bench:
             for _ in range(max(0, free_memory() - FREE) // CHUNK):
                 os.preadv(hole.fileno(), [buffer], self.filled)
                 self.filled += CHUNK
-        # The rest is the host's too, until it is used.
-        mmap.mmap(-1, free_memory(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
+        # The rest is the host's too, until it is used. Bounded, since a container may have less than the machine has free.
+        mmap.mmap(-1, min(free_memory(), 2 * GIB), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
     def say(self, line):
         print(line, file=sys.stderr if self.options.json else sys.stdout, flush=True)
