@@ -2,6 +2,7 @@
 
 use crate::aligned::Block;
 use crate::error::{Error, ErrorKind, Result};
+use crate::file::read_full;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
@@ -221,20 +222,6 @@ fn read_by_turns(file: &File, len: u64) -> std::io::Result<Hasher> {
     });
     let turns = turns.into_inner().unwrap_or_else(PoisonError::into_inner);
     turns.failed.map_or(Ok(turns.hasher), Err)
-}
-
-/// Fills `block` from `at` on, as far as the file goes.
-fn read_full(file: &File, block: &mut [u8], at: u64) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < block.len() {
-        match file.read_at(&mut block[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
 }
 
 /// Dropped, it tells the reader of a growing file that it grows no more.

@@ -6,6 +6,20 @@ use std::borrow::Borrow;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+/// Fills `block` from offset `at` on, as far as the file goes; returns how many bytes it got. Blocks.
+pub fn read_full(file: &File, block: &mut [u8], at: u64) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match file.read_at(&mut block[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
 /// Reads a file from a position of its own, and leaves the descriptor's alone.
 pub struct AtPosition<F> {
     file: F,

@@ -14,13 +14,12 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind};
-use s4::file::AtPosition;
+use s4::file::{AtPosition, read_full};
 use s4::key::Key;
 use s4::protocol::{Change, KeyStat};
 use s4::stored::draft;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -389,15 +388,7 @@ impl Fs {
 
 fn read_file(file: &File, offset: u64, size: u32) -> Result<Bytes> {
     let mut bytes = vec![0; size as usize];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(io_errno(e)),
-        }
-    }
+    let filled = read_full(file, &mut bytes, offset).map_err(io_errno)?;
     bytes.truncate(filled);
     Ok(bytes.into())
 }
