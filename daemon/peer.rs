@@ -1,27 +1,41 @@
 //! Who is at the other end of a connection.
 
+use crate::store::Asker;
+use hyper::header::HeaderMap;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
+use s4::protocol::{HOLDER_HEADER, Holder};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
 /// A client that waits for an answer, with each of its requests. Clones share it.
 #[derive(Clone)]
-pub struct Peer(Option<Arc<OwnedFd>>);
+pub struct Peer {
+    socket: Option<Arc<OwnedFd>>,
+    holder: Option<Holder>,
+}
 
 impl Peer {
     pub fn of(stream: &TcpStream) -> Self {
         // Without a descriptor to look at it, it is taken to be there.
-        Self(stream.as_fd().try_clone_to_owned().ok().map(Arc::new))
+        Self { socket: stream.as_fd().try_clone_to_owned().ok().map(Arc::new), holder: None }
     }
 
+    /// The same, as a request's headers tell of it.
+    pub fn asking(self, headers: &HeaderMap) -> Self {
+        let holder = headers.get(HOLDER_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        Self { holder, ..self }
+    }
+}
+
+impl Asker for Peer {
     /// Refuses to publish `key` for one that has hung up: it has told its user that there is no such key.
-    pub fn check(&self, key: &Key) -> Result<()> {
-        let Some(socket) = &self.0 else { return Ok(()) };
+    fn check(&self, key: &Key) -> Result<()> {
+        let Some(socket) = &self.socket else { return Ok(()) };
         match recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
             Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
             // This daemon is ending, and reads no more questions; see `Streams::end`.
@@ -30,6 +44,10 @@ impl Peer {
                 Err(Error::new(ErrorKind::Cancelled, format!("{key}: its sender has hung up; nothing was stored")))
             }
         }
+    }
+
+    fn holder(&self) -> Option<Holder> {
+        self.holder
     }
 }
 

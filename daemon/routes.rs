@@ -4,7 +4,7 @@ use crate::app::{App, BODY_DEADLINE};
 use crate::handlers::keys::Born;
 use crate::handlers::{self, Answer};
 use crate::peer::Peer;
-use crate::store::Range;
+use crate::store::{Asker, Range};
 use crate::watch::{self, Open};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -36,7 +36,7 @@ enum Route {
     AdoptKey(Key),
     ChangeKey(Key),
     RenameKey { from: Key, to: Key },
-    Stat(String),
+    Stat { path: Dir, lease: bool },
     OpenSession,
     MakeDir(Dir),
     HoldsKeys(Dir),
@@ -71,7 +71,7 @@ pub async fn serve(
     let answered = match Open::of(request.uri().path()) {
         Some(open) => watch::serve(&app, open, &request).await,
         None => match app.admit(request.headers()).and_then(|()| route(&request)) {
-            Ok(route) => dispatch(&app, peer, route, request).await,
+            Ok(route) => dispatch(&app, peer.asking(request.headers()), route, request).await,
             Err(error) => Err(error),
         },
     };
@@ -94,10 +94,10 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::DeleteKey { key, keep_dirs } => handlers::keys::delete(app, key, keep_dirs).await,
         Route::AdoptKey(key) => handlers::tree::adopt(app, peer, key, whole_body(request).await?).await,
         Route::ChangeKey(key) => handlers::tree::change(app, key, whole_body(request).await?).await,
-        Route::RenameKey { from, to } => handlers::tree::rename(app, from, to).await,
+        Route::RenameKey { from, to } => handlers::tree::rename(app, peer, from, to).await,
         Route::OpenSession => handlers::session::open(app, peer, request),
-        Route::Stat(path) => handlers::tree::stat(app, path).await,
-        Route::MakeDir(dir) => handlers::tree::make_dir(app, dir).await,
+        Route::Stat { path, lease } => handlers::tree::stat(app, path, peer.holder().filter(|_| lease)).await,
+        Route::MakeDir(dir) => handlers::tree::make_dir(app, peer, dir).await,
         Route::HoldsKeys(dir) => handlers::tree::holds_keys(app, dir).await,
         Route::RemoveDir(dir) => handlers::tree::remove_dir(app, dir).await,
         Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
@@ -169,10 +169,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             let to = query("to")?.ok_or_else(|| Error::new(ErrorKind::BadRequest, "the query has no to"))?;
             Ok(Route::RenameKey { from: parse_key(key)?, to: Key::parse(&to)? })
         }
-        (&Method::GET, "stat", path) => {
-            let path = decode(path)?;
-            Dir::try_from(path.clone()).map(|_| Route::Stat(path))
-        }
+        (&Method::GET, "stat", path) => Ok(Route::Stat { path: parse_dir(path)?, lease: is_true(query("lease")?) }),
         (&Method::POST, "session", "") => Ok(Route::OpenSession),
         (&Method::PUT, "dirs", dir) => parse_dir(dir).map(Route::MakeDir),
         (&Method::GET, "dirs", dir) => parse_dir(dir).map(Route::HoldsKeys),

@@ -28,7 +28,7 @@ impl Caller {
         if self.is_first() {
             return self.thread;
         }
-        self.status().field("Tgid:").and_then(|tgid| tgid.parse().ok()).unwrap_or(self.thread)
+        self.field("Tgid:").and_then(|tgid| tgid.parse().ok()).unwrap_or(self.thread)
     }
 
     /// True if the thread is the first of its process, whose number it has.
@@ -43,59 +43,58 @@ impl Caller {
         self.thread == process || self.process() == process
     }
 
-    /// What /proc tells of the thread.
-    pub fn status(self) -> Status {
-        Status { of: self, text: text_of(&format!("/proc/{}/status", self.thread)) }
+    /// What the thread does with its memory.
+    pub fn memory(self) -> Memory {
+        let text = text_of(&format!("/proc/{}/statm", self.thread));
+        let mut pages = text.split(' ').map(|pages| pages.parse().unwrap_or(0));
+        let (all, code): (u64, u64) = (pages.next().unwrap_or(0), pages.nth(2).unwrap_or(0));
+        match (all, code) {
+            (0, _) => Memory::Gone,
+            (_, 0) => Memory::New,
+            _ => Memory::Running,
+        }
+    }
+
+    /// A field of the thread's status.
+    fn field(self, name: &str) -> Option<String> {
+        let text = text_of(&format!("/proc/{}/status", self.thread));
+        text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    }
+
+    /// True if its process has no other thread.
+    pub fn is_alone(self) -> bool {
+        self.field("Threads:").as_deref() == Some("1")
     }
 
     /// Resolves some time after the thread was told to die. Never for one that is not.
     pub async fn killed(self) {
         loop {
             tokio::time::sleep(PATIENCE).await;
-            let status = self.status();
-            let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|name| status.field(name));
-            let signals = pending.filter_map(|set| u64::from_str_radix(set, 16).ok());
+            let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|name| self.field(name));
+            let signals = pending.filter_map(|set| u64::from_str_radix(&set, 16).ok());
             if signals.fold(0, |all, set| all | set) & (1 << (libc::SIGKILL - 1)) != 0 {
                 return;
             }
         }
     }
 
-    /// True if the thread is ending by a signal. The kernel notes the signal before it closes the files.
-    fn is_killed(self) -> bool {
+    /// True if a thread whose memory is gone was ended by a signal. The kernel notes the signal before it closes the files.
+    pub fn is_killed(self) -> bool {
         let stat = text_of(&format!("/proc/{}/stat", self.thread));
         let exit_code: i32 = stat.split_whitespace().next_back().and_then(|code| code.parse().ok()).unwrap_or(0);
         exit_code & 0x7f != 0
     }
 }
 
-/// What /proc tells of a thread, a field in each line; nothing of one that is gone.
-pub struct Status {
-    of: Caller,
-    text: String,
-}
-
-impl Status {
-    fn field(&self, name: &str) -> Option<&str> {
-        self.text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
-    }
-
-    /// True if the thread closes its files because a signal has ended it.
-    pub fn is_killed(&self) -> bool {
-        // One that ends has given up its memory before its files.
-        self.field("VmExe:").is_none() && self.of.is_killed()
-    }
-
-    /// True while the thread executes another program, whose memory has no code yet: the kernel closes files in the middle of
-    /// it, and until that is answered, whoever asks for more of the process than this waits for ever.
-    pub fn is_executing(&self) -> bool {
-        self.field("VmExe:") == Some("0 kB")
-    }
-
-    /// True if its process has no other thread.
-    pub fn is_alone(&self) -> bool {
-        self.field("Threads:") == Some("1")
-    }
+/// What a thread that closes a file does with its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    Running,
+    /// It executes another program, of which there is no code yet: the kernel closes files in the middle of it, and until that
+    /// is answered, whoever asks for more of the process than this waits for ever.
+    New,
+    /// It ends: a thread gives up its memory before its files.
+    Gone,
 }
 
 /// Resolves when the caller was told to die; never where there is none, since its close must be carried out.
@@ -114,19 +113,22 @@ pub fn has_children(pid: u32) -> bool {
         .any(|children| !children.trim().is_empty())
 }
 
+fn is_at(target: nix::Result<OsString>, path: &Path) -> bool {
+    target.is_ok_and(|target| target.as_os_str() == path.as_os_str())
+}
+
 /// True if process `pid` has a descriptor of the file at `path` in a mount, or if we lack the means to look. The one that is being
 /// closed does not count. Reads links only: opening or asking for anything in the mount would wait for the mount itself.
 pub fn has_open(pid: u32, path: &Path) -> bool {
-    let is_it = |target: nix::Result<OsString>| target.is_ok_and(|target| target.as_os_str() == path.as_os_str());
     // Shells move what they open to there: then the others need no look.
-    if is_it(readlink(&*format!("/proc/{pid}/fd/1"))) {
+    if is_at(readlink(&*format!("/proc/{pid}/fd/1")), path) {
         return true;
     }
     let listed = Dir::open(&*format!("/proc/{pid}/fd"), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
     let listed = listed.map(|mut descriptors| {
         let names = descriptors.iter().flatten().map(|entry| entry.file_name().to_owned());
         let numbers: Vec<CString> = names.filter(|name| !name.to_bytes().starts_with(b".")).collect();
-        numbers.iter().any(|number| is_it(readlinkat(&descriptors, number.as_c_str())))
+        numbers.iter().any(|number| is_at(readlinkat(&descriptors, number.as_c_str()), path))
     });
     listed.unwrap_or_else(|error| is_want(&error.into()))
 }

@@ -20,6 +20,7 @@ use nix::sys::signal::{SigHandler, Signal};
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::{self, Cluster};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::protocol::Holder;
 use s4::stored;
 use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -117,7 +118,7 @@ fn run(mut args: Args) -> Result<()> {
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
     let runtime = s4::runtime::build()?;
-    let client = Client::new(cluster, Settings { deadline, secret, fail_fast: true });
+    let client = Client::new(cluster, Settings { deadline, secret, fail_fast: true, holder: Some(Holder::new()) });
     let served = runtime.block_on(serve(client, &dir, &args));
     runtime.shutdown_background();
     served

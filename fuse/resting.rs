@@ -20,10 +20,9 @@ const LONGEST: u64 = 256 * 1024;
 pub struct Resting(Mutex<HashMap<PathBuf, Vec<Arc<File>>>>);
 
 impl Resting {
-    /// Keeps a file that was made in `dir` and is closed, unless it is a key now.
+    /// Keeps a file that was made in `dir` and is closed, unless it is a key now. The kernel may still have it open for a moment.
     pub fn keep(&self, dir: &Path, file: Arc<File>) {
-        let is_fit = file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= LONGEST);
-        if is_fit && is_alone(&file) && empty(&file).is_ok() {
+        if file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= LONGEST) {
             let mut resting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let files = resting.entry(dir.to_owned()).or_default();
             if files.len() < MOST {
@@ -32,9 +31,10 @@ impl Resting {
         }
     }
 
-    /// An empty file that was made in `dir`.
+    /// An empty file that was made in `dir`, and that nobody else has open.
     pub fn take(&self, dir: &Path) -> Option<Arc<File>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(dir)?.pop()
+        let next = || self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(dir)?.pop();
+        std::iter::from_fn(next).find(|file| is_alone(file) && empty(file).is_ok())
     }
 }
 

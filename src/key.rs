@@ -44,6 +44,11 @@ impl Key {
         self.0.rsplit_once('/').map_or(&*self.0, |(_, name)| name)
     }
 
+    /// The `bucket/dir` that it lies in.
+    pub fn parent(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(parent, _)| parent)
+    }
+
     /// What an n:1 map groups by: the number before `_` as written, else the whole basename.
     pub fn merge_name(&self) -> &str {
         let name = self.basename();

@@ -7,7 +7,7 @@
 use crate::checksum::Checksum;
 use crate::error::{Error, Result};
 use crate::key::{Dir, Key};
-use crate::protocol::{Change, Stat};
+use crate::protocol::{Change, Told};
 use crate::side::Side;
 use crate::stream::Stream;
 use bytes::{Buf, Bytes, BytesMut};
@@ -35,8 +35,12 @@ const HEADER: usize = 8;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Question {
-    /// What `path` (`bucket/dir/name`) is on the node.
-    Stat { path: Dir },
+    /// What `path` (`bucket/dir/name`) is on the node; with a [lease](Told::lease), if one is asked for and can be given.
+    Stat {
+        path: Dir,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lease: bool,
+    },
     /// To make `key` of the message's bytes, which have `checksum`; it is born with `change`.
     Put {
         key: Key,
@@ -51,7 +55,7 @@ pub enum Question {
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
     Stat {
-        stat: Stat,
+        stat: Told,
     },
     /// The key is published.
     Stored,

@@ -192,7 +192,7 @@ fn publish(
 ) -> Result<Checksum> {
     let found = draft.checksum();
     announced.map_or(Ok(()), |announced| announced.verify_sent(found, key))?;
-    owner.publish(|| draft.publish_as(change, || peer.check(key))).map(|()| found)
+    owner.publish(|| draft.publish_for(peer, change)).map(|()| found)
 }
 
 /// Takes the key over a stream. One that cannot be is refused before any byte is sent.
@@ -202,9 +202,8 @@ async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request:
     let (what, pipe) = (key.to_string(), Pipe::new().map_err(|e| Error::io(&key, &e))?);
     let take = move |stream| {
         let mut arrival = Arrival::new(stream, pipe);
-        let taken = receive(&store, &key, &owner, &mut arrival).and_then(|(draft, ending)| {
-            owner.publish(|| draft.publish_hashed(ending.checksum, ending.change, || peer.check(&key)))
-        });
+        let taken = receive(&store, &key, &owner, &mut arrival)
+            .and_then(|(draft, ending)| owner.publish(|| draft.publish_hashed(&peer, ending.checksum, ending.change)));
         arrival.answer(&taken)
     };
     Ok(app.streams.grant(hyper::upgrade::on(request), BODY_DEADLINE, what, take))

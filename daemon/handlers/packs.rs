@@ -46,9 +46,7 @@ fn receive(store: &Store, owner: &Owner, pack: &mut Received, name: &str) -> Res
             }
             PackItem::Whole(checksum) => {
                 let ended = std::mem::replace(&mut draft, Err(Error::new(ErrorKind::BadRequest, "no key has begun")));
-                match ended
-                    .and_then(|draft| owner.publish(|| draft.publish_hashed(checksum, Change::default(), || Ok(()))))
-                {
+                match ended.and_then(|draft| owner.publish(|| draft.publish_hashed(&(), checksum, Change::default()))) {
                     Ok(()) => answer.published += 1,
                     Err(error) => answer.refuse(error.by(name)),
                 }

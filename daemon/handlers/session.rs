@@ -3,6 +3,7 @@
 use super::{keys, parse};
 use crate::app::App;
 use crate::peer::Peer;
+use crate::store::Asker;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use s4::body::BoxBody;
@@ -37,9 +38,9 @@ fn serve(app: &App, peer: &Peer, mut session: Session) -> Result<()> {
 fn answer(app: &App, peer: &Peer, question: Question, bytes: &[u8]) -> Result<Reply> {
     let store = &app.jobs.shared.store;
     match question {
-        Question::Stat { path } => {
+        Question::Stat { path, lease } => {
             app.watch.requests.count("stat");
-            store.stat(path.as_str()).map(|stat| Reply::Stat { stat })
+            store.tell(&path, peer.holder().filter(|_| lease)).map(|told| Reply::Stat { stat: told })
         }
         Question::Put { key, checksum, change } => {
             app.watch.requests.count("keys");

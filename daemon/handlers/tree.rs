@@ -7,10 +7,12 @@ use crate::store::Store;
 use s4::client::blocking;
 use s4::error::Result;
 use s4::key::{Dir, Key};
+use s4::protocol::Holder;
 use std::sync::Arc;
 
-pub async fn stat(app: &Arc<App>, path: String) -> Answer {
-    on_store(app, move |store| store.stat(&path)).await.map(|stat| json(&stat))
+/// What a name is; `holder` asks for a lease too.
+pub async fn stat(app: &Arc<App>, path: Dir, holder: Option<Holder>) -> Answer {
+    on_store(app, move |store| store.tell(&path, holder)).await.map(|told| json(&told))
 }
 
 pub async fn usage(app: &Arc<App>) -> Answer {
@@ -19,7 +21,7 @@ pub async fn usage(app: &Arc<App>) -> Answer {
 
 pub async fn adopt(app: &Arc<App>, peer: Peer, key: Key, body: Vec<u8>) -> Answer {
     let adoption = parse(&body)?;
-    on_store(app, move |store| store.adopt(&key, &adoption, || peer.check(&key))).await.map(|()| done())
+    on_store(app, move |store| store.adopt(&peer, &key, &adoption)).await.map(|()| done())
 }
 
 pub async fn change(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {
@@ -27,12 +29,12 @@ pub async fn change(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {
     on_store(app, move |store| store.change(&key, change)).await.map(|()| done())
 }
 
-pub async fn rename(app: &Arc<App>, from: Key, to: Key) -> Answer {
-    on_store(app, move |store| store.rename(&from, &to)).await.map(|()| done())
+pub async fn rename(app: &Arc<App>, peer: Peer, from: Key, to: Key) -> Answer {
+    on_store(app, move |store| store.rename(&peer, &from, &to)).await.map(|()| done())
 }
 
-pub async fn make_dir(app: &Arc<App>, dir: Dir) -> Answer {
-    on_store(app, move |store| store.make_dir(&dir)).await.map(|()| done())
+pub async fn make_dir(app: &Arc<App>, peer: Peer, dir: Dir) -> Answer {
+    on_store(app, move |store| store.make_dir(&peer, &dir)).await.map(|()| done())
 }
 
 pub async fn holds_keys(app: &Arc<App>, dir: Dir) -> Answer {

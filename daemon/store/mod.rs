@@ -1,6 +1,7 @@
 //! A node's keys on its disk: publish, read, list, delete, sweep. Knows no HTTP. Everything here blocks.
 
 mod held;
+mod leases;
 mod list;
 mod publish;
 mod read;
@@ -14,7 +15,7 @@ mod tree;
 
 pub use held::Range;
 pub use list::Selection;
-pub use publish::Draft;
+pub use publish::{Asker, Draft};
 pub use read::Opened;
 pub use sorter::Sorter;
 pub use spread::spread;
@@ -60,6 +61,7 @@ pub struct Store {
     /// Random; in the file `.s4/token` too, so that a process of this machine can tell whose directory it is.
     token: String,
     held: held::HeldFiles,
+    leases: leases::Leases,
     _lock: File,
 }
 
@@ -96,6 +98,7 @@ impl Store {
         let token = JobId::new().to_string();
         std::fs::write(root.join(".s4/token"), &token).map_err(failed)?;
         let store = Self {
+            leases: leases::Leases::new(&root),
             root,
             device,
             reserve,

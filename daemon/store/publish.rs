@@ -8,7 +8,7 @@ use s4::aligned::Block;
 use s4::checksum::{self, Checksum, FileHasher, Hasher};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::protocol::Change;
+use s4::protocol::{Change, Holder};
 use s4::stored::{CHECKSUM_ATTRIBUTE, SpaceChecks};
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
@@ -19,6 +19,26 @@ use xattr::FileExt;
 
 /// Permission bits of a key that was not given others.
 pub(super) const KEY_MODE: u32 = 0o444;
+
+/// Who a key is made for.
+pub trait Asker {
+    /// May still refuse the key, at the very end.
+    fn check(&self, key: &Key) -> Result<()>;
+
+    /// As whom it may hold leases.
+    fn holder(&self) -> Option<Holder>;
+}
+
+/// The node itself.
+impl Asker for () {
+    fn check(&self, _: &Key) -> Result<()> {
+        Ok(())
+    }
+
+    fn holder(&self) -> Option<Holder> {
+        None
+    }
+}
 
 /// A key being written. Dropped unpublished, it leaves nothing.
 pub struct Draft<'s> {
@@ -75,18 +95,18 @@ impl Draft<'_> {
     }
 
     pub fn publish(self) -> Result<()> {
-        self.publish_as(Change::default(), || Ok(()))
+        self.publish_for(&(), Change::default())
     }
 
-    /// The same; the key is born with the attributes of `change`, and `last` may still refuse it at the very end.
-    pub fn publish_as(self, change: Change, last: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// The same for `asker`; the key is born with the attributes of `change`.
+    pub fn publish_for(self, asker: &impl Asker, change: Change) -> Result<()> {
         let checksum = self.hasher.finish();
-        self.publish_hashed(checksum, change, last)
+        self.publish_hashed(asker, checksum, change)
     }
 
     /// The same with the checksum of all that was appended.
-    pub fn publish_hashed(self, checksum: Checksum, change: Change, last: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.store.link(&self.file, checksum, &self.key, change, last)
+    pub fn publish_hashed(self, asker: &impl Asker, checksum: Checksum, change: Change) -> Result<()> {
+        self.store.link(asker, &self.file, checksum, &self.key, change)
     }
 }
 
@@ -131,24 +151,23 @@ impl Store {
 
     /// Publishes a file of this store's file system that a command has written.
     pub fn publish_file(&self, file: &File, key: &Key) -> Result<()> {
-        self.publish_file_as(file, key, None, Change::default(), || Ok(()))
+        self.publish_file_for(&(), file, key, None, Change::default())
     }
 
-    /// The same; `checksum` is that of its bytes where it is known, the key is born with the attributes of
-    /// `change`, and `last` may still refuse it at the very end.
-    pub fn publish_file_as(
+    /// The same for `asker`; `checksum` is that of its bytes where it is known, the key is born with the attributes of `change`.
+    pub fn publish_file_for(
         &self,
+        asker: &impl Asker,
         file: &File,
         key: &Key,
         checksum: Option<Checksum>,
         change: Change,
-        last: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         self.check_new(key)?;
         let failed = |e: std::io::Error| Error::io(key, &e);
         let checksum = checksum.map_or_else(|| checksum::of_file(file).map_err(failed), Ok)?;
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
-        self.link(file, checksum, key, change, last)
+        self.link(asker, file, checksum, key, change)
     }
 
     /// Publishes a file that a command left in its directory, marked as an output of `owner`: by a link where it can be
@@ -156,7 +175,7 @@ impl Store {
     pub fn publish_path(&self, path: &Path, key: &Key, owner: u64) -> Result<()> {
         self.check_new(key)?;
         if let Some(sealed) = self.seal(path, owner)? {
-            return self.give_name(&sealed.file, key);
+            return self.give_name(&sealed.file, key, None);
         }
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
         let mut file = File::open(path).map_err(failed)?;
@@ -171,17 +190,10 @@ impl Store {
         }
     }
 
-    fn link(
-        &self,
-        file: &File,
-        checksum: Checksum,
-        key: &Key,
-        change: Change,
-        last: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
+    fn link(&self, asker: &impl Asker, file: &File, checksum: Checksum, key: &Key, change: Change) -> Result<()> {
         self.complete(file, checksum, change).map_err(|e| Error::io(key, &e))?;
-        last()?;
-        self.give_name(file, key)
+        asker.check(key)?;
+        self.give_name(file, key, asker.holder())
     }
 
     /// Gives a file all that a key has but its name.
@@ -194,10 +206,10 @@ impl Store {
         Ok(())
     }
 
-    /// Links a file that is complete: from then on it is the key.
-    pub(super) fn give_name(&self, file: &File, key: &Key) -> Result<()> {
+    /// Links a file that is complete: from then on it is the key. For `holder`, or for others.
+    pub(super) fn give_name(&self, file: &File, key: &Key, holder: Option<Holder>) -> Result<()> {
         let path = self.path(key);
-        self.link_at(file, &path, key)?;
+        self.link_at(file, &path, key, holder)?;
         if self.fsync {
             // The directories above may be new too.
             for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)) {
@@ -207,7 +219,7 @@ impl Store {
         Ok(())
     }
 
-    fn link_at(&self, file: &File, path: &Path, key: &Key) -> Result<()> {
+    fn link_at(&self, file: &File, path: &Path, key: &Key, holder: Option<Holder>) -> Result<()> {
         use nix::errno::Errno;
         let from = path_of(file);
         let parent = path.parent().unwrap_or(&self.root);
@@ -215,13 +227,25 @@ impl Store {
         for _ in 0..100 {
             match linkat(AT_FDCWD, from.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
                 Ok(()) => return Ok(()),
-                Err(Errno::ENOENT) => make_parents(parent, key)?,
+                Err(Errno::ENOENT) => self.make_parents(parent, key, holder)?,
                 Err(Errno::EEXIST) => return Err(taken(key, path.is_dir())),
                 Err(Errno::ENOTDIR) => return Err(below_a_key(key)),
                 Err(errno) => return Err(Error::io(key, &errno.into())),
             }
         }
         Err(Error::new(ErrorKind::Io, format!("{key}: its directory is deleted again and again")))
+    }
+
+    fn make_parents(&self, parent: &Path, key: &Key, holder: Option<Holder>) -> Result<()> {
+        match self.make_dirs(parent, holder) {
+            Ok(()) => Ok(()),
+            // Lost against a delete; the link is tried again.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists) => {
+                Err(below_a_key(key))
+            }
+            Err(e) => Err(Error::io(key, &e)),
+        }
     }
 }
 
@@ -235,18 +259,6 @@ pub(super) fn allow_attributes(file: &File, mode: u32) -> std::io::Result<()> {
     match mode & 0o200 {
         0 => file.set_permissions(Permissions::from_mode(0o600)),
         _ => Ok(()),
-    }
-}
-
-fn make_parents(parent: &Path, key: &Key) -> Result<()> {
-    match std::fs::create_dir_all(parent) {
-        Ok(()) => Ok(()),
-        // Lost against a delete; the link is tried again.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists) => {
-            Err(below_a_key(key))
-        }
-        Err(e) => Err(Error::io(key, &e)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a mount asks of a store besides keys: directories, renames, attributes, and files of this machine to be linked.
 
-use super::{MADE_ATTRIBUTE, Store};
+use super::{Asker, MADE_ATTRIBUTE, Store};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key};
@@ -11,14 +11,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 impl Store {
-    /// Makes a directory that stays when it is empty.
-    pub fn make_dir(&self, dir: &Dir) -> Result<()> {
+    /// Makes a directory that stays when it is empty, for `asker`.
+    pub fn make_dir(&self, asker: &impl Asker, dir: &Dir) -> Result<()> {
         let path = self.root.join(dir.as_str());
         let failed = |e: std::io::Error| Error::io(dir, &e);
         if path.is_file() {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{dir}: a key of this name exists")));
         }
-        std::fs::create_dir_all(&path).map_err(|e| match e.kind() {
+        self.make_dirs(&path, asker.holder()).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => Error::new(
                 ErrorKind::AlreadyExists,
                 format!("{dir}: a part of its path is a key, which cannot hold others"),
@@ -45,8 +45,8 @@ impl Store {
         }
     }
 
-    /// Gives a key of this node another name of this node, in one step. Refuses a taken name.
-    pub fn rename(&self, from: &Key, to: &Key) -> Result<()> {
+    /// Gives a key of this node another name of this node, in one step, for `asker`. Refuses a taken name.
+    pub fn rename(&self, asker: &impl Asker, from: &Key, to: &Key) -> Result<()> {
         self.misplaced(from)?;
         self.misplaced(to)?;
         let (source, target) = (self.path(from), self.path(to));
@@ -54,7 +54,7 @@ impl Store {
             return Err(Error::new(ErrorKind::NotFound, format!("{from}: no such key")));
         }
         if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| Error::io(to, &e))?;
+            self.make_dirs(parent, asker.holder()).map_err(|e| Error::io(to, &e))?;
         }
         renameat2(AT_FDCWD, &source, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE)
             .map_err(|e| Error::io(to, &e.into()))
@@ -66,9 +66,8 @@ impl Store {
         apply(&opened.file, change).map_err(|e| Error::io(key, &e))
     }
 
-    /// Links a file that another process of this machine holds open as a key, if it is what was announced and `last` lets it
-    /// pass at the very end.
-    pub fn adopt(&self, key: &Key, adoption: &Adoption, last: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Links a file that another process of this machine holds open as a key, for `asker`, if it is what was announced.
+    pub fn adopt(&self, asker: &impl Asker, key: &Key, adoption: &Adoption) -> Result<()> {
         let refuse = |why: &str| Error::new(ErrorKind::BadRequest, format!("{key}: the file to be linked {why}"));
         let path = format!("/proc/{}/fd/{}", adoption.pid, adoption.fd);
         let file = File::open(path).map_err(|_| refuse("cannot be opened here"))?;
@@ -82,7 +81,7 @@ impl Store {
         if adoption.checksum.is_some_and(|checksum| checksum.len != adoption.len) {
             return Err(refuse("has another length than its checksum"));
         }
-        self.publish_file_as(&file, key, adoption.checksum, adoption.change, last)
+        self.publish_file_for(asker, &file, key, adoption.checksum, adoption.change)
     }
 }
 

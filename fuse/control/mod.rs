@@ -3,7 +3,7 @@
 mod job;
 pub mod path;
 
-use crate::closing::{self, Caller};
+use crate::closing::{self, Caller, Memory};
 use crate::errno::Result;
 use crate::inodes::Node;
 use bytes::Bytes;
@@ -250,10 +250,9 @@ impl ControlFile {
                 let shown = control.mountpoint.join(".s4").join(kind.to_string()).join(name);
                 let process = caller.process();
                 // Of one that executes a program nothing more can be asked, see there.
-                let status = caller.status();
-                let executing = status.is_executing();
-                killed.store(!executing && status.is_killed(), Ordering::Relaxed);
-                if executing
+                let memory = caller.memory();
+                killed.store(memory == Memory::Gone && caller.is_killed(), Ordering::Relaxed);
+                if memory == Memory::New
                     || killed.load(Ordering::Relaxed)
                     || process != *writer
                     || closing::has_open(process, &shown)

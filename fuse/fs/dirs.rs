@@ -33,6 +33,8 @@ struct State {
     listing: Option<Listing>,
     /// Names shown already, of files being written.
     shown: HashSet<String>,
+    /// The keys so far that the next name may begin with: one hides a directory of its name, which comes after it.
+    keys: Vec<String>,
     /// Entries that come before those of the listing.
     first: Vec<(String, Node)>,
     /// The offset of the next entry.
@@ -139,6 +141,12 @@ impl Fs {
                 }
                 Entry::Key { detail: None, .. } => continue,
             };
+            state.keys.truncate(state.keys.iter().take_while(|key| name.starts_with(*key)).count());
+            match node {
+                Node::Dir(_) if state.keys.contains(&name) => continue,
+                Node::Key(..) => state.keys.push(name.clone()),
+                _ => {}
+            }
             if !state.shown.contains(&name) {
                 return Ok(Some((name, node)));
             }

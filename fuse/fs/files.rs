@@ -1,7 +1,7 @@
 //! Open files: reading, writing, and the close that publishes.
 
-use super::{Attributes, Fs};
-use crate::closing::{self, Caller};
+use super::{Attributes, Fs, JUST_MADE};
+use crate::closing::{self, Caller, Memory};
 use crate::control::ControlFile;
 use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Node};
@@ -84,8 +84,8 @@ impl Fs {
                     if spool.is_published() {
                         return Err(Errno::ESTALE);
                     }
-                } else if spool.is_published() {
-                    return Err(Errno::EPERM);
+                } else if !spool.is_pending() {
+                    return Err(Errno::ESTALE);
                 }
                 if flags & libc::O_TRUNC != 0 {
                     spool.truncate(0).map_err(io_errno)?;
@@ -149,7 +149,7 @@ impl Fs {
         if local.is_none() {
             self.sending.watch(&spool);
         }
-        let attributes = self.entered(Node::Spool(spool.clone()))?;
+        let attributes = Attributes { fresh: JUST_MADE, ..self.entered(Node::Spool(spool.clone()))? };
         let opened = self.open_spool(spool, flags, Some(caller.process()))?;
         Ok((attributes, opened))
     }
@@ -213,19 +213,15 @@ impl Fs {
             Handle::Control(file) => return file.close(caller).await,
             Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => return Ok(()),
         };
-        let status = caller.status();
-        if status.is_executing() {
-            // Whether the program has another descriptor is not to be known. The last close will tell.
-            spool.set_killed(false);
-            return Ok(());
-        }
         if spool.was_written_late() {
             tracing::warn!("{}: written to after its publishing close; that is in no key", spool.key());
             return Err(Errno::EIO);
         }
-        let killed = status.is_killed();
+        let memory = caller.memory();
+        let killed = memory == Memory::Gone && caller.is_killed();
         spool.set_killed(killed);
-        if killed || !caller.is_of(writer) || !spool.is_pending() {
+        // Of one that executes a program it is not to be known whether it has another descriptor. The last close will tell.
+        if killed || memory == Memory::New || !caller.is_of(writer) || !spool.is_pending() {
             return Ok(());
         }
         // A process that has another descriptor of it has only moved one, as shells do.
@@ -234,11 +230,11 @@ impl Fs {
             return Ok(());
         }
         // What it stores through a mapping is published once that is gone too.
-        let mapped = match status.is_alone() && caller.thread == writer {
-            _ if !spool.is_mappable() => false,
+        let mapped = match spool.is_mappable() {
+            false => false,
             // It waits for us, so that nobody is changing its memory: the look need not wait either.
-            true => closing::has_mapped(writer, &shown),
-            false => self.looked(move || closing::has_mapped(writer, &shown)).await,
+            true if caller.thread == writer && caller.is_alone() => closing::has_mapped(writer, &shown),
+            true => self.looked(move || closing::has_mapped(writer, &shown)).await,
         };
         if mapped {
             return Ok(());
@@ -305,6 +301,7 @@ impl Fs {
             tracing::warn!("published, but the mode and time that it was given meanwhile are lost: {error}");
         }
         self.inodes.unname_spool(spool);
+        self.made(&key);
         match published {
             Ok(snapshot) => {
                 spool.set_published(snapshot);

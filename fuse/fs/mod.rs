@@ -2,6 +2,7 @@
 
 mod dirs;
 mod files;
+mod find;
 mod names;
 
 pub use dirs::{DirEntry, DirStream};
@@ -15,13 +16,11 @@ use crate::inodes::{Ino, Inodes, Node};
 use crate::local::LocalNodes;
 use crate::readahead::Budget;
 use crate::resting::Resting;
+use find::{Found, Misses};
 use nix::errno::Errno;
 use s4::client::Client;
-use s4::error::{Error, Result as S4Result};
 use s4::key::{Key, MAX_KEY, MAX_PART};
-use s4::placement::{self, NodeId};
-use s4::protocol::{KeyStat, Stat};
-use s4::stored;
+use s4::placement::NodeId;
 use s4::time::from_nanoseconds;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -29,19 +28,21 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 
 /// The time of every directory: the start of 2000, which no tool takes for a mistake.
 const DIR_MTIME: i64 = 946_684_800_000_000_000;
+
+/// How long the kernel may believe what it was told of a key or a directory that is there. Of one that is not, never.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long it may believe that a file which was just made is there: programs ask once more what it is before they write.
+const JUST_MADE: Duration = Duration::from_millis(10);
 
 /// How long df's figures may be used again.
 const SPACE_FRESH: Duration = Duration::from_secs(1);
 
 /// Looks at other processes at once.
 const LOOKS: usize = 4;
-
-/// How long the node of a key is waited for before the others are asked about its name too.
-const HOME_FIRST: Duration = Duration::from_millis(20);
 
 /// What stat shows.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +54,8 @@ pub struct Attributes {
     pub blocks: u64,
     pub mtime: SystemTime,
     pub mode: u32,
-    /// False for what changes while it is looked at, which the kernel must not cache.
-    pub stable: bool,
+    /// How long the kernel may believe this, and that the name is there.
+    pub fresh: Duration,
 }
 
 /// Bytes in all and free, summed over the nodes.
@@ -84,8 +85,7 @@ pub struct Fs {
     publishing: watch::Sender<()>,
     handles: Mutex<Handles>,
     space: Mutex<Option<(Instant, Space)>>,
-    /// The directory in which a name was last looked for in vain. Where one is missing, others are about to be made.
-    missed: Mutex<String>,
+    misses: Misses,
 }
 
 /// Guards what is open, by the number that the kernel knows.
@@ -94,13 +94,6 @@ struct Handles {
     next: u64,
     files: HashMap<u64, Arc<Handle>>,
     dirs: HashMap<u64, Arc<DirStream>>,
-}
-
-/// What a name turned out to be.
-enum Found {
-    Key(Key, KeyStat),
-    Dir,
-    Absent,
 }
 
 impl Fs {
@@ -119,7 +112,7 @@ impl Fs {
             publishing: watch::Sender::new(()),
             handles: Mutex::default(),
             space: Mutex::default(),
-            missed: Mutex::default(),
+            misses: Misses::default(),
         }
     }
 
@@ -128,8 +121,13 @@ impl Fs {
         self.publishing.closed().await;
     }
 
+    /// Errors: ESTALE also for a file whose writing is over, upon which the kernel looks up its name once more.
     fn node(&self, ino: Ino) -> Result<Node> {
-        self.inodes.get(ino).ok_or(Errno::ESTALE)
+        let node = self.inodes.get(ino).ok_or(Errno::ESTALE)?;
+        match &node {
+            Node::Spool(spool) if spool.is_over() => Err(Errno::ESTALE),
+            _ => Ok(node),
+        }
     }
 
     fn dir_path(&self, ino: Ino) -> Result<String> {
@@ -155,53 +153,6 @@ impl Fs {
         Ok(if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") })
     }
 
-    /// What `path` is. A key is known to its own node, which is asked first; a directory is wherever it has keys, so that
-    /// the others are asked only where the name is no key, or its node is slow, or no key is expected. The first answer that
-    /// says what it is counts: a node that hangs holds up nothing that others know.
-    async fn find(&self, path: &str) -> Result<Found> {
-        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let expects_key = *self.missed.lock().unwrap_or_else(PoisonError::into_inner) != dir;
-        // A bucket is never a key, so no node knows it better than others.
-        let home = (!dir.is_empty()).then(|| placement::node_of_basename(name, self.client.cluster().len()));
-        let found = self.find_with(path, home, expects_key).await?;
-        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
-        match found {
-            Found::Absent => dir.clone_into(&mut missed),
-            Found::Key(..) if *missed == dir => missed.clear(),
-            Found::Key(..) | Found::Dir => {}
-        }
-        drop(missed);
-        Ok(found)
-    }
-
-    async fn find_with(&self, path: &str, home: Option<NodeId>, expects_key: bool) -> Result<Found> {
-        let nodes = self.client.cluster().len();
-        let mut remote = Vec::new();
-        for node in 0..nodes {
-            match self.local.dir(node) {
-                Some(dir) => match stored::stat(dir, path).map_err(io_errno)? {
-                    Stat::Key(stat) if Some(node) == home => return Ok(Found::Key(parse(path)?, stat)),
-                    Stat::Dir { .. } => return Ok(Found::Dir),
-                    Stat::Key(_) | Stat::Absent => {}
-                },
-                None => remote.push(node),
-            }
-        }
-        let mut asked = Answers::default();
-        if let Some(home) = home.filter(|home| expects_key && remote.contains(home)) {
-            remote.retain(|&node| node != home);
-            asked.ask(&self.client, &[home], path);
-            if let Ok(Some(found)) = tokio::time::timeout(HOME_FIRST, asked.answer(path, Some(home))).await {
-                return found;
-            }
-        }
-        asked.ask(&self.client, &remote, path);
-        match asked.answer(path, home).await {
-            Some(found) => found,
-            None => asked.failed.map_or(Ok(Found::Absent), |error| Err(errno(&error))),
-        }
-    }
-
     fn attributes(&self, node: &Node, ino: Ino) -> Result<Attributes> {
         // A directory lies on many nodes, with a time on each, which a mount cannot tell without asking all. So it shows
         // one that is the same for all, everywhere and always.
@@ -212,7 +163,7 @@ impl Fs {
             blocks: 8,
             mtime: from_nanoseconds(DIR_MTIME),
             mode: 0o755,
-            stable: true,
+            fresh: FRESH,
         };
         Ok(match node {
             Node::Dir(_) => dir,
@@ -223,11 +174,11 @@ impl Fs {
                 blocks: stat.checksum.len.div_ceil(512),
                 mtime: from_nanoseconds(stat.mtime),
                 mode: stat.mode,
-                stable: true,
+                fresh: FRESH,
             },
             Node::Spool(spool) => {
                 let (size, blocks, mtime) = spool.look().map_err(io_errno)?;
-                Attributes { ino, is_dir: false, size, blocks, mtime, mode: spool.mode(), stable: false }
+                Attributes { ino, is_dir: false, size, blocks, mtime, mode: spool.mode(), fresh: Duration::ZERO }
             }
             Node::Control(path) => match path.is_dir() {
                 true => dir,
@@ -238,7 +189,7 @@ impl Fs {
                     blocks: 0,
                     mtime: SystemTime::now(),
                     mode: 0o644,
-                    stable: false,
+                    fresh: Duration::ZERO,
                 },
             },
         })
@@ -268,8 +219,11 @@ impl Fs {
         if !name.as_encoded_bytes().starts_with(b"user.") {
             return Err(Errno::ENOTSUP);
         }
-        let Node::Key(key, stat) = self.node(ino)? else {
-            return Ok(None);
+        let (key, stat) = match self.node(ino)? {
+            Node::Key(key, stat) => (key, stat),
+            // They are the key's now, which the name stands for.
+            Node::Spool(spool) if spool.is_published() => return Err(Errno::ESTALE),
+            Node::Dir(_) | Node::Spool(_) | Node::Control(_) => return Ok(None),
         };
         Ok(match name.to_str() {
             Some("user.s4.node") => Some(self.home(&key).to_string().into_bytes()),
@@ -282,8 +236,14 @@ impl Fs {
     pub fn xattr_names(&self, ino: Ino) -> Result<&'static [u8]> {
         Ok(match self.node(ino)? {
             Node::Key(..) => b"user.s4.node\0user.s4.checksum\0",
+            Node::Spool(spool) if spool.is_published() => return Err(Errno::ESTALE),
             Node::Dir(_) | Node::Spool(_) | Node::Control(_) => b"",
         })
+    }
+
+    /// To be called once something was made as `key`, or that was tried.
+    fn made(&self, key: &Key) {
+        self.misses.made_in(key.parent());
     }
 
     fn home(&self, key: &Key) -> NodeId {
@@ -307,70 +267,4 @@ impl Handles {
         self.dirs.insert(self.next, Arc::new(stream));
         self.next
     }
-}
-
-/// Nodes that were asked what a name is.
-#[derive(Default)]
-struct Answers {
-    /// Those that are here.
-    answered: Vec<(NodeId, S4Result<Stat>)>,
-    answers: JoinSet<(NodeId, S4Result<Stat>)>,
-    /// Why it is not known whether there is a key.
-    failed: Option<Error>,
-}
-
-impl Answers {
-    fn ask(&mut self, client: &Client, nodes: &[NodeId], path: &str) {
-        let mut left = nodes.to_vec();
-        for (node, soon) in client.stat_soon(nodes, path) {
-            left.retain(|&other| other != node);
-            match soon {
-                Ok(stat) => self.answered.push((node, stat)),
-                Err(later) => {
-                    let (client, path) = (client.clone(), path.to_owned());
-                    self.answers.spawn(async move { (node, client.stat_later(later, &path).await) });
-                }
-            }
-        }
-        for node in left {
-            let (client, path) = (client.clone(), path.to_owned());
-            self.answers.spawn(async move { (node, client.stat(node, &path).await) });
-        }
-    }
-
-    async fn next(&mut self) -> Option<(NodeId, S4Result<Stat>)> {
-        match self.answered.pop() {
-            Some(answered) => Some(answered),
-            None => self.answers.join_next().await?.ok(),
-        }
-    }
-
-    /// The first answer that says what it is; `None` once none of those asked does.
-    async fn answer(&mut self, path: &str, home: Option<NodeId>) -> Option<Result<Found>> {
-        while let Some((node, stat)) = self.next().await {
-            let found = match stat {
-                Ok(Stat::Key(stat)) if Some(node) == home => parse(path).map(|key| Found::Key(key, stat)),
-                Ok(Stat::Dir { .. }) => Ok(Found::Dir),
-                Ok(Stat::Key(_) | Stat::Absent) => continue,
-                // Where its own node says that there is no key, others could only tell of a directory. One that is on dead
-                // nodes alone is as gone as its keys.
-                Err(error) if home.is_none_or(|home| home == node) => {
-                    self.failed = Some(error);
-                    continue;
-                }
-                Err(error) => {
-                    tracing::debug!("{error}");
-                    continue;
-                }
-            };
-            // A request that is broken off would cost its connection.
-            self.answers.detach_all();
-            return Some(found);
-        }
-        None
-    }
-}
-
-fn parse(path: &str) -> Result<Key> {
-    Key::parse(path).map_err(|_| Errno::EINVAL)
 }

@@ -63,6 +63,10 @@ impl Fs {
                 if let Some(size) = wanted.size {
                     spool.truncate(size).map_err(io_errno)?;
                 }
+                // They are the key's now, which the name stands for.
+                if spool.is_published() && (wanted.mode.is_some() || wanted.mtime.is_some()) {
+                    return Err(Errno::ESTALE);
+                }
                 if let Some(mode) = wanted.mode {
                     spool.set_mode(mode);
                 }
@@ -102,7 +106,9 @@ impl Fs {
         }
         let name = name.to_str().ok_or(Errno::EINVAL)?;
         let node = placement::node_of_basename(name, self.client.cluster().len());
-        self.client.make_dir(node, &dir).await.map_err(|e| errno(&e))?;
+        let made = self.client.make_dir(node, &dir).await;
+        self.misses.made_in(&path);
+        made.map_err(|e| errno(&e))?;
         self.entered(Node::Dir(path))
     }
 
@@ -182,7 +188,9 @@ impl Fs {
                 false => Err(Errno::EEXIST),
             },
             (None, Found::Key(key, stat)) => {
-                self.move_key(&key, &to, &stat).await?;
+                let moved = self.move_key(&key, &to, &stat).await;
+                self.made(&to);
+                moved?;
                 self.inodes.rename_key(&key, &to, &stat);
                 Ok(())
             }

@@ -20,7 +20,7 @@ use crate::body::{self, Activity, BoxBody, Chunks, Side};
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
-use crate::protocol::{self, CLUSTER_HEADER, Health, SECRET_HEADER};
+use crate::protocol::{self, CLUSTER_HEADER, HOLDER_HEADER, Health, Holder, SECRET_HEADER};
 use crate::stream::{self, Stream};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -54,11 +54,13 @@ pub struct Settings {
     /// After a node was silent for the deadline, refuse requests to it soon until it answers again, so that many that need
     /// it do not each wait for the deadline.
     pub fail_fast: bool,
+    /// As whom it asks for leases, if it does.
+    pub holder: Option<Holder>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { deadline: protocol::DEADLINE, secret: None, fail_fast: false }
+        Self { deadline: protocol::DEADLINE, secret: None, fail_fast: false, holder: None }
     }
 }
 
@@ -255,6 +257,9 @@ impl Client {
         let mut request = Request::builder().method(method).uri(uri).header(CLUSTER_HEADER, &self.0.digest);
         if let Some(secret) = &self.0.settings.secret {
             request = request.header(SECRET_HEADER, &secret.0);
+        }
+        if let Some(holder) = self.0.settings.holder {
+            request = request.header(HOLDER_HEADER, holder.to_string());
         }
         request.body(body).map_err(|e| Error::new(ErrorKind::BadRequest, format!("{}: {e}", self.cluster().name(node))))
     }

@@ -5,7 +5,7 @@ use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
-use crate::protocol::{Change, Stat};
+use crate::protocol::{Change, Told};
 use crate::session::{IDLE, MAX_BYTES, Question, Reply, Session};
 use hyper::Method;
 use std::cell::Cell;
@@ -155,27 +155,28 @@ impl Asked {
 }
 
 impl Client {
-    /// What `path` is on each of `nodes` with which there is a session, in their order. Blocks for a moment.
-    pub fn stat_soon(&self, nodes: &[NodeId], path: &str) -> Vec<(NodeId, Soon<Stat>)> {
+    /// What `path` is on each of `nodes` with which there is a session, in their order; with a lease, if one is asked for and given.
+    /// Blocks for a moment.
+    pub fn tell_soon(&self, nodes: &[NodeId], path: &str, lease: bool) -> Vec<(NodeId, Soon<Told>)> {
         let Some(path) = Dir::try_from(path.to_owned()).ok().filter(|_| nodes.len() <= FEW) else { return Vec::new() };
-        let question = Question::Stat { path };
+        let question = Question::Stat { path, lease };
         let asked: Vec<Asked> = nodes.iter().filter_map(|&node| self.begin(node, None, &question, &[])).collect();
         let until = Instant::now() + MOMENT;
         // Whoever was asked last mostly answers last: then this thread is woken once for all.
         let heard = asked.into_iter().rev().map(|asked| (asked.node, asked.hear(until)));
         // Where a session has ended, the node is still to be asked.
         let heard = heard.filter(|(_, heard)| !matches!(heard, Ok(Err(error)) if is_broken(error)));
-        let mut heard: Vec<_> = heard.map(|(node, heard)| (node, heard.map(|reply| stat_of(reply?)))).collect();
+        let mut heard: Vec<_> = heard.map(|(node, heard)| (node, heard.map(|reply| told_of(reply?)))).collect();
         heard.reverse();
         heard
     }
 
     /// What came of a question about `path`.
-    pub async fn stat_later(&self, asked: Asked, path: &str) -> Result<Stat> {
+    pub async fn tell_later(&self, asked: Asked, path: &str) -> Result<Told> {
         let node = asked.node;
         match asked.answer().await {
-            Err(error) if is_broken(&error) => self.stat(node, path).await,
-            reply => stat_of(reply?),
+            Err(error) if is_broken(&error) => self.tell(node, path, false).await,
+            reply => told_of(reply?),
         }
     }
 
@@ -250,7 +251,7 @@ impl Client {
     }
 }
 
-fn stat_of(reply: Reply) -> Result<Stat> {
+fn told_of(reply: Reply) -> Result<Told> {
     match reply {
         Reply::Stat { stat } => Ok(stat),
         // Never: such a reply does not fit the question.

@@ -1,12 +1,14 @@
 //! What crosses the wire besides keys' bytes: header names, routes, and the JSON and lines in bodies.
 
 mod job;
+mod lease;
 mod listing;
 pub mod node;
 
 pub use job::{
     CommandText, Event, JobFile, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Progress, RunningTask, TaskFailure,
 };
+pub use lease::{HOLDER_HEADER, Holder, LEASE, RELIANCE, Told};
 pub use listing::{Entry, LISTING_END, LISTING_ERROR};
 
 use crate::checksum::Checksum;

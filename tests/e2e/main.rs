@@ -29,6 +29,7 @@ mod mount_errnos;
 mod mount_faults;
 mod mount_freshness;
 mod mount_holders;
+mod mount_leases;
 mod mount_lifetime;
 mod mount_model;
 mod mount_table;

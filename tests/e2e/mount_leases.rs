@@ -1,0 +1,112 @@
+//! Directories in which many files are made: not every node is asked about each name, and still nothing is missed.
+
+use crate::harness::Cluster;
+use crate::mounting::Mount;
+use crate::scripting::skipped;
+
+/// Three nodes, all remote to a mount; the mount comes first, so that it ends first.
+fn setup() -> Option<(Mount, Cluster)> {
+    if skipped() {
+        return None;
+    }
+    let cluster = Cluster::start(3);
+    Some((Mount::with_remote_nodes(&cluster, "mnt", &[0, 1, 2], &[]), cluster))
+}
+
+/// Makes a directory of the mount, and so many files in it that new names are asked of their own node only.
+fn make_files(mount: &Mount, dir: &str) {
+    std::fs::create_dir_all(mount.path(dir)).unwrap();
+    for n in 0..12 {
+        std::fs::write(mount.path(&format!("{dir}/{n}_file")), b"content").unwrap();
+    }
+}
+
+/// Names that `node` was asked about.
+fn asked(cluster: &Cluster, node: usize) -> u64 {
+    let request =
+        format!("GET /metrics HTTP/1.1\r\nhost: 127.0.0.1:{}\r\nconnection: close\r\n\r\n", cluster.port(node));
+    let answer = cluster.raw(node, request.as_bytes());
+    let line = answer.lines().find_map(|line| line.strip_prefix("s4_requests_total{kind=\"stat\"} "));
+    line.map_or(0, |count| count.trim().parse().expect("a count"))
+}
+
+#[test]
+fn the_nodes_of_other_keys_are_not_asked_about_each_new_file() {
+    let Some((mount, cluster)) = setup() else { return };
+    std::fs::create_dir_all(mount.path("b/dir")).unwrap();
+    let before = asked(&cluster, 1);
+    for n in 0..200 {
+        std::fs::write(mount.path(&format!("b/dir/{}_file", 3 * n)), b"content").unwrap();
+    }
+    let asked = asked(&cluster, 1) - before;
+    assert!(asked < 100, "node 1 was asked {asked} times about 200 names of node 0");
+}
+
+#[test]
+fn a_directory_that_another_client_makes_among_them_is_seen_at_once() {
+    let Some((mount, cluster)) = setup() else { return };
+    for turn in 0..10 {
+        let dir = format!("b/dir{turn}");
+        make_files(&mount, &dir);
+        // The directory's own node is another than that of the key in it, on which alone it comes to be.
+        let key = format!("{dir}/0_sub/1_key");
+        cluster.put(&format!("s4://{key}"), b"of another");
+        assert_eq!(std::fs::read(mount.path(&key)).unwrap(), b"of another", "turn {turn}");
+    }
+}
+
+#[test]
+fn so_is_one_made_right_after_its_node_was_killed_and_is_back() {
+    let Some((mount, mut cluster)) = setup() else { return };
+    for turn in 0..5 {
+        let dir = format!("b/dir{turn}");
+        make_files(&mount, &dir);
+        cluster.kill_node(1);
+        cluster.start_node(1);
+        let key = format!("{dir}/0_sub/1_key");
+        cluster.put(&format!("s4://{key}"), b"of another");
+        assert_eq!(std::fs::read(mount.path(&key)).unwrap(), b"of another", "turn {turn}");
+    }
+}
+
+#[test]
+fn so_are_the_mounts_own() {
+    let Some((mount, _cluster)) = setup() else { return };
+    for turn in 0..10 {
+        let dir = format!("b/dir{turn}");
+        make_files(&mount, &dir);
+        for sub in ["0_sub", "1_sub"] {
+            make_files(&mount, &format!("{dir}/{sub}"));
+        }
+        for sub in ["0_sub", "1_sub"] {
+            let names = std::fs::read_dir(mount.path(&format!("{dir}/{sub}"))).unwrap().count();
+            assert_eq!(names, 12, "turn {turn}: {sub}");
+        }
+        let absent = mount.path(&format!("{dir}/2_sub"));
+        assert!(!absent.exists());
+    }
+}
+
+#[test]
+fn a_key_hides_a_directory_of_its_name_on_another_node() {
+    let Some((mount, cluster)) = setup() else { return };
+    cluster.put("s4://b/0_x", b"the key");
+    cluster.put("s4://b/0_x/1_below", b"below it");
+    cluster.put("s4://b/0_x-", b"between them");
+    cluster.put("s4://b/2_y/1_below", b"below it");
+    cluster.put("s4://b/2_y", b"the key");
+    for name in ["0_x", "2_y"] {
+        let path = mount.path(&format!("b/{name}"));
+        for _ in 0..3 {
+            // After names that are not there, all nodes are asked at once.
+            assert!(!mount.path("b/1_absent").exists() && !mount.path("b/2_absent").exists());
+            assert_eq!(std::fs::read(&path).unwrap(), b"the key", "{name}");
+        }
+        assert!(path.is_file());
+    }
+    let mut names: Vec<_> =
+        std::fs::read_dir(mount.path("b")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["0_x", "0_x-", "2_y"]);
+    assert_eq!(cluster.get("s4://b/0_x/1_below"), b"below it");
+}
