@@ -57,10 +57,6 @@ impl State {
         self.ahead = None;
     }
 
-    fn is_over(&self) -> bool {
-        self.handles == 0 && (self.published.is_some() || self.discarded)
-    }
-
     fn file(&self) -> std::io::Result<&Arc<File>> {
         self.file.as_ref().ok_or_else(|| std::io::Error::from_raw_os_error(libc::ESTALE))
     }
@@ -213,11 +209,6 @@ impl Spool {
         state.published.is_none() && !state.discarded
     }
 
-    /// True once nobody has it open and no close will publish it.
-    pub fn is_over(&self) -> bool {
-        self.lock().is_over()
-    }
-
     pub fn set_killed(&self, killed: bool) {
         self.lock().killed = killed;
     }
@@ -250,7 +241,8 @@ impl Spool {
     /// Lets go of the file, once all is done with it. Returns it if it may serve another.
     pub fn end(&self) -> Option<Arc<File>> {
         let mut state = self.lock();
-        let file = if state.is_over() { state.file.take() } else { None };
+        let done = state.handles == 0 && (state.published.is_some() || state.discarded);
+        let file = if done { state.file.take() } else { None };
         file.filter(|_| !state.offered)
     }
 

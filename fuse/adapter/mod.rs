@@ -16,7 +16,7 @@ use fuser::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use opener::Opener;
-use replies::{Shown, answer_xattr, to_fuse};
+use replies::{Shown, answer_xattr, freshness, to_fuse};
 use std::ffi::OsStr;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
@@ -163,7 +163,7 @@ impl Filesystem for Adapter {
             Some(request),
             reply,
             |fs| async move { fs.lookup(parent.0, &name).await },
-            move |reply, found| reply.entry(&found.fresh, &shown.attr(&found), Generation(0)),
+            move |reply, found| reply.entry(&freshness(&found), &shown.attr(&found), Generation(0)),
         );
     }
 
@@ -177,7 +177,7 @@ impl Filesystem for Adapter {
             Some(request),
             reply,
             |fs| async move { fs.getattr(ino.0).await },
-            move |reply, found| reply.attr(&found.fresh, &shown.attr(&found)),
+            move |reply, found| reply.attr(&freshness(&found), &shown.attr(&found)),
         );
     }
 
@@ -208,7 +208,7 @@ impl Filesystem for Adapter {
             Some(request),
             reply,
             |fs| async move { fs.setattr(ino.0, Wanted { size, mode, mtime }).await },
-            move |reply, found| reply.attr(&found.fresh, &shown.attr(&found)),
+            move |reply, found| reply.attr(&freshness(&found), &shown.attr(&found)),
         );
     }
 
@@ -222,7 +222,7 @@ impl Filesystem for Adapter {
             Some(request),
             reply,
             |fs| async move { fs.mkdir(parent.0, &name).await },
-            move |reply, made| reply.entry(&made.fresh, &shown.attr(&made), Generation(0)),
+            move |reply, made| reply.entry(&freshness(&made), &shown.attr(&made), Generation(0)),
         );
     }
 
@@ -291,7 +291,7 @@ impl Filesystem for Adapter {
             reply,
             |fs| async move { fs.create(parent.0, &name, mode & !umask & 0o7777, flags_given, caller).await },
             move |reply, (made, opened)| {
-                let (fresh, attr, handle) = (made.fresh, shown.attr(&made), FileHandle(opened.handle));
+                let (fresh, attr, handle) = (freshness(&made), shown.attr(&made), FileHandle(opened.handle));
                 match opener.register(made.ino, opened.backing.as_ref(), flags_given, |file| reply.open_backing(file)) {
                     Some(backing) => {
                         reply.created_passthrough(&fresh, &attr, Generation(0), handle, FopenFlags::empty(), &backing);
@@ -404,7 +404,8 @@ impl Filesystem for Adapter {
                 if !dots {
                     entry.attributes.ino = fs.inodes.enter(entry.node);
                 }
-                let (ino, fresh, attr) = (entry.attributes.ino, entry.attributes.fresh, shown.attr(&entry.attributes));
+                let (ino, fresh, attr) =
+                    (entry.attributes.ino, freshness(&entry.attributes), shown.attr(&entry.attributes));
                 let full = reply.add(INodeNo(ino), entry.next, &entry.name, &fresh, &attr, Generation(0));
                 // The kernel was not told of one that did not fit.
                 if full && !dots {

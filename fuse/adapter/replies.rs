@@ -5,7 +5,10 @@ use fuser::{
     Errno, FileAttr, FileType, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
     ReplyStatfs, ReplyXattr,
 };
+use std::time::Duration;
 
+/// How long the kernel may believe what it was told of a name that is there. Of one that is not, never.
+const FRESH: Duration = Duration::from_secs(1);
 /// Bytes that tools read and write at a time: what one request of the kernel carries.
 const BLOCK_SIZE: u32 = 1024 * 1024;
 
@@ -87,6 +90,10 @@ impl Shown {
             flags: 0,
         }
     }
+}
+
+pub fn freshness(attributes: &Attributes) -> Duration {
+    if attributes.stable { FRESH } else { Duration::ZERO }
 }
 
 /// A size of 0 asks how long the value is.

@@ -1,6 +1,6 @@
 //! Open files: reading, writing, and the close that publishes.
 
-use super::{Attributes, Fs, JUST_MADE};
+use super::{Attributes, Fs};
 use crate::closing::{self, Caller, Memory};
 use crate::control::ControlFile;
 use crate::errno::{Result, errno, io_errno};
@@ -84,8 +84,8 @@ impl Fs {
                     if spool.is_published() {
                         return Err(Errno::ESTALE);
                     }
-                } else if !spool.is_pending() {
-                    return Err(Errno::ESTALE);
+                } else if spool.is_published() {
+                    return Err(Errno::EPERM);
                 }
                 if flags & libc::O_TRUNC != 0 {
                     spool.truncate(0).map_err(io_errno)?;
@@ -149,7 +149,7 @@ impl Fs {
         if local.is_none() {
             self.sending.watch(&spool);
         }
-        let attributes = Attributes { fresh: JUST_MADE, ..self.entered(Node::Spool(spool.clone()))? };
+        let attributes = self.entered(Node::Spool(spool.clone()))?;
         let opened = self.open_spool(spool, flags, Some(caller.process()))?;
         Ok((attributes, opened))
     }

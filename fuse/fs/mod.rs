@@ -32,12 +32,6 @@ use tokio::sync::{Semaphore, watch};
 /// The time of every directory: the start of 2000, which no tool takes for a mistake.
 const DIR_MTIME: i64 = 946_684_800_000_000_000;
 
-/// How long the kernel may believe what it was told of a key or a directory that is there. Of one that is not, never.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// How long it may believe that a file which was just made is there: programs ask once more what it is before they write.
-const JUST_MADE: Duration = Duration::from_millis(10);
-
 /// How long df's figures may be used again.
 const SPACE_FRESH: Duration = Duration::from_secs(1);
 
@@ -54,8 +48,8 @@ pub struct Attributes {
     pub blocks: u64,
     pub mtime: SystemTime,
     pub mode: u32,
-    /// How long the kernel may believe this, and that the name is there.
-    pub fresh: Duration,
+    /// False for what changes while it is looked at, which the kernel must not cache.
+    pub stable: bool,
 }
 
 /// Bytes in all and free, summed over the nodes.
@@ -121,13 +115,8 @@ impl Fs {
         self.publishing.closed().await;
     }
 
-    /// Errors: ESTALE also for a file whose writing is over, upon which the kernel looks up its name once more.
     fn node(&self, ino: Ino) -> Result<Node> {
-        let node = self.inodes.get(ino).ok_or(Errno::ESTALE)?;
-        match &node {
-            Node::Spool(spool) if spool.is_over() => Err(Errno::ESTALE),
-            _ => Ok(node),
-        }
+        self.inodes.get(ino).ok_or(Errno::ESTALE)
     }
 
     fn dir_path(&self, ino: Ino) -> Result<String> {
@@ -163,7 +152,7 @@ impl Fs {
             blocks: 8,
             mtime: from_nanoseconds(DIR_MTIME),
             mode: 0o755,
-            fresh: FRESH,
+            stable: true,
         };
         Ok(match node {
             Node::Dir(_) => dir,
@@ -174,11 +163,11 @@ impl Fs {
                 blocks: stat.checksum.len.div_ceil(512),
                 mtime: from_nanoseconds(stat.mtime),
                 mode: stat.mode,
-                fresh: FRESH,
+                stable: true,
             },
             Node::Spool(spool) => {
                 let (size, blocks, mtime) = spool.look().map_err(io_errno)?;
-                Attributes { ino, is_dir: false, size, blocks, mtime, mode: spool.mode(), fresh: Duration::ZERO }
+                Attributes { ino, is_dir: false, size, blocks, mtime, mode: spool.mode(), stable: false }
             }
             Node::Control(path) => match path.is_dir() {
                 true => dir,
@@ -189,7 +178,7 @@ impl Fs {
                     blocks: 0,
                     mtime: SystemTime::now(),
                     mode: 0o644,
-                    fresh: Duration::ZERO,
+                    stable: false,
                 },
             },
         })
@@ -219,11 +208,8 @@ impl Fs {
         if !name.as_encoded_bytes().starts_with(b"user.") {
             return Err(Errno::ENOTSUP);
         }
-        let (key, stat) = match self.node(ino)? {
-            Node::Key(key, stat) => (key, stat),
-            // They are the key's now, which the name stands for.
-            Node::Spool(spool) if spool.is_published() => return Err(Errno::ESTALE),
-            Node::Dir(_) | Node::Spool(_) | Node::Control(_) => return Ok(None),
+        let Node::Key(key, stat) = self.node(ino)? else {
+            return Ok(None);
         };
         Ok(match name.to_str() {
             Some("user.s4.node") => Some(self.home(&key).to_string().into_bytes()),
@@ -236,7 +222,6 @@ impl Fs {
     pub fn xattr_names(&self, ino: Ino) -> Result<&'static [u8]> {
         Ok(match self.node(ino)? {
             Node::Key(..) => b"user.s4.node\0user.s4.checksum\0",
-            Node::Spool(spool) if spool.is_published() => return Err(Errno::ESTALE),
             Node::Dir(_) | Node::Spool(_) | Node::Control(_) => b"",
         })
     }

@@ -63,10 +63,6 @@ impl Fs {
                 if let Some(size) = wanted.size {
                     spool.truncate(size).map_err(io_errno)?;
                 }
-                // They are the key's now, which the name stands for.
-                if spool.is_published() && (wanted.mode.is_some() || wanted.mtime.is_some()) {
-                    return Err(Errno::ESTALE);
-                }
                 if let Some(mode) = wanted.mode {
                     spool.set_mode(mode);
                 }
