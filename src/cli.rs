@@ -198,8 +198,8 @@ pub struct MountArgs {
     /// Where to mount
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
-    /// Options of s4-mount, which does the work
-    #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    /// Options of s4-mount, which does the work; 's4-mount --help' tells them
+    #[arg(value_name = "MOUNT OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
     pub options: Vec<OsString>,
 }
 

@@ -72,7 +72,8 @@ fn parse_part(part: &str, whole: &str) -> Result<glob::Pattern> {
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s4://{}/", self.text)
+        let end = if self.text.contains(['*', '?', '[']) { "" } else { "/" };
+        write!(f, "s4://{}{end}", self.text)
     }
 }
 

@@ -146,7 +146,7 @@ impl Planner<'_> {
                 match past.zip(found).filter(|(past, found)| past.inode == found.ino()) {
                     Some((past, _)) if past.input == input => Decision::Skip,
                     Some((past, _)) => Decision::Clean(past.inode),
-                    None => refuse_taken(self.store, output).map(|()| Decision::Run)?,
+                    None => refuse_taken(self.store, output, self.spec.resume).map(|()| Decision::Run)?,
                 }
             }
             (None, Some(past)) if past.done.is_some() && past.input == input => Decision::Skip,
@@ -212,9 +212,12 @@ fn each_input(
     })
 }
 
-fn refuse_taken(store: &Store, output: &Key) -> Result<()> {
+fn refuse_taken(store: &Store, output: &Key, resumes: bool) -> Result<()> {
+    let which = if resumes { ", which no run of the same map and command has made" } else { "" };
     store.check_new(output).map_err(|e| match e.kind() {
-        ErrorKind::AlreadyExists => Error::new(e.kind(), format!("output {e}; delete it, or choose another OUTDIR")),
+        ErrorKind::AlreadyExists => {
+            Error::new(e.kind(), format!("output {e}{which}; delete it, or choose another OUTDIR"))
+        }
         _ => e,
     })
 }

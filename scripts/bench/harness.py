@@ -68,10 +68,10 @@ class Bench:
         finally:
             shutil.rmtree(self.work, ignore_errors=True)
 
-    def make_remote(self, nodes):
+    def make_remote(self, nodes, name="cluster"):
         """Without their tokens, nodes of this machine are remote to whoever asks now."""
         for node in nodes:
-            (self.work / f"cluster/node-{node}/.s4/token").unlink(missing_ok=True)
+            (self.work / f"{name}/node-{node}/.s4/token").unlink(missing_ok=True)
 
     def mount(self):
         (self.work / "mnt").mkdir(exist_ok=True)

@@ -59,6 +59,11 @@ def nodes(bench):
         bench.sh("s4 cp -r one_each s4://in/; rm -rf one_each")
         # Each node's task makes an output for each node.
         outputs = f"for i in $(seq 0 {count - 1}); do echo x > ${{i}}_x; done; ls"
+        bench.make_remote(range(count), "nodes")
+        bench.mount()
+        bench.sh("mkdir mnt/small mnt/small/w0 mnt/small/w1 mnt/small/w2")
+        written = seconds(bench, "for i in $(seq 100); do echo x > mnt/small/wRUN/f$i; done")
+        bench.unmount()
         points.append(
             {
                 "nodes": count,
@@ -69,6 +74,7 @@ def nodes(bench):
                 "map s": seconds(bench, "s4 map s4://in/ s4://mapRUN/ cat"),
                 "shuffle s": seconds(bench, f"s4 map-to-n s4://in/ s4://nRUN/ '{outputs}'"),
                 "outputs": count * count,
+                "100 files by mount s": written,
             }
         )
         bench.end("nodes")
@@ -110,7 +116,7 @@ def memory(bench, command):
 def sizes(bench):
     points = []
     bench.start(bench.nodes, "cluster")
-    bench.make_remote()
+    bench.make_remote(range(bench.nodes))
     for size in bench.full((0, 4 << 10, 1 << 20, 64 << 20, 1 << 30, 8 << 30), (0, 4 << 10, 1 << 20)):
         bench.sh(f"head -c {size} /dev/zero > sized")
         put = seconds(bench, "s4 cp sized s4://sized/001_keyRUN", 1)

@@ -52,7 +52,7 @@ pub struct MapArgs {
     #[arg(long, conflicts_with = "try_key")]
     pub dry_run: bool,
     /// Run the command on one key, by default the first, show what it prints and how long it takes, and keep nothing;
-    /// comes last, or as --try=KEY
+    /// comes last, after CMD, or as --try=KEY
     #[arg(long = "try", value_name = "KEY", num_args = 0..=1, conflicts_with = "json")]
     pub try_key: Option<Option<String>>,
     #[command(flatten)]

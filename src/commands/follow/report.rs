@@ -37,6 +37,8 @@ pub struct Part {
 pub struct Failures {
     pub first: Vec<String>,
     pub count: u64,
+    /// One of them has left stderr.
+    pub stderr: bool,
 }
 
 impl Failures {
@@ -179,6 +181,7 @@ impl Report {
 
     fn fail(&mut self, failure: &TaskFailure) {
         self.failures.count += 1;
+        self.failures.stderr |= !failure.stderr.is_empty();
         let name = self.cluster.name(failure.node);
         let line = format!("{} on {name}: {}", failure.key, failure.reason);
         if self.failures.first.len() < Failures::TOLD {

@@ -7,7 +7,7 @@ use crate::commands::format::seconds_text;
 use crate::commands::say;
 use s4::client::job_table::JobState;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::protocol::Outcome;
+use s4::protocol::{MapKind, Outcome};
 
 impl Report {
     /// Of a job that has ended on every node, or on those that a watcher has not lost.
@@ -44,7 +44,13 @@ impl Report {
             before => format!(", {before} done before"),
         };
         let (kind, outdir, time) = (self.spec.kind, &self.spec.outdir, seconds_text(self.elapsed().as_secs_f64()));
-        format!("{kind}: {} tasks done{before}, {} outputs in {outdir}, {time}", sum.done, sum.outputs)
+        let hint = match (kind, sum.outputs, sum.done) {
+            (MapKind::MapToN, 0, 1..) => {
+                "; CMD prints the names of the files that it makes, one a line, and printed none"
+            }
+            _ => "",
+        };
+        format!("{kind}: {} tasks done{before}, {} outputs in {outdir}, {time}{hint}", sum.done, sum.outputs)
     }
 
     /// The failures again, or the last event.
@@ -52,7 +58,7 @@ impl Report {
         if self.is_json() {
             return events::print(&events::ended_line(self, state, Some(error)));
         }
-        let Failures { first, count } = &self.failures;
+        let Failures { first, count, .. } = &self.failures;
         if *count > 0 {
             let mut text = format!("{count} failed:");
             for line in first {
@@ -110,9 +116,9 @@ impl Report {
                 )
             }
         };
-        match self.failures.count {
-            0 => stand,
-            _ => format!("{stand}; 's4 logs {}' has the stderr", self.spec.id),
+        match self.failures.stderr {
+            false => stand,
+            true => format!("{stand}; 's4 logs {}' has the stderr", self.spec.id),
         }
     }
 }
