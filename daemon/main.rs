@@ -21,6 +21,7 @@ use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
 use s4::size::parse_size;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,6 +32,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use transfer::Neighbours;
 use watch::{Sampler, Watch};
+
+/// How long the address may be in use before that is an error.
+const IN_USE: Duration = Duration::from_secs(1);
 
 /// Between two looks for keys that are held open for nobody.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -100,7 +104,7 @@ fn run(args: Args) -> Result<()> {
         let name = cluster.name(place.node).to_string();
         let failed = |e: std::io::Error| Error::io(format!("{name}: cannot listen"), &e);
         // Who connects from now on is served once what a predecessor left is ended.
-        let listener = TcpListener::bind(place.address).await.map_err(failed)?;
+        let listener = listen(place.address).await.map_err(failed)?;
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
@@ -146,6 +150,19 @@ async fn let_go_of_idle(store: Arc<Store>) {
         tokio::time::sleep(SWEEP).await;
         let store = store.clone();
         blocking(move || store.let_go_of_idle()).await;
+    }
+}
+
+/// Listens at `address`. A predecessor that was killed may just have begun a command, which holds its socket until it executes.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && began.elapsed() < IN_USE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            done => return done,
+        }
     }
 }
 

@@ -112,7 +112,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::SubmitJob { dry_run } => handlers::jobs::submit(app, &whole_body(request).await?, dry_run),
         Route::ListJobs => handlers::jobs::list(app),
         Route::FindJob(id) => handlers::jobs::find(app, &id),
-        Route::StartJob(id) => handlers::jobs::start(app, &id),
+        Route::StartJob(id) => handlers::jobs::start(app, id).await,
         Route::StopJob(id) => handlers::jobs::stop(app, &id),
         Route::CancelJob(id) => handlers::jobs::cancel(app, &id).await,
         Route::FollowJob(id) => handlers::jobs::follow(app, &id),

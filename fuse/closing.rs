@@ -28,7 +28,7 @@ impl Caller {
         if self.is_first() {
             return self.thread;
         }
-        self.field("Tgid:").and_then(|tgid| tgid.parse().ok()).unwrap_or(self.thread)
+        field(&self.status(), "Tgid:").and_then(|tgid| tgid.parse().ok()).unwrap_or(self.thread)
     }
 
     /// True if the thread is the first of its process, whose number it has.
@@ -55,23 +55,22 @@ impl Caller {
         }
     }
 
-    /// A field of the thread's status.
-    fn field(self, name: &str) -> Option<String> {
-        let text = text_of(&format!("/proc/{}/status", self.thread));
-        text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    fn status(self) -> String {
+        text_of(&format!("/proc/{}/status", self.thread))
     }
 
     /// True if its process has no other thread.
     pub fn is_alone(self) -> bool {
-        self.field("Threads:").as_deref() == Some("1")
+        field(&self.status(), "Threads:") == Some("1")
     }
 
     /// Resolves some time after the thread was told to die. Never for one that is not.
     pub async fn killed(self) {
         loop {
             tokio::time::sleep(PATIENCE).await;
-            let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|name| self.field(name));
-            let signals = pending.filter_map(|set| u64::from_str_radix(&set, 16).ok());
+            let status = self.status();
+            let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|name| field(&status, name));
+            let signals = pending.filter_map(|set| u64::from_str_radix(set, 16).ok());
             if signals.fold(0, |all, set| all | set) & (1 << (libc::SIGKILL - 1)) != 0 {
                 return;
             }
@@ -84,6 +83,11 @@ impl Caller {
         let exit_code: i32 = stat.split_whitespace().next_back().and_then(|code| code.parse().ok()).unwrap_or(0);
         exit_code & 0x7f != 0
     }
+}
+
+/// A field of what /proc tells of a thread.
+fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 /// What a thread that closes a file does with its memory.

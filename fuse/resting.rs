@@ -2,7 +2,7 @@
 //! every inode of a block group that was freed in the last minute.
 
 use nix::libc;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ const LONGEST: u64 = 256 * 1024;
 
 /// Unnamed files that nobody uses, by the directory they were made in.
 #[derive(Default)]
-pub struct Resting(Mutex<HashMap<PathBuf, Vec<Arc<File>>>>);
+pub struct Resting(Mutex<HashMap<PathBuf, VecDeque<Arc<File>>>>);
 
 impl Resting {
     /// Keeps a file that was made in `dir` and is closed, unless it is a key now. The kernel may still have it open for a moment.
@@ -25,16 +25,26 @@ impl Resting {
         if file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= LONGEST) {
             let mut resting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let files = resting.entry(dir.to_owned()).or_default();
-            if files.len() < MOST {
-                files.push(file);
+            files.push_back(file);
+            if files.len() > MOST {
+                files.pop_front();
             }
         }
     }
 
     /// An empty file that was made in `dir`, and that nobody else has open.
     pub fn take(&self, dir: &Path) -> Option<Arc<File>> {
-        let next = || self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(dir)?.pop();
-        std::iter::from_fn(next).find(|file| is_alone(file) && empty(file).is_ok())
+        let mut resting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = resting.get_mut(dir)?;
+        // Whoever came first has most likely been let go of.
+        let file = files.pop_front()?;
+        match is_alone(&file) {
+            true => empty(&file).is_ok().then_some(file),
+            false => {
+                files.push_back(file);
+                None
+            }
+        }
     }
 }
 

@@ -71,8 +71,10 @@ pub fn find(app: &Arc<App>, id: &JobId) -> Answer {
     Ok(json(&app.jobs.find(id)?.record()))
 }
 
-pub fn start(app: &Arc<App>, id: &JobId) -> Answer {
-    app.jobs.start(id).map(|()| done())
+pub async fn start(app: &Arc<App>, id: JobId) -> Answer {
+    let jobs = app.jobs.clone();
+    // It waits for what an earlier run is just publishing.
+    blocking(move || jobs.start(&id)).await.map(|()| done())
 }
 
 pub fn stop(app: &Arc<App>, id: &JobId) -> Answer {

@@ -19,38 +19,53 @@ const MOST: usize = 10_000;
 /// In a directory's links, those that are no directory in it: its name and its `.`.
 const OWN_LINKS: u64 = 2;
 
-/// Guards what is promised and what is being made, by the directory's path below the root.
+/// Leases that are out. Those of a process outlive it, so the data directory is marked once one was given, and stays so.
 pub(super) struct Leases {
-    dirs: Mutex<HashMap<String, Promised>>,
+    table: Mutex<Table>,
     /// Until then, leases of a predecessor of this process may be out.
     settled: Option<Instant>,
+}
+
+/// Guards what is promised and what is being made, by the directory's path below the root.
+struct Table {
+    dirs: HashMap<String, Promised>,
+    swept: Instant,
 }
 
 #[derive(Default)]
 struct Promised {
     holders: Vec<(Holder, Instant)>,
-    /// Directories being made in it, or about to be.
-    making: usize,
+    /// How many make a directory in it, or wait to.
+    makers: usize,
+}
+
+impl Promised {
+    fn is_over(&self, now: Instant) -> bool {
+        self.makers == 0 && self.holders.iter().all(|&(_, until)| until <= now)
+    }
 }
 
 impl Leases {
-    /// Of the data directory `root`, which is marked once a lease is given, since these outlive the process.
+    /// Of the data directory `root`.
     pub fn new(root: &Path) -> Self {
-        let settled = mark(root).exists().then(|| Instant::now() + LEASE);
-        Self { dirs: Mutex::default(), settled }
+        let now = Instant::now();
+        let settled = mark(root).exists().then(|| now + LEASE);
+        Self { table: Mutex::new(Table { dirs: HashMap::new(), swept: now }), settled }
     }
 
     /// Promises `holder` that no directory comes to be in `dir`. False if one is about to.
     fn give(&self, dir: &str, holder: Holder) -> bool {
-        let (mut dirs, now) = (self.lock(), Instant::now());
-        if dirs.len() >= MOST {
-            dirs.retain(|_, promised| promised.making > 0 || promised.holders.iter().any(|&(_, until)| until > now));
+        let (mut table, now) = (self.lock(), Instant::now());
+        if table.swept + LEASE < now {
+            table.swept = now;
+            table.dirs.retain(|_, promised| !promised.is_over(now));
+            table.dirs.shrink_to(MOST / 10);
         }
-        if dirs.len() >= MOST {
+        if table.dirs.len() >= MOST {
             return false;
         }
-        let promised = dirs.entry(dir.to_owned()).or_default();
-        if promised.making > 0 {
+        let promised = table.dirs.entry(dir.to_owned()).or_default();
+        if promised.makers > 0 {
             return false;
         }
         promised.holders.retain(|&(other, until)| until > now && other != holder);
@@ -60,8 +75,8 @@ impl Leases {
 
     /// Waits until nobody but `holder` relies on there being no other directory in `dir`, and has nobody begin to, until what
     /// is returned is dropped.
-    fn making(&self, dir: &str, holder: Option<Holder>) -> Making<'_> {
-        self.lock().entry(dir.to_owned()).or_default().making += 1;
+    fn wait(&self, dir: &str, holder: Option<Holder>) -> Making<'_> {
+        self.lock().dirs.entry(dir.to_owned()).or_default().makers += 1;
         let making = Making { leases: self, dir: dir.to_owned() };
         while let Some(until) = self.relied_on_until(dir, holder) {
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
@@ -70,14 +85,14 @@ impl Leases {
     }
 
     fn relied_on_until(&self, dir: &str, holder: Option<Holder>) -> Option<Instant> {
-        let (dirs, now) = (self.lock(), Instant::now());
-        let others = dirs.get(dir).into_iter().flat_map(|promised| &promised.holders);
+        let (table, now) = (self.lock(), Instant::now());
+        let others = table.dirs.get(dir).into_iter().flat_map(|promised| &promised.holders);
         let others = others.filter(|(other, _)| Some(*other) != holder).map(|&(_, until)| until);
         others.chain(self.settled).filter(|&until| until > now).max()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Promised>> {
-        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,11 +104,12 @@ struct Making<'l> {
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
-        let mut dirs = self.leases.lock();
-        if let Some(promised) = dirs.get_mut(&self.dir) {
-            promised.making -= 1;
-            if promised.making == 0 {
-                dirs.remove(&self.dir);
+        let mut table = self.leases.lock();
+        if let Some(promised) = table.dirs.get_mut(&self.dir) {
+            promised.makers -= 1;
+            // The holder's own lease binds others still.
+            if promised.is_over(Instant::now()) {
+                table.dirs.remove(&self.dir);
             }
         }
     }
@@ -122,32 +138,31 @@ impl Store {
         Ok(self.leases.give(dir, holder) && holds_no_dir(&path))
     }
 
-    /// Makes `dir`, below the root, and those above it, for `holder` or for others. Waits where a lease is out.
+    /// Makes `dir`, below the root, and those above it, for `holder` or for others. Waits where a lease is out. Errors: as of
+    /// mkdir(2).
     pub(super) fn make_dirs(&self, dir: &Path, holder: Option<Holder>) -> io::Result<()> {
-        if dir == self.root {
+        if dir.is_dir() {
             return Ok(());
         }
-        let making = self.making(dir, holder);
-        match std::fs::create_dir(dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => return Ok(()),
-            done => return done,
+        // A delete may take away what was just made above it.
+        for _ in 0..100 {
+            self.make_dirs(dir.parent().unwrap_or(&self.root), holder)?;
+            let _making = self.wait_for_leases(dir, holder);
+            match std::fs::create_dir(dir) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => return Ok(()),
+                done => return done,
+            }
         }
-        drop(making);
-        self.make_dirs(dir.parent().unwrap_or(&self.root), holder)?;
-        let _making = self.making(dir, holder);
-        match std::fs::create_dir(dir) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-            done => done,
-        }
+        Err(io::ErrorKind::NotFound.into())
     }
 
     /// `None` where no lease can be in the way: of a bucket, and of a directory that this is the own node of.
-    fn making(&self, dir: &Path, holder: Option<Holder>) -> Option<Making<'_>> {
+    fn wait_for_leases(&self, dir: &Path, holder: Option<Holder>) -> Option<Making<'_>> {
         let path = dir.strip_prefix(&self.root).ok()?.to_str()?;
         let (parent, name) = path.rsplit_once('/')?;
         let own = placement::node_of_basename(name, self.nodes) == self.node;
-        (!own).then(|| self.leases.making(parent, holder))
+        (!own).then(|| self.leases.wait(parent, holder))
     }
 }
 

@@ -175,7 +175,7 @@ impl Store {
     pub fn publish_path(&self, path: &Path, key: &Key, owner: u64) -> Result<()> {
         self.check_new(key)?;
         if let Some(sealed) = self.seal(path, owner)? {
-            return self.give_name(&sealed.file, key, None);
+            return self.give_name(&(), &sealed.file, key);
         }
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
         let mut file = File::open(path).map_err(failed)?;
@@ -193,7 +193,7 @@ impl Store {
     fn link(&self, asker: &impl Asker, file: &File, checksum: Checksum, key: &Key, change: Change) -> Result<()> {
         self.complete(file, checksum, change).map_err(|e| Error::io(key, &e))?;
         asker.check(key)?;
-        self.give_name(file, key, asker.holder())
+        self.give_name(asker, file, key)
     }
 
     /// Gives a file all that a key has but its name.
@@ -206,10 +206,10 @@ impl Store {
         Ok(())
     }
 
-    /// Links a file that is complete: from then on it is the key. For `holder`, or for others.
-    pub(super) fn give_name(&self, file: &File, key: &Key, holder: Option<Holder>) -> Result<()> {
+    /// Links a file that is complete: from then on it is the key.
+    pub(super) fn give_name(&self, asker: &impl Asker, file: &File, key: &Key) -> Result<()> {
         let path = self.path(key);
-        self.link_at(file, &path, key, holder)?;
+        self.link_at(asker, file, &path, key)?;
         if self.fsync {
             // The directories above may be new too.
             for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)) {
@@ -219,7 +219,7 @@ impl Store {
         Ok(())
     }
 
-    fn link_at(&self, file: &File, path: &Path, key: &Key, holder: Option<Holder>) -> Result<()> {
+    fn link_at(&self, asker: &impl Asker, file: &File, path: &Path, key: &Key) -> Result<()> {
         use nix::errno::Errno;
         let from = path_of(file);
         let parent = path.parent().unwrap_or(&self.root);
@@ -227,7 +227,11 @@ impl Store {
         for _ in 0..100 {
             match linkat(AT_FDCWD, from.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
                 Ok(()) => return Ok(()),
-                Err(Errno::ENOENT) => self.make_parents(parent, key, holder)?,
+                Err(Errno::ENOENT) => {
+                    self.make_parents(asker, parent, key)?;
+                    // That may have taken a while.
+                    asker.check(key)?;
+                }
                 Err(Errno::EEXIST) => return Err(taken(key, path.is_dir())),
                 Err(Errno::ENOTDIR) => return Err(below_a_key(key)),
                 Err(errno) => return Err(Error::io(key, &errno.into())),
@@ -236,8 +240,8 @@ impl Store {
         Err(Error::new(ErrorKind::Io, format!("{key}: its directory is deleted again and again")))
     }
 
-    fn make_parents(&self, parent: &Path, key: &Key, holder: Option<Holder>) -> Result<()> {
-        match self.make_dirs(parent, holder) {
+    fn make_parents(&self, asker: &impl Asker, parent: &Path, key: &Key) -> Result<()> {
+        match self.make_dirs(parent, asker.holder()) {
             Ok(()) => Ok(()),
             // Lost against a delete; the link is tried again.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),

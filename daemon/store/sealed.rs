@@ -77,7 +77,7 @@ impl Store {
         if self.fsync {
             file.sync_all().map_err(failed)?;
         }
-        self.give_name(&file, key, None)
+        self.give_name(&(), &file, key)
     }
 
     /// Finds out whether files of `data`, another node's directory, can be linked here as this process's own.

@@ -292,7 +292,9 @@ impl Fs {
             return Ok(());
         }
         let (key, change) = (spool.key(), spool.change());
+        let making = self.misses.making_in(key.parent());
         let published = self.publish_bytes(spool, &key, change).await;
+        making.end();
         if published.is_ok()
             && spool.change() != change
             && let Err(error) = self.client.change(&key, spool.change()).await
@@ -301,7 +303,6 @@ impl Fs {
             tracing::warn!("published, but the mode and time that it was given meanwhile are lost: {error}");
         }
         self.inodes.unname_spool(spool);
-        self.made(&key);
         match published {
             Ok(snapshot) => {
                 spool.set_published(snapshot);

@@ -1,27 +1,20 @@
 //! What a name is: which nodes are asked, and what their answers make of it.
 
 use super::Fs;
+use super::misses::Missing;
 use crate::errno::{Result, errno, io_errno};
 use nix::errno::Errno;
 use s4::client::Client;
-use s4::error::{Error, Result as S4Result};
+use s4::error::{Error, ErrorKind, Result as S4Result};
 use s4::key::Key;
 use s4::placement::{self, NodeId};
-use s4::protocol::{KeyStat, RELIANCE, Stat, Told};
+use s4::protocol::{KeyStat, Stat, Told};
 use s4::stored;
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// How long the node of a key is waited for before the others are asked about its name too, or believed.
 const HOME_FIRST: Duration = Duration::from_millis(20);
-
-/// Names missed in a directory one after the other from which on there are leases asked for: where some are made, more will be.
-const SOME: usize = 4;
-
-/// Directories with leases at once.
-const MOST: usize = 64;
 
 /// What a name turned out to be.
 pub(super) enum Found {
@@ -38,17 +31,12 @@ impl Fs {
         let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
         // A bucket is never a key, so no node knows it better than others.
         let home = (!dir.is_empty()).then(|| placement::node_of_basename(name, self.client.cluster().len()));
-        let misses = self.misses.in_a_row(dir);
-        let found = self.find_after(misses, path, dir, home).await?;
-        match found {
-            Found::Absent => self.misses.note(dir),
-            Found::Key(..) => self.misses.end(dir),
-            Found::Dir => {}
-        }
+        let found = self.find_after(self.misses.missing(dir), path, dir, home).await?;
+        self.misses.note(dir, &found);
         Ok(found)
     }
 
-    async fn find_after(&self, misses: usize, path: &str, dir: &str, home: Option<NodeId>) -> Result<Found> {
+    async fn find_after(&self, missing: Missing, path: &str, dir: &str, home: Option<NodeId>) -> Result<Found> {
         let mut answers = Answers::default();
         answers.home = home;
         let mut remote = Vec::new();
@@ -61,27 +49,27 @@ impl Fs {
         if let Some(found) = answers.found(path, true) {
             return found;
         }
+        let patience = tokio::time::Instant::now() + HOME_FIRST;
         let leased = self.misses.has_lease(dir);
         let mut lease = None;
-        if misses == 0 || leased || answers.is_dir {
+        if missing == Missing::Unlikely || leased || answers.is_dir {
             if let Some(home) = home.filter(|home| remote.contains(home)) {
                 remote.retain(|&node| node != home);
                 answers.ask(&self.client, &[home], path, false);
                 let heard = async { while !answers.home_said && answers.hear().await {} };
-                let _ = tokio::time::timeout(HOME_FIRST, heard).await;
+                let _ = tokio::time::timeout_at(patience, heard).await;
             }
-            let said = answers.home_said;
-            if let Some(found) = answers.found(path, false) {
+            if let Some(found) = answers.found(path, answers.home_said) {
                 return found;
             }
-            if leased && said {
+            if leased && answers.home_said {
                 return answers.nothing();
             }
-        } else if misses >= SOME && !dir.is_empty() {
-            lease = Some(self.misses.ask_lease(dir));
+        } else if missing == Missing::Likely && !dir.is_empty() {
+            lease = self.misses.ask_lease(dir);
         }
         answers.ask(&self.client, &remote, path, lease.is_some());
-        let patience = tokio::time::sleep(HOME_FIRST);
+        let patience = tokio::time::sleep_until(patience);
         tokio::pin!(patience);
         let mut patient = true;
         loop {
@@ -96,10 +84,8 @@ impl Fs {
                 () = &mut patience, if patient => patient = false,
             }
         }
-        if let Some(asked) = lease
-            && answers.leases == remote.len()
-        {
-            self.misses.keep_lease(dir, asked);
+        if let Some(asked) = lease {
+            self.misses.answered(dir, asked, answers.leases == remote.len());
         }
         answers.nothing()
     }
@@ -143,11 +129,16 @@ impl Answers {
     /// Takes the next answer. False if none is to come.
     async fn hear(&mut self) -> bool {
         let next = match self.answered.pop() {
-            Some(answered) => Some(answered),
-            None => self.awaited.join_next().await.and_then(std::result::Result::ok),
+            Some(answered) => Ok(answered),
+            None => match self.awaited.join_next().await {
+                Some(joined) => joined,
+                None => return false,
+            },
         };
-        let Some((node, told)) = next else { return false };
-        self.take(node, told);
+        match next {
+            Ok((node, told)) => self.take(node, told),
+            Err(error) => self.failed = Some(Error::new(ErrorKind::Io, error.to_string())),
+        }
         true
     }
 
@@ -194,83 +185,4 @@ impl Drop for Answers {
 
 fn told(stat: Stat) -> Told {
     Told { stat, lease: false }
-}
-
-/// Where names were looked for in vain, and where no directory can come to be. Guards both.
-#[derive(Default)]
-pub struct Misses(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    /// The directory in which a name was last missed, and how many before it.
-    dir: String,
-    in_a_row: usize,
-    /// By directory.
-    leases: HashMap<String, Lease>,
-}
-
-enum Lease {
-    AskedAt(Instant),
-    Until(Instant),
-}
-
-impl Misses {
-    fn in_a_row(&self, dir: &str) -> usize {
-        let state = self.lock();
-        if state.dir == dir { state.in_a_row } else { 0 }
-    }
-
-    fn note(&self, dir: &str) {
-        let mut state = self.lock();
-        if state.dir != dir {
-            dir.clone_into(&mut state.dir);
-            state.in_a_row = 0;
-        }
-        state.in_a_row += 1;
-    }
-
-    fn end(&self, dir: &str) {
-        let mut state = self.lock();
-        if state.dir == dir {
-            state.in_a_row = 0;
-        }
-    }
-
-    fn has_lease(&self, dir: &str) -> bool {
-        matches!(self.lock().leases.get(dir), Some(Lease::Until(until)) if *until > Instant::now())
-    }
-
-    /// To be called before any node is asked. Returns when.
-    fn ask_lease(&self, dir: &str) -> Instant {
-        let (mut state, now) = (self.lock(), Instant::now());
-        if state.leases.len() >= MOST {
-            state.leases.clear();
-        }
-        state.leases.insert(dir.to_owned(), Lease::AskedAt(now));
-        now
-    }
-
-    /// All nodes have given their lease on `dir`, unless it has ended meanwhile.
-    fn keep_lease(&self, dir: &str, asked: Instant) {
-        if let Some(lease) = self.lock().leases.get_mut(dir)
-            && matches!(lease, Lease::AskedAt(at) if *at == asked)
-        {
-            *lease = Lease::Until(asked + RELIANCE);
-        }
-    }
-
-    /// Ends the leases above `dir`, in which something was made by us, whom they do not bind: directories may have come with it.
-    pub fn made_in(&self, dir: &str) {
-        let mut state = self.lock();
-        if state.leases.is_empty() {
-            return;
-        }
-        for (end, _) in dir.match_indices('/') {
-            state.leases.remove(&dir[..end]);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

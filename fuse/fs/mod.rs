@@ -3,6 +3,7 @@
 mod dirs;
 mod files;
 mod find;
+mod misses;
 mod names;
 
 pub use dirs::{DirEntry, DirStream};
@@ -16,7 +17,8 @@ use crate::inodes::{Ino, Inodes, Node};
 use crate::local::LocalNodes;
 use crate::readahead::Budget;
 use crate::resting::Resting;
-use find::{Found, Misses};
+use find::Found;
+use misses::Misses;
 use nix::errno::Errno;
 use s4::client::Client;
 use s4::key::{Key, MAX_KEY, MAX_PART};
@@ -224,11 +226,6 @@ impl Fs {
             Node::Key(..) => b"user.s4.node\0user.s4.checksum\0",
             Node::Dir(_) | Node::Spool(_) | Node::Control(_) => b"",
         })
-    }
-
-    /// To be called once something was made as `key`, or that was tried.
-    fn made(&self, key: &Key) {
-        self.misses.made_in(key.parent());
     }
 
     fn home(&self, key: &Key) -> NodeId {

@@ -102,8 +102,9 @@ impl Fs {
         }
         let name = name.to_str().ok_or(Errno::EINVAL)?;
         let node = placement::node_of_basename(name, self.client.cluster().len());
+        let making = self.misses.making_in(&path);
         let made = self.client.make_dir(node, &dir).await;
-        self.misses.made_in(&path);
+        making.end();
         made.map_err(|e| errno(&e))?;
         self.entered(Node::Dir(path))
     }
@@ -184,8 +185,9 @@ impl Fs {
                 false => Err(Errno::EEXIST),
             },
             (None, Found::Key(key, stat)) => {
+                let making = self.misses.making_in(to.parent());
                 let moved = self.move_key(&key, &to, &stat).await;
-                self.made(&to);
+                making.end();
                 moved?;
                 self.inodes.rename_key(&key, &to, &stat);
                 Ok(())
