@@ -300,3 +300,25 @@ fn a_node_cleans_also_before_it_has_started() {
         eventually("both outputs are those of the second run", || whole().then_some(()));
     }
 }
+
+#[test]
+fn a_resume_with_another_command_says_whose_the_outputs_are_not() {
+    let cluster = Cluster::start(2);
+    for key in ["0_k", "1_k"] {
+        cluster.put(&format!("s4://in/{key}"), b"content\n");
+    }
+    cluster.fails(1, &["map", "s4://in/", "s4://out/", "[ $filename != 1_k ]; cat", "--keep-going"]);
+    let told = cluster.fails(1, &["map", "s4://in/", "s4://out/", "sort", "--resume"]);
+    assert!(told.contains("out/0_k") && told.contains("no run of the same map and command"), "{told}");
+    assert_eq!(cluster.get("s4://out/0_k"), b"content\n");
+}
+
+#[test]
+fn failures_without_stderr_do_not_point_at_any() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_k", b"x");
+    let told = cluster.fails(1, &["map", "s4://in/", "s4://out/", "false"]);
+    assert!(told.contains("no output stands") && !told.contains("s4 logs"), "{told}");
+    let told = cluster.fails(1, &["map", "s4://in/", "s4://out/", "echo why >&2; false"]);
+    assert!(told.contains("has the stderr"), "{told}");
+}

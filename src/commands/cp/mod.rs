@@ -101,7 +101,13 @@ fn draft_file(path: &Path) -> Result<tempfile::NamedTempFile> {
 }
 
 fn keep(draft: tempfile::NamedTempFile, path: &Path) -> Result<()> {
-    draft.persist(path).map(drop).map_err(|e| Error::io(path.display(), &e.error))
+    draft.persist(path).map(drop).map_err(|e| match e.error.kind() {
+        // As of a key of the name of a directory on another node.
+        std::io::ErrorKind::IsADirectory => {
+            Error::new(ErrorKind::Io, format!("{}: is a directory here, and cannot be a file too", path.display()))
+        }
+        _ => Error::io(path.display(), &e.error),
+    })
 }
 
 /// Errors of many keys: each told at once on stderr, and the first kept for the exit status.
