@@ -141,7 +141,7 @@ impl Store {
     /// Makes `dir`, below the root, and those above it, for `holder` or for others. Waits where a lease is out. Errors: as of
     /// mkdir(2).
     pub(super) fn make_dirs(&self, dir: &Path, holder: Option<Holder>) -> io::Result<()> {
-        if dir.is_dir() {
+        if dir == self.root || dir.is_dir() {
             return Ok(());
         }
         // A delete may take away what was just made above it.

@@ -230,7 +230,7 @@ impl Store {
                 Err(Errno::ENOENT) => {
                     self.make_parents(asker, parent, key)?;
                     // That may have taken a while.
-                    asker.check(key)?;
+                    asker.check(key).inspect_err(|_| self.prune(path))?;
                 }
                 Err(Errno::EEXIST) => return Err(taken(key, path.is_dir())),
                 Err(Errno::ENOTDIR) => return Err(below_a_key(key)),

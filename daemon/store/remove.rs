@@ -64,7 +64,7 @@ impl Store {
 
     /// Removes the directories above `file` that are empty now. One that is in use, or was made by itself, stays, and so do
     /// those above it.
-    fn prune(&self, file: &Path) {
+    pub(super) fn prune(&self, file: &Path) {
         let parents = file.ancestors().skip(1).take_while(|dir| *dir != self.root);
         for dir in parents {
             let made = matches!(xattr::get(dir, MADE_ATTRIBUTE), Ok(Some(_)));

@@ -1,6 +1,6 @@
 //! Open files: reading, writing, and the close that publishes.
 
-use super::{Attributes, Fs};
+use super::{Attributes, Fs, is_sure};
 use crate::closing::{self, Caller, Memory};
 use crate::control::ControlFile;
 use crate::errno::{Result, errno, io_errno};
@@ -294,7 +294,7 @@ impl Fs {
         let (key, change) = (spool.key(), spool.change());
         let making = self.misses.making_in(key.parent());
         let published = self.publish_bytes(spool, &key, change).await;
-        making.end();
+        making.end(is_sure(&published));
         if published.is_ok()
             && spool.change() != change
             && let Err(error) = self.client.change(&key, spool.change()).await

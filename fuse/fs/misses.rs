@@ -21,26 +21,35 @@ const MOST: usize = 64;
 /// How long no lease is asked for where a node has given none.
 const REFUSED: Duration = Duration::from_secs(5);
 
-/// Guards what is known of each directory.
-#[derive(Default)]
-pub struct Misses(Mutex<HashMap<String, Known>>);
+/// How long something may still come to be that was broken off, or not answered.
+const UNSURE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
-struct Known {
-    count: u32,
-    lease: Lease,
-    /// Directories that we are making in it, whom no lease binds.
-    making: usize,
+pub struct Misses(Mutex<Table>);
+
+/// Guards what is known of each directory. Times are those of [`now`].
+#[derive(Default)]
+struct Table {
+    dirs: HashMap<String, Known>,
+    /// How often something was made.
+    made: u64,
 }
 
-/// Times are those of [`now`].
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Lease {
-    #[default]
-    Unasked,
-    AskedAt(Duration),
-    Until(Duration),
-    RefusedAt(Duration),
+struct Known {
+    count: u32,
+    leased_until: Duration,
+    ask_again: Duration,
+    /// Directories that we are making in it, whom no lease binds.
+    making: usize,
+    /// When something was last made in it, by [`Table::made`].
+    made: u64,
+}
+
+/// A question for leases that was asked.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    at: Duration,
+    made: u64,
 }
 
 /// Whether a name is there, going by those before it.
@@ -55,12 +64,12 @@ pub(super) enum Missing {
 pub struct Making<'m> {
     misses: &'m Misses,
     above: Vec<String>,
-    done: bool,
+    is_sure: bool,
 }
 
 impl Misses {
     pub(super) fn missing(&self, dir: &str) -> Missing {
-        match self.lock().get(dir).map_or(0, |known| known.count) {
+        match self.lock().dirs.get(dir).map_or(0, |known| known.count) {
             0 => Missing::Unlikely,
             SOME.. => Missing::Likely,
             _ => Missing::Possibly,
@@ -69,11 +78,11 @@ impl Misses {
 
     pub(super) fn note(&self, dir: &str, found: &Found) {
         let mut table = self.lock();
-        match (found, table.get_mut(dir)) {
+        match (found, table.dirs.get_mut(dir)) {
             (Found::Absent, Some(known)) => known.count = (known.count + MISS).min(TOP),
             (Found::Absent, None) => {
-                make_room(&mut table);
-                table.insert(dir.to_owned(), Known { count: MISS, ..Known::default() });
+                table.make_room();
+                table.known(dir).count = MISS;
             }
             (Found::Key(..), Some(known)) => known.count = known.count.saturating_sub(HIT),
             (Found::Key(..), None) | (Found::Dir, _) => {}
@@ -81,28 +90,25 @@ impl Misses {
     }
 
     pub(super) fn has_lease(&self, dir: &str) -> bool {
-        let lease = self.lock().get(dir).map(|known| known.lease);
-        matches!(lease, Some(Lease::Until(until)) if until > now())
+        self.lock().dirs.get(dir).is_some_and(|known| known.making == 0 && known.leased_until > now())
     }
 
-    /// To be called before the nodes are asked for their leases. Returns when, for [`answered`](Self::answered); `None` if
-    /// they are not to be asked.
-    pub(super) fn ask_lease(&self, dir: &str) -> Option<Duration> {
-        let (mut table, now) = (self.lock(), now());
-        let known = table.get_mut(dir)?;
-        if known.making > 0 || matches!(known.lease, Lease::RefusedAt(at) if at + REFUSED > now) {
-            return None;
-        }
-        known.lease = Lease::AskedAt(now);
-        Some(now)
+    /// To be called before the nodes are asked for their leases. `None` if they are not to be asked.
+    pub(super) fn ask_lease(&self, dir: &str) -> Option<Asked> {
+        let (table, at) = (self.lock(), now());
+        let known = table.dirs.get(dir).filter(|known| known.making == 0 && known.ask_again <= at)?;
+        Some(Asked { at, made: known.made })
     }
 
     /// Each node has answered, and `all` or not all have given their lease.
-    pub(super) fn answered(&self, dir: &str, asked: Duration, all: bool) {
-        if let Some(known) = self.lock().get_mut(dir)
-            && known.lease == Lease::AskedAt(asked)
-        {
-            known.lease = if all { Lease::Until(asked + RELIANCE) } else { Lease::RefusedAt(asked) };
+    pub(super) fn answered(&self, dir: &str, asked: Asked, all: bool) {
+        let mut table = self.lock();
+        match table.dirs.get_mut(dir) {
+            Some(known) if !all => known.ask_again = known.ask_again.max(asked.at + REFUSED),
+            Some(known) if known.making == 0 && known.made == asked.made => {
+                known.leased_until = known.leased_until.max(asked.at + RELIANCE);
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -111,47 +117,67 @@ impl Misses {
         let above: Vec<String> = dir.match_indices('/').map(|(end, _)| dir[..end].to_owned()).collect();
         if !above.is_empty() {
             let mut table = self.lock();
-            make_room(&mut table);
+            table.make_room();
+            table.made += 1;
+            let made = table.made;
             for dir in &above {
-                let known = table.entry(dir.clone()).or_default();
+                let known = table.known(dir);
                 known.making += 1;
-                known.lease = Lease::Unasked;
+                known.made = made;
+                known.leased_until = Duration::ZERO;
             }
         }
-        Making { misses: self, above, done: false }
+        Making { misses: self, above, is_sure: false }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Table {
+    fn known(&mut self, dir: &str) -> &mut Known {
+        // What was made in it before it was forgotten is older than any question to come.
+        let made = self.made;
+        self.dirs.entry(dir.to_owned()).or_insert_with(|| Known {
+            count: 0,
+            leased_until: Duration::ZERO,
+            ask_again: Duration::ZERO,
+            making: 0,
+            made,
+        })
+    }
+
+    /// Forgets all but those in which something is being made or may be.
+    fn make_room(&mut self) {
+        if self.dirs.len() >= MOST {
+            let now = now();
+            self.dirs.retain(|_, known| known.making > 0 || known.ask_again > now);
+        }
+    }
+}
+
 impl Making<'_> {
-    /// The node has answered.
-    pub fn end(mut self) {
-        self.done = true;
+    /// It is over: a node has made it or has refused. Dropped without, or not `sure`, it may still come to be.
+    pub fn end(mut self, sure: bool) {
+        self.is_sure = sure;
     }
 }
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
-        // Broken off, it may still come to be at any time: then there are no more leases above it.
-        if !self.done || self.above.is_empty() {
+        if self.above.is_empty() {
             return;
         }
-        let mut table = self.misses.lock();
+        let (mut table, now) = (self.misses.lock(), now());
         for dir in &self.above {
-            if let Some(known) = table.get_mut(dir) {
+            if let Some(known) = table.dirs.get_mut(dir) {
                 known.making = known.making.saturating_sub(1);
+                if !self.is_sure {
+                    known.ask_again = known.ask_again.max(now + UNSURE);
+                }
             }
         }
-    }
-}
-
-/// Forgets all but those that something is being made in.
-fn make_room(table: &mut HashMap<String, Known>) {
-    if table.len() >= MOST {
-        table.retain(|_, known| known.making > 0);
     }
 }
 
@@ -185,7 +211,7 @@ mod tests {
         assert!(!misses.has_lease("b") && !misses.has_lease("b/d"));
         assert!(misses.has_lease("b/d/e"), "it is no new directory in itself");
         assert!(misses.ask_lease("b/d").is_none(), "it may come to be at any moment");
-        making.end();
+        making.end(true);
         leased(&misses, "b/d");
     }
 
@@ -194,7 +220,7 @@ mod tests {
         let misses = Misses::default();
         leased(&misses, "b");
         let asked = misses.ask_lease("b").unwrap();
-        misses.making_in("b/new").end();
+        misses.making_in("b/new").end(true);
         misses.answered("b", asked, true);
         assert!(!misses.has_lease("b"));
     }
@@ -213,7 +239,8 @@ mod tests {
         leased(&misses, "b");
         let asked = misses.ask_lease("b").unwrap();
         misses.answered("b", asked, false);
-        assert!(!misses.has_lease("b") && misses.ask_lease("b").is_none());
+        assert!(misses.ask_lease("b").is_none());
+        assert!(misses.has_lease("b"), "what was promised before holds");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use find::Found;
 use misses::Misses;
 use nix::errno::Errno;
 use s4::client::Client;
+use s4::error::ErrorKind;
 use s4::key::{Key, MAX_KEY, MAX_PART};
 use s4::placement::NodeId;
 use s4::time::from_nanoseconds;
@@ -249,4 +250,9 @@ impl Handles {
         self.dirs.insert(self.next, Arc::new(stream));
         self.next
     }
+}
+
+/// False if it is not known what has become of a request.
+fn is_sure<T>(answer: &s4::error::Result<T>) -> bool {
+    !answer.as_ref().is_err_and(|e| matches!(e.kind(), ErrorKind::Deadline | ErrorKind::Unreachable))
 }

@@ -1,6 +1,6 @@
 //! Operations on names: lookup, directories, unlink, rename, attributes.
 
-use super::{Attributes, Found, Fs};
+use super::{Attributes, Found, Fs, is_sure};
 use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Node, ROOT};
 use nix::errno::Errno;
@@ -104,7 +104,7 @@ impl Fs {
         let node = placement::node_of_basename(name, self.client.cluster().len());
         let making = self.misses.making_in(&path);
         let made = self.client.make_dir(node, &dir).await;
-        making.end();
+        making.end(is_sure(&made));
         made.map_err(|e| errno(&e))?;
         self.entered(Node::Dir(path))
     }
@@ -187,7 +187,7 @@ impl Fs {
             (None, Found::Key(key, stat)) => {
                 let making = self.misses.making_in(to.parent());
                 let moved = self.move_key(&key, &to, &stat).await;
-                making.end();
+                making.end(moved != Err(Errno::EIO));
                 moved?;
                 self.inodes.rename_key(&key, &to, &stat);
                 Ok(())
