@@ -155,8 +155,8 @@ impl Asked {
 }
 
 impl Client {
-    /// What `path` is on each of `nodes` with which there is a session, in their order; with a lease, if one is asked for and given.
-    /// Blocks for a moment.
+    /// What `path` is on each of `nodes` with which there is a session; with a lease, if one is asked for and given. Blocks for a
+    /// moment.
     pub fn tell_soon(&self, nodes: &[NodeId], path: &str, lease: bool) -> Vec<(NodeId, Soon<Told>)> {
         let Some(path) = Dir::try_from(path.to_owned()).ok().filter(|_| nodes.len() <= FEW) else { return Vec::new() };
         let question = Question::Stat { path, lease };
@@ -166,9 +166,7 @@ impl Client {
         let heard = asked.into_iter().rev().map(|asked| (asked.node, asked.hear(until)));
         // Where a session has ended, the node is still to be asked.
         let heard = heard.filter(|(_, heard)| !matches!(heard, Ok(Err(error)) if is_broken(error)));
-        let mut heard: Vec<_> = heard.map(|(node, heard)| (node, heard.map(|reply| told_of(reply?)))).collect();
-        heard.reverse();
-        heard
+        heard.map(|(node, heard)| (node, heard.map(|reply| told_of(reply?)))).collect()
     }
 
     /// What came of a question about `path`.

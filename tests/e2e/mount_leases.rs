@@ -21,6 +21,14 @@ fn make_files(mount: &Mount, dir: &str) {
     }
 }
 
+/// Has another client make a directory in `dir`, which is to be seen at once. Its own node is another than that of the key in it, on
+/// which alone it comes to be.
+fn assert_seen(mount: &Mount, cluster: &Cluster, dir: &str) {
+    let key = format!("{dir}/0_sub/1_key");
+    cluster.put(&format!("s4://{key}"), b"of another");
+    assert_eq!(std::fs::read(mount.path(&key)).unwrap(), b"of another", "{key}");
+}
+
 /// Names that `node` was asked about.
 fn asked(cluster: &Cluster, node: usize) -> u64 {
     let request =
@@ -48,10 +56,7 @@ fn a_directory_that_another_client_makes_among_them_is_seen_at_once() {
     for turn in 0..10 {
         let dir = format!("b/dir{turn}");
         make_files(&mount, &dir);
-        // The directory's own node is another than that of the key in it, on which alone it comes to be.
-        let key = format!("{dir}/0_sub/1_key");
-        cluster.put(&format!("s4://{key}"), b"of another");
-        assert_eq!(std::fs::read(mount.path(&key)).unwrap(), b"of another", "turn {turn}");
+        assert_seen(&mount, &cluster, &dir);
     }
 }
 
@@ -63,9 +68,7 @@ fn so_is_one_made_right_after_its_node_was_killed_and_is_back() {
         make_files(&mount, &dir);
         cluster.kill_node(1);
         cluster.start_node(1);
-        let key = format!("{dir}/0_sub/1_key");
-        cluster.put(&format!("s4://{key}"), b"of another");
-        assert_eq!(std::fs::read(mount.path(&key)).unwrap(), b"of another", "turn {turn}");
+        assert_seen(&mount, &cluster, &dir);
     }
 }
 
