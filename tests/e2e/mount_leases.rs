@@ -1,8 +1,10 @@
 //! Directories in which many files are made: not every node is asked about each name, and still nothing is missed.
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, eventually};
 use crate::mounting::Mount;
 use crate::scripting::skipped;
+use std::io::Write;
+use std::net::TcpStream;
 
 /// Three nodes, all remote to a mount; the mount comes first, so that it ends first.
 fn setup() -> Option<(Mount, Cluster)> {
@@ -88,6 +90,26 @@ fn so_are_the_mounts_own() {
         let absent = mount.path(&format!("{dir}/2_sub"));
         assert!(!absent.exists());
     }
+}
+
+#[test]
+fn who_hangs_up_while_a_lease_is_waited_for_has_stored_nothing() {
+    let mut cluster = Cluster::start(2);
+    let head =
+        format!("host: 127.0.0.1:{}\r\ns4-cluster: {}\r\nconnection: close\r\n", cluster.port(0), cluster.digest());
+    let ask = format!("GET /v1/stat/b/0_x?lease=true HTTP/1.1\r\n{head}s4-holder: 0123456789abcdef\r\n\r\n");
+    let is_given = || cluster.raw(0, ask.as_bytes()).contains("\"lease\":true");
+    assert!(is_given());
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
+    let put = format!("PUT /v1/keys/b/1_new/0_k HTTP/1.1\r\n{head}content-length: 1\r\n\r\nx");
+    stream.write_all(put.as_bytes()).unwrap();
+    eventually("it waits to make its directory", || (!is_given()).then_some(()));
+    drop(stream);
+    // It waits as long, and then makes its directory.
+    cluster.put("s4://b/1_other/0_k", b"content");
+    cluster.stop_node(0);
+    assert!(cluster.data(0).join("b/1_other/0_k").is_file());
+    assert!(!cluster.data(0).join("b/1_new").exists());
 }
 
 #[test]
