@@ -14,7 +14,7 @@ use s4::body::BoxBody;
 use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
-use s4::protocol::{Change, JobId, MAX_RANGE};
+use s4::protocol::{Book, Change, JobId, MAX_RANGE};
 use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ enum Route {
     AdoptKey(Key),
     ChangeKey(Key),
     RenameKey { from: Key, to: Key },
-    Stat { path: Dir, lease: bool },
+    Stat { path: Dir, lease: Option<Book> },
     OpenSession,
     MakeDir(Dir),
     HoldsKeys(Dir),
@@ -96,7 +96,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::ChangeKey(key) => handlers::tree::change(app, key, whole_body(request).await?).await,
         Route::RenameKey { from, to } => handlers::tree::rename(app, peer, from, to).await,
         Route::OpenSession => handlers::session::open(app, peer, request),
-        Route::Stat { path, lease } => handlers::tree::stat(app, path, peer.holder().filter(|_| lease)).await,
+        Route::Stat { path, lease } => handlers::tree::stat(app, path, peer.holder().zip(lease)).await,
         Route::MakeDir(dir) => handlers::tree::make_dir(app, peer, dir).await,
         Route::HoldsKeys(dir) => handlers::tree::holds_keys(app, dir).await,
         Route::RemoveDir(dir) => handlers::tree::remove_dir(app, dir).await,
@@ -169,7 +169,10 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             let to = query("to")?.ok_or_else(|| Error::new(ErrorKind::BadRequest, "the query has no to"))?;
             Ok(Route::RenameKey { from: parse_key(key)?, to: Key::parse(&to)? })
         }
-        (&Method::GET, "stat", path) => Ok(Route::Stat { path: parse_dir(path)?, lease: is_true(query("lease")?) }),
+        (&Method::GET, "stat", path) => {
+            let lease = query("lease")?.map(|book| book.parse().map_err(|_| malformed("lease"))).transpose()?;
+            Ok(Route::Stat { path: parse_dir(path)?, lease })
+        }
         (&Method::POST, "session", "") => Ok(Route::OpenSession),
         (&Method::PUT, "dirs", dir) => parse_dir(dir).map(Route::MakeDir),
         (&Method::GET, "dirs", dir) => parse_dir(dir).map(Route::HoldsKeys),

@@ -36,15 +36,6 @@ impl LocalNodes {
         self.0[node].as_deref()
     }
 
-    /// An unnamed file in `dir`, which may be a data directory or any other.
-    pub fn unnamed_file(&self, dir: &Path) -> std::io::Result<File> {
-        match self.dirs().any(|data| data == dir) {
-            true => stored::draft(dir),
-            // In another, nobody knows who made the directories that a data directory has.
-            false => stored::unnamed_file(dir),
-        }
-    }
-
     /// The data directories, in the order of their nodes.
     pub fn dirs(&self) -> impl Iterator<Item = &Path> {
         self.0.iter().flatten().map(PathBuf::as_path)

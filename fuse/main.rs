@@ -10,8 +10,8 @@ mod inodes;
 mod local;
 mod mountpoint;
 mod readahead;
-mod resting;
 mod spool;
+mod spool_files;
 
 use clap::Parser;
 use fs::Fs;
@@ -112,7 +112,7 @@ fn run(mut args: Args) -> Result<()> {
     if args.background && std::env::var_os(READY_FD).is_none() {
         return run_in_background();
     }
-    // Sent where another opens a file on which we have a lease; see `resting`.
+    // Sent where another opens a file on which we have a lease; see `spool_files`.
     // SAFETY: to ignore a signal runs no code.
     let _ = unsafe { nix::sys::signal::signal(Signal::SIGIO, SigHandler::SigIgn) };
     s4::limits::settle_heaps();

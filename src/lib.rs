@@ -3,7 +3,7 @@
 //! The layers, lowest first; each knows only those above it in this list:
 //!
 //! - [`error`]: kinds of error and what each means at every boundary
-//! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`file`], [`limits`], [`ports`], [`runtime`]: of the system
+//! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`file`], [`limits`], [`ports`], [`runtime`], [`stock`]: of the system
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
 //! - [`protocol`], [`side`], [`stream`], [`summed`], [`upload`], [`body`], [`frame`]: what crosses the wire, and how bodies stream; [`stored`]: what lies on a disk
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
@@ -29,6 +29,7 @@ pub mod runtime;
 pub mod session;
 pub mod side;
 pub mod size;
+pub mod stock;
 pub mod stored;
 pub mod stream;
 pub mod summed;

@@ -7,7 +7,7 @@
 use crate::checksum::Checksum;
 use crate::error::{Error, Result};
 use crate::key::{Dir, Key};
-use crate::protocol::{Change, Told};
+use crate::protocol::{Book, Change, Told};
 use crate::side::Side;
 use crate::stream::Stream;
 use bytes::{Buf, Bytes, BytesMut};
@@ -38,8 +38,8 @@ pub enum Question {
     /// What `path` (`bucket/dir/name`) is on the node; with a [lease](Told::lease), if one is asked for and can be given.
     Stat {
         path: Dir,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        lease: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<Book>,
     },
     /// To make `key` of the message's bytes, which have `checksum`; it is born with `change`.
     Put {

@@ -176,7 +176,7 @@ pub fn put_whole(
     change: Change,
     bytes: &[u8],
 ) -> Result<()> {
-    let mut draft = store.draft_small(key)?;
+    let mut draft = store.draft_small(key, bytes.len())?;
     draft.write(bytes)?;
     publish(draft, peer, key, Some(checksum), change, &Owner::default()).map(drop)
 }

@@ -40,7 +40,7 @@ fn answer(app: &App, peer: &Peer, question: Question, bytes: &[u8]) -> Result<Re
     match question {
         Question::Stat { path, lease } => {
             app.watch.requests.count("stat");
-            store.tell(&path, peer.holder().filter(|_| lease)).map(|told| Reply::Stat { stat: told })
+            store.tell(&path, peer.holder().zip(lease)).map(|told| Reply::Stat { stat: told })
         }
         Question::Put { key, checksum, change } => {
             app.watch.requests.count("keys");

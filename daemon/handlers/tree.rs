@@ -7,12 +7,12 @@ use crate::store::Store;
 use s4::client::blocking;
 use s4::error::Result;
 use s4::key::{Dir, Key};
-use s4::protocol::Holder;
+use s4::protocol::{Book, Holder};
 use std::sync::Arc;
 
-/// What a name is; `holder` asks for a lease too.
-pub async fn stat(app: &Arc<App>, path: Dir, holder: Option<Holder>) -> Answer {
-    on_store(app, move |store| store.tell(&path, holder)).await.map(|told| json(&told))
+/// What a name is; with a lease, if a holder asks for one with its book.
+pub async fn stat(app: &Arc<App>, path: Dir, asks: Option<(Holder, Book)>) -> Answer {
+    on_store(app, move |store| store.tell(&path, asks)).await.map(|told| json(&told))
 }
 
 pub async fn usage(app: &Arc<App>) -> Answer {

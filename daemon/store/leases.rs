@@ -1,23 +1,26 @@
-//! Leases that this node has given, see [`s4::protocol::LEASE`]. Who makes a directory where one is out waits until it is over.
+//! Leases that this node has given, see [`s4::protocol::LEASE`]. Who makes what one rules out waits until it is over.
 
 use super::Store;
 use s4::error::Result;
-use s4::key::Dir;
+use s4::key::{Dir, Key};
 use s4::placement;
-use s4::protocol::{Holder, LEASE, Told};
+use s4::protocol::{Book, Holder, LEASE, Told};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Directories with leases at once.
 const MOST: usize = 10_000;
 
 /// In a directory's links, those that are no directory in it: its name and its `.`.
 const OWN_LINKS: u64 = 2;
+
+/// How long after an exclusive lease it is remembered that nobody else has made anything since.
+const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Leases that are out. Those of a process outlive it, so the data directory is marked once one was given, and stays so.
 pub(super) struct Leases {
@@ -35,14 +38,57 @@ struct Table {
 #[derive(Default)]
 struct Promised {
     holders: Vec<(Holder, Instant)>,
-    /// How many make a directory in it, or wait to.
-    makers: usize,
+    exclusive: Option<Exclusive>,
+    /// Who makes anything in it, or waits to.
+    makers: Vec<Maker>,
+}
+
+/// Nothing is in the directory but what the holder has made since it first asked with its book.
+struct Exclusive {
+    holder: Holder,
+    book: Book,
+    /// When its last lease ends.
+    until: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Maker {
+    who: Option<Holder>,
+    what: Made,
+}
+
+/// What leases tell from each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// A directory that this is not the own node of.
+    Dir,
+    /// A key, or a directory that this is the own node of.
+    Name,
 }
 
 impl Promised {
     fn is_over(&self, now: Instant) -> bool {
-        self.makers == 0 && self.holders.iter().all(|&(_, until)| until <= now)
+        let is_remembered = self.exclusive.as_ref().is_some_and(|held| held.until + REMEMBERED > now);
+        self.makers.is_empty() && !is_remembered && self.holders.iter().all(|&(_, until)| until <= now)
     }
+
+    /// When all leases are over that rule out what `maker` makes.
+    fn binds_until(&mut self, maker: Maker, now: Instant) -> Option<Instant> {
+        // One that is over, and would be given again as if nothing had been made, is forgotten.
+        self.exclusive.take_if(|held| Some(held.holder) != maker.who && held.until <= now);
+        let exclusive = self.exclusive.iter().map(|held| (held.holder, held.until));
+        let shared = self.holders.iter().copied().filter(|_| maker.what == Made::Dir);
+        let others = exclusive.chain(shared).filter(|(other, _)| Some(*other) != maker.who);
+        others.map(|(_, until)| until).filter(|&until| until > now).max()
+    }
+}
+
+/// What a holder gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Nothing,
+    Shared,
+    Exclusive,
 }
 
 impl Leases {
@@ -53,8 +99,9 @@ impl Leases {
         Self { table: Mutex::new(Table { dirs: HashMap::new(), swept: now }), settled }
     }
 
-    /// Promises `holder` that no directory comes to be in `dir`. False if one is about to.
-    fn give(&self, dir: &str, holder: Holder) -> bool {
+    /// Promises `holder` that no directory comes to be in `dir`, if none is about to; and that nothing does, if it had that promise and
+    /// nobody else has made anything since, or `is_empty`.
+    fn give(&self, dir: &str, holder: Holder, book: Book, is_empty: impl FnOnce() -> bool) -> Given {
         let (mut table, now) = (self.lock(), Instant::now());
         if table.swept + LEASE < now {
             table.swept = now;
@@ -62,33 +109,43 @@ impl Leases {
             table.dirs.shrink_to(MOST / 10);
         }
         if table.dirs.len() >= MOST {
-            return false;
+            return Given::Nothing;
         }
         let promised = table.dirs.entry(dir.to_owned()).or_default();
-        if promised.makers > 0 {
-            return false;
+        if promised.makers.iter().any(|maker| maker.what == Made::Dir) {
+            return Given::Nothing;
         }
         promised.holders.retain(|&(other, until)| until > now && other != holder);
         promised.holders.push((holder, now + LEASE));
-        true
+        let may_be = match &promised.exclusive {
+            _ if promised.makers.iter().any(|maker| maker.who != Some(holder)) => false,
+            Some(held) if (held.holder, held.book) == (holder, book) => true,
+            Some(held) if held.until > now => false,
+            // Still locked, so that nobody begins to make anything after the look.
+            _ => is_empty(),
+        };
+        if may_be {
+            promised.exclusive = Some(Exclusive { holder, book, until: now + LEASE });
+        }
+        if may_be { Given::Exclusive } else { Given::Shared }
     }
 
-    /// Waits until nobody but `holder` relies on there being no other directory in `dir`, and has nobody begin to, until what
-    /// is returned is dropped.
-    fn wait(&self, dir: &str, holder: Option<Holder>) -> Making<'_> {
-        self.lock().dirs.entry(dir.to_owned()).or_default().makers += 1;
-        let making = Making { leases: self, dir: dir.to_owned() };
-        while let Some(until) = self.relied_on_until(dir, holder) {
+    /// Waits until nobody but the maker itself relies on there being nothing new in `dir`, and has nobody begin to, until what is
+    /// returned is dropped.
+    fn wait(&self, dir: &str, maker: Maker) -> Making<'_> {
+        self.lock().dirs.entry(dir.to_owned()).or_default().makers.push(maker);
+        let mut making = Making { leases: self, dir: dir.to_owned(), maker, waited: false };
+        while let Some(until) = self.binds_until(dir, maker) {
+            making.waited = true;
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
         }
         making
     }
 
-    fn relied_on_until(&self, dir: &str, holder: Option<Holder>) -> Option<Instant> {
-        let (table, now) = (self.lock(), Instant::now());
-        let others = table.dirs.get(dir).into_iter().flat_map(|promised| &promised.holders);
-        let others = others.filter(|(other, _)| Some(*other) != holder).map(|&(_, until)| until);
-        others.chain(self.settled).filter(|&until| until > now).max()
+    fn binds_until(&self, dir: &str, maker: Maker) -> Option<Instant> {
+        let (mut table, now) = (self.lock(), Instant::now());
+        let promised = table.dirs.get_mut(dir).and_then(|promised| promised.binds_until(maker, now));
+        promised.into_iter().chain(self.settled.filter(|&until| until > now)).max()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -96,17 +153,22 @@ impl Leases {
     }
 }
 
-/// A directory that is being made.
-struct Making<'l> {
+/// Something that is being made.
+pub(super) struct Making<'l> {
     leases: &'l Leases,
     dir: String,
+    maker: Maker,
+    /// That took a while.
+    pub waited: bool,
 }
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
         let mut table = self.leases.lock();
         if let Some(promised) = table.dirs.get_mut(&self.dir) {
-            promised.makers -= 1;
+            if let Some(at) = promised.makers.iter().position(|&maker| maker == self.maker) {
+                promised.makers.swap_remove(at);
+            }
             // The holder's own lease binds others still.
             if promised.is_over(Instant::now()) {
                 table.dirs.remove(&self.dir);
@@ -116,26 +178,36 @@ impl Drop for Making<'_> {
 }
 
 impl Store {
-    /// What `path` is on this node; with a lease on where it is, if `holder` asks for one and it can be given.
-    pub fn tell(&self, path: &Dir, holder: Option<Holder>) -> Result<Told> {
+    /// What `path` is on this node; with a lease on where it is, if a holder asks for one and it can be given.
+    pub fn tell(&self, path: &Dir, asks: Option<(Holder, Book)>) -> Result<Told> {
         // Before the look at the name, which so is covered too.
-        let lease = holder.is_some_and(|holder| self.lease(path, holder).unwrap_or(false));
-        self.stat(path.as_str()).map(|stat| Told { stat, lease })
+        let given = asks.map_or(Ok(Given::Nothing), |(holder, book)| self.lease(path, holder, book));
+        let given = given.unwrap_or(Given::Nothing);
+        let stat = self.stat(path.as_str())?;
+        Ok(Told { stat, lease: given != Given::Nothing, exclusive: given == Given::Exclusive })
     }
 
-    fn lease(&self, path: &Dir, holder: Holder) -> io::Result<bool> {
+    fn lease(&self, path: &Dir, holder: Holder, book: Book) -> io::Result<Given> {
         // Buckets are made often, and few at a time.
-        let Some((dir, _)) = path.as_str().rsplit_once('/') else { return Ok(false) };
+        let Some((dir, _)) = path.as_str().rsplit_once('/') else { return Ok(Given::Nothing) };
         let path = self.root.join(dir);
         let mark = mark(&self.root);
         if !holds_no_dir(&path) {
-            return Ok(false);
+            return Ok(Given::Nothing);
         }
         if !mark.exists() {
             File::create(mark)?;
         }
-        // Another may just have been made, which then is seen.
-        Ok(self.leases.give(dir, holder) && holds_no_dir(&path))
+        // The look with the table locked is for what was made since, and need not wait for the disk.
+        let was_empty = is_empty(&path);
+        let given = self.leases.give(dir, holder, book, || was_empty && is_empty(&path));
+        // A directory may just have been made, which then is seen.
+        Ok(if holds_no_dir(&path) { given } else { Given::Nothing })
+    }
+
+    /// To be held while `key` gets its name, for `holder` or for others. Waits where a lease is out.
+    pub(super) fn making(&self, key: &Key, holder: Option<Holder>) -> Making<'_> {
+        self.leases.wait(key.parent(), Maker { who: holder, what: Made::Name })
     }
 
     /// Makes `dir`, below the root, and those above it, for `holder` or for others. Waits where a lease is out. Errors: as of
@@ -147,7 +219,7 @@ impl Store {
         // A delete may take away what was just made above it.
         for _ in 0..100 {
             self.make_dirs(dir.parent().unwrap_or(&self.root), holder)?;
-            let _making = self.wait_for_leases(dir, holder);
+            let _making = self.making_dir(dir, holder);
             match std::fs::create_dir(dir) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => return Ok(()),
@@ -157,12 +229,21 @@ impl Store {
         Err(io::ErrorKind::NotFound.into())
     }
 
-    /// `None` where no lease can be in the way: of a bucket, and of a directory that this is the own node of.
-    fn wait_for_leases(&self, dir: &Path, holder: Option<Holder>) -> Option<Making<'_>> {
+    /// `None` for a bucket, where no lease can be in the way.
+    fn making_dir(&self, dir: &Path, holder: Option<Holder>) -> Option<Making<'_>> {
         let path = dir.strip_prefix(&self.root).ok()?.to_str()?;
         let (parent, name) = path.rsplit_once('/')?;
         let own = placement::node_of_basename(name, self.nodes) == self.node;
-        (!own).then(|| self.leases.wait(parent, holder))
+        let what = if own { Made::Name } else { Made::Dir };
+        Some(self.leases.wait(parent, Maker { who: holder, what }))
+    }
+}
+
+/// True also of a directory that is not there.
+fn is_empty(path: &Path) -> bool {
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
     }
 }
 

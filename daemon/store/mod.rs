@@ -24,11 +24,13 @@ use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::lock;
 use s4::key::Key;
 use s4::protocol::JobId;
+use s4::stock::Stock;
 use s4::stored::{self, CHECKSUM_ATTRIBUTE};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Marks a directory that was made by itself, and not with a key: it stays when its last key goes.
 const MADE_ATTRIBUTE: &str = "user.s4.made";
@@ -62,6 +64,8 @@ pub struct Store {
     token: String,
     held: held::HeldFiles,
     leases: leases::Leases,
+    /// Files for small keys, once there was any.
+    drafts: OnceLock<Stock<File>>,
     _lock: File,
 }
 
@@ -107,6 +111,7 @@ impl Store {
             nodes: options.nodes,
             token,
             held: held::HeldFiles::default(),
+            drafts: OnceLock::new(),
             _lock: lock,
         };
         store.probe().map_err(|e| refuse(e.to_string()))?;
@@ -156,6 +161,15 @@ impl Store {
     /// An unnamed temporary file in the store, open to read and write.
     pub fn unnamed_file(&self) -> std::io::Result<File> {
         stored::draft(&self.root)
+    }
+
+    /// The same, made a while ago if there is one.
+    fn unnamed_file_ahead(&self) -> std::io::Result<File> {
+        let ahead = self.drafts.get_or_init(|| {
+            let root = self.root.clone();
+            Stock::new("drafts", move || stored::draft(&root).ok())
+        });
+        ahead.take().map_or_else(|| self.unnamed_file(), Ok)
     }
 
     /// Tries what every publish needs, so that a file system without it is refused at start.

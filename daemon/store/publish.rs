@@ -114,21 +114,21 @@ impl Store {
     /// Begins a key. One that exists already, or belongs elsewhere, is refused before any byte is written.
     pub fn draft(&self, key: &Key) -> Result<Draft<'_>> {
         self.check_new(key)?;
-        self.draft_unchecked(key)
+        self.draft_in(key, self.unnamed_file())
     }
 
-    /// The same for a key of few bytes: whether it exists already, its publish will tell.
-    pub fn draft_small(&self, key: &Key) -> Result<Draft<'_>> {
+    /// The same for a key of `len` bytes, which are few: whether it exists already, its publish will tell.
+    pub fn draft_small(&self, key: &Key, len: usize) -> Result<Draft<'_>> {
         self.check_place(key)?;
-        self.draft_unchecked(key)
+        // Into one of no bytes nothing is written, which would give it a new time.
+        self.draft_in(key, if len > 0 { self.unnamed_file_ahead() } else { self.unnamed_file() })
     }
 
-    fn draft_unchecked(&self, key: &Key) -> Result<Draft<'_>> {
-        let file = self.unnamed_file().map_err(|e| Error::io(key, &e))?;
+    fn draft_in(&self, key: &Key, file: std::io::Result<File>) -> Result<Draft<'_>> {
         Ok(Draft {
             store: self,
             key: key.clone(),
-            file,
+            file: file.map_err(|e| Error::io(key, &e))?,
             hasher: Hasher::new(),
             written: 0,
             checks: SpaceChecks::default(),
@@ -221,6 +221,10 @@ impl Store {
 
     fn link_at(&self, asker: &impl Asker, file: &File, path: &Path, key: &Key) -> Result<()> {
         use nix::errno::Errno;
+        let making = self.making(key, asker.holder());
+        if making.waited {
+            asker.check(key)?;
+        }
         let from = path_of(file);
         let parent = path.parent().unwrap_or(&self.root);
         // A delete may remove the parent between its making and the link, so both are tried again.

@@ -56,6 +56,7 @@ impl Store {
         if let Some(parent) = target.parent() {
             self.make_dirs(parent, asker.holder()).map_err(|e| Error::io(to, &e))?;
         }
+        let _making = self.making(to, asker.holder());
         renameat2(AT_FDCWD, &source, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE)
             .map_err(|e| Error::io(to, &e.into()))
     }

@@ -141,10 +141,9 @@ impl Fs {
         let key = self.key_in(parent, name)?;
         // On the key's own node the file can be linked as it is.
         let local = self.local.dir(self.home(&key));
-        let (file, dir) = self
-            .spool_file(local.unwrap_or(&self.spool_dir))
-            .or_else(|_| self.spool_file(&self.spool_dir))
-            .map_err(io_errno)?;
+        let made_in = |dir| self.spool_files.take(dir).map(|file| (file, dir));
+        let (file, dir) =
+            made_in(local.unwrap_or(&self.spool_dir)).or_else(|_| made_in(&self.spool_dir)).map_err(io_errno)?;
         let spool = Arc::new(Spool::new(file, dir.to_owned(), key, mode));
         if local.is_none() {
             self.sending.watch(&spool);
@@ -152,12 +151,6 @@ impl Fs {
         let attributes = self.entered(Node::Spool(spool.clone()))?;
         let opened = self.open_spool(spool, flags, Some(caller.process()))?;
         Ok((attributes, opened))
-    }
-
-    /// An empty unnamed file in `dir`, and where it is.
-    fn spool_file<'d>(&self, dir: &'d Path) -> std::io::Result<(Arc<File>, &'d Path)> {
-        let file = self.resting.take(dir).map_or_else(|| self.local.unnamed_file(dir).map(Arc::new), Ok)?;
-        Ok((file, dir))
     }
 
     /// True if a read of this handle may wait for a disk, and not only for the network.
@@ -268,7 +261,7 @@ impl Fs {
         }
         self.inodes.drop_unnamed(ino);
         if let Some(file) = spool.end() {
-            self.resting.keep(&spool.dir, file);
+            self.spool_files.keep(&spool.dir, file);
         }
     }
 
@@ -292,7 +285,7 @@ impl Fs {
             return Ok(());
         }
         let (key, change) = (spool.key(), spool.change());
-        let making = self.misses.making_in(key.parent());
+        let making = self.misses.making_key(&key);
         let published = self.publish_bytes(spool, &key, change).await;
         making.end(is_sure(&published));
         if published.is_ok()

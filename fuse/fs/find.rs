@@ -8,7 +8,7 @@ use s4::client::Client;
 use s4::error::{Error, ErrorKind, Result as S4Result};
 use s4::key::Key;
 use s4::placement::{self, NodeId};
-use s4::protocol::{KeyStat, Stat, Told};
+use s4::protocol::{Book, KeyStat, Stat, Told};
 use s4::stored;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -51,11 +51,14 @@ impl Fs {
         }
         let patience = tokio::time::Instant::now() + HOME_FIRST;
         let leased = self.misses.has_lease(dir);
+        if leased && !answers.is_dir && self.has_none(path, home, &remote) {
+            return answers.nothing();
+        }
         let mut lease = None;
         if missing == Missing::Unlikely || leased || answers.is_dir {
             if let Some(home) = home.filter(|home| remote.contains(home)) {
                 remote.retain(|&node| node != home);
-                answers.ask(&self.client, &[home], path, false);
+                answers.ask(&self.client, &[home], path, None);
                 let heard = async { while !answers.home_said && answers.hear().await {} };
                 let _ = tokio::time::timeout_at(patience, heard).await;
             }
@@ -68,7 +71,7 @@ impl Fs {
         } else if missing == Missing::Likely && !dir.is_empty() {
             lease = self.misses.ask_lease(dir);
         }
-        answers.ask(&self.client, &remote, path, lease.is_some());
+        answers.ask(&self.client, &remote, path, lease.map(|asked| asked.book));
         let patience = tokio::time::sleep_until(patience);
         tokio::pin!(patience);
         let mut patient = true;
@@ -85,9 +88,15 @@ impl Fs {
             }
         }
         if let Some(asked) = lease {
-            self.misses.answered(dir, asked, answers.leases == remote.len());
+            self.misses.answered(dir, asked, answers.leases == remote.len(), &answers.exclusive);
         }
         answers.nothing()
+    }
+
+    /// True if `home` is one of the `remote` nodes, and nothing is there by its lease.
+    fn has_none(&self, path: &str, home: Option<NodeId>, remote: &[NodeId]) -> bool {
+        let (Some(home), Some((dir, name))) = (home, path.rsplit_once('/')) else { return false };
+        remote.contains(&home) && self.misses.has_none(dir, name, home)
     }
 }
 
@@ -103,12 +112,14 @@ struct Answers {
     key: Option<KeyStat>,
     is_dir: bool,
     leases: usize,
+    /// Those whose lease says that nothing comes to be.
+    exclusive: Vec<NodeId>,
     /// Why it is not known whether there is a key.
     failed: Option<Error>,
 }
 
 impl Answers {
-    fn ask(&mut self, client: &Client, nodes: &[NodeId], path: &str, lease: bool) {
+    fn ask(&mut self, client: &Client, nodes: &[NodeId], path: &str, lease: Option<Book>) {
         let mut left = nodes.to_vec();
         for (node, soon) in client.tell_soon(nodes, path, lease) {
             left.retain(|&other| other != node);
@@ -146,8 +157,9 @@ impl Answers {
         let at_home = Some(node) == self.home;
         self.home_said |= at_home;
         match told {
-            Ok(Told { stat, lease }) => {
+            Ok(Told { stat, lease, exclusive }) => {
                 self.leases += usize::from(lease);
+                self.exclusive.extend(exclusive.then_some(node));
                 match stat {
                     Stat::Key(stat) if at_home => self.key = Some(stat),
                     Stat::Dir { .. } => self.is_dir = true,
@@ -184,5 +196,5 @@ impl Drop for Answers {
 }
 
 fn told(stat: Stat) -> Told {
-    Told { stat, lease: false }
+    Told { stat, lease: false, exclusive: false }
 }

@@ -1,9 +1,12 @@
-//! Where names are looked for in vain, and where no directory can come to be, by the nodes' leases.
+//! Where names are looked for in vain, and where no directory or nothing at all can come to be, by the nodes' leases.
 
 use super::find::Found;
 use nix::time::{ClockId, clock_gettime};
-use s4::protocol::RELIANCE;
-use std::collections::HashMap;
+use s4::checksum::hash;
+use s4::key::Key;
+use s4::placement::NodeId;
+use s4::protocol::{Book, RELIANCE};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +18,9 @@ const SOME: u32 = 6;
 /// The highest count, so that it is forgotten soon.
 const TOP: u32 = 8;
 
-/// Directories remembered at once.
+/// Directories remembered at once, and names that we have made in each.
 const MOST: usize = 64;
+const MOST_NAMES: usize = 20_000;
 
 /// How long no lease is asked for where a node has given none.
 const REFUSED: Duration = Duration::from_secs(5);
@@ -33,6 +37,8 @@ struct Table {
     dirs: HashMap<String, Known>,
     /// How often something was made.
     made: u64,
+    /// The last number of what is known of a directory.
+    books: Book,
 }
 
 struct Known {
@@ -43,6 +49,13 @@ struct Known {
     making: usize,
     /// When something was last made in it, by [`Table::made`].
     made: u64,
+    book: Book,
+    /// Nodes on which nothing is in it but what we have made, and until when.
+    exclusive: HashMap<NodeId, Duration>,
+    /// Hashes of the names of all keys that we have made in it, or may have.
+    names: HashSet<u64>,
+    /// Keys that we are making in it.
+    keys: usize,
 }
 
 /// A question for leases that was asked.
@@ -50,6 +63,7 @@ struct Known {
 pub(super) struct Asked {
     at: Duration,
     made: u64,
+    pub book: Book,
 }
 
 /// Whether a name is there, going by those before it.
@@ -64,6 +78,8 @@ pub(super) enum Missing {
 pub struct Making<'m> {
     misses: &'m Misses,
     above: Vec<String>,
+    /// Where a key is made.
+    dir: Option<String>,
     is_sure: bool,
 }
 
@@ -93,41 +109,77 @@ impl Misses {
         self.lock().dirs.get(dir).is_some_and(|known| known.making == 0 && known.leased_until > now())
     }
 
+    /// True if `node` would have nothing of this name in `dir`, where [`has_lease`](Self::has_lease) is true: by its lease nobody
+    /// else makes anything, and we have not.
+    pub(super) fn has_none(&self, dir: &str, name: &str, node: NodeId) -> bool {
+        let table = self.lock();
+        let known = table.dirs.get(dir).filter(|known| known.exclusive.get(&node).is_some_and(|&until| until > now()));
+        known.is_some_and(|known| !known.names.contains(&hash(name.as_bytes())))
+    }
+
     /// To be called before the nodes are asked for their leases. `None` if they are not to be asked.
     pub(super) fn ask_lease(&self, dir: &str) -> Option<Asked> {
         let (table, at) = (self.lock(), now());
         let known = table.dirs.get(dir).filter(|known| known.making == 0 && known.ask_again <= at)?;
-        Some(Asked { at, made: known.made })
+        Some(Asked { at, made: known.made, book: known.book })
     }
 
-    /// Each node has answered, and `all` or not all have given their lease.
-    pub(super) fn answered(&self, dir: &str, asked: Asked, all: bool) {
+    /// Each node has answered, and `all` or not all have given their lease; those of `exclusive` also that nothing comes to be.
+    pub(super) fn answered(&self, dir: &str, asked: Asked, all: bool, exclusive: &[NodeId]) {
         let mut table = self.lock();
         match table.dirs.get_mut(dir) {
             Some(known) if !all => known.ask_again = known.ask_again.max(asked.at + REFUSED),
             Some(known) if known.making == 0 && known.made == asked.made => {
-                known.leased_until = known.leased_until.max(asked.at + RELIANCE);
+                let until = asked.at + RELIANCE;
+                known.leased_until = known.leased_until.max(until);
+                // What was made before it was forgotten is in no new book.
+                if known.book == asked.book && known.names.len() < MOST_NAMES {
+                    known.exclusive.extend(exclusive.iter().map(|&node| (node, until)));
+                }
             }
             Some(_) | None => {}
         }
     }
 
-    /// To be held while something is made in `dir`: directories may come to be with it, `dir` itself and those above it.
-    pub(super) fn making_in(&self, dir: &str) -> Making<'_> {
-        let above: Vec<String> = dir.match_indices('/').map(|(end, _)| dir[..end].to_owned()).collect();
-        if !above.is_empty() {
-            let mut table = self.lock();
-            table.make_room();
-            table.made += 1;
-            let made = table.made;
-            for dir in &above {
-                let known = table.known(dir);
-                known.making += 1;
-                known.made = made;
-                known.leased_until = Duration::ZERO;
-            }
+    /// To be held while a key is made: directories may come to be with it, its own and those above.
+    pub(super) fn making_key(&self, key: &Key) -> Making<'_> {
+        let (dir, name) = (key.parent(), key.basename());
+        let mut making = self.making_in(dir);
+        let mut table = self.lock();
+        table.make_room();
+        let known = table.known(dir);
+        known.keys += 1;
+        if known.names.len() < MOST_NAMES {
+            known.names.insert(hash(name.as_bytes()));
+        } else {
+            known.exclusive.clear();
         }
-        Making { misses: self, above, is_sure: false }
+        making.dir = Some(dir.to_owned());
+        making
+    }
+
+    /// To be held while directory `dir` is made.
+    pub(super) fn making_dir(&self, dir: &str) -> Making<'_> {
+        let making = self.making_in(dir);
+        // Most likely names will be missing in it: those that are about to be made.
+        self.lock().known(dir).count = SOME;
+        making
+    }
+
+    fn making_in(&self, dir: &str) -> Making<'_> {
+        let above: Vec<String> = dir.match_indices('/').map(|(end, _)| dir[..end].to_owned()).collect();
+        let mut table = self.lock();
+        table.make_room();
+        table.made += 1;
+        let made = table.made;
+        for dir in &above {
+            let known = table.known(dir);
+            known.making += 1;
+            known.made = made;
+            known.leased_until = Duration::ZERO;
+        }
+        drop(table);
+        Making { misses: self, above, dir: None, is_sure: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -138,13 +190,20 @@ impl Misses {
 impl Table {
     fn known(&mut self, dir: &str) -> &mut Known {
         // What was made in it before it was forgotten is older than any question to come.
-        let made = self.made;
-        self.dirs.entry(dir.to_owned()).or_insert_with(|| Known {
-            count: 0,
-            leased_until: Duration::ZERO,
-            ask_again: Duration::ZERO,
-            making: 0,
-            made,
+        let (made, book) = (self.made, &mut self.books);
+        self.dirs.entry(dir.to_owned()).or_insert_with(|| {
+            *book += 1;
+            Known {
+                count: 0,
+                leased_until: Duration::ZERO,
+                ask_again: Duration::ZERO,
+                making: 0,
+                made,
+                book: *book,
+                exclusive: HashMap::new(),
+                names: HashSet::new(),
+                keys: 0,
+            }
         })
     }
 
@@ -152,7 +211,7 @@ impl Table {
     fn make_room(&mut self) {
         if self.dirs.len() >= MOST {
             let now = now();
-            self.dirs.retain(|_, known| known.making > 0 || known.ask_again > now);
+            self.dirs.retain(|_, known| known.making > 0 || known.keys > 0 || known.ask_again > now);
         }
     }
 }
@@ -166,17 +225,16 @@ impl Making<'_> {
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
-        if self.above.is_empty() {
-            return;
-        }
-        let (mut table, now) = (self.misses.lock(), now());
+        let (mut table, ask_again) = (self.misses.lock(), if self.is_sure { Duration::ZERO } else { now() + UNSURE });
         for dir in &self.above {
             if let Some(known) = table.dirs.get_mut(dir) {
                 known.making = known.making.saturating_sub(1);
-                if !self.is_sure {
-                    known.ask_again = known.ask_again.max(now + UNSURE);
-                }
+                known.ask_again = known.ask_again.max(ask_again);
             }
+        }
+        if let Some(known) = self.dir.as_ref().and_then(|dir| table.dirs.get_mut(dir)) {
+            known.keys = known.keys.saturating_sub(1);
+            known.ask_again = known.ask_again.max(ask_again);
         }
     }
 }
@@ -197,7 +255,7 @@ mod tests {
         }
         let asked = misses.ask_lease(dir).expect("nothing is in the way");
         assert!(!misses.has_lease(dir));
-        misses.answered(dir, asked, true);
+        misses.answered(dir, asked, true, &[0]);
         assert!(misses.has_lease(dir));
     }
 
@@ -221,7 +279,7 @@ mod tests {
         leased(&misses, "b");
         let asked = misses.ask_lease("b").unwrap();
         misses.making_in("b/new").end(true);
-        misses.answered("b", asked, true);
+        misses.answered("b", asked, true, &[0]);
         assert!(!misses.has_lease("b"));
     }
 
@@ -233,12 +291,65 @@ mod tests {
         assert!(!misses.has_lease("b") && misses.ask_lease("b").is_none());
     }
 
+    fn key(text: &str) -> Key {
+        Key::parse(text).expect("a key")
+    }
+
+    #[test]
+    fn what_we_have_made_is_asked_for() {
+        let misses = Misses::default();
+        leased(&misses, "b");
+        assert!(misses.has_none("b", "other", 0) && !misses.has_none("b", "other", 1));
+        let making = misses.making_key(&key("b/ours"));
+        assert!(!misses.has_none("b", "ours", 0) && misses.has_none("b", "other", 0));
+        making.end(true);
+        assert!(!misses.has_none("b", "ours", 0));
+    }
+
+    #[test]
+    fn what_was_forgotten_since_they_were_asked_is_in_no_book() {
+        let misses = Misses::default();
+        misses.making_key(&key("b/ours")).end(true);
+        let asked = misses.ask_lease("b").unwrap();
+        for n in 0..MOST {
+            misses.note(&format!("other{n}"), &Found::Absent);
+        }
+        leased(&misses, "b");
+        misses.answered("b", Asked { at: now(), ..asked }, true, &[1]);
+        assert!(misses.has_none("b", "ours", 0), "this test forgets nothing");
+        assert!(!misses.has_none("b", "ours", 1));
+    }
+
+    #[test]
+    fn what_is_being_made_is_not_forgotten() {
+        let misses = Misses::default();
+        let making = misses.making_key(&key("b/ours"));
+        let book = misses.ask_lease("b").unwrap().book;
+        for n in 0..3 * MOST {
+            misses.note(&format!("other{n}"), &Found::Absent);
+        }
+        assert_eq!(misses.ask_lease("b").unwrap().book, book);
+        drop(making);
+        assert!(misses.ask_lease("b").is_none(), "it may still come to be");
+    }
+
+    #[test]
+    fn more_names_than_are_remembered_are_asked_for() {
+        let misses = Misses::default();
+        leased(&misses, "b");
+        for n in 0..=MOST_NAMES {
+            misses.making_key(&key(&format!("b/{n}_ours"))).end(true);
+        }
+        leased(&misses, "b");
+        assert!(!misses.has_none("b", "other", 0));
+    }
+
     #[test]
     fn a_refusal_is_remembered() {
         let misses = Misses::default();
         leased(&misses, "b");
         let asked = misses.ask_lease("b").unwrap();
-        misses.answered("b", asked, false);
+        misses.answered("b", asked, false, &[]);
         assert!(misses.ask_lease("b").is_none());
         assert!(misses.has_lease("b"), "what was promised before holds");
     }
@@ -247,7 +358,7 @@ mod tests {
     fn finding_keys_ends_the_expectation() {
         let misses = Misses::default();
         leased(&misses, "b");
-        let key = s4::key::Key::parse("b/k").unwrap();
+        let key = key("b/k");
         let stat = s4::protocol::KeyStat { checksum: s4::checksum::Checksum { xxh3: 0, len: 0 }, mtime: 0, mode: 0 };
         for _ in 0..TOP {
             misses.note("b", &Found::Key(key.clone(), stat.clone()));

@@ -16,7 +16,7 @@ use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Inodes, Node};
 use crate::local::LocalNodes;
 use crate::readahead::Budget;
-use crate::resting::Resting;
+use crate::spool_files::SpoolFiles;
 use find::Found;
 use misses::Misses;
 use nix::errno::Errno;
@@ -70,8 +70,7 @@ pub struct Fs {
     pub spool_dir: PathBuf,
     /// Sends large files before they are closed.
     sending: Sending,
-    /// Spools to be used again.
-    pub resting: Resting,
+    spool_files: SpoolFiles,
     /// Where the mount is, as seen by its users.
     pub mountpoint: PathBuf,
     pub control: Control,
@@ -100,9 +99,9 @@ impl Fs {
             sending: Sending::new(client.clone()),
             client,
             inodes: Inodes::default(),
+            spool_files: SpoolFiles::new(local.dirs(), &spool_dir),
             local,
             spool_dir,
-            resting: Resting::default(),
             mountpoint,
             budget: Budget::new(),
             looks: Arc::new(Semaphore::new(LOOKS)),

@@ -102,7 +102,7 @@ impl Fs {
         }
         let name = name.to_str().ok_or(Errno::EINVAL)?;
         let node = placement::node_of_basename(name, self.client.cluster().len());
-        let making = self.misses.making_in(&path);
+        let making = self.misses.making_dir(&path);
         let made = self.client.make_dir(node, &dir).await;
         making.end(is_sure(&made));
         made.map_err(|e| errno(&e))?;
@@ -185,7 +185,7 @@ impl Fs {
                 false => Err(Errno::EEXIST),
             },
             (None, Found::Key(key, stat)) => {
-                let making = self.misses.making_in(to.parent());
+                let making = self.misses.making_key(&to);
                 let moved = self.move_key(&key, &to, &stat).await;
                 making.end(moved != Err(Errno::EIO));
                 moved?;
@@ -213,7 +213,7 @@ impl Fs {
         if self.home(from) == self.home(to) {
             return self.client.rename(from, to).await.map_err(|e| errno(&e));
         }
-        let copy = self.local.unnamed_file(&self.spool_dir).map_err(io_errno)?;
+        let copy = self.spool_files.take(&self.spool_dir).map_err(io_errno)?;
         let sink = copy.try_clone().map_err(io_errno)?;
         let copied = self.client.get(from, sink, "the spool", 0).await.map_err(|e| errno(&e))?;
         if copied != stat.checksum {

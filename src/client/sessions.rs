@@ -5,7 +5,7 @@ use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
-use crate::protocol::{Change, Told};
+use crate::protocol::{Book, Change, Told};
 use crate::session::{IDLE, MAX_BYTES, Question, Reply, Session};
 use hyper::Method;
 use std::cell::Cell;
@@ -157,7 +157,7 @@ impl Asked {
 impl Client {
     /// What `path` is on each of `nodes` with which there is a session; with a lease, if one is asked for and given. Blocks for a
     /// moment.
-    pub fn tell_soon(&self, nodes: &[NodeId], path: &str, lease: bool) -> Vec<(NodeId, Soon<Told>)> {
+    pub fn tell_soon(&self, nodes: &[NodeId], path: &str, lease: Option<Book>) -> Vec<(NodeId, Soon<Told>)> {
         let Some(path) = Dir::try_from(path.to_owned()).ok().filter(|_| nodes.len() <= FEW) else { return Vec::new() };
         let question = Question::Stat { path, lease };
         let asked: Vec<Asked> = nodes.iter().filter_map(|&node| self.begin(node, None, &question, &[])).collect();
@@ -173,7 +173,7 @@ impl Client {
     pub async fn tell_later(&self, asked: Asked, path: &str) -> Result<Told> {
         let node = asked.node;
         match asked.answer().await {
-            Err(error) if is_broken(&error) => self.tell(node, path, false).await,
+            Err(error) if is_broken(&error) => self.tell(node, path, None).await,
             reply => told_of(reply?),
         }
     }

@@ -6,7 +6,7 @@ use crate::checksum::{Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
-use crate::protocol::{self, Adoption, CHECKSUM_HEADER, Change, MAX_RANGE, Stat, Told, Usage, escape};
+use crate::protocol::{self, Adoption, Book, CHECKSUM_HEADER, Change, MAX_RANGE, Stat, Told, Usage, escape};
 use crate::summed::Summed;
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -18,12 +18,13 @@ use serde::Serialize;
 impl Client {
     /// What `path` (`bucket/dir/name`) is on `node`.
     pub async fn stat(&self, node: NodeId, path: &str) -> Result<Stat> {
-        self.tell(node, path, false).await.map(|told| told.stat)
+        self.tell(node, path, None).await.map(|told| told.stat)
     }
 
     /// The same; with a lease, if one is asked for and given.
-    pub async fn tell(&self, node: NodeId, path: &str, lease: bool) -> Result<Told> {
-        let path = format!("/v1/stat/{}{}", escape(path), if lease { "?lease=true" } else { "" });
+    pub async fn tell(&self, node: NodeId, path: &str, lease: Option<Book>) -> Result<Told> {
+        let lease = lease.map(|book| format!("?lease={book}")).unwrap_or_default();
+        let path = format!("/v1/stat/{}{lease}", escape(path));
         let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
         self.json(node, response).await
     }

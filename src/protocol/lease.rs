@@ -1,5 +1,5 @@
-//! Leases: a node's word that no directory will come to be in a certain directory for a while. A mount that makes many files so need
-//! not ask every node about each new name. In the manner of C. Gray and D. Cheriton, "Leases: an efficient fault-tolerant
+//! Leases: a node's word that no directory, or nothing at all, will come to be in a certain directory for a while. A mount that makes
+//! many files so need not ask every node about each new name. In the manner of C. Gray and D. Cheriton, "Leases: an efficient fault-tolerant
 //! mechanism for distributed file cache consistency", SOSP 1989.
 
 use super::Stat;
@@ -59,4 +59,12 @@ pub struct Told {
     /// it would be of a key of their name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lease: bool,
+    /// True if also nothing is beside the name but what the holder has made since it first asked with this book, and nobody else will
+    /// make anything there for [`LEASE`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
 }
+
+/// A number that a holder gives what it remembers of a directory: which names it has made there. What it forgets has another number
+/// when it begins anew.
+pub type Book = u64;

@@ -8,7 +8,7 @@ pub mod node;
 pub use job::{
     CommandText, Event, JobFile, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Progress, RunningTask, TaskFailure,
 };
-pub use lease::{HOLDER_HEADER, Holder, LEASE, RELIANCE, Told};
+pub use lease::{Book, HOLDER_HEADER, Holder, LEASE, RELIANCE, Told};
 pub use listing::{Entry, LISTING_END, LISTING_ERROR};
 
 use crate::checksum::Checksum;

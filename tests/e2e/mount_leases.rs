@@ -1,4 +1,4 @@
-//! Directories in which many files are made: not every node is asked about each name, and still nothing is missed.
+//! Directories in which many files are made: not every node is asked about each name, or none is, and still nothing is missed.
 
 use crate::harness::{Cluster, eventually};
 use crate::mounting::Mount;
@@ -23,13 +23,15 @@ fn make_files(mount: &Mount, dir: &str) {
     }
 }
 
-/// Has another client make a directory in `dir`, which is to be seen at once. Its own node is another than that of the key in it, on
-/// which alone it comes to be.
-fn assert_seen(mount: &Mount, cluster: &Cluster, dir: &str) {
-    let key = format!("{dir}/0_sub/1_key");
+/// Has another client make `name` in `dir`, which is to be seen at once.
+fn assert_seen(mount: &Mount, cluster: &Cluster, dir: &str, name: &str) {
+    let key = format!("{dir}/{name}");
     cluster.put(&format!("s4://{key}"), b"of another");
     assert_eq!(std::fs::read(mount.path(&key)).unwrap(), b"of another", "{key}");
 }
+
+/// A key in a directory whose own node is another than the key's, on which alone it comes to be.
+const IN_NEW_DIR: &str = "0_sub/1_key";
 
 /// Names that `node` was asked about.
 fn asked(cluster: &Cluster, node: usize) -> u64 {
@@ -43,7 +45,8 @@ fn asked(cluster: &Cluster, node: usize) -> u64 {
 #[test]
 fn the_nodes_of_other_keys_are_not_asked_about_each_new_file() {
     let Some((mount, cluster)) = setup() else { return };
-    std::fs::create_dir_all(mount.path("b/dir")).unwrap();
+    // Not of the mount's making, and not empty.
+    cluster.put("s4://b/dir/1_first", b"content");
     let before = asked(&cluster, 1);
     for n in 0..200 {
         std::fs::write(mount.path(&format!("b/dir/{}_file", 3 * n)), b"content").unwrap();
@@ -53,12 +56,78 @@ fn the_nodes_of_other_keys_are_not_asked_about_each_new_file() {
 }
 
 #[test]
+fn nor_are_their_own_where_the_mount_has_made_the_directory() {
+    let Some((mount, cluster)) = setup() else { return };
+    std::fs::create_dir_all(mount.path("b/dir")).unwrap();
+    let before = asked(&cluster, 0);
+    for n in 0..200 {
+        std::fs::write(mount.path(&format!("b/dir/{}_file", 3 * n)), b"content").unwrap();
+    }
+    let asked = asked(&cluster, 0) - before;
+    assert!(asked < 100, "node 0 was asked {asked} times about 200 names of its own");
+    assert_eq!(std::fs::read_dir(mount.path("b/dir")).unwrap().count(), 200);
+    // What it has made, it finds.
+    let taken = std::fs::File::create_new(mount.path("b/dir/3_file")).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AlreadyExists);
+}
+
+#[test]
 fn a_directory_that_another_client_makes_among_them_is_seen_at_once() {
     let Some((mount, cluster)) = setup() else { return };
     for turn in 0..10 {
         let dir = format!("b/dir{turn}");
         make_files(&mount, &dir);
-        assert_seen(&mount, &cluster, &dir);
+        assert_seen(&mount, &cluster, &dir, IN_NEW_DIR);
+    }
+}
+
+#[test]
+fn so_is_a_key() {
+    let Some((mount, cluster)) = setup() else { return };
+    for turn in 0..10 {
+        let dir = format!("b/dir{turn}");
+        make_files(&mount, &dir);
+        for name in ["0_other", "1_other", "2_other"] {
+            assert_seen(&mount, &cluster, &dir, name);
+        }
+    }
+}
+
+#[test]
+fn so_is_one_that_another_mount_makes_or_renames() {
+    let Some((mount, cluster)) = setup() else { return };
+    let other = Mount::with_remote_nodes(&cluster, "other", &[0, 1, 2], &[]);
+    for turn in 0..5 {
+        let dir = format!("b/dir{turn}");
+        make_files(&mount, &dir);
+        std::fs::write(other.path(&format!("{dir}/0_other")), b"made").unwrap();
+        assert!(mount.path(&format!("{dir}/0_other")).exists(), "turn {turn}");
+        let elsewhere = other.path(&format!("b/elsewhere{turn}"));
+        std::fs::write(&elsewhere, b"renamed").unwrap();
+        std::fs::rename(&elsewhere, other.path(&format!("{dir}/1_other"))).unwrap();
+        assert!(mount.path(&format!("{dir}/1_other")).exists(), "turn {turn}");
+        // Now each makes files there, and both see all.
+        for n in 100..130 {
+            let (maker, seer) = if n % 2 == 0 { (&mount, &other) } else { (&other, &mount) };
+            std::fs::write(maker.path(&format!("{dir}/{n}_file")), b"content").unwrap();
+            assert!(seer.path(&format!("{dir}/{n}_file")).exists(), "turn {turn}: {n}");
+        }
+    }
+}
+
+#[test]
+fn so_are_the_outputs_of_a_job() {
+    let Some((mount, cluster)) = setup() else { return };
+    for n in 0..30 {
+        cluster.put(&format!("s4://in/{n}_input"), b"content");
+    }
+    for turn in 0..3 {
+        let dir = format!("b/dir{turn}");
+        make_files(&mount, &dir);
+        cluster.ok(&["map", "s4://in/", &format!("s4://{dir}/"), "cat"]);
+        for n in 0..30 {
+            assert!(mount.path(&format!("{dir}/{n}_input")).exists(), "turn {turn}: {n}");
+        }
     }
 }
 
@@ -70,7 +139,8 @@ fn so_is_one_made_right_after_its_node_was_killed_and_is_back() {
         make_files(&mount, &dir);
         cluster.kill_node(1);
         cluster.start_node(1);
-        assert_seen(&mount, &cluster, &dir);
+        assert_seen(&mount, &cluster, &dir, "1_other");
+        assert_seen(&mount, &cluster, &dir, IN_NEW_DIR);
     }
 }
 
@@ -97,7 +167,7 @@ fn who_hangs_up_while_a_lease_is_waited_for_has_stored_nothing() {
     let mut cluster = Cluster::start(2);
     let head =
         format!("host: 127.0.0.1:{}\r\ns4-cluster: {}\r\nconnection: close\r\n", cluster.port(0), cluster.digest());
-    let ask = format!("GET /v1/stat/b/0_x?lease=true HTTP/1.1\r\n{head}s4-holder: 0123456789abcdef\r\n\r\n");
+    let ask = format!("GET /v1/stat/b/0_x?lease=1 HTTP/1.1\r\n{head}s4-holder: 0123456789abcdef\r\n\r\n");
     let is_given = || cluster.raw(0, ask.as_bytes()).contains("\"lease\":true");
     assert!(is_given());
     let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();

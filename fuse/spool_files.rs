@@ -1,0 +1,96 @@
+//! Unnamed files for spools. They are made ahead; and those whose key went to its node as bytes are used again: on ext4, to make
+//! one means to look at every inode of a block group that was freed in the last minute.
+
+use nix::libc;
+use s4::stock::Stock;
+use s4::stored::{draft, unnamed_file};
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Files kept for each directory.
+const MOST: usize = 32;
+
+/// The longest file that is kept, in bytes: a longer one takes a while to be emptied.
+const LONGEST: u64 = 256 * 1024;
+
+/// Unnamed files by the directory that they are made in.
+pub struct SpoolFiles(HashMap<PathBuf, Files>);
+
+#[derive(Default)]
+struct Files {
+    /// Those that were used.
+    used: Arc<Mutex<VecDeque<Arc<File>>>>,
+    /// Empty ones, once any was asked for.
+    ready: OnceLock<Stock<Arc<File>>>,
+    /// A data directory has directories for them.
+    is_data: bool,
+}
+
+impl SpoolFiles {
+    /// For the data directories `data`, and for `other`, which may be another.
+    pub fn new<'d>(data: impl Iterator<Item = &'d Path>, other: &Path) -> Self {
+        let mut files = HashMap::from([(other.to_owned(), Files::default())]);
+        files.extend(data.map(|dir| (dir.to_owned(), Files { is_data: true, ..Files::default() })));
+        Self(files)
+    }
+
+    /// An empty file in `dir`, that nobody else has open.
+    pub fn take(&self, dir: &Path) -> io::Result<Arc<File>> {
+        let Some(files) = self.0.get(dir) else { return unnamed_file(dir).map(Arc::new) };
+        let make = if files.is_data { draft } else { unnamed_file };
+        let ready = files.ready.get_or_init(|| {
+            let (used, dir) = (files.used.clone(), dir.to_owned());
+            Stock::new("spool files", move || emptied(&used).or_else(|| make(&dir).ok().map(Arc::new)))
+        });
+        ready.take().map_or_else(|| make(dir).map(Arc::new), Ok)
+    }
+
+    /// Keeps a file of `dir` that is closed, unless it is a key now. The kernel may still have it open for a moment.
+    pub fn keep(&self, dir: &Path, file: Arc<File>) {
+        let Some(files) = self.0.get(dir) else { return };
+        if file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= LONGEST) {
+            let mut used = lock(&files.used);
+            used.push_back(file);
+            if used.len() > MOST {
+                used.pop_front();
+            }
+        }
+    }
+}
+
+/// One that was used, empty again.
+fn emptied(used: &Mutex<VecDeque<Arc<File>>>) -> Option<Arc<File>> {
+    // Whoever came first has most likely been let go of.
+    let file = lock(used).pop_front()?;
+    match is_alone(&file) {
+        true => empty(&file).is_ok().then_some(file),
+        false => {
+            lock(used).push_back(file);
+            None
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn empty(file: &File) -> io::Result<()> {
+    file.set_len(0)?;
+    // ext4 writes a file that was cut to nothing to the disk at its next close, which so is this one.
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(drop)
+}
+
+/// True if `file` is the only way to its bytes: nobody else has it open, nor in memory by a mapping, which outlives the close
+/// where the kernel writes the file itself. The kernel grants a write lease to no other; see fcntl(2), `F_SETLEASE`. Who opens
+/// it in this moment has us sent a SIGIO, which is ignored.
+fn is_alone(file: &File) -> bool {
+    // SAFETY: the descriptor is open, and the call takes a number.
+    let lease = |kind: i32| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+    lease(libc::F_WRLCK) == 0 && lease(libc::F_UNLCK) == 0
+}
