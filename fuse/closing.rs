@@ -123,13 +123,14 @@ fn is_at(target: nix::Result<OsString>, path: &Path) -> bool {
 /// True if process `pid` has a descriptor of the file at `path` in a mount, or if we lack the means to look. The one that is being
 /// closed does not count. Reads links only: opening or asking for anything in the mount would wait for the mount itself.
 pub fn has_open(pid: u32, path: &Path) -> bool {
-    // Shells move what they open to there: then the others need no look.
-    if is_at(readlink(&*format!("/proc/{pid}/fd/1")), path) {
-        return true;
-    }
     let listed = descriptors(pid)
         .map(|(dir, numbers)| numbers.iter().any(|number| is_at(readlinkat(&dir, number.as_c_str()), path)));
     listed.unwrap_or_else(|error| is_want(&error))
+}
+
+/// The same, sooner, of one that has most likely just moved its descriptor, as shells do: to their standard output.
+pub fn has_moved(pid: u32, path: &Path) -> bool {
+    is_at(readlink(&*format!("/proc/{pid}/fd/1")), path) || has_open(pid, path)
 }
 
 /// The directory of a process's descriptors, and their numbers.
@@ -187,7 +188,7 @@ fn is_want(error: &std::io::Error) -> bool {
 /// A file of /proc: one that is `long`, or one that the kernel gives in one piece. Asks for nothing else, since a close waits
 /// for each call.
 fn read_proc(path: &str, long: bool) -> std::io::Result<Vec<u8>> {
-    let (mut text, mut filled) = (vec![0; 8192], 0);
+    let (mut text, mut filled) = (vec![0; if long { 8192 } else { 2048 }], 0);
     let mut file = File::open(path)?;
     // What was read before an error is of a process that has gone since.
     while let Ok(n @ 1..) = file.read(&mut text[filled..]) {

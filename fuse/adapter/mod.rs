@@ -2,6 +2,7 @@
 //! knows the library.
 
 mod answering;
+mod created;
 mod opener;
 mod replies;
 
@@ -266,8 +267,8 @@ impl Filesystem for Adapter {
             |fs| async move { fs.open(ino.0, open_flags.0, caller).await },
             move |reply, opened| {
                 let handle = FileHandle(opened.handle);
-                match opener.register(ino.0, opened.backing.as_ref(), open_flags.0, |file| reply.open_backing(file)) {
-                    Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), &backing),
+                match opener.register(ino.0, opened.backing.as_ref(), open_flags.0, &reply) {
+                    Some((backing, _)) => reply.opened_passthrough(handle, FopenFlags::empty(), &backing),
                     None => reply.opened(handle, flags(&opened)),
                 }
             },
@@ -285,19 +286,14 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (name, shown, caller) = (name.to_owned(), self.shown, Caller { thread: request.pid() });
-        let opener = self.opener.clone();
+        let (opener, requests, id) = (self.opener.clone(), self.requests.clone(), request.unique());
         self.answer(
             Some(request),
             reply,
             |fs| async move { fs.create(parent.0, &name, mode & !umask & 0o7777, flags_given, caller).await },
             move |reply, (made, opened)| {
-                let (fresh, attr, handle) = (freshness(&made), shown.attr(&made), FileHandle(opened.handle));
-                match opener.register(made.ino, opened.backing.as_ref(), flags_given, |file| reply.open_backing(file)) {
-                    Some(backing) => {
-                        reply.created_passthrough(&fresh, &attr, Generation(0), handle, FopenFlags::empty(), &backing);
-                    }
-                    None => reply.created(&fresh, &attr, Generation(0), handle, flags(&opened)),
-                }
+                let device = requests.get().map(AsFd::as_fd);
+                created::answer(reply, device, id, &opener, flags_given, &shown.attr(&made), &opened);
             },
         );
     }

@@ -1,7 +1,7 @@
 //! Passthrough: files that are registered with the kernel, so that it reads and writes them without asking us.
 
 use crate::inodes::Ino;
-use fuser::BackingId;
+use fuser::{BackingId, ReplyCreate, ReplyOpen};
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +9,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The registered file of each open inode, if it has one, and how many opens use it: the kernel wants one and the same for
 /// all, or none for any.
-type Backings = HashMap<Ino, (Option<Arc<BackingId>>, u64)>;
+type Backings = HashMap<Ino, (Option<Backing>, u64)>;
 
-/// Registers files with the kernel.
+/// A registered file, and its number.
+pub type Backing = (Arc<BackingId>, u32);
+
+/// A reply by which a file is registered.
+pub trait Registrar {
+    fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)>;
+}
+
+impl Registrar for ReplyOpen {
+    fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)> {
+        let number = self.open_backing(file)?.into_raw();
+        // SAFETY: the number was just given, and belongs to nobody else.
+        Ok((unsafe { self.wrap_backing(number) }, number))
+    }
+}
+
+impl Registrar for ReplyCreate {
+    fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)> {
+        let number = self.open_backing(file)?.into_raw();
+        // SAFETY: the number was just given, and belongs to nobody else.
+        Ok((unsafe { self.wrap_backing(number) }, number))
+    }
+}
+
+/// Decides which files are registered with the kernel.
 #[derive(Clone, Default)]
 pub struct Opener {
     /// Whether the kernel may be asked.
@@ -29,21 +53,15 @@ impl Opener {
     /// The file that the kernel is to use for this open of `ino`. A kernel that refuses to register one, for want of
     /// privilege or of a fitting file system, is not asked again. What is opened to bypass caches is not registered: the
     /// kernel would hold the file itself to the rules of such writes.
-    pub fn register(
-        &self,
-        ino: Ino,
-        file: Option<&Arc<File>>,
-        flags: i32,
-        open: impl FnOnce(&File) -> std::io::Result<BackingId>,
-    ) -> Option<Arc<BackingId>> {
+    pub fn register(&self, ino: Ino, file: Option<&Arc<File>>, flags: i32, reply: &impl Registrar) -> Option<Backing> {
         let mut backings = self.backings.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((backing, uses)) = backings.get_mut(&ino) {
             *uses += 1;
             return backing.clone();
         }
         let wanted = self.passthrough.load(Ordering::Relaxed) && flags & nix::libc::O_DIRECT == 0;
-        let backing = file.filter(|_| wanted).and_then(|file| match open(file) {
-            Ok(backing) => Some(Arc::new(backing)),
+        let backing = file.filter(|_| wanted).and_then(|file| match reply.register(file) {
+            Ok((backing, number)) => Some((Arc::new(backing), number)),
             Err(error) => {
                 tracing::info!("no passthrough, files are read through the mount: {error}");
                 self.passthrough.store(false, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use fuser::{
 use std::time::Duration;
 
 /// How long the kernel may believe what it was told of a name that is there. Of one that is not, never.
-const FRESH: Duration = Duration::from_secs(1);
+pub const FRESH: Duration = Duration::from_secs(1);
 /// Bytes that tools read and write at a time: what one request of the kernel carries.
 const BLOCK_SIZE: u32 = 1024 * 1024;
 

@@ -217,9 +217,10 @@ impl Fs {
         if killed || memory == Memory::New || !caller.is_of(writer) || !spool.is_pending() {
             return Ok(());
         }
-        // A process that has another descriptor of it has only moved one, as shells do.
-        let shown = self.shown(spool);
-        if closing::has_open(writer, &shown) {
+        // A process that has another descriptor of it has only moved one, mostly before anything is written.
+        let (shown, written) = (self.shown(spool), spool.len().map_err(io_errno)? > 0);
+        let look = if written { closing::has_open } else { closing::has_moved };
+        if look(writer, &shown) {
             return Ok(());
         }
         // What it stores through a mapping is published once that is gone too.
@@ -232,7 +233,6 @@ impl Fs {
         if mapped {
             return Ok(());
         }
-        let written = spool.len().map_err(io_errno)? > 0;
         // Nothing was written yet, but a child may have inherited the descriptor to do so.
         if !written && closing::has_children(writer) {
             return Ok(());

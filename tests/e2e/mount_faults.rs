@@ -28,7 +28,7 @@ def check(rows):
 const NEEDING_NODE_1: &str = r#"
 check([
     ('EIO', lambda: os.stat('a/1_k')),
-    ('EIO', lambda: os.stat('a/1_none')),
+    ('EIO', lambda: os.stat('i/1_none')),
     ('EIO', lambda: read('a/3_k')),
     ('EIO', lambda: make('b/1_new')),
     ('EIO', lambda: os.unlink('c/1_k')),
@@ -48,6 +48,8 @@ pub fn two_nodes() -> Option<Setup> {
     setup.bash(
         "for bucket in a b c d e f g h; do mkdir -p $bucket/d; for n in 0 1 3; do echo content > $bucket/${n}_k; done; done",
     );
+    // Not of the mount's making, which so has to ask for names that it does not know.
+    setup.put("i/1_k", b"content");
     Some(setup)
 }
 

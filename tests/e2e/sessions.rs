@@ -194,9 +194,9 @@ fn a_node_that_hangs_in_a_session_holds_up_only_who_needs_it() {
     let script = r#"
 import time
 found = []
-def needs():
-    found.append(errno_of(make, 'b/1_new'))
-threads = [threading.Thread(target=needs) for _ in range(4)]
+def needs(n):
+    found.append(errno_of(make, f'b/1_new{n}'))
+threads = [threading.Thread(target=needs, args=[n]) for n in range(4)]
 [thread.start() for thread in threads]
 slowest = 0
 while any(thread.is_alive() for thread in threads):
