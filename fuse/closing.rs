@@ -128,7 +128,7 @@ pub fn has_open(pid: u32, path: &Path) -> bool {
     listed.unwrap_or_else(|error| is_want(&error))
 }
 
-/// The same, sooner, of one that has most likely just moved its descriptor, as shells do: to their standard output.
+/// The same as [`has_open`]; quicker where the process is a shell that has just moved the descriptor to its standard output.
 pub fn has_moved(pid: u32, path: &Path) -> bool {
     is_at(readlink(&*format!("/proc/{pid}/fd/1")), path) || has_open(pid, path)
 }
@@ -143,6 +143,10 @@ fn descriptors(pid: u32) -> std::io::Result<(File, Vec<CString>)> {
         // SAFETY: the descriptor is open, and the buffer has as many bytes as are told.
         let got = unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), block.as_mut_ptr(), block.len()) };
         let filled = usize::try_from(Errno::result(got)?).unwrap_or(0);
+        // Fewer than there is room for need not be the last: a signal may have come between.
+        if filled == 0 {
+            return Ok((dir, numbers));
+        }
         let mut left = &block[..filled];
         while left.len() > HEAD {
             let len = usize::from(u16::from_ne_bytes([left[16], left[17]])).clamp(HEAD + 1, left.len());
@@ -151,10 +155,6 @@ fn descriptors(pid: u32) -> std::io::Result<(File, Vec<CString>)> {
                 numbers.push(name.to_owned());
             }
             left = &left[len..];
-        }
-        // One that has room for another entry has had the last.
-        if filled < block.len() / 2 {
-            return Ok((dir, numbers));
         }
     }
 }

@@ -39,9 +39,9 @@ impl SpoolFiles {
         Self(files)
     }
 
-    /// An empty file in `dir`, that nobody else has open.
+    /// An empty file in `dir`, one of those that this was made for. Nobody else has it open.
     pub fn take(&self, dir: &Path) -> io::Result<Arc<File>> {
-        let Some(files) = self.0.get(dir) else { return unnamed_file(dir).map(Arc::new) };
+        let files = self.0.get(dir).ok_or(io::ErrorKind::NotFound)?;
         let make = if files.is_data { draft } else { unnamed_file };
         let ready = files.ready.get_or_init(|| {
             let (used, dir) = (files.used.clone(), dir.to_owned());

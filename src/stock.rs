@@ -1,10 +1,14 @@
 //! Things that are made ahead, on a thread of their own, so that whoever wants one need not wait while it is made.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How many are made ahead, and how many may be left when more are made: seldom, since to wake the thread costs too.
 const FULL: usize = 12;
 const LOW: usize = 4;
+
+/// How long none is made after one could not be.
+const FAILED: Duration = Duration::from_secs(1);
 
 /// A stock of `T`. Its thread ends with it.
 pub struct Stock<T>(Arc<Shelf<T>>);
@@ -19,12 +23,13 @@ struct State<T> {
     ready: Vec<T>,
     wanted: bool,
     ended: bool,
+    failed: Option<Instant>,
 }
 
 impl<T: Send + 'static> Stock<T> {
     /// An empty one. `make` makes one more, where it can.
     pub fn new(name: &str, make: impl FnMut() -> Option<T> + Send + 'static) -> Self {
-        let state = State { ready: Vec::with_capacity(FULL), wanted: false, ended: false };
+        let state = State { ready: Vec::with_capacity(FULL), wanted: false, ended: false, failed: None };
         let shelf = Arc::new(Shelf { state: Mutex::new(state), changed: Condvar::new() });
         let kept = shelf.clone();
         // Without a thread the stock stays empty.
@@ -32,11 +37,12 @@ impl<T: Send + 'static> Stock<T> {
         Self(shelf)
     }
 
-    /// One of those made ahead. `None` if there is none: more are on their way then.
+    /// One of those made ahead. `None` if there is none: more are on their way then, where they can be made.
     pub fn take(&self) -> Option<T> {
         let mut state = self.0.lock();
         let taken = state.ready.pop();
-        if state.ready.len() <= LOW && !state.wanted {
+        let may_be_made = state.failed.is_none_or(|at| at.elapsed() > FAILED);
+        if state.ready.len() <= LOW && !state.wanted && may_be_made {
             state.wanted = true;
             self.0.changed.notify_one();
         }
@@ -63,6 +69,7 @@ impl<T> Shelf<T> {
             drop(state);
             let made = make();
             state = self.lock();
+            state.failed = if made.is_some() { None } else { Some(Instant::now()) };
             state.wanted = made.is_some() && state.ready.len() + 1 < FULL;
             state.ready.extend(made);
         }
@@ -70,5 +77,48 @@ impl<T> Shelf<T> {
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn more_are_made_when_few_are_left() {
+        let (tell, made) = mpsc::channel();
+        let mut number = 0;
+        let stock = Stock::new("test", move || {
+            number += 1;
+            tell.send(number).ok()?;
+            Some(number)
+        });
+        assert_eq!(stock.take(), None, "none was wanted before");
+        assert_eq!(made.iter().take(FULL).max(), Some(FULL));
+        // The last is put there after it was told of.
+        let mut taken: Vec<usize> = std::iter::repeat_with(|| stock.take()).flatten().take(FULL).collect();
+        assert!(made.recv().is_ok_and(|next| next > FULL), "it was wanted again");
+        taken.sort_unstable();
+        taken.dedup();
+        assert_eq!(taken.len(), FULL, "each is given to one");
+        drop(stock);
+        assert_eq!(made.iter().last().into_iter().filter(|&last| last > 3 * FULL).count(), 0, "the thread has ended");
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_not_tried_at_each_question() {
+        let (tell, tried) = mpsc::channel();
+        let stock = Stock::<()>::new("test", move || {
+            let _ = tell.send(());
+            None
+        });
+        assert_eq!(stock.take(), None);
+        tried.recv().unwrap();
+        while stock.0.lock().wanted {
+            std::thread::yield_now();
+        }
+        assert_eq!(stock.take(), None);
+        assert!(!stock.0.lock().wanted);
     }
 }

@@ -67,9 +67,15 @@ enum Made {
 }
 
 impl Promised {
+    /// True if it binds anybody, or somebody is at it.
+    fn binds(&self, now: Instant) -> bool {
+        let exclusive = self.exclusive.iter().map(|held| held.until);
+        !self.makers.is_empty()
+            || self.holders.iter().map(|&(_, until)| until).chain(exclusive).any(|until| until > now)
+    }
+
     fn is_over(&self, now: Instant) -> bool {
-        let is_remembered = self.exclusive.as_ref().is_some_and(|held| held.until + REMEMBERED > now);
-        self.makers.is_empty() && !is_remembered && self.holders.iter().all(|&(_, until)| until <= now)
+        !self.binds(now) && self.exclusive.as_ref().is_none_or(|held| held.until + REMEMBERED <= now)
     }
 
     /// When all leases are over that rule out what `maker` makes.
@@ -83,8 +89,19 @@ impl Promised {
     }
 }
 
+impl Table {
+    /// Forgets what is over, if that was not done for a while.
+    fn sweep(&mut self, now: Instant) {
+        if self.swept + LEASE < now {
+            self.swept = now;
+            self.dirs.retain(|_, promised| !promised.is_over(now));
+            self.dirs.shrink_to(MOST / 10);
+        }
+    }
+}
+
 /// What a holder gets.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Given {
     Nothing,
     Shared,
@@ -101,15 +118,14 @@ impl Leases {
 
     /// Promises `holder` that no directory comes to be in `dir`, if none is about to; and that nothing does, if it had that promise and
     /// nobody else has made anything since, or `is_empty`.
-    fn give(&self, dir: &str, holder: Holder, book: Book, is_empty: impl FnOnce() -> bool) -> Given {
-        let (mut table, now) = (self.lock(), Instant::now());
-        if table.swept + LEASE < now {
-            table.swept = now;
-            table.dirs.retain(|_, promised| !promised.is_over(now));
-            table.dirs.shrink_to(MOST / 10);
-        }
-        if table.dirs.len() >= MOST {
-            return Given::Nothing;
+    fn give(&self, dir: &str, holder: Holder, book: Book, now: Instant, is_empty: impl FnOnce() -> bool) -> Given {
+        let mut table = self.lock();
+        table.sweep(now);
+        if table.dirs.len() >= MOST && !table.dirs.contains_key(dir) {
+            table.dirs.retain(|_, promised| promised.binds(now));
+            if table.dirs.len() >= MOST {
+                return Given::Nothing;
+            }
         }
         let promised = table.dirs.entry(dir.to_owned()).or_default();
         if promised.makers.iter().any(|maker| maker.what == Made::Dir) {
@@ -118,7 +134,7 @@ impl Leases {
         promised.holders.retain(|&(other, until)| until > now && other != holder);
         promised.holders.push((holder, now + LEASE));
         let may_be = match &promised.exclusive {
-            _ if promised.makers.iter().any(|maker| maker.who != Some(holder)) => false,
+            _ if book == 0 || promised.makers.iter().any(|maker| maker.who != Some(holder)) => false,
             Some(held) if (held.holder, held.book) == (holder, book) => true,
             Some(held) if held.until > now => false,
             // Still locked, so that nobody begins to make anything after the look.
@@ -133,17 +149,24 @@ impl Leases {
     /// Waits until nobody but the maker itself relies on there being nothing new in `dir`, and has nobody begin to, until what is
     /// returned is dropped.
     fn wait(&self, dir: &str, maker: Maker) -> Making<'_> {
-        self.lock().dirs.entry(dir.to_owned()).or_default().makers.push(maker);
-        let mut making = Making { leases: self, dir: dir.to_owned(), maker, waited: false };
-        while let Some(until) = self.binds_until(dir, maker) {
+        let mut making = self.begin(dir, maker, Instant::now());
+        while let Some(until) = self.binds_until(dir, maker, Instant::now()) {
             making.waited = true;
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
         }
         making
     }
 
-    fn binds_until(&self, dir: &str, maker: Maker) -> Option<Instant> {
-        let (mut table, now) = (self.lock(), Instant::now());
+    /// Has nobody be promised what `maker` makes, until what is returned is dropped.
+    fn begin(&self, dir: &str, maker: Maker, now: Instant) -> Making<'_> {
+        let mut table = self.lock();
+        table.sweep(now);
+        table.dirs.entry(dir.to_owned()).or_default().makers.push(maker);
+        Making { leases: self, dir: dir.to_owned(), maker, waited: false }
+    }
+
+    fn binds_until(&self, dir: &str, maker: Maker, now: Instant) -> Option<Instant> {
+        let mut table = self.lock();
         let promised = table.dirs.get_mut(dir).and_then(|promised| promised.binds_until(maker, now));
         promised.into_iter().chain(self.settled.filter(|&until| until > now)).max()
     }
@@ -199,8 +222,8 @@ impl Store {
             File::create(mark)?;
         }
         // The look with the table locked is for what was made since, and need not wait for the disk.
-        let was_empty = is_empty(&path);
-        let given = self.leases.give(dir, holder, book, || was_empty && is_empty(&path));
+        let was_empty = book != 0 && is_empty(&path);
+        let given = self.leases.give(dir, holder, book, Instant::now(), || was_empty && is_empty(&path));
         // A directory may just have been made, which then is seen.
         Ok(if holds_no_dir(&path) { given } else { Given::Nothing })
     }
@@ -257,4 +280,80 @@ fn holds_no_dir(path: &Path) -> bool {
 
 fn mark(root: &Path) -> PathBuf {
     root.join(".s4/leased")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Made = Made::Name;
+
+    fn leases() -> Leases {
+        Leases { table: Mutex::new(Table { dirs: HashMap::new(), swept: Instant::now() }), settled: None }
+    }
+
+    /// Somewhat later.
+    fn after(at: Instant, leases: u32) -> Instant {
+        at + LEASE * leases
+    }
+
+    fn of(who: Holder) -> Maker {
+        Maker { who: Some(who), what: KEY }
+    }
+
+    #[test]
+    fn an_empty_directory_is_exclusive_to_who_comes_first() {
+        let (leases, now, [ours, theirs]) = (leases(), Instant::now(), [Holder::new(), Holder::new()]);
+        assert_eq!(leases.give("b", ours, 1, now, || false), Given::Shared);
+        assert_eq!(leases.give("b", ours, 1, now, || true), Given::Exclusive);
+        assert_eq!(leases.give("b", theirs, 1, now, || true), Given::Shared);
+        assert_eq!(leases.binds_until("b", of(theirs), now), Some(after(now, 1)));
+        assert_eq!(leases.binds_until("b", Maker { who: None, what: KEY }, now), Some(after(now, 1)));
+        assert_eq!(leases.binds_until("b", of(ours), now), None);
+        assert_eq!(leases.binds_until("b/d", of(theirs), now), None);
+    }
+
+    #[test]
+    fn it_goes_on_while_nobody_else_makes_anything() {
+        let (leases, now, [ours, theirs]) = (leases(), Instant::now(), [Holder::new(), Holder::new()]);
+        leases.give("b", ours, 1, now, || true);
+        drop(leases.begin("b", of(ours), now));
+        let later = after(now, 3);
+        assert_eq!(leases.give("b", ours, 1, later, || false), Given::Exclusive);
+        assert_eq!(leases.give("b", ours, 2, later, || false), Given::Shared, "it has forgotten what it made");
+        let making = leases.begin("b", of(theirs), later);
+        assert!(leases.binds_until("b", of(theirs), later).is_some());
+        assert_eq!(leases.give("b", ours, 1, later, || true), Given::Shared, "another waits");
+        assert_eq!(leases.binds_until("b", of(theirs), after(later, 1)), None);
+        drop(making);
+        assert_eq!(leases.give("b", ours, 1, after(later, 1), || false), Given::Shared, "another has made something");
+    }
+
+    #[test]
+    fn what_is_no_longer_remembered_is_looked_at() {
+        let (leases, now, ours) = (leases(), Instant::now(), Holder::new());
+        leases.give("b", ours, 1, now, || true);
+        let later = now + LEASE + REMEMBERED + LEASE;
+        assert_eq!(leases.give("b", ours, 1, later, || false), Given::Shared);
+    }
+
+    #[test]
+    fn without_a_book_none_is_exclusive() {
+        let (leases, now, ours) = (leases(), Instant::now(), Holder::new());
+        assert_eq!(leases.give("b", ours, 0, now, || true), Given::Shared);
+        assert_eq!(leases.binds_until("b", Maker { who: None, what: KEY }, now), None);
+        assert!(leases.binds_until("b", Maker { who: None, what: Made::Dir }, now).is_some());
+    }
+
+    #[test]
+    fn a_full_table_forgets_what_binds_nobody() {
+        let (leases, now, ours) = (leases(), Instant::now(), Holder::new());
+        for n in 0..MOST {
+            leases.give(&n.to_string(), ours, 1, now, || true);
+        }
+        assert_eq!(leases.give("b", ours, 1, now, || true), Given::Nothing);
+        assert_eq!(leases.give("0", ours, 1, now, || true), Given::Exclusive, "it has that one");
+        leases.lock().swept = after(now, 2);
+        assert_eq!(leases.give("b", ours, 1, after(now, 2), || true), Given::Exclusive);
+    }
 }

@@ -164,6 +164,11 @@ impl Store {
         change: Change,
     ) -> Result<()> {
         self.check_new(key)?;
+        // Before its bytes are read: others may write to it as long as it has no name.
+        let making = self.making(key, asker.holder());
+        if making.waited {
+            asker.check(key)?;
+        }
         let failed = |e: std::io::Error| Error::io(key, &e);
         let checksum = checksum.map_or_else(|| checksum::of_file(file).map_err(failed), Ok)?;
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;

@@ -1,6 +1,7 @@
 //! What a mount asks of a store besides keys: directories, renames, attributes, and files of this machine to be linked.
 
 use super::{Asker, MADE_ATTRIBUTE, Store};
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key};
@@ -50,15 +51,24 @@ impl Store {
         self.misplaced(from)?;
         self.misplaced(to)?;
         let (source, target) = (self.path(from), self.path(to));
-        if !source.is_file() {
-            return Err(Error::new(ErrorKind::NotFound, format!("{from}: no such key")));
+        let making = self.making(to, asker.holder());
+        if making.waited {
+            asker.check(to)?;
         }
-        if let Some(parent) = target.parent() {
-            self.make_dirs(parent, asker.holder()).map_err(|e| Error::io(to, &e))?;
+        // A delete may remove the target's directory between its making and the rename, so both are tried again.
+        for _ in 0..100 {
+            if !source.is_file() {
+                return Err(Error::new(ErrorKind::NotFound, format!("{from}: no such key")));
+            }
+            if let Some(parent) = target.parent() {
+                self.make_dirs(parent, asker.holder()).map_err(|e| Error::io(to, &e))?;
+            }
+            match renameat2(AT_FDCWD, &source, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE) {
+                Err(Errno::ENOENT) => {}
+                done => return done.map_err(|e| Error::io(to, &e.into())),
+            }
         }
-        let _making = self.making(to, asker.holder());
-        renameat2(AT_FDCWD, &source, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE)
-            .map_err(|e| Error::io(to, &e.into()))
+        Err(Error::new(ErrorKind::Io, format!("{to}: its directory is deleted again and again")))
     }
 
     /// Changes a key's attributes. Write bits stay off.

@@ -19,21 +19,20 @@ pub trait Registrar {
     fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)>;
 }
 
-impl Registrar for ReplyOpen {
-    fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)> {
-        let number = self.open_backing(file)?.into_raw();
-        // SAFETY: the number was just given, and belongs to nobody else.
-        Ok((unsafe { self.wrap_backing(number) }, number))
-    }
+/// The library has the same methods for both, and no trait.
+macro_rules! registrar {
+    ($($reply:ty),*) => {$(
+        impl Registrar for $reply {
+            fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)> {
+                let number = self.open_backing(file)?.into_raw();
+                // SAFETY: the number was just given, and belongs to nobody else.
+                Ok((unsafe { self.wrap_backing(number) }, number))
+            }
+        }
+    )*};
 }
 
-impl Registrar for ReplyCreate {
-    fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)> {
-        let number = self.open_backing(file)?.into_raw();
-        // SAFETY: the number was just given, and belongs to nobody else.
-        Ok((unsafe { self.wrap_backing(number) }, number))
-    }
-}
+registrar!(ReplyOpen, ReplyCreate);
 
 /// Decides which files are registered with the kernel.
 #[derive(Clone, Default)]

@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 /// Remote keys up to this size come whole when they are opened, and any key when it is published goes in one request.
 const SMALL: u64 = 256 * 1024;
 
-/// How long a reader waits for a file that is just being published.
+/// How long who opens a file waits while it is just being published.
 const PUBLISHING: Duration = Duration::from_secs(1);
 
 /// How long it may take to find out who has a file open or in memory.
@@ -78,15 +78,16 @@ impl Fs {
                 Ok(opened)
             }
             Node::Spool(spool) => {
-                if !writes {
-                    // What others still store in the file by a mapping is in no key: who reads it then reads the key.
-                    let _turn = tokio::time::timeout(PUBLISHING, spool.publishing.lock()).await;
-                    if spool.is_published() {
-                        return Err(Errno::ESTALE);
-                    }
-                } else if spool.is_published() {
+                let turn = tokio::time::timeout(PUBLISHING, spool.publishing.lock()).await;
+                // While it is being published, its bytes are read and nobody is to change them.
+                if writes && (turn.is_err() || spool.is_published()) {
                     return Err(Errno::EPERM);
                 }
+                // What others still store in the file by a mapping is in no key: who reads it then reads the key.
+                if spool.is_published() {
+                    return Err(Errno::ESTALE);
+                }
+                drop(turn);
                 if flags & libc::O_TRUNC != 0 {
                     spool.truncate(0).map_err(io_errno)?;
                 }

@@ -25,6 +25,9 @@ const MOST_NAMES: usize = 20_000;
 /// How long no lease is asked for where a node has given none.
 const REFUSED: Duration = Duration::from_secs(5);
 
+/// How long who has made something is expected to make more.
+const BUSY: Duration = Duration::from_secs(1);
+
 /// How long something may still come to be that was broken off, or not answered.
 const UNSURE: Duration = Duration::from_secs(60);
 
@@ -56,6 +59,15 @@ struct Known {
     names: HashSet<u64>,
     /// Keys that we are making in it.
     keys: usize,
+    /// Until then we are likely to make more.
+    busy_until: Duration,
+}
+
+impl Known {
+    /// True while something may come to be that is known of nowhere else.
+    fn is_needed(&self, now: Duration) -> bool {
+        self.making > 0 || self.keys > 0 || self.ask_again > now
+    }
 }
 
 /// A question for leases that was asked.
@@ -121,7 +133,9 @@ impl Misses {
     pub(super) fn ask_lease(&self, dir: &str) -> Option<Asked> {
         let (table, at) = (self.lock(), now());
         let known = table.dirs.get(dir).filter(|known| known.making == 0 && known.ask_again <= at)?;
-        Some(Asked { at, made: known.made, book: known.book })
+        // It would hold up others in vain where we make nothing.
+        let makes = known.busy_until > at && known.names.len() < MOST_NAMES;
+        Some(Asked { at, made: known.made, book: if makes { known.book } else { 0 } })
     }
 
     /// Each node has answered, and `all` or not all have given their lease; those of `exclusive` also that nothing comes to be.
@@ -133,7 +147,7 @@ impl Misses {
                 let until = asked.at + RELIANCE;
                 known.leased_until = known.leased_until.max(until);
                 // What was made before it was forgotten is in no new book.
-                if known.book == asked.book && known.names.len() < MOST_NAMES {
+                if known.book == asked.book {
                     known.exclusive.extend(exclusive.iter().map(|&node| (node, until)));
                 }
             }
@@ -149,6 +163,7 @@ impl Misses {
         table.make_room();
         let known = table.known(dir);
         known.keys += 1;
+        known.busy_until = now() + BUSY;
         if known.names.len() < MOST_NAMES {
             known.names.insert(hash(name.as_bytes()));
         } else {
@@ -162,7 +177,9 @@ impl Misses {
     pub(super) fn making_dir(&self, dir: &str) -> Making<'_> {
         let making = self.making_in(dir);
         // Most likely names will be missing in it: those that are about to be made.
-        self.lock().known(dir).count = SOME;
+        let mut table = self.lock();
+        let known = table.known(dir);
+        (known.count, known.busy_until) = (SOME, now() + BUSY);
         making
     }
 
@@ -203,15 +220,19 @@ impl Table {
                 exclusive: HashMap::new(),
                 names: HashSet::new(),
                 keys: 0,
+                busy_until: Duration::ZERO,
             }
         })
     }
 
-    /// Forgets all but those in which something is being made or may be.
+    /// Forgets all but those in which something is being made or may be, and if that is enough, most likely will be.
     fn make_room(&mut self) {
+        let now = now();
         if self.dirs.len() >= MOST {
-            let now = now();
-            self.dirs.retain(|_, known| known.making > 0 || known.keys > 0 || known.ask_again > now);
+            self.dirs.retain(|_, known| known.is_needed(now) || known.busy_until > now);
+        }
+        if self.dirs.len() >= MOST {
+            self.dirs.retain(|_, known| known.is_needed(now));
         }
     }
 }
@@ -259,6 +280,12 @@ mod tests {
         assert!(misses.has_lease(dir));
     }
 
+    /// The same where we have made the directory.
+    fn leased_alone(misses: &Misses, dir: &str) {
+        misses.making_dir(dir).end(true);
+        leased(misses, dir);
+    }
+
     #[test]
     fn what_we_make_ends_the_leases_above_it() {
         let misses = Misses::default();
@@ -298,7 +325,7 @@ mod tests {
     #[test]
     fn what_we_have_made_is_asked_for() {
         let misses = Misses::default();
-        leased(&misses, "b");
+        leased_alone(&misses, "b");
         assert!(misses.has_none("b", "other", 0) && !misses.has_none("b", "other", 1));
         let making = misses.making_key(&key("b/ours"));
         assert!(!misses.has_none("b", "ours", 0) && misses.has_none("b", "other", 0));
@@ -311,13 +338,10 @@ mod tests {
         let misses = Misses::default();
         misses.making_key(&key("b/ours")).end(true);
         let asked = misses.ask_lease("b").unwrap();
-        for n in 0..MOST {
-            misses.note(&format!("other{n}"), &Found::Absent);
-        }
-        leased(&misses, "b");
-        misses.answered("b", Asked { at: now(), ..asked }, true, &[1]);
-        assert!(misses.has_none("b", "ours", 0), "this test forgets nothing");
-        assert!(!misses.has_none("b", "ours", 1));
+        misses.lock().dirs.clear();
+        leased_alone(&misses, "b");
+        misses.answered("b", Asked { made: misses.ask_lease("b").unwrap().made, ..asked }, true, &[1]);
+        assert!(misses.has_none("b", "ours", 0) && !misses.has_none("b", "ours", 1));
     }
 
     #[test]
@@ -325,8 +349,9 @@ mod tests {
         let misses = Misses::default();
         let making = misses.making_key(&key("b/ours"));
         let book = misses.ask_lease("b").unwrap().book;
+        assert_ne!(book, 0);
         for n in 0..3 * MOST {
-            misses.note(&format!("other{n}"), &Found::Absent);
+            drop(misses.making_dir(&format!("other{n}")));
         }
         assert_eq!(misses.ask_lease("b").unwrap().book, book);
         drop(making);
@@ -336,12 +361,31 @@ mod tests {
     #[test]
     fn more_names_than_are_remembered_are_asked_for() {
         let misses = Misses::default();
-        leased(&misses, "b");
+        leased_alone(&misses, "b");
         for n in 0..=MOST_NAMES {
             misses.making_key(&key(&format!("b/{n}_ours"))).end(true);
         }
-        leased(&misses, "b");
         assert!(!misses.has_none("b", "other", 0));
+        assert_eq!(misses.ask_lease("b").unwrap().book, 0);
+    }
+
+    #[test]
+    fn where_we_make_nothing_others_are_not_held_up() {
+        let misses = Misses::default();
+        leased(&misses, "b");
+        assert_eq!(misses.ask_lease("b").unwrap().book, 0);
+        assert!(!misses.has_none("b", "other", 0));
+    }
+
+    #[test]
+    fn where_we_make_files_is_not_forgotten_for_where_we_look() {
+        let misses = Misses::default();
+        misses.making_key(&key("b/ours")).end(true);
+        let book = misses.ask_lease("b").unwrap().book;
+        for n in 0..3 * MOST {
+            misses.note(&format!("other{n}"), &Found::Absent);
+        }
+        assert_eq!(misses.ask_lease("b").unwrap().book, book);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Leases: a node's word that no directory, or nothing at all, will come to be in a certain directory for a while. A mount that makes
-//! many files so need not ask every node about each new name. In the manner of C. Gray and D. Cheriton, "Leases: an efficient fault-tolerant
-//! mechanism for distributed file cache consistency", SOSP 1989.
+//! many files so need not ask every node about each new name. In the manner of C. Gray and D. Cheriton, "Leases: an efficient
+//! fault-tolerant mechanism for distributed file cache consistency", SOSP 1989.
 
 use super::Stat;
 use serde::{Deserialize, Serialize};
@@ -66,5 +66,5 @@ pub struct Told {
 }
 
 /// A number that a holder gives what it remembers of a directory: which names it has made there. What it forgets has another number
-/// when it begins anew.
+/// when it begins anew. With 0 it asks for no exclusive lease.
 pub type Book = u64;
