@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 use s4::error::{Error, ErrorKind, Result};
-use s4::key::Key;
 use s4::protocol::{HOLDER_HEADER, Holder};
+use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -33,15 +33,15 @@ impl Peer {
 }
 
 impl Asker for Peer {
-    /// Refuses to publish `key` for one that has hung up: it has told its user that there is no such key.
-    fn check(&self, key: &Key) -> Result<()> {
+    /// Refuses to make `name` for one that has hung up: it has told its user that there is no such key or directory.
+    fn check(&self, name: &impl Display) -> Result<()> {
         let Some(socket) = &self.socket else { return Ok(()) };
         match recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
             Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
             // This daemon is ending, and reads no more questions; see `Streams::end`.
             Ok(0) if is_connected(socket) => Ok(()),
             Ok(0) | Err(_) => {
-                Err(Error::new(ErrorKind::Cancelled, format!("{key}: its sender has hung up; nothing was stored")))
+                Err(Error::new(ErrorKind::Cancelled, format!("{name}: its sender has hung up; nothing was stored")))
             }
         }
     }

@@ -10,6 +10,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::{Change, Holder};
 use s4::stored::{CHECKSUM_ATTRIBUTE, SpaceChecks};
+use std::fmt::Display;
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -22,8 +23,8 @@ pub(super) const KEY_MODE: u32 = 0o444;
 
 /// Who a key is made for.
 pub trait Asker {
-    /// May still refuse the key, at the very end.
-    fn check(&self, key: &Key) -> Result<()>;
+    /// May still refuse what is to have this name, at the very end.
+    fn check(&self, name: &impl Display) -> Result<()>;
 
     /// As whom it may hold leases.
     fn holder(&self) -> Option<Holder>;
@@ -31,7 +32,7 @@ pub trait Asker {
 
 /// The node itself.
 impl Asker for () {
-    fn check(&self, _: &Key) -> Result<()> {
+    fn check(&self, _: &impl Display) -> Result<()> {
         Ok(())
     }
 

@@ -19,6 +19,7 @@ impl Store {
         if path.is_file() {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{dir}: a key of this name exists")));
         }
+        asker.check(dir)?;
         self.make_dirs(&path, asker.holder()).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => Error::new(
                 ErrorKind::AlreadyExists,
@@ -51,10 +52,8 @@ impl Store {
         self.misplaced(from)?;
         self.misplaced(to)?;
         let (source, target) = (self.path(from), self.path(to));
-        let making = self.making(to, asker.holder());
-        if making.waited {
-            asker.check(to)?;
-        }
+        let _making = self.making(to, asker.holder());
+        asker.check(to)?;
         // A delete may remove the target's directory between its making and the rename, so both are tried again.
         for _ in 0..100 {
             if !source.is_file() {
