@@ -26,7 +26,8 @@ pub(super) enum Found {
 impl Fs {
     /// What `path` is. A key is known to its own node, which is asked first. A directory is wherever it has keys, so that the others
     /// are asked too where the name is no key, or its node is slow, or no key is expected; but not while all of them have given a
-    /// lease on where it is. The key hides a directory of its name: its node has its say, unless it hangs.
+    /// lease on where it is. By an exclusive one of its own node, nobody is. The key hides a directory of its name: its node has its
+    /// say, unless it hangs.
     pub(super) async fn find(&self, path: &str) -> Result<Found> {
         let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
         // A bucket is never a key, so no node knows it better than others.
