@@ -25,8 +25,9 @@ const MOST_NAMES: usize = 20_000;
 /// How long no lease is asked for where a node has given none.
 const REFUSED: Duration = Duration::from_secs(5);
 
-/// How long who has made something is expected to make more.
+/// How long who has made a key, or a directory, is expected to make keys there.
 const BUSY: Duration = Duration::from_secs(1);
+const NEW: Duration = Duration::from_secs(60);
 
 /// How long something may still come to be that was broken off, or not answered.
 const UNSURE: Duration = Duration::from_secs(60);
@@ -112,7 +113,13 @@ impl Misses {
                 table.make_room();
                 table.known(dir).count = MISS;
             }
-            (Found::Key(..), Some(known)) => known.count = known.count.saturating_sub(HIT),
+            (Found::Key(key, _), Some(known)) => {
+                known.count = known.count.saturating_sub(HIT);
+                // Others make keys there, and are not to be held up.
+                if !known.names.contains(&hash(key.basename().as_bytes())) {
+                    known.busy_until = Duration::ZERO;
+                }
+            }
             (Found::Key(..), None) | (Found::Dir, _) => {}
         }
     }
@@ -179,7 +186,7 @@ impl Misses {
         // Most likely names will be missing in it: those that are about to be made.
         let mut table = self.lock();
         let known = table.known(dir);
-        (known.count, known.busy_until) = (SOME, now() + BUSY);
+        (known.count, known.busy_until) = (SOME, now() + NEW);
         making
     }
 
@@ -268,6 +275,10 @@ fn now() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use s4::checksum::Checksum;
+    use s4::protocol::KeyStat;
+
+    const STAT: KeyStat = KeyStat { checksum: Checksum { xxh3: 0, len: 0 }, mtime: 0, mode: 0 };
 
     /// After some misses, all nodes give their lease.
     fn leased(misses: &Misses, dir: &str) {
@@ -375,6 +386,12 @@ mod tests {
         leased(&misses, "b");
         assert_eq!(misses.ask_lease("b").unwrap().book, 0);
         assert!(!misses.has_none("b", "other", 0));
+        misses.making_key(&key("b/ours")).end(true);
+        let found = |text| Found::Key(key(text), STAT);
+        misses.note("b", &found("b/ours"));
+        assert_ne!(misses.ask_lease("b").unwrap().book, 0);
+        misses.note("b", &found("b/theirs"));
+        assert_eq!(misses.ask_lease("b").unwrap().book, 0);
     }
 
     #[test]
@@ -402,10 +419,8 @@ mod tests {
     fn finding_keys_ends_the_expectation() {
         let misses = Misses::default();
         leased(&misses, "b");
-        let key = key("b/k");
-        let stat = s4::protocol::KeyStat { checksum: s4::checksum::Checksum { xxh3: 0, len: 0 }, mtime: 0, mode: 0 };
         for _ in 0..TOP {
-            misses.note("b", &Found::Key(key.clone(), stat.clone()));
+            misses.note("b", &Found::Key(key("b/k"), STAT));
         }
         assert_eq!(misses.missing("b"), Missing::Unlikely);
     }
