@@ -1,12 +1,13 @@
 //! Who closes a file, read from /proc: the rules of which close publishes rest on it.
 
+use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{readlink, readlinkat};
+use nix::fcntl::{OFlag, readlink, readlinkat};
 use nix::libc;
-use std::ffi::{CStr, CString, OsString};
+use nix::sys::stat::Mode;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -123,40 +124,18 @@ fn is_at(target: nix::Result<OsString>, path: &Path) -> bool {
 /// True if process `pid` has a descriptor of the file at `path` in a mount, or if we lack the means to look. The one that is being
 /// closed does not count. Reads links only: opening or asking for anything in the mount would wait for the mount itself.
 pub fn has_open(pid: u32, path: &Path) -> bool {
-    let listed = descriptors(pid)
-        .map(|(dir, numbers)| numbers.iter().any(|number| is_at(readlinkat(&dir, number.as_c_str()), path)));
-    listed.unwrap_or_else(|error| is_want(&error))
+    let listed = Dir::open(&*format!("/proc/{pid}/fd"), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let listed = listed.map(|mut descriptors| {
+        let names = descriptors.iter().flatten().map(|entry| entry.file_name().to_owned());
+        let numbers: Vec<CString> = names.filter(|name| !name.to_bytes().starts_with(b".")).collect();
+        numbers.iter().any(|number| is_at(readlinkat(&descriptors, number.as_c_str()), path))
+    });
+    listed.unwrap_or_else(|error| is_want(&error.into()))
 }
 
 /// The same as [`has_open`]; quicker where the process is a shell that has just moved the descriptor to its standard output.
 pub fn has_moved(pid: u32, path: &Path) -> bool {
     is_at(readlink(&*format!("/proc/{pid}/fd/1")), path) || has_open(pid, path)
-}
-
-/// The directory of a process's descriptors, and their numbers.
-fn descriptors(pid: u32) -> std::io::Result<(File, Vec<CString>)> {
-    /// What the kernel tells of an entry before its name; see getdents(2).
-    const HEAD: usize = 19;
-    let dir = File::open(format!("/proc/{pid}/fd"))?;
-    let (mut numbers, mut block) = (Vec::new(), [0u8; 4096]);
-    loop {
-        // SAFETY: the descriptor is open, and the buffer has as many bytes as are told.
-        let got = unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), block.as_mut_ptr(), block.len()) };
-        let filled = usize::try_from(Errno::result(got)?).unwrap_or(0);
-        // Fewer than there is room for need not be the last: a signal may have come between.
-        if filled == 0 {
-            return Ok((dir, numbers));
-        }
-        let mut left = &block[..filled];
-        while left.len() > HEAD {
-            let len = usize::from(u16::from_ne_bytes([left[16], left[17]])).clamp(HEAD + 1, left.len());
-            let name = CStr::from_bytes_until_nul(&left[HEAD..len]).unwrap_or_default();
-            if !name.to_bytes().starts_with(b".") {
-                numbers.push(name.to_owned());
-            }
-            left = &left[len..];
-        }
-    }
 }
 
 /// True if process `pid` has the file at `path` in its memory, or if that cannot be found out: what it stores there is still to
@@ -188,7 +167,7 @@ fn is_want(error: &std::io::Error) -> bool {
 /// A file of /proc: one that is `long`, or one that the kernel gives in one piece. Asks for nothing else, since a close waits
 /// for each call.
 fn read_proc(path: &str, long: bool) -> std::io::Result<Vec<u8>> {
-    let (mut text, mut filled) = (vec![0; if long { 8192 } else { 2048 }], 0);
+    let (mut text, mut filled) = (vec![0; 8192], 0);
     let mut file = File::open(path)?;
     // What was read before an error is of a process that has gone since.
     while let Ok(n @ 1..) = file.read(&mut text[filled..]) {

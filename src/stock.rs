@@ -103,7 +103,8 @@ mod tests {
         taken.dedup();
         assert_eq!(taken.len(), FULL, "each is given to one");
         drop(stock);
-        assert_eq!(made.iter().last().into_iter().filter(|&last| last > 3 * FULL).count(), 0, "the thread has ended");
+        // Ends with the thread, which may have been about to make some.
+        assert!(made.iter().count() <= 2 * FULL);
     }
 
     #[test]

@@ -231,10 +231,11 @@ impl Store {
         if making.waited {
             asker.check(key)?;
         }
+        let from = path_of(file);
         let parent = path.parent().unwrap_or(&self.root);
         // A delete may remove the parent between its making and the link, so both are tried again.
         for _ in 0..100 {
-            match link_file(file, path) {
+            match linkat(AT_FDCWD, from.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
                 Ok(()) => return Ok(()),
                 Err(Errno::ENOENT) => {
                     self.make_parents(asker, parent, key)?;
@@ -259,17 +260,6 @@ impl Store {
             }
             Err(e) => Err(Error::io(key, &e)),
         }
-    }
-}
-
-/// Gives an unnamed file a name. By its number where that is allowed, which is quicker; see open(2), `O_TMPFILE`.
-fn link_file(file: &File, path: &Path) -> nix::Result<()> {
-    match linkat(file, "", AT_FDCWD, path, AtFlags::AT_EMPTY_PATH) {
-        // Also what who may not is told.
-        Err(nix::errno::Errno::ENOENT) => {
-            linkat(AT_FDCWD, path_of(file).as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
-        }
-        done => done,
     }
 }
 

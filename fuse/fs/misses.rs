@@ -153,8 +153,8 @@ impl Misses {
             Some(known) if known.making == 0 && known.made == asked.made => {
                 let until = asked.at + RELIANCE;
                 known.leased_until = known.leased_until.max(until);
-                // What was made before it was forgotten is in no new book.
-                if known.book == asked.book {
+                // What was made before it was forgotten is in no new book, and what was made since it is full in none.
+                if known.book == asked.book && known.names.len() < MOST_NAMES {
                     known.exclusive.extend(exclusive.iter().map(|&node| (node, until)));
                 }
             }
@@ -373,10 +373,13 @@ mod tests {
     fn more_names_than_are_remembered_are_asked_for() {
         let misses = Misses::default();
         leased_alone(&misses, "b");
+        let asked = misses.ask_lease("b").unwrap();
         for n in 0..=MOST_NAMES {
             misses.making_key(&key(&format!("b/{n}_ours"))).end(true);
         }
         assert!(!misses.has_none("b", "other", 0));
+        misses.answered("b", Asked { made: misses.ask_lease("b").unwrap().made, ..asked }, true, &[0]);
+        assert!(!misses.has_none("b", &format!("{MOST_NAMES}_ours"), 0), "it was asked before");
         assert_eq!(misses.ask_lease("b").unwrap().book, 0);
     }
 
