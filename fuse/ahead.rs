@@ -13,21 +13,16 @@ use s4::protocol::Change;
 use s4::upload::{Ending, Upload};
 use std::fs::File;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Bytes from which on a file is worth it.
-const LARGE: u64 = 16 << 20;
 /// Files that are sent so at once; each takes a thread here and one at its node.
 const MOST: usize = 8;
 /// Bytes at the file's end that may still be changed by who writes it from its start to its end.
 const UNSETTLED: u64 = 1 << 20;
 /// Bytes sent between two looks at what is to be done.
 const STEP: u64 = 8 << 20;
-/// How long after its making a file is looked at first, and how seldom at last.
-const FIRST_LOOK: Duration = Duration::from_millis(20);
-const LAST_LOOK: Duration = Duration::from_secs(1);
 /// Between two looks at whether a file that is being sent has grown.
 const LOOK: Duration = Duration::from_millis(10);
 /// Between two signs of life of a writer that writes nothing; a node gives up after 30 seconds.
@@ -67,103 +62,49 @@ impl Ahead {
 pub struct Sending {
     client: Client,
     most: Arc<Semaphore>,
-    watched: Arc<Mutex<Watched>>,
-    /// Tells the task that a file is to be looked at before it would.
-    sooner: Arc<Notify>,
-}
-
-/// Guards the files that are looked after.
-#[derive(Default)]
-struct Watched {
-    files: Vec<Young>,
-    /// When the task that looks after them does so next, if there is one.
-    next: Option<Instant>,
-}
-
-/// A file that may become large.
-struct Young {
-    spool: Weak<Spool>,
-    look: Instant,
-    pause: Duration,
 }
 
 impl Sending {
     pub fn new(client: Client) -> Self {
-        Self { client, most: Arc::new(Semaphore::new(MOST)), watched: Arc::default(), sooner: Arc::default() }
+        Self { client, most: Arc::new(Semaphore::new(MOST)) }
     }
 
-    /// Looks after a file for another node until it is large or closed. One task does so for all: to start or to wake one for each
-    /// small file would cost more than its close.
-    pub fn watch(&self, spool: &Arc<Spool>) {
-        let mut watched = self.watched();
-        let look = Instant::now() + FIRST_LOOK;
-        watched.files.push(Young { spool: Arc::downgrade(spool), look, pause: FIRST_LOOK });
-        match watched.next {
-            None => {
-                watched.next = Some(look);
-                tokio::spawn(self.clone().look_after_all());
-            }
-            Some(next) if next > look + FIRST_LOOK => {
-                watched.next = Some(look);
-                self.sooner.notify_one();
-            }
-            Some(_) => {}
-        }
+    /// Begins to send a file, which goes on by itself. False if there are too many at once.
+    pub fn begin(&self, spool: Arc<Spool>) -> bool {
+        let permit = self.most.clone().try_acquire_owned();
+        permit.map(|permit| tokio::spawn(self.clone().send(spool, permit))).is_ok()
     }
 
-    async fn look_after_all(self) {
-        loop {
-            let Some(next) = self.watched().next else { return };
-            if tokio::time::timeout_at(next.into(), self.sooner.notified()).await.is_ok() {
-                continue;
-            }
-            let (now, mut watched) = (Instant::now(), self.watched());
-            watched.files.retain_mut(|young| young.look > now || self.look_at(young, now));
-            let next = watched.files.iter().map(|young| young.look).min();
-            watched.next = next.map(|next| next.max(now + FIRST_LOOK));
-        }
-    }
-
-    /// Begins to send a file that is large. False if there is no need to look at it again.
-    fn look_at(&self, young: &mut Young, now: Instant) -> bool {
-        let Some(spool) = young.spool.upgrade().filter(|spool| spool.may_go_ahead()) else { return false };
-        if spool.len().is_ok_and(|len| len >= LARGE)
-            && let Ok(permit) = self.most.clone().try_acquire_owned()
-        {
-            tokio::spawn(self.clone().begin(spool, permit));
-            return false;
-        }
-        young.pause = (young.pause * 2).min(LAST_LOOK);
-        young.look = now + young.pause;
-        true
-    }
-
-    async fn begin(self, spool: Arc<Spool>, permit: OwnedSemaphorePermit) {
+    async fn send(self, spool: Arc<Spool>, permit: OwnedSemaphorePermit) {
         let Ok(file) = spool.file() else { return };
         // What is wrong with the key or its node, the close will tell.
         let key = spool.key();
         let Ok(upload) = self.client.upload(&key, None).await else { return };
         let ((orders, ordered), (tell, ended)) = (mpsc::channel(), oneshot::channel());
         spool.set_ahead(Ahead { orders, ended });
+        let growing = Arc::downgrade(&spool);
         drop(spool);
         tokio::task::spawn_blocking(move || {
-            let sent = send(&file, upload, &ordered, &self.client, &key);
+            let sent = send(&file, &growing, upload, &ordered, &self.client, &key);
             // A spool that is gone wants no answer.
             let _ = tell.send(sent);
             drop(permit);
         });
     }
-
-    fn watched(&self) -> MutexGuard<'_, Watched> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Publishes `file` as `key`. False if it is to be sent again. Blocks. Errors: it is not known to be published.
-fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Client, key: &Key) -> Result<bool> {
+fn send(
+    file: &File,
+    growing: &Weak<Spool>,
+    mut upload: Upload,
+    orders: &Receiver<Order>,
+    client: &Client,
+    key: &Key,
+) -> Result<bool> {
     let node = client.cluster().node_of(key);
     let mut closed = None;
-    match client.noting(node, send_bytes(file, &mut upload, orders, &mut closed)) {
+    match client.noting(node, send_bytes(file, growing, &mut upload, orders, &mut closed)) {
         Ok(Some(ending)) => match client.noting(node, upload.end(&ending, client.patience(ending.checksum.len))) {
             Ok(()) => Ok(true),
             // Other bytes have come than are in the file.
@@ -184,6 +125,7 @@ fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Clie
 /// `whole` becomes its length then.
 fn send_bytes(
     file: &File,
+    growing: &Weak<Spool>,
     upload: &mut Upload,
     orders: &Receiver<Order>,
     whole: &mut Option<u64>,
@@ -191,6 +133,9 @@ fn send_bytes(
     let (mut sent, mut ending) = (0, None);
     let mut last = Instant::now();
     loop {
+        if whole.is_none() {
+            growing.upgrade().inspect(|spool| spool.make_room());
+        }
         let until = whole.map_or_else(|| settled(file), Ok)?;
         if sent < until {
             let n = STEP.min(until - sent);

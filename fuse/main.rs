@@ -6,6 +6,7 @@ mod closing;
 mod control;
 mod errno;
 mod fs;
+mod growing;
 mod inodes;
 mod local;
 mod mountpoint;

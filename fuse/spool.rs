@@ -5,6 +5,7 @@ use nix::libc;
 use s4::error::{Error, Result};
 use s4::key::Key;
 use s4::protocol::{Adoption, Change};
+use s4::reserve::Reserve;
 use s4::time::to_nanoseconds;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -17,6 +18,8 @@ pub struct Spool {
     /// Where the file was made.
     pub dir: PathBuf,
     state: Mutex<State>,
+    /// The space that the file has ahead of its end.
+    reserve: Mutex<Reserve>,
     /// Held while the file is published, so that a second close waits for the first one's outcome.
     pub publishing: tokio::sync::Mutex<()>,
 }
@@ -81,7 +84,7 @@ impl Spool {
             ahead: None,
             stay: false,
         };
-        Self { dir, state: Mutex::new(state), publishing: tokio::sync::Mutex::default() }
+        Self { dir, state: Mutex::new(state), reserve: Mutex::default(), publishing: tokio::sync::Mutex::default() }
     }
 
     /// Errors: ESTALE once it is closed for good.
@@ -183,10 +186,32 @@ impl Spool {
         self.lock().nameless = true;
     }
 
-    /// True if what is written may be sent before the close.
+    /// True while it is worth a guess how the file goes on.
     pub fn may_go_ahead(&self) -> bool {
         let state = self.lock();
         !state.stay && state.published.is_none()
+    }
+
+    /// Sees to space for what is still to be written. Blocks.
+    pub fn make_room(&self) {
+        let mut reserve = self.reserve();
+        if self.may_go_ahead()
+            && let Ok(file) = self.file()
+            && let Ok(found) = file.metadata()
+        {
+            reserve.look_for_holes(&file, found.len());
+        }
+    }
+
+    /// Makes no more. Blocks while some is made.
+    pub fn stop_room(&self) {
+        self.reserve().stop();
+    }
+
+    /// Gives back the space that was not needed. Nobody may write to the file meanwhile. Blocks.
+    pub fn end_room(&self) -> std::io::Result<()> {
+        let file = self.file()?;
+        self.reserve().end(&file)
     }
 
     /// Hands over who sends it, for the close.
@@ -266,6 +291,10 @@ impl Spool {
             checksum: None,
             change: self.change(),
         })
+    }
+
+    fn reserve(&self) -> MutexGuard<'_, Reserve> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

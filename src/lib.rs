@@ -25,6 +25,7 @@ pub mod pattern;
 pub mod placement;
 pub mod ports;
 pub mod protocol;
+pub mod reserve;
 pub mod runtime;
 pub mod session;
 pub mod side;

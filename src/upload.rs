@@ -15,9 +15,9 @@ use std::time::Duration;
 /// Instead of a piece's length: there are no more.
 const END: u64 = u64::MAX;
 
-/// Bytes of a file that are hashed and then sent, few enough for a processor's own cache. With fewer, sender and receiver
-/// mostly wake each other.
-const AT_ONCE: u64 = 512 * 1024;
+/// Bytes of a file that are hashed and then sent, and that are received and then hashed: as many as a pipe takes. With fewer,
+/// sender and receiver mostly wake each other, and with more, they wait for each other.
+const AT_ONCE: u64 = 1024 * 1024;
 
 /// The longest ending and the longest answer, in bytes.
 const LONGEST: u64 = 64 * 1024;

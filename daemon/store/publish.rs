@@ -9,6 +9,7 @@ use s4::checksum::{self, Checksum, FileHasher, Hasher};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::{Change, Holder};
+use s4::reserve::Reserve;
 use s4::stored::{CHECKSUM_ATTRIBUTE, SpaceChecks};
 use std::fmt::Display;
 use std::fs::{File, Permissions};
@@ -49,6 +50,7 @@ pub struct Draft<'s> {
     hasher: Hasher,
     written: u64,
     checks: SpaceChecks,
+    reserve: Reserve,
 }
 
 impl Draft<'_> {
@@ -64,6 +66,7 @@ impl Draft<'_> {
         if self.checks.is_due(self.written) {
             self.store.check_space(&self.key)?;
         }
+        self.reserve.look(&self.file, self.written);
         self.file.write_all(bytes).map_err(|e| Error::io(&self.key, &e))
     }
 
@@ -73,12 +76,15 @@ impl Draft<'_> {
         &mut self,
         fill: impl FnOnce(&File, &mut dyn FnMut(u64) -> Result<()>) -> Result<T>,
     ) -> Result<(T, Checksum)> {
+        let Self { store, key, file, checks, reserve, .. } = self;
+        let key = &*key;
         let mut hasher = FileHasher::new();
-        let filled = fill(&self.file, &mut |len| {
+        let filled = fill(file, &mut |len| {
             // On this thread: to wake another for it costs more than it saves, and by then they may have left the cache.
-            hasher.read_to(&self.file, len).map_err(|e| Error::io(&self.key, &e))?;
-            match self.checks.is_due(len) {
-                true => self.store.check_space(&self.key),
+            hasher.read_to(file, len).map_err(|e| Error::io(key, &e))?;
+            reserve.look(file, len);
+            match checks.is_due(len) {
+                true => store.check_space(key),
                 false => Ok(()),
             }
         })?;
@@ -106,7 +112,8 @@ impl Draft<'_> {
     }
 
     /// The same with the checksum of all that was appended.
-    pub fn publish_hashed(self, asker: &impl Asker, checksum: Checksum, change: Change) -> Result<()> {
+    pub fn publish_hashed(mut self, asker: &impl Asker, checksum: Checksum, change: Change) -> Result<()> {
+        self.reserve.end(&self.file).map_err(|e| Error::io(&self.key, &e))?;
         self.store.link(asker, &self.file, checksum, &self.key, change)
     }
 }
@@ -133,6 +140,7 @@ impl Store {
             hasher: Hasher::new(),
             written: 0,
             checks: SpaceChecks::default(),
+            reserve: Reserve::default(),
         })
     }
 

@@ -4,6 +4,7 @@ use super::{Attributes, Fs, is_sure};
 use crate::closing::{self, Caller, Memory};
 use crate::control::ControlFile;
 use crate::errno::{Result, errno, io_errno};
+use crate::growing::LARGE;
 use crate::inodes::{Ino, Node};
 use crate::local;
 use crate::readahead::{self, RemoteFile};
@@ -146,9 +147,7 @@ impl Fs {
         let (file, dir) =
             made_in(local.unwrap_or(&self.spool_dir)).or_else(|_| made_in(&self.spool_dir)).map_err(io_errno)?;
         let spool = Arc::new(Spool::new(file, dir.to_owned(), key, mode));
-        if local.is_none() {
-            self.sending.watch(&spool);
-        }
+        self.growing.watch(&spool, local.is_some());
         let attributes = self.entered(Node::Spool(spool.clone()))?;
         let opened = self.open_spool(spool, flags, Some(caller.process()))?;
         Ok((attributes, opened))
@@ -318,6 +317,11 @@ impl Fs {
         change: Change,
     ) -> s4::error::Result<(u64, SystemTime)> {
         let failed = |e: std::io::Error| Error::io(key, &e);
+        if spool.len().map_err(failed)? >= LARGE {
+            let grown = spool.clone();
+            // From now on, its time is that of the last write.
+            blocking(move || grown.stop_room()).await;
+        }
         let (file, snapshot) = (spool.file().map_err(failed)?, spool.snapshot().map_err(failed)?);
         if snapshot.0 <= SMALL {
             let bytes = read_file(&file, 0, snapshot.0 as u32).map_err(|e| failed(e.into()))?;
@@ -352,6 +356,10 @@ impl Fs {
             }
             false => None,
         };
+        if copied.is_none() && snapshot.0 >= LARGE {
+            let grown = spool.clone();
+            blocking(move || grown.end_room()).await.map_err(failed)?;
+        }
         // The daemon reads the whole file before it answers.
         self.client.patient(snapshot.0).adopt(key, &spool.adoption(copied.as_ref().unwrap_or(&file))?).await?;
         match copied {

@@ -13,6 +13,7 @@ pub use names::Wanted;
 use crate::ahead::Sending;
 use crate::control::Control;
 use crate::errno::{Result, errno, io_errno};
+use crate::growing::Growing;
 use crate::inodes::{Ino, Inodes, Node};
 use crate::local::LocalNodes;
 use crate::readahead::Budget;
@@ -68,8 +69,8 @@ pub struct Fs {
     pub local: LocalNodes,
     /// Where spools are whose key's node is not on this machine.
     pub spool_dir: PathBuf,
-    /// Sends large files before they are closed.
-    sending: Sending,
+    /// Looks after files that become large before they are closed.
+    growing: Growing,
     spool_files: SpoolFiles,
     /// Where the mount is, as seen by its users.
     pub mountpoint: PathBuf,
@@ -96,7 +97,7 @@ impl Fs {
     pub fn new(client: Client, local: LocalNodes, spool_dir: PathBuf, mountpoint: PathBuf) -> Self {
         Self {
             control: Control::new(client.clone(), mountpoint.clone()),
-            sending: Sending::new(client.clone()),
+            growing: Growing::new(Sending::new(client.clone())),
             client,
             inodes: Inodes::default(),
             spool_files: SpoolFiles::new(local.dirs(), &spool_dir),

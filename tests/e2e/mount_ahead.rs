@@ -1,9 +1,11 @@
-//! Large files for other nodes, which are sent while they are written: what is published is what is in them at the close.
+//! What is done for large files while they are written. Those for other nodes are sent: what is published is what is in them at
+//! the close. All get space ahead of their ends, which no key keeps.
 
 use crate::harness::eventually;
 use crate::observe::longest_open;
-use crate::scripting::{REMOTE, Setup, finish_python, next_line, send_line, setup, setup_with};
-use std::os::unix::fs::PermissionsExt;
+use crate::scripting::{BOTH, REMOTE, Setup, finish_python, next_line, send_line, setup, setup_with};
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -140,4 +142,32 @@ fn another_that_is_published_first_makes_the_close_fail() {
     assert_eq!(next_line(&mut child), "EEXIST");
     finish_python(child);
     assert_eq!(setup.key(REMOTE), b"another's\n");
+}
+
+#[test]
+fn space_ahead_of_a_file_is_given_back_at_its_close() {
+    let Some(setup) = setup() else { return };
+    if statfs(&setup.cluster.data(0)).unwrap().filesystem_type() != EXT4_SUPER_MAGIC {
+        return eprintln!("skipped: the data directories are not on ext4");
+    }
+    for (node, key) in BOTH.into_iter().enumerate() {
+        let mut child = setup.spawn_python(&format!("{WRITE}{CLOSE}"), &[key]);
+        assert_eq!(next_line(&mut child), "written");
+        let open = setup.mount.path(key);
+        let taken = || std::fs::metadata(&open).is_ok_and(|found| found.blocks() * 512 > WRITTEN + (1 << 20));
+        eventually("it has space ahead", || taken().then_some(()));
+        if node == 1 {
+            eventually("most of it is at its node", || (longest_open(setup.cluster.pid(1)) >= SENT).then_some(()));
+        }
+        let written = std::fs::metadata(&open).unwrap().modified().unwrap();
+        send_line(&mut child, "go on");
+        assert_eq!(next_line(&mut child), "closed");
+        finish_python(child);
+        assert_is_as_expected(&setup, key);
+        let found = std::fs::metadata(setup.cluster.data(node).join(key)).unwrap();
+        assert_eq!(found.blocks() * 512, WRITTEN, "{key}");
+        if node == 0 {
+            assert_eq!(found.modified().unwrap(), written, "{key}: the time of its last write");
+        }
+    }
 }
