@@ -3,18 +3,19 @@
 
 use crate::ahead::Sending;
 use crate::spool::Spool;
+use s4::reserve;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Bytes from which on a file is worth it.
-pub const LARGE: u64 = 16 << 20;
+pub const LARGE: u64 = reserve::LEAST;
 /// How long after its making a file is looked at first, and how seldom at last.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
-/// Looks after files until they are closed. One task does so for all: to start or to wake one for each small file would cost
-/// more than its close. Clones look after the same.
+/// Looks after files until they are sent or closed. One task does so for all: to start or to wake one for each small file would
+/// cost more than its close. Clones look after the same.
 #[derive(Clone)]
 pub struct Growing {
     sending: Sending,
@@ -55,7 +56,7 @@ impl Growing {
         match watched.next {
             None => {
                 watched.next = Some(look);
-                tokio::spawn(self.clone().look_after_all());
+                tokio::spawn(self.clone().look_after_all(look));
             }
             Some(next) if next > look + FIRST_LOOK => {
                 watched.next = Some(look);
@@ -65,16 +66,20 @@ impl Growing {
         }
     }
 
-    async fn look_after_all(self) {
+    /// From `next` on, until there are none.
+    async fn look_after_all(self, mut next: Instant) {
         loop {
-            let Some(next) = self.watched().next else { return };
-            if tokio::time::timeout_at(next.into(), self.sooner.notified()).await.is_ok() {
-                continue;
-            }
+            let called = tokio::time::timeout_at(next.into(), self.sooner.notified()).await.is_ok();
             let (now, mut watched) = (Instant::now(), self.watched());
-            watched.files.retain_mut(|young| young.look > now || self.look_at(young, now));
-            let next = watched.files.iter().map(|young| young.look).min();
-            watched.next = next.map(|next| next.max(now + FIRST_LOOK));
+            if !called {
+                watched.files.retain_mut(|young| young.look > now || self.look_at(young, now));
+                let sooner = watched.files.iter().map(|young| young.look).min();
+                watched.next = sooner.map(|look| look.max(now + FIRST_LOOK));
+            }
+            match watched.next {
+                Some(look) => next = look,
+                None => return,
+            }
         }
     }
 
@@ -82,16 +87,14 @@ impl Growing {
     fn look_at(&self, young: &mut Young, now: Instant) -> bool {
         let Some(spool) = young.spool.upgrade().filter(|spool| spool.may_go_ahead()) else { return false };
         let len = spool.len().unwrap_or(0);
-        let (is_large, has_grown) = (len >= LARGE, len > young.len);
-        if is_large && !young.stays && self.sending.begin(spool.clone()) {
-            return false;
-        }
-        if is_large && has_grown && young.stays {
-            tokio::task::spawn_blocking(move || spool.make_room());
-        }
-        (young.len, young.pause) = match is_large && has_grown {
-            true => (len, FIRST_LOOK),
-            false => (len, (young.pause * 2).min(LAST_LOOK)),
+        let has_grown = len > std::mem::replace(&mut young.len, len);
+        young.pause = match (len >= LARGE, young.stays) {
+            (true, false) if self.sending.begin(spool.clone()) => return false,
+            (true, true) if has_grown => {
+                tokio::task::spawn_blocking(move || spool.make_room());
+                FIRST_LOOK
+            }
+            _ => (young.pause * 2).min(LAST_LOOK),
         };
         young.look = now + young.pause;
         true

@@ -121,7 +121,9 @@ impl Spool {
             return Ok((len, len.div_ceil(512), state.mtime.unwrap_or(mtime.max(state.born))));
         }
         let found = state.file()?.metadata()?;
-        Ok((found.len(), found.blocks(), state.mtime.unwrap_or(found.modified()?.max(state.born))))
+        // What it has ahead is nobody's concern.
+        let blocks = found.blocks().min(found.len().div_ceil(found.blksize().max(1)) * (found.blksize() / 512));
+        Ok((found.len(), blocks, state.mtime.unwrap_or(found.modified()?.max(state.born))))
     }
 
     pub fn len(&self) -> std::io::Result<u64> {
@@ -142,6 +144,8 @@ impl Spool {
 
     /// Refused once the bytes are a key's.
     pub fn truncate(&self, len: u64) -> std::io::Result<()> {
+        // Space that is just being made may lie behind the new end.
+        let _reserve = self.reserve();
         let mut state = self.lock();
         state.stay();
         if state.published.is_some() {
@@ -186,15 +190,15 @@ impl Spool {
         self.lock().nameless = true;
     }
 
-    /// True while it is worth a guess how the file goes on.
+    /// True if the file may be expected to go on as it began: nobody has cut, allocated, renamed or published it.
     pub fn may_go_ahead(&self) -> bool {
         let state = self.lock();
         !state.stay && state.published.is_none()
     }
 
-    /// Sees to space for what is still to be written. Blocks.
+    /// Sees to space for what is still to be written, unless another does. Blocks.
     pub fn make_room(&self) {
-        let mut reserve = self.reserve();
+        let Ok(mut reserve) = self.reserve.try_lock() else { return };
         if self.may_go_ahead()
             && let Ok(file) = self.file()
             && let Ok(found) = file.metadata()
@@ -209,9 +213,10 @@ impl Spool {
     }
 
     /// Gives back the space that was not needed. Nobody may write to the file meanwhile. Blocks.
-    pub fn end_room(&self) -> std::io::Result<()> {
-        let file = self.file()?;
-        self.reserve().end(&file)
+    pub fn end_room(&self) {
+        if let Ok(file) = self.file() {
+            self.reserve().end(&file);
+        }
     }
 
     /// Hands over who sends it, for the close.

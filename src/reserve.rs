@@ -1,24 +1,30 @@
 //! Space for a file that grows, taken ahead of its end. ext4 notes for each block written behind what it has allocated that it
-//! will need one; where the block is there already, a write takes a sixth less time. Other file systems are left alone.
+//! will need one; where the block is there already, a write takes a third less time. Other file systems are left alone.
 
 use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::statfs::{EXT4_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, Statfs, fstatfs};
 use nix::unistd::{Whence, lseek};
 use std::fs::{File, FileTimes, Metadata};
 use std::io;
 
 /// Bytes from which on a file may be expected to go on, and the fewest to take at once.
-const LEAST: u64 = 16 << 20;
-/// The most to take at once, in bytes; below it as many as there are, and of a full disk only a part.
+pub const LEAST: u64 = 16 << 20;
+/// The most to take at once, in bytes; below it as many as the file has.
 const MOST: u64 = 256 << 20;
+/// Never more than this part of what is free, of which a tenth of the disk does not count: that is more than a node keeps free
+/// by itself.
 const PART_OF_FREE: u64 = 64;
+const PART_LEFT: u64 = 10;
 
 /// What was taken for one file.
 #[derive(Debug, Default)]
 pub struct Reserve {
-    /// Where it ends, in bytes from the file's start; 0 if nothing was taken.
+    /// Where it begins and ends, in bytes from the file's start; both 0 if nothing was taken.
+    begin: u64,
     until: u64,
-    /// Bytes from the start without a hole.
+    /// More is due once the file is as long as this, in bytes.
+    next: u64,
+    /// So much of the file's start was found without a hole, in bytes.
     dense: u64,
     /// No more is to be taken.
     over: bool,
@@ -33,11 +39,10 @@ impl Reserve {
         }
     }
 
-    /// The same for a file whose writer may leave holes, which are to take no space: one that has any gets no more. Moves the
-    /// position of `file`.
+    /// The same for a file whose writer may leave holes: one that has any gets no more. Moves the position of `file`.
     pub fn look_for_holes(&mut self, file: &File, len: u64) {
         if self.is_due(len) {
-            self.over = lseek(file, self.dense as i64, Whence::SeekHole).is_ok_and(|hole| (hole as u64) < len);
+            self.over = hole_from(file, self.dense).is_some_and(|hole| hole < len);
             self.dense = len;
             self.look(file, len);
         }
@@ -48,40 +53,72 @@ impl Reserve {
         self.over = true;
     }
 
-    /// The same, and gives back what is behind the end of `file`, whose time of the last change stays. Nobody may write to it
-    /// meanwhile. Blocks.
-    pub fn end(&mut self, file: &File) -> io::Result<()> {
+    /// The same, and gives back what the file has not come to need, behind its end and in its holes. Its time of the last change
+    /// stays. Nobody may write to it meanwhile. Moves the position of `file`. Blocks.
+    pub fn end(&mut self, file: &File) {
         self.stop();
-        let found = file.metadata()?;
-        if std::mem::take(&mut self.until) <= found.len() {
-            return Ok(());
+        if self.until > 0
+            && let Err(error) = self.give_back(file)
+        {
+            // The file is as good as without.
+            tracing::warn!("space that a key does not need is not given back: {error}");
         }
-        file.set_len(found.len())?;
-        keep_time(file, &found)
     }
 
     fn is_due(&self, len: u64) -> bool {
-        !self.over && len >= LEAST && self.until < len + len.min(MOST) / 2
+        !self.over && len >= self.next.max(LEAST)
     }
 
     fn take(&mut self, file: &File, len: u64) -> Option<()> {
-        let found = fstatfs(file).ok().filter(|found| found.filesystem_type() == EXT4_SUPER_MAGIC)?;
-        let free = found.blocks_available() * u64::try_from(found.block_size()).ok()?;
-        let more = len.min(MOST).min(free / PART_OF_FREE);
+        let found = fstatfs(file).ok()?;
+        let more = len.min(MOST).min(to_spare(&found)? / PART_OF_FREE);
         if more < LEAST {
             return None;
         }
+        self.next = len + more / 2;
         let (begin, until) = (self.until.max(len), len + more);
-        let (before, taken) = (file.metadata().ok()?, until.saturating_sub(begin));
+        if until <= begin {
+            return Some(());
+        }
+        self.begin = if self.until == 0 { begin } else { self.begin };
         // Also where it gets only a part.
         self.until = until;
-        fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, begin as i64, taken as i64).ok()?;
+        let before = file.metadata().ok()?;
+        let taken = i64::try_from(until - begin).ok()?;
+        fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, i64::try_from(begin).ok()?, taken).ok()?;
         // One that grew meanwhile has the time of that.
         if file.metadata().ok()?.len() == before.len() {
             keep_time(file, &before).ok()?;
         }
         Some(())
     }
+
+    fn give_back(&self, file: &File) -> io::Result<()> {
+        // It waits for a write that is under way, as the look at the length would not.
+        let mut hole = hole_from(file, self.begin);
+        let found = file.metadata()?;
+        let end = self.until.min(found.len());
+        while let Some(from) = hole.filter(|from| *from < end) {
+            let to = lseek(file, from as i64, Whence::SeekData).map_or(end, |data| (data as u64).min(end));
+            let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(file, punch, from as i64, (to - from) as i64)?;
+            hole = hole_from(file, to);
+        }
+        file.set_len(found.len())?;
+        keep_time(file, &found)
+    }
+}
+
+/// Bytes that may be spared on the file system; `None` on one of another kind.
+fn to_spare(found: &Statfs) -> Option<u64> {
+    let free = found.blocks_available().saturating_sub(found.blocks() / PART_LEFT);
+    let is_ext4 = found.filesystem_type() == EXT4_SUPER_MAGIC;
+    is_ext4.then_some(free.saturating_mul(u64::try_from(found.block_size()).ok()?))
+}
+
+/// Where the first hole of `file` begins from `at` on, which may be its end; `None` if `at` is behind that.
+fn hole_from(file: &File, at: u64) -> Option<u64> {
+    lseek(file, i64::try_from(at).ok()?, Whence::SeekHole).ok().map(|hole| hole as u64)
 }
 
 /// Gives `file` the time of its last change again: to take space and to give it back count as changes too.
@@ -96,20 +133,24 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::time::{Duration, SystemTime};
 
+    /// What the file system may need for itself, in bytes.
+    const NOTES: u64 = 64 << 10;
+
     /// A file of `len` bytes; `None`, having said so, where no space is taken ahead.
     fn file_of(len: u64) -> Option<File> {
         let mut file = tempfile::tempfile().unwrap();
-        if fstatfs(&file).unwrap().filesystem_type() != EXT4_SUPER_MAGIC {
-            eprintln!("skipped: the directory of temporary files is not on ext4");
+        if to_spare(&fstatfs(&file).unwrap()).is_none_or(|free| free / PART_OF_FREE < 8 * LEAST) {
+            eprintln!("skipped: the directory of temporary files is not on ext4, or has too little space");
             return None;
         }
         file.write_all(&vec![1; len as usize]).unwrap();
         Some(file)
     }
 
-    /// Bytes that `file` takes on its disk.
-    fn taken(file: &File) -> u64 {
-        file.metadata().unwrap().blocks() * 512
+    #[track_caller]
+    fn assert_takes(file: &File, bytes: u64, why: &str) {
+        let taken = file.metadata().unwrap().blocks() * 512;
+        assert!(taken.abs_diff(bytes) <= NOTES, "{taken} bytes instead of {bytes}: {why}");
     }
 
     #[test]
@@ -118,36 +159,61 @@ mod tests {
         let Some(file) = file_of(len) else { return };
         let modified = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 5);
         file.set_times(FileTimes::new().set_modified(modified)).unwrap();
+        let is_as_before = || {
+            let found = file.metadata().unwrap();
+            assert_eq!((found.len(), found.modified().unwrap()), (len, modified));
+        };
         let mut reserve = Reserve::default();
         reserve.look_for_holes(&file, len);
-        assert_eq!(taken(&file), (2 * len).next_multiple_of(4096));
-        assert_eq!(file.metadata().unwrap().len(), len);
+        assert_takes(&file, 2 * len, "as much as it has");
+        is_as_before();
         reserve.look_for_holes(&file, len);
-        assert_eq!(taken(&file), (2 * len).next_multiple_of(4096), "there is enough");
-        reserve.end(&file).unwrap();
-        assert_eq!(taken(&file), len.next_multiple_of(4096));
-        assert_eq!((file.metadata().unwrap().len(), file.metadata().unwrap().modified().unwrap()), (len, modified));
-        reserve.look(&file, len);
-        assert_eq!(taken(&file), len.next_multiple_of(4096), "it is over");
+        assert_takes(&file, 2 * len, "there is enough");
+        reserve.end(&file);
+        assert_takes(&file, len, "it is given back");
+        is_as_before();
+        reserve.look(&file, 2 * len);
+        assert_takes(&file, len, "it is over");
     }
 
     #[test]
-    fn a_file_with_holes_gets_no_more() {
+    fn a_file_that_goes_on_gets_more_in_time() {
+        let Some(mut file) = file_of(LEAST) else { return };
+        let mut reserve = Reserve::default();
+        reserve.look(&file, LEAST);
+        file.write_all(&vec![1; LEAST as usize / 2]).unwrap();
+        reserve.look(&file, LEAST * 3 / 2 - 1);
+        assert_takes(&file, 2 * LEAST, "half of it is still there");
+        reserve.look(&file, LEAST * 3 / 2);
+        assert_takes(&file, 3 * LEAST, "half of it is used up");
+    }
+
+    #[test]
+    fn a_file_with_holes_gets_no_more_and_keeps_them() {
         let Some(mut file) = file_of(LEAST) else { return };
         let mut reserve = Reserve::default();
         reserve.look_for_holes(&file, LEAST);
-        file.seek(SeekFrom::Start(3 * LEAST)).unwrap();
-        file.write_all(&[1]).unwrap();
-        let before = taken(&file);
-        reserve.look_for_holes(&file, 3 * LEAST + 1);
-        assert_eq!(taken(&file), before);
+        for at in [LEAST + (4 << 20), 3 * LEAST] {
+            file.seek(SeekFrom::Start(at)).unwrap();
+            file.write_all(&[1; 1 << 20]).unwrap();
+        }
+        reserve.look_for_holes(&file, 3 * LEAST + (1 << 20));
+        assert_takes(&file, 2 * LEAST + (1 << 20), "no more is taken");
+        reserve.end(&file);
+        assert_takes(&file, LEAST + (2 << 20), "what is in the holes is given back");
+        let mut byte = [0];
+        let mut read =
+            |at| file.seek(SeekFrom::Start(at)).and_then(|_| io::Read::read(&mut file, &mut byte)).map(|_| byte[0]);
+        for at in [LEAST - 1, LEAST + (4 << 20), LEAST + (5 << 20) - 1, 3 * LEAST, 3 * LEAST + (1 << 20) - 1] {
+            assert_eq!(read(at).unwrap(), 1, "at {at}");
+        }
+        assert_eq!(read(LEAST).unwrap(), 0);
     }
 
     #[test]
     fn a_small_file_gets_none() {
         let Some(file) = file_of(LEAST - 1) else { return };
-        let before = taken(&file);
         Reserve::default().look(&file, LEAST - 1);
-        assert_eq!(taken(&file), before);
+        assert_takes(&file, LEAST - 1, "none");
     }
 }

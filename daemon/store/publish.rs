@@ -64,7 +64,7 @@ impl Draft<'_> {
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.written += bytes.len() as u64;
         if self.checks.is_due(self.written) {
-            self.store.check_space(&self.key)?;
+            self.store.check_space_for(&self.key, &self.file, &mut self.reserve)?;
         }
         self.reserve.look(&self.file, self.written);
         self.file.write_all(bytes).map_err(|e| Error::io(&self.key, &e))
@@ -82,11 +82,11 @@ impl Draft<'_> {
         let filled = fill(file, &mut |len| {
             // On this thread: to wake another for it costs more than it saves, and by then they may have left the cache.
             hasher.read_to(file, len).map_err(|e| Error::io(key, &e))?;
-            reserve.look(file, len);
-            match checks.is_due(len) {
-                true => store.check_space(key),
-                false => Ok(()),
+            if checks.is_due(len) {
+                store.check_space_for(key, file, reserve)?;
             }
+            reserve.look(file, len);
+            Ok(())
         })?;
         Ok((filled, hasher.finish()))
     }
@@ -113,7 +113,7 @@ impl Draft<'_> {
 
     /// The same with the checksum of all that was appended.
     pub fn publish_hashed(mut self, asker: &impl Asker, checksum: Checksum, change: Change) -> Result<()> {
-        self.reserve.end(&self.file).map_err(|e| Error::io(&self.key, &e))?;
+        self.reserve.end(&self.file);
         self.store.link(asker, &self.file, checksum, &self.key, change)
     }
 }
@@ -151,6 +151,14 @@ impl Store {
             Ok(found) => Err(taken(key, found.is_dir())),
             Err(_) => Ok(()),
         }
+    }
+
+    /// Refuses if there is no space, also without what `file` has ahead.
+    fn check_space_for(&self, key: &Key, file: &File, reserve: &mut Reserve) -> Result<()> {
+        self.check_space(key).or_else(|_| {
+            reserve.end(file);
+            self.check_space(key)
+        })
     }
 
     fn check_place(&self, key: &Key) -> Result<()> {

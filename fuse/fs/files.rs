@@ -319,7 +319,7 @@ impl Fs {
         let failed = |e: std::io::Error| Error::io(key, &e);
         if spool.len().map_err(failed)? >= LARGE {
             let grown = spool.clone();
-            // From now on, its time is that of the last write.
+            // To make some changes its time for a moment.
             blocking(move || grown.stop_room()).await;
         }
         let (file, snapshot) = (spool.file().map_err(failed)?, spool.snapshot().map_err(failed)?);
@@ -358,7 +358,7 @@ impl Fs {
         };
         if copied.is_none() && snapshot.0 >= LARGE {
             let grown = spool.clone();
-            blocking(move || grown.end_room()).await.map_err(failed)?;
+            blocking(move || grown.end_room()).await;
         }
         // The daemon reads the whole file before it answers.
         self.client.patient(snapshot.0).adopt(key, &spool.adoption(copied.as_ref().unwrap_or(&file))?).await?;

@@ -3,6 +3,7 @@
 use crate::harness::{Cluster, assert_no_crash, text};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs::Metadata;
 use std::path::PathBuf;
 use std::process::{Child, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -123,8 +124,11 @@ impl Random {
 
 /// The length of the longest file that process `pid` has open: how far a key has come that has no name yet.
 pub fn longest_open(pid: u32) -> u64 {
+    open_files(pid).map(|file| file.len()).max().unwrap_or(0)
+}
+
+/// What the files are like that process `pid` has open.
+pub fn open_files(pid: u32) -> impl Iterator<Item = Metadata> {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let files =
-        descriptors.filter_map(|descriptor| std::fs::metadata(descriptor.path()).ok()).filter(|file| file.is_file());
-    files.map(|file| file.len()).max().unwrap_or(0)
+    descriptors.filter_map(|descriptor| std::fs::metadata(descriptor.path()).ok()).filter(|file| file.is_file())
 }
