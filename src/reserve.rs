@@ -53,8 +53,8 @@ impl Reserve {
         self.over = true;
     }
 
-    /// The same, and gives back what the file has not come to need, behind its end and in its holes. Its time of the last change
-    /// stays. Nobody may write to it meanwhile. Moves the position of `file`. Blocks.
+    /// The same, and gives back what the file has not come to need: behind its end, and in its holes if they were looked for. Its
+    /// time of the last change stays. Nobody may write to it meanwhile. Blocks.
     pub fn end(&mut self, file: &File) {
         self.stop();
         if self.until > 0
@@ -94,8 +94,9 @@ impl Reserve {
     }
 
     fn give_back(&self, file: &File) -> io::Result<()> {
-        // It waits for a write that is under way, as the look at the length would not.
-        let mut hole = hole_from(file, self.begin);
+        // Who appends at the position of `file` leaves no holes, and may go on. For others this also waits for a write that is
+        // under way, as the look at the length would not.
+        let mut hole = if self.dense > 0 { hole_from(file, self.begin) } else { None };
         let found = file.metadata()?;
         let end = self.until.min(found.len());
         while let Some(from) = hole.filter(|from| *from < end) {
@@ -186,6 +187,18 @@ mod tests {
         assert_takes(&file, 2 * LEAST, "half of it is still there");
         reserve.look(&file, LEAST * 3 / 2);
         assert_takes(&file, 3 * LEAST, "half of it is used up");
+    }
+
+    #[test]
+    fn who_appends_goes_on_where_it_was() {
+        let Some(mut file) = file_of(LEAST) else { return };
+        let mut reserve = Reserve::default();
+        file.seek(SeekFrom::Start(5)).unwrap();
+        reserve.look(&file, LEAST);
+        // It reaches into what was taken.
+        file.set_len(LEAST + 4096).unwrap();
+        reserve.end(&file);
+        assert_eq!(file.stream_position().unwrap(), 5);
     }
 
     #[test]
