@@ -273,6 +273,10 @@ pub fn of_growing<T, E>(
 }
 
 impl Checksum {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { xxh3: hash(bytes), len: bytes.len() as u64 }
+    }
+
     /// Refuses `found` unless it equals this recorded checksum. `what` names the key.
     pub fn verify(self, found: Self, what: impl fmt::Display) -> Result<()> {
         if self == found {

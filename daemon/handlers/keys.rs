@@ -11,7 +11,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use s4::body::{self, BoxBody, ChunkReader, ChunkSender, Chunks, Side};
-use s4::checksum::{BLOCK, Checksum, Hasher};
+use s4::checksum::{BLOCK, Checksum};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
@@ -97,9 +97,8 @@ pub async fn range(app: &Arc<App>, key: Key, range: Range) -> Answer {
     let store = app.jobs.shared.store.clone();
     let (bytes, checksum) = blocking(move || {
         let bytes = store.read_range(&key, &range)?;
-        let mut hasher = Hasher::new();
-        hasher.update(&bytes);
-        Ok::<_, Error>((bytes, hasher.finish()))
+        let checksum = Checksum::of(&bytes);
+        Ok::<_, Error>((bytes, checksum))
     })
     .await?;
     let mut response = Response::new(body::full(bytes));

@@ -127,9 +127,7 @@ impl Client {
         let receive = Limited::new(response.into_body(), stored.len as usize).collect();
         let received = tokio::time::timeout(self.deadline(), receive).await.map_err(|_| self.late(node));
         let bytes = self.noting(node, received)?.map_err(|e| Side::Client.broken(who, &*e))?.to_bytes();
-        let mut hasher = Hasher::new();
-        hasher.update(&bytes);
-        stored.verify(hasher.finish(), who).map(|()| bytes)
+        stored.verify(Checksum::of(&bytes), who).map(|()| bytes)
     }
 
     /// Writes all of `input`, however long, as `key`. `hint` is how many bytes to expect; `input_name` names it in errors.

@@ -103,9 +103,7 @@ impl Client {
             path += sign;
             path += &field;
         }
-        let mut hasher = Hasher::new();
-        hasher.update(&bytes);
-        let checksum = hasher.finish();
+        let checksum = Checksum::of(&bytes);
         if let Some(stored) = self.put_soon(key, checksum, &bytes, change).await {
             return stored;
         }

@@ -63,6 +63,32 @@ fn exec_publishes_what_built_in_commands_wrote_too() {
     assert_published("exec 3> $k; echo one >&3; echo two >&3; exec 3>&-", "one\ntwo\n");
 }
 
+/// Whichever number that has, and however many others there are.
+#[test]
+fn a_file_is_not_published_while_its_process_has_another_descriptor() {
+    let Some(setup) = setup() else { return };
+    let other = setup.other_mount();
+    let script = r#"
+mine, theirs, number, others = *sys.argv[1:3], *map(int, sys.argv[3:])
+held = [os.open('/dev/null', os.O_RDONLY) for _ in range(others)]
+out = os.open(mine, NEW)
+os.dup2(out, number)
+os.write(out, b'one')
+os.close(out)
+assert errno_of(os.stat, theirs) == 'ENOENT'
+os.write(number, b'two')
+os.close(number)
+assert read(theirs) == b'onetwo'
+"#;
+    for key in BOTH {
+        for (number, others) in [(0, 0), (1, 20), (7, 0), (8, 0), (9, 0), (200, 0), (200, 20)] {
+            let path = format!("{key}_{number}_{others}");
+            let theirs = other.path(&path);
+            setup.python(script, &[&path, theirs.to_str().unwrap(), &number.to_string(), &others.to_string()]);
+        }
+    }
+}
+
 #[test]
 fn a_shells_whole_output_is_published_at_its_end() {
     let Some(setup) = setup() else { return };
@@ -337,6 +363,10 @@ fn a_file_that_is_closed_because_its_process_executes_another_program_is_publish
         let moved = format!("{key}_moved");
         setup.python(script, &[&moved]);
         assert_eq!(setup.key(&moved), b"one\ntwo\n", "the program has another descriptor");
+        let script = "out = os.open(sys.argv[1], NEW)\nos.dup2(out, 1)\nos.execvp('echo', ['echo', 'only this'])";
+        let unwritten = format!("{key}_unwritten");
+        setup.python(script, &[&unwritten]);
+        assert_eq!(setup.key(&unwritten), b"only this\n");
     }
 }
 
