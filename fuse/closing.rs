@@ -2,22 +2,18 @@
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, readlink, readlinkat};
+use nix::fcntl::{OFlag, readlink, readlinkat};
 use nix::libc;
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::Mode;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
 /// How long a caller waits before it is looked at whether it still wants an answer.
 const PATIENCE: Duration = Duration::from_millis(200);
-
-/// Descriptors of a process that are looked at by number: as many as a program has that writes one file, and some.
-const FEW: i64 = 8;
 
 /// A process that asks something of the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,50 +117,25 @@ pub fn has_children(pid: u32) -> bool {
         .any(|children| !children.trim().is_empty())
 }
 
-fn is_at(target: &nix::Result<OsString>, path: &Path) -> bool {
-    target.as_ref().is_ok_and(|target| target.as_os_str() == path.as_os_str())
+fn is_at(target: nix::Result<OsString>, path: &Path) -> bool {
+    target.is_ok_and(|target| target.as_os_str() == path.as_os_str())
 }
 
 /// True if process `pid` has a descriptor of the file at `path` in a mount, or if we lack the means to look. The one that is being
 /// closed does not count. Reads links only: opening or asking for anything in the mount would wait for the mount itself.
 pub fn has_open(pid: u32, path: &Path) -> bool {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let opened = open(&*format!("/proc/{pid}/fd"), flags, Mode::empty());
-    let found = opened.and_then(|dir| has_among_few(&dir, path).map_or_else(|| has_among_all(&dir, path), Ok));
-    found.unwrap_or_else(|error| is_want(&error.into()))
-}
-
-/// The same of a process with few descriptors, by their numbers: the kernel tells how many there are, since Linux 6.2. To list
-/// them takes twice as long. `None` if they are not found so.
-fn has_among_few(descriptors: &OwnedFd, path: &Path) -> Option<bool> {
-    let mut left = fstat(descriptors).ok()?.st_size;
-    if !(1..=FEW).contains(&left) {
-        return None;
-    }
-    for number in 0..FEW {
-        match readlinkat(descriptors, &*number.to_string()) {
-            Err(Errno::ENOENT) => continue,
-            Err(_) => return None,
-            target if is_at(&target, path) => return Some(true),
-            Ok(_) => left -= 1,
-        }
-        if left == 0 {
-            return Some(false);
-        }
-    }
-    None
-}
-
-fn has_among_all(descriptors: &OwnedFd, path: &Path) -> nix::Result<bool> {
-    let mut listed = Dir::openat(descriptors, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let names = listed.iter().flatten().map(|entry| entry.file_name().to_owned());
-    let numbers: Vec<CString> = names.filter(|name| !name.to_bytes().starts_with(b".")).collect();
-    Ok(numbers.iter().any(|number| is_at(&readlinkat(descriptors, number.as_c_str()), path)))
+    let listed = Dir::open(&*format!("/proc/{pid}/fd"), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let listed = listed.map(|mut descriptors| {
+        let names = descriptors.iter().flatten().map(|entry| entry.file_name().to_owned());
+        let numbers: Vec<CString> = names.filter(|name| !name.to_bytes().starts_with(b".")).collect();
+        numbers.iter().any(|number| is_at(readlinkat(&descriptors, number.as_c_str()), path))
+    });
+    listed.unwrap_or_else(|error| is_want(&error.into()))
 }
 
 /// The same as [`has_open`]; quicker where the process is a shell that has just moved the descriptor to its standard output.
 pub fn has_moved(pid: u32, path: &Path) -> bool {
-    is_at(&readlink(&*format!("/proc/{pid}/fd/1")), path) || has_open(pid, path)
+    is_at(readlink(&*format!("/proc/{pid}/fd/1")), path) || has_open(pid, path)
 }
 
 /// True if process `pid` has the file at `path` in its memory, or if that cannot be found out: what it stores there is still to
