@@ -273,6 +273,7 @@ pub fn of_growing<T, E>(
 }
 
 impl Checksum {
+    /// That of `bytes`, which are here whole; a [`Hasher`] takes them in pieces.
     pub fn of(bytes: &[u8]) -> Self {
         Self { xxh3: hash(bytes), len: bytes.len() as u64 }
     }
