@@ -1,10 +1,76 @@
-//! Reading a file that others read or write through the same descriptor, and locking one.
+//! Files that others may have made or hold open too: opening them without waiting, reading at a position, replacing a small
+//! one in one step, and locking.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use std::borrow::Borrow;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Opens a regular file by `options`. Never follows a link in the last part of the path, and never waits for the other end
+/// of a pipe. Errors: whatever is no regular file.
+pub fn open_regular(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {
+    let file = match options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
+        // A link, or a pipe or socket that is to be written.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => return Err(not_regular()),
+        opened => opened?,
+    };
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(not_regular()),
+    }
+}
+
+/// The same for reading only.
+pub fn open_to_read(path: &Path) -> std::io::Result<File> {
+    open_regular(path, OpenOptions::new().read(true))
+}
+
+/// All bytes of a small regular file. Errors: one of more than `most` bytes; as of [`open_regular`].
+pub fn read_small(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_to_read(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    match bytes.len() <= most {
+        true => Ok(bytes),
+        false => Err(std::io::Error::other(format!("is longer than {most} bytes"))),
+    }
+}
+
+/// Makes or replaces a small file in one step: after a crash the name has the old content or the new one. After a power cut
+/// too, if `sync`; it is on the disk then when this returns. Blocks.
+pub fn replace(path: &Path, content: &[u8], sync: bool) -> std::io::Result<()> {
+    let mut draft = OsString::from(path);
+    draft.push(".new");
+    let draft = Path::new(&draft);
+    // What a killed process left, whatever it is: the name is made anew below.
+    match std::fs::remove_file(draft) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = open_regular(draft, OpenOptions::new().write(true).create_new(true))?;
+    file.write_all(content)?;
+    if sync {
+        file.sync_all()?;
+    }
+    std::fs::rename(draft, path)?;
+    match path.parent() {
+        Some(dir) if sync => File::open(dir)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// Makes or replaces a small file in one step, and returns when it is on the disk: a power cut leaves the old content or the
+/// new one. Blocks.
+pub fn write_durably(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    replace(path, content, true)
+}
+
+fn not_regular() -> std::io::Error {
+    std::io::Error::other("is not a regular file")
+}
 
 /// Fills `block` from offset `at` on, as far as the file goes; returns how many bytes it got. Blocks.
 pub fn read_full(file: &File, block: &mut [u8], at: u64) -> std::io::Result<usize> {
@@ -60,4 +126,43 @@ pub fn lock_holder(file: &File) -> std::io::Result<Option<i32>> {
 fn whole_file() -> libc::flock {
     let (l_type, l_whence) = (libc::F_WRLCK as libc::c_short, libc::SEEK_SET as libc::c_short);
     libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    #[test]
+    fn only_regular_files_are_opened_and_nothing_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (plain, fifo, link) = (dir.path().join("plain"), dir.path().join("fifo"), dir.path().join("link"));
+        std::fs::write(&plain, "12345").unwrap();
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink(&plain, &link).unwrap();
+        for path in [fifo.as_path(), &link, dir.path()] {
+            let read = open_to_read(path).unwrap_err().to_string();
+            assert_eq!(read, "is not a regular file", "{}", path.display());
+            assert!(open_regular(path, OpenOptions::new().append(true).create(true)).is_err(), "{}", path.display());
+        }
+        assert_eq!(read_small(&plain, 5).unwrap(), b"12345");
+        assert!(read_small(&plain, 4).is_err());
+    }
+
+    #[test]
+    fn a_file_is_replaced_whatever_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        for content in ["first", "second"] {
+            write_durably(&path, content.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+        mkfifo(&dir.path().join("state.new"), Mode::S_IRWXU).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        write_durably(&path, b"third").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "third");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+    }
 }
