@@ -106,21 +106,27 @@ impl<F: Borrow<File>> std::io::Read for AtPosition<F> {
     }
 }
 
-/// Locks `file` for this process alone, until it or the process ends; false if another process has it. It is a record lock,
-/// which children do not inherit, so that one that is just being started does not hold a dead parent's lock.
+/// Locks `file` until it and all its duplicates are closed; false if it is locked already. The lock belongs to the open file,
+/// not to the process: a process that opens and closes the same file elsewhere keeps it. A child holds it too until it
+/// executes another program.
 pub fn lock(file: &File) -> std::io::Result<bool> {
-    match fcntl(file, FcntlArg::F_SETLK(&whole_file())) {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file())) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// The process that has locked `file`, other than this one.
+/// The process that has locked `file`, which that has written its number into it.
 pub fn lock_holder(file: &File) -> std::io::Result<Option<i32>> {
     let mut asked = whole_file();
-    fcntl(file, FcntlArg::F_GETLK(&mut asked))?;
-    Ok((i32::from(asked.l_type) != libc::F_UNLCK).then_some(asked.l_pid))
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked))?;
+    if i32::from(asked.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    let mut number = [0; 32];
+    let len = read_full(file, &mut number, 0)?;
+    Ok(std::str::from_utf8(&number[..len]).ok().and_then(|text| text.trim().parse().ok()))
 }
 
 fn whole_file() -> libc::flock {

@@ -31,6 +31,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Marks a directory that was made by itself, and not with a key: it stays when its last key goes.
 const MADE_ATTRIBUTE: &str = "user.s4.made";
@@ -38,6 +39,10 @@ const MADE_ATTRIBUTE: &str = "user.s4.made";
 /// Marks an output of a 1:n map with its job, as 8 bytes, so that a later run of the map tells it from others' keys. Short,
 /// so that it lies in the file's inode beside the checksum.
 const OWNER_ATTRIBUTE: &str = "user.s4.job";
+
+/// How long another may have the lock before that is an error: a predecessor that was killed may just have begun a command,
+/// which holds it until it executes.
+const LOCKED: Duration = Duration::from_secs(1);
 
 /// What a store is told at its start.
 pub struct Options {
@@ -219,8 +224,12 @@ impl Store {
 /// Locks the data directory for this process, whose id it writes for whoever looks.
 fn take_lock(path: &Path) -> std::io::Result<File> {
     let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
-    if !lock(&file)? {
-        return Err(std::io::Error::other("another s4-server uses it"));
+    let began = Instant::now();
+    while !lock(&file)? {
+        if began.elapsed() > LOCKED {
+            return Err(std::io::Error::other("another s4-server uses it"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     file.set_len(0)?;
     writeln!(file, "{}", std::process::id())?;

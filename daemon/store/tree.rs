@@ -1,14 +1,17 @@
 //! What a mount asks of a store besides keys: directories, renames, attributes, and files of this machine to be linked.
 
+use super::publish::path_of;
 use super::{Asker, MADE_ATTRIBUTE, Store};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::libc;
+use nix::unistd::geteuid;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key};
 use s4::protocol::{Adoption, Change};
 use s4::time::from_nanoseconds;
-use std::fs::{File, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 impl Store {
@@ -79,18 +82,29 @@ impl Store {
     /// Links a file that another process of this machine holds open as a key, for `asker`, if it is what was announced.
     pub fn adopt(&self, asker: &impl Asker, key: &Key, adoption: &Adoption) -> Result<()> {
         let refuse = |why: &str| Error::new(ErrorKind::BadRequest, format!("{key}: the file to be linked {why}"));
+        // Of this daemon's own files, none is another process's.
+        if Path::new(&format!("/proc/self/task/{}", adoption.pid)).exists() {
+            return Err(refuse("is this daemon's own"));
+        }
         let path = format!("/proc/{}/fd/{}", adoption.pid, adoption.fd);
-        let file = File::open(path).map_err(|_| refuse("cannot be opened here"))?;
-        let found = file.metadata().map_err(|e| Error::io(key, &e))?;
+        // To find it opens nothing: whatever else it is would act on being opened, or block.
+        let there = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path);
+        let there = there.map_err(|_| refuse("cannot be opened here"))?;
+        let found = there.metadata().map_err(|e| Error::io(key, &e))?;
         if (found.dev(), found.ino(), found.len()) != (adoption.device, adoption.inode, adoption.len) {
             return Err(refuse("is another one"));
         }
         if !found.is_file() || found.nlink() != 0 || found.dev() != self.device {
             return Err(refuse("is not an unnamed file of the data directory's file system"));
         }
+        // Only this user and root can make files in the data directory.
+        if found.uid() != geteuid().as_raw() && found.uid() != 0 {
+            return Err(refuse("is another user's"));
+        }
         if adoption.checksum.is_some_and(|checksum| checksum.len != adoption.len) {
             return Err(refuse("has another length than its checksum"));
         }
+        let file = File::open(path_of(&there)).map_err(|_| refuse("cannot be opened here"))?;
         self.publish_file_for(asker, &file, key, adoption.checksum, adoption.change)
     }
 }

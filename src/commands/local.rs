@@ -292,5 +292,5 @@ async fn stop(dir: &Path) -> Result<ExitStatus> {
 
 /// The process that holds the lock of a data directory.
 fn running_pid(data: &Path) -> Option<i32> {
-    lock_holder(&File::options().write(true).open(data.join(".s4/lock")).ok()?).ok()?
+    lock_holder(&File::options().read(true).write(true).open(data.join(".s4/lock")).ok()?).ok()?
 }

@@ -1,5 +1,6 @@
 //! End to end: real processes, one file a subject.
 
+mod adopting;
 mod browser;
 mod bytes;
 mod copying;
