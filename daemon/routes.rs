@@ -14,7 +14,7 @@ use s4::body::BoxBody;
 use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
-use s4::protocol::{Book, Change, JobId, MAX_RANGE};
+use s4::protocol::{Book, Change, Delivery, JobId, MAX_RANGE};
 use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -43,8 +43,8 @@ enum Route {
     RemoveDir(Dir),
     List { prefix: Prefix, recursive: bool, details: bool },
     DeletePrefix(Prefix),
-    PutPack(Option<JobId>),
-    LinkPack(JobId),
+    PutPack(Option<Delivery>),
+    LinkPack(Delivery),
     GetPack,
     Eval(Key),
     TryJob(Key),
@@ -102,8 +102,8 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::RemoveDir(dir) => handlers::tree::remove_dir(app, dir).await,
         Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
-        Route::PutPack(job) => handlers::packs::put(app, job, request).await,
-        Route::LinkPack(job) => handlers::packs::link(app, job, whole_body(request).await?).await,
+        Route::PutPack(delivery) => handlers::packs::put(app, delivery, request).await,
+        Route::LinkPack(delivery) => handlers::packs::link(app, delivery, whole_body(request).await?).await,
         Route::GetPack => handlers::packs::get(app, whole_body(request).await?),
         Route::Eval(key) => handlers::commands::eval(app, key, whole_body(request).await?).await,
         Route::TryJob(key) => handlers::commands::attempt(app, key, &whole_body(request).await?).await,
@@ -190,8 +190,11 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
                 false => Prefix::parse(&prefix).map(Route::DeletePrefix),
             }
         }
-        (&Method::POST, "pack", "put") => query("job")?.map(JobId::try_from).transpose().map(Route::PutPack),
-        (&Method::POST, "pack", "link") => JobId::try_from(field(uri, "job")?).map(Route::LinkPack),
+        (&Method::POST, "pack", "put") => delivery(uri.query().unwrap_or("")).map(Route::PutPack),
+        (&Method::POST, "pack", "link") => {
+            let no_job = || Error::new(ErrorKind::BadRequest, "the query has no job");
+            delivery(uri.query().unwrap_or(""))?.ok_or_else(no_job).map(Route::LinkPack)
+        }
         (&Method::POST, "pack", "get") => Ok(Route::GetPack),
         (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
         (&Method::POST, "try", key) => parse_key(key).map(Route::TryJob),
@@ -229,8 +232,19 @@ fn number<T: FromStr>(uri: &Uri, name: &str) -> Result<T> {
 fn born_with(query: &str) -> Result<Born> {
     let mode = query_value(query, "mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| malformed("mode")));
     let mtime = query_value(query, "mtime")?.map(|text| text.parse().map_err(|_| malformed("mtime")));
-    let job = query_value(query, "job")?.map(JobId::try_from).transpose()?;
-    Ok(Born { change: Change { mode: mode.transpose()?, mtime: mtime.transpose()? }, job })
+    let delivery = delivery(query)?;
+    Ok(Born { change: Change { mode: mode.transpose()?, mtime: mtime.transpose()? }, delivery })
+}
+
+/// The task whose outputs are sent; `None` if they are no task's.
+fn delivery(query: &str) -> Result<Option<Delivery>> {
+    let Some(job) = query_value(query, "job")? else {
+        return Ok(None);
+    };
+    let field = |name: &str| query_value(query, name)?.ok_or_else(|| malformed(name));
+    let inputs = u64::from_str_radix(&field("inputs")?, 16).map_err(|_| malformed("inputs"))?;
+    let outputs = field("outputs")?.parse().map_err(|_| malformed("outputs"))?;
+    Ok(Some(Delivery { job: JobId::try_from(job)?, inputs, outputs }))
 }
 
 /// `None` for a path that no method has.

@@ -55,11 +55,11 @@ analyse() {
     # 1:n with n = 1: all results get one name, and so come to one node. n:1: one file of them.
     step "map-to-n: bring the counts together" quiet s4 map-to-n s4://step2/ s4://step3/ 'cat > counts && echo counts'
     step "map-from-n: add them up" \
-        quiet s4 map-from-n s4://step3/ s4://step4/ 'xargs cat | awk "{ n[\$1] += \$2 } END { for (c in n) print c, n[c] }"'
+        quiet s4 map-from-n s4://step3/ s4://step4/ 'xargs -d "\n" cat | awk "{ n[\$1] += \$2 } END { for (c in n) print c, n[c] }"'
     # The year by origin airport, spread over twelve files each, and so over the cluster.
     step "map-to-n: reorganise by origin airport" quiet s4 map-to-n s4://flights/ s4://step5/ \
         'awk -F, "NR > 1 { f = sprintf(\"origin_%s_%03d.csv\", \$13, NR % 12); print > f }" && ls'
-    step "map-from-n: merge the months" quiet s4 map-from-n s4://step5/ s4://step6/ 'xargs cat'
+    step "map-from-n: merge the months" quiet s4 map-from-n s4://step5/ s4://step6/ 'xargs -d "\n" cat'
     step "map: rows and miles of each origin" quiet s4 map s4://step6/ s4://step7/ \
         'awk -F, "{ n++; miles += \$16 } END { print \$13, n, miles }"'
     step "map-to-n, map-from-n: and of the year" quiet sum_up
@@ -73,7 +73,7 @@ analyse() {
 
 sum_up() {
     s4 map-to-n s4://step7/ s4://step8/ 'cat > rows && echo rows'
-    s4 map-from-n s4://step8/ s4://step9/ 'xargs cat'
+    s4 map-from-n s4://step8/ s4://step9/ 'xargs -d "\n" cat'
 }
 
 busiest=" 1 EV 11 UA "

@@ -5,13 +5,14 @@
 //! - [`error`]: kinds of error and what each means at every boundary
 //! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`file`], [`limits`], [`ports`], [`runtime`], [`stock`]: of the system
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
-//! - [`protocol`], [`side`], [`stream`], [`summed`], [`upload`], [`body`], [`frame`]: what crosses the wire, and how bodies stream; [`stored`]: what lies on a disk
+//! - [`protocol`], [`side`], [`stream`], [`summed`], [`upload`], [`body`], [`frame`]: what crosses the wire, and how bodies stream; [`attribute`], [`stored`]: what lies on a disk
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
 //!
 //! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`) and `s4-mount` (`fuse/`). They use this library and never
 //! each other.
 
 pub mod aligned;
+pub mod attribute;
 pub mod body;
 pub mod checksum;
 pub mod client;

@@ -1,6 +1,7 @@
 //! How a key lies on a node's disk, as its daemon and a mount on the same machine read it: a plain file whose checksum
 //! and length are in an extended attribute.
 
+use crate::attribute::{KEY_ATTRIBUTE, KeyRecord};
 use crate::checksum::Checksum;
 use crate::protocol::{KeyStat, Stat};
 use std::cell::Cell;
@@ -13,42 +14,70 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The extended attribute that holds a key's checksum and length.
-pub const CHECKSUM_ATTRIBUTE: &str = "user.s4.checksum";
-/// The same for the kernel.
-const CHECKSUM_NAME: &CStr = c"user.s4.checksum";
+/// [`KEY_ATTRIBUTE`] for the kernel.
+const KEY_NAME: &CStr = c"user.s4.key";
+/// Where version 0.1 had checksum and length, as text.
+const TEXT_NAME: &CStr = c"user.s4.checksum";
 
-/// Room for the longest attribute that can be ours: a longer one is no checksum.
+/// Room for the longest attribute that can be ours: a longer one is no record.
 const ROOM: usize = 64;
 
 /// The checksum recorded with an open file; `None` if it is no key.
 pub fn recorded(file: &File) -> io::Result<Option<Checksum>> {
-    // SAFETY: the descriptor is open, the name ends in a NUL, and the buffer has as many bytes as are told.
-    attribute(|name, buffer| unsafe {
-        libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
-    })
+    Ok(record(file)?.map(|record| record.checksum))
 }
 
 /// The checksum recorded with the file at `path`; `None` if it is no key.
 pub fn recorded_at(path: &Path) -> io::Result<Option<Checksum>> {
+    Ok(record_at(path)?.map(|record| record.checksum))
+}
+
+/// All that is recorded with an open file; `None` if it is no key.
+pub fn record(file: &File) -> io::Result<Option<KeyRecord>> {
+    // SAFETY: the descriptor is open, the name ends in a NUL, and the buffer has as many bytes as are told.
+    parse(|name, buffer| unsafe {
+        libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    })
+}
+
+/// All that is recorded with the file at `path`; `None` if it is no key.
+pub fn record_at(path: &Path) -> io::Result<Option<KeyRecord>> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: path and name end in a NUL, and the buffer has as many bytes as are told.
-    attribute(|name, buffer| unsafe {
+    parse(|name, buffer| unsafe {
         libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
     })
 }
 
-/// Reads the attribute in one call: a library that asks for its length first makes two, for each key of a listing.
-fn attribute(read: impl FnOnce(&CStr, &mut [u8; ROOM]) -> isize) -> io::Result<Option<Checksum>> {
+/// Records what a file that is to be a key holds, and what made it.
+pub fn set_record(file: &File, record: &KeyRecord) -> io::Result<()> {
+    use xattr::FileExt;
+    file.set_xattr(KEY_ATTRIBUTE, &record.encode())
+}
+
+fn parse(read: impl Fn(&CStr, &mut [u8; ROOM]) -> isize) -> io::Result<Option<KeyRecord>> {
     let mut buffer = [0; ROOM];
-    let Ok(len) = usize::try_from(read(CHECKSUM_NAME, &mut buffer)) else {
+    if let Some(len) = attribute(KEY_NAME, &mut buffer, &read)? {
+        return Ok(KeyRecord::decode(&buffer[..len]));
+    }
+    let len = attribute(TEXT_NAME, &mut buffer, &read)?;
+    let text = len.and_then(|len| std::str::from_utf8(&buffer[..len]).ok());
+    Ok(text.and_then(|text| text.parse::<Checksum>().ok()).map(KeyRecord::from))
+}
+
+/// Reads an attribute in one call: a library that asks for its length first makes two, for each key of a listing.
+fn attribute(
+    name: &CStr,
+    buffer: &mut [u8; ROOM],
+    read: &impl Fn(&CStr, &mut [u8; ROOM]) -> isize,
+) -> io::Result<Option<usize>> {
+    usize::try_from(read(name, buffer)).map(Some).or_else(|_| {
         let error = io::Error::last_os_error();
-        return match error.raw_os_error() {
+        match error.raw_os_error() {
             Some(libc::ENODATA | libc::ERANGE) => Ok(None),
             _ => Err(error),
-        };
-    };
-    Ok(std::str::from_utf8(&buffer[..len]).ok().and_then(|text| text.parse().ok()))
+        }
+    })
 }
 
 /// What `path` (`bucket`, `bucket/dir` or `bucket/dir/name`) is in the data directory `root`.

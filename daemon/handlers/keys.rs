@@ -15,7 +15,7 @@ use s4::checksum::{BLOCK, Checksum};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::protocol::{CHECKSUM_HEADER, Change, JobId};
+use s4::protocol::{CHECKSUM_HEADER, Change, Delivery};
 use s4::stream::{self, Pipe, Stream};
 use s4::summed;
 use s4::upload::{Arrival, Ending};
@@ -25,8 +25,8 @@ use std::sync::Arc;
 /// What a key is to be besides its bytes.
 pub struct Born {
     pub change: Change,
-    /// The job that it is an output of.
-    pub job: Option<JobId>,
+    /// The task that it is an output of.
+    pub delivery: Option<Delivery>,
 }
 
 /// A key: a small one at once, a large one over a stream to who asks for one.
@@ -140,7 +140,7 @@ fn send_file(mut opened: Opened, key: &Key, sender: &ChunkSender) {
 /// Takes the body as the key. A checksum in the header is compared before anything is published. A job's output is taken only
 /// while the job goes on.
 pub async fn put(app: &Arc<App>, peer: Peer, key: Key, born: Born, request: Request<Incoming>) -> Answer {
-    let owner = app.jobs.owner(born.job.as_ref())?;
+    let owner = app.jobs.owner(born.delivery.as_ref())?;
     if stream::is_wanted(request.headers()) {
         if born.change != Change::default() || request.headers().contains_key(CHECKSUM_HEADER) {
             let message =
@@ -153,8 +153,7 @@ pub async fn put(app: &Arc<App>, peer: Peer, key: Key, born: Born, request: Requ
     let mut chunks = Arriving::new(request.into_body(), &key).await?;
     let store = app.jobs.shared.store.clone();
     let checksum = blocking(move || {
-        let mut draft = store.draft(&key)?;
-        owner.mark(&draft)?;
+        let mut draft = owner.marked(store.draft(&key)?);
         while let Some(chunk) = chunks.next()? {
             draft.write(&chunk)?;
         }
@@ -209,8 +208,7 @@ async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request:
 }
 
 fn receive<'s>(store: &'s Store, key: &Key, owner: &Owner, arrival: &mut Arrival) -> Result<(Draft<'s>, Ending)> {
-    let mut draft = store.draft(key)?;
-    owner.mark(&draft)?;
+    let mut draft = owner.marked(store.draft(key)?);
     let what = key.to_string();
     let (ending, found) = draft.fill(|file, progress| arrival.receive(file, &what, progress))?;
     ending.checksum.verify_sent(found, key).map(|()| (draft, ending))

@@ -3,7 +3,6 @@
 use super::{Answer, json, parse};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::owner::Owner;
-use crate::jobs::owner_of;
 use crate::store::{Draft, Store};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -13,13 +12,13 @@ use s4::client::{PackItem, Received, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::frame::FrameWriter;
 use s4::key::Key;
-use s4::protocol::{Change, Handover, JobId, PACK_KEYS, PackAnswer};
+use s4::protocol::{Change, Delivery, Handover, PACK_KEYS, PackAnswer};
 use std::sync::Arc;
 
 /// Publishes each key of the pack as it has come. One that fails does not end the others. A job's are taken only while it
 /// goes on.
-pub async fn put(app: &Arc<App>, job: Option<JobId>, request: Request<Incoming>) -> Answer {
-    let owner = app.jobs.owner(job.as_ref())?;
+pub async fn put(app: &Arc<App>, delivery: Option<Delivery>, request: Request<Incoming>) -> Answer {
+    let owner = app.jobs.owner(delivery.as_ref())?;
     let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
     let chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, "the pack".to_owned());
     let mut pack = Received::new(chunks, Side::Server, name.clone());
@@ -32,10 +31,7 @@ fn receive(store: &Store, owner: &Owner, pack: &mut Received, name: &str) -> Res
     while let Some(item) = pack.next_item()? {
         match item {
             PackItem::Begin(key) => {
-                draft = store.draft(&key).and_then(|draft| {
-                    owner.mark(&draft)?;
-                    Ok(draft)
-                });
+                draft = store.draft(&key).map(|draft| owner.marked(draft));
             }
             PackItem::Piece(bytes) => {
                 if let Ok(open) = &mut draft
@@ -61,15 +57,15 @@ fn receive(store: &Store, owner: &Owner, pack: &mut Received, name: &str) -> Res
 }
 
 /// Links outputs of a job that another node of this machine has sealed. One that fails does not end the others.
-pub async fn link(app: &Arc<App>, job: JobId, body: Vec<u8>) -> Answer {
-    let owner = app.jobs.owner(Some(&job))?;
+pub async fn link(app: &Arc<App>, delivery: Delivery, body: Vec<u8>) -> Answer {
+    let (owner, mark) = app.jobs.deliver(&delivery)?;
     let Handover { from, token, outputs } = parse(&body)?;
     let tasks = app.neighbours.tasks_dir(from, &token).await?;
     let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
     blocking(move || {
         let mut answer = PackAnswer::default();
         for output in outputs {
-            match owner.publish(|| store.link_sealed(&tasks, &output, owner_of(&job))) {
+            match owner.publish(|| store.link_sealed(&tasks, &output, mark)) {
                 Ok(()) => answer.published += 1,
                 Err(error) => answer.refuse(error.by(&name)),
             }

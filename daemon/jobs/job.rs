@@ -6,8 +6,10 @@ use super::command::{Control, Killed};
 use super::fence::Fence;
 use super::journal::{self, Journal};
 use super::logs::Logs;
+use super::owner_of;
 use super::plan::{Task, Tasks};
 use super::{process, task, taskdir};
+use s4::attribute::Mark;
 use s4::client::blocking;
 use s4::error::{Error, Result};
 use s4::key::Key;
@@ -56,6 +58,8 @@ pub struct Job {
     pub fence: Arc<Fence>,
     dir: PathBuf,
     plan: Plan,
+    /// What is the same of all its outputs' marks.
+    mark: Mark,
     state: watch::Sender<State>,
     /// Guards the tasks that run now, by their number.
     running: Mutex<HashMap<u64, RunningNow>>,
@@ -121,12 +125,15 @@ impl Job {
         let path = dir.join("failures");
         let failures = OpenOptions::new().create(true).append(true).read(true).open(&path);
         let JobRecord { spec, plan, progress, started, ended, outcome } = record;
+        let mark =
+            Mark { recipe: spec.recipe(), inputs: 0, job: owner_of(&spec.id), source: spec.source(), outputs: 1 };
         Ok(Self {
             spec: Arc::new(spec),
             journal: Journal::open(&dir)?,
             logs: Logs::new(logs_dir(&dir), log_bytes),
             fence: Arc::default(),
             plan,
+            mark,
             state: watch::Sender::new(State { started, progress, ended, outcome, ..State::default() }),
             running: Mutex::default(),
             failures: failures.map_err(|e| Error::io(path.display(), &e))?,
@@ -140,6 +147,11 @@ impl Job {
         let text = serde_json::to_vec(&self.record()).expect("a record is plain JSON");
         let draft = self.dir.join("record.new");
         std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, self.dir.join(RECORD))).map_err(failed)
+    }
+
+    /// The mark of an output of a task with these inputs and so many outputs.
+    pub fn mark(&self, inputs: u64, outputs: u32) -> Mark {
+        Mark { inputs, outputs, ..self.mark }
     }
 
     pub fn dir(&self) -> &Path {

@@ -1,23 +1,27 @@
 //! Whose a key is that a client or another node puts.
 
+use super::Jobs;
 use super::fence::Fence;
-use super::{Jobs, owner_of};
 use crate::store::Draft;
+use s4::attribute::Mark;
 use s4::error::Result;
-use s4::protocol::JobId;
+use s4::protocol::Delivery;
 use std::sync::Arc;
 
 /// A job, which takes outputs only while it goes on, or nobody.
 #[derive(Default)]
 pub struct Owner {
     fence: Arc<Fence>,
-    mark: Option<u64>,
+    mark: Option<Mark>,
 }
 
 impl Owner {
-    /// Marks the key as the job's.
-    pub fn mark(&self, draft: &Draft) -> Result<()> {
-        self.mark.map_or(Ok(()), |mark| draft.mark(mark))
+    /// Marks the key as an output of the job's task.
+    pub fn marked<'s>(&self, mut draft: Draft<'s>) -> Draft<'s> {
+        if let Some(mark) = self.mark {
+            draft.mark(mark);
+        }
+        draft
     }
 
     /// Publishes the key, unless the job has ended.
@@ -27,10 +31,14 @@ impl Owner {
 }
 
 impl Jobs {
-    pub fn owner(&self, job: Option<&JobId>) -> Result<Owner> {
-        match job {
-            Some(id) => Ok(Owner { fence: self.find(id)?.fence.clone(), mark: Some(owner_of(id)) }),
-            None => Ok(Owner::default()),
-        }
+    pub fn owner(&self, delivery: Option<&Delivery>) -> Result<Owner> {
+        delivery.map_or_else(|| Ok(Owner::default()), |delivery| self.deliver(delivery).map(|(owner, _)| owner))
+    }
+
+    /// The owner of a task's outputs, and their mark.
+    pub fn deliver(&self, delivery: &Delivery) -> Result<(Owner, Mark)> {
+        let job = self.find(&delivery.job)?;
+        let mark = job.mark(delivery.inputs, delivery.outputs);
+        Ok((Owner { fence: job.fence.clone(), mark: Some(mark) }, mark))
     }
 }

@@ -3,7 +3,7 @@
 
 use super::journal::{History, Journal, Past};
 use crate::store::{Selection, Sorter, Store};
-use s4::checksum::{Hasher, hash};
+use s4::checksum::Hasher;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::{Entry, JobSpec, MapKind, Plan};
@@ -181,12 +181,14 @@ fn failed(error: &std::io::Error) -> Error {
 /// A hash of what an input holds.
 fn input_of(store: &Store, key: &Key) -> Result<u64> {
     let recorded = recorded_at(&store.path(key)).map_err(|e| Error::io(key, &e))?;
-    Ok(recorded.map_or(0, input_hash))
+    Ok(recorded.map_or(0, |checksum| input_hash(key, checksum)))
 }
 
 /// The hash of one input with this checksum.
-pub fn input_hash(checksum: s4::checksum::Checksum) -> u64 {
-    hash(checksum.to_string().as_bytes())
+pub fn input_hash(key: &Key, checksum: s4::checksum::Checksum) -> u64 {
+    let mut hasher = Hasher::new();
+    add_input(&mut hasher, key, checksum);
+    hasher.finish().xxh3
 }
 
 /// The hash of an n:1 task's inputs under way: of their paths and checksums, in their order.

@@ -5,7 +5,7 @@ use super::logs::TaskLog;
 use super::plan::{self, Task};
 use super::{Job, Shared};
 use crate::store::Store;
-use crate::transfer::{self, Outputs, Route};
+use crate::transfer::{self, Outputs, Sender};
 use s4::checksum::{self, Checksum, Hasher};
 use s4::client::blocking;
 use s4::error::{Error, Result};
@@ -82,8 +82,8 @@ pub async fn run(
             // A command that waits to deliver holds its slot, so that finished directories do not pile up.
             let delivery = shared.deliveries.acquire().await;
             drop(slot.take());
-            let route = Route { job: &job.spec.id, fence: &job.fence, outdir: &job.spec.outdir, input: &task.key };
-            let (published, result) = transfer::shuffle(&shared.transfers, route, outputs).await;
+            let sender = Sender { job, input: &task.key, inputs: input };
+            let (published, result) = transfer::shuffle(&shared.transfers, sender, outputs).await;
             drop(delivery);
             result.map_err(|error| Failed { published, ..error.into() })?;
             published
@@ -190,7 +190,7 @@ impl Work {
         let inode = stdout.metadata().map_err(refused)?.ino();
         job.fence.pass(|| {
             job.journal.begin(&task.id, input, inode)?;
-            store.publish_file(&stdout, output)
+            store.publish_output(&stdout, output, job.mark(input, 1))
         })?;
         Ok(Ended::Published)
     }
@@ -283,7 +283,9 @@ impl Inputs {
     /// Compares every input with its checksum. Returns a hash of what they hold, as the journal has it.
     pub fn verify(&self, store: &Store, key: &Key, control: &Control) -> Result<u64> {
         match self {
-            Self::One(file, checksum) => verify(file, *checksum, key, control).map(|()| plan::input_hash(*checksum)),
+            Self::One(file, checksum) => {
+                verify(file, *checksum, key, control).map(|()| plan::input_hash(key, *checksum))
+            }
             Self::Many(paths) => {
                 let mut all = Hasher::new();
                 // The command reads the same open file, whose position is not to be moved under it.

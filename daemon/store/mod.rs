@@ -20,12 +20,13 @@ pub use read::Opened;
 pub use sorter::Sorter;
 pub use spread::spread;
 
+use s4::attribute::KEY_ATTRIBUTE;
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::lock;
 use s4::key::Key;
 use s4::protocol::JobId;
 use s4::stock::Stock;
-use s4::stored::{self, CHECKSUM_ATTRIBUTE};
+use s4::stored;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -35,10 +36,6 @@ use std::time::{Duration, Instant};
 
 /// Marks a directory that was made by itself, and not with a key: it stays when its last key goes.
 const MADE_ATTRIBUTE: &str = "user.s4.made";
-
-/// Marks an output of a 1:n map with its job, as 8 bytes, so that a later run of the map tells it from others' keys. Short,
-/// so that it lies in the file's inode beside the checksum.
-const OWNER_ATTRIBUTE: &str = "user.s4.job";
 
 /// How long another may have the lock before that is an error: a predecessor that was killed may just have begun a command,
 /// which holds it until it executes.
@@ -183,7 +180,7 @@ impl Store {
             .unnamed_file()
             .map_err(|e| format!("its file system cannot make unnamed temporary files (O_TMPFILE): {}", reason(&e)))?;
         use xattr::FileExt;
-        file.set_xattr(CHECKSUM_ATTRIBUTE, b"probe")
+        file.set_xattr(KEY_ATTRIBUTE, b"probe")
             .map_err(|e| format!("its file system cannot hold extended attributes: {}", reason(&e)))
     }
 

@@ -1,23 +1,23 @@
 //! Publish: bytes go into an unnamed temporary file, which is linked to the key's name in one step.
 
+use super::Store;
 use super::tree::apply;
-use super::{OWNER_ATTRIBUTE, Store};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 use s4::aligned::Block;
+use s4::attribute::{KeyRecord, Mark};
 use s4::checksum::{self, Checksum, FileHasher, Hasher};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::{Change, Holder};
 use s4::reserve::Reserve;
-use s4::stored::{CHECKSUM_ATTRIBUTE, SpaceChecks};
+use s4::stored::{self, SpaceChecks};
 use std::fmt::Display;
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use xattr::FileExt;
 
 /// Permission bits of a key that was not given others.
 pub(super) const KEY_MODE: u32 = 0o444;
@@ -51,6 +51,7 @@ pub struct Draft<'s> {
     written: u64,
     checks: SpaceChecks,
     reserve: Reserve,
+    mark: Option<Mark>,
 }
 
 impl Draft<'_> {
@@ -96,9 +97,9 @@ impl Draft<'_> {
         self.hasher.finish()
     }
 
-    /// Marks the key as an output of `owner`.
-    pub fn mark(&self, owner: u64) -> Result<()> {
-        self.file.set_xattr(OWNER_ATTRIBUTE, &owner.to_le_bytes()).map_err(|e| Error::io(&self.key, &e))
+    /// Marks the key as an output of a map.
+    pub fn mark(&mut self, mark: Mark) {
+        self.mark = Some(mark);
     }
 
     pub fn publish(self) -> Result<()> {
@@ -114,7 +115,8 @@ impl Draft<'_> {
     /// The same with the checksum of all that was appended.
     pub fn publish_hashed(mut self, asker: &impl Asker, checksum: Checksum, change: Change) -> Result<()> {
         self.reserve.end(&self.file);
-        self.store.link(asker, &self.file, checksum, &self.key, change)
+        let record = KeyRecord { checksum, mark: self.mark };
+        self.store.link(asker, &self.file, &record, &self.key, change)
     }
 }
 
@@ -141,6 +143,7 @@ impl Store {
             written: 0,
             checks: SpaceChecks::default(),
             reserve: Reserve::default(),
+            mark: None,
         })
     }
 
@@ -166,18 +169,30 @@ impl Store {
         self.check_space(key)
     }
 
-    /// Publishes a file of this store's file system that a command has written.
-    pub fn publish_file(&self, file: &File, key: &Key) -> Result<()> {
-        self.publish_file_for(&(), file, key, None, Change::default())
+    /// Publishes a file of this store's file system that a command has written, as an output of a map.
+    pub fn publish_output(&self, file: &File, key: &Key, mark: Mark) -> Result<()> {
+        self.publish_marked(&(), file, key, (None, Some(mark)), Change::default())
     }
 
-    /// The same for `asker`; `checksum` is that of its bytes where it is known, the key is born with the attributes of `change`.
+    /// Publishes a file of this store's file system for `asker`; `checksum` is that of its bytes where it is known, the key is born with
+    /// the attributes of `change`.
     pub fn publish_file_for(
         &self,
         asker: &impl Asker,
         file: &File,
         key: &Key,
         checksum: Option<Checksum>,
+        change: Change,
+    ) -> Result<()> {
+        self.publish_marked(asker, file, key, (checksum, None), change)
+    }
+
+    fn publish_marked(
+        &self,
+        asker: &impl Asker,
+        file: &File,
+        key: &Key,
+        (checksum, mark): (Option<Checksum>, Option<Mark>),
         change: Change,
     ) -> Result<()> {
         self.check_new(key)?;
@@ -189,20 +204,20 @@ impl Store {
         let failed = |e: std::io::Error| Error::io(key, &e);
         let checksum = checksum.map_or_else(|| checksum::of_file(file).map_err(failed), Ok)?;
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
-        self.link(asker, file, checksum, key, change)
+        self.link(asker, file, &KeyRecord { checksum, mark }, key, change)
     }
 
-    /// Publishes a file that a command left in its directory, marked as an output of `owner`: by a link where it can be
+    /// Publishes a file that a command left in its directory, as an output of a map: by a link where it can be
     /// [sealed](Store::seal), else by copying its bytes.
-    pub fn publish_path(&self, path: &Path, key: &Key, owner: u64) -> Result<()> {
+    pub fn publish_path(&self, path: &Path, key: &Key, mark: Mark) -> Result<()> {
         self.check_new(key)?;
-        if let Some(sealed) = self.seal(path, owner)? {
+        if let Some(sealed) = self.seal(path, mark)? {
             return self.give_name(&(), &sealed.file, key);
         }
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
         let mut file = File::open(path).map_err(failed)?;
         let mut draft = self.draft(key)?;
-        draft.mark(owner)?;
+        draft.mark(mark);
         let mut block = Block::new(checksum::BLOCK);
         loop {
             match file.read(&mut block).map_err(failed)? {
@@ -212,15 +227,15 @@ impl Store {
         }
     }
 
-    fn link(&self, asker: &impl Asker, file: &File, checksum: Checksum, key: &Key, change: Change) -> Result<()> {
-        self.complete(file, checksum, change).map_err(|e| Error::io(key, &e))?;
+    fn link(&self, asker: &impl Asker, file: &File, record: &KeyRecord, key: &Key, change: Change) -> Result<()> {
+        self.complete(file, record, change).map_err(|e| Error::io(key, &e))?;
         asker.check(key)?;
         self.give_name(asker, file, key)
     }
 
     /// Gives a file all that a key has but its name.
-    pub(super) fn complete(&self, file: &File, checksum: Checksum, change: Change) -> std::io::Result<()> {
-        file.set_xattr(CHECKSUM_ATTRIBUTE, checksum.to_string().as_bytes())?;
+    pub(super) fn complete(&self, file: &File, record: &KeyRecord, change: Change) -> std::io::Result<()> {
+        stored::set_record(file, record)?;
         apply(file, Change { mode: change.mode.or(Some(KEY_MODE)), ..change })?;
         if self.fsync {
             file.sync_all()?;

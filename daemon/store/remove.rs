@@ -1,9 +1,10 @@
 //! Deleting keys, and the directories that they leave empty.
 
-use super::{MADE_ATTRIBUTE, OWNER_ATTRIBUTE, Selection, Store};
+use super::{MADE_ATTRIBUTE, Selection, Store};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, Prefix};
 use s4::protocol::Entry;
+use s4::stored::record_at;
 use std::path::Path;
 
 impl Store {
@@ -53,8 +54,8 @@ impl Store {
     pub fn remove_owned(&self, prefix: &Prefix, owners: &[u64], go_on: &mut dyn FnMut() -> bool) -> Result<()> {
         self.list(&Selection::Prefix { prefix, recursive: true, details: false }, &mut |entry| {
             let file = self.root.join(entry.path());
-            let owner = xattr::get(&file, OWNER_ATTRIBUTE).ok().flatten().and_then(|bytes| bytes.try_into().ok());
-            if owner.is_some_and(|owner| owners.contains(&u64::from_le_bytes(owner))) {
+            let mark = record_at(&file).ok().flatten().and_then(|record| record.mark);
+            if mark.is_some_and(|mark| owners.contains(&mark.job)) {
                 std::fs::remove_file(&file).map_err(|e| Error::io(format!("s4://{}", entry.path()), &e))?;
                 self.prune(&file);
             }

@@ -1,11 +1,12 @@
 //! Outputs that a command left in its task's directory: sealed as keys where they lie, and linked to their names, here or by
 //! another node of the same machine.
 
+use super::Store;
 use super::publish::{KEY_MODE, allow_attributes, path_of};
 use super::read::open_itself;
-use super::{OWNER_ATTRIBUTE, Store};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{geteuid, linkat};
+use s4::attribute::{KeyRecord, Mark};
 use s4::checksum::{self, Checksum};
 use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::{Change, HandedOver};
@@ -14,7 +15,6 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
-use xattr::FileExt;
 
 /// A file that has all of a key but its name.
 pub struct Sealed {
@@ -24,9 +24,9 @@ pub struct Sealed {
 }
 
 impl Store {
-    /// Gives a file that a command left in its directory all that a key of `owner` has but the name. `None` if it does not
+    /// Gives a file that a command left in its directory all that an output has but the name. `None` if it does not
     /// really lie there, has other names or is another user's: it may change then, and only its bytes can become a key.
-    pub fn seal(&self, path: &Path, owner: u64) -> Result<Option<Sealed>> {
+    pub fn seal(&self, path: &Path, mark: Mark) -> Result<Option<Sealed>> {
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
         let file = match open_itself(path) {
             Ok(file) => file,
@@ -40,14 +40,13 @@ impl Store {
         }
         let checksum = checksum::of_file(&file).map_err(failed)?;
         allow_attributes(&file, own.mode()).map_err(failed)?;
-        file.set_xattr(OWNER_ATTRIBUTE, &owner.to_le_bytes()).map_err(failed)?;
-        self.complete(&file, checksum, Change::default()).map_err(failed)?;
+        self.complete(&file, &KeyRecord { checksum, mark: Some(mark) }, Change::default()).map_err(failed)?;
         Ok(Some(Sealed { file, inode: own.ino(), checksum }))
     }
 
-    /// Publishes an output of `owner` that another node of this machine has sealed below `tasks`, where its tasks have their
+    /// Publishes an output that another node of this machine has sealed below `tasks`, where its tasks have their
     /// directories. Errors: bad request, if it is not as that node seals it.
-    pub fn link_sealed(&self, tasks: &Path, output: &HandedOver, owner: u64) -> Result<()> {
+    pub fn link_sealed(&self, tasks: &Path, output: &HandedOver, mark: Mark) -> Result<()> {
         let HandedOver { path, inode, key, checksum } = output;
         self.check_new(key)?;
         let refuse = |why: &str| Error::new(ErrorKind::BadRequest, format!("{key}: the file to be linked {why}"));
@@ -66,12 +65,9 @@ impl Store {
         {
             return Err(refuse("is not as its node seals it"));
         }
-        let mark = file.get_xattr(OWNER_ATTRIBUTE).map_err(failed)?;
         let is_announced = found.ino() == *inode && found.len() == checksum.len;
-        if !is_announced
-            || stored::recorded(&file).map_err(failed)? != Some(*checksum)
-            || mark.is_none_or(|mark| mark != owner.to_le_bytes())
-        {
+        let record = KeyRecord { checksum: *checksum, mark: Some(mark) };
+        if !is_announced || stored::record(&file).map_err(failed)? != Some(record) {
             return Err(refuse("is another one"));
         }
         if self.fsync {

@@ -1,12 +1,13 @@
 //! Outputs for a node of the same machine: sealed here, and linked there.
 
 use super::{Output, Transfers};
-use crate::jobs::owner_of;
+use crate::jobs::Job;
 use crate::store::Store;
+use s4::attribute::Mark;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::placement::NodeId;
-use s4::protocol::{HandedOver, Handover, JobId};
+use s4::protocol::{Delivery, HandedOver, Handover};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,11 +35,17 @@ impl Links {
 
 impl Transfers {
     /// Has `node` link what it can. Returns how many outputs it did, and which are left to be sent.
-    pub(super) async fn hand_over(&self, node: NodeId, job: &JobId, group: Vec<Output>) -> (u64, Result<Vec<Output>>) {
+    pub(super) async fn hand_over(
+        &self,
+        node: NodeId,
+        job: &Job,
+        delivery: &Delivery,
+        group: Vec<Output>,
+    ) -> (u64, Result<Vec<Output>>) {
         let (mut linked, mut left) = (0, Vec::new());
         let mut waiting = group.into_iter().peekable();
         while waiting.peek().is_some() {
-            match self.is_linked_by(node, job).await {
+            match self.is_linked_by(node, delivery).await {
                 Ok(true) => {}
                 Ok(false) => {
                     left.extend(waiting);
@@ -53,7 +60,7 @@ impl Transfers {
                 Some(output)
             });
             let part = part.take(AT_ONCE).collect();
-            let (published, unlinked) = self.hand_over_part(node, job, part, bytes).await;
+            let (published, unlinked) = self.hand_over_part(node, job, delivery, (part, bytes)).await;
             linked += published;
             match unlinked {
                 Ok(unlinked) => left.extend(unlinked),
@@ -63,16 +70,16 @@ impl Transfers {
         (linked, Ok(left))
     }
 
-    /// The same of a few outputs, of `bytes` together.
+    /// The same of a few outputs, and of how many bytes they have together.
     async fn hand_over_part(
         &self,
         node: NodeId,
-        job: &JobId,
-        part: Vec<Output>,
-        bytes: u64,
+        job: &Job,
+        delivery: &Delivery,
+        (part, bytes): (Vec<Output>, u64),
     ) -> (u64, Result<Vec<Output>>) {
-        let (store, owner) = (self.0.store.clone(), owner_of(job));
-        let (outputs, sealed, mut left) = match blocking(move || seal(&store, owner, part)).await {
+        let (store, mark) = (self.0.store.clone(), job.mark(delivery.inputs, delivery.outputs));
+        let (outputs, sealed, mut left) = match blocking(move || seal(&store, mark, part)).await {
             Ok(sealed) => sealed,
             Err(error) => return (0, Err(error)),
         };
@@ -80,7 +87,7 @@ impl Transfers {
             return (0, Ok(left));
         }
         // The node may have to write all of it to the disk before it answers.
-        match self.0.client.patient(bytes).hand_over(node, job, &self.handover(outputs)).await {
+        match self.0.client.patient(bytes).hand_over(node, delivery, &self.handover(outputs)).await {
             Ok(answer) => (answer.published, self.first_refusal(node, answer).map(|()| left)),
             Err(error) if error.kind() == ErrorKind::BadRequest => {
                 self.no_links(node, &error);
@@ -96,11 +103,11 @@ impl Transfers {
     }
 
     /// True if `node` is on this machine and links this one's files.
-    async fn is_linked_by(&self, node: NodeId, job: &JobId) -> Result<bool> {
+    async fn is_linked_by(&self, node: NodeId, delivery: &Delivery) -> Result<bool> {
         if let Some(links) = self.0.ways[node].links.known() {
             return Ok(links);
         }
-        match self.0.client.hand_over(node, job, &self.handover(Vec::new())).await {
+        match self.0.client.hand_over(node, delivery, &self.handover(Vec::new())).await {
             Ok(_) => {
                 self.0.ways[node].links.note(true);
                 Ok(true)
@@ -120,12 +127,12 @@ impl Transfers {
 }
 
 /// Seals what can be. Returns what is told of those outputs, themselves, and the others.
-fn seal(store: &Store, owner: u64, part: Vec<Output>) -> Result<(Vec<HandedOver>, Vec<Output>, Vec<Output>)> {
+fn seal(store: &Store, mark: Mark, part: Vec<Output>) -> Result<(Vec<HandedOver>, Vec<Output>, Vec<Output>)> {
     let (mut told, mut sealed, mut left) = (Vec::new(), Vec::new(), Vec::new());
     let tasks = store.tasks_dir();
     for output in part {
         let path = output.path.strip_prefix(&tasks).ok().and_then(Path::to_str).map(str::to_owned);
-        match (path, store.seal(&output.path, owner)?) {
+        match (path, store.seal(&output.path, mark)?) {
             (Some(path), Some(as_key)) => {
                 let key = output.key.clone();
                 told.push(HandedOver { path, inode: as_key.inode, key, checksum: as_key.checksum });

@@ -6,8 +6,7 @@ mod neighbours;
 
 pub use neighbours::Neighbours;
 
-use crate::jobs::fence::Fence;
-use crate::jobs::owner_of;
+use crate::jobs::Job;
 use crate::jobs::taskdir::TaskDir;
 use crate::store::{Sorter, Store};
 use s4::body::Hangup;
@@ -17,7 +16,7 @@ use s4::file::AtPosition;
 use s4::frame::FrameWriter;
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
-use s4::protocol::{JobId, PackAnswer};
+use s4::protocol::{Delivery, PackAnswer};
 use s4::stream::LARGE;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -40,13 +39,12 @@ pub struct Outputs {
     pub not_outputs: Vec<String>,
 }
 
-/// Where a task's outputs go, and whose they are.
-#[derive(Clone, Copy)]
-pub struct Route<'a> {
-    pub job: &'a JobId,
-    pub fence: &'a Arc<Fence>,
-    pub outdir: &'a Dir,
+/// Whose outputs are sent.
+pub struct Sender<'a> {
+    pub job: &'a Arc<Job>,
     pub input: &'a Key,
+    /// Digest of the names and checksums of the task's inputs.
+    pub inputs: u64,
 }
 
 /// The way to every node. Clones share it.
@@ -84,17 +82,25 @@ struct Output {
 
 /// Publishes every named output on its node, as `outdir/<input basename>/<file basename>`. Nothing is sent unless every
 /// name is there. Returns how many were published, also when it failed.
-pub async fn shuffle(transfers: &Transfers, route: Route<'_>, outputs: Outputs) -> (u64, Result<()>) {
+pub async fn shuffle(transfers: &Transfers, sender: Sender<'_>, outputs: Outputs) -> (u64, Result<()>) {
     let mut published = 0;
-    let result = shuffle_windows(transfers, route, outputs, &mut published).await;
+    let result = shuffle_windows(transfers, &sender, outputs, &mut published).await;
     (published, result)
 }
 
-async fn shuffle_windows(transfers: &Transfers, route: Route<'_>, outputs: Outputs, published: &mut u64) -> Result<()> {
-    let outdir = Dir::try_from(format!("{}/{}", route.outdir.as_str(), route.input.basename()))?;
+async fn shuffle_windows(
+    transfers: &Transfers,
+    sender: &Sender<'_>,
+    outputs: Outputs,
+    published: &mut u64,
+) -> Result<()> {
+    let outdir = Dir::try_from(format!("{}/{}", sender.job.spec.outdir.as_str(), sender.input.basename()))?;
     let mut names = Names { outputs: Arc::new(outputs), outdir: Arc::new(outdir), position: 0 };
     let (mut checking, store) = (names.clone(), transfers.0.store.clone());
-    blocking(move || checking.check_all(&store)).await?;
+    let count = blocking(move || checking.check_all(&store)).await?;
+    let too_many = |_| Error::new(ErrorKind::TooLarge, format!("the command printed {count} names"));
+    let outputs = u32::try_from(count).map_err(too_many)?;
+    let delivery = Arc::new(Delivery { job: sender.job.spec.id.clone(), inputs: sender.inputs, outputs });
     loop {
         let (window, rest) = blocking(move || (names.window(), names)).await;
         names = rest;
@@ -102,7 +108,7 @@ async fn shuffle_windows(transfers: &Transfers, route: Route<'_>, outputs: Outpu
         if window.is_empty() {
             return Ok(());
         }
-        transfers.send(route, window, published).await?;
+        transfers.send(sender.job, &delivery, window, published).await?;
     }
 }
 
@@ -115,14 +121,16 @@ struct Names {
 }
 
 impl Names {
-    /// Makes sure that every name is there, and only once.
-    fn check_all(&mut self, store: &Store) -> Result<()> {
+    /// Makes sure that every name is there, and only once. Returns how many there are.
+    fn check_all(&mut self, store: &Store) -> Result<u64> {
         let mut names = Sorter::new(store.root());
+        let mut count = 0;
         loop {
             let window = self.window()?;
             if window.is_empty() {
                 break;
             }
+            count += window.len() as u64;
             for output in window {
                 names.push(output.key.basename().as_bytes().to_vec())?;
             }
@@ -139,7 +147,7 @@ impl Names {
             }
             last = name;
         }
-        Ok(())
+        Ok(count)
     }
 
     /// The next outputs; empty at the end. Errors: a name that is not there, is no file, or makes no key.
@@ -184,18 +192,24 @@ fn output(outdir: &Dir, dir: &Path, name: &[u8]) -> Result<Output> {
 }
 
 impl Transfers {
-    async fn send(&self, route: Route<'_>, outputs: Vec<Output>, published: &mut u64) -> Result<()> {
+    async fn send(
+        &self,
+        job: &Arc<Job>,
+        delivery: &Arc<Delivery>,
+        outputs: Vec<Output>,
+        published: &mut u64,
+    ) -> Result<()> {
         let mut groups: BTreeMap<NodeId, Vec<Output>> = BTreeMap::new();
         for output in outputs {
             groups.entry(self.0.client.cluster().node_of(&output.key)).or_default().push(output);
         }
         let mut sending = JoinSet::new();
         for (node, group) in groups {
-            let (transfers, job, fence) = (self.clone(), route.job.clone(), route.fence.clone());
+            let (transfers, job, delivery) = (self.clone(), job.clone(), delivery.clone());
             sending.spawn(async move {
                 match node == transfers.0.node {
-                    true => transfers.publish_here(owner_of(&job), &fence, group).await,
-                    false => transfers.send_to(node, &job, group).await,
+                    true => transfers.publish_here(job, &delivery, group).await,
+                    false => transfers.send_to(node, &job, &delivery, group).await,
                 }
             });
         }
@@ -208,12 +222,12 @@ impl Transfers {
         result
     }
 
-    async fn publish_here(&self, owner: u64, fence: &Arc<Fence>, group: Vec<Output>) -> (u64, Result<()>) {
-        let (store, fence) = (self.0.store.clone(), fence.clone());
+    async fn publish_here(&self, job: Arc<Job>, delivery: &Delivery, group: Vec<Output>) -> (u64, Result<()>) {
+        let (store, mark) = (self.0.store.clone(), job.mark(delivery.inputs, delivery.outputs));
         blocking(move || {
             let mut count = 0;
             let result = group.iter().try_for_each(|output| {
-                fence.pass(|| store.publish_path(&output.path, &output.key, owner))?;
+                job.fence.pass(|| store.publish_path(&output.path, &output.key, mark))?;
                 count += 1;
                 Ok(())
             });
@@ -222,12 +236,12 @@ impl Transfers {
         .await
     }
 
-    async fn send_to(&self, node: NodeId, job: &JobId, group: Vec<Output>) -> (u64, Result<()>) {
+    async fn send_to(&self, node: NodeId, job: &Job, delivery: &Delivery, group: Vec<Output>) -> (u64, Result<()>) {
         let _turn = self.0.ways[node].turns.acquire().await;
-        let (linked, left) = self.hand_over(node, job, group).await;
+        let (linked, left) = self.hand_over(node, job, delivery, group).await;
         match left {
             Ok(left) => {
-                let (sent, result) = self.send_bytes(node, job, left).await;
+                let (sent, result) = self.send_bytes(node, delivery, left).await;
                 (linked + sent, result)
             }
             Err(error) => (linked, Err(error)),
@@ -240,11 +254,11 @@ impl Transfers {
     }
 
     /// Large outputs go each over a stream, the others together.
-    async fn send_bytes(&self, node: NodeId, job: &JobId, group: Vec<Output>) -> (u64, Result<()>) {
+    async fn send_bytes(&self, node: NodeId, delivery: &Delivery, group: Vec<Output>) -> (u64, Result<()>) {
         let (large, group): (Vec<_>, Vec<_>) = group.into_iter().partition(|output| output.len >= LARGE);
         let mut published = 0;
         for output in large {
-            if let Err(error) = self.send_large(job, &output).await {
+            if let Err(error) = self.send_large(delivery, &output).await {
                 return (published, Err(error));
             }
             published += 1;
@@ -252,15 +266,15 @@ impl Transfers {
         if group.is_empty() {
             return (published, Ok(()));
         }
-        match self.0.client.put_pack(node, Some(job), move |frames| write_pack(frames, &group)).await {
+        match self.0.client.put_pack(node, Some(delivery), move |frames| write_pack(frames, &group)).await {
             Ok((sent, answer)) => (published + answer.published, sent.and(self.first_refusal(node, answer))),
             Err(error) => (published, Err(error)),
         }
     }
 
-    async fn send_large(&self, job: &JobId, output: &Output) -> Result<()> {
+    async fn send_large(&self, delivery: &Delivery, output: &Output) -> Result<()> {
         let file = File::open(&output.path).map_err(|e| Error::io(output.path.display(), &e))?;
-        self.0.client.send_file(&output.key, Some(job), file, output.len, output.key.as_str()).await.map(drop)
+        self.0.client.send_file(&output.key, Some(delivery), file, output.len, output.key.as_str()).await.map(drop)
     }
 }
 

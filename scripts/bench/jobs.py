@@ -35,12 +35,12 @@ def flights(bench):
         s4 map {files} s4://flights/ s4://f_RUN/1/ '. ./keep'
         s4 map {files} s4://f_RUN/1/ s4://f_RUN/2/ '. ./count'
         s4 map-to-n s4://f_RUN/2/ s4://f_RUN/3/ 'cat > counts && echo counts'
-        s4 map-from-n s4://f_RUN/3/ s4://f_RUN/4/ 'xargs cat | awk "{{ n[\\$1] += \\$2 }} END {{ for (c in n) print c, n[c] }}"'
+        s4 map-from-n s4://f_RUN/3/ s4://f_RUN/4/ 'xargs -d "\\n" cat | awk "{{ n[\\$1] += \\$2 }} END {{ for (c in n) print c, n[c] }}"'
         s4 map-to-n {files} s4://flights/ s4://f_RUN/5/ '. ./part'
-        s4 map-from-n s4://f_RUN/5/ s4://f_RUN/6/ 'xargs cat'
+        s4 map-from-n s4://f_RUN/5/ s4://f_RUN/6/ 'xargs -d "\\n" cat'
         s4 map {files} s4://f_RUN/6/ s4://f_RUN/7/ '. ./sum'
         s4 map-to-n s4://f_RUN/7/ s4://f_RUN/8/ 'cat > rows && echo rows'
-        s4 map-from-n s4://f_RUN/8/ s4://f_RUN/9/ 'xargs cat'
+        s4 map-from-n s4://f_RUN/8/ s4://f_RUN/9/ 'xargs -d "\\n" cat'
     """
     last = "rm -rf f_*; s4 rm -r s4://f_ 2>/dev/null || true"
     bench.row("the flights job, data of 600 MB", (last, bare), (last, s4), 1.3, runs=3)
@@ -72,7 +72,7 @@ def shuffle(bench, name="shuffle of 600 MB, 12 to 12 x 12, and merge"):
     """
     s4 = f"""
         s4 map-to-n s4://lines/ s4://s_RUN/parts/ '{split}; {names}'
-        s4 map-from-n s4://s_RUN/parts/ s4://s_RUN/merged/ 'xargs cat'
+        s4 map-from-n s4://s_RUN/parts/ s4://s_RUN/merged/ 'xargs -d "\\n" cat'
     """
     last = "rm -rf s_*; s4 rm -r s4://s_ 2>/dev/null || true"
     bench.row(name, (last, bare), (last, s4), 1.5)
@@ -92,7 +92,7 @@ def sort(bench):
     s4 = f"""
         s4 map s4://lines/ s4://t_RUN/1/ 'sort -S 10M'
         s4 map-to-n --file ranges s4://t_RUN/1/ s4://t_RUN/2/ '. ./ranges'
-        s4 map-from-n s4://t_RUN/2/ s4://t_RUN/3/ 'xargs sort -S 10M -m'
+        s4 map-from-n s4://t_RUN/2/ s4://t_RUN/3/ 'xargs -d "\\n" sort -S 10M -m'
     """
     last = "rm -rf t_*; s4 rm -r s4://t_ 2>/dev/null || true"
     bench.row("sort of 600 MB", (last, bare), (last, s4), 1, runs=3)

@@ -92,7 +92,7 @@ One task for each merge name: the number before _, or else the basename. The com
 of all its inputs on stdin, one a line; its stdout is the output.
 
 Example:
-  s4 map-from-n s4://parts/ s4://merged/ 'xargs cat'";
+  s4 map-from-n s4://parts/ s4://merged/ 'xargs -d \"\\n\" cat'";
 
 #[derive(Args)]
 pub struct JobsArgs {

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
-use crate::protocol::{self, CHECKSUM_HEADER, Change, Event, Handover, JobId, PackAnswer, escape};
+use crate::protocol::{self, CHECKSUM_HEADER, Change, Delivery, Event, Handover, PackAnswer, escape};
 use crate::upload::{Ending, Upload};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -173,14 +173,14 @@ impl Client {
     pub async fn send_file(
         &self,
         key: &Key,
-        job: Option<&JobId>,
+        delivery: Option<&Delivery>,
         file: File,
         len: u64,
         name: &str,
     ) -> Result<Checksum> {
         let name = name.to_owned();
         let send = move |upload: &mut Upload| upload.send_whole(&file, &name);
-        self.send_all(self.upload(key, job).await?, key, len, Change::default(), send).await
+        self.send_all(self.upload(key, delivery).await?, key, len, Change::default(), send).await
     }
 
     async fn send_all(
@@ -200,12 +200,12 @@ impl Client {
         self.noting(self.cluster().node_of(key), sent.await)
     }
 
-    /// Begins a key whose bytes are still to come, as an output of `job` or of none.
-    pub async fn upload(&self, key: &Key, job: Option<&JobId>) -> Result<Upload> {
+    /// Begins a key whose bytes are still to come, as an output of a task or of none.
+    pub async fn upload(&self, key: &Key, delivery: Option<&Delivery>) -> Result<Upload> {
         let node = self.cluster().node_of(key);
         let name = self.cluster().name(node).to_string();
-        let job = job.map(|id| format!("?job={id}")).unwrap_or_default();
-        let path = format!("{}{job}", protocol::key_path(key));
+        let query = delivery.map(|delivery| format!("?{}", delivery.query())).unwrap_or_default();
+        let path = format!("{}{query}", protocol::key_path(key));
         let response = self.send_for_stream(node, Method::PUT, &path).await?;
         let refused = || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
         self.granted(response, name.clone()).await?.map(Upload::new).map_err(|_| refused())
@@ -220,19 +220,20 @@ impl Client {
         })
     }
 
-    /// Sends `node` a pack that `produce` writes on a blocking thread; one that is a `job`'s is taken only while it goes
-    /// on. Returns what `produce` did and the node's answer.
+    /// Sends `node` a pack that `produce` writes on a blocking thread; one of a task's outputs is taken only while its job
+    /// goes on. Returns what `produce` did and the node's answer.
     pub async fn put_pack<T: Send + 'static>(
         &self,
         node: NodeId,
-        job: Option<&JobId>,
+        delivery: Option<&Delivery>,
         produce: impl FnOnce(FrameWriter) -> std::result::Result<T, Hangup> + Send + 'static,
     ) -> Result<(T, PackAnswer)> {
         let (sender, body) = body::channel();
         let body = body.with_beat(BEAT);
         let activity = body.activity();
         let producer = tokio::task::spawn_blocking(move || produce(FrameWriter::new(sender)));
-        let path = job.map_or_else(|| "/v1/pack/put".to_owned(), |id| format!("/v1/pack/put?job={id}"));
+        let query = delivery.map(|delivery| format!("?{}", delivery.query())).unwrap_or_default();
+        let path = format!("/v1/pack/put{query}");
         let response = self.send(node, Method::POST, &path, body.boxed_unsync(), &activity).await?;
         let answer: PackAnswer = self.json(node, response).await?;
         let hung_up = || {
@@ -248,9 +249,10 @@ impl Client {
         }
     }
 
-    /// Has `node` link files of the daemon that asks, as outputs of `job`. Errors: bad request, if it cannot link them.
-    pub async fn hand_over(&self, node: NodeId, job: &JobId, handover: &Handover) -> Result<PackAnswer> {
-        let path = format!("/v1/pack/link?job={job}");
+    /// Has `node` link files of the daemon that asks, as outputs of a task. Errors: bad request, if it cannot link
+    /// them.
+    pub async fn hand_over(&self, node: NodeId, delivery: &Delivery, handover: &Handover) -> Result<PackAnswer> {
+        let path = format!("/v1/pack/link?{}", delivery.query());
         let json = serde_json::to_vec(handover).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))?;
         let response = self.send(node, Method::POST, &path, body::full(json), &Activity::default()).await?;
         self.json(node, response).await

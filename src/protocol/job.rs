@@ -1,6 +1,6 @@
 //! Jobs on the wire: what is submitted, what a node plans, and what it tells of its part.
 
-use crate::checksum::hash;
+use crate::checksum::{Hasher, hash};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::pattern::Pattern;
@@ -238,12 +238,63 @@ impl JobSpec {
         }
     }
 
+    /// Digest of the recipe: all that says what a task makes of its inputs.
+    pub fn recipe(&self) -> u64 {
+        let mut recipe = Recipe(Hasher::new());
+        recipe.add(&[self.kind.to_string().as_bytes(), self.cmd.0.as_bytes()]);
+        let (mut env, mut files, mut statuses) = (self.env.clone(), self.files.clone(), self.ok_exit.clone());
+        env.sort();
+        env.iter().for_each(|(name, value)| recipe.add(&[b"env", name.as_bytes(), value.as_bytes()]));
+        files.sort_by(|one, other| one.name.cmp(&other.name));
+        for file in files {
+            recipe.add(&[b"file", file.name.as_bytes(), file.digest.as_bytes(), &[file.executable.into()]]);
+        }
+        statuses.sort_unstable();
+        statuses.dedup();
+        statuses.iter().for_each(|status| recipe.add(&[b"status", &status.to_le_bytes()]));
+        recipe.0.finish().xxh3
+    }
+
+    /// Hash of INDIR.
+    pub fn source(&self) -> u32 {
+        hash(self.indir.to_string().as_bytes()) as u32
+    }
+
     /// True if both would make the same outputs: what runs, on what, and to where.
     pub fn is_same_map(&self, other: &Self) -> bool {
         (self.kind, &self.indir, &self.outdir, &self.cmd) == (other.kind, &other.indir, &other.outdir, &other.cmd)
             && self.env == other.env
             && self.files == other.files
             && self.ok_exit == other.ok_exit
+    }
+}
+
+/// A recipe being hashed: each field with its length before it, so that no two recipes are the same bytes.
+struct Recipe(Hasher);
+
+impl Recipe {
+    fn add(&mut self, fields: &[&[u8]]) {
+        for field in fields {
+            self.0.update(&(field.len() as u64).to_le_bytes());
+            self.0.update(field);
+        }
+    }
+}
+
+/// The task whose outputs one node sends to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    pub job: JobId,
+    /// Digest of the names and checksums of the task's inputs.
+    pub inputs: u64,
+    /// How many outputs the task has, on all nodes.
+    pub outputs: u32,
+}
+
+impl Delivery {
+    /// As the query of a request.
+    pub fn query(&self) -> String {
+        format!("job={}&inputs={:016x}&outputs={}", self.job, self.inputs, self.outputs)
     }
 }
 

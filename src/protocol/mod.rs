@@ -6,7 +6,8 @@ mod listing;
 pub mod node;
 
 pub use job::{
-    CommandText, Event, JobFile, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Progress, RunningTask, TaskFailure,
+    CommandText, Delivery, Event, JobFile, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Progress, RunningTask,
+    TaskFailure,
 };
 pub use lease::{Book, HOLDER_HEADER, Holder, LEASE, RELIANCE, Told};
 pub use listing::{Entry, LISTING_END, LISTING_ERROR};

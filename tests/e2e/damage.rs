@@ -62,7 +62,7 @@ fn check_every_way(len: usize, damage: Damage) {
         &["map", "s4://in/*bad", "s4://out/map/", "cat"],
         &["map", "s4://in/*bad", "s4://out/map/", "true"],
         &["map-to-n", "s4://in/*bad", "s4://out/to/", "cat > 0_x; echo 0_x"],
-        &["map-from-n", "s4://in/", "s4://out/from/", "xargs cat"],
+        &["map-from-n", "s4://in/", "s4://out/from/", "xargs -d '\\n' cat"],
     ];
     let broken: Vec<String> = ways.iter().flat_map(|way| broken_promises(&cluster, way)).collect();
     assert!(!cluster.dir().join("file").exists(), "{how}: cp made a file");

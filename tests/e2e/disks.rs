@@ -112,3 +112,23 @@ fn below_the_default_reserve_puts_are_refused_and_deletes_work() {
     cluster.put("s4://b/1_new", b"new");
     cluster.ok(&["rm", "-r", "s4://b"]);
 }
+
+/// What is recorded with a key lies in its inode, of an output too.
+#[test]
+fn a_small_key_takes_one_block_and_an_empty_one_none() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(disk) = Mounted::ext4(64 << 20) else { return };
+    let cluster = cluster_on(&disk, &["--reserve", "0"]);
+    cluster.put("s4://b/1_empty", b"");
+    cluster.put("s4://b/1_small", b"small");
+    cluster.ok(&["map", "s4://b/", "s4://map/", "cat"]);
+    cluster.ok(&["map-from-n", "s4://b/", "s4://from/", "true"]);
+    cluster.ok(&["map-to-n", "s4://b/", "s4://to/", "cat > 1_x; echo 1_x"]);
+    let blocks = |key: &str| std::fs::metadata(disk.data().join(key)).unwrap().blocks() * 512;
+    for key in ["b/1_empty", "map/1_empty", "from/1", "to/1_empty/1_x"] {
+        assert_eq!(blocks(key), 0, "{key}");
+    }
+    for key in ["b/1_small", "map/1_small", "to/1_small/1_x"] {
+        assert!(blocks(key) <= 4096, "{key}: {}", blocks(key));
+    }
+}

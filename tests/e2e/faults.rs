@@ -43,7 +43,7 @@ fn assert_needing_commands_fail(cluster: &Cluster, limit: Duration, options: &[&
         &["rm", "-r", "s4://nothing"],
         &["map", "s4://in/", "s4://out/map/", "cat"],
         &["map-to-n", "s4://in/", "s4://out/to/", "cat > 0_x; echo 0_x"],
-        &["map-from-n", "s4://in/", "s4://out/from/", "xargs cat"],
+        &["map-from-n", "s4://in/", "s4://out/from/", "xargs -d '\\n' cat"],
     ];
     thread::scope(|scope| {
         let running: Vec<_> = commands

@@ -3,6 +3,7 @@
 use crate::harness::{Cluster, eventually, text};
 use crate::observe::{leftovers, listed};
 use crate::strange_bodies::ask as ask_node;
+use s4::attribute::{KeyRecord, Mark};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
@@ -114,14 +115,16 @@ fn outputs_that_a_command_gave_to_another_user_are_copied_and_the_daemons_own() 
     }
 }
 
-/// A file of node 1 that looks like the output of a task, with the mode, checksum and owner of one that is sealed.
-fn output(cluster: &Cluster, name: &str, mode: u32, sum: &str, owner: &[u8]) -> PathBuf {
+/// A file of node 1 that looks like the output of a task, with the mode, checksum and mark of one that is sealed.
+fn output(cluster: &Cluster, name: &str, mode: u32, sum: &str, mark: Mark) -> PathBuf {
     let dir = cluster.data(1).join(".s4/tasks/job/task");
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join(name);
     std::fs::write(&path, "hello\n").unwrap();
-    xattr::set(&path, "user.s4.checksum", sum.as_bytes()).unwrap();
-    xattr::set(&path, "user.s4.job", owner).unwrap();
+    if let Ok(checksum) = sum.parse() {
+        let file = std::fs::File::open(&path).unwrap();
+        s4::stored::set_record(&file, &KeyRecord { checksum, mark: Some(mark) }).unwrap();
+    }
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     path
 }
@@ -141,25 +144,27 @@ fn only_what_is_sealed_below_the_tasks_of_a_neighbour_is_linked() {
         "echo x > 1_x; [ $filename = 1_k ] && sleep 1000; echo 1_x",
     ]);
     let first = cluster.data(1).join("out/0_k/1_x");
-    let mark = eventually("an output stands", || xattr::get(&first, "user.s4.job").ok().flatten());
+    let mark = || s4::stored::record_at(&first).ok().flatten().and_then(|record| record.mark);
+    let mark = eventually("an output stands", mark);
     let token = std::fs::read_to_string(cluster.data(1).join(".s4/token")).unwrap();
+    let delivery = format!("job={}&inputs={:016x}&outputs={}", job.trim(), mark.inputs, mark.outputs);
     let ask_with = |from: u32, token: &str, path: &str, inode: u64, key: &str| {
         let body = format!(
             r#"{{"from":{from},"token":"{token}","outputs":[{{"path":"{path}","inode":{inode},"key":"{key}","checksum":"{SUM}"}}]}}"#
         );
-        ask_node(&cluster, "POST", &format!("/v1/pack/link?job={}", job.trim()), body.as_bytes())
+        ask_node(&cluster, "POST", &format!("/v1/pack/link?{delivery}"), body.as_bytes())
     };
     let tasks = cluster.data(1).join(".s4/tasks");
     let ask = |path: &str, key: &str| {
         let inode = std::fs::metadata(tasks.join(path)).map_or(0, |found| found.ino());
         ask_with(1, &token, path, inode, key)
     };
-    let sealed = output(&cluster, "sealed", 0o444, SUM, &mark);
-    output(&cluster, "writable", 0o644, SUM, &mark);
-    output(&cluster, "unsealed", 0o444, "", &mark);
-    output(&cluster, "other", 0o444, "0123456789abcdef 6", &mark);
-    output(&cluster, "strange", 0o444, SUM, b"12345678");
-    let named_twice = output(&cluster, "twice", 0o444, SUM, &mark);
+    let sealed = output(&cluster, "sealed", 0o444, SUM, mark);
+    output(&cluster, "writable", 0o644, SUM, mark);
+    output(&cluster, "unsealed", 0o444, "", mark);
+    output(&cluster, "other", 0o444, "0123456789abcdef 6", mark);
+    output(&cluster, "strange", 0o444, SUM, Mark { job: 12345678, ..mark });
+    let named_twice = output(&cluster, "twice", 0o444, SUM, mark);
     std::fs::hard_link(&named_twice, cluster.dir().join("second")).unwrap();
     std::os::unix::fs::symlink("sealed", sealed.with_file_name("link")).unwrap();
     std::os::unix::fs::symlink(cluster.data(1).join("in"), sealed.with_file_name("dir")).unwrap();
@@ -198,7 +203,7 @@ fn only_what_is_sealed_below_the_tasks_of_a_neighbour_is_linked() {
     assert!(answer.contains(r#""published":1,"failed":0"#), "{answer}");
     assert_eq!(cluster.get("s4://out/0_new"), b"hello\n");
     cluster.ok(&["cancel", job.trim()]);
-    output(&cluster, "late", 0o444, SUM, &mark);
+    output(&cluster, "late", 0o444, SUM, mark);
     let answer = ask("job/task/late", "out/0_late");
     assert!(answer.contains("the job has ended"), "{answer}");
     assert!(!cluster.data(0).join("out/0_late").exists());

@@ -173,7 +173,7 @@ fn jobs_lists_the_newest_last() {
     assert_eq!(cluster.ok(&["jobs"]), "", "none yet");
     cluster.ok(&["map", "s4://in/", "s4://one/", "cat"]);
     cluster.fails(1, &["map-to-n", "s4://in/", "s4://two/", "echo 'a b'; exit 3"]);
-    cluster.ok(&["map-from-n", "s4://in/", "s4://three/", "xargs cat"]);
+    cluster.ok(&["map-from-n", "s4://in/", "s4://three/", "xargs -d '\\n' cat"]);
     let table = cluster.ok(&["jobs"]);
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 4, "{table}");

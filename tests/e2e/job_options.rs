@@ -175,7 +175,7 @@ fn try_runs_one_key_and_keeps_nothing() {
     let told = text(&output.stderr);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "3\n".to_owned()), "{told}");
     assert!(told.contains("about") && told.contains("4 tasks"), "{told}");
-    let merged = cluster.run(&["map-from-n", "s4://in/", "s4://out/", "xargs cat", "--try"]);
+    let merged = cluster.run(&["map-from-n", "s4://in/", "s4://out/", "xargs -d '\\n' cat", "--try"]);
     assert_eq!(text(&merged.stdout), "0\n", "{}", text(&merged.stderr));
     assert_eq!(listed(&cluster, "s4://out/"), [""; 0]);
     assert_eq!(cluster.ok(&["jobs"]), "");

@@ -242,7 +242,8 @@ fn events_of(cluster: &Cluster, args: &[&str]) -> (i32, Vec<Value>) {
 #[test]
 fn the_last_event_agrees_with_the_store() {
     let cluster = with_keys(3, 40);
-    for (kind, cmd) in [("map", "cat"), ("map-to-n", "cat > 0_a; cp 0_a 1_b; ls"), ("map-from-n", "xargs cat")] {
+    for (kind, cmd) in [("map", "cat"), ("map-to-n", "cat > 0_a; cp 0_a 1_b; ls"), ("map-from-n", "xargs -d '\\n' cat")]
+    {
         let out = format!("s4://{kind}/");
         let (status, events) = events_of(&cluster, &[kind, "s4://in/", &out, cmd]);
         let (first, last) = (&events[0], events.last().unwrap());

@@ -137,7 +137,7 @@ fn a_detached_cluster_works_through_its_export_line_until_it_is_stopped() {
     local.put_keys();
     local.check_keys();
     local.sh(
-        "s4 map-to-n s4://b/ s4://parts/ 'cat > 1_part; echo 1_part'; s4 map-from-n s4://parts/ s4://out/ 'xargs cat'",
+        "s4 map-to-n s4://b/ s4://parts/ 'cat > 1_part; echo 1_part'; s4 map-from-n s4://parts/ s4://out/ 'xargs -d \"\\n\" cat'",
     );
     assert_eq!(local.sh("s4 cp s4://out/1_part -"), "content of 0\ncontent of 1\ncontent of 2\n");
     assert_eq!(local.ok(&["--stop"]), "");

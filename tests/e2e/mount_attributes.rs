@@ -1,6 +1,5 @@
 //! What stat, df, du and getfattr show of keys and directories, and what may be changed of it.
 
-use crate::harness::text;
 use crate::mounting::Mount;
 use crate::scripting::{BOTH, LOCAL, REMOTE, setup, setup_with};
 
@@ -121,7 +120,7 @@ fn extended_attributes_tell_node_and_checksum_and_are_not_set() {
     let Some(setup) = setup() else { return };
     for (node, key) in ["b/0_k", "b/1_k"].into_iter().enumerate() {
         setup.put(key, b"content");
-        let stored = xattr::get(setup.cluster.data(node).join(key), "user.s4.checksum").unwrap().unwrap();
+        let stored = s4::stored::recorded_at(&setup.cluster.data(node).join(key)).unwrap().unwrap();
         let script = r#"
 key, node, checksum = sys.argv[1:]
 assert sorted(os.listxattr(key)) == ['user.s4.checksum', 'user.s4.node']
@@ -135,6 +134,6 @@ for path in [key, 'b']:
         assert errno_of(os.removexattr, path, name) == 'ENOTSUP'
 assert os.listxattr('b') == []
 "#;
-        setup.python(script, &[key, &node.to_string(), &text(&stored)]);
+        setup.python(script, &[key, &node.to_string(), &stored.to_string()]);
     }
 }

@@ -55,7 +55,7 @@ fn every_kind_of_map_has_its_directory() {
          echo 's4://in/ s4://split/ cat > 0_p; echo part > 1_p; echo 0_p; echo 1_p' > .s4/map-to-n/split
          cat .s4/map-to-n/split > /dev/null
          test $(cat split/1_k/0_p) = y
-         echo 's4://split/*/ s4://merged/ xargs cat' > .s4/map-from-n/merge
+         echo 's4://split/*/ s4://merged/ xargs -d \"\\n\" cat' > .s4/map-from-n/merge
          cat .s4/map-from-n/merge > /dev/null",
     );
     assert_eq!(setup.bash("cat merged/1_p 2> /dev/null || cat merged/1"), "part\npart\n");

@@ -218,7 +218,7 @@ fn plant_zeros(cluster: &Cluster, node: usize, key: &str, len: u64) {
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(len).unwrap();
     let checksum = s4::checksum::of_file(&std::fs::File::open(&path).unwrap()).unwrap();
-    xattr::set(&path, "user.s4.checksum", checksum.to_string().as_bytes()).unwrap();
+    s4::stored::set_record(&std::fs::File::open(&path).unwrap(), &checksum.into()).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
 }
 

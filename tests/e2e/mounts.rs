@@ -14,7 +14,7 @@ impl Mounted {
         let dir = Self::dir();
         let image = dir.path().join("image");
         std::fs::File::create(&image).unwrap().set_len(size).unwrap();
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-I", "256"]).arg(&image))?;
         Self::mount(dir, &["-o", "loop"], &image)
     }
 

@@ -35,7 +35,7 @@ const STEPS: [[&str; 4]; 9] = [
         "map-from-n",
         "s4://step3/",
         "s4://step4/",
-        r#"xargs cat | awk "{ n[\$1] += \$2 } END { for (c in n) print c, n[c] }""#,
+        r#"xargs -d '\n' cat | awk "{ n[\$1] += \$2 } END { for (c in n) print c, n[c] }""#,
     ],
     [
         "map-to-n",
@@ -43,10 +43,10 @@ const STEPS: [[&str; 4]; 9] = [
         "s4://step5/",
         r#"awk -F, "NR > 1 { f = sprintf(\"origin_%s_%03d.csv\", \$13, NR % 12); print > f }" && ls"#,
     ],
-    ["map-from-n", "s4://step5/", "s4://step6/", "xargs cat"],
+    ["map-from-n", "s4://step5/", "s4://step6/", "xargs -d '\\n' cat"],
     ["map", "s4://step6/", "s4://step7/", r#"awk -F, "{ n++; miles += \$16 } END { print \$13, n, miles }""#],
     ["map-to-n", "s4://step7/", "s4://step8/", "cat > rows && echo rows"],
-    ["map-from-n", "s4://step8/", "s4://step9/", "xargs cat"],
+    ["map-from-n", "s4://step8/", "s4://step9/", "xargs -d '\\n' cat"],
 ];
 
 #[test]

@@ -33,7 +33,7 @@ impl Case {
         }
         let work = match kind {
             "map" => "echo $token; head -c 30000 /dev/urandom; cat",
-            "map-from-n" => "echo $token; head -c 30000 /dev/urandom; xargs cat",
+            "map-from-n" => "echo $token; head -c 30000 /dev/urandom; xargs -d '\\n' cat",
             _ => {
                 "for i in $(seq 40); do f=${RANDOM}_$i; { echo $token $i; head -c 20000 /dev/urandom; } > $f; echo $f; done"
             }
@@ -229,7 +229,7 @@ fn after_a_full_disk() {
 
 #[test]
 fn an_input_made_anew_is_run_again() {
-    for (kind, cmd) in [("map", "cat"), ("map-to-n", "cat > 1_x; echo 1_x"), ("map-from-n", "xargs cat")] {
+    for (kind, cmd) in [("map", "cat"), ("map-to-n", "cat > 1_x; echo 1_x"), ("map-from-n", "xargs -d '\\n' cat")] {
         let cluster = Cluster::start(2);
         cluster.put("s4://in/0_k", b"old");
         cluster.put("s4://in/1_k", b"stays");

@@ -165,7 +165,7 @@ fn merges_are_named_by_number_and_common_suffix() {
     for key in keys {
         cluster.put(&format!("s4://in/{key}"), format!("{key}\n").as_bytes());
     }
-    cluster.ok(&["map-from-n", "s4://in/", "s4://out/", "xargs cat"]);
+    cluster.ok(&["map-from-n", "s4://in/", "s4://out/", "xargs -d '\\n' cat"]);
     let merged = [
         ("002_p", "a/002_p\nb/002_p\n"),
         ("003", "a/003_p\nb/003_q\n"),
@@ -210,7 +210,7 @@ fn a_merge_takes_thousands_of_inputs() {
         std::fs::write(dir.join("0_x"), format!("{number:04}\n")).unwrap();
     }
     cluster.ok(&["cp", "-r", "source", "s4://in/"]);
-    cluster.ok(&["map-from-n", "s4://in/", "s4://out/", "xargs cat"]);
+    cluster.ok(&["map-from-n", "s4://in/", "s4://out/", "xargs -d '\\n' cat"]);
     let expected: String = (0..3000).map(|number| format!("{number:04}\n")).collect();
     assert!(cluster.get("s4://out/0_x") == expected.as_bytes());
 }

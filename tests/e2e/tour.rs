@@ -17,7 +17,7 @@ fn the_tour_maps_shuffles_and_merges() {
     for node in [2, 3] {
         assert!(cluster.data(node).join(format!("step2/000_machine0/00{node}_machine{node}")).is_file());
     }
-    cluster.ok(&["map-from-n", "s4://step2/", "s4://step3/", "xargs cat"]);
+    cluster.ok(&["map-from-n", "s4://step2/", "s4://step3/", "xargs -d '\\n' cat"]);
     assert_eq!(cluster.get("s4://step3/002_machine2"), b"hell0\nw0rld\n");
     assert_eq!(cluster.get("s4://step3/003_machine3"), b"hell0\nw0rld\n");
 }

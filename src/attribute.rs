@@ -1,0 +1,150 @@
+//! The extended attribute of a key's file: checksum and length of its bytes, and of a map's output the mark of what made it.
+//!
+//! 17 bytes, or 49 with a mark, little-endian: version 1, XXH3-64, length; recipe, inputs, job, source, outputs. With its name it
+//! fits beside ext4's other fields in an inode of 256 bytes, so that a small key takes no block for it.
+
+use crate::checksum::Checksum;
+
+/// The attribute's name.
+pub const KEY_ATTRIBUTE: &str = "user.s4.key";
+
+const VERSION: u8 = 1;
+const PLAIN: usize = 17;
+const MARKED: usize = 49;
+
+/// What is recorded with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyRecord {
+    pub checksum: Checksum,
+    /// Of an output of a map.
+    pub mark: Option<Mark>,
+}
+
+/// What made an output of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// Digest of the recipe: the map's kind, its command, files, variables and exit statuses.
+    pub recipe: u64,
+    /// Digest of the names and checksums of the task's inputs.
+    pub inputs: u64,
+    /// Hash of the job's id.
+    pub job: u64,
+    /// Hash of INDIR.
+    pub source: u32,
+    /// How many outputs its task made.
+    pub outputs: u32,
+}
+
+impl KeyRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(MARKED);
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&self.checksum.xxh3.to_le_bytes());
+        bytes.extend_from_slice(&self.checksum.len.to_le_bytes());
+        if let Some(mark) = self.mark {
+            for field in [mark.recipe, mark.inputs, mark.job] {
+                bytes.extend_from_slice(&field.to_le_bytes());
+            }
+            bytes.extend_from_slice(&mark.source.to_le_bytes());
+            bytes.extend_from_slice(&mark.outputs.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// `None` for what is damaged, or of a version that is not known.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&VERSION, mut rest) = bytes.split_first()? else {
+            return None;
+        };
+        if !matches!(bytes.len(), PLAIN | MARKED) {
+            return None;
+        }
+        let checksum = Checksum { xxh3: long(&mut rest)?, len: long(&mut rest)? };
+        let mark = match rest.is_empty() {
+            true => None,
+            false => Some(Mark {
+                recipe: long(&mut rest)?,
+                inputs: long(&mut rest)?,
+                job: long(&mut rest)?,
+                source: short(&mut rest)?,
+                outputs: short(&mut rest)?,
+            }),
+        };
+        Some(Self { checksum, mark })
+    }
+}
+
+impl From<Checksum> for KeyRecord {
+    fn from(checksum: Checksum) -> Self {
+        Self { checksum, mark: None }
+    }
+}
+
+fn long(bytes: &mut &[u8]) -> Option<u64> {
+    let (field, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u64::from_le_bytes(*field))
+}
+
+fn short(bytes: &mut &[u8]) -> Option<u32> {
+    let (field, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u32::from_le_bytes(*field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn records() -> impl Strategy<Value = KeyRecord> {
+        let mark = any::<(u64, u64, u64, u32, u32)>();
+        let mark =
+            mark.prop_map(|(recipe, inputs, job, source, outputs)| Mark { recipe, inputs, job, source, outputs });
+        let checksum = any::<(u64, u64)>().prop_map(|(xxh3, len)| Checksum { xxh3, len });
+        (checksum, proptest::option::of(mark)).prop_map(|(checksum, mark)| KeyRecord { checksum, mark })
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_is_read_as_it_was_written(record in records()) {
+            prop_assert_eq!(KeyRecord::decode(&record.encode()), Some(record));
+        }
+
+        #[test]
+        fn a_record_that_was_cut_or_has_another_version_is_none(record in records(), cut in 0..MARKED, version in 2_u8..) {
+            let mut bytes = record.encode();
+            if cut < bytes.len() && cut != PLAIN {
+                prop_assert_eq!(KeyRecord::decode(&bytes[..cut]), None);
+            }
+            bytes[0] = version;
+            prop_assert_eq!(KeyRecord::decode(&bytes), None);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_crash(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(record) = KeyRecord::decode(&bytes) {
+                prop_assert_eq!(record.encode(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_those_that_the_head_of_this_file_says() {
+        let mark = Mark { recipe: 3, inputs: 4, job: 5, source: 6, outputs: 7 };
+        let bytes = KeyRecord { checksum: Checksum { xxh3: 1, len: 2 }, mark: Some(mark) }.encode();
+        let expected =
+            "01 0100000000000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000 06000000 07000000";
+        let shown: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(shown, expected.replace(' ', ""));
+    }
+
+    /// In an inode of 256 bytes ext4 has 96 for attributes: 4 of a header, 4 of an end mark, and for each attribute 16, its name without
+    /// `user.` and its value, both padded to 4.
+    #[test]
+    fn a_marked_key_needs_no_block_for_its_attribute() {
+        let padded = |len: usize| len.next_multiple_of(4);
+        let name = KEY_ATTRIBUTE.trim_start_matches("user.").len();
+        assert!(4 + padded(16 + name) + padded(MARKED) + 4 <= 96);
+    }
+}
