@@ -5,10 +5,14 @@ use s4::error::{Error, ErrorKind};
 
 pub type Result<T> = std::result::Result<T, Errno>;
 
-/// Says on stderr what a user of the mount only sees as a number.
+/// Says on stderr what a user of the mount only sees as a number, unless the number says it all.
 pub fn errno(error: &Error) -> Errno {
     let errno = Errno::from_raw(error.kind().errno());
-    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::BadName) {
+    let is_ordinary = matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::NotEmpty | ErrorKind::BadName
+    );
+    if !is_ordinary {
         tracing::warn!("{error}");
     }
     errno

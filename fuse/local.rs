@@ -1,6 +1,7 @@
 //! Nodes of this machine: their data directories, once it is sure that they are this cluster's.
 
 use s4::client::Client;
+use s4::error::{ErrorKind, Result};
 use s4::key::Key;
 use s4::placement::NodeId;
 use s4::protocol::KeyStat;
@@ -13,8 +14,9 @@ use std::path::{Path, PathBuf};
 pub struct LocalNodes(Vec<Option<PathBuf>>);
 
 impl LocalNodes {
-    /// Asks every node where its data is, and keeps the directories that hold the token that the node names.
-    pub async fn find(client: &Client) -> Self {
+    /// Asks every node where its data is, and keeps the directories that hold the token that the node names. Errors: a node
+    /// that answers, but not to us, since our node list or secret is another. It would refuse all that it is asked.
+    pub async fn find(client: &Client) -> Result<Self> {
         let mut asked = Vec::new();
         for node in client.cluster().ids() {
             let client = client.clone();
@@ -24,12 +26,15 @@ impl LocalNodes {
         for health in asked {
             let dir = match health.await {
                 Ok(Ok(health)) => health.local_dir().map(Path::to_owned),
+                Ok(Err(error)) if matches!(error.kind(), ErrorKind::ClusterMismatch | ErrorKind::Forbidden) => {
+                    return Err(error);
+                }
                 // A node that is down is asked over the network later.
                 _ => None,
             };
             nodes.push(dir);
         }
-        Self(nodes)
+        Ok(Self(nodes))
     }
 
     pub fn dir(&self, node: NodeId) -> Option<&Path> {

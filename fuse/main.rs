@@ -10,6 +10,7 @@ mod growing;
 mod inodes;
 mod local;
 mod mountpoint;
+mod options;
 mod readahead;
 mod spool;
 mod spool_files;
@@ -18,14 +19,15 @@ use clap::Parser;
 use fs::Fs;
 use local::LocalNodes;
 use nix::sys::signal::{SigHandler, Signal};
+use options::MountOptions;
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::{self, Cluster};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::protocol::Holder;
 use s4::stored;
+use s4::time::parse_seconds;
 use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -46,15 +48,15 @@ struct Args {
     #[arg(short, long)]
     background: bool,
     /// How long a node may be silent before an operation fails, in seconds
-    #[arg(long, value_name = "SECONDS", env = "S4_DEADLINE", default_value = "10")]
-    deadline: f64,
+    #[arg(long, value_name = "SECONDS", env = "S4_DEADLINE", default_value = "10", value_parser = parse_seconds)]
+    deadline: Duration,
     /// Where files are kept until they are closed [default: a data directory of this machine, else $TMPDIR or /var/tmp]
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
     /// The file of the shared secret, where the daemons require one
     #[arg(long, value_name = "FILE", env = "S4_SECRET_PATH", hide_env_values = true)]
     secret: Option<PathBuf>,
-    /// Options as of mount(8): conf=FILE, spool=DIR, deadline=SECONDS, secret=FILE, ro, nodev, nosuid, noexec …
+    /// Options as of mount(8): conf=FILE, spool=DIR, deadline=SECONDS, secret=FILE, allow_other, ro, noexec, remount …
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     options: Vec<String>,
     /// What mount(8) passes besides and needs no doing here: sloppy, no mtab, verbose.
@@ -66,24 +68,24 @@ struct Args {
     verbose: bool,
     #[arg(short = 't', hide = true)]
     kind: Option<String>,
+    /// To do all but the mount.
+    #[arg(short = 'f', hide = true)]
+    fake: bool,
 }
-
-/// Options of mount(8) and fstab that are not for us.
-const IGNORED: [&str; 11] =
-    ["rw", "defaults", "auto", "noauto", "_netdev", "nofail", "user", "users", "nouser", "relatime", "allow_other"];
 
 const EXAMPLES: &str = "\
 Examples:
   s4-mount /s4
   mount -t s4 s4 /s4 -o conf=/etc/s4.conf      # with s4-mount linked as /sbin/mount.s4
-  fusermount3 -u /s4                           # or end s4-mount with SIGTERM";
+  s4 umount /s4                                # or end s4-mount with SIGTERM";
 
 /// How long closed files may still take to be published when the mount ends.
 const FINISH: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Tells the background process, through its environment, that it is one.
-const READY_FD: &str = "S4_MOUNT_READY";
+/// Tells the background process, through its environment, that it is one, and where it mounts: it must not look itself.
+/// What systemd makes an automount of answers nobody outside of the process group in which it has us mount.
+const PREPARED: &str = "S4_MOUNT_PREPARED";
 
 fn main() -> ExitCode {
     let mut args = Args::parse();
@@ -102,31 +104,42 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> Result<()> {
-    take_options(&mut args)?;
+    let options = take_options(&mut args)?;
+    let given = args.paths.last().cloned().unwrap_or_default();
+    if options.remount {
+        return mountpoint::remount(&given, &options);
+    }
     let conf = cluster::conf_path(args.conf_path.as_deref())?;
     let cluster = Cluster::load(Some(&conf))?;
-    let deadline = Duration::try_from_secs_f64(args.deadline).ok().filter(|deadline| !deadline.is_zero());
-    let deadline = deadline.ok_or_else(|| Error::usage("--deadline: not a number of seconds above 0"))?;
     let secret = args.secret.as_deref().map(Secret::read).transpose()?;
-    let given = args.paths.last().cloned().unwrap_or_default();
-    let dir = mountpoint::prepare(&given)?;
-    if args.background && std::env::var_os(READY_FD).is_none() {
-        return run_in_background();
-    }
+    let dir = match std::env::var_os(PREPARED) {
+        Some(dir) => {
+            args.background = true;
+            dir.into()
+        }
+        None if args.fake => return Ok(()),
+        None => {
+            let dir = mountpoint::prepare(&given)?;
+            if args.background {
+                return run_in_background(&dir);
+            }
+            dir
+        }
+    };
     // Sent where another opens a file on which we have a lease; see `spool_files`.
     // SAFETY: to ignore a signal runs no code.
     let _ = unsafe { nix::sys::signal::signal(Signal::SIGIO, SigHandler::SigIgn) };
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
     let runtime = s4::runtime::build()?;
-    let client = Client::new(cluster, Settings { deadline, secret, fail_fast: true, holder: Some(Holder::new()) });
-    let served = runtime.block_on(serve(client, &dir, &args));
+    let settings = Settings { deadline: args.deadline, secret, fail_fast: true, holder: Some(Holder::new()) };
+    let served = runtime.block_on(serve(Client::new(cluster, settings), &dir, &args, &options));
     runtime.shutdown_background();
     served
 }
 
-async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
-    let local = LocalNodes::find(&client.with_deadline(client.deadline().min(Duration::from_secs(2)))).await;
+async fn serve(client: Client, dir: &Path, args: &Args, options: &MountOptions) -> Result<()> {
+    let local = LocalNodes::find(&client.with_deadline(client.deadline().min(Duration::from_secs(2)))).await?;
     if let Some(data) = local.dirs().find(|data| data.starts_with(dir) || dir.starts_with(data)) {
         let why = "a daemon would ask the mount for its own files";
         let message = format!("{}: cannot be mounted over the data directory {}: {why}", dir.display(), data.display());
@@ -137,13 +150,12 @@ async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let fs = Arc::new(Fs::new(client, local, spool_dir, dir.to_owned()));
-    let all_users = nix::unistd::geteuid().is_root();
     let published = fs.clone();
-    let mounted = adapter::mount(fs, tokio::runtime::Handle::current(), dir, all_users, &args.options)
+    let mounted = adapter::mount(fs, tokio::runtime::Handle::current(), dir, options)
         .map_err(|e| mountpoint::explain(dir, &e))?;
     let device = mountpoint::device(dir);
     device.as_deref().inspect(|device| mountpoint::read_ahead(device));
-    tell_ready(dir);
+    tell_ready(dir, args.background);
     let mut look = tokio::time::interval(Duration::from_millis(100));
     loop {
         tokio::select! {
@@ -154,7 +166,7 @@ async fn serve(client: Client, dir: &Path, args: &Args) -> Result<()> {
     }
     // It may be gone, and another have taken its place.
     if mounted.is_connected() && mountpoint::device(dir) == device {
-        mountpoint::unmount(dir)?;
+        s4::mounts::unmount(dir, true)?;
     }
     while !mounted.has_ended() {
         tokio::select! {
@@ -191,22 +203,21 @@ async fn finish(fs: &Fs) -> Result<()> {
 }
 
 /// Options that mount(8) passes on are the same as ours.
-fn take_options(args: &mut Args) -> Result<()> {
+fn take_options(args: &mut Args) -> Result<MountOptions> {
+    let mut options = MountOptions::default();
     for option in std::mem::take(&mut args.options) {
         match option.split_once('=') {
             Some(("conf", path)) => args.conf_path = Some(path.into()),
             Some(("spool", path)) => args.spool = Some(path.into()),
             Some(("secret", path)) => args.secret = Some(path.into()),
             Some(("deadline", seconds)) => {
-                args.deadline =
-                    seconds.parse().map_err(|_| Error::usage(format!("-o {option}: not a number of seconds")))?;
+                args.deadline = parse_seconds(seconds).map_err(|why| Error::usage(format!("-o {option}: {why}")))?;
             }
-            _ if IGNORED.contains(&&*option) || option.starts_with("x-") => {}
-            _ if adapter::is_mount_option(&option) => args.options.push(option),
+            _ if options.take(&option) => {}
             _ => return Err(Error::usage(format!("-o {option}: unknown option"))),
         }
     }
-    Ok(())
+    Ok(options)
 }
 
 fn spool_dir(given: Option<&Path>, local: &LocalNodes) -> Result<PathBuf> {
@@ -233,15 +244,14 @@ fn spool_dir(given: Option<&Path>, local: &LocalNodes) -> Result<PathBuf> {
 }
 
 /// Starts this program again without a terminal, and returns once its mount is there.
-fn run_in_background() -> Result<()> {
+fn run_in_background(dir: &Path) -> Result<()> {
     let failed = |e: std::io::Error| Error::io("cannot go to the background", &e);
     let program = std::env::current_exe().map_err(failed)?;
     let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))
-        .env(READY_FD, "1")
+        .env(PREPARED, dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .process_group(0)
         .spawn()
         .map_err(failed)?;
     let mut ready = [0; 1];
@@ -256,15 +266,19 @@ fn run_in_background() -> Result<()> {
     }
 }
 
-fn tell_ready(dir: &Path) {
+fn tell_ready(dir: &Path, in_background: bool) {
     let mut stdout = std::io::stdout();
+    if in_background {
+        // What the caller's terminal says to its processes is not for us any more. We are one that may have a session.
+        let _ = nix::unistd::setsid();
+    }
     // Nobody may be listening.
-    let _ = match std::env::var_os(READY_FD) {
-        Some(_) => stdout.write_all(b"\n"),
-        None => writeln!(stdout, "s4-mount: mounted on {}", dir.display()),
+    let _ = match in_background {
+        true => stdout.write_all(b"\n"),
+        false => writeln!(stdout, "s4-mount: mounted on {}", dir.display()),
     };
     let _ = stdout.flush();
-    if std::env::var_os(READY_FD).is_some() {
+    if in_background {
         leave_terminal();
     }
 }

@@ -1,7 +1,10 @@
 //! The directory that is mounted on, and what the machine needs for it.
 
+use crate::adapter;
+use crate::options::MountOptions;
 use nix::errno::Errno;
 use s4::error::{Error, ErrorKind, Result, reason};
+use s4::mounts;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -23,7 +26,7 @@ pub fn prepare(dir: &Path) -> Result<PathBuf> {
     for _ in 0..16 {
         // Opened, since of a dead mount the kernel still answers for what it knows.
         match std::fs::read_dir(dir) {
-            Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => unmount(dir)?,
+            Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => mounts::unmount(dir, true)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(dir).map_err(failed)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotADirectory && dir.exists() => {
                 return Err(Error::new(ErrorKind::Config, format!("{}: is no directory", dir.display())));
@@ -34,7 +37,7 @@ pub fn prepare(dir: &Path) -> Result<PathBuf> {
         }
     }
     let path = dir.canonicalize().map_err(failed)?;
-    match is_mounted(&path) {
+    match mounts::at(&path).is_some_and(|mounted| mounted.is_cluster) {
         true => Err(Error::new(
             ErrorKind::AlreadyExists,
             format!("{}: an s4 cluster is mounted there already", dir.display()),
@@ -49,30 +52,6 @@ fn has_helper() -> bool {
     found.is_ok()
 }
 
-fn is_mounted(dir: &Path) -> bool {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts.lines().any(|line| {
-        let mut fields = line.split(' ');
-        let source = fields.next();
-        source == Some("s4") && fields.next().map(Path::new) == Some(dir)
-    })
-}
-
-/// Takes a mount away. Who uses it goes on until it closes what it has open.
-pub fn unmount(dir: &Path) -> Result<()> {
-    let failed = |why: String| {
-        Error::new(ErrorKind::Config, format!("{}: the mount cannot be taken away: {why}", dir.display()))
-    };
-    if nix::unistd::geteuid().is_root() {
-        return nix::mount::umount2(dir, nix::mount::MntFlags::MNT_DETACH).map_err(|e| failed(e.desc().to_owned()));
-    }
-    let status = Command::new("fusermount3").args(["-u", "-z"]).arg(dir).status().map_err(|e| failed(reason(&e)))?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(failed(status.to_string())),
-    }
-}
-
 /// Why a mount failed, in one line.
 pub fn explain(dir: &Path, error: &std::io::Error) -> Error {
     let hint = match error.raw_os_error().map(Errno::from_raw) {
@@ -83,18 +62,25 @@ pub fn explain(dir: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::Config, format!("{}: cannot mount: {}{hint}", dir.display(), reason(error)))
 }
 
-/// The number of the file system that is mounted last on `dir`, as `MAJOR:MINOR`. Asks nothing of it.
+/// The number of the file system that is mounted last on `dir`, as `MAJOR:MINOR`.
 pub fn device(dir: &Path) -> Option<String> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let mut ours = fields.filter(|fields| fields.get(4).map(Path::new) == Some(dir));
-    ours.next_back().map(|fields| fields[2].to_owned())
+    mounts::at(dir).map(|mounted| mounted.device)
+}
+
+/// Gives the mount on `dir` other flags, as `mount -o remount` asks for.
+pub fn remount(dir: &Path, options: &MountOptions) -> Result<()> {
+    let failed = |why: &str| Error::new(ErrorKind::Config, format!("{}: cannot be remounted: {why}", dir.display()));
+    let dir = mounts::resolve(dir).map_err(|e| failed(&reason(&e)))?;
+    match mounts::at(&dir) {
+        Some(mounted) if mounted.is_cluster => adapter::remount(&dir, options).map_err(|errno| failed(errno.desc())),
+        _ => Err(failed("no s4 cluster is mounted there")),
+    }
 }
 
 /// Takes away the mount on `dir` if it is dead, as one is whose connection was broken off. True if it was.
 pub fn unmount_dead(dir: &Path) -> Result<bool> {
     match std::fs::read_dir(dir) {
-        Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => unmount(dir).map(|()| true),
+        Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => mounts::unmount(dir, true).map(|()| true),
         _ => Ok(false),
     }
 }

@@ -5,6 +5,7 @@ mod jobs;
 pub use jobs::{CancelArgs, JobsArgs, LogsArgs, MapArgs, ShowArgs, WaitArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use s4::time::parse_seconds;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,6 +86,9 @@ pub enum Command {
     /// Show the whole cluster as a directory
     #[command(after_help = MOUNT)]
     Mount(MountArgs),
+    /// Take a mount away
+    #[command(after_help = UMOUNT)]
+    Umount(UmountArgs),
     /// Run a cluster on this machine
     #[command(after_help = LOCAL)]
     Local(LocalArgs),
@@ -208,7 +212,24 @@ Runs s4-mount, which stays until it is ended with Ctrl-C or the directory is unm
 
 Examples:
   s4 mount /s4
-  s4 mount /s4 --background";
+  s4 mount /s4 --background
+  s4 umount /s4";
+
+#[derive(Args)]
+pub struct UmountArgs {
+    /// Where the cluster is mounted
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Unmount also while it is in use: who has files open goes on until they are closed
+    #[arg(short, long)]
+    pub lazy: bool,
+}
+
+const UMOUNT: &str = "\
+What was closed is published by then. Also takes away the mount of an s4-mount that was killed.
+
+Example:
+  s4 umount /s4";
 
 #[derive(Args)]
 pub struct LocalArgs {
@@ -224,7 +245,7 @@ pub struct LocalArgs {
     /// Return once the nodes are healthy
     #[arg(long, conflicts_with = "stop")]
     pub detach: bool,
-    /// Stop the nodes of DIR, and unmount; their data stays
+    /// Stop the nodes of DIR, and take away the cluster's mounts; the data stays
     #[arg(long)]
     pub stop: bool,
     /// Commands of maps that run at once on each node [default: the number of CPUs + 2]
@@ -255,15 +276,6 @@ pub enum Shell {
 const COMPLETIONS: &str = "\
 Example:
   s4 completions bash > /etc/bash_completion.d/s4";
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || "not a number of seconds above 0".to_owned();
-    let seconds: f64 = text.parse().map_err(|_| wrong())?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() && seconds <= 1e9 => Ok(duration),
-        _ => Err(wrong()),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 //! The layers, lowest first; each knows only those above it in this list:
 //!
 //! - [`error`]: kinds of error and what each means at every boundary
-//! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`file`], [`limits`], [`ports`], [`runtime`], [`stock`]: of the system
+//! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`file`], [`limits`], [`mounts`], [`ports`], [`runtime`], [`stock`]: of the system
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
 //! - [`protocol`], [`side`], [`stream`], [`summed`], [`upload`], [`body`], [`frame`]: what crosses the wire, and how bodies stream; [`attribute`], [`stored`]: what lies on a disk
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
@@ -22,6 +22,7 @@ pub mod file;
 pub mod frame;
 pub mod key;
 pub mod limits;
+pub mod mounts;
 pub mod pattern;
 pub mod placement;
 pub mod ports;

@@ -88,7 +88,7 @@ pub fn stat(root: &Path, path: &str) -> io::Result<Stat> {
         Err(e) if is_absent(&e) => return Ok(Stat::Absent),
         Err(e) => return Err(e),
     };
-    let (mtime, mode) = (mtime_of(&found), found.mode() & 0o555);
+    let (mtime, mode) = (mtime_of(&found), key_mode(found.mode()));
     if found.is_dir() {
         return Ok(Stat::Dir { mtime });
     }
@@ -99,6 +99,21 @@ pub fn stat(root: &Path, path: &str) -> io::Result<Stat> {
         Err(e) if is_absent(&e) => Ok(Stat::Absent),
         Err(e) => Err(e),
     }
+}
+
+/// On a file that its owner may read though its key's mode says otherwise: the daemon reads every key.
+const HIDDEN_READ: u32 = 0o1000;
+
+/// The mode of the file of a key to which a user gave `mode`.
+pub fn file_mode(mode: u32) -> u32 {
+    let shown = mode & 0o555;
+    if shown & 0o400 == 0 { shown | 0o400 | HIDDEN_READ } else { shown }
+}
+
+/// The mode of a key, by that of its file.
+pub fn key_mode(file: u32) -> u32 {
+    let shown = if file & HIDDEN_READ == 0 { 0o555 } else { 0o155 };
+    file & shown
 }
 
 /// True for the errors of a path that leads nowhere.
@@ -147,4 +162,18 @@ pub fn draft(dir: &Path) -> io::Result<File> {
 /// An unnamed temporary file in `dir`, open to read and write, which can be linked to a name of the same file system.
 pub fn unnamed_file(dir: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mode_is_shown_as_it_was_given_and_readable_on_disk() {
+        for mode in 0..0o10000 {
+            assert_eq!(key_mode(file_mode(mode)), mode & 0o555, "{mode:o}");
+            assert_eq!(file_mode(mode) & 0o6600, 0o400, "{mode:o}");
+        }
+        assert_eq!(file_mode(0o644), 0o444, "the usual ones are as they are");
+    }
 }

@@ -24,6 +24,20 @@ pub fn from_nanoseconds(nanoseconds: i64) -> SystemTime {
     }
 }
 
+/// The longest time that a user or peer may ask for: some thirty years, which can be added to any moment.
+pub const LONGEST: Duration = Duration::from_secs(1_000_000_000);
+
+/// A number of seconds as a time, if it is above 0 and at most [`LONGEST`].
+pub fn seconds(number: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(number).ok().filter(|time| !time.is_zero() && *time <= LONGEST)
+}
+
+/// The same of a text.
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || "not a number of seconds above 0, and at most 1000000000".to_owned();
+    text.parse().ok().and_then(seconds).ok_or_else(wrong)
+}
+
 /// `("YYYY-MM-DD", "HH:MM:SS")` in UTC. Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 pub fn utc(seconds: i64) -> (String, String) {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -47,6 +61,15 @@ mod tests {
     fn nanoseconds_come_back() {
         for nanoseconds in [0, 1, -1, 946_684_800_000_000_000, i64::MAX, i64::MIN + 1] {
             assert_eq!(to_nanoseconds(from_nanoseconds(nanoseconds)), nanoseconds);
+        }
+    }
+
+    #[test]
+    fn times_that_cannot_be_waited_for_are_refused() {
+        assert_eq!(parse_seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_seconds("1e9"), Ok(LONGEST));
+        for wrong in ["1e19", "1e300", "inf", "NaN", "0", "1e-30", "-1", "", "ten", "1000000001"] {
+            assert!(parse_seconds(wrong).is_err(), "{wrong}");
         }
     }
 

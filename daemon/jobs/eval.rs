@@ -12,6 +12,7 @@ use s4::error::{Error, Result};
 use s4::frame::{CommandEnd, FrameWriter};
 use s4::key::Key;
 use s4::protocol::{CommandText, HEARTBEAT, JobId, JobSpec};
+use s4::time::seconds;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, chunks: ChunkSen
     let env = environment(key, spec.id.as_str(), 0, shared, &spec.env);
     let stdin = inputs.stdin().map_err(|e| Error::io(key, &e))?;
     let verify = |control: &Control| inputs.verify(&shared.store, key, control).map(drop);
-    stream(place, &spec.cmd, &env, stdin, spec.timeout.map(Duration::from_secs_f64), verify, chunks)
+    stream(place, &spec.cmd, &env, stdin, spec.timeout.and_then(seconds), verify, chunks)
 }
 
 /// Where a command runs.

@@ -12,6 +12,7 @@ use s4::error::{Error, Result};
 use s4::file::AtPosition;
 use s4::key::{Key, Prefix};
 use s4::protocol::{JobSpec, TaskFailure};
+use s4::time::seconds;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +20,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a task failed: a line for people, and the end of its command's stderr.
@@ -162,7 +162,7 @@ impl Work {
             stdout: Some(stdout.try_clone().map_err(refused)?),
         };
         let running = command::start(setup, control)?;
-        let timeout = spec.timeout.map(Duration::from_secs_f64);
+        let timeout = spec.timeout.and_then(seconds);
         // The command runs while its input is checked; nothing is published before both are well.
         let verify = || {
             let verified = inputs.verify(store, &task.key, control);

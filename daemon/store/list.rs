@@ -6,7 +6,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, MAX_PART, Prefix};
 use s4::pattern::Pattern;
 use s4::protocol::{Detail, Entry, Usage};
-use s4::stored::{mtime_of, recorded_at};
+use s4::stored::{key_mode, mtime_of, recorded_at};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -150,7 +150,7 @@ impl Store {
         let detail = match details {
             false => None,
             true => match recorded_at(&file).ok().flatten() {
-                Some(checksum) => Some(Detail { mode: found.mode() & 0o555, xxh3: checksum.xxh3 }),
+                Some(checksum) => Some(Detail { mode: key_mode(found.mode()), xxh3: checksum.xxh3 }),
                 None => return Ok(None),
             },
         };

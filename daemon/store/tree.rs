@@ -9,6 +9,7 @@ use nix::unistd::geteuid;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key};
 use s4::protocol::{Adoption, Change};
+use s4::stored::file_mode;
 use s4::time::from_nanoseconds;
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -73,7 +74,7 @@ impl Store {
         Err(Error::new(ErrorKind::Io, format!("{to}: its directory is deleted again and again")))
     }
 
-    /// Changes a key's attributes. Write bits stay off.
+    /// Changes a key's attributes. Write bits stay off, and the daemon goes on reading it.
     pub fn change(&self, key: &Key, change: Change) -> Result<()> {
         let opened = self.open_key(key)?;
         apply(&opened.file, change).map_err(|e| Error::io(key, &e))
@@ -111,7 +112,7 @@ impl Store {
 
 pub(super) fn apply(file: &File, change: Change) -> std::io::Result<()> {
     if let Some(mode) = change.mode {
-        file.set_permissions(Permissions::from_mode(mode & 0o555))?;
+        file.set_permissions(Permissions::from_mode(file_mode(mode)))?;
     }
     if let Some(mtime) = change.mtime {
         file.set_modified(from_nanoseconds(mtime))?;

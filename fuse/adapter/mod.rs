@@ -2,26 +2,27 @@
 //! knows the library.
 
 mod answering;
+mod connect;
 mod created;
 mod opener;
 mod replies;
 
+pub use connect::{Mounted, mount, remount};
+
 use crate::closing::Caller;
+use crate::control::path::CONTROL;
 use crate::fs::{DirEntry, Fs, OpenedFile, Wanted};
+use crate::inodes::ROOT;
 use bytes::Bytes;
 use fuser::{
-    BsdFileFlags, Config, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, SessionACL,
-    TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use opener::Opener;
 use replies::{Shown, answer_xattr, freshness, to_fuse};
 use std::ffi::OsStr;
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 use tokio::runtime::Handle;
@@ -29,12 +30,6 @@ use tokio::runtime::Handle;
 const MAX_WRITE: u32 = 1 << 20;
 const MAX_READAHEAD: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 256;
-/// Threads that take requests from the kernel. With two, each request wakes another than the last, which costs. What waits for
-/// others is done elsewhere; but where the kernel may not write the files itself, which needs root, their bytes are written here.
-fn threads() -> usize {
-    if nix::unistd::geteuid().is_root() { 1 } else { 2 }
-}
-
 pub struct Adapter {
     fs: Arc<Fs>,
     runtime: Handle,
@@ -44,77 +39,12 @@ pub struct Adapter {
     requests: Arc<OnceLock<OwnedFd>>,
 }
 
-/// A mount that is being served. Never dropped: the library would unmount whatever is mounted there by then.
-pub struct Mounted {
-    session: ManuallyDrop<fuser::BackgroundSession>,
-    requests: OwnedFd,
-}
-
-impl Mounted {
-    /// True once the mount is gone by others' doing.
-    pub fn has_ended(&self) -> bool {
-        self.session.guard.is_finished()
+impl Adapter {
+    /// The control files are for the mounting user, and for root, however far the mount is open to others.
+    fn is_closed_to(&self, request: &Request, ino: INodeNo, child: Option<&OsStr>) -> bool {
+        let is_own = !self.shown.checked || request.uid() == self.shown.uid || request.uid() == 0;
+        !is_own && ((ino.0 == ROOT && child.is_some_and(|name| name == CONTROL)) || self.fs.is_control(ino.0))
     }
-
-    /// False once the kernel has let go of it.
-    pub fn is_connected(&self) -> bool {
-        let mut asked = [PollFd::new(self.requests.as_fd(), PollFlags::empty())];
-        !matches!(poll(&mut asked, PollTimeout::ZERO), Ok(1..))
-    }
-
-    /// Waits until requests have ended. Errors: they did so though the mount may be there.
-    pub fn join(self) -> std::io::Result<()> {
-        // SAFETY: `self` is neither used nor dropped after this, so that the handle has one owner.
-        let guard = unsafe { std::ptr::read(&raw const self.session.guard) };
-        guard.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread has panicked")))
-    }
-}
-
-/// Mounts `fs` at `mountpoint`; `options` as in `mount -o`.
-pub fn mount(
-    fs: Arc<Fs>,
-    runtime: Handle,
-    mountpoint: &Path,
-    all_users: bool,
-    options: &[String],
-) -> std::io::Result<Mounted> {
-    let mut config = Config::default();
-    config.mount_options = vec![MountOption::FSName("s4".to_owned()), MountOption::Subtype("s4".to_owned())];
-    config.mount_options.extend(options.iter().filter_map(|option| mount_option(option)));
-    config.acl = if all_users { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(threads());
-    let requests = Arc::new(OnceLock::new());
-    let adapter = Adapter {
-        fs,
-        runtime,
-        requests: requests.clone(),
-        opener: Opener::default(),
-        shown: Shown { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() },
-    };
-    let session = fuser::Session::new(adapter, mountpoint, &config)?;
-    // It is empty, so that it takes what it is given.
-    let _ = requests.set(session.as_fd().try_clone_to_owned()?);
-    let requests = session.as_fd().try_clone_to_owned()?;
-    session.spawn().map(|session| Mounted { session: ManuallyDrop::new(session), requests })
-}
-
-/// True for an option that [`mount`] takes.
-pub fn is_mount_option(text: &str) -> bool {
-    mount_option(text).is_some()
-}
-
-fn mount_option(text: &str) -> Option<MountOption> {
-    Some(match text {
-        "ro" => MountOption::RO,
-        "dev" => MountOption::Dev,
-        "nodev" => MountOption::NoDev,
-        "suid" => MountOption::Suid,
-        "nosuid" => MountOption::NoSuid,
-        "exec" => MountOption::Exec,
-        "noexec" => MountOption::NoExec,
-        "noatime" => MountOption::NoAtime,
-        _ => return None,
-    })
 }
 
 fn flags(opened: &OpenedFile) -> FopenFlags {
@@ -159,6 +89,9 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.is_closed_to(request, parent, Some(name)) {
+            return reply.error(Errno::EACCES);
+        }
         let (name, shown) = (name.to_owned(), self.shown);
         self.answer(
             Some(request),
@@ -260,6 +193,9 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, open_flags: OpenFlags, reply: ReplyOpen) {
+        if self.is_closed_to(request, ino, None) {
+            return reply.error(Errno::EACCES);
+        }
         let (caller, opener) = (Caller { thread: request.pid() }, self.opener.clone());
         self.answer(
             Some(request),
@@ -285,6 +221,9 @@ impl Filesystem for Adapter {
         flags_given: i32,
         reply: ReplyCreate,
     ) {
+        if self.is_closed_to(request, parent, Some(name)) {
+            return reply.error(Errno::EACCES);
+        }
         let (name, shown, caller) = (name.to_owned(), self.shown, Caller { thread: request.pid() });
         let (opener, requests, id) = (self.opener.clone(), self.requests.clone(), request.unique());
         self.answer(
@@ -370,6 +309,9 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.is_closed_to(request, ino, None) {
+            return reply.error(Errno::EACCES);
+        }
         self.answer(
             Some(request),
             reply,
@@ -469,11 +411,9 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.fs.xattr_names(ino.0) {
-            Ok(names) => answer_xattr(names, size, reply),
-            Err(errno) => reply.error(to_fuse(errno)),
-        }
+    /// Ours are not listed: `rsync -X` and `cp -a` would copy them, and setting them is refused.
+    fn listxattr(&self, _: &Request, _: INodeNo, size: u32, reply: ReplyXattr) {
+        answer_xattr(b"", size, reply);
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: fuser::AccessFlags, reply: ReplyEmpty) {

@@ -9,7 +9,7 @@ use crate::inodes::Node;
 use bytes::Bytes;
 use job::{Follower, MountJob};
 use nix::errno::Errno;
-use path::{ControlPath, JobFile};
+use path::{CONTROL, ControlPath, JobFile};
 use s4::client::Client;
 use s4::protocol::{JobId, MapKind};
 use std::ffi::OsStr;
@@ -70,7 +70,7 @@ impl Control {
     /// The control file `name` in `parent`; `None` where that is no control directory.
     pub fn child(&self, parent: &Node, name: &OsStr) -> Result<Option<ControlPath>> {
         let dir = match parent {
-            Node::Dir(path) if path.is_empty() && name == ".s4" => return Ok(Some(ControlPath::Root)),
+            Node::Dir(path) if path.is_empty() && name == CONTROL => return Ok(Some(ControlPath::Root)),
             Node::Control(dir) => dir,
             Node::Dir(_) | Node::Key(..) | Node::Spool(_) => return Ok(None),
         };
@@ -247,7 +247,7 @@ impl ControlFile {
     pub async fn close(&self, caller: Caller) -> Result<()> {
         match self {
             Self::Start { control, kind, name, writer, killed, .. } => {
-                let shown = control.mountpoint.join(".s4").join(kind.to_string()).join(name);
+                let shown = control.mountpoint.join(CONTROL).join(kind.to_string()).join(name);
                 let process = caller.process();
                 // Of one that executes a program nothing more can be asked, see there.
                 let memory = caller.memory();

@@ -2,6 +2,9 @@
 
 use s4::protocol::{JobId, MapKind};
 
+/// The directory at the root that holds them, which no listing shows.
+pub const CONTROL: &str = ".s4";
+
 /// A file or directory below `.s4`, which is `Root`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ControlPath {

@@ -24,6 +24,7 @@ use nix::errno::Errno;
 use s4::client::Client;
 use s4::error::ErrorKind;
 use s4::key::{Key, MAX_KEY, MAX_PART};
+use s4::mounts::CLUSTER_ATTRIBUTE;
 use s4::placement::NodeId;
 use s4::time::from_nanoseconds;
 use std::collections::HashMap;
@@ -122,6 +123,10 @@ impl Fs {
         self.inodes.get(ino).ok_or(Errno::ESTALE)
     }
 
+    pub fn is_control(&self, ino: Ino) -> bool {
+        matches!(self.inodes.get(ino), Some(Node::Control(_)))
+    }
+
     fn dir_path(&self, ino: Ino) -> Result<String> {
         match self.node(ino)? {
             Node::Dir(path) => Ok(path),
@@ -173,14 +178,14 @@ impl Fs {
                 Attributes { ino, is_dir: false, size, blocks, mtime, mode: spool.mode(), stable: false }
             }
             Node::Control(path) => match path.is_dir() {
-                true => dir,
+                true => Attributes { mode: 0o700, ..dir },
                 false => Attributes {
                     ino,
                     is_dir: false,
                     size: 0,
                     blocks: 0,
                     mtime: SystemTime::now(),
-                    mode: 0o644,
+                    mode: 0o600,
                     stable: false,
                 },
             },
@@ -198,8 +203,9 @@ impl Fs {
         let mut sum = Space::default();
         for health in self.client.on_every_node(|client, node| async move { client.health(node).await }).await {
             let health = health.map_err(|e| errno(&e))?;
-            sum.total += health.total_bytes;
-            sum.free += health.free_bytes.saturating_sub(health.reserve_bytes);
+            // Whatever a node says.
+            sum.total = sum.total.saturating_add(health.total_bytes);
+            sum.free = sum.free.saturating_add(health.free_bytes.saturating_sub(health.reserve_bytes));
         }
         *self.space.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), sum));
         Ok(sum)
@@ -211,21 +217,13 @@ impl Fs {
         if !name.as_encoded_bytes().starts_with(b"user.") {
             return Err(Errno::ENOTSUP);
         }
-        let Node::Key(key, stat) = self.node(ino)? else {
-            return Ok(None);
-        };
-        Ok(match name.to_str() {
-            Some("user.s4.node") => Some(self.home(&key).to_string().into_bytes()),
-            Some("user.s4.checksum") => Some(stat.checksum.to_string().into_bytes()),
+        Ok(match (self.node(ino)?, name.to_str()) {
+            (Node::Key(key, _), Some("user.s4.node")) => Some(self.home(&key).to_string().into_bytes()),
+            (Node::Key(_, stat), Some("user.s4.checksum")) => Some(stat.checksum.to_string().into_bytes()),
+            (Node::Dir(path), Some(CLUSTER_ATTRIBUTE)) if path.is_empty() => {
+                Some(self.client.cluster().digest().into_bytes())
+            }
             _ => None,
-        })
-    }
-
-    /// The names of the extended attributes, each ended by a NUL.
-    pub fn xattr_names(&self, ino: Ino) -> Result<&'static [u8]> {
-        Ok(match self.node(ino)? {
-            Node::Key(..) => b"user.s4.node\0user.s4.checksum\0",
-            Node::Dir(_) | Node::Spool(_) | Node::Control(_) => b"",
         })
     }
 

@@ -1,8 +1,8 @@
 //! What can be typed about jobs: the three maps, and what is done with a job afterwards.
 
-use super::parse_seconds;
 use clap::{Args, ValueHint};
 use s4::size::parse_size;
+use s4::time::parse_seconds;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

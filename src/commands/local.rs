@@ -9,6 +9,7 @@ use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, ExitStatus, Result, reason};
 use s4::file::lock_holder;
+use s4::mounts;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -17,6 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -25,6 +27,8 @@ const NODES: u16 = 3;
 const START: Duration = Duration::from_secs(20);
 /// How long a node may take to end before it is killed: longer than its own grace.
 const STOP: Duration = Duration::from_secs(15);
+/// How long a mount may take to say which cluster it shows.
+const ASKED: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub async fn run(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
@@ -125,9 +129,8 @@ impl Drop for LocalCluster {
         if self.nodes.is_empty() {
             return;
         }
-        if let Err(error) = stop_mount(&self.dir) {
-            say(error);
-        }
+        let cluster = Cluster::load(Some(&conf_path(&self.dir)));
+        cluster.and_then(|cluster| stop_mounts(&self.dir, &cluster)).unwrap_or_else(say);
         for child in &self.nodes {
             // One that ended by itself needs no signal.
             let _ = kill(Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM);
@@ -251,18 +254,30 @@ fn start_mount(dir: &Path, mountpoint: &Path, secret: Option<&Path>) -> Result<(
     std::fs::write(&note, mountpoint.as_os_str().as_bytes()).map_err(|e| Error::io(note.display(), &e))
 }
 
-/// Takes the noted mount away, if there is one.
-fn stop_mount(dir: &Path) -> Result<()> {
+/// Takes the cluster's mounts away: the noted one, which may be dead, and those that were made by hand.
+fn stop_mounts(dir: &Path, cluster: &Cluster) -> Result<()> {
     let note = mount_note(dir);
-    let Ok(mountpoint) = std::fs::read(&note) else {
-        return Ok(());
-    };
-    let mountpoint = Path::new(OsStr::from_bytes(&mountpoint));
-    let program = if nix::unistd::geteuid().is_root() { "umount" } else { "fusermount3" };
-    let flags: &[&str] = if program == "umount" { &["-l"] } else { &["-u", "-z"] };
-    // One that was taken away by others needs nothing.
-    let _ = Command::new(program).args(flags).arg(mountpoint).stderr(Stdio::null()).status();
-    std::fs::remove_file(&note).map_err(|e| Error::io(note.display(), &e))
+    let noted = std::fs::read(&note).ok().map(|path| PathBuf::from(OsStr::from_bytes(&path)));
+    let digest = cluster.digest();
+    let stopped: Vec<Result<()>> = mounts::list()
+        .into_iter()
+        .filter(|mounted| mounted.is_cluster)
+        .filter(|mounted| noted.as_ref() == Some(&mounted.dir) || shows(&mounted.dir, &digest))
+        .map(|mounted| mounts::unmount(&mounted.dir, true))
+        .collect();
+    if noted.is_some() {
+        std::fs::remove_file(&note).map_err(|e| Error::io(note.display(), &e))?;
+    }
+    stopped.into_iter().collect()
+}
+
+/// True if what is mounted on `dir` shows the cluster of this digest. One that does not say so soon, or not to this user,
+/// is not known to.
+fn shows(dir: &Path, digest: &str) -> bool {
+    let (sender, answer) = mpsc::channel();
+    let dir = dir.to_owned();
+    std::thread::spawn(move || sender.send(xattr::get(dir, mounts::CLUSTER_ATTRIBUTE)));
+    matches!(answer.recv_timeout(ASKED), Ok(Ok(Some(theirs))) if theirs == digest.as_bytes())
 }
 
 async fn stop(dir: &Path) -> Result<ExitStatus> {
@@ -270,8 +285,9 @@ async fn stop(dir: &Path) -> Result<ExitStatus> {
     if !path.exists() {
         return Err(Error::new(ErrorKind::NotFound, format!("{}: no cluster of 's4 local' is there", dir.display())));
     }
-    stop_mount(dir)?;
     let cluster = Cluster::load(Some(&path))?;
+    // The nodes are stopped all the same.
+    stop_mounts(&dir.canonicalize().map_err(|e| Error::io(dir.display(), &e))?, &cluster).unwrap_or_else(say);
     let running: Vec<(usize, i32)> =
         cluster.ids().filter_map(|node| Some((node, running_pid(&node_dir(dir, node))?))).collect();
     for (_, pid) in &running {

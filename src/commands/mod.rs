@@ -17,6 +17,7 @@ mod map;
 mod mount;
 mod rm;
 mod top;
+mod umount;
 mod wait;
 
 use crate::cli::{Cli, Command, Global};
@@ -48,6 +49,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Top(args) => top::run(&connect(&global)?, &args).await,
         Command::Config(args) => config::run(&connect(&global)?, &args),
         Command::Mount(args) => mount::run(&global, &args),
+        Command::Umount(args) => umount::run(&args),
         Command::Local(args) => local::run(&args, global.secret.as_deref()).await,
         Command::Completions(args) => completions::run(args.shell),
     }

@@ -5,11 +5,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::pattern::Pattern;
 use crate::placement::NodeId;
+use crate::time;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// A job's name. Sorts by the time of its submission.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ impl JobId {
     pub fn new() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seed = format!("{} {}", now.as_nanos(), std::process::id());
-        let (date, time) = crate::time::utc(now.as_secs() as i64);
+        let (date, time) = time::utc(now.as_secs() as i64);
         let compact = format!("{date}-{time}").replace(':', "").replacen('-', "", 2);
         Self(format!("{compact}-{:03}-{:06x}", now.subsec_millis(), hash(seed.as_bytes()) & 0xff_ffff))
     }
@@ -211,9 +212,8 @@ impl JobSpec {
     /// Refuses what no node could run.
     pub fn check(&self) -> Result<()> {
         self.cmd.check()?;
-        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).is_err();
-        if self.timeout.is_some_and(seconds) {
-            return Err(Error::usage("a timeout is a number of seconds"));
+        if self.timeout.is_some_and(|timeout| time::seconds(timeout).is_none()) {
+            return Err(Error::usage("a timeout is a number of seconds above 0, and at most 1000000000"));
         }
         if self.cpus.is_some_and(|cpus| !(cpus > 0.0 && cpus < 100_000.0)) || self.memory == Some(0) {
             return Err(Error::usage("a task needs some memory and CPU time"));

@@ -100,6 +100,20 @@ impl Local {
         lines.filter(|line| line.windows(dir.len()).any(|part| part == dir)).map(|line| text(&line)).collect()
     }
 
+    /// The process that serves the mount on `dir`.
+    fn mount_pid(&self, dir: &Path) -> i32 {
+        let of = |entry: std::fs::DirEntry| {
+            let environment = std::fs::read(entry.path().join("environ")).ok()?;
+            let mut variables = environment.split(|&byte| byte == 0);
+            let prepared = [b"S4_MOUNT_PREPARED=", dir.as_os_str().as_bytes()].concat();
+            variables.any(|variable| variable == prepared).then(|| entry.file_name().to_str()?.parse().ok())?
+        };
+        eventually("one process serves the mount", || {
+            let pids: Vec<i32> = std::fs::read_dir("/proc").unwrap().flatten().filter_map(of).collect();
+            (pids.len() == 1).then(|| pids[0])
+        })
+    }
+
     fn ports(&self) -> Vec<u16> {
         let conf = std::fs::read_to_string(self.conf()).unwrap();
         conf.lines().map(|line| line.rsplit(':').next().unwrap().parse().unwrap()).collect()
@@ -283,6 +297,59 @@ fn a_mount_in_the_foreground_goes_with_its_cluster() {
     assert!(eventually("s4 local ends", || child.try_wait().unwrap()).success());
     assert!(!is_mounted(&mountpoint));
     eventually("s4-mount ends", || local.processes().is_empty().then_some(()));
+}
+
+#[test]
+fn mounts_that_were_made_by_hand_go_with_the_cluster_and_those_of_others_stay() {
+    if let Some(reason) = no_mounts() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let (local, other) = (Local::new(), Local::new());
+    local.ok(&["-n", "2", "--detach", "--mount", "M"]);
+    other.ok(&["-n", "2", "--detach"]);
+    local.sh("s4 mount 'by hand' --background; s4 mount second --background; ls 'by hand' second");
+    let theirs = local.dir.path().join("theirs");
+    other.sh(&format!("s4 mount {} --background", theirs.display()));
+    local.ok(&["--stop"]);
+    assert!(!is_mounted(&local.dir.path().join("M")) && !is_mounted(&local.dir.path().join("second")));
+    assert!(std::fs::read_dir(local.dir.path().join("by hand")).unwrap().next().is_none());
+    assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains("by\\040hand"));
+    assert!(is_mounted(&theirs));
+    eventually("s4-mount ends", || local.processes().is_empty().then_some(()));
+    other.ok(&["--stop"]);
+    assert!(!is_mounted(&theirs));
+}
+
+#[test]
+fn a_mount_is_taken_away_by_umount() {
+    if let Some(reason) = no_mounts() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let local = Local::new();
+    local.ok(&["-n", "1", "--detach"]);
+    let at = local.dir.path().join("a mount");
+    let seen = || std::fs::read_to_string("/proc/mounts").unwrap().contains("a\\040mount");
+    local.sh("s4 mount 'a mount' --background; mkdir 'a mount/b'; echo x > 'a mount/b/k'");
+    assert!(seen());
+    let busy = "cd 'a mount/b'; ! s4 umount '../../a mount' 2> ../../why; cat ../../why; cd ../..";
+    let told = local.sh(&format!("{busy}; ls 'a mount/b'"));
+    assert!(told.contains("in use") && told.ends_with("\nk\n"), "{told}");
+    local.sh("s4 umount 'a mount/'; s4 cp s4://b/k -");
+    assert!(!seen());
+    assert!(local.sh("s4 umount 'a mount' 2>&1 || true").contains("nothing is mounted there"));
+    assert!(local.sh("s4 umount /proc 2>&1 || true").contains("no s4 cluster"));
+    local.sh("s4 mount 'a mount' --background; cd 'a mount/b'; s4 umount --lazy \"$OLDPWD/a mount\"; cat k");
+    assert!(!seen());
+    // One that was killed is dead, and hangs nobody.
+    local.sh("s4 mount 'a mount' --background");
+    let pid = local.mount_pid(&at);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    eventually("the mount is dead", || std::fs::read_dir(&at).is_err().then_some(()));
+    local.sh("s4 umount 'a mount'");
+    assert!(!seen() && std::fs::read_dir(&at).unwrap().next().is_none());
+    local.ok(&["--stop"]);
 }
 
 #[test]

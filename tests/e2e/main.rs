@@ -1,6 +1,7 @@
 //! End to end: real processes, one file a subject.
 
 mod adopting;
+mod automount;
 mod browser;
 mod bytes;
 mod copying;
@@ -21,6 +22,7 @@ mod maps;
 mod memory;
 mod metrics;
 mod model_files;
+mod mount_access;
 mod mount_ahead;
 mod mount_attributes;
 mod mount_basics;

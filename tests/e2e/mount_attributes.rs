@@ -1,7 +1,8 @@
 //! What stat, df, du and getfattr show of keys and directories, and what may be changed of it.
 
 use crate::mounting::Mount;
-use crate::scripting::{BOTH, LOCAL, REMOTE, setup, setup_with};
+use crate::scripting::{BOTH, LOCAL, REMOTE, finish_python, next_line, send_line, setup, setup_with};
+use std::process::Command;
 
 /// One line a file: what stat shows of it.
 const STATS: &str = r#"
@@ -37,6 +38,54 @@ os.chmod(mine, 0o644)
 "#;
         setup.python(script, &[key, other.path(key).to_str().unwrap()]);
         assert_eq!(setup.key(key), b"content");
+    }
+}
+
+/// Whatever mode a user gives a key, the daemon reads it: an ordinary user's one too, whom modes bind.
+#[test]
+fn a_key_of_any_mode_is_readable_on_disk_and_shows_the_mode_that_it_was_given() {
+    let Some(setup) = setup() else { return };
+    let other = setup.other_mount();
+    let on_disk = |node: usize, key: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(setup.cluster.data(node).join(key)).unwrap().permissions().mode() & 0o777
+    };
+    for (node, key) in BOTH.into_iter().enumerate() {
+        setup.put(key, b"content");
+        let made = format!("b/{node}_made");
+        let script = r#"
+mine, theirs, made = sys.argv[1:]
+def shown(path):
+    listed = {entry.name: entry.stat() for entry in os.scandir(os.path.dirname(path))}[os.path.basename(path)]
+    found = stat.S_IMODE(os.stat(path).st_mode)
+    assert stat.S_IMODE(listed.st_mode) == found
+    return oct(found)
+os.umask(0)
+for mode in list(range(0o1000)) + [0o111, 0o4755, 0o1000]:
+    if mode % 7 and mode not in (0o111, 0o1000): continue
+    os.chmod(mine, mode)
+    assert shown(mine) == shown(theirs) == oct(mode & 0o555), (oct(mode), shown(mine), shown(theirs))
+for mode in (0, 0o111, 0o044, 0o400, 0o777):
+    out = os.open(made, NEW, mode)
+    os.write(out, b'made')
+    os.close(out)
+    assert shown(made) == oct(mode & 0o555), (oct(mode), shown(made))
+    tell('made')
+    await_word()
+    os.unlink(made)
+os.chmod(mine, 0o111)
+"#;
+        let mut child = setup.spawn_python(script, &[key, other.path(key).to_str().unwrap(), &made]);
+        for _ in 0..5 {
+            assert_eq!(next_line(&mut child), "made");
+            assert_eq!(on_disk(node, &made) & 0o400, 0o400);
+            send_line(&mut child, "go on");
+        }
+        finish_python(child);
+        assert_eq!(on_disk(node, key), 0o511);
+        assert_eq!(setup.key(key), b"content");
+        setup.bash(&format!("mv {key} {key}_moved; test $(stat -c %a {key}_moved) = 111; chmod 444 {key}_moved"));
+        assert_eq!(on_disk(node, &format!("{key}_moved")), 0o444);
     }
 }
 
@@ -116,14 +165,14 @@ assert mount.f_namemax == 255
 }
 
 #[test]
-fn extended_attributes_tell_node_and_checksum_and_are_not_set() {
+fn extended_attributes_tell_node_and_checksum_and_are_neither_listed_nor_set() {
     let Some(setup) = setup() else { return };
     for (node, key) in ["b/0_k", "b/1_k"].into_iter().enumerate() {
         setup.put(key, b"content");
         let stored = s4::stored::recorded_at(&setup.cluster.data(node).join(key)).unwrap().unwrap();
         let script = r#"
 key, node, checksum = sys.argv[1:]
-assert sorted(os.listxattr(key)) == ['user.s4.checksum', 'user.s4.node']
+assert os.listxattr(key) == []
 assert os.getxattr(key, 'user.s4.node').decode() == node
 assert os.getxattr(key, 'user.s4.checksum').decode() == checksum
 assert errno_of(os.getxattr, key, 'user.other') == 'ENODATA'
@@ -136,4 +185,9 @@ assert os.listxattr('b') == []
 "#;
         setup.python(script, &[key, &node.to_string(), &stored.to_string()]);
     }
+    // Tools that copy what is listed.
+    if Command::new("rsync").arg("--version").output().is_ok() {
+        setup.bash("mkdir c; rsync -aX b/ c/; rsync -aX b/ ../copy/; rsync -aX ../copy/ d/; cat c/* d/*");
+    }
+    setup.bash("mkdir e; cp --preserve=all b/0_k e/0_k; tar --xattrs -cf - b | tar --xattrs -C e -xf -; cat e/b/1_k");
 }

@@ -1,0 +1,120 @@
+//! What is mounted on this machine, as the kernel lists it, and how a mount is taken away. Nothing is asked of what is
+//! mounted: it may be dead, or hang.
+
+use crate::error::{Error, ErrorKind, Result, reason};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The type under which a cluster is mounted.
+pub const TYPE: &str = "fuse.s4";
+/// The extended attribute of a mount's root that names the cluster, by the digest of its node list.
+pub const CLUSTER_ATTRIBUTE: &str = "user.s4.cluster";
+
+/// A line of `/proc/self/mountinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    pub dir: PathBuf,
+    /// `MAJOR:MINOR` of the file system.
+    pub device: String,
+    pub is_cluster: bool,
+}
+
+impl Mounted {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+        // Between the two parts there is any number of optional fields.
+        let end = fields.iter().position(|field| *field == b"-")?;
+        Some(Self {
+            dir: unescaped(fields.get(4)?),
+            device: String::from_utf8_lossy(fields.get(2)?).into_owned(),
+            is_cluster: *fields.get(end + 1)? == TYPE.as_bytes(),
+        })
+    }
+}
+
+/// All mounts, the last of a directory being the one that is seen there.
+pub fn list() -> Vec<Mounted> {
+    let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    text.split(|&byte| byte == b'\n').filter_map(Mounted::parse).collect()
+}
+
+/// What is seen on `dir`, an absolute path; `None` if nothing is mounted there.
+pub fn at(dir: &Path) -> Option<Mounted> {
+    list().into_iter().rfind(|mounted| mounted.dir == dir)
+}
+
+/// The absolute path of a mount point.
+pub fn resolve(dir: &Path) -> std::io::Result<PathBuf> {
+    let dir = std::path::absolute(dir)?;
+    match (dir.parent(), dir.file_name()) {
+        (Some(parent), Some(name)) if dir.read_link().is_err() => Ok(parent.canonicalize()?.join(name)),
+        _ => dir.canonicalize(),
+    }
+}
+
+/// Takes the mount on `dir` away. Done `lazily`, those who use it go on until they close what they have open.
+pub fn unmount(dir: &Path, lazily: bool) -> Result<()> {
+    let failed = |why: &str| Error::new(ErrorKind::Config, format!("{}: cannot be unmounted: {why}", dir.display()));
+    let busy = "it is in use; end what uses it, or unmount it lazily";
+    if nix::unistd::geteuid().is_root() {
+        let flags = if lazily { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+        return umount2(dir, flags).map_err(|errno| failed(if errno == Errno::EBUSY { busy } else { errno.desc() }));
+    }
+    let flags: &[&str] = if lazily { &["-u", "-z"] } else { &["-u"] };
+    let output = Command::new("fusermount3").args(flags).arg("--").arg(dir).stdin(Stdio::null()).output();
+    let output = output.map_err(|e| failed(&format!("fusermount3: {}", reason(&e))))?;
+    match output.status.success() {
+        true => Ok(()),
+        false if String::from_utf8_lossy(&output.stderr).contains("busy") => Err(failed(busy)),
+        false => Err(failed(String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+/// A path as the kernel writes it, where `\040` is a space.
+fn unescaped(text: &[u8]) -> PathBuf {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text);
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(escaped) => {
+                bytes.push(escaped);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_kernels_list_is_parsed() {
+        let line = b"62 29 0:55 / /mnt/a\\040b\\134c rw,nosuid shared:7 master:1 - fuse.s4 s4 rw,user_id=0";
+        let found = Mounted::parse(line).expect("a mount");
+        assert_eq!(found.dir, Path::new("/mnt/a b\\c"));
+        assert_eq!((found.device.as_str(), found.is_cluster), ("0:55", true));
+        assert!(!Mounted::parse(b"62 29 0:55 / /mnt rw - tmpfs s4 rw").expect("a mount").is_cluster);
+        for cut in [&b""[..], b"62 29", b"62 29 0:55 / /mnt rw -"] {
+            assert_eq!(Mounted::parse(cut), None);
+        }
+    }
+
+    #[test]
+    fn a_mount_point_is_resolved_without_a_look_at_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink(&top, top.join("link")).unwrap();
+        assert_eq!(resolve(&top.join("link/none/")).unwrap(), top.join("none"));
+        assert_eq!(resolve(&top.join("link")).unwrap(), top);
+    }
+}
