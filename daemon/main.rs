@@ -3,6 +3,7 @@
 mod app;
 mod handlers;
 mod jobs;
+mod mounts;
 mod peer;
 mod place;
 mod routes;

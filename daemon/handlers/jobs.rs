@@ -88,7 +88,8 @@ pub async fn cancel(app: &Arc<App>, id: &JobId) -> Answer {
     let cancelled = job.clone();
     blocking(move || cancelled.cancel()).await;
     ended_within(&mut job.watch(), ENDING).await;
-    app.jobs.forget_unstarted(id);
+    let (jobs, id) = (app.jobs.clone(), id.clone());
+    blocking(move || jobs.forget_unstarted(&id)).await;
     Ok(done())
 }
 

@@ -8,7 +8,7 @@ use super::journal::{self, Journal};
 use super::logs::Logs;
 use super::owner_of;
 use super::plan::{Task, Tasks};
-use super::{process, task, taskdir};
+use super::{process, task};
 use s4::attribute::Mark;
 use s4::client::blocking;
 use s4::error::{Error, Result};
@@ -259,11 +259,16 @@ impl Job {
             self.stop_with(&shared);
             self.record_failure(&shared, None, error);
         }
-        let leftovers = shared.store.tasks_dir().join(self.spec.id.as_str());
+        let (store, leftovers) = (shared.store.clone(), shared.store.tasks_dir().join(self.spec.id.as_str()));
         blocking(move || {
             process::kill_tree(&leftovers);
-            // Absent where no task ran.
-            let _ = taskdir::remove_tree(&leftovers);
+            match store.data_dir().remove_tree(&leftovers) {
+                // Absent where no task ran.
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!("cannot remove {}: {error}", leftovers.display());
+                }
+                _ => {}
+            }
         })
         .await;
         self.state.send_modify(|state| {

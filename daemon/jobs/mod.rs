@@ -18,6 +18,7 @@ pub mod taskdir;
 
 pub use job::{Job, State, logs_dir};
 
+use crate::mounts::Mounts;
 use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::watch::TaskCounts;
@@ -26,7 +27,7 @@ use files::JobFiles;
 use journal::{History, Journal};
 use running::RunningTasks;
 use s4::checksum::hash;
-use s4::client::Client;
+use s4::client::{Client, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Prefix;
 use s4::placement::NodeId;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub running: RunningTasks,
     pub files: JobFiles,
     pub dirs: Arc<TaskDirs>,
+    /// What commands have mounted.
+    pub mounts: Mounts,
     /// One for each eval that may run at once.
     pub evals: Semaphore,
     /// Of all jobs since the daemon's start.
@@ -73,7 +76,8 @@ impl Shared {
         let cgroups = Cgroups::open(&format!("s4-{:016x}", hash(store.root().as_os_str().as_bytes())));
         Ok(Self {
             files: JobFiles::open(&store)?,
-            dirs: TaskDirs::open(store.idle_dirs(), cgroups.are_there())?,
+            dirs: TaskDirs::open(store.data_dir().clone(), store.idle_dirs(), cgroups.are_there())?,
+            mounts: Mounts::new(store.root().to_owned()),
             transfers: Transfers::new(store.clone(), client.clone(), node),
             store,
             client,
@@ -112,7 +116,7 @@ impl Jobs {
                     }
                     table.insert(job.spec.id.clone(), Arc::new(job));
                 }
-                Ok(None) => remove_dir(&entry.path()),
+                Ok(None) => remove_dir(&shared.store, &entry.path()),
                 // What it did may still be wanted once its disk or this program is well.
                 Err(error) => tracing::warn!("left alone: {error}"),
             }
@@ -135,7 +139,7 @@ impl Jobs {
                 Ok(plan)
             }
             Err(error) => {
-                remove_dir(&dir);
+                remove_dir(store, &dir);
                 Err(error)
             }
         }
@@ -144,7 +148,7 @@ impl Jobs {
     /// What the job would do here; blocks. Nothing is kept of it.
     pub fn try_plan(&self, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Plan> {
         let (_, dir, plan) = self.plan(spec, alive)?;
-        remove_dir(&dir);
+        remove_dir(&self.shared.store, &dir);
         Ok(plan)
     }
 
@@ -168,7 +172,7 @@ impl Jobs {
         match planned {
             Ok(plan) => Ok((spec, dir, plan)),
             Err(error) => {
-                remove_dir(&dir);
+                remove_dir(store, &dir);
                 Err(error)
             }
         }
@@ -274,31 +278,37 @@ impl Jobs {
         let jobs = self.clone();
         tokio::runtime::Handle::current().spawn(async move {
             tokio::time::sleep(UNSTARTED).await;
-            jobs.forget_unstarted(&id);
+            blocking(move || jobs.forget_unstarted(&id)).await;
         });
     }
 
-    /// Drops a job that was planned only: there is nothing to tell of it.
+    /// Drops a job that was planned only: there is nothing to tell of it. Blocks.
     pub fn forget_unstarted(&self, id: &JobId) {
-        let mut table = self.lock();
-        if table.get(id).is_some_and(|job| job.state().started.is_none())
-            && let Some(job) = table.remove(id)
-        {
+        let unstarted = {
+            let mut table = self.lock();
+            let is_unstarted = table.get(id).is_some_and(|job| job.state().started.is_none());
+            if is_unstarted { table.remove(id) } else { None }
+        };
+        if let Some(job) = unstarted {
             // For whoever follows it.
             job.end(Outcome::Cancelled);
-            remove_dir(job.dir());
+            remove_dir(&self.shared.store, job.dir());
         }
     }
 
-    /// Drops the records of jobs that ended long ago, and of all but the last.
+    /// Drops the records of jobs that ended long ago, and of all but the last. Blocks.
     fn forget_old(&self) {
+        self.take_old().iter().for_each(|job| remove_dir(&self.shared.store, job.dir()));
+    }
+
+    /// Takes those jobs out of the table.
+    fn take_old(&self) -> Vec<Arc<Job>> {
         let mut table = self.lock();
         let oldest = now_milliseconds() - REMEMBERED_FOR.as_millis() as i64;
         let ended = table.iter().rev().filter_map(|(id, job)| Some((id.clone(), job.state().ended?)));
         let old = ended.enumerate().filter(|(at, (_, end))| *at >= REMEMBERED || *end < oldest);
-        for id in old.map(|(_, (id, _))| id).collect::<Vec<_>>() {
-            table.remove(&id).iter().for_each(|job| remove_dir(job.dir()));
-        }
+        let old: Vec<JobId> = old.map(|(_, (id, _))| id).collect();
+        old.iter().filter_map(|id| table.remove(id)).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, Arc<Job>>> {
@@ -322,8 +332,8 @@ pub fn owner_of(id: &JobId) -> u64 {
     hash(id.as_str().as_bytes())
 }
 
-fn remove_dir(dir: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(dir) {
+fn remove_dir(store: &Store, dir: &Path) {
+    if let Err(error) = store.data_dir().remove_tree(dir) {
         tracing::warn!("cannot remove {}: {error}", dir.display());
     }
 }

@@ -44,6 +44,9 @@ impl Failed {
     }
 }
 
+/// Characters of a command's own text that a reason shows.
+const SHOWN: usize = 200;
+
 type TaskResult<T> = std::result::Result<T, Failed>;
 
 /// A task under way, as its command's thread needs it.
@@ -183,6 +186,11 @@ impl Work {
         if let Some(reason) = failure(status, control, spec) {
             return Err(Failed { reason, stderr: log.end().to_vec(), published: 0, by_command: true });
         }
+        if let Some(point) = shared.mounts.find(dir.path()) {
+            let point = point.strip_prefix(dir.path()).unwrap_or(&point).display().to_string();
+            let reason = format!("the command left a file system mounted at {}", cut(&point));
+            return Err(Failed { reason, stderr: log.end().to_vec(), published: 0, by_command: false });
+        }
         let Some(output) = &task.output else {
             let not_outputs = spec.files.iter().map(|file| file.name.clone()).collect();
             return Ok(Ended::Named { outputs: Outputs { dir, names: stdout, not_outputs }, input });
@@ -232,6 +240,14 @@ fn failure(status: ExitStatus, control: &Control, spec: &JobSpec) -> Option<Stri
                 _ => ended,
             })
         }
+    }
+}
+
+/// The beginning of a text that a command may have made as long as it likes, to be shown.
+pub fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}...", text[..at].escape_debug()),
+        None => text.escape_debug().to_string(),
     }
 }
 

@@ -4,11 +4,11 @@
 //! made and removed for each task would make every later task slower on ext4, for the reason that `store::spread` tells.
 
 use super::process;
-use crate::store::spread;
+use crate::store::{DataDir, spread};
 use s4::error::{Error, Result};
+use s4::time::now_milliseconds;
 use std::collections::VecDeque;
-use std::fs::Permissions;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +17,7 @@ const KEPT: usize = 64;
 
 /// Where directories wait for their next task.
 pub struct TaskDirs {
+    data: Arc<DataDir>,
     idle: PathBuf,
     /// False where a process may outlive its command, and would see the next one's files.
     reuses: bool,
@@ -55,15 +56,20 @@ impl Made {
 }
 
 impl TaskDirs {
-    /// Directories wait in `idle`, which is made empty.
-    pub fn open(idle: PathBuf, reuses: bool) -> Result<Arc<Self>> {
+    /// Directories wait in `idle`, which is made, and emptied of what an earlier daemon left.
+    pub fn open(data: Arc<DataDir>, idle: PathBuf, reuses: bool) -> Result<Arc<Self>> {
         let failed = |e: std::io::Error| Error::io(idle.display(), &e);
-        match remove_tree(&idle) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => std::fs::create_dir(&idle).map_err(failed)?,
+        match data.remove_tree(&idle) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("cannot empty {}: {e}", idle.display())
+            }
+            _ => {}
         }
+        make(&idle).map_err(failed)?;
         spread(&idle);
-        Ok(Arc::new(Self { idle, reuses, state: Mutex::default() }))
+        // Names that nothing has which could not be removed.
+        let state = State { named: now_milliseconds().unsigned_abs(), ..State::default() };
+        Ok(Arc::new(Self { data, idle, reuses, state: Mutex::new(state) }))
     }
 
     /// Makes the empty directory `path`.
@@ -134,51 +140,25 @@ impl TaskDir {
 
 impl Drop for TaskDir {
     fn drop(&mut self) {
-        if empty(&self.path).is_ok() && self.is_as_made() && self.dirs.keep(&self.path) {
+        let data = &self.dirs.data;
+        if data.empty(&self.path).is_ok() && self.is_as_made() && self.dirs.keep(&self.path) {
             return;
         }
         self.dirs.forget();
-        if remove_tree(&self.path).is_ok() {
+        if data.remove_tree(&self.path).is_ok() {
             return;
         }
         // A process that the command left behind makes files while they are removed.
         process::kill_tree(&self.path);
-        if let Err(error) = remove_tree(&self.path) {
+        if let Err(error) = data.remove_tree(&self.path) {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
 }
 
-/// Removes all that is in a directory.
-pub fn empty(dir: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => remove_tree(&entry.path())?,
-            false => std::fs::remove_file(entry.path())?,
-        }
+fn make(dir: &Path) -> std::io::Result<()> {
+    match std::fs::create_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        made => made,
     }
-    Ok(())
-}
-
-/// Removes a directory with all in it, also directories that a command has made read-only.
-pub fn remove_tree(dir: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            make_writable(dir)?;
-            std::fs::remove_dir_all(dir)
-        }
-        result => result,
-    }
-}
-
-fn make_writable(dir: &Path) -> std::io::Result<()> {
-    std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            make_writable(&entry.path())?;
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use super::Store;
 use super::sorter::Sorter;
 use s4::error::{Error, ErrorKind, Result};
-use s4::key::{Key, MAX_PART, Prefix};
+use s4::key::{Key, MAX_KEY, MAX_PART, Prefix};
 use s4::pattern::Pattern;
 use s4::protocol::{Detail, Entry, Usage};
 use s4::stored::{key_mode, mtime_of, recorded_at};
@@ -89,7 +89,8 @@ impl Store {
                 false => format!("{path}/{name}"),
             };
             let go_on = match child.strip_suffix('/') {
-                Some(below) if !selection.holds_dir(below) => true,
+                // Deeper than any key: a command may have made it.
+                Some(below) if below.len() > MAX_KEY || !selection.holds_dir(below) => true,
                 Some(below) if selection.recursive() => self.list_dir(below, selection, visit)?,
                 Some(_) => visit(Entry::Dir { path: child })?,
                 None if !selection.holds_key(&child) => true,

@@ -1,5 +1,6 @@
 //! A node's keys on its disk: publish, read, list, delete, sweep. Knows no HTTP. Everything here blocks.
 
+mod data_dir;
 mod held;
 mod leases;
 mod list;
@@ -12,7 +13,9 @@ mod space;
 mod spread;
 mod sweep;
 mod tree;
+mod wipe;
 
+pub use data_dir::{DataDir, open_linked};
 pub use held::Range;
 pub use list::Selection;
 pub use publish::{Asker, Draft};
@@ -31,7 +34,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Marks a directory that was made by itself, and not with a key: it stays when its last key goes.
@@ -56,6 +59,7 @@ pub struct Options {
 /// The store of one node. Holds the data directory's lock until dropped.
 pub struct Store {
     root: PathBuf,
+    data: Arc<DataDir>,
     /// The device of the root: what can be linked into the store.
     device: u64,
     reserve: u64,
@@ -89,7 +93,7 @@ impl Store {
             ));
         }
         let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
-        for dir in ["tasks", "jobs", "files", "drafts"] {
+        for dir in ["tasks", "jobs", "files", "drafts", "trash"] {
             std::fs::create_dir_all(root.join(".s4").join(dir)).map_err(failed)?;
         }
         spread(&root.join(".s4/drafts"));
@@ -104,6 +108,7 @@ impl Store {
         let token = JobId::new().to_string();
         std::fs::write(root.join(".s4/token"), &token).map_err(failed)?;
         let store = Self {
+            data: Arc::new(DataDir::open(root.clone()).map_err(failed)?),
             leases: leases::Leases::new(&root),
             root,
             device,
@@ -124,6 +129,11 @@ impl Store {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// For what is opened or deleted in it.
+    pub fn data_dir(&self) -> &Arc<DataDir> {
+        &self.data
     }
 
     pub fn token(&self) -> &str {

@@ -1,10 +1,13 @@
 //! Deleting keys, and the directories that they leave empty.
 
 use super::{MADE_ATTRIBUTE, Selection, Store};
+use nix::errno::Errno;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, Prefix};
 use s4::protocol::Entry;
 use s4::stored::record_at;
+use std::fmt::Display;
 use std::path::Path;
 
 impl Store {
@@ -12,23 +15,23 @@ impl Store {
     pub fn remove(&self, key: &Key, keep_dirs: bool) -> Result<()> {
         self.misplaced(key)?;
         let path = self.path(key);
-        match std::fs::symlink_metadata(&path) {
-            Ok(found) if found.is_dir() => {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("{key}: no such key, it is a directory (rm -r deletes those)"),
-                ));
-            }
-            Ok(_) => {}
-            Err(_) => {
-                return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key")));
-            }
+        let absent = |why: &str| Error::new(ErrorKind::NotFound, format!("{key}: no such key{why}"));
+        match self.unlink(&path) {
+            Ok(()) => {}
+            Err(Errno::EISDIR) => return Err(absent(", it is a directory (rm -r deletes those)")),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(absent("")),
+            Err(errno) => return Err(failed(key, errno)),
         }
-        std::fs::remove_file(&path).map_err(|e| Error::io(key, &e))?;
         if !keep_dirs {
             self.prune(&path);
         }
         Ok(())
+    }
+
+    /// Deletes a file of the data directory, and none outside it.
+    fn unlink(&self, path: &Path) -> nix::Result<()> {
+        let (dir, name) = self.data.open_parent(path)?;
+        unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
     }
 
     /// Deletes every key that begins with `prefix`, and tells `progress` how many so far. Stops if it returns false.
@@ -39,10 +42,10 @@ impl Store {
                 return Ok(true);
             };
             let file = self.root.join(&path);
-            match std::fs::remove_file(&file) {
+            match self.unlink(&file) {
                 Ok(()) => deleted += 1,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io(format!("s4://{path}"), &e)),
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(failed(format!("s4://{path}"), errno)),
             }
             self.prune(&file);
             Ok(progress(deleted))
@@ -56,7 +59,7 @@ impl Store {
             let file = self.root.join(entry.path());
             let mark = record_at(&file).ok().flatten().and_then(|record| record.mark);
             if mark.is_some_and(|mark| owners.contains(&mark.job)) {
-                std::fs::remove_file(&file).map_err(|e| Error::io(format!("s4://{}", entry.path()), &e))?;
+                self.unlink(&file).map_err(|errno| failed(format!("s4://{}", entry.path()), errno))?;
                 self.prune(&file);
             }
             Ok(go_on())
@@ -73,5 +76,17 @@ impl Store {
                 break;
             }
         }
+    }
+}
+
+fn failed(key: impl Display, errno: Errno) -> Error {
+    match errno {
+        Errno::ELOOP => {
+            Error::new(ErrorKind::Io, format!("{key}: a part of its path is a link, which is not followed"))
+        }
+        Errno::EXDEV => {
+            Error::new(ErrorKind::Io, format!("{key}: it is in another file system, mounted in the data directory"))
+        }
+        errno => Error::io(key, &errno.into()),
     }
 }

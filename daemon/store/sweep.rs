@@ -1,7 +1,7 @@
 //! At start: end what a killed predecessor left running, and remove what it left behind.
 
 use super::Store;
-use crate::jobs::{process, taskdir};
+use crate::jobs::process;
 
 impl Store {
     /// Unnamed files are gone with their process; what is left are commands and their directories.
@@ -12,8 +12,15 @@ impl Store {
             tracing::info!("ended {killed} processes of unfinished tasks");
         }
         // What cannot be removed takes space, and does no other harm.
-        if let Err(error) = taskdir::empty(&tasks) {
-            tracing::warn!("cannot empty {}: {error}", tasks.display());
+        if let Err(error) = self.data.remove_tree(&tasks) {
+            tracing::warn!("cannot remove {}: {error}", tasks.display());
         }
+        match std::fs::create_dir(&tasks) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                tracing::warn!("cannot make {}: {error}", tasks.display());
+            }
+            _ => {}
+        }
+        self.data.empty_trash();
     }
 }

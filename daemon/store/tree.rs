@@ -7,13 +7,13 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::geteuid;
 use s4::error::{Error, ErrorKind, Result};
-use s4::key::{Dir, Key};
+use s4::key::{Dir, Key, MAX_KEY};
 use s4::protocol::{Adoption, Change};
 use s4::stored::file_mode;
 use s4::time::from_nanoseconds;
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::PathBuf;
 
 impl Store {
     /// Makes a directory that stays when it is empty, for `asker`.
@@ -36,7 +36,7 @@ impl Store {
 
     /// True if a key lies below `dir` here. Directories alone do not count.
     pub fn holds_keys(&self, dir: &Dir) -> Result<bool> {
-        holds_files(&self.root.join(dir.as_str())).map_err(|e| Error::io(dir, &e))
+        holds_files(self.root.join(dir.as_str())).map_err(|e| Error::io(dir, &e))
     }
 
     /// Removes an empty directory, if it is here. One with anything in it is refused.
@@ -120,16 +120,22 @@ pub(super) fn apply(file: &File, change: Change) -> std::io::Result<()> {
     Ok(())
 }
 
-fn holds_files(dir: &Path) -> std::io::Result<bool> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(e),
-    };
-    for entry in entries {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() || holds_files(&entry.path())? {
-            return Ok(true);
+/// True if there is a file below `dir`, as far down as a key's path can go.
+fn holds_files(dir: PathBuf) -> std::io::Result<bool> {
+    let longest = dir.as_os_str().len() + MAX_KEY;
+    let mut dirs = vec![dir];
+    while let Some(dir) = dirs.pop() {
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        for entry in entries {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                return Ok(true);
+            }
+            dirs.extend(Some(entry.path()).filter(|below| below.as_os_str().len() <= longest));
         }
     }
     Ok(false)

@@ -57,7 +57,16 @@ pub struct Cluster {
     ports: Vec<Port>,
     nodes: Vec<Option<Child>>,
     options: Vec<String>,
+    /// The daemons run as a user without privileges.
+    unprivileged: bool,
 }
+
+/// The user and the group `nobody`.
+const NOBODY: u32 = 65_534;
+
+/// Runs its arguments as `nobody`, who may mount FUSE file systems. What is mounted is seen by them alone.
+const AS_NOBODY: &str = "mknod -m 666 \"$0\" c 10 229 && mount --bind \"$0\" /dev/fuse && rm \"$0\" &&
+    exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
 
 impl Cluster {
     /// Starts `nodes` daemons and waits until they are healthy.
@@ -72,24 +81,75 @@ impl Cluster {
         cluster
     }
 
-    /// The same, with more options for `s4-server`.
+    /// The same, run by a user without privileges; `None`, and the reason on stderr, where that is not permitted.
+    pub fn unprivileged(nodes: usize) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: not root, who alone can start a daemon as another user");
+            return None;
+        }
+        Some(Self::stopped(nodes, &["--reserve", "0"]).start_unprivileged())
+    }
+
+    /// Clusters of one node, run by every user that this machine permits, with their data in memory: for many inodes.
+    pub fn in_memory() -> impl Iterator<Item = Self> {
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let stopped = move || Self::stopped_in(&dir, 1, &["--reserve", "0"]);
+        let users = if nix::unistd::geteuid().is_root() { vec![false, true] } else { vec![false] };
+        users.into_iter().map(move |unprivileged| {
+            let mut cluster = stopped();
+            match unprivileged {
+                true => cluster.start_unprivileged(),
+                false => {
+                    cluster.start_node(0);
+                    cluster
+                }
+            }
+        })
+    }
+
+    fn start_unprivileged(self) -> Self {
+        let mut cluster = self;
+        let nodes = cluster.len();
+        std::os::unix::fs::chown(cluster.dir(), Some(NOBODY), Some(NOBODY)).unwrap();
+        cluster.unprivileged = true;
+        (0..nodes).for_each(|node| cluster.start_node(node));
+        cluster
+    }
+
+    /// The same as [`Cluster::start`], with more options for `s4-server`.
     pub fn with_options(nodes: usize, options: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("s4-test-").tempdir().expect("a temporary directory");
+        let mut cluster = Self::stopped(nodes, options);
+        (0..nodes).for_each(|node| cluster.start_node(node));
+        cluster
+    }
+
+    fn stopped(nodes: usize, options: &[&str]) -> Self {
+        Self::stopped_in(&std::env::temp_dir(), nodes, options)
+    }
+
+    fn stopped_in(dir: &Path, nodes: usize, options: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("s4-test-").tempdir_in(dir).expect("a temporary directory");
         let ports: Vec<Port> = (0..nodes).map(|_| Port::claim()).collect();
         let conf: String = ports.iter().map(|port| format!("127.0.0.1:{}\n", port.number)).collect();
         std::fs::write(dir.path().join("s4.conf"), conf).unwrap();
         let options = options.iter().map(|option| option.to_string()).collect();
-        let mut cluster = Self { dir, ports, nodes: (0..nodes).map(|_| None).collect(), options };
-        for node in 0..nodes {
-            cluster.start_node(node);
-        }
-        cluster
+        Self { dir, ports, nodes: (0..nodes).map(|_| None).collect(), options, unprivileged: false }
     }
 
     /// Starts a node that is down, and waits until it answers.
     pub fn start_node(&mut self, node: usize) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(node)).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_s4-server"))
+        let mut command = match self.unprivileged {
+            false => Command::new(env!("CARGO_BIN_EXE_s4-server")),
+            true => {
+                let mut command = Command::new("unshare");
+                command.args(["-m", "bash", "-c", AS_NOBODY]).arg(self.dir().join(format!("fuse-{node}")));
+                command.arg(env!("CARGO_BIN_EXE_s4-server"));
+                command
+            }
+        };
+        let child = command
             .arg("--conf")
             .arg(self.conf())
             .args(["--port", &self.port(node).to_string()])

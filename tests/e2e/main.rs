@@ -11,6 +11,7 @@ mod faults;
 mod hand_over;
 mod harness;
 mod help;
+mod hostile_trees;
 mod http_docs;
 mod job_commands;
 mod job_options;
