@@ -1,15 +1,14 @@
-//! Who is at the other end of a connection.
+//! Who is at the other end of a connection, and whether it still waits for its answer.
 
 use crate::store::Asker;
 use hyper::header::HeaderMap;
-use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{MsgFlags, recv};
 use s4::error::{Error, ErrorKind, Result};
-use s4::protocol::{HOLDER_HEADER, Holder};
+use s4::protocol::{HOLDER_HEADER, Holder, WAITS_HEADER};
 use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// A client that waits for an answer, with each of its requests. Clones share it.
@@ -17,33 +16,51 @@ use tokio::net::TcpStream;
 pub struct Peer {
     socket: Option<Arc<OwnedFd>>,
     holder: Option<Holder>,
+    /// How long it waits for the answer after its last sign of life; for ever, where it does not say.
+    waits: Option<Duration>,
 }
 
 impl Peer {
     pub fn of(stream: &TcpStream) -> Self {
         // Without a descriptor to look at it, it is taken to be there.
-        Self { socket: stream.as_fd().try_clone_to_owned().ok().map(Arc::new), holder: None }
+        Self { socket: stream.as_fd().try_clone_to_owned().ok().map(Arc::new), holder: None, waits: None }
     }
 
     /// The same, as a request's headers tell of it.
     pub fn asking(self, headers: &HeaderMap) -> Self {
         let holder = headers.get(HOLDER_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-        Self { holder, ..self }
+        let waits = headers.get(WAITS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        Self { holder, waits: waits.map(Duration::from_millis), ..self }
+    }
+
+    /// Refuses a request that has lain here for longer than its sender waits, while this daemon did not run or had too much to do. The
+    /// sender has said by now that there was no answer; its own end may not have reached us.
+    pub fn is_waiting(&self) -> Result<()> {
+        let state = self.socket.as_deref().zip(self.waits).and_then(|(socket, waits)| Some((state(socket)?, waits)));
+        match state {
+            Some((state, waits)) if state.silent > waits => {
+                let message =
+                    format!("it came {:.1} s ago, and its sender waits no longer", state.silent.as_secs_f64());
+                Err(Error::new(ErrorKind::Cancelled, message))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 impl Asker for Peer {
-    /// Refuses to make `name` for one that has hung up: it has told its user that there is no such key or directory.
+    /// Refuses to make `name` for one that has hung up, or waits no longer: it has told its user that there is no such key or
+    /// directory.
     fn check(&self, name: &impl Display) -> Result<()> {
-        let Some(socket) = &self.socket else { return Ok(()) };
-        match recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
-            Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
-            // This daemon is ending, and reads no more questions; see `Streams::end`.
-            Ok(0) if is_connected(socket) => Ok(()),
-            Ok(0) | Err(_) => {
-                Err(Error::new(ErrorKind::Cancelled, format!("{name}: its sender has hung up; nothing was stored")))
-            }
-        }
+        let Some(state) = self.socket.as_deref().and_then(state) else { return Ok(()) };
+        let gone = if !state.is_connected {
+            "has hung up"
+        } else if self.waits.is_some_and(|waits| state.silent > waits) {
+            "waits no longer"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Cancelled, format!("{name}: its sender {gone}; nothing was stored")))
     }
 
     fn holder(&self) -> Option<Holder> {
@@ -54,15 +71,25 @@ impl Asker for Peer {
 /// Of a connection that neither end has closed; from the kernel's `net/tcp_states.h`.
 const ESTABLISHED: u8 = 1;
 
-/// True if neither end of the connection has closed it; see tcp(7), `TCP_INFO`.
-fn is_connected(socket: &OwnedFd) -> bool {
-    let mut state = [0u8; 1];
-    let mut len = state.len() as libc::socklen_t;
-    // The state is the first byte, and the kernel writes as much as there is room for.
-    // SAFETY: the descriptor is open, and the buffer has as many bytes as are told.
+/// What the kernel knows of a connection.
+struct State {
+    /// Neither end has closed it.
+    is_connected: bool,
+    /// Since anything came from the peer: bytes, or that it has what was sent to it.
+    silent: Duration,
+}
+
+/// See tcp(7), `TCP_INFO`. `None` where it cannot be known.
+fn state(socket: &OwnedFd) -> Option<State> {
+    // SAFETY: the structure is plain numbers, of which all may be 0.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel writes at most as many bytes as are told.
     let got = unsafe {
         let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
-        libc::getsockopt(socket.as_raw_fd(), level, name, state.as_mut_ptr().cast::<libc::c_void>(), &mut len)
+        libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut info).cast::<libc::c_void>(), &mut len)
     };
-    got == 0 && len == 1 && state == [ESTABLISHED]
+    let known = got == 0 && len as usize >= std::mem::offset_of!(libc::tcp_info, tcpi_pmtu);
+    let silent = Duration::from_millis(info.tcpi_last_data_recv.min(info.tcpi_last_ack_recv).into());
+    known.then_some(State { is_connected: info.tcpi_state == ESTABLISHED, silent })
 }

@@ -37,6 +37,7 @@ enum Route {
     ChangeKey(Key),
     RenameKey { from: Key, to: Key },
     Stat { path: Dir, lease: Option<Book> },
+    Made(Key),
     OpenSession,
     MakeDir(Dir),
     HoldsKeys(Dir),
@@ -79,6 +80,9 @@ pub async fn serve(
 }
 
 async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Incoming>) -> Answer {
+    if changes_something(&route, request.method()) {
+        peer.is_waiting()?;
+    }
     match route {
         Route::Health => handlers::health(app).await,
         Route::Usage => handlers::tree::usage(app).await,
@@ -97,12 +101,13 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::RenameKey { from, to } => handlers::tree::rename(app, peer, from, to).await,
         Route::OpenSession => handlers::session::open(app, peer, request),
         Route::Stat { path, lease } => handlers::tree::stat(app, path, peer.holder().zip(lease)).await,
+        Route::Made(key) => handlers::keys::made(app, key).await,
         Route::MakeDir(dir) => handlers::tree::make_dir(app, peer, dir).await,
         Route::HoldsKeys(dir) => handlers::tree::holds_keys(app, dir).await,
         Route::RemoveDir(dir) => handlers::tree::remove_dir(app, dir).await,
         Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
-        Route::PutPack(delivery) => handlers::packs::put(app, delivery, request).await,
+        Route::PutPack(delivery) => handlers::packs::put(app, peer, delivery, request).await,
         Route::LinkPack(delivery) => handlers::packs::link(app, delivery, whole_body(request).await?).await,
         Route::GetPack => handlers::packs::get(app, whole_body(request).await?),
         Route::Eval(key) => handlers::commands::eval(app, key, whole_body(request).await?).await,
@@ -119,6 +124,11 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::CleanJob { id, prefix } => handlers::jobs::clean(app, id, prefix).await,
         Route::JobLogs { id, key } => handlers::jobs::logs(app, &id, key.as_ref()),
     }
+}
+
+/// True of what is not to be done for one who waits no longer. What ends something is always meant.
+fn changes_something(route: &Route, method: &Method) -> bool {
+    *method != Method::GET && !matches!(route, Route::StopJob(_) | Route::CancelJob(_))
 }
 
 /// An error as the answer, naming this node.
@@ -173,6 +183,7 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             let lease = query("lease")?.map(|book| book.parse().map_err(|_| malformed("lease"))).transpose()?;
             Ok(Route::Stat { path: parse_dir(path)?, lease })
         }
+        (&Method::GET, "made", key) => parse_key(key).map(Route::Made),
         (&Method::POST, "session", "") => Ok(Route::OpenSession),
         (&Method::PUT, "dirs", dir) => parse_dir(dir).map(Route::MakeDir),
         (&Method::GET, "dirs", dir) => parse_dir(dir).map(Route::HoldsKeys),
@@ -206,7 +217,8 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (_, "health" | "usage" | "status" | "watch" | "list" | "delete" | "session", "")
         | (
             _,
-            "keys" | "range" | "rest" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "dirs",
+            "keys" | "range" | "rest" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "made"
+            | "dirs",
             _,
         )
         | (_, "pack", "put" | "link" | "get") => Err(wrong_method(request.method())),

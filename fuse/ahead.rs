@@ -105,7 +105,7 @@ fn send(
     let node = client.cluster().node_of(key);
     let mut closed = None;
     match client.noting(node, send_bytes(file, growing, &mut upload, orders, &mut closed)) {
-        Ok(Some(ending)) => match client.noting(node, upload.end(&ending, client.patience(ending.checksum.len))) {
+        Ok(Some(ending)) => match client.noting(node, upload.end(&ending)) {
             Ok(()) => Ok(true),
             // Other bytes have come than are in the file.
             Err(error) if error.kind() == ErrorKind::BadRequest => Ok(false),

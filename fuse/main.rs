@@ -132,7 +132,7 @@ fn run(mut args: Args) -> Result<()> {
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
     let runtime = s4::runtime::build()?;
-    let settings = Settings { deadline: args.deadline, secret, fail_fast: true, holder: Some(Holder::new()) };
+    let settings = Settings { deadline: args.deadline, secret, holder: Some(Holder::new()), ..Settings::default() };
     let served = runtime.block_on(serve(Client::new(cluster, settings), &dir, &args, &options));
     runtime.shutdown_background();
     served

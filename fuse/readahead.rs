@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use s4::checksum::{Checksum, Hasher};
-use s4::client::{Client, blocking};
+use s4::client::{Client, TRIES, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::summed::Summed;
@@ -221,13 +221,32 @@ impl File {
     async fn receive(self: Arc<Self>) {
         // Also should the work panic, nobody is left waiting.
         let unless_done = Unfinished(&self);
-        let received = self.receive_all().await;
+        let received = self.client.noting(self.client.cluster().node_of(&self.key), self.receive_on().await);
         std::mem::forget(unless_done);
         if let Err(error) = received {
-            if error.kind() == ErrorKind::Deadline {
-                self.client.note_silence(self.client.cluster().node_of(&self.key));
-            }
             self.lock().fail(&error);
+        }
+    }
+
+    /// Receives on where a connection breaks off: the daemon may just restart.
+    async fn receive_on(self: &Arc<Self>) -> Result<()> {
+        let mut tries = TRIES;
+        loop {
+            let before = self.received();
+            match self.receive_all().await {
+                Err(error) if error.is_of_broken_connection() && tries > 1 => {
+                    tries = if self.received() > before { TRIES } else { tries - 1 };
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// How many bytes of the stream have come.
+    fn received(&self) -> u64 {
+        match &self.lock().course {
+            Course::Stream { received, .. } => *received,
+            Course::Random | Course::Damaged(_) | Course::Closed => 0,
         }
     }
 

@@ -3,8 +3,9 @@
 
 use crate::error::{Error, Result};
 use crate::protocol::HEARTBEAT;
-pub use crate::side::{Side, root_cause};
+pub use crate::side::{Side, cause};
 use crate::stream::Stream;
+use crate::timeout::Timeout;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -13,7 +14,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval};
 
@@ -31,37 +31,19 @@ pub fn empty() -> BoxBody {
     full(Bytes::new())
 }
 
-/// Knows when the transport last took a chunk, so that a waiter can tell a slow transfer from a dead one.
-#[derive(Clone)]
-pub struct Activity(Arc<(Instant, AtomicU64)>);
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self(Arc::new((Instant::now(), AtomicU64::new(0))))
-    }
-}
+/// Counts the chunks that the transport has taken, so that a waiter can tell a slow transfer from a dead one.
+#[derive(Clone, Default)]
+pub struct Activity(Arc<AtomicU64>);
 
 impl Activity {
     fn mark(&self) {
-        self.0.1.store(self.0.0.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn last(&self) -> Instant {
-        self.0.0 + Duration::from_micros(self.0.1.load(Ordering::Relaxed))
-    }
-
-    /// Awaits `work`; `None` once `deadline` has passed without a chunk taken.
-    pub async fn watch<F: Future>(&self, work: F, deadline: Duration) -> Option<F::Output> {
-        self.mark();
-        let mut work = std::pin::pin!(work);
-        loop {
-            let until = self.last() + deadline;
-            match tokio::time::timeout_at(until, &mut work).await {
-                Ok(output) => return Some(output),
-                Err(_) if self.last() + deadline <= Instant::now() => return None,
-                Err(_) => {}
-            }
-        }
+    /// Awaits `work`; `None` once `timeout` is over without a chunk taken.
+    pub async fn watch<F: Future>(&self, work: F, mut timeout: Timeout) -> Option<F::Output> {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        timeout.run_while(work, || std::mem::replace(&mut seen, self.0.load(Ordering::Relaxed)) != seen).await
     }
 }
 
@@ -154,14 +136,14 @@ impl ChunkReader {
     }
 }
 
-/// Reads `body` on a task of its own. Each chunk must come within `deadline`; `who` names the peer in errors.
-pub fn reader<B>(body: B, deadline: Duration, side: Side, who: String) -> ChunkReader
+/// Reads `body` on a task of its own. Each chunk must come within `timeout`; `who` names the peer in errors.
+pub fn reader<B>(body: B, timeout: impl Into<Timeout>, side: Side, who: String) -> ChunkReader
 where
     B: Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
 {
     let (sender, receiver) = mpsc::channel(CHUNKS);
+    let mut chunks = Chunks::new(body, timeout, side, who);
     tokio::spawn(async move {
-        let mut chunks = Chunks { body, deadline, side, who };
         while let Some(chunk) = chunks.next().await.transpose() {
             let failed = chunk.is_err();
             if sender.send(chunk).await.is_err() || failed {
@@ -175,25 +157,32 @@ where
 /// A received body, read chunk by chunk in async code.
 pub struct Chunks<B> {
     body: B,
-    deadline: Duration,
+    timeout: Timeout,
     side: Side,
     who: String,
 }
 
 impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Chunks<B> {
-    pub fn new(body: B, deadline: Duration, side: Side, who: String) -> Self {
-        Self { body, deadline, side, who }
+    /// Each chunk must come within `timeout`; `who` names the peer in errors.
+    pub fn new(body: B, timeout: impl Into<Timeout>, side: Side, who: String) -> Self {
+        Self { body, timeout: timeout.into(), side, who }
+    }
+
+    /// True if it is known that no chunk follows.
+    pub fn is_end(&self) -> bool {
+        self.body.is_end_stream()
     }
 
     /// The next chunk, or `None` at the body's end.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
-            let frame = match tokio::time::timeout(self.deadline, self.body.frame()).await {
-                Ok(None) => return Ok(None),
-                Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => return Err(self.side.broken(&self.who, &error)),
-                Err(_) => return Err(self.side.silent(&self.who, self.deadline)),
+            let frame = match self.timeout.run_while(self.body.frame(), || false).await {
+                Some(None) => return Ok(None),
+                Some(Some(Ok(frame))) => frame,
+                Some(Some(Err(error))) => return Err(self.side.broken(&self.who, &error)),
+                None => return Err(self.side.silent(&self.who, self.timeout.limit())),
             };
+            self.timeout.hear();
             match frame.into_data() {
                 Ok(chunk) if !chunk.is_empty() => return Ok(Some(chunk)),
                 _ => {}

@@ -155,6 +155,9 @@ pub struct Error {
     /// The daemon's own node list, with [`ErrorKind::ClusterMismatch`] only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nodes: Option<Vec<String>>,
+    /// A connection broke off before an answer was whole.
+    #[serde(skip)]
+    broken_off: bool,
 }
 
 impl Error {
@@ -163,7 +166,7 @@ impl Error {
         if message.contains('\n') {
             message = message.replace('\n', "\\n");
         }
-        Self { kind, message, nodes: None }
+        Self { kind, message, nodes: None, broken_off: false }
     }
 
     pub fn usage(message: impl Into<String>) -> Self {
@@ -196,6 +199,16 @@ impl Error {
             self.message.insert_str(0, &lead);
         }
         self
+    }
+
+    /// The same error, of a connection that broke off. What changes nothing may be asked again then: its peer may just restart.
+    pub fn of_broken_connection(mut self) -> Self {
+        self.broken_off = true;
+        self
+    }
+
+    pub fn is_of_broken_connection(&self) -> bool {
+        self.broken_off
     }
 
     pub fn kind(&self) -> ErrorKind {

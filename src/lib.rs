@@ -3,7 +3,7 @@
 //! The layers, lowest first; each knows only those above it in this list:
 //!
 //! - [`error`]: kinds of error and what each means at every boundary
-//! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`file`], [`limits`], [`mounts`], [`ports`], [`runtime`], [`stock`]: of the system
+//! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`file`], [`limits`], [`mounts`], [`ports`], [`runtime`], [`stock`], [`timeout`]: of the system
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
 //! - [`protocol`], [`side`], [`stream`], [`summed`], [`upload`], [`body`], [`frame`]: what crosses the wire, and how bodies stream; [`attribute`], [`stored`]: what lies on a disk
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
@@ -37,4 +37,5 @@ pub mod stored;
 pub mod stream;
 pub mod summed;
 pub mod time;
+pub mod timeout;
 pub mod upload;

@@ -77,6 +77,8 @@ impl Session {
     /// Over a stream that was granted for it.
     pub fn new(stream: Stream) -> Self {
         let (socket, early, side, who) = stream.into_parts();
+        // Where it cannot be set, it is asked for more often.
+        let _ = socket.set_read_timeout(Some(IDLE));
         Self { socket, unsent: Bytes::new(), received: BytesMut::from(&early[..]), side, who }
     }
 
@@ -123,7 +125,7 @@ impl Session {
             if let Some(message) = self.take()? {
                 return Ok(message);
             }
-            // One call, which waits as long as the stream's deadline.
+            // One call, which waits for [`IDLE`].
             match self.receive(MsgFlags::empty()) {
                 Err(Errno::EAGAIN) => return Err(self.broken(Errno::ETIMEDOUT)),
                 done => self.go_on(done)?,

@@ -1,6 +1,10 @@
-//! The two sides of a transfer, and what each calls an error of the other.
+//! The two sides of a transfer, and what each calls an error of the other. What goes wrong on the way is said here in words of
+//! ours, whatever library met it.
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, reason};
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
 use std::time::Duration;
 
 /// Which errors a broken or silent body gives, by the side that reads it.
@@ -12,12 +16,14 @@ pub enum Side {
 
 impl Side {
     /// The transfer with `who` ended before its end.
-    pub fn broken(self, who: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    pub fn broken(self, who: &str, error: &(dyn StdError + 'static)) -> Error {
         let kind = match self {
             Self::Client => ErrorKind::Unreachable,
             Self::Server => ErrorKind::BadRequest,
         };
-        Error::new(kind, format!("{who}: the transfer broke off: {}", root_cause(error)))
+        let cause = cause(error);
+        let broken = Error::new(kind, format!("{who}: the transfer broke off: {cause}"));
+        if cause == Cause::Closed { broken.of_broken_connection() } else { broken }
     }
 
     /// Nothing came from `who`, or it took nothing, for as long as is waited.
@@ -30,14 +36,143 @@ impl Side {
     }
 }
 
-/// The innermost cause of an error, as text.
-pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
+/// Why a connection, or what was sent over it, failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Nobody listens there.
+    Refused,
+    /// The peer, or its machine, has ended the connection.
+    Closed,
+    /// What was sent was not confirmed in time.
+    Silent,
+    /// The network knows no way to the peer.
+    NoWay,
+    /// The address has a name, and nobody knows it.
+    NoName,
+    /// What came is not HTTP.
+    NotHttp,
+    /// Another error of the system, or one of ours, in its own words.
+    Other(String),
+}
+
+impl Cause {
+    pub fn is_silence(&self) -> bool {
+        *self == Self::Silent
     }
-    match cause.downcast_ref::<std::io::Error>() {
-        Some(io) => crate::error::reason(io),
-        None => cause.to_string(),
+
+    fn of_system(error: &io::Error) -> Self {
+        use io::ErrorKind as Io;
+        match error.kind() {
+            Io::ConnectionRefused => Self::Refused,
+            Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::NotConnected | Io::UnexpectedEof => {
+                Self::Closed
+            }
+            Io::TimedOut | Io::WouldBlock => Self::Silent,
+            Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown => Self::NoWay,
+            // A library that meets bytes which it cannot read says so in its own words.
+            Io::InvalidData | Io::InvalidInput if error.raw_os_error().is_none() => Self::NotHttp,
+            _ if error.to_string().contains("lookup address") => Self::NoName,
+            _ => Self::Other(reason(error)),
+        }
+    }
+
+    fn of_http(error: &hyper::Error) -> Self {
+        match error {
+            error if error.is_timeout() => Self::Silent,
+            error if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() => Self::NotHttp,
+            _ => Self::Closed,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "it refuses connections; is its daemon running?",
+            Self::Closed => "the connection was closed",
+            Self::Silent => "nothing was heard of it",
+            Self::NoWay => "there is no way to its address",
+            Self::NoName => "its name has no address",
+            Self::NotHttp => "it does not answer as a node does; is it s4?",
+            Self::Other(text) => text,
+        })
+    }
+}
+
+/// The cause of an error that a library gives: the innermost of those that it gives as its source that says why.
+pub fn cause(error: &(dyn StdError + 'static)) -> Cause {
+    let mut found = None;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(system) = error.downcast_ref::<io::Error>() {
+            found = Some(Cause::of_system(system));
+        } else if let Some(http) = error.downcast_ref::<hyper::Error>() {
+            found = Some(Cause::of_http(http));
+        } else if let Some(own) = error.downcast_ref::<Error>() {
+            found = Some(Cause::Other(own.to_string()));
+        }
+        next = error.source();
+    }
+    found.unwrap_or(Cause::Closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An error of a library, which tells nothing but where it comes from.
+    #[derive(Debug)]
+    struct Library(io::Error);
+
+    impl fmt::Display for Library {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("words of a library")
+        }
+    }
+
+    impl StdError for Library {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    fn shown(error: io::Error) -> String {
+        Side::Client.broken("node 1 (a:1)", &Library(error)).to_string()
+    }
+
+    #[test]
+    fn each_error_of_the_network_has_words_of_ours() {
+        let system = |errno| shown(io::Error::from_raw_os_error(errno));
+        let rows = [
+            (system(libc::ECONNREFUSED), "it refuses connections; is its daemon running?"),
+            (system(libc::ECONNRESET), "the connection was closed"),
+            (system(libc::EPIPE), "the connection was closed"),
+            (system(libc::ETIMEDOUT), "nothing was heard of it"),
+            (system(libc::EHOSTUNREACH), "there is no way to its address"),
+            (system(libc::ENETUNREACH), "there is no way to its address"),
+            (system(libc::EIO), "Input/output error"),
+            (
+                shown(io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected EOF during chunk size line")),
+                "the connection was closed",
+            ),
+            (
+                shown(io::Error::new(io::ErrorKind::InvalidInput, "Invalid chunk size line: Invalid Size")),
+                "it does not answer as a node does; is it s4?",
+            ),
+            (shown(io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed")), "nothing was heard of it"),
+            (
+                shown(io::Error::other("failed to lookup address information: Name or service not known")),
+                "its name has no address",
+            ),
+        ];
+        for (said, cause) in rows {
+            assert_eq!(said, format!("node 1 (a:1): the transfer broke off: {cause}"));
+        }
+    }
+
+    #[test]
+    fn an_error_of_ours_says_what_it_says() {
+        let own = Error::new(ErrorKind::Checksum, "b/k: the file became shorter");
+        assert_eq!(cause(&own).to_string(), "b/k: the file became shorter");
     }
 }

@@ -5,6 +5,7 @@
 use crate::aligned;
 use crate::error::{Error, Result};
 use crate::side::Side;
+use crate::timeout::{STEP, Timeout};
 use bytes::{Bytes, BytesMut};
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
@@ -15,7 +16,7 @@ use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::pipe2;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -31,6 +32,9 @@ const BLOCK: usize = 256 * 1024;
 
 /// Bytes that one call hands to the kernel at most, so that each makes progress within the deadline.
 const SENT_AT_ONCE: u64 = 1 << 20;
+
+/// Bytes that there is room for when an answer is read.
+const ANSWER: usize = 1024;
 
 /// Bytes that a pipe is asked to hold: what every user may have.
 const PIPE: usize = 1 << 20;
@@ -75,7 +79,7 @@ impl Pipe {
     }
 }
 
-/// A connection that carries one body. Everything here blocks, each step for the deadline at the most; only a node waits
+/// A connection that carries one body. Everything here blocks, each step for the timeout at the most; only a node waits
 /// without limit for a client that lives and does not read.
 pub struct Stream {
     socket: TcpStream,
@@ -83,18 +87,19 @@ pub struct Stream {
     early: Bytes,
     /// Used again and again, as long as each chunk is let go before the next is asked for.
     buffer: BytesMut,
-    deadline: Duration,
+    timeout: Timeout,
     side: Side,
     who: String,
 }
 
 impl Stream {
     /// Takes over an upgraded connection. `who` names the peer in errors.
-    pub async fn take(upgrade: OnUpgrade, deadline: Duration, side: Side, who: String) -> Result<Self> {
-        let upgraded = match tokio::time::timeout(deadline, upgrade).await {
-            Ok(Ok(upgraded)) => upgraded,
-            Ok(Err(error)) => return Err(side.broken(&who, &error)),
-            Err(_) => return Err(side.silent(&who, deadline)),
+    pub async fn take(upgrade: OnUpgrade, timeout: impl Into<Timeout>, side: Side, who: String) -> Result<Self> {
+        let mut timeout = timeout.into();
+        let upgraded = match timeout.run_while(upgrade, || false).await {
+            Some(Ok(upgraded)) => upgraded,
+            Some(Err(error)) => return Err(side.broken(&who, &error)),
+            None => return Err(side.silent(&who, timeout.limit())),
         };
         let parts = upgraded
             .downcast::<TokioIo<tokio::net::TcpStream>>()
@@ -102,13 +107,13 @@ impl Stream {
         let blocking = || -> std::io::Result<TcpStream> {
             let socket = parts.io.into_inner().into_std()?;
             socket.set_nonblocking(false)?;
-            socket.set_read_timeout(Some(deadline))?;
+            socket.set_read_timeout(Some(STEP))?;
             // A client that does not read for a while has a consumer that is busy; a dead one is found by keepalives.
-            socket.set_write_timeout(matches!(side, Side::Client).then_some(deadline))?;
+            socket.set_write_timeout(matches!(side, Side::Client).then_some(STEP))?;
             Ok(socket)
         };
         let socket = blocking().map_err(|e| side.broken(&who, &e))?;
-        Ok(Self { socket, early: parts.read_buf, buffer: BytesMut::new(), deadline, side, who })
+        Ok(Self { socket, early: parts.read_buf, buffer: BytesMut::new(), timeout, side, who })
     }
 
     /// The socket, what came on it together with the head, this side, and who the peer is.
@@ -133,7 +138,17 @@ impl Stream {
     pub fn receive_exact(&mut self, buffer: &mut [u8]) -> Result<()> {
         let early = self.early.split_to(buffer.len().min(self.early.len()));
         buffer[..early.len()].copy_from_slice(&early);
-        self.socket.read_exact(&mut buffer[early.len()..]).map_err(|e| self.failed(&e))
+        let mut filled = early.len();
+        self.timeout.begin();
+        while filled < buffer.len() {
+            let received = recv(self.socket.as_raw_fd(), &mut buffer[filled..], MsgFlags::empty());
+            match self.tried(received)? {
+                Some(0) => return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
+                n => filled += n.unwrap_or(0),
+            }
+        }
+        self.timeout.hear();
+        Ok(())
     }
 
     /// Appends the next `len` bytes to `buffer`. Errors: the peer sends no more.
@@ -152,18 +167,18 @@ impl Stream {
     }
 
     /// Appends at most `most` bytes to `buffer`, which has room for them; 0 once there are no more.
-    fn receive(&self, buffer: &mut BytesMut, most: usize) -> Result<usize> {
+    fn receive(&mut self, buffer: &mut BytesMut, most: usize) -> Result<usize> {
         let spare = buffer.spare_capacity_mut();
         let room = spare.len().min(most);
+        self.timeout.begin();
         let received = loop {
             // SAFETY: the buffer has room for as many bytes as are told, and the socket is open.
             let n = unsafe { libc::recv(self.socket.as_raw_fd(), spare.as_mut_ptr().cast(), room, 0) };
-            match Errno::result(n) {
-                Ok(n) => break n as usize,
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(self.failed(&errno.into())),
+            if let Some(n) = self.tried(Errno::result(n))? {
+                break n as usize;
             }
         };
+        self.timeout.hear();
         // SAFETY: the kernel has just written so many bytes behind those that were there.
         unsafe { buffer.set_len(buffer.len() + received) };
         Ok(received)
@@ -173,22 +188,26 @@ impl Stream {
     pub fn clone_to_send(&self) -> Result<Self> {
         let socket = self.socket.try_clone().map_err(|e| self.failed(&e))?;
         let (early, buffer, who) = (Bytes::new(), BytesMut::new(), self.who.clone());
-        Ok(Self { socket, early, buffer, deadline: self.deadline, side: self.side, who })
+        Ok(Self { socket, early, buffer, timeout: self.timeout.clone(), side: self.side, who })
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.socket.write_all(bytes).map_err(|e| self.failed(&e))
+        self.send_flagged(bytes, MsgFlags::MSG_NOSIGNAL)
     }
 
     /// The same of bytes that others follow at once, with which they then go.
     pub fn send_more(&mut self, bytes: &[u8]) -> Result<()> {
-        let flags = MsgFlags::from_bits_retain(libc::MSG_MORE) | MsgFlags::MSG_NOSIGNAL;
+        self.send_flagged(bytes, MsgFlags::from_bits_retain(libc::MSG_MORE) | MsgFlags::MSG_NOSIGNAL)
+    }
+
+    fn send_flagged(&mut self, bytes: &[u8], flags: MsgFlags) -> Result<()> {
         let mut sent = 0;
+        self.timeout.begin();
         while sent < bytes.len() {
-            match send(self.socket.as_raw_fd(), &bytes[sent..], flags) {
-                Ok(n) => sent += n,
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(self.failed(&errno.into())),
+            let taken = send(self.socket.as_raw_fd(), &bytes[sent..], flags);
+            if let Some(n) = self.tried(taken)? {
+                sent += n;
+                self.timeout.begin();
             }
         }
         Ok(())
@@ -203,12 +222,14 @@ impl Stream {
     /// `len` bytes of `file` from `offset`, which never come into this process. Errors: the file ends before.
     pub fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
         let (mut position, end) = (offset as i64, offset + len);
+        self.timeout.begin();
         while (position as u64) < end {
             let most = (end - position as u64).min(SENT_AT_ONCE) as usize;
-            match sendfile64(&self.socket, file, Some(&mut position), most) {
-                Ok(0) => return Err(self.failed(&std::io::Error::other("the file became shorter"))),
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(self.failed(&errno.into())),
+            let sent = sendfile64(&self.socket, file, Some(&mut position), most);
+            match self.tried(sent)? {
+                Some(0) => return Err(self.broken(&std::io::Error::other("the file became shorter"))),
+                Some(_) => self.timeout.begin(),
+                None => {}
             }
         }
         Ok(())
@@ -223,16 +244,15 @@ impl Stream {
             return (&*file).write_all(&early).map(|()| early.len() as u64).map_err(unwritable);
         }
         let mut n = 0;
+        self.timeout.begin();
         while (n as u64) < most {
-            let began = Instant::now();
             let left = (most - n as u64).min(PIPE as u64) as usize;
             match splice(&self.socket, None, &pipe.write, None, left, SpliceFFlags::SPLICE_F_NONBLOCK) {
                 Ok(0) => return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
                 Ok(more) => n += more,
-                Err(Errno::EINTR) => {}
-                // The pipe may be full before: it counts pieces, each up to a page. Or the peer was silent for the deadline.
-                Err(Errno::EAGAIN) if n > 0 && began.elapsed() < self.deadline => break,
-                Err(errno) => return Err(self.failed(&errno.into())),
+                // The pipe may be full before: it counts pieces, each up to a page. Or nothing more has come yet.
+                Err(Errno::EAGAIN) if n > 0 => break,
+                failed => drop(self.tried(failed)?),
             }
         }
         pipe.empty_into(file, n).map(|()| n as u64).map_err(unwritable)
@@ -240,12 +260,16 @@ impl Stream {
 
     /// Throws away what the peer still sends, `most` bytes and so long at the most, after it was told that no more is wanted.
     pub fn drain(&mut self, most: u64, patience: Duration) -> Result<()> {
-        let (mut rest, mut block, began) = ((&self.socket).take(most), vec![0; BLOCK], Instant::now());
-        let drained = self.socket.shutdown(Shutdown::Write).and_then(|()| {
-            while began.elapsed() < patience && rest.read(&mut block)? > 0 {}
-            Ok(())
-        });
-        drained.map_err(|e| self.failed(&e))
+        let (mut left, mut block, began) = (most, BytesMut::with_capacity(BLOCK), Instant::now());
+        self.socket.shutdown(Shutdown::Write).map_err(|e| self.failed(&e))?;
+        while left > 0 && began.elapsed() < patience {
+            block.clear();
+            match self.receive(&mut block, left.min(BLOCK as u64) as usize)? {
+                0 => break,
+                n => left -= n as u64,
+            }
+        }
+        Ok(())
     }
 
     /// Breaks the connection off, under whoever uses another handle on it.
@@ -270,19 +294,36 @@ impl Stream {
         &self.who
     }
 
-    /// All that the peer still sends, at most `most` bytes, which may take so long to begin.
-    pub fn rest(&mut self, most: u64, patience: Duration) -> Result<Vec<u8>> {
-        self.deadline = patience;
-        self.socket.set_read_timeout(Some(patience)).map_err(|e| self.failed(&e))?;
-        let mut rest = self.early.to_vec();
-        let read = (&self.socket).take(most).read_to_end(&mut rest);
-        read.map_err(|e| self.failed(&e)).map(|_| rest)
+    /// All that the peer still sends, at most `most` bytes, each of which may take so long, or as long as any.
+    pub fn rest(&mut self, most: u64, limit: Option<Duration>) -> Result<Vec<u8>> {
+        self.timeout = limit.map_or_else(|| self.timeout.clone(), |limit| self.timeout.with_limit(limit));
+        let mut rest = BytesMut::from(&self.early[..]);
+        while (rest.len() as u64) < most {
+            rest.reserve(ANSWER);
+            let left = usize::try_from(most).map_or(usize::MAX, |most| most - rest.len());
+            if self.receive(&mut rest, left)? == 0 {
+                break;
+            }
+        }
+        Ok(rest.into())
+    }
+
+    /// What a call on the socket gave; `None` if it is to be made again.
+    fn tried<T>(&mut self, result: nix::Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(Errno::EINTR) => Ok(None),
+            // How a socket with a time limit says that it was reached.
+            Err(Errno::EAGAIN) if !self.timeout.is_over() => Ok(None),
+            Err(errno) => Err(self.failed(&errno.into())),
+        }
     }
 
     fn failed(&self, error: &std::io::Error) -> Error {
         match error.kind() {
-            // How a socket with a time limit says that it was reached.
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => self.side.silent(&self.who, self.deadline),
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+                self.side.silent(&self.who, self.timeout.limit())
+            }
             _ => self.side.broken(&self.who, error),
         }
     }

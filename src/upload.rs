@@ -2,14 +2,16 @@
 //!
 //! The format is pieces: the length, 8 bytes little-endian, and so many bytes. A length of 0 is a sign of life. A length of
 //! all ones ends them; behind it are the length of an [`Ending`], 8 bytes little-endian, and the ending, JSON. The receiver
-//! answers with JSON: `null` once the key is published, else the error, which it may also say before the end.
+//! answers with JSON: `null` once the key is published, else the error, which it may also say before the end. While it publishes,
+//! it sends spaces as signs of life.
 
 use crate::checksum::{Checksum, FileHasher};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::Change;
+use crate::protocol::{Change, HEARTBEAT};
 use crate::stream::{Pipe, Stream};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 /// Instead of a piece's length: there are no more.
@@ -89,12 +91,12 @@ impl Upload {
         sent.map_err(|error| self.said_instead(error))
     }
 
-    /// Ends the key, and returns once it is published, which may take the receiver `patience`.
-    pub fn end(mut self, ending: &Ending, patience: Duration) -> Result<()> {
+    /// Ends the key, and returns once it is published.
+    pub fn end(mut self, ending: &Ending) -> Result<()> {
         let json = serde_json::to_vec(ending).expect("an ending is plain JSON");
         let ended = [&END.to_le_bytes()[..], &(json.len() as u64).to_le_bytes(), &json].concat();
         self.0.send(&ended).map_err(|error| self.said_instead(error))?;
-        self.answer(patience)
+        self.answer(None)
     }
 
     fn begin(&mut self, len: u64) -> Result<()> {
@@ -115,14 +117,15 @@ impl Upload {
         if error.kind() == ErrorKind::Deadline {
             return error;
         }
-        match self.answer(LAST_WORDS) {
+        match self.answer(Some(LAST_WORDS)) {
             Err(said) if !matches!(said.kind(), ErrorKind::Unreachable | ErrorKind::Deadline) => said,
             _ => error,
         }
     }
 
-    fn answer(&mut self, patience: Duration) -> Result<()> {
-        let answer = self.0.rest(LONGEST, patience)?;
+    /// What the receiver answers, which may take the stream's own time or `limit` to begin.
+    fn answer(&mut self, limit: Option<Duration>) -> Result<()> {
+        let answer = self.0.rest(LONGEST, limit)?;
         let said: Option<Error> = serde_json::from_slice(&answer)
             .map_err(|_| self.0.broken(&std::io::Error::other("it did not say whether the key is stored")))?;
         said.map_or(Ok(()), |error| Err(error.by(self.0.who())))
@@ -165,6 +168,22 @@ impl Arrival {
         let mut json = vec![0; len as usize];
         self.stream.receive_exact(&mut json)?;
         serde_json::from_slice(&json).map_err(|_| malformed(what))
+    }
+
+    /// Does `publish`, with signs of life for the sender as long as it takes: it may write much to a slow disk.
+    pub fn publish(&self, publish: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut beats = self.stream.clone_to_send()?;
+        let (done, is_done) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let beat = move || {
+                while is_done.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) && beats.send(b" ").is_ok() {}
+            };
+            // Without a thread there are no signs of life.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, beat);
+            let published = publish();
+            drop(done);
+            published
+        })
     }
 
     /// Tells the sender how it went.

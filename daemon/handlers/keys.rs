@@ -1,6 +1,6 @@
 //! One key: get, put, delete.
 
-use super::{Answer, done};
+use super::{Answer, done, json};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::owner::Owner;
 use crate::peer::Peer;
@@ -200,8 +200,9 @@ async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request:
     let (what, pipe) = (key.to_string(), Pipe::new().map_err(|e| Error::io(&key, &e))?);
     let take = move |stream| {
         let mut arrival = Arrival::new(stream, pipe);
-        let taken = receive(&store, &key, &owner, &mut arrival)
-            .and_then(|(draft, ending)| owner.publish(|| draft.publish_hashed(&peer, ending.checksum, ending.change)));
+        let taken = receive(&store, &key, &owner, &mut arrival).and_then(|(draft, ending)| {
+            arrival.publish(|| owner.publish(|| draft.publish_hashed(&peer, ending.checksum, ending.change)))
+        });
         arrival.answer(&taken)
     };
     Ok(app.streams.grant(hyper::upgrade::on(request), BODY_DEADLINE, what, take))
@@ -212,6 +213,12 @@ fn receive<'s>(store: &'s Store, key: &Key, owner: &Owner, arrival: &mut Arrival
     let what = key.to_string();
     let (ending, found) = draft.fill(|file, progress| arrival.receive(file, &what, progress))?;
     ending.checksum.verify_sent(found, key).map(|()| (draft, ending))
+}
+
+/// What a client asks whose put was not answered.
+pub async fn made(app: &Arc<App>, key: Key) -> Answer {
+    let store = app.jobs.shared.store.clone();
+    blocking(move || store.made(&key)).await.map(|made| json(&made))
 }
 
 pub async fn delete(app: &Arc<App>, key: Key, keep_dirs: bool) -> Answer {

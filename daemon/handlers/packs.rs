@@ -3,6 +3,7 @@
 use super::{Answer, json, parse};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::owner::Owner;
+use crate::peer::Peer;
 use crate::store::{Draft, Store};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -17,15 +18,15 @@ use std::sync::Arc;
 
 /// Publishes each key of the pack as it has come. One that fails does not end the others. A job's are taken only while it
 /// goes on.
-pub async fn put(app: &Arc<App>, delivery: Option<Delivery>, request: Request<Incoming>) -> Answer {
+pub async fn put(app: &Arc<App>, peer: Peer, delivery: Option<Delivery>, request: Request<Incoming>) -> Answer {
     let owner = app.jobs.owner(delivery.as_ref())?;
     let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
     let chunks = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, "the pack".to_owned());
     let mut pack = Received::new(chunks, Side::Server, name.clone());
-    blocking(move || receive(&store, &owner, &mut pack, &name)).await.map(|answer| json(&answer))
+    blocking(move || receive(&store, &peer, &owner, &mut pack, &name)).await.map(|answer| json(&answer))
 }
 
-fn receive(store: &Store, owner: &Owner, pack: &mut Received, name: &str) -> Result<PackAnswer> {
+fn receive(store: &Store, peer: &Peer, owner: &Owner, pack: &mut Received, name: &str) -> Result<PackAnswer> {
     let mut answer = PackAnswer::default();
     let mut draft: Result<Draft> = Err(Error::new(ErrorKind::BadRequest, "no key has begun"));
     while let Some(item) = pack.next_item()? {
@@ -42,7 +43,8 @@ fn receive(store: &Store, owner: &Owner, pack: &mut Received, name: &str) -> Res
             }
             PackItem::Whole(checksum) => {
                 let ended = std::mem::replace(&mut draft, Err(Error::new(ErrorKind::BadRequest, "no key has begun")));
-                match ended.and_then(|draft| owner.publish(|| draft.publish_hashed(&(), checksum, Change::default()))) {
+                match ended.and_then(|draft| owner.publish(|| draft.publish_hashed(peer, checksum, Change::default())))
+                {
                     Ok(()) => answer.published += 1,
                     Err(error) => answer.refuse(error.by(name)),
                 }

@@ -15,7 +15,7 @@ mod sweep;
 mod tree;
 mod wipe;
 
-pub use data_dir::{DataDir, open_linked};
+pub use data_dir::DataDir;
 pub use held::Range;
 pub use list::Selection;
 pub use publish::{Asker, Draft};

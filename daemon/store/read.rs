@@ -5,12 +5,13 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::protocol::Stat;
+use s4::protocol::{Made, Stat};
 use s4::stored;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A key open for reading.
 #[derive(Debug)]
@@ -24,6 +25,15 @@ impl Store {
     /// What `path` (`bucket`, `bucket/dir` or `bucket/dir/name`) is on this node.
     pub fn stat(&self, path: &str) -> Result<Stat> {
         stored::stat(&self.root, path).map_err(|e| Error::io(format!("s4://{path}"), &e))
+    }
+
+    /// When a key was made, and of which bytes.
+    pub fn made(&self, key: &Key) -> Result<Made> {
+        let opened = self.open_key(key)?;
+        let found = opened.file.metadata().map_err(|e| Error::io(key, &e))?;
+        let changed = UNIX_EPOCH + Duration::new(found.ctime().max(0) as u64, found.ctime_nsec().max(0) as u32);
+        let age = SystemTime::now().duration_since(changed).unwrap_or_default();
+        Ok(Made { checksum: opened.checksum, age_ms: age.as_millis() as u64 })
     }
 
     /// Errors: no such key; a file whose length differs from the recorded one.

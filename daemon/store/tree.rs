@@ -13,7 +13,7 @@ use s4::stored::file_mode;
 use s4::time::from_nanoseconds;
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 impl Store {
     /// Makes a directory that stays when it is empty, for `asker`.

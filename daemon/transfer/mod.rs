@@ -274,7 +274,7 @@ impl Transfers {
 
     async fn send_large(&self, delivery: &Delivery, output: &Output) -> Result<()> {
         let file = File::open(&output.path).map_err(|e| Error::io(output.path.display(), &e))?;
-        self.0.client.send_file(&output.key, Some(delivery), file, output.len, output.key.as_str()).await.map(drop)
+        self.0.client.send_file(&output.key, Some(delivery), file, output.key.as_str()).await.map(drop)
     }
 }
 

@@ -340,7 +340,7 @@ impl Fs {
             return Ok(snapshot);
         }
         let input = AtPosition::new(file, 0);
-        self.client.put_born(key, input, snapshot.0, "the spool", change).await.map(|_| snapshot)
+        self.client.put_born(key, input, "the spool", change).await.map(|_| snapshot)
     }
 
     /// Has the daemon of this machine link the file itself, or a copy where others may still write to it: the kernel lets

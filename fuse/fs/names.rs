@@ -220,7 +220,7 @@ impl Fs {
             return Err(Errno::ESTALE);
         }
         let (input, change) = (AtPosition::new(copy, 0), Change { mode: Some(stat.mode), mtime: Some(stat.mtime) });
-        self.client.put_born(to, input, copied.len, "the spool", change).await.map_err(|e| errno(&e))?;
+        self.client.put_born(to, input, "the spool", change).await.map_err(|e| errno(&e))?;
         // One that was deleted and made again meanwhile is not the key that was moved.
         match self.find(from.as_str()).await? {
             Found::Key(_, now) if now.checksum == stat.checksum => {

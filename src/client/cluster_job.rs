@@ -4,14 +4,16 @@ use super::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
 use crate::protocol::{Event, JobId, JobSpec, Plan};
-use std::time::{Duration, Instant};
+use crate::timeout::{Timeout, within};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Between two tries to reach a node again.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How long a node may take to kill what runs of a job.
-const CANCEL: Duration = Duration::from_secs(1);
+/// How long a node may take to kill what runs of a job. What it does after that it does all the same; the deadline has mostly
+/// passed already.
+const CANCEL: Duration = Duration::from_millis(500);
 
 /// Events under way to the follower.
 const QUEUE: usize = 64;
@@ -108,10 +110,13 @@ fn some_keys(spec: &JobSpec, plans: Vec<Result<Plan>>) -> Result<Vec<Plan>> {
 /// Hands on one node's events. A connection that breaks is made again, and what was told already is left out.
 async fn follow_node(client: &Client, node: NodeId, id: &JobId, sender: &mpsc::Sender<NodeEvent>) -> Result<()> {
     let mut failures = 0;
-    let mut lost: Option<Instant> = None;
+    // Of the time since the connection was lost.
+    let mut lost: Option<Timeout> = None;
     loop {
         let mut told = 0;
-        let broken = match client.follow_job(node, id).await {
+        let left = lost.as_ref().map_or(client.deadline(), Timeout::left);
+        let followed = within(left, client.follow_job(node, id)).await;
+        let broken = match followed.unwrap_or_else(|| Err(client.late(node))) {
             Err(error) => error,
             Ok(mut stream) => loop {
                 match stream.next().await {
@@ -139,10 +144,13 @@ async fn follow_node(client: &Client, node: NodeId, id: &JobId, sender: &mpsc::S
                 }
             },
         };
-        let since = *lost.get_or_insert_with(Instant::now);
-        if broken.kind() != ErrorKind::Unreachable || since.elapsed() >= client.deadline() {
+        if broken.kind() != ErrorKind::Unreachable {
             return Err(broken);
         }
+        let lost = lost.get_or_insert_with(|| Timeout::new(client.deadline()));
         tokio::time::sleep(RETRY).await;
+        if lost.is_over() {
+            return Err(broken);
+        }
     }
 }

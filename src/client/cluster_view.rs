@@ -8,6 +8,7 @@ use crate::placement::NodeId;
 use crate::protocol::node::{Counted, FAILURES_TOLD, NodeStatus, Sample};
 use crate::protocol::{Health, JobId, Progress, TaskFailure};
 use crate::time::now_milliseconds;
+use crate::timeout::within;
 use hyper::Method;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -123,19 +124,16 @@ impl Client {
 
     /// A client for [`Client::cluster_view`]: what does not answer soon is down, and is asked again by itself.
     pub fn for_watching(&self) -> Self {
-        let settings = &self.0.settings;
-        let deadline = PATIENCE.min(settings.deadline);
-        Self::new(self.cluster().clone(), Settings { deadline, fail_fast: true, ..settings.clone() })
+        let settings = &self.inner.settings;
+        let deadline = PATIENCE.min(self.deadline());
+        Self::new(self.cluster().clone(), Settings { deadline, restart: Duration::ZERO, ..settings.clone() })
     }
 
     /// Asks all nodes at once, each within the deadline of [`Client::for_watching`].
     pub async fn cluster_view(&self, samples: usize) -> ClusterView {
         let asked = self.on_every_node(|client, node| async move {
             // The head of an answer and its body have a deadline each; here they have one together.
-            match tokio::time::timeout(PATIENCE, client.status(node, samples)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(client.late(node)),
-            }
+            within(PATIENCE, client.status(node, samples)).await.unwrap_or_else(|| Err(client.late(node)))
         });
         let answers = asked.await;
         let now = now_milliseconds();

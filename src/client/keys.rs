@@ -1,7 +1,7 @@
 //! Keys over the wire: get, put, delete, packs of many, and `eval`.
 
 use super::jobs::EventStream;
-use super::{Client, blocking};
+use super::{Client, TRIES, again_if_broken, blocking};
 use crate::aligned::Block;
 use crate::body::{self, Activity, ChunkReader, Hangup, Side};
 use crate::checksum::{BLOCK, Checksum, Hasher};
@@ -10,14 +10,17 @@ use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
 use crate::protocol::{self, CHECKSUM_HEADER, Change, Delivery, Event, Handover, PackAnswer, escape};
+use crate::summed::Summed;
 use crate::upload::{Ending, Upload};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Response};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// A key under way in a pack.
 pub enum PackItem {
@@ -109,24 +112,39 @@ impl Client {
             sink.write_all(&bytes).and_then(|()| sink.flush()).map_err(|e| Error::io(sink_name, &e))?;
             return Ok(stored);
         }
-        let reader = match self.granted(response, self.cluster().name(node).to_string()).await? {
-            Ok(stream) => ChunkReader::Stream(stream),
-            Err(response) => self.reader(node, response),
+        let mut source = match self.granted(response, node, self.cluster().name(node).to_string()).await? {
+            Ok(stream) => Source::Whole(ChunkReader::Stream(stream)),
+            Err(response) => Source::Whole(self.reader(node, response)),
         };
-        let sink_name = sink_name.to_owned();
-        let found = self.noting(node, blocking(move || copy(reader, sink, &sink_name)).await)?;
-        if found.len < stored.len {
-            // The end of a stream is only known by its length.
-            return Err(Side::Client.broken(&who, &std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
+        let (sink_name, len) = (sink_name.to_owned(), stored.len);
+        let mut copying = Copying { sink, sink_name, hasher: Hasher::new(), written: 0, len, who: who.clone() };
+        let (mut tries, mut had) = (TRIES, 0);
+        loop {
+            let (copied, came) = blocking(move || {
+                let came = copying.copy(source);
+                (copying, came)
+            })
+            .await;
+            copying = copied;
+            match self.noting(node, came) {
+                Ok(()) => {
+                    let found = copying.hasher.finish();
+                    return stored.verify(found, who).map(|()| found);
+                }
+                Err(error) if error.is_of_broken_connection() && tries > 1 => {
+                    tries = if copying.written > had { TRIES } else { tries - 1 };
+                    had = copying.written;
+                }
+                Err(error) => return Err(error),
+            }
+            // From where it broke off: what has come is written already.
+            source = Source::Rest(self.get_rest(key, stored, had).await?);
         }
-        stored.verify(found, who).map(|()| found)
     }
 
     /// The bytes of a small key, verified.
     async fn whole(&self, node: NodeId, response: Response<Incoming>, stored: Checksum, who: &str) -> Result<Bytes> {
-        let receive = Limited::new(response.into_body(), stored.len as usize).collect();
-        let received = tokio::time::timeout(self.deadline(), receive).await.map_err(|_| self.late(node));
-        let bytes = self.noting(node, received)?.map_err(|e| Side::Client.broken(who, &*e))?.to_bytes();
+        let bytes = self.whole_body(node, response, stored.len).await?;
         stored.verify(Checksum::of(&bytes), who).map(|()| bytes)
     }
 
@@ -138,19 +156,26 @@ impl Client {
         hint: u64,
         input_name: &str,
     ) -> Result<Checksum> {
-        let (key, input_name) = (key.clone(), input_name.to_owned());
-        let node = self.cluster().node_of(&key);
-        let (sent, answer) = self
-            .put_pack(node, None, move |mut frames| {
-                frames.key(&key)?;
-                let sent = frames.content(&mut input, hint, &input_name)?;
-                frames.end().map(|()| sent)
-            })
-            .await?;
-        let sent = sent?;
-        match answer.errors.into_iter().next() {
-            Some(error) => Err(error),
-            None => Ok(sent),
+        let (named, input_name, since) = (key.clone(), input_name.to_owned(), Instant::now());
+        let node = self.cluster().node_of(key);
+        let whole = Arc::new(OnceLock::new());
+        let told = whole.clone();
+        let put = self.put_pack(node, None, move |mut frames| {
+            frames.key(&named)?;
+            let sent = frames.content(&mut input, hint, &input_name)?;
+            if let Ok(checksum) = &sent {
+                // Set once only.
+                let _ = told.set(*checksum);
+            }
+            frames.end().map(|()| sent)
+        });
+        match (put.await, whole.get()) {
+            (Ok((sent, answer)), _) => match answer.errors.into_iter().next() {
+                Some(error) => sent.and(Err(error)),
+                None => sent,
+            },
+            (Err(error), Some(&checksum)) => self.settled(key, checksum, since, Err(error)).await.map(|()| checksum),
+            (Err(error), None) => Err(error),
         }
     }
 
@@ -159,45 +184,37 @@ impl Client {
         &self,
         key: &Key,
         mut input: impl Read + Send + 'static,
-        hint: u64,
         input_name: &str,
         change: Change,
     ) -> Result<Checksum> {
         let input_name = input_name.to_owned();
         let send = move |upload: &mut Upload| send_read(upload, &mut input, &input_name);
-        self.send_all(self.upload(key, None).await?, key, hint, change, send).await
+        self.send_all(self.upload(key, None).await?, key, change, send).await
     }
 
-    /// Sends a file of about `len` bytes as `key`, over a connection of its own; `name` names it in errors. As an output of a
+    /// Sends a file as `key`, over a connection of its own; `name` names it in errors. As an output of a
     /// job, it is taken only while that goes on. Errors: bad request, if somebody changes the file meanwhile.
-    pub async fn send_file(
-        &self,
-        key: &Key,
-        delivery: Option<&Delivery>,
-        file: File,
-        len: u64,
-        name: &str,
-    ) -> Result<Checksum> {
+    pub async fn send_file(&self, key: &Key, delivery: Option<&Delivery>, file: File, name: &str) -> Result<Checksum> {
         let name = name.to_owned();
         let send = move |upload: &mut Upload| upload.send_whole(&file, &name);
-        self.send_all(self.upload(key, delivery).await?, key, len, Change::default(), send).await
+        self.send_all(self.upload(key, delivery).await?, key, Change::default(), send).await
     }
 
     async fn send_all(
         &self,
         mut upload: Upload,
         key: &Key,
-        hint: u64,
         change: Change,
         send: impl FnOnce(&mut Upload) -> Result<Checksum> + Send + 'static,
     ) -> Result<Checksum> {
-        // The node may have to write all of it to the disk before it answers.
-        let patience = self.patience(hint);
+        let since = Instant::now();
         let sent = blocking(move || {
             let checksum = send(&mut upload)?;
-            upload.end(&Ending { checksum, change }, patience).map(|()| checksum)
+            Ok((checksum, upload.end(&Ending { checksum, change })))
         });
-        self.noting(self.cluster().node_of(key), sent.await)
+        let node = self.cluster().node_of(key);
+        let (checksum, ended) = self.noting(node, sent.await)?;
+        self.settled(key, checksum, since, self.noting(node, ended)).await.map(|()| checksum)
     }
 
     /// Begins a key whose bytes are still to come, as an output of a task or of none.
@@ -208,16 +225,7 @@ impl Client {
         let path = format!("{}{query}", protocol::key_path(key));
         let response = self.send_for_stream(node, Method::PUT, &path).await?;
         let refused = || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
-        self.granted(response, name.clone()).await?.map(Upload::new).map_err(|_| refused())
-    }
-
-    /// Hands `result` on; a deadline that was met in a stream counts as the node's silence.
-    pub fn noting<T>(&self, node: NodeId, result: Result<T>) -> Result<T> {
-        result.inspect_err(|error| {
-            if error.kind() == ErrorKind::Deadline {
-                self.note_silence(node);
-            }
-        })
+        self.granted(response, node, name.clone()).await?.map(Upload::new).map_err(|_| refused())
     }
 
     /// Sends `node` a pack that `produce` writes on a blocking thread; one of a task's outputs is taken only while its job
@@ -261,7 +269,12 @@ impl Client {
     /// Asks `node` for `keys`, all its own, in one exchange.
     pub async fn get_pack(&self, node: NodeId, keys: &[Key]) -> Result<Received> {
         let list: String = keys.iter().map(|key| format!("{}\n", key.as_str())).collect();
-        let response = self.send(node, Method::POST, "/v1/pack/get", body::full(list), &Activity::default()).await?;
+        let list = Bytes::from(list);
+        let ask = || async {
+            self.send(node, Method::POST, "/v1/pack/get", body::full(list.clone()), &Activity::default()).await
+        };
+        // By its name it is a POST, but it changes nothing.
+        let response = again_if_broken(ask).await?;
         Ok(Received::new(self.reader(node, response), Side::Client, self.cluster().name(node).to_string()))
     }
 
@@ -325,7 +338,7 @@ impl Client {
 
     pub(super) fn reader(&self, node: NodeId, response: Response<Incoming>) -> ChunkReader {
         let who = self.cluster().name(node).to_string();
-        body::reader(response.into_body(), self.deadline(), Side::Client, who)
+        body::reader(response.into_body(), self.timeout(node), Side::Client, who)
     }
 
     /// Sends a request whose answer is a stream of events.
@@ -363,12 +376,45 @@ fn send_read(upload: &mut Upload, input: &mut impl Read, input_name: &str) -> Re
     }
 }
 
-fn copy(mut reader: ChunkReader, mut sink: impl Write, sink_name: &str) -> Result<Checksum> {
-    let mut hasher = Hasher::new();
-    while let Some(chunk) = reader.next_chunk()? {
-        hasher.update(&chunk);
-        sink.write_all(&chunk).map_err(|e| Error::io(sink_name, &e))?;
+/// Where the bytes of a key come from: from its beginning, or from where they broke off.
+enum Source {
+    Whole(ChunkReader),
+    Rest(Summed),
+}
+
+/// A key that is being written to `sink`.
+struct Copying<W> {
+    sink: W,
+    sink_name: String,
+    /// Of what is written.
+    hasher: Hasher,
+    written: u64,
+    /// Of the whole key.
+    len: u64,
+    /// Names node and key in errors.
+    who: String,
+}
+
+impl<W: Write> Copying<W> {
+    /// Writes what is still to come. Blocks. Errors: it ends before the key's end.
+    fn copy(&mut self, mut source: Source) -> Result<()> {
+        loop {
+            let left = self.len.saturating_sub(self.written);
+            let chunk = match &mut source {
+                Source::Whole(reader) => reader.next_chunk()?,
+                Source::Rest(_) if left == 0 => None,
+                Source::Rest(summed) => Some(summed.next_block(left.min(BLOCK as u64) as usize)?),
+            };
+            let Some(chunk) = chunk else { break };
+            self.hasher.update(&chunk);
+            self.sink.write_all(&chunk).map_err(|e| Error::io(&self.sink_name, &e))?;
+            self.written += chunk.len() as u64;
+        }
+        if self.written < self.len {
+            // The end of a stream is only known by its length.
+            let ended = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            return Err(Side::Client.broken(&self.who, &ended));
+        }
+        self.sink.flush().map_err(|e| Error::io(&self.sink_name, &e))
     }
-    sink.flush().map_err(|e| Error::io(sink_name, &e))?;
-    Ok(hasher.finish())
 }

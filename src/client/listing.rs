@@ -1,7 +1,7 @@
 //! The listing of a whole cluster: every node's sorted stream, merged as it comes.
 
-use super::Client;
 use super::lines::Lines;
+use super::{Client, again_if_broken};
 use crate::body::{self, Activity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Prefix;
@@ -70,11 +70,15 @@ impl Client {
     }
 
     async fn list_node(&self, node: NodeId, path: &str) -> Result<NodeListing> {
-        let response = self.send(node, Method::GET, path, body::empty(), &Activity::default()).await?;
-        let lines = Lines::new(self.chunks(node, response));
-        let mut listing = NodeListing { lines, who: self.cluster().name(node).to_string(), head: None };
-        listing.advance().await?;
-        Ok(listing)
+        // Nothing is given out before the first line.
+        again_if_broken(|| async {
+            let response = self.send(node, Method::GET, path, body::empty(), &Activity::default()).await?;
+            let lines = Lines::new(self.chunks(node, response));
+            let mut listing = NodeListing { lines, who: self.cluster().name(node).to_string(), head: None };
+            self.noting(node, listing.advance().await)?;
+            Ok(listing)
+        })
+        .await
     }
 }
 

@@ -37,17 +37,17 @@ impl Client {
         }
         match self.put_here(key, &file, len).await? {
             Some(made) => Ok(made),
-            None => self.send_changing(key, file, len, name).await,
+            None => self.send_changing(key, file, name).await,
         }
     }
 
     /// Sends a file that others may change meanwhile.
-    async fn send_changing(&self, key: &Key, file: File, len: u64, name: &str) -> Result<Checksum> {
+    async fn send_changing(&self, key: &Key, file: File, name: &str) -> Result<Checksum> {
         let again = file.try_clone().map_err(|e| Error::io(name, &e))?;
-        match self.send_file(key, None, file, len, name).await {
+        match self.send_file(key, None, file, name).await {
             // Other bytes have come than were hashed. What is read once only is sent as it was hashed.
             Err(error) if error.kind() == ErrorKind::BadRequest => {
-                self.put_born(key, AtPosition::new(again, 0), len, name, Change::default()).await
+                self.put_born(key, AtPosition::new(again, 0), name, Change::default()).await
             }
             sent => sent,
         }

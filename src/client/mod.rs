@@ -2,12 +2,14 @@
 
 mod cluster_job;
 pub mod cluster_view;
+mod connect;
 pub mod job_table;
 mod jobs;
 mod keys;
 mod lines;
 mod listing;
 mod local;
+mod outcome;
 mod sessions;
 mod tree;
 
@@ -20,30 +22,30 @@ use crate::body::{self, Activity, BoxBody, Chunks, Side};
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
-use crate::protocol::{self, CLUSTER_HEADER, HOLDER_HEADER, Health, Holder, SECRET_HEADER};
+use crate::protocol::{self, CLUSTER_HEADER, HOLDER_HEADER, Health, Holder, SECRET_HEADER, WAITS_HEADER};
 use crate::stream::{self, Stream};
-use http_body_util::{BodyExt, Limited};
+use crate::timeout::{Liveness, Timeout, within};
+use bytes::{Bytes, BytesMut};
+use connect::Connector;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// The longest JSON answer that is read whole, in bytes.
 const MAX_ANSWER: u64 = 1024 * 1024;
 /// Shorter than the daemon keeps an idle connection, so that a request seldom meets one that is closing.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// How often a question is asked whose answer breaks off, or a transfer goes on from where it broke off, without any progress.
+pub const TRIES: usize = 4;
+
 /// How long a request to a node that was silent waits for it to answer again.
 const FAIL_FAST: Duration = Duration::from_millis(200);
-
-/// Bytes that a disk surely reads or writes in a second.
-const SURELY_A_SECOND: u64 = 64 << 20;
 
 /// How requests are sent.
 #[derive(Clone)]
@@ -51,16 +53,15 @@ pub struct Settings {
     /// How long a node may be silent.
     pub deadline: Duration,
     pub secret: Option<Secret>,
-    /// After a node was silent for the deadline, refuse requests to it soon until it answers again, so that many that need
-    /// it do not each wait for the deadline.
-    pub fail_fast: bool,
+    /// How long a daemon that refuses connections is waited for: one that restarts is back soon.
+    pub restart: Duration,
     /// As whom it asks for leases, if it does.
     pub holder: Option<Holder>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { deadline: protocol::DEADLINE, secret: None, fail_fast: false, holder: None }
+        Self { deadline: protocol::DEADLINE, secret: None, restart: protocol::RESTART, holder: None }
     }
 }
 
@@ -91,61 +92,63 @@ impl Secret {
     }
 }
 
-/// A handle on a cluster. Clones share their connections.
+/// A handle on a cluster. Clones share their connections, and what they know of the nodes.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+    deadline: Duration,
+}
 
 struct Inner {
     cluster: Cluster,
     digest: HeaderValue,
     settings: Settings,
-    /// Whether each node was silent and has not answered since.
-    silent: Vec<watch::Sender<bool>>,
-    http: legacy::Client<HttpConnector, BoxBody>,
+    /// Of each node. One that was silent for a deadline is not waited for again until it answers.
+    liveness: Vec<Liveness>,
+    http: legacy::Client<Connector, BoxBody>,
     /// With each node.
     sessions: Vec<sessions::Pool>,
 }
 
 impl Client {
     pub fn new(cluster: Cluster, settings: Settings) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(settings.deadline));
-        connector.set_keepalive(Some(Duration::from_secs(15)));
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .build(connector);
+            .build(Connector::new(settings.restart, settings.deadline));
         let digest = HeaderValue::from_str(&cluster.digest()).expect("hexadecimal digits make a header");
-        let silent = cluster.ids().map(|_| watch::Sender::new(false)).collect();
+        let liveness = cluster.ids().map(|_| Liveness::default()).collect();
         let sessions = cluster.ids().map(|_| sessions::Pool::new()).collect();
-        Self(Arc::new(Inner { cluster, digest, settings, silent, http, sessions }))
+        let deadline = settings.deadline;
+        Self { inner: Arc::new(Inner { cluster, digest, settings, liveness, http, sessions }), deadline }
     }
 
     pub fn cluster(&self) -> &Cluster {
-        &self.0.cluster
+        &self.inner.cluster
     }
 
     pub fn deadline(&self) -> Duration {
-        self.0.settings.deadline
+        self.deadline
     }
 
-    /// The same cluster with another deadline.
+    /// The same client with another deadline.
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self::new(self.cluster().clone(), Settings { deadline, ..self.0.settings.clone() })
+        Self { deadline, ..self.clone() }
+    }
+
+    /// A wait for something of `node`, within the deadline.
+    pub fn timeout(&self, node: NodeId) -> Timeout {
+        Timeout::of(&self.inner.liveness[node], self.deadline)
     }
 
     /// How long a node may be silent that reads or writes `len` bytes before it answers.
     pub fn patience(&self, len: u64) -> Duration {
-        self.deadline() + Duration::from_secs(len / SURELY_A_SECOND)
+        protocol::patience(self.deadline(), len)
     }
 
-    /// The same cluster, with that patience.
+    /// The same client, with that patience.
     pub fn patient(&self, len: u64) -> Self {
-        match self.patience(len) {
-            same if same == self.deadline() => self.clone(),
-            longer => self.with_deadline(longer),
-        }
+        self.with_deadline(self.patience(len))
     }
 
     /// What `node` says of itself.
@@ -165,6 +168,10 @@ impl Client {
     ) -> Result<Response<Incoming>> {
         if self.is_silent(node).await {
             return Err(self.late(node));
+        }
+        if method == Method::GET {
+            let ask = || self.send_now(node, Method::GET, path, body::empty(), activity);
+            return again_if_broken(ask).await;
         }
         self.send_now(node, method, path, body, activity).await
     }
@@ -187,15 +194,13 @@ impl Client {
         request: Request<BoxBody>,
         activity: &Activity,
     ) -> Result<Response<Incoming>> {
-        let answer = activity.watch(self.0.http.request(request), self.deadline()).await;
+        let answer = activity.watch(self.inner.http.request(request), self.timeout(node)).await;
         let response = match answer {
             Some(Ok(response)) => response,
             Some(Err(error)) => return Err(self.unreachable(node, &error)),
-            None => {
-                self.note_silence(node);
-                return Err(self.late(node));
-            }
+            None => return Err(self.late(node)),
         };
+        self.inner.liveness[node].hear();
         match response.status() {
             // A stream, only where one was asked for.
             StatusCode::SWITCHING_PROTOCOLS => Ok(response),
@@ -209,56 +214,76 @@ impl Client {
         if self.is_silent(node).await {
             return Err(self.late(node));
         }
-        let mut request = self.request(node, method, path, body::empty())?;
-        stream::mark(request.headers_mut());
-        self.exchange(node, request, &Activity::default()).await
+        let ask = || async {
+            let mut request = self.request(node, method.clone(), path, body::empty())?;
+            stream::mark(request.headers_mut());
+            self.exchange(node, request, &Activity::default()).await
+        };
+        // A stream carries nothing yet when it is asked for.
+        again_if_broken(ask).await
     }
 
     /// The stream that the answer grants; the answer itself if it grants none.
     async fn granted(
         &self,
         response: Response<Incoming>,
+        node: NodeId,
         who: String,
     ) -> Result<std::result::Result<Stream, Response<Incoming>>> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Err(response));
         }
-        Stream::take(hyper::upgrade::on(response), self.deadline(), Side::Client, who).await.map(Ok)
+        Stream::take(hyper::upgrade::on(response), self.timeout(node), Side::Client, who).await.map(Ok)
     }
 
     /// True if `node` was silent for a deadline and does not answer now either.
     async fn is_silent(&self, node: NodeId) -> bool {
-        let mut silent = self.0.silent[node].subscribe();
-        let answers = tokio::time::timeout(FAIL_FAST, silent.wait_for(|silent| !silent));
-        answers.await.is_err()
+        let liveness = &self.inner.liveness[node];
+        if !liveness.is_silent(self.deadline) {
+            return false;
+        }
+        self.ask_again(node);
+        within(FAIL_FAST, liveness.speaks()).await.is_none()
     }
 
-    /// Marks `node` as silent, until a request that goes on asking gets any answer.
-    pub fn note_silence(&self, node: NodeId) {
-        if !self.0.settings.fail_fast || self.0.silent[node].send_replace(true) {
+    /// Has a node that is silent be asked until it answers.
+    fn ask_again(&self, node: NodeId) {
+        if !self.inner.liveness[node].set_asked(true) {
             return;
         }
         let client = self.clone();
         tokio::spawn(async move {
-            loop {
+            let liveness = &client.inner.liveness[node];
+            while liveness.is_silent(Duration::ZERO) {
                 let activity = Activity::default();
                 let asked = client.send_now(node, Method::GET, "/v1/health", body::empty(), &activity);
                 // Any other error tells that it is not silent any more.
                 if !asked.await.is_err_and(|error| error.kind() == ErrorKind::Deadline) {
-                    break;
+                    liveness.hear();
                 }
             }
-            client.0.silent[node].send_replace(false);
+            liveness.set_asked(false);
         });
+    }
+
+    /// Hands `result` of a transfer on. A node that was found silent in it is asked from now on whether it answers.
+    pub fn noting<T>(&self, node: NodeId, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| {
+            if error.kind() == ErrorKind::Deadline {
+                self.ask_again(node);
+            }
+        })
     }
 
     fn request(&self, node: NodeId, method: Method, path: &str, body: BoxBody) -> Result<Request<BoxBody>> {
         let uri = format!("http://{}{path}", self.cluster().address(node));
-        let mut request = Request::builder().method(method).uri(uri).header(CLUSTER_HEADER, &self.0.digest);
-        if let Some(secret) = &self.0.settings.secret {
+        let mut request = Request::builder().method(method).uri(uri).header(CLUSTER_HEADER, &self.inner.digest);
+        if let Some(secret) = &self.inner.settings.secret {
             request = request.header(SECRET_HEADER, &secret.0);
         }
-        if let Some(holder) = self.0.settings.holder {
+        // So that nothing is done for one who no longer waits for it.
+        request = request.header(WAITS_HEADER, self.deadline.as_millis() as u64);
+        if let Some(holder) = self.inner.settings.holder {
             request = request.header(HOLDER_HEADER, holder.to_string());
         }
         request.body(body).map_err(|e| Error::new(ErrorKind::BadRequest, format!("{}: {e}", self.cluster().name(node))))
@@ -266,14 +291,19 @@ impl Client {
 
     fn unreachable(&self, node: NodeId, error: &legacy::Error) -> Error {
         let name = self.cluster().name(node);
-        let cause = body::root_cause(error);
+        let cause = body::cause(error);
         match error.is_connect() {
+            _ if cause.is_silence() => self.late(node),
             true => Error::new(ErrorKind::Unreachable, format!("{name}: cannot connect: {cause}")),
-            false => Error::new(ErrorKind::Unreachable, format!("{name}: the request broke off: {cause}")),
+            false => Error::new(ErrorKind::Unreachable, format!("{name}: the request broke off: {cause}"))
+                .of_broken_connection(),
         }
     }
 
     fn late(&self, node: NodeId) -> Error {
+        if self.inner.liveness[node].is_silent(Duration::ZERO) {
+            self.ask_again(node);
+        }
         let seconds = self.deadline().as_secs_f64();
         Error::new(ErrorKind::Deadline, format!("{}: no answer within {seconds} s", self.cluster().name(node)))
     }
@@ -301,19 +331,45 @@ impl Client {
     }
 
     async fn json<T: serde::de::DeserializeOwned>(&self, node: NodeId, response: Response<Incoming>) -> Result<T> {
-        let malformed = |why: String| {
-            Error::new(ErrorKind::Unreachable, format!("{}: malformed answer: {why}", self.cluster().name(node)))
-        };
-        let collect = Limited::new(response.into_body(), MAX_ANSWER as usize).collect();
-        let collected = tokio::time::timeout(self.deadline(), collect).await.map_err(|_| self.late(node))?;
-        let bytes = collected.map_err(|e| malformed(e.to_string()))?.to_bytes();
-        serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))
+        let bytes = self.whole_body(node, response, MAX_ANSWER).await?;
+        serde_json::from_slice(&bytes).map_err(|e| self.malformed(node, &e.to_string()))
+    }
+
+    fn malformed(&self, node: NodeId, why: &str) -> Error {
+        Error::new(ErrorKind::Unreachable, format!("{}: malformed answer: {why}", self.cluster().name(node)))
+    }
+
+    /// A body of at most `most` bytes.
+    async fn whole_body(&self, node: NodeId, response: Response<Incoming>, most: u64) -> Result<Bytes> {
+        let mut chunks = self.chunks(node, response);
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = self.noting(node, chunks.next().await)? {
+            if (whole.len() + chunk.len()) as u64 > most {
+                return Err(self.malformed(node, "it is too long"));
+            }
+            if whole.is_empty() && chunks.is_end() {
+                return Ok(chunk);
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole.freeze())
     }
 
     fn chunks(&self, node: NodeId, response: Response<Incoming>) -> Chunks<Incoming> {
         let who = self.cluster().name(node).to_string();
-        Chunks::new(response.into_body(), self.deadline(), Side::Client, who)
+        Chunks::new(response.into_body(), self.timeout(node), Side::Client, who)
     }
+}
+
+/// Does what changes nothing once more, as often as the connection breaks off: the daemon may just restart.
+async fn again_if_broken<T, F: Future<Output = Result<T>>>(mut ask: impl FnMut() -> F) -> Result<T> {
+    for _ in 1..TRIES {
+        match ask().await {
+            Err(error) if error.is_of_broken_connection() => tracing::debug!("again: {error}"),
+            answered => return answered,
+        }
+    }
+    ask().await
 }
 
 /// Runs blocking work off the async threads and hands its panic on.

@@ -7,6 +7,7 @@ use crate::key::{Dir, Key};
 use crate::placement::NodeId;
 use crate::protocol::{Book, Change, Told};
 use crate::session::{IDLE, MAX_BYTES, Question, Reply, Session};
+use crate::timeout::Timeout;
 use hyper::Method;
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -103,7 +104,7 @@ pub struct Asked {
     /// The key that is put; else it is asked what a name is.
     puts: Option<Key>,
     open: Open,
-    since: Instant,
+    timeout: Timeout,
 }
 
 /// An answer that came in a moment, or else what waits for it.
@@ -123,7 +124,8 @@ impl Asked {
     }
 
     /// A reply to this question, after which the session serves others. One to another ends it.
-    fn fitting(self, reply: Reply) -> Result<Reply> {
+    fn fitting(mut self, reply: Reply) -> Result<Reply> {
+        self.timeout.hear();
         let answered = match (reply, &self.puts) {
             (Reply::Failed { error }, _) => Err(error.by(self.open.session.who())),
             (reply @ Reply::Stored, Some(_)) | (reply @ Reply::Stat { .. }, None) => Ok(reply),
@@ -131,7 +133,7 @@ impl Asked {
                 return Err(self.about(&Error::new(ErrorKind::Unreachable, "malformed answer")));
             }
         };
-        self.client.0.sessions[self.node].keep(self.open);
+        self.client.inner.sessions[self.node].keep(self.open);
         answered
     }
 
@@ -148,9 +150,22 @@ impl Asked {
 
     /// The answer, within the deadline.
     async fn answer(self) -> Result<Reply> {
-        let (client, node, until) = (self.client.clone(), self.node, self.since + self.client.deadline());
-        let heard = blocking(move || self.hear(until)).await;
+        let (client, node) = (self.client.clone(), self.node);
+        let heard = blocking(move || self.hear_in_time()).await;
         client.noting(node, heard.unwrap_or_else(|asked| Err(asked.client.late(node))))
+    }
+
+    fn hear_in_time(mut self) -> Soon<Reply> {
+        loop {
+            let until = Instant::now() + self.timeout.step();
+            match self.hear(until) {
+                Ok(heard) => return Ok(heard),
+                Err(asked) => self = asked,
+            }
+            if self.timeout.is_over() {
+                return Err(self);
+            }
+        }
     }
 }
 
@@ -199,13 +214,13 @@ impl Client {
 
     /// Asks `node` in a session, if this thread may wait and there is one that is free.
     fn begin(&self, node: NodeId, puts: Option<&Key>, question: &Question, bytes: &[u8]) -> Option<Asked> {
-        if MAY_WAIT.get().is_none() || *self.0.silent[node].borrow() {
+        if MAY_WAIT.get().is_none() || self.inner.liveness[node].is_silent(self.deadline()) {
             return None;
         }
-        match self.0.sessions[node].take() {
+        match self.inner.sessions[node].take() {
             Ok(mut open) => {
                 open.session.say(question, bytes);
-                Some(Asked { client: self.clone(), node, puts: puts.cloned(), open, since: Instant::now() })
+                Some(Asked { client: self.clone(), node, puts: puts.cloned(), open, timeout: self.timeout(node) })
             }
             Err(permit) => {
                 if let Some(permit) = permit {
@@ -217,7 +232,7 @@ impl Client {
     }
 
     async fn open_session(self, node: NodeId, permit: OwnedSemaphorePermit) {
-        let pool = &self.0.sessions[node];
+        let pool = &self.inner.sessions[node];
         match self.ask_for_session(node).await {
             Ok(session) => pool.keep(Open { session: Box::new(session), used: Instant::now(), _permit: permit }),
             Err(error) => {
@@ -245,7 +260,7 @@ impl Client {
         let name = self.cluster().name(node).to_string();
         let response = self.send_for_stream(node, Method::POST, "/v1/session").await?;
         let refused = || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
-        self.granted(response, name.clone()).await?.map(Session::new).map_err(|_| refused())
+        self.granted(response, node, name.clone()).await?.map(Session::new).map_err(|_| refused())
     }
 }
 

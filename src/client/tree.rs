@@ -1,7 +1,7 @@
 //! What a mount asks of a cluster besides whole keys: attributes, directories, renames, parts of keys.
 
-use super::Client;
-use crate::body::{self, Activity, Side};
+use super::{Client, again_if_broken};
+use crate::body::{self, Activity};
 use crate::checksum::{Checksum, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
@@ -9,11 +9,11 @@ use crate::placement::NodeId;
 use crate::protocol::{self, Adoption, Book, CHECKSUM_HEADER, Change, MAX_RANGE, Stat, Told, Usage, escape};
 use crate::summed::Summed;
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Body;
 use hyper::header::HeaderValue;
 use serde::Serialize;
+use std::time::Instant;
 
 impl Client {
     /// What `path` (`bucket/dir/name`) is on `node`.
@@ -54,6 +54,10 @@ impl Client {
     }
 
     async fn range(&self, key: &Key, checksum: Checksum, query: &str) -> Result<Bytes> {
+        again_if_broken(|| self.range_once(key, checksum, query)).await
+    }
+
+    async fn range_once(&self, key: &Key, checksum: Checksum, query: &str) -> Result<Bytes> {
         let node = self.cluster().node_of(key);
         let (name, sum) = (escape(key.as_str()), escape(&checksum.to_string()));
         let path = format!("/v1/range/{name}?checksum={sum}&{query}");
@@ -62,21 +66,14 @@ impl Client {
         let sent: Option<Checksum> =
             response.headers().get(CHECKSUM_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let sent = sent.ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{who}: the node sent no checksum")))?;
-        let mut body = response.into_body();
-        let expected = body.size_hint().upper().unwrap_or(0).min(MAX_RANGE as u64) as usize;
+        let expected = response.body().size_hint().upper().unwrap_or(0).min(MAX_RANGE as u64) as usize;
+        let mut chunks = self.chunks(node, response);
         let (mut bytes, mut hasher) = (Vec::with_capacity(expected), Hasher::new());
-        let receive = async {
-            while let Some(frame) = body.frame().await {
-                if let Ok(piece) = frame?.into_data() {
-                    // While it is in the processor's cache.
-                    hasher.update(&piece);
-                    bytes.extend_from_slice(&piece);
-                }
-            }
-            Ok::<_, hyper::Error>(())
-        };
-        let broken = |e: hyper::Error| Side::Client.broken(&who, &e);
-        tokio::time::timeout(self.deadline(), receive).await.map_err(|_| self.late(node))?.map_err(broken)?;
+        while let Some(piece) = self.noting(node, chunks.next().await)? {
+            // While it is in the processor's cache.
+            hasher.update(&piece);
+            bytes.extend_from_slice(&piece);
+        }
         sent.verify(hasher.finish(), &who)?;
         Ok(bytes.into())
     }
@@ -89,12 +86,18 @@ impl Client {
         let response = self.send_for_stream(node, Method::GET, &path).await?;
         let who = format!("{}: {key}", self.cluster().name(node));
         let refused = Error::new(ErrorKind::Unreachable, format!("{who}: malformed answer"));
-        let stream = self.granted(response, who).await?.map_err(|_| refused)?;
+        let stream = self.granted(response, node, who).await?.map_err(|_| refused)?;
         Ok(Summed::new(stream, checksum.len.saturating_sub(offset)))
     }
 
     /// Publishes `bytes` as `key`, with these attributes, in one exchange.
     pub async fn put_small(&self, key: &Key, bytes: Bytes, change: Change) -> Result<()> {
+        let (checksum, since) = (Checksum::of(&bytes), Instant::now());
+        let put = self.put_bytes(key, bytes, checksum, change).await;
+        self.settled(key, checksum, since, put).await
+    }
+
+    async fn put_bytes(&self, key: &Key, bytes: Bytes, checksum: Checksum, change: Change) -> Result<()> {
         let node = self.cluster().node_of(key);
         let mut path = protocol::key_path(key);
         let fields =
@@ -103,7 +106,6 @@ impl Client {
             path += sign;
             path += &field;
         }
-        let checksum = Checksum::of(&bytes);
         if let Some(stored) = self.put_soon(key, checksum, &bytes, change).await {
             return stored;
         }

@@ -4,13 +4,9 @@ use super::format::size_text;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use std::io::Write;
-use std::time::Duration;
-
-/// The whole answer comes within 2 s, so a node has a little less.
-const DEADLINE: Duration = Duration::from_millis(1500);
 
 pub async fn run(client: &Client) -> Result<ExitStatus> {
-    let client = client.with_deadline(DEADLINE.min(client.deadline()));
+    let client = client.for_watching();
     let answers = client.on_every_node(|client, node| async move { client.health(node).await }).await;
     let mut status = ExitStatus::Done;
     let mut text = String::new();

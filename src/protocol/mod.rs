@@ -28,10 +28,18 @@ pub const CHECKSUM_HEADER: &str = "s4-checksum";
 /// The shared secret, where the daemons ask for one.
 pub const SECRET_HEADER: &str = "s4-secret";
 
+/// How many milliseconds the sender waits for the answer after it has sent its last byte. A node does nothing for a request that has
+/// lain there for longer: its sender has said that there was no answer.
+pub const WAITS_HEADER: &str = "s4-waits";
+
 /// A body of progress lines says something at least this often, so that silence means a dead peer.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a peer may be silent unless the user says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a daemon that refuses connections is waited for.
+pub const RESTART: Duration = Duration::from_secs(2);
+/// Bytes that a disk surely reads or writes in a second.
+const SURELY_A_SECOND: u64 = 64 << 20;
 /// Keys asked for in one pack.
 pub const PACK_KEYS: usize = 256;
 
@@ -63,6 +71,11 @@ pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
+/// How long to wait for a node that reads or writes `len` bytes before it answers, where it may be silent for `deadline`.
+pub fn patience(deadline: Duration, len: u64) -> Duration {
+    deadline + Duration::from_secs(len / SURELY_A_SECOND)
+}
+
 /// Where one key is read, written and deleted.
 pub fn key_path(key: &Key) -> String {
     format!("/v1/keys/{}", escape(key.as_str()))
@@ -82,6 +95,20 @@ pub struct Health {
     pub token: String,
     pub running_tasks: u64,
     pub uptime_seconds: u64,
+}
+
+/// When a key was made, and of which bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    pub checksum: Checksum,
+    /// By the node's clock, from its publishing or its last change on.
+    pub age_ms: u64,
+}
+
+impl Made {
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(self.age_ms)
+    }
 }
 
 /// What a node holds.

@@ -1,7 +1,7 @@
 //! `s4 cp -r` to a local tree: keys come many in one exchange, from all nodes at once.
 
 use super::{Failures, draft_file, keep};
-use s4::client::{Client, PackItem, Received, blocking};
+use s4::client::{Client, PackItem, Received, TRIES, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key, Prefix};
 use s4::placement::NodeId;
@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::NamedTempFile;
 use tokio::task::JoinSet;
 
@@ -24,12 +25,14 @@ pub async fn tree(client: &Client, src: &Dir, dst: &Path) -> Result<ExitStatus> 
         return Err(Error::new(ErrorKind::Io, format!("{}: is no directory, and cannot take a tree", dst.display())));
     }
     let mut listing = client.list(&Prefix::below(src), true).await?;
-    let target = Arc::new(Target { from: src.as_str().len() + 1, dst: dst.to_owned() });
+    let target = Arc::new(Target { from: src.as_str().len() + 1, dst: dst.to_owned(), ended: AtomicBool::new(false) });
     let mut fetches =
         Fetches { client: client.clone(), target, running: JoinSet::new(), failures: Failures::default() };
     let mut waiting: BTreeMap<NodeId, (Vec<Key>, u64)> = BTreeMap::new();
     let mut found = false;
-    while let Some(entry) = listing.next().await? {
+    while !fetches.failures.is_lost()
+        && let Some(entry) = listing.next().await?
+    {
         let Entry::Key { path, size, .. } = entry else {
             continue;
         };
@@ -48,7 +51,9 @@ pub async fn tree(client: &Client, src: &Dir, dst: &Path) -> Result<ExitStatus> 
         return Err(Error::new(ErrorKind::NotFound, format!("{src}: nothing found")));
     }
     for (node, (keys, _)) in waiting {
-        fetches.start(node, keys).await;
+        if !fetches.failures.is_lost() {
+            fetches.start(node, keys).await;
+        }
     }
     fetches.finish().await
 }
@@ -58,6 +63,8 @@ struct Target {
     /// Bytes of each path that the source's directory takes.
     from: usize,
     dst: PathBuf,
+    /// No more is wanted: what has not come whole is let go.
+    ended: AtomicBool,
 }
 
 impl Target {
@@ -83,12 +90,7 @@ impl Fetches {
             self.await_one().await;
         }
         let (client, target) = (self.client.clone(), self.target.clone());
-        self.running.spawn(async move {
-            match client.get_pack(node, &keys).await {
-                Ok(pack) => blocking(move || receive(pack, &keys, &target)).await,
-                Err(error) => vec![error],
-            }
-        });
+        self.running.spawn(async move { fetch(&client, node, keys, &target).await });
     }
 
     async fn finish(mut self) -> Result<ExitStatus> {
@@ -104,27 +106,59 @@ impl Fetches {
             Some(Err(error)) => vec![Error::new(ErrorKind::Io, error.to_string())],
             None => return,
         };
+        if self.target.ended.load(Ordering::Relaxed) {
+            return;
+        }
         for error in errors {
             self.failures.add(error);
         }
+        self.target.ended.store(self.failures.is_lost(), Ordering::Relaxed);
     }
 }
 
-/// Writes the keys of a pack; returns what failed.
-fn receive(mut pack: Received, asked: &[Key], target: &Target) -> Vec<Error> {
+/// Fetches keys of `node`, again from the first that has not come where the connection breaks off. Returns what failed.
+async fn fetch(client: &Client, node: NodeId, mut keys: Vec<Key>, target: &Arc<Target>) -> Vec<Error> {
+    let (mut errors, mut tries) = (Vec::new(), TRIES);
+    loop {
+        let pack = match client.get_pack(node, &keys).await {
+            Ok(pack) => pack,
+            Err(error) => {
+                errors.push(error);
+                return errors;
+            }
+        };
+        let (asked, to) = (keys.clone(), target.clone());
+        let (came, mut failed) = blocking(move || receive(pack, &asked, &to)).await;
+        tries = if came > 0 { TRIES } else { tries - 1 };
+        let is_again = failed.pop_if(|last| last.is_of_broken_connection() && tries > 0).is_some();
+        for error in &failed {
+            // A node that was found silent is not waited for by the next pack.
+            let _ = client.noting::<()>(node, Err(error.clone()));
+        }
+        errors.extend(failed);
+        if !is_again {
+            return errors;
+        }
+        keys.drain(..came);
+    }
+}
+
+/// Writes the keys of a pack; returns how many have come, and what failed.
+fn receive(mut pack: Received, keys: &[Key], target: &Target) -> (usize, Vec<Error>) {
     let mut errors = Vec::new();
-    let mut asked = asked.iter();
+    let mut asked = keys.iter();
+    let mut came = 0;
     let other = |what: &str| {
         Error::new(ErrorKind::Unreachable, format!("{what}: the node sent another key than was asked for"))
     };
     let mut open: Option<(PathBuf, Result<NamedTempFile>)> = None;
-    loop {
+    while !target.ended.load(Ordering::Relaxed) {
         match pack.next_item() {
             Ok(Some(PackItem::Begin(key))) => {
                 // Names come from the node; none but those that were asked for may make a local path.
                 if asked.next() != Some(&key) {
                     errors.push(other(key.as_str()));
-                    return errors;
+                    return (came, errors);
                 }
                 let path = target.path(&key);
                 let draft = draft_file(&path);
@@ -139,22 +173,25 @@ fn receive(mut pack: Received, asked: &[Key], target: &Target) -> Vec<Error> {
                 }
             }
             Ok(Some(PackItem::Whole(_))) => {
+                came += 1;
                 if let Some((path, draft)) = open.take() {
                     errors.extend(draft.and_then(|draft| keep(draft, &path)).err());
                 }
             }
             Ok(Some(PackItem::Failed(error))) => {
+                came += 1;
                 open = None;
                 errors.push(error);
             }
             Ok(None) => {
                 errors.extend(asked.next().map(|key| other(key.as_str())));
-                return errors;
+                return (came, errors);
             }
             Err(error) => {
                 errors.push(error);
-                return errors;
+                return (came, errors);
             }
         }
     }
+    (came, errors)
 }

@@ -116,11 +116,15 @@ struct Failures(Option<Error>);
 
 impl Failures {
     fn add(&mut self, error: Error) {
-        if self.0.is_some() {
-            say(error);
-        } else {
-            self.0 = Some(error);
+        match &mut self.0 {
+            None => self.0 = Some(error),
+            Some(_) => say(error),
         }
+    }
+
+    /// True once a node is lost: without it the copy cannot become whole, so it ends now and not when all else is copied.
+    fn is_lost(&self) -> bool {
+        self.0.as_ref().is_some_and(|first| matches!(first.kind(), ErrorKind::Deadline | ErrorKind::Unreachable))
     }
 
     fn result(self) -> Result<ExitStatus> {

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use walkdir::WalkDir;
 
 /// Files that wait for a node.
@@ -40,18 +41,21 @@ pub async fn tree(client: &Client, src: &Path, dst: Dir) -> Result<ExitStatus> {
     }
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut queues = Vec::new();
-    let mut senders = Vec::new();
+    let mut senders = JoinSet::new();
     for node in client.cluster().ids() {
         let (queue, items) = mpsc::channel(QUEUE);
         queues.push(queue);
-        senders.push(tokio::spawn(send_all(client.clone(), node, items, turns.clone())));
+        senders.spawn(send_all(client.clone(), node, items, turns.clone()));
     }
     let (walked, src) = (client.clone(), src.to_owned());
     let walk = tokio::task::spawn_blocking(move || walk(&src, &dst, &walked, &queues));
     let mut failures = Failures::default();
-    for sender in senders {
-        for error in sender.await.unwrap_or_else(|e| vec![Error::new(ErrorKind::Io, e.to_string())]) {
-            failures.add(error);
+    while let Some(sent) = senders.join_next().await {
+        sent.unwrap_or_else(|e| vec![Error::new(ErrorKind::Io, e.to_string())])
+            .into_iter()
+            .for_each(|e| failures.add(e));
+        if failures.is_lost() {
+            return failures.result();
         }
     }
     if let Err(error) = walk.await.unwrap_or_else(|e| Err(Error::new(ErrorKind::Io, e.to_string()))) {

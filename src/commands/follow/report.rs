@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// How often progress is told where nobody watches live.
 const PROGRESS: Duration = Duration::from_secs(5);
 /// How long the nodes may take to say what a cancelled job has left.
-const LAST_LOOK: Duration = Duration::from_secs(1);
+const LAST_LOOK: Duration = Duration::from_millis(500);
 /// Characters of a command that are shown with a failure.
 const COMMAND: usize = 200;
 
@@ -67,6 +67,8 @@ pub struct Report {
     /// True of `s4 wait`, which does not end with a node.
     watches: bool,
     pub(super) lost: Vec<(NodeId, String)>,
+    /// Some nodes did not say how it stands with them at the end.
+    pub(super) unheard: bool,
     voice: Voice,
     /// When the report began; `None` if the job had ended before.
     began: Option<Instant>,
@@ -90,6 +92,7 @@ impl Report {
             failures: Failures::default(),
             watches: false,
             lost: Vec::new(),
+            unheard: false,
             voice,
             began: Some(Instant::now()),
             passed: Duration::ZERO,
@@ -233,8 +236,9 @@ impl Report {
     /// Asks the nodes once more, after a job was cancelled.
     pub async fn refresh(&mut self, client: &Client) {
         let client = client.with_deadline(client.deadline().min(LAST_LOOK));
-        // Where no node answers, what was told last is the best there is.
+        self.unheard = true;
         if let Ok(job) = client.cluster_job(&self.spec.id).await {
+            self.unheard = job.nodes.len() < self.parts.len();
             for (node, record) in job.nodes {
                 self.parts[node].progress = record.progress;
             }

@@ -30,7 +30,7 @@ impl Report {
     /// The error that ended the following, and what the job leaves.
     pub fn give_up(mut self, error: &Error) -> Error {
         self.wipe();
-        let error = Error::new(error.kind(), format!("{error}; {}", self.what_stands()));
+        let error = Error::new(error.kind(), format!("{error}; {}", self.what_is_left()));
         let state = if error.kind() == ErrorKind::Cancelled { JobState::Cancelled } else { JobState::Failed };
         // There is an error to tell already.
         let _ = self.tell_end(state.name(), &error);
@@ -101,6 +101,17 @@ impl Report {
         let names: Vec<String> = nodes.map(|(node, _)| self.cluster.name(node).to_string()).collect();
         let daemons = if names.len() == 1 { "daemon" } else { "daemons" };
         format!("the {daemons} of {} ended before the job", names.join(" and "))
+    }
+
+    /// Of a job that could not be followed to its end. Where nodes cannot be asked any more, what they do is not known.
+    fn what_is_left(&self) -> String {
+        let id = &self.spec.id;
+        match self.unheard {
+            false => format!("job {id}: {}", self.what_stands()),
+            true => format!(
+                "job {id} may go on where it cannot be reached, and what stands there is not known:                  's4 wait {id}' follows it, 's4 cancel {id}' ends it"
+            ),
+        }
     }
 
     fn what_stands(&self) -> String {

@@ -66,7 +66,14 @@ async fn start_and_follow(
         Ok(plans) => plans,
         Err(error) => {
             client.cancel_everywhere(&spec.id).await;
-            return Err(error);
+            return Err(match error.kind() {
+                // It may have been started elsewhere.
+                ErrorKind::Deadline | ErrorKind::Unreachable => {
+                    let id = &spec.id;
+                    Error::new(error.kind(), format!("{error}; job {id} is cancelled on the nodes that answer"))
+                }
+                _ => error,
+            });
         }
     };
     if args.detach {

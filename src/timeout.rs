@@ -1,0 +1,241 @@
+//! Waiting for a peer, for a limited time. Only time in which this process could have heard the peer counts: one that was stopped,
+//! or a machine that was suspended, has itself to blame. All waits for one node share its [`Liveness`], so that a node found silent
+//! by one of them is waited for by none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// The longest wait at once. One that lasts much longer was no wait of this process: it did not run.
+pub const STEP: Duration = Duration::from_millis(250);
+
+/// What all waits for one node know of it. Clones share it.
+#[derive(Clone)]
+pub struct Liveness(Arc<State>);
+
+struct State {
+    /// Grows whenever anything of the node comes, over any connection.
+    heard: AtomicU64,
+    /// For how long nothing came when it was found silent, and when that was; nothing once something has come.
+    silent: watch::Sender<Option<(Duration, Instant)>>,
+    /// Somebody asks it whether it answers again.
+    asked: AtomicBool,
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self(Arc::new(State {
+            heard: AtomicU64::new(0),
+            silent: watch::Sender::new(None),
+            asked: AtomicBool::new(false),
+        }))
+    }
+}
+
+impl Liveness {
+    /// Something of the node has come.
+    pub fn hear(&self) {
+        self.0.heard.fetch_add(1, Ordering::Relaxed);
+        if self.0.silent.borrow().is_some() {
+            self.0.silent.send_replace(None);
+        }
+    }
+
+    /// True if nothing has come for `limit`, and nothing has since.
+    pub fn is_silent(&self, limit: Duration) -> bool {
+        self.0.silent.borrow().is_some_and(|(silent, _)| silent >= limit)
+    }
+
+    /// The same, and it was asked since whether it answers, which it has not.
+    fn is_surely_silent(&self, limit: Duration) -> bool {
+        self.0.silent.borrow().is_some_and(|(silent, found)| silent >= limit && found.elapsed() >= STEP)
+    }
+
+    /// Resolves once the node is not silent.
+    pub async fn speaks(&self) {
+        // It would fail once nobody can change it any more.
+        let _ = self.0.silent.subscribe().wait_for(Option::is_none).await;
+    }
+
+    /// True for one caller at a time, which then asks the node until it [speaks](Self::speaks) and says so by `false`.
+    pub fn set_asked(&self, asked: bool) -> bool {
+        self.0.asked.swap(asked, Ordering::Relaxed) != asked
+    }
+
+    fn heard(&self) -> u64 {
+        self.0.heard.load(Ordering::Relaxed)
+    }
+
+    fn note_silence(&self, limit: Duration) {
+        self.0.silent.send_if_modified(|silent| {
+            let longer = silent.is_none_or(|(known, _)| known < limit);
+            if longer {
+                *silent = Some((limit, Instant::now()));
+            }
+            longer
+        });
+    }
+}
+
+/// A wait for a peer, which begins again whenever the peer does something.
+#[derive(Clone)]
+pub struct Timeout {
+    limit: Duration,
+    waited: Duration,
+    /// When what is not in `waited` began.
+    since: Instant,
+    node: Option<Liveness>,
+    /// What was heard of the node when the wait began.
+    heard: u64,
+}
+
+impl Timeout {
+    /// For a peer of which nothing else is known.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, waited: Duration::ZERO, since: Instant::now(), node: None, heard: 0 }
+    }
+
+    /// For a node, which also counts as silent when others have found it so.
+    pub fn of(node: &Liveness, limit: Duration) -> Self {
+        Self { node: Some(node.clone()), heard: node.heard(), ..Self::new(limit) }
+    }
+
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// The same wait with another limit, from now on.
+    pub fn with_limit(&self, limit: Duration) -> Self {
+        let mut other = Self { limit, ..self.clone() };
+        other.begin();
+        other
+    }
+
+    /// The peer has taken something, or it is waited for anew.
+    pub fn begin(&mut self) {
+        (self.waited, self.since) = (Duration::ZERO, Instant::now());
+        self.heard = self.node.as_ref().map_or(0, Liveness::heard);
+    }
+
+    /// Something of the peer has come.
+    pub fn hear(&mut self) {
+        self.node.iter().for_each(Liveness::hear);
+        self.begin();
+    }
+
+    /// How long to wait at once.
+    pub fn step(&self) -> Duration {
+        self.left().clamp(Duration::from_millis(1), STEP)
+    }
+
+    pub fn left(&self) -> Duration {
+        self.limit.saturating_sub(self.waited)
+    }
+
+    /// Counts the wait that has just ended in vain. True if there is to be no other.
+    pub fn is_over(&mut self) -> bool {
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(self.since);
+        self.since = now;
+        self.count(passed)
+    }
+
+    fn count(&mut self, passed: Duration) -> bool {
+        // A long one is our own pause; what came in it is here now, and is looked at first.
+        self.waited += passed.min(2 * STEP);
+        let Some(node) = &self.node else { return self.left().is_zero() };
+        if self.left().is_zero() && node.heard() == self.heard {
+            node.note_silence(self.limit);
+        }
+        self.left().is_zero() || node.is_surely_silent(self.limit)
+    }
+
+    /// Awaits `work`; `None` if the time is over first.
+    pub async fn run<F: Future>(mut self, work: F) -> Option<F::Output> {
+        self.run_while(work, || false).await
+    }
+
+    /// The same; the wait begins again as long as there is `progress`.
+    pub async fn run_while<F: Future>(&mut self, work: F, mut progress: impl FnMut() -> bool) -> Option<F::Output> {
+        self.begin();
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(self.step(), &mut work).await {
+                Ok(output) => return Some(output),
+                Err(_) if progress() => self.begin(),
+                Err(_) if self.is_over() => return None,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl From<Duration> for Timeout {
+    fn from(limit: Duration) -> Self {
+        Self::new(limit)
+    }
+}
+
+/// Awaits `work` for so long; `None` if it takes longer.
+pub async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
+    Timeout::new(limit).run(work).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(3);
+
+    #[test]
+    fn a_silence_is_over_after_the_limit() {
+        let mut timeout = Timeout::new(LIMIT);
+        let steps = (1..).find(|_| timeout.count(STEP)).unwrap();
+        assert_eq!(STEP * steps, LIMIT);
+    }
+
+    #[test]
+    fn an_own_pause_does_not_count() {
+        let mut timeout = Timeout::new(LIMIT);
+        assert!(!timeout.count(Duration::from_secs(3600)), "the process was stopped for an hour");
+        assert!(timeout.left() >= LIMIT - 2 * STEP);
+    }
+
+    #[test]
+    fn what_one_wait_finds_all_know_until_the_node_is_heard() {
+        let node = Liveness::default();
+        let (mut first, mut second) = (Timeout::of(&node, LIMIT), Timeout::of(&node, LIMIT));
+        assert!(!second.count(STEP));
+        while !first.count(STEP) {}
+        assert!(node.is_silent(LIMIT) && !second.count(STEP), "it is asked first whether it answers");
+        while !node.is_surely_silent(LIMIT) {
+            std::thread::yield_now();
+        }
+        assert!(second.count(STEP));
+        assert!(!node.is_silent(2 * LIMIT), "who has more patience goes on");
+        second.hear();
+        assert!(!node.is_silent(LIMIT) && !second.count(STEP));
+    }
+
+    #[test]
+    fn a_node_that_speaks_elsewhere_is_not_silent() {
+        let node = Liveness::default();
+        let (mut waiting, mut other) = (Timeout::of(&node, LIMIT), Timeout::of(&node, LIMIT));
+        other.hear();
+        while !waiting.count(STEP) {}
+        assert!(!node.is_silent(LIMIT), "only this answer does not come");
+    }
+
+    #[tokio::test]
+    async fn progress_extends_the_wait() {
+        let mut left = 3;
+        let mut timeout = Timeout::new(STEP);
+        let ended = timeout.run_while(std::future::pending::<()>(), || {
+            left -= 1;
+            left >= 0
+        });
+        assert_eq!(ended.await, None);
+        assert_eq!(left, -1);
+    }
+}
