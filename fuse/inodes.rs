@@ -4,6 +4,7 @@
 //! made again is another inode: the kernel's cached pages of the old one are never mixed with the new.
 
 use crate::control::path::ControlPath;
+use crate::specials::Special;
 use crate::spool::Spool;
 use s4::checksum::{self, Checksum};
 use s4::key::Key;
@@ -22,6 +23,8 @@ pub enum Node {
     Key(Key, KeyStat),
     /// A file that is being written.
     Spool(Arc<Spool>),
+    /// A FIFO or a socket.
+    Special(Arc<Special>),
     Control(ControlPath),
 }
 
@@ -30,6 +33,7 @@ pub enum Node {
 enum Name {
     Dir(String),
     Key(Key, Checksum),
+    Special(u64),
     Control(ControlPath),
 }
 
@@ -40,6 +44,7 @@ impl Name {
             Node::Dir(path) if path.is_empty() => None,
             Node::Dir(path) => Some(Self::Dir(path.clone())),
             Node::Key(key, stat) => Some(Self::Key(key.clone(), stat.checksum)),
+            Node::Special(special) => Some(Self::Special(special.number)),
             Node::Control(path) => Some(Self::Control(path.clone())),
             Node::Spool(_) => None,
         }
@@ -243,6 +248,7 @@ fn number(name: &Name) -> Ino {
     let text = match name {
         Name::Dir(path) => format!("d {path}"),
         Name::Key(key, checksum) => format!("k {checksum} {}", key.as_str()),
+        Name::Special(number) => format!("s {number}"),
         Name::Control(path) => format!("c {path:?}"),
     };
     // The top bit stays clear: some tools read inode numbers as signed.

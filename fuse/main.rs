@@ -12,6 +12,7 @@ mod local;
 mod mountpoint;
 mod options;
 mod readahead;
+mod specials;
 mod spool;
 mod spool_files;
 

@@ -71,15 +71,19 @@ impl Adapter {
         let caller = request.map(|request| Caller { thread: request.pid() });
         let work = work(self.fs.clone());
         async move {
-            let answered = tokio::select! {
-                biased;
-                answered = work => answered,
-                () = closing::killed(caller) => Err(nix::errno::Errno::EINTR),
-            };
-            match answered {
+            match unless_killed(caller, work).await {
                 Ok(value) => done(reply, value),
                 Err(errno) => reply.refuse(to_fuse(errno)),
             }
         }
+    }
+}
+
+/// What `work` gives, unless the caller is killed meanwhile.
+pub(super) async fn unless_killed<T>(caller: Option<Caller>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        answered = work => answered,
+        () = closing::killed(caller) => Err(nix::errno::Errno::EINTR),
     }
 }

@@ -13,14 +13,15 @@ use crate::closing::Caller;
 use crate::control::path::CONTROL;
 use crate::fs::{DirEntry, Fs, OpenedFile, Wanted};
 use crate::inodes::ROOT;
+use answering::unless_killed;
 use bytes::Bytes;
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use opener::Opener;
-use replies::{Shown, answer_xattr, freshness, to_fuse};
+use replies::{Shown, answer_xattr, file_type, freshness, to_fuse};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
@@ -146,8 +147,14 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EPERM);
+    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: u32, reply: ReplyEntry) {
+        let (name, shown) = (name.to_owned(), self.shown);
+        self.answer(
+            Some(request),
+            reply,
+            |fs| async move { fs.make_node(parent.0, &name, mode).await },
+            move |reply, made| reply.entry(&freshness(&made), &shown.attr(&made), Generation(0)),
+        );
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
@@ -320,23 +327,30 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn readdir(&self, _: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let fs = self.fs.clone();
+    fn readdir(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let (fs, caller) = (self.fs.clone(), Caller { thread: request.pid() });
         self.runtime.spawn(async move {
             let mut take = |entry: DirEntry| {
-                let kind = if entry.attributes.is_dir { FileType::Directory } else { FileType::RegularFile };
-                !reply.add(INodeNo(entry.attributes.ino), entry.next, kind, &entry.name)
+                !reply.add(INodeNo(entry.attributes.ino), entry.next, file_type(&entry.attributes), &entry.name)
             };
-            match fs.readdir(ino.0, handle.0, offset, &mut take).await {
+            match unless_killed(Some(caller), fs.readdir(ino.0, handle.0, offset, &mut take)).await {
                 Ok(()) => reply.ok(),
                 Err(errno) => reply.error(to_fuse(errno)),
             }
         });
     }
 
-    fn readdirplus(&self, _: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let (fs, shown) = (self.fs.clone(), self.shown);
+    fn readdirplus(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let (fs, shown, caller) = (self.fs.clone(), self.shown, Caller { thread: request.pid() });
         self.runtime.spawn(async move {
+            let mut entered = Vec::new();
             let mut take = |mut entry: DirEntry| {
                 let dots = entry.name == "." || entry.name == "..";
                 if !dots {
@@ -345,15 +359,21 @@ impl Filesystem for Adapter {
                 let (ino, fresh, attr) =
                     (entry.attributes.ino, freshness(&entry.attributes), shown.attr(&entry.attributes));
                 let full = reply.add(INodeNo(ino), entry.next, &entry.name, &fresh, &attr, Generation(0));
-                // The kernel was not told of one that did not fit.
-                if full && !dots {
-                    fs.inodes.forget(ino, 1);
+                match (dots, full) {
+                    (true, _) => {}
+                    // The kernel was not told of one that did not fit.
+                    (false, true) => fs.inodes.forget(ino, 1),
+                    (false, false) => entered.push(ino),
                 }
                 !full
             };
-            match fs.readdir(ino.0, handle.0, offset, &mut take).await {
+            match unless_killed(Some(caller), fs.readdir(ino.0, handle.0, offset, &mut take)).await {
                 Ok(()) => reply.ok(),
-                Err(errno) => reply.error(to_fuse(errno)),
+                Err(errno) => {
+                    // Nor of any.
+                    entered.into_iter().for_each(|ino| fs.inodes.forget(ino, 1));
+                    reply.error(to_fuse(errno));
+                }
             }
         });
     }

@@ -1,6 +1,7 @@
 //! Replies: errors, attributes and values, as the FUSE library wants them.
 
 use crate::fs::Attributes;
+use crate::specials::Kind;
 use fuser::{
     Errno, FileAttr, FileType, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
     ReplyStatfs, ReplyXattr,
@@ -75,7 +76,7 @@ pub struct Shown {
 impl Shown {
     /// An empty key may be written once, which its mode must allow where the kernel goes by it. Root needs no leave.
     fn mode(self, a: &Attributes) -> u32 {
-        let may_be_written = self.checked && self.uid != 0 && !a.is_dir && a.size == 0;
+        let may_be_written = self.checked && self.uid != 0 && !a.is_dir && a.special.is_none() && a.size == 0;
         if may_be_written { a.mode | 0o200 } else { a.mode }
     }
 
@@ -88,7 +89,7 @@ impl Shown {
             mtime: a.mtime,
             ctime: a.mtime,
             crtime: a.mtime,
-            kind: if a.is_dir { FileType::Directory } else { FileType::RegularFile },
+            kind: file_type(a),
             perm: self.mode(a) as u16,
             nlink: if a.is_dir { 2 } else { 1 },
             uid: self.uid,
@@ -97,6 +98,15 @@ impl Shown {
             blksize: BLOCK_SIZE,
             flags: 0,
         }
+    }
+}
+
+pub fn file_type(a: &Attributes) -> FileType {
+    match a.special {
+        Some(Kind::Fifo) => FileType::NamedPipe,
+        Some(Kind::Socket) => FileType::Socket,
+        None if a.is_dir => FileType::Directory,
+        None => FileType::RegularFile,
     }
 }
 

@@ -72,7 +72,7 @@ impl Control {
         let dir = match parent {
             Node::Dir(path) if path.is_empty() && name == CONTROL => return Ok(Some(ControlPath::Root)),
             Node::Control(dir) => dir,
-            Node::Dir(_) | Node::Key(..) | Node::Spool(_) => return Ok(None),
+            Node::Dir(_) | Node::Key(..) | Node::Spool(_) | Node::Special(_) => return Ok(None),
         };
         let name = name.to_str().ok_or(Errno::ENOENT)?;
         let child = self.children(dir).into_iter().find(|(child, _)| child == name);
@@ -87,7 +87,7 @@ impl Control {
                 Ok(Some(ControlPath::Map(*kind, name.to_owned())))
             }
             Node::Control(_) => Err(Errno::EPERM),
-            Node::Dir(_) | Node::Key(..) | Node::Spool(_) => Ok(None),
+            Node::Dir(_) | Node::Key(..) | Node::Spool(_) | Node::Special(_) => Ok(None),
         }
     }
 

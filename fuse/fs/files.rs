@@ -65,6 +65,8 @@ impl Fs {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
         match self.node(ino)? {
             Node::Dir(_) => Err(Errno::EISDIR),
+            // The kernel opens these without us.
+            Node::Special(_) => Err(Errno::ENXIO),
             Node::Control(path) => {
                 let file = self.control.open(&path, writes, caller).await?;
                 Ok(OpenedFile { handle: self.handles().add_file(Handle::Control(file)), backing: None, direct: true })
@@ -141,6 +143,9 @@ impl Fs {
             return Ok((attributes, OpenedFile { handle, backing: None, direct: true }));
         }
         let key = self.key_in(parent, name)?;
+        if self.specials.at(key.as_str()).is_some() {
+            return Err(Errno::EEXIST);
+        }
         // On the key's own node the file can be linked as it is.
         let local = self.local.dir(self.home(&key));
         let made_in = |dir| self.spool_files.take(dir).map(|file| (file, dir));

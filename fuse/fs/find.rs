@@ -34,7 +34,20 @@ impl Fs {
         let home = (!dir.is_empty()).then(|| placement::node_of_basename(name, self.client.cluster().len()));
         let found = self.find_after(self.misses.missing(dir), path, dir, home).await?;
         self.misses.note(dir, &found);
+        match &found {
+            Found::Dir => self.known.add(path),
+            Found::Key(..) | Found::Absent => {}
+        }
         Ok(found)
+    }
+
+    /// What it is that no node has told of. A directory may be on those alone that have not answered.
+    fn nothing(&self, path: &str, answers: &mut Answers) -> Result<Found> {
+        let unsure = answers.failed.take().or_else(|| answers.unheard.take().filter(|_| self.known.contains(path)));
+        match unsure {
+            Some(error) => Err(errno(&error)),
+            None => Ok(Found::Absent),
+        }
     }
 
     async fn find_after(&self, missing: Missing, path: &str, dir: &str, home: Option<NodeId>) -> Result<Found> {
@@ -51,9 +64,9 @@ impl Fs {
             return found;
         }
         let patience = tokio::time::Instant::now() + HOME_FIRST;
-        let leased = self.misses.has_lease(dir);
+        let leased = self.misses.has_lease(dir) && !self.known.contains(path);
         if leased && !answers.is_dir && self.has_none(path, home, &remote) {
-            return answers.nothing();
+            return self.nothing(path, &mut answers);
         }
         let mut lease = None;
         if missing == Missing::Unlikely || leased || answers.is_dir {
@@ -67,7 +80,7 @@ impl Fs {
                 return found;
             }
             if leased && answers.home_said {
-                return answers.nothing();
+                return self.nothing(path, &mut answers);
             }
         } else if missing == Missing::Likely && !dir.is_empty() {
             lease = self.misses.ask_lease(dir);
@@ -91,7 +104,11 @@ impl Fs {
         if let Some(asked) = lease {
             self.misses.answered(dir, asked, answers.leases == remote.len(), &answers.exclusive);
         }
-        answers.nothing()
+        let nothing = self.nothing(path, &mut answers);
+        if nothing.is_ok() && answers.unheard.is_none() {
+            self.known.remove(path);
+        }
+        nothing
     }
 
     /// True if `home` is one of the `remote` nodes, and nothing is there by its lease.
@@ -117,6 +134,8 @@ struct Answers {
     exclusive: Vec<NodeId>,
     /// Why it is not known whether there is a key.
     failed: Option<Error>,
+    /// Why it is not known whether there is a directory.
+    unheard: Option<Error>,
 }
 
 impl Answers {
@@ -167,10 +186,9 @@ impl Answers {
                     Stat::Key(_) | Stat::Absent => {}
                 }
             }
-            // Where its own node says that there is no key, others could only tell of a directory. One that is on dead nodes
-            // alone is as gone as its keys.
             Err(error) if at_home || self.home.is_none() => self.failed = Some(error),
-            Err(error) => tracing::debug!("{error}"),
+            // Where its own node says that there is no key, others could only tell of a directory.
+            Err(error) => self.unheard = Some(error),
         }
     }
 
@@ -181,11 +199,6 @@ impl Answers {
         }
         let is_sure = !patient || self.home_said || self.home.is_none();
         (self.is_dir && is_sure).then_some(Ok(Found::Dir))
-    }
-
-    /// What it is that nobody knows.
-    fn nothing(&mut self) -> Result<Found> {
-        self.failed.take().map_or(Ok(Found::Absent), |error| Err(errno(&error)))
     }
 }
 

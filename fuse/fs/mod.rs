@@ -3,6 +3,7 @@
 mod dirs;
 mod files;
 mod find;
+mod known;
 mod misses;
 mod names;
 
@@ -17,8 +18,10 @@ use crate::growing::Growing;
 use crate::inodes::{Ino, Inodes, Node};
 use crate::local::LocalNodes;
 use crate::readahead::Budget;
+use crate::specials::{Kind, Specials};
 use crate::spool_files::SpoolFiles;
 use find::Found;
+use known::KnownDirs;
 use misses::Misses;
 use nix::errno::Errno;
 use s4::client::Client;
@@ -48,6 +51,8 @@ const LOOKS: usize = 4;
 pub struct Attributes {
     pub ino: Ino,
     pub is_dir: bool,
+    /// Neither a directory nor a regular file.
+    pub special: Option<Kind>,
     pub size: u64,
     /// Of 512 bytes.
     pub blocks: u64,
@@ -84,6 +89,8 @@ pub struct Fs {
     handles: Mutex<Handles>,
     space: Mutex<Option<(Instant, Space)>>,
     misses: Misses,
+    known: KnownDirs,
+    specials: Specials,
 }
 
 /// Guards what is open, by the number that the kernel knows.
@@ -111,6 +118,8 @@ impl Fs {
             handles: Mutex::default(),
             space: Mutex::default(),
             misses: Misses::default(),
+            known: KnownDirs::default(),
+            specials: Specials::default(),
         }
     }
 
@@ -131,8 +140,14 @@ impl Fs {
         match self.node(ino)? {
             Node::Dir(path) => Ok(path),
             Node::Control(_) => Err(Errno::EPERM),
-            Node::Key(..) | Node::Spool(_) => Err(Errno::ENOTDIR),
+            Node::Key(..) | Node::Spool(_) | Node::Special(_) => Err(Errno::ENOTDIR),
         }
+    }
+
+    /// What this mount alone has at `path`: a file being written, a FIFO or a socket.
+    fn own_at(&self, path: &str) -> Option<Node> {
+        let spool = self.inodes.spool_at(path).map(Node::Spool);
+        spool.or_else(|| self.specials.at(path).map(Node::Special))
     }
 
     /// The key of `name` in directory `parent`.
@@ -156,6 +171,7 @@ impl Fs {
         let dir = Attributes {
             ino,
             is_dir: true,
+            special: None,
             size: 4096,
             blocks: 8,
             mtime: from_nanoseconds(DIR_MTIME),
@@ -167,6 +183,7 @@ impl Fs {
             Node::Key(_, stat) => Attributes {
                 ino,
                 is_dir: false,
+                special: None,
                 size: stat.checksum.len,
                 blocks: stat.checksum.len.div_ceil(512),
                 mtime: from_nanoseconds(stat.mtime),
@@ -175,13 +192,19 @@ impl Fs {
             },
             Node::Spool(spool) => {
                 let (size, blocks, mtime) = spool.look().map_err(io_errno)?;
-                Attributes { ino, is_dir: false, size, blocks, mtime, mode: spool.mode(), stable: false }
+                Attributes { ino, is_dir: false, special: None, size, blocks, mtime, mode: spool.mode(), stable: false }
+            }
+            Node::Special(special) => {
+                let (mode, mtime) = special.attributes();
+                let special = Some(special.kind);
+                Attributes { ino, is_dir: false, special, size: 0, blocks: 0, mtime, mode, stable: true }
             }
             Node::Control(path) => match path.is_dir() {
                 true => Attributes { mode: 0o700, ..dir },
                 false => Attributes {
                     ino,
                     is_dir: false,
+                    special: None,
                     size: 0,
                     blocks: 0,
                     mtime: SystemTime::now(),

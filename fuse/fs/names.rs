@@ -3,7 +3,10 @@
 use super::{Attributes, Found, Fs, is_sure};
 use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Node, ROOT};
+use crate::specials::{Kind, Special};
+use bytes::Bytes;
 use nix::errno::Errno;
+use nix::libc;
 use s4::error::Result as S4Result;
 use s4::file::AtPosition;
 use s4::key::{Dir, Key};
@@ -11,6 +14,7 @@ use s4::placement;
 use s4::protocol::{Change, KeyStat};
 use s4::time::to_nanoseconds;
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What setattr is to change.
@@ -27,8 +31,8 @@ impl Fs {
             return self.entered(Node::Control(path));
         }
         let path = self.path_in(parent, name)?;
-        if let Some(spool) = self.inodes.spool_at(&path) {
-            return self.entered(Node::Spool(spool));
+        if let Some(own) = self.own_at(&path) {
+            return self.entered(own);
         }
         // A name that no key or directory can have is not there.
         Dir::try_from(path.clone()).map_err(|_| Errno::ENOENT)?;
@@ -85,6 +89,10 @@ impl Fs {
                 self.inodes.update(ino, node.clone());
                 self.attributes(&node, ino)
             }
+            Node::Special(special) => {
+                special.change(wanted.mode, wanted.mtime);
+                self.attributes(&node, ino)
+            }
             Node::Dir(_) => self.getattr(ino).await,
             Node::Control(_) => self.attributes(&node, ino),
         }
@@ -93,7 +101,7 @@ impl Fs {
     pub async fn mkdir(&self, parent: Ino, name: &OsStr) -> Result<Attributes> {
         let path = self.path_in(parent, name)?;
         let dir = Dir::try_from(path.clone()).map_err(|_| Errno::EINVAL)?;
-        if self.inodes.spool_at(&path).is_some() {
+        if self.own_at(&path).is_some() {
             return Err(Errno::EEXIST);
         }
         match self.find(&path).await? {
@@ -106,6 +114,7 @@ impl Fs {
         let made = self.client.make_dir(node, &dir).await;
         making.end(is_sure(&made));
         made.map_err(|e| errno(&e))?;
+        self.known.add(&path);
         self.entered(Node::Dir(path))
     }
 
@@ -115,10 +124,10 @@ impl Fs {
         match self.find(&path).await? {
             Found::Dir => {}
             Found::Key(..) => return Err(Errno::ENOTDIR),
-            Found::Absent if self.inodes.spool_at(&path).is_some() => return Err(Errno::ENOTDIR),
+            Found::Absent if self.own_at(&path).is_some() => return Err(Errno::ENOTDIR),
             Found::Absent => return Err(Errno::ENOENT),
         }
-        if !self.inodes.spools_in(&path, true).is_empty() {
+        if !self.inodes.spools_in(&path, true).is_empty() || self.specials.any_below(&path) {
             return Err(Errno::ENOTEMPTY);
         }
         // Nothing is removed anywhere before every node has said that it holds no key there.
@@ -135,12 +144,40 @@ impl Fs {
             async move { client.remove_dir(node, &dir).await }
         });
         removed.await.into_iter().collect::<S4Result<()>>().map_err(|e| errno(&e))?;
+        self.known.remove(&path);
         self.inodes.remove_dir(&path);
         Ok(())
     }
 
+    /// Makes a regular file, which is an empty key at once, or a FIFO or a socket of this mount. `mode` is that of mknod(2).
+    pub async fn make_node(&self, parent: Ino, name: &OsStr, mode: u32) -> Result<Attributes> {
+        let key = self.key_in(parent, name)?;
+        let kind = Kind::of(mode);
+        if kind.is_none() && !matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG) {
+            return Err(Errno::EPERM);
+        }
+        self.check_free(&key).await?;
+        if let Some(kind) = kind {
+            let special = Arc::new(Special::new(kind, mode));
+            self.specials.add(key.as_str().to_owned(), special.clone())?;
+            return self.entered(Node::Special(special));
+        }
+        let making = self.misses.making_key(&key);
+        let change = Change { mode: Some(mode & 0o555), mtime: None };
+        let made = self.client.put_small(&key, Bytes::new(), change).await;
+        making.end(is_sure(&made));
+        made.map_err(|e| errno(&e))?;
+        match self.find(key.as_str()).await? {
+            Found::Key(key, stat) => self.entered(Node::Key(key, stat)),
+            Found::Dir | Found::Absent => Err(Errno::ENOENT),
+        }
+    }
+
     pub async fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
         let path = self.path_in(parent, name)?;
+        if self.specials.remove(&path) {
+            return Ok(());
+        }
         if let Some(spool) = self.inodes.spool_at(&path) {
             // A publish under way is waited for: then it is the key that goes.
             let _turn = spool.publishing.lock().await;
@@ -157,6 +194,14 @@ impl Fs {
     /// Gives a file another name that is free.
     pub async fn rename(&self, parent: Ino, name: &OsStr, new_parent: Ino, new_name: &OsStr) -> Result<()> {
         let from = self.path_in(parent, name)?;
+        if self.specials.at(&from).is_some() {
+            let to = self.key_in(new_parent, new_name)?;
+            if from == to.as_str() {
+                return Ok(());
+            }
+            self.check_free(&to).await?;
+            return self.specials.rename(&from, to.as_str());
+        }
         let mut spool = self.inodes.spool_at(&from);
         let writing = spool.clone();
         let mut turn = None;
@@ -199,7 +244,7 @@ impl Fs {
     }
 
     async fn check_free(&self, key: &Key) -> Result<()> {
-        if self.inodes.spool_at(key.as_str()).is_some() {
+        if self.own_at(key.as_str()).is_some() {
             return Err(Errno::EEXIST);
         }
         match self.find(key.as_str()).await? {

@@ -142,6 +142,38 @@ check([('ok', lambda: make('6_new')), ('ok', lambda: make('8_new')), ('ok', lamb
     works_without_node_1("b", script, |cluster| cluster.kill_node(1));
 }
 
+/// A directory whose keys are all on a node that is down is not absent, so that no file is made in its place.
+#[test]
+fn a_directory_of_a_dead_node_is_an_error_and_not_absent() {
+    let Some(mut setup) = setup_with(3, &[1, 2], &["--deadline", "2"]) else { return };
+    // Its name lives on node 2, its keys on node 1.
+    for dir in ["2_seen", "2_listed", "2_made"] {
+        setup.put(&format!("b/{dir}/1_k"), b"content");
+    }
+    setup.bash("test -d b/2_seen; ls b >/dev/null");
+    setup.cluster.kill_node(1);
+    let script = r#"
+import time
+for name in ('b/2_seen', 'b/2_listed'):
+    # What it was told a moment ago the kernel believes for a while.
+    until = time.monotonic() + 10
+    while errno_of(os.stat, name) == 'ok' and time.monotonic() < until: pass
+    for _ in range(2):
+        assert errno_of(os.stat, name) == 'EIO', (name, errno_of(os.stat, name))
+        assert errno_of(make, name) == 'EIO'
+        assert errno_of(os.mkdir, name) == 'EIO'
+        assert errno_of(os.mkfifo, name) == 'EIO'
+        assert errno_of(os.rmdir, name) == 'EIO'
+make('b/2_new')
+os.unlink('b/2_new')
+"#;
+    setup.python(script, &[]);
+    setup.cluster.start_node(1);
+    setup.bash("ls b/2_seen b/2_listed; cat b/2_seen/1_k; rm -r b/2_seen");
+    setup.cluster.kill_node(1);
+    setup.python("make('b/2_seen')", &[]);
+}
+
 #[test]
 fn a_process_that_waits_for_a_node_ends_when_it_is_killed() {
     let Some(setup) = setup_with(2, &[1], &["--deadline", "20"]) else { return };
