@@ -49,6 +49,7 @@ mod mounts;
 mod observe;
 mod ordinary_user;
 mod page;
+mod pjdfstest;
 mod processes;
 mod races;
 mod real_job;
