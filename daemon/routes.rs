@@ -122,7 +122,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::CancelJob(id) => handlers::jobs::cancel(app, &id).await,
         Route::FollowJob(id) => handlers::jobs::follow(app, &id),
         Route::CleanJob { id, prefix } => handlers::jobs::clean(app, id, prefix).await,
-        Route::JobLogs { id, key } => handlers::jobs::logs(app, &id, key.as_ref()),
+        Route::JobLogs { id, key } => handlers::jobs::logs(app, id, key).await,
     }
 }
 

@@ -7,8 +7,10 @@ use std::borrow::Borrow;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Opens a regular file by `options`. Never follows a link in the last part of the path, and never waits for the other end
 /// of a pipe. Errors: whatever is no regular file.
@@ -106,6 +108,43 @@ impl<F: Borrow<File>> std::io::Read for AtPosition<F> {
     }
 }
 
+/// The same file, open to be read only.
+pub fn reopen_to_read(file: &File) -> std::io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// True if `file`, which is open to be read only, is still open to be written somewhere after `wait`. False where the file
+/// system cannot tell. Blocks.
+pub fn is_written(file: &File, wait: Duration) -> bool {
+    let (began, mut pause) = (Instant::now(), Duration::from_micros(50));
+    while has_writer(file) {
+        if began.elapsed() >= wait {
+            return true;
+        }
+        // A child that is just being started holds all our files until it executes.
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+    false
+}
+
+/// As Linux has it; the library does not name it.
+const F_SETSIG: libc::c_int = 10;
+
+/// A lease for reading is given only where nobody can write.
+fn has_writer(file: &File) -> bool {
+    let set = |command: libc::c_int, value: libc::c_int| {
+        // SAFETY: the descriptor is open, and the calls take three integers.
+        Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), command, value) })
+    };
+    // Who opens the file in between has the kernel send us a signal: one that means nothing, instead of one that kills.
+    let leased = set(F_SETSIG, libc::SIGURG).and_then(|_| set(libc::F_SETLEASE, libc::F_RDLCK.into()));
+    if leased.is_ok() {
+        let _ = set(libc::F_SETLEASE, libc::F_UNLCK.into());
+    }
+    leased == Err(Errno::EAGAIN)
+}
+
 /// Locks `file` until it and all its duplicates are closed; false if it is locked already. The lock belongs to the open file,
 /// not to the process: a process that opens and closes the same file elsewhere keeps it. A child holds it too until it
 /// executes another program.
@@ -154,6 +193,22 @@ mod tests {
         }
         assert_eq!(read_small(&plain, 5).unwrap(), b"12345");
         assert!(read_small(&plain, 4).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_open_to_be_written_is_told_from_one_that_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let writer = File::create(&path).unwrap();
+        let (reader, again) = (File::open(&path).unwrap(), reopen_to_read(&writer).unwrap());
+        let is_written = || [is_written(&reader, Duration::ZERO), is_written(&again, Duration::ZERO)];
+        assert_eq!(is_written(), [true, true]);
+        drop(writer);
+        assert_eq!(is_written(), [false, false]);
+        let writer = OpenOptions::new().append(true).open(&path).unwrap();
+        assert_eq!(is_written(), [true, true]);
+        drop(writer);
+        assert_eq!(is_written(), [false, false]);
     }
 
     #[test]

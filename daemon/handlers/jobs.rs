@@ -99,9 +99,10 @@ pub async fn clean(app: &Arc<App>, id: JobId, prefix: Prefix) -> Answer {
 }
 
 /// Answers with the stderr of one task, or of all, each under a line that names its input.
-pub fn logs(app: &Arc<App>, id: &JobId, key: Option<&Key>) -> Answer {
-    let dir = jobs::logs_dir(app.jobs.find(id)?.dir());
-    let one = key.map(|key| logs::find(&dir, id, key)).transpose()?;
+pub async fn logs(app: &Arc<App>, id: JobId, key: Option<Key>) -> Answer {
+    let dir = jobs::logs_dir(app.jobs.find(&id)?.dir());
+    let below = dir.clone();
+    let one = blocking(move || key.map(|key| logs::find(&below, &id, &key)).transpose()).await?;
     let (sender, body) = body::channel();
     tokio::task::spawn_blocking(move || {
         let sent = match one {

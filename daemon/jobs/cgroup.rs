@@ -172,9 +172,20 @@ impl Group {
 
     /// Kills what a command that has ended has left behind.
     pub fn clear(&self) {
-        if is_populated(&self.main) {
+        if self.is_populated() {
             self.kill();
         }
+    }
+
+    /// True while a process of the command runs.
+    pub fn is_populated(&self) -> bool {
+        is_populated(&self.main)
+    }
+
+    /// The processes of the command that are in no group of its own making.
+    pub fn processes(&self) -> Vec<i32> {
+        let text = std::fs::read_to_string(self.main.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     /// True if the kernel has killed a process for using more memory than allowed.
@@ -189,6 +200,7 @@ impl Group {
 }
 
 impl Drop for Group {
+    /// Blocks only where something has entered since the command's end.
     fn drop(&mut self) {
         self.clear();
         for dir in &self.more {

@@ -96,6 +96,21 @@ pub trait Attendant {
     fn idle(&mut self) -> std::result::Result<(), Hangup>;
 }
 
+/// How a command ended.
+pub struct Ended {
+    /// Of its shell.
+    pub status: ExitStatus,
+    /// The processes that ran on and did nothing, when they were killed; as they are to be shown.
+    pub left: Option<String>,
+}
+
+/// How long a process that the shell has left behind may do nothing before it is killed.
+const MOMENT: Duration = Duration::from_secs(1);
+/// CPU time, in ticks, that it has to use in a moment to be at work.
+const AT_WORK: u64 = 5;
+/// Between two looks at what the shell has left: at first, and after a while.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
 /// A command that runs.
 pub struct Running<'a> {
     child: Child,
@@ -138,40 +153,105 @@ pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
 }
 
 impl Running<'_> {
-    /// Hands the command's output to `attendant` until its shell has ended, and ends what it left behind. A command
-    /// that outlasts `timeout` is killed.
-    pub fn attend(mut self, attendant: &mut dyn Attendant, timeout: Option<Duration>) -> Result<ExitStatus> {
+    /// Hands the command's output to `attendant` until all its processes have ended. Those that go on after its shell, and do
+    /// nothing for a moment, are killed, and so is a command that outlasts `timeout`.
+    pub fn attend(mut self, attendant: &mut dyn Attendant, timeout: Option<Duration>) -> Result<Ended> {
         let until = timeout.map(|timeout| Instant::now() + timeout);
         let mut block = vec![0; 64 * 1024];
         let mut heard = Instant::now();
         while !self.wait_for_output(until)? {
-            for at in (0..self.pipes.len()).rev() {
-                match self.read_pipe(at, &mut block, attendant) {
-                    Ok(true) => heard = Instant::now(),
-                    Ok(false) => {}
-                    Err(Hangup) => self.control.kill(Killed::Hangup),
-                }
-            }
-            if heard.elapsed() >= HEARTBEAT {
-                heard = Instant::now();
-                if attendant.idle().is_err() {
-                    self.control.kill(Killed::Hangup);
-                }
-            }
-            if until.is_some_and(|until| Instant::now() >= until) {
-                self.control.kill(Killed::Timeout);
-            }
+            self.serve(&mut block, attendant, until, &mut heard);
         }
-        // The shell is a zombie until it is waited for, so its group's number still means this group.
-        let _ = killpg(self.child.pid(), Signal::SIGKILL);
-        if let Some(group) = &self.control.group {
-            group.clear();
-        }
+        let status = self.child.wait().map_err(|e| Error::io("bash", &e))?;
+        let left = self.await_rest(&mut block, attendant, until, &mut heard);
+        self.kill_rest();
         for at in (0..self.pipes.len()).rev() {
             // What was written before the end still counts; a listener that is gone loses nothing.
             while let Ok(true) = self.read_pipe(at, &mut block, attendant) {}
         }
-        self.child.wait().map_err(|e| Error::io("bash", &e))
+        Ok(Ended { status, left })
+    }
+
+    /// Hands over what can be read now, and kills the command if nobody listens any more or its time is over.
+    fn serve(&mut self, block: &mut [u8], attendant: &mut dyn Attendant, until: Option<Instant>, heard: &mut Instant) {
+        for at in (0..self.pipes.len()).rev() {
+            match self.read_pipe(at, block, attendant) {
+                Ok(true) => *heard = Instant::now(),
+                Ok(false) => {}
+                Err(Hangup) => self.control.kill(Killed::Hangup),
+            }
+        }
+        if heard.elapsed() >= HEARTBEAT {
+            *heard = Instant::now();
+            if attendant.idle().is_err() {
+                self.control.kill(Killed::Hangup);
+            }
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            self.control.kill(Killed::Timeout);
+        }
+    }
+
+    /// Waits for what the shell has left behind as long as it works. Returns what then still runs, and may write to an output.
+    fn await_rest(
+        &mut self,
+        block: &mut [u8],
+        attendant: &mut dyn Attendant,
+        until: Option<Instant>,
+        heard: &mut Instant,
+    ) -> Option<String> {
+        // Mostly the end of the pipes is what is read here.
+        self.serve(block, attendant, until, heard);
+        let (mut worked, mut ticks, mut pause) = (Instant::now(), 0, LOOKS.0);
+        while self.control.killed().is_none() && self.has_rest() {
+            let rest = if pause < LOOKS.1 { Vec::new() } else { self.rest() };
+            if rest.is_empty() && pause >= LOOKS.1 && self.pipes.is_empty() {
+                return None;
+            }
+            let used = rest.iter().map(|process| process.ticks).sum::<u64>();
+            let is_at_work = rest.iter().any(|process| process.waits_for_disk) || used.abs_diff(ticks) >= AT_WORK;
+            if is_at_work || *heard > worked {
+                (worked, ticks) = (Instant::now(), used);
+            }
+            if worked.elapsed() >= MOMENT {
+                return (!rest.is_empty()).then(|| process::describe(&rest));
+            }
+            // Output wakes it.
+            let mut fds: Vec<PollFd> =
+                self.pipes.iter().map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
+            let _ = poll(&mut fds, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO));
+            pause = (pause * 2).min(LOOKS.1);
+            self.serve(block, attendant, until, heard);
+        }
+        None
+    }
+
+    /// True while a process of the command runs, as far as can be told without looking for it.
+    fn has_rest(&self) -> bool {
+        match &self.control.group {
+            Some(group) => group.is_populated(),
+            // The shell has been waited for, so that only others are in its group.
+            None => !self.pipes.is_empty() || killpg(self.child.pid(), None).is_ok(),
+        }
+    }
+
+    fn rest(&self) -> Vec<process::Process> {
+        let known = self.control.group.as_ref().map(Group::processes).unwrap_or_default();
+        let dir = &self.control.dir;
+        // Its own directory is there, and the file that its stdout goes to.
+        let own = dir.ancestors().find(|parent| parent.ends_with(".s4")).unwrap_or(dir);
+        process::left(dir, own, self.child.pid(), &known)
+    }
+
+    fn kill_rest(&self) {
+        match &self.control.group {
+            Some(group) => group.clear(),
+            None if self.has_rest() => {
+                let _ = killpg(self.child.pid(), Signal::SIGKILL);
+                process::kill_tree(&self.control.dir);
+            }
+            None => {}
+        }
     }
 
     /// Waits for output, for the next heartbeat, or for the end; true at the end.

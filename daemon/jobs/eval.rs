@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::cgroup::Limits;
-use super::command::{self, Attendant, Control, Killed, Setup, Stream};
+use super::command::{self, Attendant, Control, Ended, Killed, Setup, Stream};
 use super::plan;
 use super::running::Entered;
 use super::task::{self, Inputs, environment};
@@ -92,7 +92,7 @@ fn stream(
         (status, task::join(verifying))
     });
     let end = match status.and_then(|status| verified.map(|()| status)) {
-        Ok(status) => {
+        Ok(Ended { status, .. }) => {
             status.code().map_or_else(|| CommandEnd::Signal(status.signal().unwrap_or_default()), CommandEnd::Exit)
         }
         Err(error) => CommandEnd::Error(error),

@@ -4,6 +4,7 @@ use crate::store::Store;
 use s4::body::ChunkReader;
 use s4::checksum::Digest;
 use s4::error::{Error, ErrorKind, Result};
+use s4::file::open_to_read;
 use s4::protocol::JobFile;
 use std::fs::{File, FileTimes, Permissions};
 use std::io::{Read, Write};
@@ -40,7 +41,7 @@ impl JobFiles {
 
     /// Makes sure that the file is here, and marks it as used now.
     pub fn claim(&self, digest: &str) -> Result<()> {
-        let file = File::open(self.path(digest)?).map_err(|_| absent(digest))?;
+        let file = open_to_read(&self.path(digest)?).map_err(|_| absent(digest))?;
         let now = FileTimes::new().set_modified(SystemTime::now());
         file.set_times(now).map_err(|e| Error::io(format!("file {digest}"), &e))
     }
@@ -48,7 +49,7 @@ impl JobFiles {
     /// Makes sure that the file is here and whole, before a job relies on it; one that is damaged is removed.
     pub fn check(&self, digest: &str) -> Result<()> {
         let path = self.path(digest)?;
-        let mut file = File::open(&path).map_err(|_| absent(digest))?;
+        let mut file = open_to_read(&path).map_err(|_| absent(digest))?;
         let failed = |e: std::io::Error| Error::io(format!("file {digest}"), &e);
         let mut found = Digest::default();
         let mut block = vec![0; s4::checksum::BLOCK];
@@ -88,7 +89,8 @@ impl JobFiles {
         let failed = |e: std::io::Error| Error::io(format!("--file {}", file.name), &e);
         let to = dir.join(&file.name);
         // A copy of its own, which costs nothing where the file system shares blocks: a command may write to it.
-        std::fs::copy(self.path(&file.digest)?, &to).map_err(failed)?;
+        let mut from = open_to_read(&self.path(&file.digest)?).map_err(failed)?;
+        File::create_new(&to).and_then(|mut copy| std::io::copy(&mut from, &mut copy)).map_err(failed)?;
         let mode = if file.executable { 0o755 } else { 0o644 };
         std::fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(failed)
     }

@@ -12,6 +12,7 @@ use super::{process, task};
 use s4::attribute::Mark;
 use s4::client::blocking;
 use s4::error::{Error, Result};
+use s4::file;
 use s4::key::Key;
 use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, RunningTask, TaskFailure};
 use s4::time::now_milliseconds;
@@ -27,6 +28,11 @@ use tokio::task::JoinSet;
 
 /// The name of the file that holds a job's record.
 const RECORD: &str = "record";
+
+/// Bytes of a record: a request that submits a job is shorter.
+const LONGEST_RECORD: usize = 16 << 20;
+/// Bytes of failures that are read at a time.
+const PAGE: u64 = 1 << 20;
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,6 +71,8 @@ pub struct Job {
     running: Mutex<HashMap<u64, RunningNow>>,
     /// Failures as lines of JSON, appended whole.
     failures: File,
+    /// The record is synced to the disk each time that it is written.
+    sync: bool,
 }
 
 struct RunningNow {
@@ -79,20 +87,20 @@ pub fn logs_dir(dir: &Path) -> PathBuf {
 }
 
 impl Job {
-    /// A planned job, whose files are in `dir`, with at most `log_bytes` of logs.
-    pub fn new(spec: JobSpec, dir: PathBuf, plan: Plan, log_bytes: u64) -> Result<Self> {
+    /// A planned job, whose files are in `dir`, with at most `log_bytes` of logs. Its record is synced if `sync`.
+    pub fn new(spec: JobSpec, dir: PathBuf, plan: Plan, log_bytes: u64, sync: bool) -> Result<Self> {
         let progress = Progress { tasks: plan.tasks, bytes: plan.bytes, ..Progress::default() };
         let record = JobRecord { spec, plan, progress, started: None, ended: None, outcome: None };
-        let job = Self::open(record, dir, log_bytes)?;
+        let job = Self::open(record, dir, log_bytes, sync)?;
         job.save()?;
         Ok(job)
     }
 
     /// The job whose files are in `dir`, as an earlier daemon left it, and whether that daemon's end was the job's; `None` if
     /// it never started.
-    pub fn load(dir: PathBuf) -> Result<Option<(Self, bool)>> {
+    pub fn load(dir: PathBuf, sync: bool) -> Result<Option<(Self, bool)>> {
         let failed = |e: std::io::Error| Error::io(dir.display(), &e);
-        let text = match std::fs::read(dir.join(RECORD)) {
+        let text = match file::read_small(&dir.join(RECORD), LONGEST_RECORD) {
             Ok(text) => text,
             // Killed while it was planned.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -109,7 +117,7 @@ impl Job {
             record.outcome = Some(Outcome::Interrupted);
             record.ended = Some(now_milliseconds());
         }
-        let job = Self::open(record, dir, 0)?;
+        let job = Self::open(record, dir, 0, sync)?;
         job.fence.shut();
         if interrupted {
             job.state.send_modify(|state| state.progress.failed = job.count_failures());
@@ -121,9 +129,9 @@ impl Job {
         Ok(Some((job, interrupted)))
     }
 
-    fn open(record: JobRecord, dir: PathBuf, log_bytes: u64) -> Result<Self> {
+    fn open(record: JobRecord, dir: PathBuf, log_bytes: u64, sync: bool) -> Result<Self> {
         let path = dir.join("failures");
-        let failures = OpenOptions::new().create(true).append(true).read(true).open(&path);
+        let failures = file::open_regular(&path, OpenOptions::new().create(true).append(true).read(true));
         let JobRecord { spec, plan, progress, started, ended, outcome } = record;
         let mark =
             Mark { recipe: spec.recipe(), inputs: 0, job: owner_of(&spec.id), source: spec.source(), outputs: 1 };
@@ -138,6 +146,7 @@ impl Job {
             running: Mutex::default(),
             failures: failures.map_err(|e| Error::io(path.display(), &e))?,
             dir,
+            sync,
         })
     }
 
@@ -145,8 +154,7 @@ impl Job {
     fn save(&self) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(format!("job {}", self.spec.id), &e);
         let text = serde_json::to_vec(&self.record()).expect("a record is plain JSON");
-        let draft = self.dir.join("record.new");
-        std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, self.dir.join(RECORD))).map_err(failed)
+        file::replace(&self.dir.join(RECORD), &text, self.sync).map_err(failed)
     }
 
     /// The mark of an output of a task with these inputs and so many outputs.
@@ -229,14 +237,25 @@ impl Job {
     /// Failures from byte `from` of their record on, and where they end.
     pub fn failures(&self, from: u64) -> Result<(Vec<Event>, u64)> {
         let failed = |e: std::io::Error| Error::io("the job's failures", &e);
-        let len = self.failures.metadata().map_err(failed)?.len();
-        let end = len.min(from + (1 << 20));
-        let mut bytes = vec![0; (end - from) as usize];
-        self.failures.read_exact_at(&mut bytes, from).map_err(failed)?;
-        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-        let events = bytes[..whole].split(|&b| b == b'\n').filter(|line| !line.is_empty());
-        let events = events.filter_map(|line| serde_json::from_slice::<TaskFailure>(line).ok()).map(Event::Failure);
-        Ok((events.collect(), from + whole as u64))
+        let mut from = from;
+        loop {
+            let len = self.failures.metadata().map_err(failed)?.len();
+            let mut bytes = vec![0; len.saturating_sub(from).min(PAGE) as usize];
+            self.failures.read_exact_at(&mut bytes, from).map_err(failed)?;
+            let whole = match bytes.iter().rposition(|&b| b == b'\n') {
+                Some(at) => at + 1,
+                // No line is so long that was written by us: what is behind it counts.
+                None if bytes.len() as u64 == PAGE => bytes.len(),
+                None => return Ok((Vec::new(), from)),
+            };
+            from += whole as u64;
+            let lines = bytes[..whole].split(|&b| b == b'\n');
+            let events = lines.filter_map(|line| serde_json::from_slice::<TaskFailure>(line).ok()).map(Event::Failure);
+            let events: Vec<_> = events.collect();
+            if !events.is_empty() {
+                return Ok((events, from));
+            }
+        }
     }
 
     fn count_failures(&self) -> u64 {
@@ -251,13 +270,13 @@ impl Job {
 
     /// Runs every task of the plan to its end.
     pub async fn run(self: Arc<Self>, shared: Arc<Shared>) {
-        let ended = match self.save() {
+        let ended = match self.clone().save_apart().await {
             Ok(()) => self.run_tasks(&shared).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {
             self.stop_with(&shared);
-            self.record_failure(&shared, None, error);
+            self.record_failure(&shared, None, error).await;
         }
         let (store, leftovers) = (shared.store.clone(), shared.store.tasks_dir().join(self.spec.id.as_str()));
         blocking(move || {
@@ -275,9 +294,13 @@ impl Job {
             state.ended = Some(now_milliseconds());
             state.outcome = Some(outcome(state));
         });
-        if let Err(error) = self.save() {
+        if let Err(error) = self.save_apart().await {
             tracing::warn!("{error}");
         }
+    }
+
+    async fn save_apart(self: Arc<Self>) -> Result<()> {
+        blocking(move || self.save()).await
     }
 
     async fn run_tasks(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
@@ -331,13 +354,17 @@ impl Job {
                 self.lock_running().insert(number, now);
                 // A cancel that came before the task was entered has not seen it.
                 if self.state().ending.is_some() {
-                    entered.kill(Killed::Cancelled);
+                    let late = control.clone();
+                    blocking(move || late.kill(Killed::Cancelled)).await;
                 }
-                task::run(shared.clone(), self.clone(), task, control, dir, &mut slot).await
+                let result = task::run(shared.clone(), self.clone(), task, control, dir, &mut slot).await;
+                self.lock_running().remove(&number);
+                // The last that holds its control group, which may have to be cleared.
+                blocking(move || drop(entered)).await;
+                result
             }
             Err(error) => Err(error.into()),
         };
-        self.lock_running().remove(&number);
         self.state.send_modify(|state| {
             state.progress.running -= 1;
             match &result {
@@ -351,7 +378,7 @@ impl Job {
             }
         });
         if let Err(failed) = result {
-            self.record_failure(&shared, Some(key), failed);
+            self.record_failure(&shared, Some(key), failed).await;
         }
     }
 
@@ -360,7 +387,7 @@ impl Job {
     }
 
     /// Writes down that a task failed, or without a key, that the job could not go on.
-    fn record_failure(&self, shared: &Arc<Shared>, key: Option<Key>, failed: impl Into<task::Failed>) {
+    async fn record_failure(self: &Arc<Self>, shared: &Arc<Shared>, key: Option<Key>, failed: impl Into<task::Failed>) {
         // What fails because it is ended tells nothing new.
         if self.state().ending.is_some() {
             return;
@@ -372,7 +399,8 @@ impl Job {
         let failure = failed.into().report(shared.node, key);
         let mut line = serde_json::to_vec(&failure).expect("a failure is plain JSON");
         line.push(b'\n');
-        if let Err(error) = (&self.failures).write_all(&line) {
+        let job = self.clone();
+        if let Err(error) = blocking(move || (&job.failures).write_all(&line)).await {
             tracing::error!("job {}: cannot record a failure: {error}: {failure:?}", self.spec.id);
         }
         shared.task_counts.add_failed();

@@ -7,6 +7,7 @@
 
 use crate::store::{Sorter, Store};
 use s4::error::{Error, Result};
+use s4::file::{open_regular, open_to_read};
 use s4::protocol::Progress;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -37,7 +38,7 @@ pub struct Past {
 
 impl Journal {
     pub fn open(dir: &Path) -> Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(dir.join(FILE));
+        let file = open_regular(&dir.join(FILE), OpenOptions::new().create(true).append(true));
         file.map(|file| Self { file, torn: AtomicBool::new(false) }).map_err(|e| failed(&e))
     }
 
@@ -80,7 +81,7 @@ pub fn sum(dir: &Path) -> Result<Progress> {
 
 /// The lines of a journal, of which empty and cut ones say nothing; a job that did nothing yet may have none.
 fn lines(dir: &Path) -> Result<impl Iterator<Item = Result<String>> + use<>> {
-    let file = match File::open(dir.join(FILE)) {
+    let file = match open_to_read(&dir.join(FILE)) {
         Ok(file) => Some(file),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
         Err(e) => return Err(failed(&e)),

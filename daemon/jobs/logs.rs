@@ -4,10 +4,11 @@ use super::command::{Attendant, Stream};
 use s4::body::Hangup;
 use s4::checksum::hash;
 use s4::error::{Error, ErrorKind, Result};
+use s4::file::{open_regular, open_to_read};
 use s4::key::Key;
 use s4::protocol::JobId;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,9 @@ const JOB: u64 = 512 << 20;
 const SHOWN: usize = 4096;
 /// Bytes for the ends of those tasks whose stderr did not fit.
 const ENDS: u64 = 16 << 20;
+
+/// Bytes of the line that names a log's key, and some more.
+const LONGEST_NAME: u64 = 4096;
 
 /// The logs of one job.
 pub struct Logs {
@@ -103,7 +107,7 @@ impl TaskLog {
 
     fn begin(&self) -> std::io::Result<File> {
         std::fs::create_dir_all(&self.logs.dir)?;
-        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        let mut file = open_regular(&self.path, OpenOptions::new().create(true).append(true))?;
         if file.metadata()?.len() == 0 {
             writeln!(file, "{}", self.key.as_str())?;
         }
@@ -168,13 +172,13 @@ pub fn all(dir: &Path) -> Result<impl Iterator<Item = Result<Log>> + use<>> {
 
 fn open(path: &Path) -> Result<Option<Log>> {
     let failed = |e: std::io::Error| Error::io("a task's log", &e);
-    let file = match File::open(path) {
+    let file = match open_to_read(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(e)),
     };
     let mut content = BufReader::new(file);
     let mut name = String::new();
-    content.read_line(&mut name).map_err(failed)?;
+    content.by_ref().take(LONGEST_NAME).read_line(&mut name).map_err(failed)?;
     Ok(Key::parse(name.trim_end()).ok().map(|key| Log { key, content }))
 }

@@ -13,7 +13,7 @@ mod plan;
 pub mod process;
 mod running;
 mod spawn;
-mod task;
+pub mod task;
 pub mod taskdir;
 
 pub use job::{Job, State, logs_dir};
@@ -109,7 +109,7 @@ impl Jobs {
         let mut table = BTreeMap::new();
         let dir = shared.store.jobs_dir();
         for entry in std::fs::read_dir(&dir).map_err(|e| Error::io(dir.display(), &e))?.flatten() {
-            match Job::load(entry.path()) {
+            match Job::load(entry.path(), shared.store.syncs()) {
                 Ok(Some((job, interrupted))) => {
                     if interrupted && !job.spec.keep_going {
                         job.stop_others(&shared);
@@ -133,7 +133,7 @@ impl Jobs {
         let store = &self.shared.store;
         // A share of what is free, so that logs alone never fill a disk.
         let log_bytes = store.free_bytes()?.saturating_sub(store.reserve_bytes()) / 8;
-        match Job::new(spec, dir.clone(), plan, log_bytes) {
+        match Job::new(spec, dir.clone(), plan, log_bytes, store.syncs()) {
             Ok(job) => {
                 self.enter(job);
                 Ok(plan)

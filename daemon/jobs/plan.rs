@@ -5,6 +5,7 @@ use super::journal::{History, Journal, Past};
 use crate::store::{Selection, Sorter, Store};
 use s4::checksum::Hasher;
 use s4::error::{Error, ErrorKind, Result};
+use s4::file::open_to_read;
 use s4::key::Key;
 use s4::protocol::{Entry, JobSpec, MapKind, Plan};
 use s4::stored::recorded_at;
@@ -319,7 +320,7 @@ pub struct Tasks {
 
 impl Tasks {
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| failed(&e))?;
+        let file = open_to_read(path).map_err(|e| failed(&e))?;
         Ok(Self { lines: BufReader::new(file).lines(), number: 0 })
     }
 

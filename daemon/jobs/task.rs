@@ -9,7 +9,7 @@ use crate::transfer::{self, Outputs, Sender};
 use s4::checksum::{self, Checksum, Hasher};
 use s4::client::blocking;
 use s4::error::{Error, Result};
-use s4::file::AtPosition;
+use s4::file::{self, AtPosition};
 use s4::key::{Key, Prefix};
 use s4::protocol::{JobSpec, TaskFailure};
 use s4::time::seconds;
@@ -18,8 +18,8 @@ use std::io::{BufRead, BufReader, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a task failed: a line for people, and the end of its command's stderr.
@@ -40,9 +40,20 @@ impl From<Error> for Failed {
 
 impl Failed {
     pub fn report(self, node: usize, key: Key) -> TaskFailure {
-        TaskFailure { node, key, reason: self.reason, stderr: String::from_utf8_lossy(&self.stderr).into_owned() }
+        let mut reason = self.reason;
+        if let Some((at, _)) = reason.char_indices().nth(LONGEST_REASON) {
+            reason.truncate(at);
+            reason.push_str("...");
+        }
+        TaskFailure { node, key, reason, stderr: String::from_utf8_lossy(&self.stderr).into_owned() }
     }
 }
+
+/// How long a process that is not the command's may hold its stdout.
+pub const WRITER: Duration = Duration::from_secs(1);
+
+/// Characters of a reason, whatever is in it.
+const LONGEST_REASON: usize = 4096;
 
 /// Characters of a command's own text that a reason shows.
 const SHOWN: usize = 200;
@@ -155,14 +166,16 @@ impl Work {
         let inputs = Inputs::open(store, task)?;
         let dir = shared.dirs.create(self.dir.clone())?;
         spec.files.iter().try_for_each(|file| shared.files.install(file, dir.path()))?;
-        let stdout = store.unnamed_file().map_err(refused)?;
+        // The command alone can write to it, so that its end can be told.
+        let writer = store.unnamed_file().map_err(refused)?;
+        let stdout = file::reopen_to_read(&writer).map_err(refused)?;
         let env = environment(&task.key, spec.id.as_str(), task.number, shared, &spec.env);
         let setup = Setup {
             cmd: &spec.cmd,
             dir: &dir,
             env: &env,
             stdin: inputs.stdin().map_err(refused)?,
-            stdout: Some(stdout.try_clone().map_err(refused)?),
+            stdout: Some(writer),
         };
         let running = command::start(setup, control)?;
         let timeout = spec.timeout.and_then(seconds);
@@ -174,22 +187,27 @@ impl Work {
             }
             verified
         };
-        let (verified, status) = match inputs.is_small() {
+        let (verified, ended) = match inputs.is_small() {
             true => (verify(), running.attend(log, timeout)),
             false => std::thread::scope(|scope| {
                 let verifying = scope.spawn(verify);
-                let status = running.attend(log, timeout);
-                (join(verifying), status)
+                let ended = running.attend(log, timeout);
+                (join(verifying), ended)
             }),
         };
-        let (status, input) = (status?, verified?);
-        if let Some(reason) = failure(status, control, spec) {
-            return Err(Failed { reason, stderr: log.end().to_vec(), published: 0, by_command: true });
+        let (ended, input) = (ended?, verified?);
+        let failed = |reason: String, by_command: bool| {
+            Err(Failed { reason, stderr: log.end().to_vec(), published: 0, by_command })
+        };
+        if let Some(reason) = failure(&ended, control, spec) {
+            return failed(reason, true);
         }
         if let Some(point) = shared.mounts.find(dir.path()) {
             let point = point.strip_prefix(dir.path()).unwrap_or(&point).display().to_string();
-            let reason = format!("the command left a file system mounted at {}", cut(&point));
-            return Err(Failed { reason, stderr: log.end().to_vec(), published: 0, by_command: false });
+            return failed(format!("the command left a file system mounted at {}", cut(&point)), false);
+        }
+        if file::is_written(&stdout, WRITER) {
+            return failed("another process still has the command's stdout open for writing".to_owned(), true);
         }
         let Some(output) = &task.output else {
             let not_outputs = spec.files.iter().map(|file| file.name.clone()).collect();
@@ -223,13 +241,15 @@ pub fn environment(
     more.iter().cloned().chain(own.map(|(name, value)| (name.to_owned(), value))).collect()
 }
 
-fn failure(status: ExitStatus, control: &Control, spec: &JobSpec) -> Option<String> {
-    match (control.killed(), status.code(), status.signal()) {
+fn failure(ended: &command::Ended, control: &Control, spec: &JobSpec) -> Option<String> {
+    match (control.killed(), ended.status.code(), ended.status.signal()) {
         (Some(Killed::Timeout), ..) => {
             Some(format!("killed after its timeout of {} s", spec.timeout.unwrap_or_default()))
         }
         (Some(Killed::Cancelled | Killed::Hangup), ..) => Some("cancelled".to_owned()),
-        (None, Some(code), _) if spec.ok_exit.contains(&code) => None,
+        (None, Some(code), _) if spec.ok_exit.contains(&code) => ended.left.as_ref().map(|left| {
+            format!("processes of the command ran on after its shell had ended: {left}; 'wait' for them, or end them")
+        }),
         (None, code, signal) => {
             let ended = match code {
                 Some(code) => format!("exit status {code}"),

@@ -15,7 +15,7 @@ mod sweep;
 mod tree;
 mod wipe;
 
-pub use data_dir::DataDir;
+pub use data_dir::{DataDir, open_linked, open_within};
 pub use held::Range;
 pub use list::Selection;
 pub use publish::{Asker, Draft};
@@ -106,7 +106,7 @@ impl Store {
         };
         let device = root.metadata().map_err(failed)?.dev();
         let token = JobId::new().to_string();
-        std::fs::write(root.join(".s4/token"), &token).map_err(failed)?;
+        s4::file::replace(&root.join(".s4/token"), token.as_bytes(), false).map_err(failed)?;
         let store = Self {
             data: Arc::new(DataDir::open(root.clone()).map_err(failed)?),
             leases: leases::Leases::new(&root),
@@ -134,6 +134,11 @@ impl Store {
     /// For what is opened or deleted in it.
     pub fn data_dir(&self) -> &Arc<DataDir> {
         &self.data
+    }
+
+    /// True if what is published is synced to the disk first.
+    pub fn syncs(&self) -> bool {
+        self.fsync
     }
 
     pub fn token(&self) -> &str {

@@ -207,15 +207,14 @@ impl Store {
         self.link(asker, file, &KeyRecord { checksum, mark }, key, change)
     }
 
-    /// Publishes a file that a command left in its directory, as an output of a map: by a link where it can be
-    /// [sealed](Store::seal), else by copying its bytes.
-    pub fn publish_path(&self, path: &Path, key: &Key, mark: Mark) -> Result<()> {
+    /// Publishes a file that a command left in its directory, as an output of a map: by a link where it lies there
+    /// itself and can be [sealed](Store::seal), else by copying its bytes.
+    pub fn publish_left(&self, mut file: &File, is_itself: bool, key: &Key, mark: Mark) -> Result<()> {
         self.check_new(key)?;
-        if let Some(sealed) = self.seal(path, mark)? {
-            return self.give_name(&(), &sealed.file, key);
+        if is_itself && self.seal(file, key, mark)?.is_some() {
+            return self.give_name(&(), file, key);
         }
-        let failed = |e: std::io::Error| Error::io(path.display(), &e);
-        let mut file = File::open(path).map_err(failed)?;
+        let failed = |e: std::io::Error| Error::io(key, &e);
         let mut draft = self.draft(key)?;
         draft.mark(mark);
         let mut block = Block::new(checksum::BLOCK);

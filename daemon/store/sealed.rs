@@ -9,6 +9,7 @@ use nix::unistd::{geteuid, linkat};
 use s4::attribute::{KeyRecord, Mark};
 use s4::checksum::{self, Checksum};
 use s4::error::{Error, ErrorKind, Result};
+use s4::key::Key;
 use s4::protocol::{Change, HandedOver};
 use s4::stored;
 use std::fs::File;
@@ -18,30 +19,24 @@ use std::path::{Component, Path};
 
 /// A file that has all of a key but its name.
 pub struct Sealed {
-    pub file: File,
     pub inode: u64,
     pub checksum: Checksum,
 }
 
 impl Store {
-    /// Gives a file that a command left in its directory all that an output has but the name. `None` if it does not
-    /// really lie there, has other names or is another user's: it may change then, and only its bytes can become a key.
-    pub fn seal(&self, path: &Path, mark: Mark) -> Result<Option<Sealed>> {
-        let failed = |e: std::io::Error| Error::io(path.display(), &e);
-        let file = match open_itself(path) {
-            Ok(file) => file,
-            Err(e) if e.raw_os_error() == Some(nix::libc::ELOOP) => return Ok(None),
-            Err(e) => return Err(failed(e)),
-        };
+    /// Gives a file that a command left in its directory all that an output has but the name, `key`. `None` if it has other
+    /// names or is another user's: it may change then, and only its bytes can become a key.
+    pub fn seal(&self, file: &File, key: &Key, mark: Mark) -> Result<Option<Sealed>> {
+        let failed = |e: std::io::Error| Error::io(key, &e);
         let own = file.metadata().map_err(failed)?;
         let is_ours = own.is_file() && own.nlink() == 1 && own.dev() == self.device && own.uid() == geteuid().as_raw();
-        if !is_ours || !lies_below(&self.tasks_dir(), path).map_err(failed)? {
+        if !is_ours {
             return Ok(None);
         }
-        let checksum = checksum::of_file(&file).map_err(failed)?;
-        allow_attributes(&file, own.mode()).map_err(failed)?;
-        self.complete(&file, &KeyRecord { checksum, mark: Some(mark) }, Change::default()).map_err(failed)?;
-        Ok(Some(Sealed { file, inode: own.ino(), checksum }))
+        let checksum = checksum::of_file(file).map_err(failed)?;
+        allow_attributes(file, own.mode()).map_err(failed)?;
+        self.complete(file, &KeyRecord { checksum, mark: Some(mark) }, Change::default()).map_err(failed)?;
+        Ok(Some(Sealed { inode: own.ino(), checksum }))
     }
 
     /// Publishes an output that another node of this machine has sealed below `tasks`, where its tasks have their

@@ -132,7 +132,10 @@ fn seal(store: &Store, mark: Mark, part: Vec<Output>) -> Result<(Vec<HandedOver>
     let tasks = store.tasks_dir();
     for output in part {
         let path = output.path.strip_prefix(&tasks).ok().and_then(Path::to_str).map(str::to_owned);
-        match (path, store.seal(&output.path, mark)?) {
+        let (file, is_itself) = output.open_whole()?;
+        let path = path.filter(|_| is_itself);
+        let as_key = if path.is_some() { store.seal(&file, &output.key, mark)? } else { None };
+        match (path, as_key) {
             (Some(path), Some(as_key)) => {
                 let key = output.key.clone();
                 told.push(HandedOver { path, inode: as_key.inode, key, checksum: as_key.checksum });

@@ -7,12 +7,18 @@ mod neighbours;
 pub use neighbours::Neighbours;
 
 use crate::jobs::Job;
+use crate::jobs::fence::Fence;
+use crate::jobs::task::{WRITER, cut};
 use crate::jobs::taskdir::TaskDir;
-use crate::store::{Sorter, Store};
+use crate::store::{Sorter, Store, open_linked, open_within};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{SFlag, fstat, fstatat};
+use s4::attribute::Mark;
 use s4::body::Hangup;
 use s4::client::{Client, blocking};
-use s4::error::{Error, ErrorKind, Result};
-use s4::file::AtPosition;
+use s4::error::{Error, ErrorKind, Result, reason};
+use s4::file::{AtPosition, is_written};
 use s4::frame::FrameWriter;
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
@@ -20,7 +26,8 @@ use s4::protocol::{Delivery, PackAnswer};
 use s4::stream::LARGE;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -30,6 +37,9 @@ use tokio::task::JoinSet;
 const WINDOW: usize = 4096;
 /// Exchanges with one node at once.
 const PER_NODE: usize = 2;
+
+/// Bytes of a line that names an output: more than any path has.
+const LINE: u64 = 4096;
 
 /// What a 1:n command has left: its directory, and the names it printed.
 pub struct Outputs {
@@ -73,11 +83,45 @@ impl Transfers {
 }
 
 /// One output under way.
+#[derive(Clone)]
 struct Output {
     key: Key,
     path: PathBuf,
+    /// The task's directory, and the file's path in it.
+    dir: Arc<OwnedFd>,
+    name: PathBuf,
     /// Bytes, when it was looked at.
     len: u64,
+}
+
+impl Output {
+    /// Publishes it on this node, by a link where its file can be [sealed](Store::seal).
+    fn publish(&self, store: &Store, mark: Mark) -> Result<()> {
+        let (file, is_itself) = self.open_whole()?;
+        store.publish_left(&file, is_itself, &self.key, mark)
+    }
+
+    /// Opens the file that the command left, once nobody can write to it any more, and nothing outside the task's directory.
+    /// The second is true if no link led to it. Errors: what is no regular file.
+    fn open_whole(&self) -> Result<(File, bool)> {
+        let failed = |e: std::io::Error| Error::io(self.path.display(), &e);
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let (file, is_itself) = match open_within(&*self.dir, &self.name, flags) {
+            Err(Errno::ELOOP) => (open_linked(&*self.dir, &self.name, flags), false),
+            opened => (opened, true),
+        };
+        let file = File::from(file.map_err(|errno| failed(errno.into()))?);
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(failed(std::io::Error::other("is not a regular file")));
+        }
+        match is_written(&file, WRITER) {
+            false => Ok((file, is_itself)),
+            true => Err(Error::new(
+                ErrorKind::Command,
+                format!("another process still has the output '{}' open for writing", self.name.display()),
+            )),
+        }
+    }
 }
 
 /// Publishes every named output on its node, as `outdir/<input basename>/<file basename>`. Nothing is sent unless every
@@ -95,33 +139,53 @@ async fn shuffle_windows(
     published: &mut u64,
 ) -> Result<()> {
     let outdir = Dir::try_from(format!("{}/{}", sender.job.spec.outdir.as_str(), sender.input.basename()))?;
-    let mut names = Names { outputs: Arc::new(outputs), outdir: Arc::new(outdir), position: 0 };
-    let (mut checking, store) = (names.clone(), transfers.0.store.clone());
-    let count = blocking(move || checking.check_all(&store)).await?;
-    let too_many = |_| Error::new(ErrorKind::TooLarge, format!("the command printed {count} names"));
-    let outputs = u32::try_from(count).map_err(too_many)?;
-    let delivery = Arc::new(Delivery { job: sender.job.spec.id.clone(), inputs: sender.inputs, outputs });
-    loop {
+    let (store, fence) = (transfers.0.store.clone(), sender.job.fence.clone());
+    let mut names = blocking(move || Names::open(&store, outputs, outdir, fence)).await?;
+    let id = sender.job.spec.id.clone();
+    let delivery = Arc::new(Delivery { job: id, inputs: sender.inputs, outputs: names.count });
+    let result = loop {
         let (window, rest) = blocking(move || (names.window(), names)).await;
         names = rest;
-        let window = window?;
-        if window.is_empty() {
-            return Ok(());
+        match window {
+            Ok(window) if window.is_empty() => break Ok(()),
+            Ok(window) => match transfers.send(sender.job, &delivery, window, published).await {
+                Ok(()) => {}
+                failed => break failed,
+            },
+            Err(error) => break Err(error),
         }
-        transfers.send(sender.job, &delivery, window, published).await?;
-    }
+    };
+    // With the names goes the task's directory, which is emptied.
+    blocking(move || drop(names)).await;
+    result
 }
 
 /// The names that a command printed, from a position in them on.
-#[derive(Clone)]
 struct Names {
-    outputs: Arc<Outputs>,
-    outdir: Arc<Dir>,
+    outputs: Outputs,
+    /// The directory that the command ran in.
+    dir: Arc<OwnedFd>,
+    outdir: Dir,
+    fence: Arc<Fence>,
     position: u64,
+    count: u32,
 }
 
 impl Names {
-    /// Makes sure that every name is there, and only once. Returns how many there are.
+    /// Makes sure that every name is there, and only once. Blocks.
+    fn open(store: &Store, outputs: Outputs, outdir: Dir, fence: Arc<Fence>) -> Result<Self> {
+        let path = outputs.dir.path();
+        let dir = store.data_dir().open_at(path, OFlag::O_PATH | OFlag::O_DIRECTORY);
+        let dir = Arc::new(dir.map_err(|errno| Error::io(path.display(), &errno.into()))?);
+        let mut names = Self { outputs, dir, outdir, fence, position: 0, count: 0 };
+        let count = names.check_all(store)?;
+        let too_many = |_| Error::new(ErrorKind::TooLarge, format!("the command printed {count} names"));
+        names.count = u32::try_from(count).map_err(too_many)?;
+        names.position = 0;
+        Ok(names)
+    }
+
+    /// Returns how many there are.
     fn check_all(&mut self, store: &Store) -> Result<u64> {
         let mut names = Sorter::new(store.root());
         let mut count = 0;
@@ -157,37 +221,70 @@ impl Names {
         let mut line = Vec::new();
         while window.len() < WINDOW {
             line.clear();
-            let n =
-                reader.read_until(b'\n', &mut line).map_err(|e| Error::io("the names that the command printed", &e))?;
+            let read = reader.by_ref().take(LINE).read_until(b'\n', &mut line);
+            let n = read.map_err(|e| Error::io("the names that the command printed", &e))? as u64;
             if n == 0 {
                 break;
             }
-            self.position += n as u64;
+            if n == LINE && !line.ends_with(b"\n") {
+                return Err(printed(
+                    &line,
+                    "which is longer than any name; print the names of the outputs, one a line",
+                ));
+            }
+            if !self.fence.is_open() {
+                return Err(Error::new(ErrorKind::Cancelled, "the job has ended"));
+            }
+            self.position += n;
             let name = line.strip_suffix(b"\n").unwrap_or(&line);
             let is_output = |name: &[u8]| self.outputs.not_outputs.iter().all(|file| file.as_bytes() != name);
             if !name.is_empty() && is_output(name.strip_prefix(b"./").unwrap_or(name)) {
-                window.push(output(&self.outdir, self.outputs.dir.path(), name)?);
+                window.push(self.output(name)?);
             }
         }
         Ok(window)
     }
 }
 
-fn output(outdir: &Dir, dir: &Path, name: &[u8]) -> Result<Output> {
-    let shown = String::from_utf8_lossy(name).escape_debug().to_string();
-    let refuse = |why: &str| Error::new(ErrorKind::BadName, format!("the command printed '{shown}', {why}"));
-    let text = std::str::from_utf8(name).map_err(|_| refuse("which is not UTF-8"))?;
-    let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !Path::new(text).components().all(plain) {
-        return Err(refuse("which is not in its directory"));
+fn printed(name: &[u8], why: &str) -> Error {
+    Error::new(ErrorKind::BadName, format!("the command printed '{}', {why}", cut(&String::from_utf8_lossy(name))))
+}
+
+impl Names {
+    fn output(&self, name: &[u8]) -> Result<Output> {
+        let refuse = |why: &str| printed(name, why);
+        let text = std::str::from_utf8(name).map_err(|_| refuse("which is not UTF-8"))?;
+        let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
+        if !Path::new(text).components().all(plain) {
+            return Err(refuse("which is not in its directory"));
+        }
+        let path = self.outputs.dir.path().join(text);
+        let basename = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| refuse("which names no file"))?;
+        let key = self.outdir.join(basename).map_err(|e| refuse(&format!("which makes no key: {e}")))?;
+        let len = match self.len_of(Path::new(text)) {
+            Ok(Some(len)) => len,
+            Ok(None) => return Err(refuse("which is not a regular file")),
+            Err(Errno::EXDEV) => {
+                return Err(refuse("which leads out of its directory, or to a file system mounted in it"));
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(refuse("but there is no such file in its directory")),
+            Err(errno) => return Err(refuse(&format!("which cannot be opened: {}", reason(&errno.into())))),
+        };
+        Ok(Output { len, key, path, dir: self.dir.clone(), name: text.into() })
     }
-    let path = dir.join(text);
-    let basename = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| refuse("which names no file"))?;
-    let key = outdir.join(basename)?;
-    match std::fs::metadata(&path) {
-        Ok(found) if found.is_file() => Ok(Output { len: found.len(), key, path }),
-        Ok(_) => Err(refuse("which is not a regular file")),
-        Err(_) => Err(refuse("but there is no such file in its directory")),
+
+    /// The length of the file `name`; `None` if it is no regular file.
+    fn len_of(&self, name: &Path) -> nix::Result<Option<u64>> {
+        // The usual case, in one call: a file in the directory itself.
+        let mut found = match name.components().count() {
+            1 => fstatat(&*self.dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?,
+            _ => fstat(open_linked(&*self.dir, name, OFlag::O_PATH)?)?,
+        };
+        if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
+            found = fstat(open_linked(&*self.dir, name, OFlag::O_PATH)?)?;
+        }
+        let is_file = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+        Ok(is_file.then_some(found.st_size.unsigned_abs()))
     }
 }
 
@@ -227,7 +324,7 @@ impl Transfers {
         blocking(move || {
             let mut count = 0;
             let result = group.iter().try_for_each(|output| {
-                job.fence.pass(|| store.publish_path(&output.path, &output.key, mark))?;
+                job.fence.pass(|| output.publish(&store, mark))?;
                 count += 1;
                 Ok(())
             });
@@ -273,7 +370,8 @@ impl Transfers {
     }
 
     async fn send_large(&self, delivery: &Delivery, output: &Output) -> Result<()> {
-        let file = File::open(&output.path).map_err(|e| Error::io(output.path.display(), &e))?;
+        let opening = output.clone();
+        let (file, _) = blocking(move || opening.open_whole()).await?;
         self.0.client.send_file(&output.key, Some(delivery), file, output.key.as_str()).await.map(drop)
     }
 }
@@ -281,10 +379,10 @@ impl Transfers {
 fn write_pack(mut frames: FrameWriter, group: &[Output]) -> std::result::Result<Result<()>, Hangup> {
     for output in group {
         let failed = |e: std::io::Error| Error::io(output.path.display(), &e);
-        let opened = File::open(&output.path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let opened = output.open_whole().and_then(|(file, _)| Ok((file.metadata().map_err(failed)?.len(), file)));
         let (len, mut file) = match opened {
             Ok(opened) => opened,
-            Err(error) => return frames.end().map(|()| Err(failed(error))),
+            Err(error) => return frames.end().map(|()| Err(error)),
         };
         frames.key(&output.key)?;
         if let Err(error) = frames.content(&mut file, len, output.key.as_str())? {

@@ -4,7 +4,7 @@ use super::{Client, blocking};
 use crate::aligned::Block;
 use crate::checksum::{BLOCK, Checksum, of_growing};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::AtPosition;
+use crate::file::{AtPosition, read_small};
 use crate::key::Key;
 use crate::protocol::{Adoption, Change, Health};
 use crate::stored::{SpaceChecks, draft};
@@ -20,11 +20,14 @@ use std::path::Path;
 /// Bytes that one call copies: few enough to be hashed while they are in the processor's cache.
 const COPIED_AT_ONCE: usize = 1 << 20;
 
+/// Bytes of a token.
+const LONGEST_TOKEN: usize = 256;
+
 impl Health {
     /// The node's data directory, if it is on this machine: it holds the token that the node names.
     pub fn local_dir(&self) -> Option<&Path> {
-        let token = std::fs::read_to_string(self.data.join(".s4/token")).ok()?;
-        (token == self.token).then_some(&self.data)
+        let token = read_small(&self.data.join(".s4/token"), LONGEST_TOKEN).ok()?;
+        (token == self.token.as_bytes()).then_some(&self.data)
     }
 }
 

@@ -11,6 +11,7 @@ mod faults;
 mod hand_over;
 mod harness;
 mod help;
+mod hostile_commands;
 mod hostile_trees;
 mod hosts;
 mod hosts_deadlines;

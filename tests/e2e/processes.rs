@@ -1,7 +1,7 @@
 //! The processes of commands: ended with their job, however they were started.
 
 use crate::harness::{Cluster, eventually, text};
-use crate::observe::{Marker, end_within, leftovers, send, spawn};
+use crate::observe::{Marker, end_within, fails_within, leftovers, send, spawn};
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -132,11 +132,10 @@ fn a_background_child_that_holds_the_streams_hangs_nothing() {
         for kind in ["map", "map-from-n"] {
             let marker = Marker::new();
             let cmd = format!("{start}sleep {} & echo done", marker.as_str());
-            let end = end_within(SOON, spawn(&cluster, &[kind, "s4://in/", "s4://out/", &cmd]));
-            assert!(end.status.success(), "{}", text(&end.stderr));
-            assert_eq!(cluster.get("s4://out/0_a"), b"done\n");
+            let told = fails_within(SOON, &cluster, &[kind, "s4://in/", "s4://out/", &cmd]);
+            assert!(told.contains("ran on after its shell had ended: sleep (pid "), "{told}");
             assert_all_gone(&cluster, &marker);
-            cluster.ok(&["rm", "s4://out/0_a"]);
+            cluster.fails(1, &["ls", "s4://out/"]);
         }
         let marker = Marker::new();
         let cmd = format!("{start}sleep {} & echo done", marker.as_str());
@@ -156,9 +155,10 @@ fn a_child_that_goes_on_writing_leaves_no_directory() {
     let write =
         format!("setsid bash -c 'while :; do mkdir -p d; echo x > d/$RANDOM; echo x > $RANDOM; : {number}; done'");
     let cmd = format!("{write} & echo y > 0_out; sleep 0.1; echo 0_out");
-    cluster.ok(&["map-to-n", "s4://in/", "s4://out/", &cmd]);
-    assert_eq!(cluster.ok(&["ls", "-r", "s4://out/"]).lines().count(), 4);
+    let told = cluster.fails(1, &["map-to-n", "s4://in/", "s4://out/", &cmd, "--timeout", "3"]);
+    assert!(told.contains("killed after its timeout"), "{told}");
     assert_all_gone(&cluster, &marker);
+    cluster.fails(1, &["ls", "s4://out/"]);
 }
 
 /// A command that hides: it clears its environment, leaves its directory, its session and its parent.
@@ -220,9 +220,10 @@ fn what_a_command_leaves_behind_cannot_change_its_output() {
     }
     let marker = Marker::new();
     let late = format!("setsid bash -c 'sleep {}; echo late' 2>/dev/null &", marker.as_str());
-    cluster.ok(&["map", "s4://in/", "s4://out/", &format!("{late} echo early")]);
+    let told = cluster.fails(1, &["map", "s4://in/", "s4://out/", &format!("{late} echo early")]);
+    assert!(told.contains("ran on after its shell had ended"), "{told}");
     assert_all_gone(&cluster, &marker);
-    assert_eq!(cluster.get("s4://out/0_a"), b"early\n");
+    cluster.fails(1, &["ls", "s4://out/"]);
 }
 
 #[test]
