@@ -40,6 +40,9 @@ const IN_USE: Duration = Duration::from_secs(1);
 /// Between two looks for keys that are held open for nobody.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// Between two syncs, if keys were made. What is older is on the disk by then mostly: the kernel writes it after as long.
+const SYNC: Duration = Duration::from_secs(30);
+
 /// Serve this machine's keys of an s4 cluster, and run commands next to them.
 #[derive(Parser)]
 #[command(name = "s4-server", version, max_term_width = 100, after_help = EXAMPLES)]
@@ -59,6 +62,9 @@ struct Args {
     /// Free space to keep: bytes, or with K, M, G or T [default: a twentieth of the disk, at most 4G]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     reserve: Option<u64>,
+    /// Make the data directory of this node, which a start never does, and end
+    #[arg(long)]
+    init: bool,
     /// Sync each key to the disk before it is published
     #[arg(long)]
     fsync: bool,
@@ -72,6 +78,7 @@ Whoever can reach a daemon can run commands on its machine: keep strangers off t
 
 Example: a cluster of one on this machine
   echo 127.0.0.1:8080 > ~/.s4.conf
+  s4-server --data /mnt/nvme/s4 --init
   s4-server --data /mnt/nvme/s4";
 
 fn main() -> ExitCode {
@@ -97,7 +104,13 @@ fn run(args: Args) -> Result<()> {
     let secret = args.secret.as_deref().map(Secret::read).transpose()?;
     let options =
         Options { dir: args.data, reserve: args.reserve, fsync: args.fsync, node: place.node, nodes: cluster.len() };
+    if args.init {
+        let made = if store::make(&options)? { "made" } else { "was made before" };
+        println!("s4-server: data directory {} of node {}: {made}", options.dir.display(), options.node);
+        return Ok(());
+    }
     let store = Arc::new(Store::open(options)?);
+    let ending = store.clone();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let slots = args.jobs.map_or(cpus + 2, usize::from);
     let runtime = s4::runtime::build()?;
@@ -137,9 +150,14 @@ fn run(args: Args) -> Result<()> {
         });
         tokio::spawn(Sampler::run(app.clone()));
         tokio::spawn(let_go_of_idle(app.jobs.shared.store.clone()));
+        tokio::spawn(sync_now_and_then(app.jobs.shared.store.clone()));
         server::run(listener, app, shutdown).await;
         Ok(())
     });
+    // Then the next start looks at what was made last, and no more.
+    if let Err(error) = ending.end() {
+        tracing::warn!("{}: {error}", ending.root().display());
+    }
     // Threads that still wait for a peer end with the process.
     runtime.shutdown_background();
     served
@@ -151,6 +169,20 @@ async fn let_go_of_idle(store: Arc<Store>) {
         tokio::time::sleep(SWEEP).await;
         let store = store.clone();
         blocking(move || store.let_go_of_idle()).await;
+    }
+}
+
+/// Has the disk have what was made, until the process ends.
+async fn sync_now_and_then(store: Arc<Store>) {
+    loop {
+        tokio::time::sleep(SYNC).await;
+        let store = store.clone();
+        blocking(move || {
+            if let Err(error) = store.sync() {
+                tracing::warn!("cannot sync {}: {error}", store.root().display());
+            }
+        })
+        .await;
     }
 }
 

@@ -5,13 +5,13 @@ use s4::error::{ErrorKind, Result};
 use s4::key::Key;
 use s4::placement::NodeId;
 use s4::protocol::KeyStat;
-use s4::stored;
+use s4::stored::{self, FoundDir};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The data directory of each node that this process may read directly.
-pub struct LocalNodes(Vec<Option<PathBuf>>);
+pub struct LocalNodes(Vec<Option<FoundDir>>);
 
 impl LocalNodes {
     /// Asks every node where its data is, and keeps the directories that hold the token that the node names. Errors: a node
@@ -25,7 +25,7 @@ impl LocalNodes {
         let mut nodes = Vec::new();
         for health in asked {
             let dir = match health.await {
-                Ok(Ok(health)) => health.local_dir().map(Path::to_owned),
+                Ok(Ok(health)) => health.local_dir().and_then(|dir| FoundDir::find(dir.to_owned()).ok()),
                 Ok(Err(error)) if matches!(error.kind(), ErrorKind::ClusterMismatch | ErrorKind::Forbidden) => {
                     return Err(error);
                 }
@@ -38,12 +38,17 @@ impl LocalNodes {
     }
 
     pub fn dir(&self, node: NodeId) -> Option<&Path> {
-        self.0[node].as_deref()
+        self.0[node].as_ref().map(FoundDir::path)
+    }
+
+    /// True if a name that is absent there is: the directory is where it was. Else its node knows more.
+    pub fn is_there(&self, node: NodeId) -> bool {
+        self.0[node].as_ref().is_some_and(FoundDir::is_there)
     }
 
     /// The data directories, in the order of their nodes.
     pub fn dirs(&self) -> impl Iterator<Item = &Path> {
-        self.0.iter().flatten().map(PathBuf::as_path)
+        self.0.iter().flatten().map(FoundDir::path)
     }
 }
 

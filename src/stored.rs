@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 /// [`KEY_ATTRIBUTE`] for the kernel.
 const KEY_NAME: &CStr = c"user.s4.key";
@@ -114,6 +115,41 @@ pub fn file_mode(mode: u32) -> u32 {
 pub fn key_mode(file: u32) -> u32 {
     let shown = if file & HIDDEN_READ == 0 { 0o555 } else { 0o155 };
     file & shown
+}
+
+/// A data directory as it was found at a path. What is there later may be another directory: one that was moved away, removed or
+/// unmounted leaves an empty one or none, and the keys in it are not absent then but unknown.
+#[derive(Debug, Clone)]
+pub struct FoundDir {
+    path: PathBuf,
+    identity: (u64, u64, Option<SystemTime>),
+}
+
+impl FoundDir {
+    pub fn find(path: PathBuf) -> io::Result<Self> {
+        let identity = identity(&path)?;
+        Ok(Self { path, identity })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where it was mounted as a device.
+    pub fn device(&self) -> u64 {
+        self.identity.0
+    }
+
+    /// True if the path still leads to it. One call of the kernel; to be asked before a key is called absent.
+    pub fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|found| found == self.identity)
+    }
+}
+
+/// Device, inode, and when it was made: an inode number is soon given to another.
+fn identity(path: &Path) -> io::Result<(u64, u64, Option<SystemTime>)> {
+    let found = std::fs::metadata(path)?;
+    Ok((found.dev(), found.ino(), found.created().ok()))
 }
 
 /// True for the errors of a path that leads nowhere.

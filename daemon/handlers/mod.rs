@@ -48,6 +48,7 @@ pub async fn health(app: &Arc<App>) -> Answer {
 /// How this node is. Blocks: looks at the disk.
 pub fn health_now(app: &App) -> Result<Health> {
     let shared = &app.jobs.shared;
+    shared.store.check_there()?;
     Ok(Health {
         node: app.node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -57,6 +58,8 @@ pub fn health_now(app: &App) -> Result<Health> {
         data: shared.store.root().to_owned(),
         token: shared.store.token().to_owned(),
         running_tasks: shared.running.count() as u64,
+        trouble: shared.store.trouble(),
+        lost_keys: shared.store.lost_keys(),
         uptime_seconds: app.started.elapsed().as_secs(),
     })
 }

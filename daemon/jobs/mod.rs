@@ -181,6 +181,7 @@ impl Jobs {
     /// Refuses what cannot be run here.
     fn check(&self, spec: &JobSpec) -> Result<()> {
         spec.check()?;
+        self.shared.store.check_there()?;
         self.shared.running.check(Limits { memory: spec.memory, cpus: spec.cpus })?;
         refuse_overlap(&self.lock(), spec)
     }

@@ -52,14 +52,14 @@ impl Store {
         let held = self.hold(key, range)?;
         if range.verify && range.len > 0 {
             let verify = || {
-                let found = checksum::of_file(&held.file).map_err(|e| Error::io(key, &e))?;
+                let found = checksum::of_file(&held.file).map_err(|e| self.unreadable(key, &e))?;
                 range.checksum.verify(found, key)
             };
             held.verified.get_or_init(verify).clone()?;
         }
         let len = range.checksum.len.saturating_sub(range.offset).min(range.len as u64) as usize;
         let mut bytes = vec![0; len];
-        held.file.read_exact_at(&mut bytes, range.offset).map_err(|e| Error::io(key, &e))?;
+        held.file.read_exact_at(&mut bytes, range.offset).map_err(|e| self.unreadable(key, &e))?;
         Ok(bytes)
     }
 

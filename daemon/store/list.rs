@@ -61,7 +61,9 @@ impl Store {
     /// Visits every entry of `selection`. A key that is deleted meanwhile may be left out.
     pub fn list(&self, selection: &Selection, visit: &mut Visit) -> Result<()> {
         let start = selection.start();
-        self.list_dir(start, selection, visit).map(drop)
+        self.list_dir(start, selection, visit)?;
+        // Else a directory that was taken away meanwhile would look like one that ends here.
+        self.check_there()
     }
 
     /// Counts every key.
@@ -109,12 +111,15 @@ impl Store {
     /// The names in `dir` in the byte order of the paths that they lead to, directories with their `/`. A directory that
     /// is not there is empty.
     fn sorted_names(&self, dir: &Path, is_root: bool) -> Result<impl Iterator<Item = Result<Vec<u8>>> + use<>> {
-        let failed = |e: std::io::Error| Error::io(dir.display(), &e);
+        let failed = |e: std::io::Error| self.unreadable(dir.display(), &e);
         let mut names = Sorter::new(&self.root);
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => Some(entries),
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => None,
-            Err(e) => return Err(failed(e)),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                self.check_there()?;
+                None
+            }
+            Err(e) => return Err(self.unreadable(dir.display(), &e)),
         };
         for entry in entries.into_iter().flatten() {
             let entry = entry.map_err(failed)?;
@@ -146,7 +151,7 @@ impl Store {
         let found = match std::fs::symlink_metadata(&file) {
             Ok(found) => found,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(format!("s4://{path}"), &e)),
+            Err(e) => return Err(self.unreadable(format!("s4://{path}"), &e)),
         };
         let detail = match details {
             false => None,

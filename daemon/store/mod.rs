@@ -1,11 +1,14 @@
 //! A node's keys on its disk: publish, read, list, delete, sweep. Knows no HTTP. Everything here blocks.
 
+mod claim;
 mod data_dir;
+mod health;
 mod held;
 mod leases;
 mod list;
 mod publish;
 mod read;
+mod recovery;
 mod remove;
 mod sealed;
 mod sorter;
@@ -15,6 +18,7 @@ mod sweep;
 mod tree;
 mod wipe;
 
+pub use claim::make;
 pub use data_dir::{DataDir, open_linked, open_within};
 pub use held::Range;
 pub use list::Selection;
@@ -23,16 +27,14 @@ pub use read::Opened;
 pub use sorter::Sorter;
 pub use spread::spread;
 
-use s4::attribute::KEY_ATTRIBUTE;
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::lock;
 use s4::key::Key;
 use s4::protocol::JobId;
 use s4::stock::Stock;
-use s4::stored;
+use s4::stored::{self, FoundDir};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -60,8 +62,8 @@ pub struct Options {
 pub struct Store {
     root: PathBuf,
     data: Arc<DataDir>,
-    /// The device of the root: what can be linked into the store.
-    device: u64,
+    /// The same as it was found at the start.
+    found: FoundDir,
     reserve: u64,
     fsync: bool,
     node: usize,
@@ -72,26 +74,24 @@ pub struct Store {
     leases: leases::Leases,
     /// Files for small keys, once there was any.
     drafts: OnceLock<Stock<File>>,
+    synced: recovery::Synced,
+    health: health::DiskHealth,
     _lock: File,
 }
 
 impl Store {
-    /// Opens or makes the data directory, takes its lock and sweeps what a killed predecessor left.
+    /// Opens the data directory, takes its lock, sweeps what a killed predecessor left, and takes away what a power cut damaged.
     ///
-    /// Errors: the directory cannot hold extended attributes or unnamed temporary files, is in use, belongs to another
-    /// node, or has a path that map-from-n could not print for `xargs`.
+    /// Errors: there is none; it cannot hold extended attributes or unnamed temporary files, is in use, belongs to another
+    /// node, lies in another, or has a path that map-from-n could not print for `xargs`.
     pub fn open(options: Options) -> Result<Self> {
         let shown = options.dir.display().to_string();
         let refuse = |why: String| Error::new(ErrorKind::Config, format!("data directory {shown}: {why}"));
         let failed = |e: std::io::Error| refuse(reason(&e));
-        std::fs::create_dir_all(options.dir.join(".s4")).map_err(failed)?;
+        claim::refuse_absent(&options.dir).map_err(refuse)?;
         let root = options.dir.canonicalize().map_err(failed)?;
-        if root.to_str().is_none_or(|path| path.contains(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '\\')))
-        {
-            return Err(refuse(
-                "its path has whitespace, a quote or a backslash, which 'xargs' in a map-from-n would split".into(),
-            ));
-        }
+        claim::check_path(&root).map_err(refuse)?;
+        claim::refuse_inner(&root).map_err(refuse)?;
         let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
         for dir in ["tasks", "jobs", "files", "drafts", "trash"] {
             std::fs::create_dir_all(root.join(".s4").join(dir)).map_err(failed)?;
@@ -104,14 +104,14 @@ impl Store {
             Some(reserve) => reserve,
             None => space::default_reserve(&root)?,
         };
-        let device = root.metadata().map_err(failed)?.dev();
+        let found = FoundDir::find(root.clone()).map_err(failed)?;
         let token = JobId::new().to_string();
         s4::file::replace(&root.join(".s4/token"), token.as_bytes(), false).map_err(failed)?;
         let store = Self {
             data: Arc::new(DataDir::open(root.clone()).map_err(failed)?),
             leases: leases::Leases::new(&root),
             root,
-            device,
+            found,
             reserve,
             fsync: options.fsync,
             node: options.node,
@@ -119,11 +119,14 @@ impl Store {
             token,
             held: held::HeldFiles::default(),
             drafts: OnceLock::new(),
+            synced: recovery::Synced::default(),
+            health: health::DiskHealth::default(),
             _lock: lock,
         };
-        store.probe().map_err(|e| refuse(e.to_string()))?;
-        store.claim().map_err(|e| refuse(e.to_string()))?;
+        claim::probe(&store.root).map_err(refuse)?;
+        store.claim().map_err(refuse)?;
         store.sweep();
+        store.recover().map_err(failed)?;
         Ok(store)
     }
 
@@ -189,39 +192,24 @@ impl Store {
         ahead.take().map_or_else(|| self.unnamed_file(), Ok)
     }
 
-    /// Tries what every publish needs, so that a file system without it is refused at start.
-    fn probe(&self) -> std::result::Result<(), String> {
-        let file = self
-            .unnamed_file()
-            .map_err(|e| format!("its file system cannot make unnamed temporary files (O_TMPFILE): {}", reason(&e)))?;
-        use xattr::FileExt;
-        file.set_xattr(KEY_ATTRIBUTE, b"probe")
-            .map_err(|e| format!("its file system cannot hold extended attributes: {}", reason(&e)))
-    }
-
-    /// Marks the directory as this node's, or finds that it is another's.
-    fn claim(&self) -> std::result::Result<(), String> {
-        let path = self.root.join(".s4/node");
-        let ours = format!("node {} of {}\n", self.node, self.nodes);
-        match std::fs::read_to_string(&path) {
-            Ok(theirs) if theirs == ours => return Ok(()),
-            Ok(theirs) if !self.is_empty() => {
-                let (theirs, ours) = (theirs.trim(), ours.trim());
-                return Err(format!(
-                    "it holds keys of {theirs}, and this is {ours}; copy them out first, or start with an empty directory"
-                ));
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(reason(&e)),
+    /// Errors: the data directory is not where it was, and so nothing is known of its keys. To be asked before a key is called
+    /// absent, or a listing whole.
+    pub fn check_there(&self) -> Result<()> {
+        match self.found.is_there() {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Io,
+                format!(
+                    "data directory {}: it is gone, moved or not mounted; bring it back, then restart the daemon",
+                    self.root.display()
+                ),
+            )),
         }
-        std::fs::write(&path, ours).map_err(|e| reason(&e))
     }
 
-    /// True if there is no bucket.
-    fn is_empty(&self) -> bool {
-        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name()).all(|name| name == ".s4")
+    /// What is not there at all, unless the whole data directory is not.
+    fn absent(&self, what: impl std::fmt::Display) -> Error {
+        self.check_there().err().unwrap_or_else(|| Error::new(ErrorKind::NotFound, format!("{what}")))
     }
 
     /// Refuses a key that lives on another node.

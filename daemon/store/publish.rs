@@ -166,6 +166,7 @@ impl Store {
 
     fn check_place(&self, key: &Key) -> Result<()> {
         self.misplaced(key)?;
+        self.check_there()?;
         self.check_space(key)
     }
 
@@ -266,8 +267,12 @@ impl Store {
         // A delete may remove the parent between its making and the link, so both are tried again.
         for _ in 0..100 {
             match linkat(AT_FDCWD, from.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.note_made();
+                    return Ok(());
+                }
                 Err(Errno::ENOENT) => {
+                    self.check_there()?;
                     self.make_parents(asker, parent, key)?;
                     // That may have taken a while.
                     asker.check(key).inspect_err(|_| self.prune(path))?;

@@ -24,7 +24,11 @@ pub struct Opened {
 impl Store {
     /// What `path` (`bucket`, `bucket/dir` or `bucket/dir/name`) is on this node.
     pub fn stat(&self, path: &str) -> Result<Stat> {
-        stored::stat(&self.root, path).map_err(|e| Error::io(format!("s4://{path}"), &e))
+        let found = stored::stat(&self.root, path).map_err(|e| self.unreadable(format!("s4://{path}"), &e))?;
+        if found == Stat::Absent {
+            self.check_there()?;
+        }
+        Ok(found)
     }
 
     /// When a key was made, and of which bytes.
@@ -39,20 +43,19 @@ impl Store {
     /// Errors: no such key; a file whose length differs from the recorded one.
     pub fn open_key(&self, key: &Key) -> Result<Opened> {
         self.misplaced(key)?;
-        let absent = || Error::new(ErrorKind::NotFound, format!("{key}: no such key"));
         let file = match open_itself(&self.path(key)) {
             Ok(file) => file,
-            Err(e) if stored::is_absent(&e) => return Err(absent()),
-            Err(e) => return Err(Error::io(key, &e)),
+            Err(e) if stored::is_absent(&e) => return Err(self.absent(format_args!("{key}: no such key"))),
+            Err(e) => return Err(self.unreadable(key, &e)),
         };
-        Self::opened(file, key)
+        self.opened(file, key)
     }
 
     /// Opens a key, and reads it if it has at most `small` bytes, without waiting for the disk; `None` if that would be waited for,
     /// or if something is wrong, which is then found out by [`open_key`](Self::open_key).
     pub fn read_at_once(&self, key: &Key, small: u64) -> Option<(Opened, Option<Vec<u8>>)> {
         self.misplaced(key).ok()?;
-        let opened = Self::opened(open_at_once(&self.path(key))?, key).ok()?;
+        let opened = self.opened(open_at_once(&self.path(key))?, key).ok()?;
         let bytes = match opened.checksum.len <= small {
             true => Some(read_at_once(&opened.file, opened.checksum.len as usize)?),
             false => None,
@@ -60,12 +63,13 @@ impl Store {
         Some((opened, bytes))
     }
 
-    fn opened(file: File, key: &Key) -> Result<Opened> {
-        let found = file.metadata().map_err(|e| Error::io(key, &e))?;
+    fn opened(&self, file: File, key: &Key) -> Result<Opened> {
+        let found = file.metadata().map_err(|e| self.unreadable(key, &e))?;
         if found.is_dir() {
             return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key, it is a directory")));
         }
-        let checksum = recorded_checksum(&file, key)?;
+        let recorded = stored::recorded(&file).map_err(|e| self.unreadable(key, &e))?;
+        let checksum = recorded.ok_or_else(|| not_ours(key))?;
         match checksum.len == found.len() {
             true => Ok(Opened { file, checksum }),
             false => Err(Error::new(
@@ -80,14 +84,9 @@ impl Store {
     }
 }
 
-fn recorded_checksum(file: &File, key: &Key) -> Result<Checksum> {
-    let recorded = stored::recorded(file).map_err(|e| Error::io(key, &e))?;
-    recorded.ok_or_else(|| {
-        Error::new(
-            ErrorKind::Checksum,
-            format!("{key}: checksum error: no checksum is recorded, this file was not put by s4"),
-        )
-    })
+fn not_ours(key: &Key) -> Error {
+    let message = format!("{key}: checksum error: no checksum is recorded, this file was not put by s4");
+    Error::new(ErrorKind::Checksum, message)
 }
 
 /// Opens a file, and never what a symbolic link of its name leads to, nor waits for the other end of a pipe.

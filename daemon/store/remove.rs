@@ -15,7 +15,8 @@ impl Store {
     pub fn remove(&self, key: &Key, keep_dirs: bool) -> Result<()> {
         self.misplaced(key)?;
         let path = self.path(key);
-        let absent = |why: &str| Error::new(ErrorKind::NotFound, format!("{key}: no such key{why}"));
+        let absent = |why: &str| self.absent(format_args!("{key}: no such key{why}"));
+        self.check_there()?;
         match self.unlink(&path) {
             Ok(()) => {}
             Err(Errno::EISDIR) => return Err(absent(", it is a directory (rm -r deletes those)")),

@@ -29,7 +29,8 @@ impl Store {
     pub fn seal(&self, file: &File, key: &Key, mark: Mark) -> Result<Option<Sealed>> {
         let failed = |e: std::io::Error| Error::io(key, &e);
         let own = file.metadata().map_err(failed)?;
-        let is_ours = own.is_file() && own.nlink() == 1 && own.dev() == self.device && own.uid() == geteuid().as_raw();
+        let is_ours =
+            own.is_file() && own.nlink() == 1 && own.dev() == self.found.device() && own.uid() == geteuid().as_raw();
         if !is_ours {
             return Ok(None);
         }

@@ -24,6 +24,7 @@ impl Store {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{dir}: a key of this name exists")));
         }
         asker.check(dir)?;
+        self.check_there()?;
         self.make_dirs(&path, asker.holder()).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => Error::new(
                 ErrorKind::AlreadyExists,
@@ -36,14 +37,18 @@ impl Store {
 
     /// True if a key lies below `dir` here. Directories alone do not count.
     pub fn holds_keys(&self, dir: &Dir) -> Result<bool> {
-        holds_files(self.root.join(dir.as_str())).map_err(|e| Error::io(dir, &e))
+        let holds = holds_files(self.root.join(dir.as_str())).map_err(|e| self.unreadable(dir, &e))?;
+        if !holds {
+            self.check_there()?;
+        }
+        Ok(holds)
     }
 
     /// Removes an empty directory, if it is here. One with anything in it is refused.
     pub fn remove_dir(&self, dir: &Dir) -> Result<()> {
         match std::fs::remove_dir(self.root.join(dir.as_str())) {
             Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => self.check_there(),
             Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
                 Err(Error::new(ErrorKind::NotEmpty, format!("{dir}: not empty")))
             }
@@ -61,14 +66,18 @@ impl Store {
         // A delete may remove the target's directory between its making and the rename, so both are tried again.
         for _ in 0..100 {
             if !source.is_file() {
-                return Err(Error::new(ErrorKind::NotFound, format!("{from}: no such key")));
+                return Err(self.absent(format_args!("{from}: no such key")));
             }
             if let Some(parent) = target.parent() {
                 self.make_dirs(parent, asker.holder()).map_err(|e| Error::io(to, &e))?;
             }
             match renameat2(AT_FDCWD, &source, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE) {
                 Err(Errno::ENOENT) => {}
-                done => return done.map_err(|e| Error::io(to, &e.into())),
+                Ok(()) => {
+                    self.note_made();
+                    return Ok(());
+                }
+                Err(errno) => return Err(Error::io(to, &errno.into())),
             }
         }
         Err(Error::new(ErrorKind::Io, format!("{to}: its directory is deleted again and again")))
@@ -95,7 +104,7 @@ impl Store {
         if (found.dev(), found.ino(), found.len()) != (adoption.device, adoption.inode, adoption.len) {
             return Err(refuse("is another one"));
         }
-        if !found.is_file() || found.nlink() != 0 || found.dev() != self.device {
+        if !found.is_file() || found.nlink() != 0 || found.dev() != self.found.device() {
             return Err(refuse("is not an unnamed file of the data directory's file system"));
         }
         // Only this user and root can make files in the data directory.

@@ -101,9 +101,16 @@ impl Fs {
 
     async fn open_key(&self, key: &Key, stat: &KeyStat) -> Result<OpenedFile> {
         if let Some(dir) = self.local.dir(self.home(key)) {
-            let file = Arc::new(local::open(dir, key, stat).map_err(io_errno)?.ok_or(Errno::ESTALE)?);
-            let handle = self.handles().add_file(Handle::Local(file.clone()));
-            return Ok(OpenedFile { handle, backing: Some(file), direct: false });
+            match local::open(dir, key, stat).map_err(io_errno)? {
+                Some(file) => {
+                    let file = Arc::new(file);
+                    let handle = self.handles().add_file(Handle::Local(file.clone()));
+                    return Ok(OpenedFile { handle, backing: Some(file), direct: false });
+                }
+                None if self.local.is_there(self.home(key)) => return Err(Errno::ESTALE),
+                // Its node says what has become of its disk.
+                None => {}
+            }
         }
         // A key that is another one now is looked up again by the kernel.
         let changed = |e: Error| match e.kind() {

@@ -55,8 +55,9 @@ impl Fs {
         answers.home = home;
         let mut remote = Vec::new();
         for node in self.client.cluster().ids() {
-            match self.local.dir(node) {
-                Some(data) => answers.take(node, Ok(told(stored::stat(data, path).map_err(io_errno)?))),
+            let stat = self.local.dir(node).map(|data| stored::stat(data, path).map_err(io_errno)).transpose()?;
+            match stat.filter(|stat| *stat != Stat::Absent || self.local.is_there(node)) {
+                Some(stat) => answers.take(node, Ok(told(stat))),
                 None => remote.push(node),
             }
         }

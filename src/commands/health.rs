@@ -3,6 +3,7 @@
 use super::format::size_text;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::protocol::Health;
 use std::io::Write;
 
 pub async fn run(client: &Client) -> Result<ExitStatus> {
@@ -13,6 +14,10 @@ pub async fn run(client: &Client) -> Result<ExitStatus> {
     for (node, answer) in answers.into_iter().enumerate() {
         let address = client.cluster().address(node);
         let health = match answer {
+            Ok(Health { trouble: Some(trouble), .. }) => {
+                status = ExitStatus::Failed;
+                format!("failing: {trouble}")
+            }
             Ok(health) if health.free_bytes < health.reserve_bytes => {
                 status = ExitStatus::Failed;
                 format!(
@@ -23,7 +28,11 @@ pub async fn run(client: &Client) -> Result<ExitStatus> {
             }
             Ok(health) => {
                 let free = size_text(health.free_bytes);
-                format!("healthy, {free} free, {} running, up {} s", health.running_tasks, health.uptime_seconds)
+                let lost = match health.lost_keys {
+                    0 => String::new(),
+                    lost => format!(", {lost} keys that a power cut damaged were taken away at its start"),
+                };
+                format!("healthy, {free} free, {} running, up {} s{lost}", health.running_tasks, health.uptime_seconds)
             }
             Err(error) => {
                 status = ExitStatus::Failed;
@@ -31,6 +40,7 @@ pub async fn run(client: &Client) -> Result<ExitStatus> {
                 let text = error.to_string();
                 let state = match error.kind() {
                     ErrorKind::Unreachable | ErrorKind::Deadline => "down",
+                    ErrorKind::Io => "failing",
                     _ => "refuses us",
                 };
                 format!("{state}: {}", text.strip_prefix(&name).unwrap_or(&text))

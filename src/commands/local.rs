@@ -199,9 +199,21 @@ fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: O
     let log = log.map_err(|e| Error::io(path.display(), &e))?;
     let copy = log.try_clone().map_err(|e| Error::io(path.display(), &e))?;
     let program = program("s4-server");
-    let mut command = Command::new(&program);
-    command.arg("--conf").arg(conf_path(dir)).arg("--data").arg(node_dir(dir, node));
-    command.arg("--port").arg(cluster.address(node).port().to_string());
+    let cannot = |e: std::io::Error| Error::io(format!("cannot start {}", program.display()), &e);
+    let server = || {
+        let mut command = Command::new(&program);
+        command.arg("--conf").arg(conf_path(dir)).arg("--data").arg(node_dir(dir, node));
+        command.arg("--port").arg(cluster.address(node).port().to_string()).stdin(Stdio::null());
+        command
+    };
+    if !node_dir(dir, node).exists() {
+        let made = server().arg("--init").output().map_err(cannot)?;
+        if !made.status.success() {
+            let said = String::from_utf8_lossy(&made.stderr);
+            return Err(Error::new(ErrorKind::Config, format!("node {node}: {}", said.trim())));
+        }
+    }
+    let mut command = server();
     if let Some(jobs) = args.jobs {
         command.arg("--jobs").arg(jobs.to_string());
     }
@@ -209,8 +221,8 @@ fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: O
         command.arg("--secret").arg(secret);
     }
     // A group of its own: the terminal's Ctrl-C is for this program, which then ends the daemon in order.
-    command.stdin(Stdio::null()).stdout(copy).stderr(log).process_group(0);
-    command.spawn().map_err(|e| Error::io(format!("cannot start {}", program.display()), &e))
+    command.stdout(copy).stderr(log).process_group(0);
+    command.spawn().map_err(cannot)
 }
 
 async fn await_health(client: &Client, dir: &Path, nodes: &mut [Child]) -> Result<()> {

@@ -94,6 +94,12 @@ pub struct Health {
     /// What the file `.s4/token` in it holds, so that a reader can make sure that it is this daemon's.
     pub token: String,
     pub running_tasks: u64,
+    /// What is wrong with the node's disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Keys that a power cut had damaged, and that the daemon took away at its start.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_keys: u64,
     pub uptime_seconds: u64,
 }
 
@@ -109,6 +115,10 @@ impl Made {
     pub fn age(&self) -> Duration {
         Duration::from_millis(self.age_ms)
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a node holds.

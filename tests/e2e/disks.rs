@@ -9,17 +9,6 @@ const MIB: usize = 1 << 20;
 /// What directories and the records of jobs may keep.
 const SLACK: u64 = 256 << 10;
 
-/// A cluster of two, whose node 1 has its data on `disk`.
-fn cluster_on(disk: &Mounted, options: &[&str]) -> Cluster {
-    let mut cluster = Cluster::with_options(2, options);
-    cluster.stop_node(1);
-    std::fs::remove_dir_all(cluster.data(1)).unwrap();
-    std::os::unix::fs::symlink(disk.data(), cluster.data(1)).unwrap();
-    std::fs::create_dir(disk.data()).unwrap();
-    cluster.start_node(1);
-    cluster
-}
-
 fn assert_says_no_space(cluster: &Cluster, stderr: &str) {
     assert!(stderr.to_lowercase().contains("no space"), "{stderr}");
     assert!(stderr.contains(&cluster.name(1)), "{stderr}");
@@ -28,7 +17,7 @@ fn assert_says_no_space(cluster: &Cluster, stderr: &str) {
 #[test]
 fn a_put_that_fills_the_disk_fails_and_leaves_what_was_there() {
     let Some(disk) = Mounted::ext4(64 << 20) else { return };
-    let cluster = cluster_on(&disk, &["--reserve", "0"]);
+    let cluster = Cluster::on_disk(&disk, &["--reserve", "0"]);
     let stays = vec![5; 20 * MIB];
     cluster.put("s4://b/1_stays", &stays);
     let free = disk.free_bytes();
@@ -58,7 +47,7 @@ fn a_put_that_fills_the_disk_fails_and_leaves_what_was_there() {
 #[test]
 fn a_map_that_fills_the_disk_fails_and_leaves_no_temporary_files() {
     let Some(disk) = Mounted::ext4(64 << 20) else { return };
-    let cluster = cluster_on(&disk, &["--reserve", "0"]);
+    let cluster = Cluster::on_disk(&disk, &["--reserve", "0"]);
     for number in [1, 3, 5, 7] {
         cluster.put(&format!("s4://in/{number}_k"), b"x");
     }
@@ -85,7 +74,7 @@ fn a_map_that_fills_the_disk_fails_and_leaves_no_temporary_files() {
 #[test]
 fn outputs_that_fill_another_nodes_disk_fail_the_shuffle_naming_that_node() {
     let Some(disk) = Mounted::ext4(64 << 20) else { return };
-    let cluster = cluster_on(&disk, &["--reserve", "0"]);
+    let cluster = Cluster::on_disk(&disk, &["--reserve", "0"]);
     cluster.put("s4://in/0_k", b"x");
     let free = disk.free_bytes();
     let cmd = "head -c 80M /dev/zero > 1_x; echo 1_x";
@@ -98,7 +87,7 @@ fn outputs_that_fill_another_nodes_disk_fail_the_shuffle_naming_that_node() {
 #[test]
 fn below_the_default_reserve_puts_are_refused_and_deletes_work() {
     let Some(disk) = Mounted::ext4(64 << 20) else { return };
-    let cluster = cluster_on(&disk, &[]);
+    let cluster = Cluster::on_disk(&disk, &[]);
     let refused = (0..64).map(|number| cluster.put_output(&format!("s4://b/1_{number}"), &vec![1; MIB]));
     let refused = refused.into_iter().find(|put| !put.status.success()).expect("a put is refused");
     assert_eq!(refused.status.code(), Some(1));

@@ -1,5 +1,6 @@
 //! Real clusters for tests: daemons as processes, on free ports, in a directory that goes with the test.
 
+use crate::mounts::Mounted;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt;
@@ -137,26 +138,27 @@ impl Cluster {
         Self { dir, ports, nodes: (0..nodes).map(|_| None).collect(), options, unprivileged: false }
     }
 
+    /// A cluster of two, whose node 1 has its data on `disk`.
+    pub fn on_disk(disk: &Mounted, options: &[&str]) -> Self {
+        let mut cluster = Self::with_options(2, options);
+        cluster.stop_node(1);
+        std::fs::remove_dir_all(cluster.data(1)).unwrap();
+        std::os::unix::fs::symlink(disk.data(), cluster.data(1)).unwrap();
+        std::fs::create_dir(disk.data()).unwrap();
+        cluster.start_node(1);
+        cluster
+    }
+
     /// Starts a node that is down, and waits until it answers.
     pub fn start_node(&mut self, node: usize) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(node)).unwrap();
-        let mut command = match self.unprivileged {
-            false => Command::new(env!("CARGO_BIN_EXE_s4-server")),
-            true => {
-                let mut command = Command::new("unshare");
-                command.args(["-m", "bash", "-c", AS_NOBODY]).arg(self.dir().join(format!("fuse-{node}")));
-                command.arg(env!("CARGO_BIN_EXE_s4-server"));
-                command
-            }
-        };
-        let child = command
-            .arg("--conf")
-            .arg(self.conf())
-            .args(["--port", &self.port(node).to_string()])
-            .arg("--data")
-            .arg(self.data(node))
+        if !self.data(node).join(".s4").exists() {
+            let made = self.server(node).arg("--init").output().expect("s4-server runs");
+            assert!(made.status.success(), "--init of node {node}: {}", text(&made.stderr));
+        }
+        let child = self
+            .server(node)
             .args(&self.options)
-            .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -167,6 +169,22 @@ impl Cluster {
             assert!(ended.is_none(), "node {node} ended with {ended:?}: {}", self.log_text(node));
             self.answers(node).then_some(())
         });
+    }
+
+    /// `s4-server` as this node, still without the cluster's options.
+    pub fn server(&self, node: usize) -> Command {
+        let mut command = match self.unprivileged {
+            false => Command::new(env!("CARGO_BIN_EXE_s4-server")),
+            true => {
+                let mut command = Command::new("unshare");
+                command.args(["-m", "bash", "-c", AS_NOBODY]).arg(self.dir().join(format!("fuse-{node}")));
+                command.arg(env!("CARGO_BIN_EXE_s4-server"));
+                command
+            }
+        };
+        command.arg("--conf").arg(self.conf()).args(["--port", &self.port(node).to_string()]);
+        command.arg("--data").arg(self.data(node)).stdin(Stdio::null());
+        command
     }
 
     /// True if the node serves: it takes connections before it has ended what a predecessor left.

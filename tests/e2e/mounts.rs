@@ -1,5 +1,8 @@
 //! File systems of a test's own, mounted where the machine permits it.
 
+use crate::harness::eventually;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -46,6 +49,30 @@ impl Mounted {
     /// A directory in it.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("at/data")
+    }
+
+    /// Has the names that were made reach the disk, as they do every few seconds, but not the bytes in their files.
+    pub fn commit_names(&self) {
+        File::create(self.path("other")).and_then(|file| file.sync_all()).unwrap();
+    }
+
+    /// Cuts the power of the disk: what the kernel has in memory alone is lost, and nothing can be read or written.
+    pub fn cut_power(&self) {
+        nix::ioctl_read!(shut_down, b'X', 125, u32);
+        /// Not even the journal's last part is written.
+        const NOLOGFLUSH: u32 = 2;
+        let disk = File::open(self.path("")).unwrap();
+        let mut flags = NOLOGFLUSH;
+        // SAFETY: the descriptor is open, and the kernel reads one integer.
+        unsafe { shut_down(disk.as_raw_fd(), &mut flags) }.expect("ext4 can be shut down");
+    }
+
+    /// Mounts the disk again as after a boot. Nobody may have a file of it open.
+    pub fn boot(&self) {
+        let at = self.path("");
+        eventually("the disk is unmounted", || run(Command::new("umount").arg(&at)));
+        let image = self.dir.path().join("image");
+        run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at)).expect("mounted as before");
     }
 
     pub fn free_bytes(&self) -> u64 {

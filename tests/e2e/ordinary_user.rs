@@ -27,10 +27,14 @@ fn what_a_command_leaves_read_only_is_published_and_removed() {
     let port = claim.number();
     let (conf, data) = (dir.path().join("s4.conf"), dir.path().join("data"));
     std::fs::write(&conf, format!("127.0.0.1:{port}\n")).unwrap();
-    let mut command = Command::new("setpriv");
-    command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
-    command.arg(env!("CARGO_BIN_EXE_s4-server")).arg("--conf").arg(&conf).arg("--data").arg(&data);
-    let _daemon = Daemon(command.args(["--reserve", "0"]).stdout(Stdio::null()).spawn().unwrap());
+    let server = || {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
+        command.arg(env!("CARGO_BIN_EXE_s4-server")).arg("--conf").arg(&conf).arg("--data").arg(&data);
+        command
+    };
+    assert!(server().arg("--init").status().unwrap().success());
+    let _daemon = Daemon(server().args(["--reserve", "0"]).stdout(Stdio::null()).spawn().unwrap());
     eventually("the daemon listens", || TcpStream::connect(("127.0.0.1", port)).ok());
     let s4 = |args: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_s4"))

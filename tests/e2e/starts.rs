@@ -7,11 +7,33 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Starts node `node` on another data directory, which is to be refused; returns the reason.
-fn refused(cluster: &Cluster, node: usize, data: &Path) -> String {
+/// `s4-server` as node `node` with another data directory.
+fn server(cluster: &Cluster, node: usize, data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_s4-server"));
     command.arg("--conf").arg(cluster.conf()).args(["--port", &cluster.port(node).to_string()]).arg("--data").arg(data);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Starts node `node` on another data directory, which is to be refused; returns the reason.
+fn refused(cluster: &Cluster, node: usize, data: &Path) -> String {
+    refusal(server(cluster, node, data))
+}
+
+/// The same of making it.
+fn not_made(cluster: &Cluster, node: usize, data: &Path) -> String {
+    let mut command = server(cluster, node, data);
+    command.arg("--init");
+    refusal(command)
+}
+
+fn make(cluster: &Cluster, node: usize, data: &Path) -> String {
+    let made = server(cluster, node, data).arg("--init").output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    text(&made.stdout)
+}
+
+fn refusal(mut command: Command) -> String {
     let end = end_within(Duration::from_secs(10), command.spawn().unwrap());
     let stderr = text(&end.stderr);
     assert_eq!(end.status.code(), Some(1), "{stderr}");
@@ -64,6 +86,8 @@ fn a_data_directory_with_a_space_is_refused() {
     cluster.stop_node(0);
     for name in ["with space", "with'quote", "with\\backslash"] {
         let data = cluster.dir().join(name);
+        assert_contains(&not_made(&cluster, 0, &data), &[name, "whitespace"]);
+        std::fs::create_dir_all(data.join(".s4")).unwrap();
         assert_contains(&refused(&cluster, 0, &data), &[name, "whitespace"]);
     }
 }
@@ -72,9 +96,9 @@ fn a_data_directory_with_a_space_is_refused() {
 fn a_data_directory_that_cannot_be_made_is_refused() {
     let mut cluster = Cluster::start(1);
     cluster.stop_node(0);
-    assert_contains(&refused(&cluster, 0, Path::new("/proc")), &["data directory /proc: "]);
+    assert_contains(&not_made(&cluster, 0, Path::new("/proc")), &["data directory /proc: "]);
     let file = cluster.conf();
-    assert_contains(&refused(&cluster, 0, &file), &[file.to_str().unwrap()]);
+    assert_contains(&not_made(&cluster, 0, &file), &[file.to_str().unwrap()]);
 }
 
 #[test]
@@ -82,13 +106,74 @@ fn a_data_directory_without_extended_attributes_is_refused() {
     let Some(disk) = Mounted::ramfs() else { return };
     let mut cluster = Cluster::start(1);
     cluster.stop_node(0);
-    assert_contains(&refused(&cluster, 0, &disk.data()), &[disk.data().to_str().unwrap(), "extended attributes"]);
+    assert_contains(&not_made(&cluster, 0, &disk.data()), &[disk.data().to_str().unwrap(), "extended attributes"]);
 }
 
 #[test]
 fn a_port_in_use_is_refused() {
     let cluster = Cluster::start(1);
-    let stderr = refused(&cluster, 0, &cluster.dir().join("other"));
+    let other = cluster.dir().join("other");
+    make(&cluster, 0, &other);
+    let stderr = refused(&cluster, 0, &other);
     assert_contains(&stderr, &[&cluster.name(0), "in use"]);
     cluster.ok(&["health"]);
+}
+
+#[test]
+fn a_data_directory_that_is_not_there_is_never_made_by_a_start() {
+    let mut cluster = Cluster::start(1);
+    cluster.stop_node(0);
+    // As where its disk is not mounted: the directory is there, and another's.
+    let (missing, mountpoint) = (cluster.dir().join("missing"), cluster.dir().join("mountpoint"));
+    std::fs::create_dir(&mountpoint).unwrap();
+    for data in [missing, mountpoint] {
+        let command = format!("--init --data {}", data.display());
+        assert_contains(&refused(&cluster, 0, &data), &["is its disk mounted?", &command]);
+        assert!(!data.join(".s4").exists(), "nothing is made");
+        assert_contains(&make(&cluster, 0, &data), &["node 0: made"]);
+        assert_contains(&make(&cluster, 0, &data), &["node 0: was made before"]);
+    }
+}
+
+#[test]
+fn a_data_directory_in_or_around_another_is_refused() {
+    let mut cluster = Cluster::start(2);
+    cluster.put("s4://b/1_x", b"x");
+    cluster.stop_node(0);
+    let (inner, outer) = (cluster.data(1).join("b/inner"), cluster.data(1));
+    assert_contains(
+        &not_made(&cluster, 0, &inner),
+        &[inner.to_str().unwrap(), outer.to_str().unwrap(), "another node"],
+    );
+    // One that was made before that was refused.
+    std::fs::create_dir_all(inner.join(".s4")).unwrap();
+    assert_contains(&refused(&cluster, 0, &inner), &[inner.to_str().unwrap(), outer.to_str().unwrap(), "another node"]);
+    assert_contains(&not_made(&cluster, 0, cluster.dir()), &["data-", "another node"]);
+}
+
+#[test]
+fn a_damaged_mark_of_whose_a_data_directory_is_is_made_anew_where_the_keys_tell() {
+    let mut cluster = Cluster::start(2);
+    for number in 0..10 {
+        cluster.put(&format!("s4://b/d/{number}_x"), b"x");
+    }
+    let mark = cluster.data(1).join(".s4/node");
+    let whole = std::fs::read(&mark).unwrap();
+    for damaged in [&b""[..], b"node 1", b"node 1 of \n", b"\0\0\0\0", b"\xff\xfe", b"node 7 of 2\n"] {
+        cluster.stop_node(1);
+        std::fs::write(&mark, damaged).unwrap();
+        cluster.start_node(1);
+        assert_eq!(std::fs::read(&mark).unwrap(), whole, "{damaged:?}");
+    }
+    cluster.stop_node(1);
+    std::fs::remove_file(&mark).unwrap();
+    cluster.start_node(1);
+    assert_eq!(std::fs::read(&mark).unwrap(), whole);
+    assert!(cluster.log_text(1).contains(".s4/node"), "it is in the log");
+    cluster.stop_node(0);
+    cluster.stop_node(1);
+    std::fs::write(&mark, "").unwrap();
+    let data = cluster.data(1);
+    assert_contains(&refused(&cluster, 0, &data), &[".s4/node", "damaged", "s4://b/d/1_x", "node 1", "node 0 of 2"]);
+    assert_eq!(std::fs::read(&mark).unwrap(), b"", "the refused start has changed nothing");
 }

@@ -1,0 +1,167 @@
+//! Whose a data directory is. It is made on purpose, by `s4-server --init`, and never by a start: a daemon that starts without its
+//! disk would else be a healthy node without keys.
+
+use super::{Options, Selection, Store};
+use s4::attribute::KEY_ATTRIBUTE;
+use s4::error::{Error, ErrorKind, Result, reason};
+use s4::file::write_durably;
+use s4::key::{Key, Prefix};
+use s4::placement::node_of;
+use s4::protocol::Entry;
+use s4::stored;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use xattr::FileExt;
+
+/// Keys that are looked at to find out whose a directory is that does not say so any more.
+const LOOKED_AT: usize = 10_000;
+
+/// Makes the data directory of a node, on the disk when this returns. One that is this node's already is left as it is; false
+/// then. Errors: it is another node's, lies in another data directory or holds one.
+pub fn make(options: &Options) -> Result<bool> {
+    let dir = &options.dir;
+    let refuse = |why: String| Error::new(ErrorKind::Config, format!("data directory {}: {why}", dir.display()));
+    let failed = |e: std::io::Error| refuse(reason(&e));
+    let ours = mark_of(options.node, options.nodes);
+    if let Ok(theirs) = std::fs::read_to_string(node_path(dir))
+        && is_whole(&theirs)
+    {
+        return if theirs == ours { Ok(false) } else { Err(refuse(other(&theirs, &ours, "it is"))) };
+    }
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let root = dir.canonicalize().map_err(failed)?;
+    check_path(&root).map_err(refuse)?;
+    probe(&root).map_err(refuse)?;
+    refuse_inner(&root).map_err(refuse)?;
+    refuse_outer(&root).map_err(refuse)?;
+    std::fs::create_dir_all(root.join(".s4")).map_err(failed)?;
+    write_durably(&node_path(&root), ours.as_bytes()).map_err(failed)?;
+    for above in [Some(root.as_path()), root.parent()].into_iter().flatten() {
+        File::open(above).and_then(|above| above.sync_all()).map_err(failed)?;
+    }
+    Ok(true)
+}
+
+/// Refuses a path that map-from-n could not print for `xargs`.
+pub(super) fn check_path(root: &Path) -> std::result::Result<(), String> {
+    let splits = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '\\');
+    match root.to_str().is_none_or(|path| path.contains(splits)) {
+        true => {
+            Err("its path has whitespace, a quote or a backslash, which 'xargs' in a map-from-n would split".into())
+        }
+        false => Ok(()),
+    }
+}
+
+/// Tries what every publish needs, so that a file system without it is refused at once.
+pub(super) fn probe(root: &Path) -> std::result::Result<(), String> {
+    let file = stored::draft(root)
+        .map_err(|e| format!("its file system cannot make unnamed temporary files (O_TMPFILE): {}", reason(&e)))?;
+    file.set_xattr(KEY_ATTRIBUTE, b"probe")
+        .map_err(|e| format!("its file system cannot hold extended attributes: {}", reason(&e)))
+}
+
+/// Refuses to take a directory for a data directory that was never made one.
+pub(super) fn refuse_absent(dir: &Path) -> std::result::Result<(), String> {
+    let what = match (dir.join(".s4").is_dir(), dir.is_dir()) {
+        (true, _) => return Ok(()),
+        (false, true) => "it is not one yet",
+        (false, false) => "it is not there",
+    };
+    Err(format!("{what}: is its disk mounted? 's4-server --init --data {}' makes a new one", dir.display()))
+}
+
+/// Refuses a directory inside another node's, which would be a bucket there.
+pub(super) fn refuse_inner(root: &Path) -> std::result::Result<(), String> {
+    match root.ancestors().skip(1).find(|above| node_path(above).is_file()) {
+        None => Ok(()),
+        Some(outer) => {
+            Err(format!("it lies in {}, the data directory of another node; choose one outside", outer.display()))
+        }
+    }
+}
+
+fn refuse_outer(root: &Path) -> std::result::Result<(), String> {
+    let mut below = walkdir::WalkDir::new(root).min_depth(1).same_file_system(true).into_iter().flatten();
+    match below.find(|entry| entry.file_type().is_dir() && node_path(entry.path()).is_file()) {
+        None => Ok(()),
+        Some(inner) => {
+            Err(format!("{} in it is the data directory of another node; choose one outside", inner.path().display()))
+        }
+    }
+}
+
+impl Store {
+    /// Makes sure that the directory is this node's. A mark that a power cut or a bad disk damaged is made anew, if the keys are
+    /// this node's.
+    pub(super) fn claim(&self) -> std::result::Result<(), String> {
+        let ours = mark_of(self.node, self.nodes);
+        let found = std::fs::read(node_path(&self.root)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        match found {
+            Ok(theirs) if theirs == ours => return Ok(()),
+            Ok(theirs) if is_whole(&theirs) => {
+                if !self.is_empty() {
+                    return Err(other(&theirs, &ours, "it holds keys of"));
+                }
+            }
+            Ok(_) => self.claim_by_keys("damaged")?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => self.claim_by_keys("missing")?,
+            Err(e) => return Err(format!(".s4/node: {}", reason(&e))),
+        }
+        write_durably(&node_path(&self.root), ours.as_bytes()).map_err(|e| format!(".s4/node: {}", reason(&e)))
+    }
+
+    fn claim_by_keys(&self, state: &str) -> std::result::Result<(), String> {
+        let (mut seen, mut foreign) = (0, None);
+        let prefix = Prefix::parse("").map_err(|e| e.to_string())?;
+        let every = Selection::Prefix { prefix: &prefix, recursive: true, details: true };
+        let listed = self.list(&every, &mut |entry| {
+            if let Entry::Key { path, .. } = entry
+                && let Ok(key) = Key::parse(&path)
+            {
+                seen += 1;
+                foreign = Some((node_of(&key, self.nodes), key)).filter(|(node, _)| *node != self.node);
+            }
+            Ok(foreign.is_none() && seen < LOOKED_AT)
+        });
+        listed.map_err(|e| e.to_string())?;
+        let ours = mark_of(self.node, self.nodes);
+        let ours = ours.trim();
+        if let Some((node, key)) = foreign {
+            return Err(format!(
+                ".s4/node, which says whose it is, is {state}; {key} in it belongs on node {node}, and this is {ours}"
+            ));
+        }
+        tracing::warn!(
+            ".s4/node, which says whose the data directory is, was {state}; made anew for {ours}: {seen} keys fit"
+        );
+        Ok(())
+    }
+
+    /// True if there is no bucket.
+    fn is_empty(&self) -> bool {
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).all(|name| name == ".s4")
+    }
+}
+
+fn node_path(dir: &Path) -> PathBuf {
+    dir.join(".s4/node")
+}
+
+fn mark_of(node: usize, nodes: usize) -> String {
+    format!("node {node} of {nodes}\n")
+}
+
+/// True if a mark is one.
+fn is_whole(mark: &str) -> bool {
+    let numbers = mark.strip_prefix("node ").and_then(|rest| rest.strip_suffix('\n')?.split_once(" of "));
+    numbers.is_some_and(|(node, nodes)| {
+        node.parse::<usize>().ok().zip(nodes.parse::<usize>().ok()).is_some_and(|(node, nodes)| node < nodes)
+    })
+}
+
+fn other(theirs: &str, ours: &str, what: &str) -> String {
+    let (theirs, ours) = (theirs.trim(), ours.trim());
+    format!("{what} {theirs}, and this is {ours}; copy them out first, or start with an empty directory")
+}

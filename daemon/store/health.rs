@@ -1,0 +1,103 @@
+//! How the disk is: what it refused to read, and whether it takes writes now.
+
+use super::Store;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use s4::error::{Error, ErrorKind, reason};
+use std::fmt::Display;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A look at the disk serves for so long.
+const FRESH: Duration = Duration::from_secs(5);
+/// Bytes that are written and read back, and where they have to begin for the disk to be asked and not the kernel's memory.
+const PAGE: usize = 4096;
+
+/// Guards what is known.
+#[derive(Default)]
+pub(super) struct DiskHealth(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Reads that the disk refused since the start, and the last of them.
+    failed_reads: u64,
+    last: String,
+    /// When the disk was last tried, and what is wrong with it.
+    tried: Option<(Instant, Option<String>)>,
+}
+
+impl DiskHealth {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// The error of a key that could not be read. What the disk refused is counted, and in the log.
+    pub fn unreadable(&self, what: impl Display, error: &io::Error) -> Error {
+        if error.raw_os_error() != Some(nix::libc::EIO) {
+            return Error::io(what, error);
+        }
+        let message = format!("{what}: disk read error: {}", reason(error));
+        tracing::error!("{message}");
+        let mut state = self.health.lock();
+        state.failed_reads += 1;
+        state.last.clone_from(&message);
+        Error::new(ErrorKind::Io, message)
+    }
+
+    /// What is wrong with the disk, if anything is. Blocks.
+    pub fn trouble(&self) -> Option<String> {
+        if let Err(error) = self.check_there() {
+            return Some(error.to_string());
+        }
+        let mut state = self.health.lock();
+        if state.tried.as_ref().is_none_or(|(tried, _)| tried.elapsed() > FRESH) {
+            let trouble = self.try_disk().err().map(|e| reason(&e));
+            if let Some(trouble) = &trouble {
+                tracing::error!("data directory {}: {trouble}", self.root.display());
+            }
+            state.tried = Some((Instant::now(), trouble));
+        }
+        if let Some((_, Some(trouble))) = &state.tried {
+            return Some(format!("disk error: {trouble}"));
+        }
+        (state.failed_reads > 0)
+            .then(|| format!("{} disk read errors since the start, the last: {}", state.failed_reads, state.last))
+    }
+
+    /// Writes a page to an unnamed file and reads it back, both from the disk itself where the file system can.
+    fn try_disk(&self) -> io::Result<()> {
+        if statvfs(&self.root)?.flags().contains(FsFlags::ST_RDONLY) {
+            return Err(io::Error::other("its file system is read-only"));
+        }
+        match self.unnamed_file() {
+            Ok(file) => try_file(&file),
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn try_file(file: &File) -> io::Result<()> {
+    // Where there is no such thing, the kernel's memory answers.
+    let _ = fcntl(file, FcntlArg::F_SETFL(OFlag::O_DIRECT));
+    let mut room = vec![0u8; 2 * PAGE];
+    let start = room.as_ptr().align_offset(PAGE).min(PAGE);
+    let page = &mut room[start..start + PAGE];
+    page.fill(0x5a);
+    match file.write_all_at(page, 0) {
+        // That it is full is told otherwise.
+        Err(e) if e.kind() == io::ErrorKind::StorageFull => return Ok(()),
+        done => done?,
+    }
+    page.fill(0);
+    file.read_exact_at(page, 0)?;
+    match page.iter().all(|&byte| byte == 0x5a) {
+        true => Ok(()),
+        false => Err(io::Error::other("it reads other bytes than were written")),
+    }
+}

@@ -1,0 +1,299 @@
+//! After a power cut: what was made since the disk was last known to have all is read once, and what is not whole is taken away.
+//!
+//! The names of new files reach a disk before their bytes. A kill of the daemon alone does no harm, since the kernel still has the
+//! bytes. So the file `.s4/synced` tells in which mount of which boot the daemon ran, and since when what it made may not have been
+//! written. Whoever finds another boot or mount there looks at the keys that changed since.
+
+use super::Store;
+use super::read::open_itself;
+use nix::libc;
+use nix::unistd::syncfs;
+use s4::checksum;
+use s4::file::write_durably;
+use s4::stored;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use walkdir::WalkDir;
+
+/// Clocks of files are coarse, and may be set back a little: what is so much older than the last sync is looked at too.
+const SLACK: i64 = 10_000_000_000;
+/// Keys that are read at once.
+const READERS: usize = 8;
+/// Keys that are told one by one in the log.
+const TOLD: u64 = 100;
+
+/// What is known of the disk.
+#[derive(Default)]
+pub(super) struct Synced {
+    /// A key was made since the last sync began.
+    is_dirty: AtomicBool,
+    /// Keys that were not whole at the start.
+    lost: AtomicU64,
+    /// Guards the file.
+    writing: Mutex<()>,
+}
+
+/// What `.s4/synced` tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Record {
+    place: Place,
+    /// Nanoseconds since 1970: what was made before is on the disk.
+    since: i64,
+    /// Nothing was made since, and nobody is at it.
+    is_clean: bool,
+}
+
+/// Where files last as long as the kernel does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    boot: String,
+    mount: u64,
+}
+
+impl Place {
+    fn of(root: &Path) -> io::Result<Self> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        Ok(Self { boot, mount: mount_id(root)? })
+    }
+}
+
+impl Record {
+    fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.strip_suffix('\n')?.split(' ');
+        let (boot, mount) = (fields.next()?.to_owned(), fields.next()?.parse().ok()?);
+        let (since, is_clean) = (fields.next()?.parse().ok()?, fields.next()? == "clean");
+        fields.next().is_none().then_some(Self { place: Place { boot, mount }, since, is_clean })
+    }
+
+    fn line(&self) -> String {
+        let Self { place: Place { boot, mount }, since, is_clean } = self;
+        format!("{boot} {mount} {since} {}\n", if *is_clean { "clean" } else { "open" })
+    }
+}
+
+/// What was found among the keys that may not have reached the disk.
+#[derive(Default)]
+struct Check {
+    keys: AtomicU64,
+    bytes: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Store {
+    /// Keys that a power cut had damaged, and that were taken away at the start.
+    pub fn lost_keys(&self) -> u64 {
+        self.synced.lost.load(Ordering::Relaxed)
+    }
+
+    /// To be told after a key got its name.
+    pub(super) fn note_made(&self) {
+        // Mostly it is set already, and then no processor has to wait for another.
+        if !self.synced.is_dirty.load(Ordering::Relaxed) {
+            self.synced.is_dirty.store(true, Ordering::Release);
+        }
+    }
+
+    /// Takes away what a power cut damaged, if there was one. Blocks for as long as it takes to read what was made last.
+    pub(super) fn recover(&self) -> io::Result<()> {
+        let path = self.synced_path();
+        let place = Place::of(&self.root)?;
+        let record = match std::fs::read(&path) {
+            Ok(bytes) => Record::parse(&String::from_utf8_lossy(&bytes)),
+            // Before the first key of all. That it is damaged rather than absent if keys are lost needs no sync: file systems keep
+            // to the order in which names are made.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let first = Record { place, since: now(), is_clean: false };
+                return std::fs::write(&path, first.line());
+            }
+            Err(e) => return Err(e),
+        };
+        match &record {
+            Some(record) if record.place == place && !record.is_clean => {
+                // Killed, or ended a moment ago: the kernel has it all still.
+                self.note_made();
+                return Ok(());
+            }
+            Some(record) if record.is_clean => return self.record(place, now(), false),
+            Some(record) => self.check_since(record.since.saturating_sub(SLACK))?,
+            None => {
+                tracing::warn!("{} is damaged: every key is read once", path.display());
+                self.check_since(i64::MIN)?;
+            }
+        }
+        self.sync_now(place)
+    }
+
+    /// Sees to it that all keys are on the disk, if there are new ones. Blocks.
+    pub fn sync(&self) -> io::Result<()> {
+        match self.synced.is_dirty.swap(false, Ordering::Acquire) {
+            true => Place::of(&self.root).and_then(|place| self.sync_now(place)).inspect_err(|_| self.note_made()),
+            false => Ok(()),
+        }
+    }
+
+    /// To be called at an orderly end: the next start has nothing to look at, unless something was made a moment ago.
+    pub fn end(&self) -> io::Result<()> {
+        if self.synced.is_dirty.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.record(Place::of(&self.root)?, now(), true)
+    }
+
+    fn sync_now(&self, place: Place) -> io::Result<()> {
+        let since = now();
+        syncfs(File::open(&self.root)?)?;
+        self.record(place, since, false)
+    }
+
+    fn record(&self, place: Place, since: i64, is_clean: bool) -> io::Result<()> {
+        let _writing = self.synced.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        write_durably(&self.synced_path(), Record { place, since, is_clean }.line().as_bytes())
+    }
+
+    fn synced_path(&self) -> PathBuf {
+        self.root.join(".s4/synced")
+    }
+
+    /// Reads every key that changed at `since` or later, in nanoseconds since 1970, and takes away those that are not whole.
+    fn check_since(&self, since: i64) -> io::Result<()> {
+        let (began, check) = (Instant::now(), Check::default());
+        tracing::info!("the machine or its disk went down: the keys that were made last are read");
+        let (sender, receiver) = sync_channel(1024);
+        let receiver = Mutex::new(receiver);
+        let dirs = std::thread::scope(|scope| {
+            let readers = (0..READERS)
+                .map(|_| std::thread::Builder::new().spawn_scoped(scope, || self.check_all(&receiver, &check)));
+            let readers = readers.collect::<io::Result<Vec<_>>>()?;
+            let dirs = changed_since(&self.root, since, &mut |file| {
+                // Who receives ends only after this.
+                let _ = sender.send(file);
+            });
+            drop(sender);
+            drop(readers);
+            dirs
+        })?;
+        // What is below comes after.
+        dirs.iter().rev().for_each(|dir| self.prune(&dir.join("any")));
+        let [keys, bytes, lost] = [&check.keys, &check.bytes, &check.lost].map(|count| count.load(Ordering::Relaxed));
+        tracing::info!("{keys} keys of {} MiB are read in {:.1} s", bytes >> 20, began.elapsed().as_secs_f64());
+        if lost > 0 {
+            tracing::warn!("{lost} keys that were not whole are taken away; a job's are made again with --resume");
+        }
+        self.synced.lost.store(lost, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn check_all(&self, files: &Mutex<Receiver<PathBuf>>, check: &Check) {
+        loop {
+            let next = files.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(path) = next else { return };
+            let name = path.strip_prefix(&self.root).unwrap_or(&path).display();
+            match is_whole(&path) {
+                Ok(Some(len)) => {
+                    check.keys.fetch_add(1, Ordering::Relaxed);
+                    check.bytes.fetch_add(len, Ordering::Relaxed);
+                }
+                Ok(None) => {
+                    if let Err(error) = std::fs::remove_file(&path) {
+                        tracing::warn!("s4://{name}: not whole, and it cannot be taken away: {error}");
+                        continue;
+                    }
+                    if check.lost.fetch_add(1, Ordering::Relaxed) < TOLD {
+                        tracing::warn!("s4://{name}: not whole, taken away");
+                    }
+                }
+                Err(error) => tracing::warn!("s4://{name}: left alone: {error}"),
+            }
+        }
+    }
+}
+
+/// How many bytes a key has; `None` if they are not those that were recorded. Errors: it is no key, or cannot be read.
+fn is_whole(path: &Path) -> io::Result<Option<u64>> {
+    let file = open_itself(path)?;
+    let recorded = stored::recorded(&file)?.ok_or_else(|| io::Error::other("no checksum is recorded"))?;
+    if file.metadata()?.len() != recorded.len {
+        return Ok(None);
+    }
+    Ok((checksum::of_file(&file)? == recorded).then_some(recorded.len))
+}
+
+/// Hands out every file that got its name or its attributes at `since` or later, and returns the directories that did. To look
+/// into a directory that did not is not needed: its time is that of the last name in it.
+fn changed_since(root: &Path, since: i64, take: &mut dyn FnMut(PathBuf)) -> io::Result<Vec<PathBuf>> {
+    let changed = |found: &std::fs::Metadata| {
+        found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec()) >= since
+    };
+    let mut dirs = Vec::new();
+    // Whether each directory above the entry changed.
+    let mut above = Vec::new();
+    let walk = WalkDir::new(root).min_depth(1).same_file_system(true);
+    for entry in walk.into_iter().filter_entry(|entry| entry.depth() > 1 || entry.file_name() != ".s4") {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                tracing::warn!("not looked at: {error}");
+                continue;
+            }
+        };
+        above.truncate(entry.depth() - 1);
+        if entry.file_type().is_dir() {
+            let is_new = entry.metadata().map_err(io::Error::from).is_ok_and(|found| changed(&found));
+            above.push(is_new);
+            if is_new {
+                dirs.push(entry.into_path());
+            }
+        } else if entry.file_type().is_file()
+            && above.last().is_some_and(|&is_new| is_new)
+            && entry.metadata().is_ok_and(|found| changed(&found))
+        {
+            take(entry.into_path());
+        }
+    }
+    Ok(dirs)
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
+}
+
+/// The mount that `path` is in, by a number that no other has or had since the boot.
+fn mount_id(path: &Path) -> io::Result<u64> {
+    /// Of Linux 6.8 and later. Before, the number may be given again after an unmount.
+    const UNIQUE: u32 = 0x4000;
+    let dir = File::open(path)?;
+    // SAFETY: all zeros is a valid value of this struct of integers.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let mask = UNIQUE | libc::STATX_MNT_ID;
+    // SAFETY: the descriptor is open, the path is empty and ends in a NUL, and the kernel writes one statx.
+    let done = unsafe { libc::statx(dir.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, &mut found) };
+    match done {
+        0 => Ok(found.stx_mnt_id),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_written_and_a_torn_one_is_none() {
+        let place = Place { boot: "5f0c-1".to_owned(), mount: 7 };
+        for is_clean in [false, true] {
+            let record = Record { place: place.clone(), since: 12, is_clean };
+            let line = record.line();
+            assert_eq!(Record::parse(&line), Some(record));
+            for end in 0..line.len() {
+                assert_eq!(Record::parse(&line[..end]), None, "{end} bytes of it");
+            }
+        }
+    }
+}
