@@ -107,7 +107,7 @@ fn below_the_default_reserve_puts_are_refused_and_deletes_work() {
 fn a_small_key_takes_one_block_and_an_empty_one_none() {
     use std::os::unix::fs::MetadataExt;
     let Some(disk) = Mounted::ext4(64 << 20) else { return };
-    let cluster = cluster_on(&disk, &["--reserve", "0"]);
+    let cluster = Cluster::on_disk(&disk, &["--reserve", "0"]);
     cluster.put("s4://b/1_empty", b"");
     cluster.put("s4://b/1_small", b"small");
     cluster.ok(&["map", "s4://b/", "s4://map/", "cat"]);
