@@ -200,17 +200,23 @@ impl Group {
 }
 
 impl Drop for Group {
-    /// Blocks only where something has entered since the command's end.
     fn drop(&mut self) {
-        self.clear();
-        for dir in &self.more {
-            // Not empty only while a killed process hangs in the kernel; the daemon's end tries again.
-            let _ = std::fs::remove_dir(dir);
-        }
-        // A group that is empty and has no limits serves the next command.
-        match self.limits.is_none() && !is_populated(&self.main) {
-            true => self.cgroups.lock().0.push(self.main.clone()),
-            false => drop(std::fs::remove_dir(&self.main)),
+        let dirs: Vec<PathBuf> = self.more.drain(..).chain([self.main.clone()]).collect();
+        // Not empty only while a killed process hangs in the kernel; the daemon's end tries again.
+        let remove = move || dirs.iter().for_each(|dir| drop(std::fs::remove_dir(dir)));
+        if self.is_populated() {
+            // Whoever drops it may not wait. Without a thread, the daemon's end kills it.
+            let main = self.main.clone();
+            let clear = move || {
+                kill(&main);
+                remove();
+            };
+            let _ = std::thread::Builder::new().name("s4-clear".to_owned()).spawn(clear);
+        } else if self.limits.is_none() {
+            // A group that is empty and has no limits serves the next command.
+            self.cgroups.lock().0.push(self.main.clone());
+        } else {
+            remove();
         }
     }
 }

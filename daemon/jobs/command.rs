@@ -106,8 +106,6 @@ pub struct Ended {
 
 /// How long a process that the shell has left behind may do nothing before it is killed.
 const MOMENT: Duration = Duration::from_secs(1);
-/// CPU time, in ticks, that it has to use in a moment to be at work.
-const AT_WORK: u64 = 5;
 /// Between two looks at what the shell has left: at first, and after a while.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
@@ -163,8 +161,11 @@ impl Running<'_> {
             self.serve(&mut block, attendant, until, &mut heard);
         }
         let status = self.child.wait().map_err(|e| Error::io("bash", &e))?;
-        let left = self.await_rest(&mut block, attendant, until, &mut heard);
-        self.kill_rest();
+        let rest = self.await_rest(&mut block, attendant, until, &mut heard);
+        let left = rest.err().and_then(|left| {
+            self.kill_rest();
+            left
+        });
         for at in (0..self.pipes.len()).rev() {
             // What was written before the end still counts; a listener that is gone loses nothing.
             while let Ok(true) = self.read_pipe(at, &mut block, attendant) {}
@@ -172,14 +173,25 @@ impl Running<'_> {
         Ok(Ended { status, left })
     }
 
-    /// Hands over what can be read now, and kills the command if nobody listens any more or its time is over.
-    fn serve(&mut self, block: &mut [u8], attendant: &mut dyn Attendant, until: Option<Instant>, heard: &mut Instant) {
+    /// Hands over what can be read now, and kills the command if nobody listens any more or its time is over. True if there was
+    /// anything to read.
+    fn serve(
+        &mut self,
+        block: &mut [u8],
+        attendant: &mut dyn Attendant,
+        until: Option<Instant>,
+        heard: &mut Instant,
+    ) -> bool {
+        let mut has_read = false;
         for at in (0..self.pipes.len()).rev() {
             match self.read_pipe(at, block, attendant) {
-                Ok(true) => *heard = Instant::now(),
+                Ok(true) => has_read = true,
                 Ok(false) => {}
                 Err(Hangup) => self.control.kill(Killed::Hangup),
             }
+        }
+        if has_read {
+            *heard = Instant::now();
         }
         if heard.elapsed() >= HEARTBEAT {
             *heard = Instant::now();
@@ -190,40 +202,43 @@ impl Running<'_> {
         if until.is_some_and(|until| Instant::now() >= until) {
             self.control.kill(Killed::Timeout);
         }
+        has_read
     }
 
-    /// Waits for what the shell has left behind as long as it works. Returns what then still runs, and may write to an output.
+    /// Waits for what the shell has left behind as long as it works. Errors: something is to be killed; what of it may still
+    /// write to an output is told.
     fn await_rest(
         &mut self,
         block: &mut [u8],
         attendant: &mut dyn Attendant,
         until: Option<Instant>,
         heard: &mut Instant,
-    ) -> Option<String> {
+    ) -> std::result::Result<(), Option<String>> {
         // Mostly the end of the pipes is what is read here.
-        self.serve(block, attendant, until, heard);
-        let (mut worked, mut ticks, mut pause) = (Instant::now(), 0, LOOKS.0);
-        while self.control.killed().is_none() && self.has_rest() {
+        let mut has_read = self.serve(block, attendant, until, heard);
+        let (mut worked, mut pause) = (Instant::now(), LOOKS.0);
+        while self.has_rest() {
+            if self.control.killed().is_some() {
+                return Err(None);
+            }
             let rest = if pause < LOOKS.1 { Vec::new() } else { self.rest() };
             if rest.is_empty() && pause >= LOOKS.1 && self.pipes.is_empty() {
-                return None;
+                return Err(None);
             }
-            let used = rest.iter().map(|process| process.ticks).sum::<u64>();
-            let is_at_work = rest.iter().any(|process| process.waits_for_disk) || used.abs_diff(ticks) >= AT_WORK;
-            if is_at_work || *heard > worked {
-                (worked, ticks) = (Instant::now(), used);
+            if has_read || rest.iter().any(|process| process.is_at_work) {
+                worked = Instant::now();
             }
             if worked.elapsed() >= MOMENT {
-                return (!rest.is_empty()).then(|| process::describe(&rest));
+                return Err((!rest.is_empty()).then(|| process::describe(&rest)));
             }
             // Output wakes it.
             let mut fds: Vec<PollFd> =
                 self.pipes.iter().map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
             let _ = poll(&mut fds, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO));
             pause = (pause * 2).min(LOOKS.1);
-            self.serve(block, attendant, until, heard);
+            has_read = self.serve(block, attendant, until, heard);
         }
-        None
+        Ok(())
     }
 
     /// True while a process of the command runs, as far as can be told without looking for it.

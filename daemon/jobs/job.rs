@@ -357,14 +357,11 @@ impl Job {
                     let late = control.clone();
                     blocking(move || late.kill(Killed::Cancelled)).await;
                 }
-                let result = task::run(shared.clone(), self.clone(), task, control, dir, &mut slot).await;
-                self.lock_running().remove(&number);
-                // The last that holds its control group, which may have to be cleared.
-                blocking(move || drop(entered)).await;
-                result
+                task::run(shared.clone(), self.clone(), task, control, dir, &mut slot).await
             }
             Err(error) => Err(error.into()),
         };
+        self.lock_running().remove(&number);
         self.state.send_modify(|state| {
             state.progress.running -= 1;
             match &result {

@@ -46,9 +46,8 @@ pub struct Process {
     name: String,
     parent: i32,
     group: i32,
-    /// CPU time that it has used, in ticks of 1/100 s.
-    pub ticks: u64,
-    pub waits_for_disk: bool,
+    /// It has a CPU, or waits for one or for the disk.
+    pub is_at_work: bool,
 }
 
 /// What goes on of a command after its shell has ended: the processes `known` to be its, or if there are none, those found
@@ -143,15 +142,14 @@ fn living(pid: i32) -> Option<Process> {
     let stat = String::from_utf8_lossy(&stat);
     let (name, fields) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
-    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let number = |at: usize| fields.get(at)?.parse().ok();
     let state = *fields.first()?;
     (!matches!(state, "Z" | "X")).then_some(Process {
         pid,
         name: name.split_once('(')?.1.to_owned(),
-        parent: number(1)? as i32,
-        group: number(2)? as i32,
-        ticks: number(11)? + number(12)?,
-        waits_for_disk: state == "D",
+        parent: number(1)?,
+        group: number(2)?,
+        is_at_work: matches!(state, "R" | "D"),
     })
 }
 

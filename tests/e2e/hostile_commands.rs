@@ -50,7 +50,7 @@ fn processes_that_outlast_their_command_fail_it() {
         let sleeps = [
             "sleep N &",
             "setsid sleep N &",
-            "(sleep N &)",
+            "(sleep N &);",
             "setsid sleep N > /dev/null 2>&1 &",
             "sleep N > 0_x 2> /dev/null &",
         ];
@@ -212,7 +212,7 @@ fn damaged_state_files_hang_no_start() {
 
 #[test]
 fn commands_that_open_and_fork_all_that_they_can_cost_the_daemon_nothing() {
-    for mut cluster in clusters() {
+    for mut cluster in Cluster::in_memory() {
         cluster.put("s4://in/0_a", b"input");
         cluster.ok(&["map", "s4://in/", "s4://before/", "cat"]);
         let descriptors =
