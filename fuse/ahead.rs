@@ -44,13 +44,17 @@ pub struct Ahead {
 impl Ahead {
     /// Publishes `file`, of `len` bytes. False if it is to be sent again: the transfer broke off, or what was sent is not what
     /// is in the file. Errors: it is not known to be published.
-    pub async fn publish(self, file: Arc<File>, len: u64, change: Change) -> Result<bool> {
+    pub async fn publish(mut self, file: Arc<File>, len: u64, change: Change) -> Result<bool> {
         if self.orders.send(Order::Close(len)).is_err() {
             // Who sends has given up.
             return self.ended.await.unwrap_or(Ok(false));
         }
-        if let Ok(checksum) = blocking(move || checksum::of_file(&file)).await {
-            let _ = self.orders.send(Order::Publish(Ending { checksum, change }));
+        tokio::select! {
+            // Who sends may give up before the file is hashed.
+            ended = &mut self.ended => return ended.unwrap_or(Ok(false)),
+            hashed = blocking(move || checksum::of_file(&file)) => if let Ok(checksum) = hashed {
+                let _ = self.orders.send(Order::Publish(Ending { checksum, change }));
+            },
         }
         drop(self.orders);
         self.ended.await.unwrap_or(Ok(false))

@@ -322,6 +322,7 @@ impl Stream {
     fn failed(&self, error: &std::io::Error) -> Error {
         match error.kind() {
             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+                self.timeout.end();
                 self.side.silent(&self.who, self.timeout.limit())
             }
             _ => self.side.broken(&self.who, error),

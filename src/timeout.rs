@@ -144,11 +144,20 @@ impl Timeout {
     fn count(&mut self, passed: Duration) -> bool {
         // A long one is our own pause; what came in it is here now, and is looked at first.
         self.waited += passed.min(2 * STEP);
-        let Some(node) = &self.node else { return self.left().is_zero() };
-        if self.left().is_zero() && node.heard() == self.heard {
+        if self.left().is_zero() {
+            self.end();
+            return true;
+        }
+        self.node.as_ref().is_some_and(|node| node.is_surely_silent(self.limit))
+    }
+
+    /// The time is over, by its own count or by the kernel's. A node that was not heard elsewhere meanwhile is silent.
+    pub fn end(&self) {
+        if let Some(node) = &self.node
+            && node.heard() == self.heard
+        {
             node.note_silence(self.limit);
         }
-        self.left().is_zero() || node.is_surely_silent(self.limit)
     }
 
     /// Awaits `work`; `None` if the time is over first.

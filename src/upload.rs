@@ -126,6 +126,9 @@ impl Upload {
     /// What the receiver answers, which may take the stream's own time or `limit` to begin.
     fn answer(&mut self, limit: Option<Duration>) -> Result<()> {
         let answer = self.0.rest(LONGEST, limit)?;
+        if answer.trim_ascii().is_empty() {
+            return Err(self.0.broken(&std::io::ErrorKind::UnexpectedEof.into()));
+        }
         let said: Option<Error> = serde_json::from_slice(&answer)
             .map_err(|_| self.0.broken(&std::io::Error::other("it did not say whether the key is stored")))?;
         said.map_or(Ok(()), |error| Err(error.by(self.0.who())))

@@ -13,7 +13,7 @@ const RETRY: Duration = Duration::from_millis(250);
 
 /// How long a node may take to kill what runs of a job. What it does after that it does all the same; the deadline has mostly
 /// passed already.
-const CANCEL: Duration = Duration::from_millis(500);
+const CANCEL: Duration = Duration::from_millis(400);
 
 /// Events under way to the follower.
 const QUEUE: usize = 64;

@@ -54,7 +54,9 @@ impl Client {
 
     /// Kills the job's commands on `node`.
     pub async fn cancel_job(&self, node: NodeId, id: &JobId) -> Result<()> {
-        self.job_request(node, Method::DELETE, &format!("/v1/jobs/{id}")).await
+        let (path, activity) = (format!("/v1/jobs/{id}"), Activity::default());
+        // Also to a node that is silent: it does so once it goes on.
+        self.send_now(node, Method::DELETE, &path, body::empty(), &activity).await.map(drop)
     }
 
     /// Deletes what an earlier run of the job's map left below `prefix` on `node`.

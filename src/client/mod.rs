@@ -194,10 +194,16 @@ impl Client {
         request: Request<BoxBody>,
         activity: &Activity,
     ) -> Result<Response<Incoming>> {
-        let answer = activity.watch(self.inner.http.request(request), self.timeout(node)).await;
+        let timeout = self.timeout(node);
+        let answer = activity.watch(self.inner.http.request(request), timeout.clone()).await;
         let response = match answer {
             Some(Ok(response)) => response,
-            Some(Err(error)) => return Err(self.unreachable(node, &error)),
+            Some(Err(error)) => {
+                if body::cause(&error).is_silence() {
+                    timeout.end();
+                }
+                return Err(self.unreachable(node, &error));
+            }
             None => return Err(self.late(node)),
         };
         self.inner.liveness[node].hear();

@@ -128,8 +128,8 @@ impl Hosts {
         std::fs::create_dir(self.own_disk(host)).unwrap();
         space.sh(&format!(
             "ip link set lo up && ip address add {}/24 dev eth0 && ip link set eth0 up
-             echo 4096 131072 1048576 > /proc/sys/net/ipv4/tcp_rmem
-             echo 4096 16384 1048576 > /proc/sys/net/ipv4/tcp_wmem
+             echo 4096 131072 262144 > /proc/sys/net/ipv4/tcp_rmem
+             echo 4096 16384 262144 > /proc/sys/net/ipv4/tcp_wmem
              mount --bind {} {} && mount -t tmpfs none {dir}/disks",
             address(host),
             own.display(),

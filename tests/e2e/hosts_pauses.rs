@@ -5,10 +5,12 @@ use crate::harness::eventually;
 use crate::hosts::{Hosts, Running};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Longer than the deadline of the commands here.
-const PAUSE: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_secs(6);
 
 fn pause(pid: u32) {
     let send = |signal| kill(Pid::from_raw(pid as i32), signal).unwrap();
@@ -25,7 +27,7 @@ fn pause(pid: u32) {
 fn a_client_that_was_stopped_goes_on_with_its_job() {
     let Some(hosts) = Hosts::start(3, &[]) else { return };
     (0..6).for_each(|n| drop(hosts.sh(&format!("echo {n} | s4 cp - s4://in/{n}_k"))));
-    let command = hosts.s4(&["map", "s4://in/", "s4://out/", "sleep 6; cat", "--deadline", "2"]);
+    let command = hosts.s4(&["map", "s4://in/", "s4://out/", "sleep 8; cat", "--deadline", "3"]);
     let mapping = Running::start(command);
     eventually("node 1 runs its commands", || {
         (std::fs::read_dir(hosts.disk(1).join("data/.s4/tasks")).unwrap().count() > 0).then_some(())
@@ -40,12 +42,12 @@ fn a_transfer_of_a_client_that_was_stopped_goes_on() {
     let Some(hosts) = Hosts::start(3, &[]) else { return };
     std::fs::File::create(hosts.dir().join("large")).unwrap().set_len(256 << 20).unwrap();
     let large = hosts.dir().join("large").display().to_string();
-    let putting = Running::start(hosts.s4(&["cp", &large, "s4://b/1_large", "--deadline", "2"]));
+    let putting = Running::start(hosts.s4(&["cp", &large, "s4://b/1_large", "--deadline", "3"]));
     eventually("it is under way", || (crate::observe::longest_open(hosts.pid(1)) > 16 << 20).then_some(()));
     pause(putting.pid);
     putting.end(Instant::now()).succeeds("put of a client that was stopped");
     let out = hosts.dir().join("out").display().to_string();
-    let getting = Running::start(hosts.s4(&["cp", "s4://b/1_large", &out, "--deadline", "2"]));
+    let getting = Running::start(hosts.s4(&["cp", "s4://b/1_large", &out, "--deadline", "3"]));
     eventually("it is under way", || (crate::observe::longest_open(getting.pid) > 16 << 20).then_some(()));
     pause(getting.pid);
     getting.end(Instant::now()).succeeds("get of a client that was stopped");
@@ -85,6 +87,57 @@ fn nothing_is_stored_after_no_answer_was_said() {
     other.args(["-c", asked]).env("PATH", format!("{programs}:/usr/bin:/bin"));
     let odd_keys = String::from_utf8(other.output().unwrap().stdout).unwrap();
     assert_eq!(odd_keys, "0\n0\n", "keys of node 1 that came to be after the client had given up");
+}
+
+/// Stands before node 1, and loses each answer by which a put would know that it is done.
+const LOSES_ANSWERS: &str = r#"
+import socket, threading
+def forward(source, sink, is_lost):
+    try:
+        while data := source.recv(1 << 16):
+            if is_lost(data):
+                break
+            sink.sendall(data)
+    except OSError:
+        pass
+    for end in source, sink:
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+server = socket.create_server(('', 4401))
+print('ready', flush=True)
+while True:
+    client, _ = server.accept()
+    node = socket.create_connection(('10.99.0.2', 4400))
+    lost = lambda data: b'"published":1' in data or data.strip() == b'null'
+    threading.Thread(target=forward, args=(client, node, lambda _: False), daemon=True).start()
+    threading.Thread(target=forward, args=(node, client, lost), daemon=True).start()
+"#;
+
+#[test]
+fn a_put_whose_answer_is_lost_asks_once_more() {
+    let Some(hosts) = Hosts::start(2, &[]) else { return };
+    for (name, len) in [("small", 5000), ("large", 8 << 20)] {
+        std::fs::File::create(hosts.dir().join(name)).unwrap().set_len(len).unwrap();
+    }
+    let mut loser = hosts.on(1, "python3").args(["-S", "-c", LOSES_ANSWERS]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(loser.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let redirect = "iptables -t nat -A PREROUTING -i eth0 -p tcp --dport 4400 -j REDIRECT --to-ports 4401";
+    assert!(hosts.on(1, "sh").args(["-c", redirect]).status().unwrap().success());
+    for name in ["small", "large"] {
+        let file = hosts.dir().join(name).display().to_string();
+        let key = format!("s4://b/1_{name}");
+        let put = |key: &str| Running::start(hosts.s4(&["cp", &file, key, "--deadline", "3"])).end(Instant::now());
+        put(&key).succeeds(&format!("put of a {name} file whose answer is lost"));
+        // It is not taken for the key of another, nor another's for its own.
+        let error = put(&key).fails_within(&format!("put of a {name} key that exists"), Duration::from_secs(3));
+        assert!(error.contains("already exists"), "{error}");
+    }
+    loser.kill().unwrap();
+    loser.wait().unwrap();
+    assert_eq!(hosts.disk(1).join("data/b/1_large").metadata().unwrap().len(), 8 << 20);
 }
 
 #[test]

@@ -109,7 +109,8 @@ impl Report {
         match self.unheard {
             false => format!("job {id}: {}", self.what_stands()),
             true => format!(
-                "job {id} may go on where it cannot be reached, and what stands there is not known:                  's4 wait {id}' follows it, 's4 cancel {id}' ends it"
+                "job {id} may go on where it cannot be reached, and what stands there is not known: \
+                 's4 wait {id}' follows it, 's4 cancel {id}' ends it"
             ),
         }
     }
