@@ -49,8 +49,8 @@ struct Args {
     #[arg(short, long)]
     background: bool,
     /// How long a node may be silent before an operation fails, in seconds
-    #[arg(long, value_name = "SECONDS", env = "S4_DEADLINE", default_value = "10", value_parser = parse_seconds)]
-    deadline: Duration,
+    #[arg(long, value_name = "SECONDS", env = "S4_DEADLINE", default_value = "10")]
+    deadline: String,
     /// Where files are kept until they are closed [default: a data directory of this machine, else $TMPDIR or /var/tmp]
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
@@ -112,6 +112,7 @@ fn run(mut args: Args) -> Result<()> {
     }
     let conf = cluster::conf_path(args.conf_path.as_deref())?;
     let cluster = Cluster::load(Some(&conf))?;
+    let deadline = parse_seconds(&args.deadline).map_err(|why| Error::usage(format!("--deadline: {why}")))?;
     let secret = args.secret.as_deref().map(Secret::read).transpose()?;
     let dir = match std::env::var_os(PREPARED) {
         Some(dir) => {
@@ -133,7 +134,7 @@ fn run(mut args: Args) -> Result<()> {
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
     let runtime = s4::runtime::build()?;
-    let settings = Settings { deadline: args.deadline, secret, holder: Some(Holder::new()), ..Settings::default() };
+    let settings = Settings { deadline, secret, holder: Some(Holder::new()), ..Settings::default() };
     let served = runtime.block_on(serve(Client::new(cluster, settings), &dir, &args, &options));
     runtime.shutdown_background();
     served
@@ -212,7 +213,7 @@ fn take_options(args: &mut Args) -> Result<MountOptions> {
             Some(("spool", path)) => args.spool = Some(path.into()),
             Some(("secret", path)) => args.secret = Some(path.into()),
             Some(("deadline", seconds)) => {
-                args.deadline = parse_seconds(seconds).map_err(|why| Error::usage(format!("-o {option}: {why}")))?;
+                seconds.clone_into(&mut args.deadline);
             }
             _ if options.take(&option) => {}
             _ => return Err(Error::usage(format!("-o {option}: unknown option"))),
