@@ -134,11 +134,11 @@ impl Client {
                 Err(error) if error.is_of_broken_connection() && tries > 1 => {
                     tries = if copying.written > had { TRIES } else { tries - 1 };
                     had = copying.written;
+                    // From there on: what has come is written already. If that cannot be, what happened first is told.
+                    source = Source::Rest(self.get_rest(key, stored, had).await.map_err(|_| error)?);
                 }
                 Err(error) => return Err(error),
             }
-            // From where it broke off: what has come is written already.
-            source = Source::Rest(self.get_rest(key, stored, had).await?);
         }
     }
 

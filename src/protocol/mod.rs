@@ -37,7 +37,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a peer may be silent unless the user says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a daemon that refuses connections is waited for.
-pub const RESTART: Duration = Duration::from_secs(2);
+pub const RESTART: Duration = Duration::from_secs(1);
 /// Bytes that a disk surely reads or writes in a second.
 const SURELY_A_SECOND: u64 = 64 << 20;
 /// Keys asked for in one pack.

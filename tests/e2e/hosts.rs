@@ -119,7 +119,7 @@ impl Hosts {
 
     fn add(&mut self, host: usize) {
         let (space, dir, own) = (Space::new(), self.dir.path().display(), self.disk(host));
-        std::fs::create_dir_all(own.join("data")).unwrap();
+        std::fs::create_dir_all(&own).unwrap();
         let pid = space.pid();
         self.switch.sh(&format!(
             "ip link add p{host} type veth peer name eth0 netns {pid} && ip link set p{host} master br0 up"
@@ -202,12 +202,22 @@ impl Hosts {
         command
     }
 
+    fn server(&self, node: usize) -> Command {
+        let mut command = self.on(node, env!("CARGO_BIN_EXE_s4-server"));
+        command.arg("--conf").arg(self.dir().join("s4.conf")).arg("--data").arg(self.own_disk(node).join("data"));
+        command.args(&self.options);
+        command
+    }
+
     /// Starts a daemon, and waits until it answers.
     pub fn start_node(&mut self, node: usize) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(node)).unwrap();
-        let mut command = self.on(node, env!("CARGO_BIN_EXE_s4-server"));
-        command.arg("--conf").arg(self.dir().join("s4.conf")).arg("--data").arg(self.own_disk(node).join("data"));
-        command.args(&self.options).stdout(log.try_clone().unwrap()).stderr(log);
+        if !self.disk(node).join("data").exists() {
+            let made = self.server(node).arg("--init").output().expect("s4-server runs");
+            assert!(made.status.success(), "--init of node {node}: {}", text(&made.stderr));
+        }
+        let mut command = self.server(node);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
         self.hosts[node].daemon = Some(command.spawn().expect("s4-server starts"));
         eventually("the daemon answers", || {
             let ended = self.hosts[node].daemon.as_mut().unwrap().try_wait().unwrap();
