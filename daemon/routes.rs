@@ -14,6 +14,7 @@ use s4::body::BoxBody;
 use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
+use s4::placement::NodeId;
 use s4::protocol::{Book, Change, Delivery, JobId, MAX_RANGE};
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -58,7 +59,8 @@ enum Route {
     StopJob(JobId),
     CancelJob(JobId),
     FollowJob(JobId),
-    CleanJob { id: JobId, prefix: Prefix },
+    CleanJob { id: JobId, prefix: Prefix, inputs: u64 },
+    Standing { outdir: Dir, of: NodeId },
     JobLogs { id: JobId, key: Option<Key> },
 }
 
@@ -121,7 +123,8 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::StopJob(id) => handlers::jobs::stop(app, &id),
         Route::CancelJob(id) => handlers::jobs::cancel(app, &id).await,
         Route::FollowJob(id) => handlers::jobs::follow(app, &id),
-        Route::CleanJob { id, prefix } => handlers::jobs::clean(app, id, prefix).await,
+        Route::CleanJob { id, prefix, inputs } => handlers::jobs::clean(app, id, prefix, inputs).await,
+        Route::Standing { outdir, of } => handlers::jobs::standing(app, outdir, of),
         Route::JobLogs { id, key } => handlers::jobs::logs(app, id, key).await,
     }
 }
@@ -211,10 +214,13 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::POST, "try", key) => parse_key(key).map(Route::TryJob),
         (&Method::GET, "files", digest) => Ok(Route::HasFile(digest.to_owned())),
         (&Method::PUT, "files", digest) => Ok(Route::PutFile(digest.to_owned())),
+        (&Method::GET, "standing", "") => {
+            Ok(Route::Standing { outdir: Dir::try_from(field(uri, "outdir")?)?, of: number(uri, "node")? })
+        }
         (&Method::POST, "jobs", "") => Ok(Route::SubmitJob { dry_run: is_true(query("dry_run")?) }),
         (&Method::GET, "jobs", "") => Ok(Route::ListJobs),
         (method, "jobs", job) => job_route(method, job, uri.query().unwrap_or("")).ok_or_else(unknown)?,
-        (_, "health" | "usage" | "status" | "watch" | "list" | "delete" | "session", "")
+        (_, "health" | "usage" | "status" | "watch" | "list" | "delete" | "session" | "standing", "")
         | (
             _,
             "keys" | "range" | "rest" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "made"
@@ -278,7 +284,9 @@ fn job_route(method: &Method, path: &str, query: &str) -> Option<Result<Route>> 
 
 fn clean_route(id: &str, query: &str) -> Result<Route> {
     let prefix = query_value(query, "prefix")?.unwrap_or_default();
-    Ok(Route::CleanJob { id: JobId::try_from(id.to_owned())?, prefix: Prefix::parse(&prefix)? })
+    let inputs = query_value(query, "inputs")?.ok_or_else(|| malformed("inputs"))?;
+    let inputs = u64::from_str_radix(&inputs, 16).map_err(|_| malformed("inputs"))?;
+    Ok(Route::CleanJob { id: JobId::try_from(id.to_owned())?, prefix: Prefix::parse(&prefix)?, inputs })
 }
 
 fn logs_route(id: &str, query: &str) -> Result<Route> {

@@ -4,6 +4,7 @@
 //! fits beside ext4's other fields in an inode of 256 bytes, so that a small key takes no block for it.
 
 use crate::checksum::Checksum;
+use serde::{Deserialize, Serialize};
 
 /// The attribute's name.
 pub const KEY_ATTRIBUTE: &str = "user.s4.key";
@@ -21,7 +22,7 @@ pub struct KeyRecord {
 }
 
 /// What made an output of a map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mark {
     /// Digest of the recipe: the map's kind, its command, files, variables and exit statuses.
     pub recipe: u64,

@@ -128,7 +128,7 @@ pub struct LsArgs {
 }
 
 const LS: &str = "\
-Prints date, time (UTC), size and name. Nothing found is exit status 1.
+Prints date, time (UTC), size and name, or bare names of buckets. Nothing found is exit status 1.
 
 Examples:
   s4 ls

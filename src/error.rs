@@ -58,6 +58,8 @@ pub enum ExitStatus {
     Usage,
     /// The status of a command that `s4 eval` ran.
     Command(u8),
+    /// The death by this signal that was asked for, so that a calling script ends too.
+    Signal(i32),
 }
 
 impl ExitStatus {
@@ -67,6 +69,8 @@ impl ExitStatus {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Command(code) => code,
+            // As a shell has it, should the signal not end the program.
+            Self::Signal(signal) => 128_u8.wrapping_add(signal as u8),
         }
     }
 }

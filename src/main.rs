@@ -32,5 +32,19 @@ fn main() -> ExitCode {
     };
     // A thread that reads stdin, or writes to a stuck pipe, must not keep the program.
     runtime.shutdown_background();
+    if let ExitStatus::Signal(signal) = status {
+        die_by(signal);
+    }
     ExitCode::from(status.code())
+}
+
+/// Ends as if the signal had not been caught: a shell ends its script only if the command in it died by the signal.
+fn die_by(signal: i32) {
+    use nix::sys::signal::{SigHandler, Signal, raise, signal as handle};
+    if let Ok(signal) = Signal::try_from(signal) {
+        // SAFETY: the default action takes the place of a handler; no code of ours runs in it.
+        let restored = unsafe { handle(signal, SigHandler::SigDfl) };
+        // Where that fails, the exit status says as much.
+        let _ = restored.and_then(|_| raise(signal));
+    }
 }

@@ -49,6 +49,17 @@ impl Pattern {
         names.len() >= self.parts.len() && names.iter().zip(&self.parts).all(|(name, part)| part.matches(name))
     }
 
+    /// True if keys below `dir` could match, or keys that match lie below a directory in which `dir` lies.
+    pub fn overlaps(&self, dir: &Dir) -> bool {
+        let literal = self.base.split('/').filter(|part| !part.is_empty()).count();
+        let mut parts = dir.as_str().split('/').enumerate();
+        let base: Vec<&str> = self.base.split('/').collect();
+        parts.all(|(at, name)| match at < literal {
+            true => base[at] == name,
+            false => self.parts.get(at - literal).is_none_or(|part| part.matches(name)),
+        })
+    }
+
     /// The path of a matching `key` below the directory above the first part with a pattern character.
     pub fn below<'k>(&self, key: &'k Key) -> &'k str {
         self.strip_base(key.as_str()).unwrap_or(key.as_str())
@@ -118,6 +129,33 @@ mod tests {
         assert!(matches("s4://in/a", "in/a/x"));
         assert!(matches("s4://in/a/", "in/a/b/x"));
         assert!(!matches("s4://in/a", "in/ab/x"));
+    }
+
+    #[test]
+    fn a_directory_overlaps_if_it_is_in_a_match_or_may_hold_one() {
+        let overlaps = |pattern: &str, dir: &str| {
+            Pattern::parse_url(pattern).unwrap().overlaps(&Dir::try_from(dir.to_owned()).unwrap())
+        };
+        for (pattern, dir) in [
+            ("s4://in", "in"),
+            ("s4://in/a", "in"),
+            ("s4://in", "in/a/b"),
+            ("s4://in/*", "in/out"),
+            ("s4://*/x", "out"),
+            ("s4://cols/*/*_4", "cols/a/x_4/b"),
+            ("s4://cols/*/*_4", "cols/a"),
+        ] {
+            assert!(overlaps(pattern, dir), "{pattern} {dir}");
+        }
+        for (pattern, dir) in [
+            ("s4://in", "inner"),
+            ("s4://in/a", "in/b"),
+            ("s4://cols/*_4", "cols/out"),
+            ("s4://in/*", "out"),
+            ("s4://*/x", "out/y"),
+        ] {
+            assert!(!overlaps(pattern, dir), "{pattern} {dir}");
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@ use hyper::{Request, Response};
 use s4::body::{self, ChunkSender, Hangup, Side};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
-use s4::key::{Key, Prefix};
+use s4::key::{Dir, Key, Prefix};
+use s4::placement::NodeId;
 use s4::protocol::{Event, HEARTBEAT, JobId, JobSpec, Progress};
 use std::io::Read;
 use std::path::Path;
@@ -40,7 +41,13 @@ pub fn submit(app: &Arc<App>, json: &[u8], dry_run: bool) -> Answer {
             false => app.jobs.submit(spec, &mut alive),
         };
         // A client that hung up needs no answer.
-        let _ = events.send(&planned.map_or_else(Event::Error, Event::Planned));
+        let _ = match planned {
+            Ok((plan, sources)) => {
+                let told = sources.into_iter().try_for_each(|source| events.send(&Event::Source(source)));
+                told.and_then(|()| events.send(&Event::Planned(plan)))
+            }
+            Err(error) => events.send(&Event::Error(error)),
+        };
     });
     Ok(Response::new(body.boxed_unsync()))
 }
@@ -93,9 +100,28 @@ pub async fn cancel(app: &Arc<App>, id: &JobId) -> Answer {
     Ok(done())
 }
 
-pub async fn clean(app: &Arc<App>, id: JobId, prefix: Prefix) -> Answer {
+pub async fn clean(app: &Arc<App>, id: JobId, prefix: Prefix, inputs: u64) -> Answer {
     let jobs = app.jobs.clone();
-    blocking(move || jobs.clean(&id, &prefix)).await.map(|()| done())
+    blocking(move || jobs.clean(&id, &prefix, inputs)).await.map(|()| done())
+}
+
+/// Answers with what stands of a 1:n map's outputs, of the tasks of node `of`.
+pub fn standing(app: &Arc<App>, outdir: Dir, of: NodeId) -> Answer {
+    let (sender, body) = body::channel();
+    let store = app.jobs.shared.store.clone();
+    tokio::task::spawn_blocking(move || {
+        let events = EventSender(sender);
+        let mut pulse = Pulse::new();
+        let told = store.standing(&outdir, of, &mut |found| {
+            Ok(match found {
+                Some(standing) => events.send(&Event::Standing(standing)).is_ok(),
+                None => !pulse.is_due() || events.send(&Event::Alive).is_ok(),
+            })
+        });
+        // A client that hung up needs no end.
+        let _ = events.send(&told.map_or_else(Event::Error, |()| Event::Complete));
+    });
+    Ok(Response::new(body.boxed_unsync()))
 }
 
 /// Answers with the stderr of one task, or of all, each under a line that names its input.

@@ -44,7 +44,7 @@ pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, chunks: ChunkSen
     let place = Place::enter(shared, spec.id.clone(), limits)?;
     spec.files.iter().try_for_each(|file| {
         shared.files.claim(&file.digest)?;
-        shared.files.install(file, place.dir.path())
+        shared.files.install(file, place.dir.path()).map(drop)
     })?;
     let env = environment(key, spec.id.as_str(), 0, shared, &spec.env);
     let stdin = inputs.stdin().map_err(|e| Error::io(key, &e))?;

@@ -6,9 +6,9 @@ use s4::checksum::Digest;
 use s4::error::{Error, ErrorKind, Result};
 use s4::file::open_to_read;
 use s4::protocol::JobFile;
-use std::fs::{File, FileTimes, Permissions};
+use std::fs::{File, FileTimes, Metadata, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -85,15 +85,40 @@ impl JobFiles {
     }
 
     /// Puts a job's file into a task's directory.
-    pub fn install(&self, file: &JobFile, dir: &Path) -> Result<()> {
+    pub fn install(&self, file: &JobFile, dir: &Path) -> Result<Installed> {
         let failed = |e: std::io::Error| Error::io(format!("--file {}", file.name), &e);
         let to = dir.join(&file.name);
         // A copy of its own, which costs nothing where the file system shares blocks: a command may write to it.
         let mut from = open_to_read(&self.path(&file.digest)?).map_err(failed)?;
         File::create_new(&to).and_then(|mut copy| std::io::copy(&mut from, &mut copy)).map_err(failed)?;
         let mode = if file.executable { 0o755 } else { 0o644 };
-        std::fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(failed)
+        std::fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(failed)?;
+        // In the past, so that whoever writes to it gives it another time.
+        let before = SystemTime::now() - Duration::from_secs(2);
+        File::open(&to).and_then(|copy| copy.set_modified(before)).map_err(failed)?;
+        let found = to.symlink_metadata().map_err(failed)?;
+        Ok(Installed { name: file.name.clone(), identity: identity(&found) })
     }
+}
+
+/// A job's file in a task's directory.
+pub struct Installed {
+    pub name: String,
+    identity: Identity,
+}
+
+/// Inode and time of the last write.
+type Identity = (u64, i64, i64);
+
+impl Installed {
+    /// True if the task has neither written to it nor put another file in its place.
+    pub fn is_untouched(&self, dir: &Path) -> bool {
+        dir.join(&self.name).symlink_metadata().is_ok_and(|found| identity(&found) == self.identity)
+    }
+}
+
+fn identity(found: &Metadata) -> Identity {
+    (found.ino(), found.mtime(), found.mtime_nsec())
 }
 
 fn absent(digest: &str) -> Error {

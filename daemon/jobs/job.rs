@@ -1,17 +1,16 @@
 //! One job on this node: its state, its failures, and the loop that runs its tasks.
 
-use super::Shared;
 use super::cgroup::Limits;
 use super::command::{Control, Killed};
 use super::fence::Fence;
 use super::journal::{self, Journal};
 use super::logs::Logs;
-use super::owner_of;
 use super::plan::{Task, Tasks};
+use super::{Shared, mark_of};
 use super::{process, task};
 use s4::attribute::Mark;
 use s4::client::blocking;
-use s4::error::{Error, Result};
+use s4::error::{Error, ErrorKind, Result};
 use s4::file;
 use s4::key::Key;
 use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, RunningTask, TaskFailure};
@@ -90,14 +89,14 @@ impl Job {
     /// A planned job, whose files are in `dir`, with at most `log_bytes` of logs. Its record is synced if `sync`.
     pub fn new(spec: JobSpec, dir: PathBuf, plan: Plan, log_bytes: u64, sync: bool) -> Result<Self> {
         let progress = Progress { tasks: plan.tasks, bytes: plan.bytes, ..Progress::default() };
-        let record = JobRecord { spec, plan, progress, started: None, ended: None, outcome: None };
+        let record = JobRecord { spec, plan, progress, started: None, ended: None, elapsed: None, outcome: None };
         let job = Self::open(record, dir, log_bytes, sync)?;
         job.save()?;
         Ok(job)
     }
 
     /// The job whose files are in `dir`, as an earlier daemon left it, and whether that daemon's end was the job's; `None` if
-    /// it never started.
+    /// it was not even planned. One that was planned and not started is interrupted too: others may have started it.
     pub fn load(dir: PathBuf, sync: bool) -> Result<Option<(Self, bool)>> {
         let failed = |e: std::io::Error| Error::io(dir.display(), &e);
         let text = match file::read_small(&dir.join(RECORD), LONGEST_RECORD) {
@@ -107,9 +106,6 @@ impl Job {
             Err(e) => return Err(failed(e)),
         };
         let mut record: JobRecord = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
-        if record.started.is_none() {
-            return Ok(None);
-        }
         let interrupted = record.outcome.is_none();
         if interrupted {
             let done = journal::sum(&dir)?;
@@ -132,9 +128,8 @@ impl Job {
     fn open(record: JobRecord, dir: PathBuf, log_bytes: u64, sync: bool) -> Result<Self> {
         let path = dir.join("failures");
         let failures = file::open_regular(&path, OpenOptions::new().create(true).append(true).read(true));
-        let JobRecord { spec, plan, progress, started, ended, outcome } = record;
-        let mark =
-            Mark { recipe: spec.recipe(), inputs: 0, job: owner_of(&spec.id), source: spec.source(), outputs: 1 };
+        let JobRecord { spec, plan, progress, started, ended, outcome, .. } = record;
+        let mark = mark_of(&spec);
         Ok(Self {
             spec: Arc::new(spec),
             journal: Journal::open(&dir)?,
@@ -172,7 +167,8 @@ impl Job {
 
     pub fn record(&self) -> JobRecord {
         let State { started, progress, ended, outcome, .. } = self.state();
-        JobRecord { spec: (*self.spec).clone(), plan: self.plan, progress, started, ended, outcome }
+        let elapsed = started.map(|started| (ended.unwrap_or_else(now_milliseconds) - started).max(0));
+        JobRecord { spec: (*self.spec).clone(), plan: self.plan, progress, started, ended, elapsed, outcome }
     }
 
     pub fn watch(&self) -> watch::Receiver<State> {
@@ -209,6 +205,7 @@ impl Job {
             // One that never started has nothing to end.
             if state.started.is_none() {
                 state.outcome.get_or_insert(outcome);
+                state.ended.get_or_insert_with(now_milliseconds);
             }
         });
     }
@@ -268,8 +265,25 @@ impl Job {
         count
     }
 
+    /// Ends a job that nobody has started. What is written down of it says to whoever asks that it is not whole.
+    pub fn expire(&self) {
+        self.end(Outcome::Interrupted);
+        if let Err(error) = self.save() {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Runs every task of the plan to its end, which a panic is too.
+    pub async fn run_to_end(self: Arc<Self>, shared: Arc<Shared>) {
+        if tokio::spawn(self.clone().run(shared.clone())).await.is_err() {
+            self.stop_with(&shared);
+            self.record_failure(&shared, None, panicked()).await;
+            self.finish().await;
+        }
+    }
+
     /// Runs every task of the plan to its end.
-    pub async fn run(self: Arc<Self>, shared: Arc<Shared>) {
+    async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         let ended = match self.clone().save_apart().await {
             Ok(()) => self.run_tasks(&shared).await,
             Err(error) => Err(error),
@@ -290,6 +304,10 @@ impl Job {
             }
         })
         .await;
+        self.finish().await;
+    }
+
+    async fn finish(self: Arc<Self>) {
         self.state.send_modify(|state| {
             state.ended = Some(now_milliseconds());
             state.outcome = Some(outcome(state));
@@ -343,24 +361,15 @@ impl Job {
     }
 
     async fn run_task(self: Arc<Self>, shared: Arc<Shared>, task: Task, slot: OwnedSemaphorePermit) {
-        // A failure is recorded before the slot is free, so that no task starts in between.
-        let mut slot = Some(slot);
         let (number, key, size) = (task.number, task.key.clone(), task.size);
-        let dir = shared.store.tasks_dir().join(self.spec.id.as_str()).join(number.to_string());
-        let result = match shared.running.enter(dir.clone(), self.limits()) {
-            Ok(entered) => {
-                let control = entered.control();
-                let now = RunningNow { control: control.clone(), key: key.clone(), since: Instant::now() };
-                self.lock_running().insert(number, now);
-                // A cancel that came before the task was entered has not seen it.
-                if self.state().ending.is_some() {
-                    let late = control.clone();
-                    blocking(move || late.kill(Killed::Cancelled)).await;
-                }
-                task::run(shared.clone(), self.clone(), task, control, dir, &mut slot).await
-            }
-            Err(error) => Err(error.into()),
-        };
+        let (job, own) = (self.clone(), shared.clone());
+        // As a task of its own, so that a panic in it has an end here.
+        let worked = tokio::spawn(async move {
+            let mut slot = Some(slot);
+            (job.work_on(&own, task, &mut slot).await, slot)
+        });
+        // A failure is recorded before the slot is free, so that no task starts in between.
+        let (result, _slot) = worked.await.unwrap_or_else(|_| (Err(panicked().into()), None));
         self.lock_running().remove(&number);
         self.state.send_modify(|state| {
             state.progress.running -= 1;
@@ -371,12 +380,39 @@ impl Job {
                     state.progress.bytes_done += size;
                     shared.task_counts.add_done();
                 }
-                Err(failed) => state.progress.outputs += failed.published,
+                Err(failed) => {
+                    state.progress.outputs += failed.published;
+                    state.progress.bytes_failed += size;
+                }
             }
         });
         if let Err(failed) = result {
             self.record_failure(&shared, Some(key), failed).await;
         }
+    }
+
+    async fn work_on(
+        self: Arc<Self>,
+        shared: &Arc<Shared>,
+        task: Task,
+        slot: &mut Option<OwnedSemaphorePermit>,
+    ) -> std::result::Result<u64, task::Failed> {
+        let (number, key) = (task.number, task.key.clone());
+        let dir = shared.store.tasks_dir().join(self.spec.id.as_str()).join(number.to_string());
+        let entered = shared.running.enter(dir.clone(), self.limits())?;
+        let control = entered.control();
+        let now = RunningNow { control: control.clone(), key, since: Instant::now() };
+        self.lock_running().insert(number, now);
+        // A cancel that came before the task was entered has not seen it.
+        if self.state().ending.is_some() {
+            let late = control.clone();
+            blocking(move || late.kill(Killed::Cancelled)).await;
+        }
+        let result = task::run(shared.clone(), self.clone(), task, control, dir, slot).await;
+        self.lock_running().remove(&number);
+        // The last that holds its control group, which may have to be cleared.
+        blocking(move || drop(entered)).await;
+        result
     }
 
     pub fn limits(&self) -> Limits {
@@ -428,6 +464,11 @@ impl Job {
     fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, RunningNow>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is told of a panic, which is a fault of this program.
+fn panicked() -> Error {
+    Error::new(ErrorKind::Io, "the daemon failed at it, and its log says how; please report this")
 }
 
 fn outcome(state: &State) -> Outcome {

@@ -12,7 +12,9 @@ pub mod owner;
 mod plan;
 pub mod process;
 mod running;
+mod sources;
 mod spawn;
+mod standing;
 pub mod task;
 pub mod taskdir;
 
@@ -24,15 +26,16 @@ use crate::transfer::Transfers;
 use crate::watch::TaskCounts;
 use cgroup::{Cgroups, Limits};
 use files::JobFiles;
-use journal::{History, Journal};
 use running::RunningTasks;
+use s4::attribute::Mark;
 use s4::checksum::hash;
 use s4::client::{Client, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Prefix;
 use s4::placement::NodeId;
-use s4::protocol::{JobId, JobRecord, JobSpec, Outcome, Plan};
+use s4::protocol::{JobId, JobRecord, JobSpec, Outcome, Plan, Source};
 use s4::time::now_milliseconds;
+use sources::Sources;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -42,7 +45,7 @@ use std::time::Duration;
 use taskdir::TaskDirs;
 use tokio::sync::Semaphore;
 
-/// A planned job that nobody starts is forgotten after this.
+/// A planned job that nobody starts has ended after this.
 const UNSTARTED: Duration = Duration::from_secs(3600);
 /// Jobs that have ended and are still told of, and for how long.
 const REMEMBERED: usize = 100;
@@ -126,17 +129,18 @@ impl Jobs {
         Ok(jobs)
     }
 
-    /// Checks a job and lists its tasks; blocks. `alive` is called again and again, and ends the work by returning false.
-    pub fn submit(self: &Arc<Self>, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Plan> {
+    /// Checks a job and lists its tasks, and the jobs that write to its INDIR; blocks. `alive` is called again and again, and ends the work
+    /// by returning false.
+    pub fn submit(self: &Arc<Self>, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<(Plan, Vec<Source>)> {
         spec.files.iter().try_for_each(|file| self.shared.files.claim(&file.digest))?;
-        let (spec, dir, plan) = self.plan(spec, alive)?;
+        let (dir, plan, sources) = self.plan(&spec, alive)?;
         let store = &self.shared.store;
         // A share of what is free, so that logs alone never fill a disk.
         let log_bytes = store.free_bytes()?.saturating_sub(store.reserve_bytes()) / 8;
         match Job::new(spec, dir.clone(), plan, log_bytes, store.syncs()) {
             Ok(job) => {
                 self.enter(job);
-                Ok(plan)
+                Ok((plan, sources))
             }
             Err(error) => {
                 remove_dir(store, &dir);
@@ -146,33 +150,27 @@ impl Jobs {
     }
 
     /// What the job would do here; blocks. Nothing is kept of it.
-    pub fn try_plan(&self, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Plan> {
-        let (_, dir, plan) = self.plan(spec, alive)?;
+    pub fn try_plan(&self, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<(Plan, Vec<Source>)> {
+        let (dir, plan, sources) = self.plan(&spec, alive)?;
         remove_dir(&self.shared.store, &dir);
-        Ok(plan)
+        Ok((plan, sources))
     }
 
     /// Makes the job's directory, with its plan in it.
-    fn plan(&self, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<(JobSpec, PathBuf, Plan)> {
-        self.check(&spec)?;
-        let store = &self.shared.store;
-        let mut history = match spec.resume {
-            true => self.history(&spec)?,
-            false => History::none(),
-        };
-        let dir = store.jobs_dir().join(spec.id.as_str());
+    fn plan(&self, spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<(PathBuf, Plan, Vec<Source>)> {
+        self.check(spec)?;
+        let dir = self.shared.store.jobs_dir().join(spec.id.as_str());
         std::fs::create_dir(&dir).map_err(|e| match e.kind() {
             std::io::ErrorKind::AlreadyExists => {
                 Error::new(ErrorKind::AlreadyExists, format!("job {}: submitted already", spec.id))
             }
             _ => Error::io(format!("job {}", spec.id), &e),
         })?;
-        let planned = Journal::open(&dir)
-            .and_then(|journal| plan::make(store, &spec, &dir.join("plan"), (&mut history, &journal), alive));
-        match planned {
-            Ok(plan) => Ok((spec, dir, plan)),
+        let mut sources = self.sources(spec);
+        match plan::make(&self.shared, spec, &dir.join("plan"), &mut sources, alive) {
+            Ok(plan) => Ok((dir, plan, sources.into_jobs())),
             Err(error) => {
-                remove_dir(store, &dir);
+                remove_dir(&self.shared.store, &dir);
                 Err(error)
             }
         }
@@ -186,22 +184,14 @@ impl Jobs {
         refuse_overlap(&self.lock(), spec)
     }
 
-    /// What the earlier runs of the same map did.
-    fn history(&self, spec: &JobSpec) -> Result<History> {
-        let elders = self.elders(spec, i64::MAX);
-        History::read(&self.shared.store, elders.iter().map(|elder| elder.dir()))
-    }
-
-    /// Runs of the same map that this node started until `before`, in their order.
-    fn elders(&self, spec: &JobSpec, before: i64) -> Vec<Arc<Job>> {
-        let table = self.lock();
-        let elder = |job: &&Arc<Job>| {
-            let earlier = job.state().started.is_some_and(|started| started <= before);
-            earlier && job.spec.id != spec.id && job.spec.is_same_map(spec)
-        };
-        let mut elders: Vec<_> = table.values().filter(elder).cloned().collect();
-        elders.sort_by_key(|elder| elder.state().started);
-        elders
+    /// The jobs that write to the INDIR of `spec`, as far as this node knows; none if it takes what is there.
+    fn sources(&self, spec: &JobSpec) -> Sources {
+        let mut sources = Sources::default();
+        if !spec.partial {
+            let table = self.lock();
+            table.values().filter(|job| spec.indir.overlaps(&job.spec.outdir)).for_each(|job| sources.add(job));
+        }
+        sources
     }
 
     /// Every job that this node knows, in the order of their ids.
@@ -224,31 +214,34 @@ impl Jobs {
                 return Err(Error::new(ErrorKind::AlreadyExists, format!("job {id}: started already, or cancelled")));
             }
         }
-        self.shut_elders(&job);
-        tokio::spawn(job.run(self.shared.clone()));
+        self.shut_earlier(&job);
+        tokio::spawn(job.run_to_end(self.shared.clone()));
         Ok(())
     }
 
-    /// Has nothing more appear of the runs that `job` goes on from, and returns what their outputs are marked with.
-    fn shut_elders(&self, job: &Job) -> Vec<u64> {
-        if !job.spec.resume {
-            return Vec::new();
-        }
-        // Another node may have started it before this one, and asks to clean already.
-        let elders = self.elders(&job.spec, job.state().started.unwrap_or(i64::MAX));
-        elders.iter().for_each(|elder| elder.fence.shut());
-        elders.iter().map(|elder| owner_of(&elder.spec.id)).collect()
+    /// Has nothing more appear of jobs that have ended here, and may have written where `job` does. Waits for what they are just publishing.
+    fn shut_earlier(&self, job: &Job) {
+        let earlier = |other: &&Arc<Job>| {
+            let state = other.state();
+            let has_ended = state.started.is_some() && !state.is_running();
+            has_ended && other.spec.id != job.spec.id && other.spec.outdir.overlaps(&job.spec.outdir)
+        };
+        let earlier: Vec<_> = self.lock().values().filter(earlier).cloned().collect();
+        earlier.iter().for_each(|other| other.fence.shut());
     }
 
-    /// Deletes what an earlier run left below `prefix` on this node; blocks. Called by the node whose task it is.
-    pub fn clean(&self, id: &JobId, prefix: &Prefix) -> Result<()> {
+    /// Deletes what earlier runs left below `prefix` on this node of a task whose inputs have this digest; blocks. Called by the node whose
+    /// task it is, maybe before the job has been started here.
+    pub fn clean(&self, id: &JobId, prefix: &Prefix, inputs: u64) -> Result<()> {
         let job = self.find(id)?;
         let below = Prefix::below(&job.spec.outdir);
         if !job.spec.resume || !prefix.as_str().starts_with(below.as_str()) {
             return Err(Error::new(ErrorKind::BadRequest, format!("job {id} has nothing to clean there")));
         }
-        let owners = self.shut_elders(&job);
-        self.shared.store.remove_owned(prefix, &owners, &mut || job.fence.is_open())
+        self.shut_earlier(&job);
+        let ours = job.mark(inputs, 1);
+        let is_earlier = |mark: Mark| standing::is_ours(mark, ours) && mark.job != ours.job;
+        self.shared.store.remove_marked(prefix, is_earlier, &mut || job.fence.is_open())
     }
 
     /// Starts no more tasks and lets no more commands in.
@@ -279,8 +272,16 @@ impl Jobs {
         let jobs = self.clone();
         tokio::runtime::Handle::current().spawn(async move {
             tokio::time::sleep(UNSTARTED).await;
-            blocking(move || jobs.forget_unstarted(&id)).await;
+            blocking(move || jobs.expire_unstarted(&id)).await;
         });
+    }
+
+    /// Ends a job that was planned only. It is still told of, since others may have started it. Blocks.
+    fn expire_unstarted(&self, id: &JobId) {
+        let job = self.lock().get(id).cloned();
+        if let Some(job) = job.filter(|job| job.state().started.is_none() && job.state().outcome.is_none()) {
+            job.expire();
+        }
     }
 
     /// Drops a job that was planned only: there is nothing to tell of it. Blocks.
@@ -328,8 +329,13 @@ fn refuse_overlap(table: &BTreeMap<JobId, Arc<Job>>, spec: &JobSpec) -> Result<(
     Err(Error::new(ErrorKind::AlreadyExists, message))
 }
 
-/// What a job's outputs on other nodes are marked with.
-pub fn owner_of(id: &JobId) -> u64 {
+/// The mark of a job's outputs, but for their inputs and number.
+fn mark_of(spec: &JobSpec) -> Mark {
+    Mark { recipe: spec.recipe(), inputs: 0, job: owner_of(&spec.id), source: spec.source(), outputs: 1 }
+}
+
+/// A job in its outputs' marks.
+fn owner_of(id: &JobId) -> u64 {
     hash(id.as_str().as_bytes())
 }
 

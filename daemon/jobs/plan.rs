@@ -1,25 +1,25 @@
 //! A job's tasks on this node: checked and written to a file before anything runs, then read one by one, so that memory
 //! does not grow with their number.
 
-use super::journal::{History, Journal, Past};
+use super::sources::Sources;
+use super::standing::{self, AllStanding, Decision};
+use super::{Shared, mark_of};
 use crate::store::{Selection, Sorter, Store};
-use s4::checksum::Hasher;
+use s4::attribute::Mark;
+use s4::checksum::{Checksum, Hasher};
 use s4::error::{Error, ErrorKind, Result};
 use s4::file::open_to_read;
 use s4::key::Key;
 use s4::protocol::{Entry, JobSpec, MapKind, Plan};
-use s4::stored::recorded_at;
+use s4::stored::{record_at, recorded_at};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Seek, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// One task as planned.
 pub struct Task {
     /// From 0, in the order of the plan.
     pub number: u64,
-    /// Its name in the journal: the input's path, or the merge name.
-    pub id: String,
     /// The input, or the first of them.
     pub key: Key,
     /// The output of a 1:1 or n:1 task.
@@ -28,54 +28,37 @@ pub struct Task {
     pub paths: Option<File>,
     /// Bytes of its inputs.
     pub size: u64,
-    /// What an earlier run left of it has to go first: the inode of its output, or 0 for all in its directory.
+    /// What an earlier run left of it has to go first; the digest of its inputs.
     pub clean: Option<u64>,
-}
-
-/// What is to become of a task.
-enum Decision {
-    Run,
-    Clean(u64),
-    /// An earlier run finished it.
-    Skip,
 }
 
 /// Writes a job's plan.
 struct Planner<'a> {
     store: &'a Store,
     spec: &'a JobSpec,
-    history: &'a mut History,
-    journal: &'a Journal,
+    /// The mark of its outputs, but for inputs and number.
+    mark: Mark,
+    sources: &'a mut Sources,
     out: BufWriter<File>,
     plan: Plan,
 }
 
-/// Lists the job's inputs into a plan at `path`. What `history` knows of its tasks goes over into `journal`. `alive` is
-/// called again and again, and ends the work by returning false.
+/// Lists the job's inputs into a plan at `path`, and counts them for the jobs that made them. `alive` is called again and again, and ends
+/// the work by returning false.
 pub fn make(
-    store: &Store,
+    shared: &Shared,
     spec: &JobSpec,
     path: &Path,
-    (history, journal): (&mut History, &Journal),
+    sources: &mut Sources,
     alive: &mut dyn FnMut() -> bool,
 ) -> Result<Plan> {
+    let store = &*shared.store;
     store.check_space(format_args!("job {}", spec.id))?;
     let out = BufWriter::new(File::create(path).map_err(|e| failed(&e))?);
-    let mut planner = Planner { store, spec, history, journal, out, plan: Plan::default() };
+    let mut planner = Planner { store, spec, mark: mark_of(spec), sources, out, plan: Plan::default() };
     match spec.kind {
-        MapKind::Map => each_input(store, spec, alive, &mut |key, size| {
-            let output = output_of(spec, &key)?;
-            planner.single(&key, size, Some(&output))
-        })?,
-        MapKind::MapToN => {
-            let mut basenames = Sorter::new(store.root());
-            each_input(store, spec, alive, &mut |key, size| {
-                spec.outdir.join(key.basename())?;
-                basenames.push(format!("{} {}", key.basename(), key.as_str()).into_bytes())?;
-                planner.single(&key, size, None)
-            })?;
-            refuse_equal(basenames)?;
-        }
+        MapKind::Map => planner.singles(alive)?,
+        MapKind::MapToN => planner.split(shared, alive)?,
         MapKind::MapFromN => planner.merge(alive)?,
     }
     planner.out.flush().map_err(|e| failed(&e))?;
@@ -83,21 +66,50 @@ pub fn make(
 }
 
 impl Planner<'_> {
-    fn single(&mut self, key: &Key, size: u64, output: Option<&Key>) -> Result<()> {
-        self.plan.keys += 1;
-        self.plan.bytes += size;
-        let past = self.history.find(key.as_str())?;
-        let input = match past {
-            Some(_) => input_of(self.store, key)?,
-            None => 0,
-        };
-        if let Some(clean) = self.decide(key.as_str(), past, input, size, output)? {
-            writeln!(self.out, "{size} {clean} {}", key.as_str()).map_err(|e| failed(&e))?;
+    /// The tasks of a 1:1 map.
+    fn singles(&mut self, alive: &mut dyn FnMut() -> bool) -> Result<()> {
+        let (store, spec) = (self.store, self.spec);
+        each_input(store, spec, alive, &mut |key, size| {
+            let output = output_of(spec, &key)?;
+            self.take_input(&key, size)?;
+            let (decision, inputs) = self.decide(&output, &mut || input_of(store, &key))?;
+            self.write(decision, inputs, &key, size)
+        })
+    }
+
+    /// The tasks of a 1:n map, in the order of the inputs' basenames. Refuses two of one basename, whose outputs would mix.
+    fn split(&mut self, shared: &Shared, alive: &mut dyn FnMut() -> bool) -> Result<()> {
+        let (store, spec) = (self.store, self.spec);
+        let mut inputs = Sorter::new(store.root());
+        each_input(store, spec, alive, &mut |key, size| {
+            spec.outdir.join(key.basename())?;
+            inputs.push(format!("{} {} {size}", key.basename(), key.as_str()).into_bytes())
+        })?;
+        let mut standing = AllStanding::gather(shared, spec, alive)?;
+        let mut last: Option<(String, Key)> = None;
+        for record in inputs.finish()? {
+            let (name, key, size) = parse_input(&record?)?;
+            if let Some((_, other)) = last.filter(|(last, _)| *last == name) {
+                let message = format!(
+                    "{other} and {key} have the same basename, so their outputs would mix; map them in two jobs"
+                );
+                return Err(Error::new(ErrorKind::AlreadyExists, message));
+            }
+            self.take_input(&key, size)?;
+            let found = standing.of(&name)?;
+            let inputs = if found.is_empty() { 0 } else { input_of(store, &key)? };
+            let decision = standing::decide(&found, Mark { inputs, ..self.mark });
+            match decision {
+                Ok(decision) if spec.resume || decision == Decision::Run => self.write(decision, inputs, &key, size)?,
+                Ok(_) => return Err(taken(spec, &found.first().map_or(key, |found| found.key.clone()), true)),
+                Err(other) => return Err(taken(spec, other, false)),
+            }
+            last = Some((name, key));
         }
         Ok(())
     }
 
-    /// Lines of merge name and key, those of one name together, and after each group a line of what is to become of it.
+    /// Lines of keys, those of one merge name together, and after each group a line of what is to become of it.
     fn merge(&mut self, alive: &mut dyn FnMut() -> bool) -> Result<()> {
         let mut inputs = Sorter::new(self.store.root());
         each_input(self.store, self.spec, alive, &mut |key, size| {
@@ -105,19 +117,14 @@ impl Planner<'_> {
         })?;
         let mut group: Option<Group> = None;
         for record in inputs.finish()? {
-            let (name, key, size) = parse_merge_input(&record?)?;
+            let (name, key, size) = parse_input(&record?)?;
             if group.as_ref().is_some_and(|group| group.name != name) {
                 self.end_group(group.take())?;
             }
-            let mut joined = match group.take() {
-                Some(group) => group,
-                None => Group::new(name, self.history.find(key.merge_name())?),
-            };
-            joined.add(self.store, &key, size)?;
+            self.take_input(&key, size)?;
+            let joined = group.get_or_insert_with(|| Group::new(name));
+            joined.add(self.store, self.spec, &key, size)?;
             writeln!(self.out, "{}", key.as_str()).map_err(|e| failed(&e))?;
-            self.plan.keys += 1;
-            self.plan.bytes += size;
-            group = Some(joined);
         }
         self.end_group(group)
     }
@@ -126,49 +133,56 @@ impl Planner<'_> {
         let Some(group) = group else {
             return Ok(());
         };
-        let output = group.output(self.spec)?;
-        let decided = self.decide(&group.name, group.past, group.input.finish().xxh3, group.size, Some(&output))?;
-        let end = decided.unwrap_or_else(|| SKIP.to_owned());
+        let output = group.suffix.output(self.spec, &group.name)?;
+        let (decision, inputs) = self.decide(&output, &mut || Ok(group.inputs.finish().xxh3))?;
+        let end = self.note(decision, inputs).unwrap_or_else(|| SKIP.to_owned());
         writeln!(self.out, " {} {end} {}", group.size, group.name).map_err(|e| failed(&e))
     }
 
-    /// How the task is marked in the plan; `None` if it has been done before.
-    fn decide(
-        &mut self,
-        id: &str,
-        past: Option<Past>,
-        input: u64,
-        size: u64,
-        output: Option<&Key>,
-    ) -> Result<Option<String>> {
-        let decision = match (output, past) {
-            (Some(output), past) => {
-                let found = std::fs::symlink_metadata(self.store.path(output)).ok().filter(|found| found.is_file());
-                match past.zip(found).filter(|(past, found)| past.inode == found.ino()) {
-                    Some((past, _)) if past.input == input => Decision::Skip,
-                    Some((past, _)) => Decision::Clean(past.inode),
-                    None => refuse_taken(self.store, output, self.spec.resume).map(|()| Decision::Run)?,
-                }
-            }
-            (None, Some(past)) if past.done.is_some() && past.input == input => Decision::Skip,
-            (None, Some(_)) => Decision::Clean(0),
-            (None, None) => Decision::Run,
-        };
-        match (decision, past) {
-            (Decision::Skip, Some(past)) => {
-                self.plan.done_before += 1;
-                let done = past.done.or(Some((1, size)));
-                self.journal.take_over(id, Past { done, ..past }).map(|()| None)
-            }
-            (Decision::Clean(inode), Some(past)) => {
-                self.plan.tasks += 1;
-                self.journal.take_over(id, Past { done: None, ..past }).map(|()| Some(inode.to_string()))
-            }
-            _ => {
-                self.plan.tasks += 1;
-                Ok(Some("-".to_owned()))
-            }
+    fn take_input(&mut self, key: &Key, size: u64) -> Result<()> {
+        self.plan.keys += 1;
+        self.plan.bytes += size;
+        self.sources.count(self.store, key)
+    }
+
+    /// What is to become of a task with one output, and the digest of its inputs where that was asked for.
+    fn decide(&self, output: &Key, inputs: &mut dyn FnMut() -> Result<u64>) -> Result<(Decision, u64)> {
+        if !self.spec.resume {
+            return refuse_taken(self.store, output, self.spec).map(|()| (Decision::Run, 0));
         }
+        let record = match record_at(&self.store.path(output)) {
+            Ok(record) => record,
+            Err(e) if s4::stored::is_absent(&e) => None,
+            Err(e) => return Err(Error::io(output, &e)),
+        };
+        let Some(mark) = record.and_then(|record| record.mark) else {
+            return refuse_taken(self.store, output, self.spec).map(|()| (Decision::Run, 0));
+        };
+        let ours = Mark { inputs: inputs()?, ..self.mark };
+        match standing::is_ours(mark, ours) {
+            true if mark.inputs == ours.inputs => Ok((Decision::Skip, ours.inputs)),
+            true => Ok((Decision::Clean, ours.inputs)),
+            false => Err(taken(self.spec, output, false)),
+        }
+    }
+
+    /// Counts a task, and returns how it is marked in the plan; `None` if it is done.
+    fn note(&mut self, decision: Decision, inputs: u64) -> Option<String> {
+        match decision {
+            Decision::Skip => {
+                self.plan.done_before += 1;
+                return None;
+            }
+            Decision::Run | Decision::Clean => self.plan.tasks += 1,
+        }
+        Some(if decision == Decision::Clean { format!("{inputs:x}") } else { "-".to_owned() })
+    }
+
+    fn write(&mut self, decision: Decision, inputs: u64, key: &Key, size: u64) -> Result<()> {
+        let Some(mark) = self.note(decision, inputs) else {
+            return Ok(());
+        };
+        writeln!(self.out, "{size} {mark} {}", key.as_str()).map_err(|e| failed(&e))
     }
 }
 
@@ -179,21 +193,21 @@ fn failed(error: &std::io::Error) -> Error {
     Error::io("the job's plan", error)
 }
 
-/// A hash of what an input holds.
+/// The digest of one input.
 fn input_of(store: &Store, key: &Key) -> Result<u64> {
     let recorded = recorded_at(&store.path(key)).map_err(|e| Error::io(key, &e))?;
     Ok(recorded.map_or(0, |checksum| input_hash(key, checksum)))
 }
 
-/// The hash of one input with this checksum.
-pub fn input_hash(key: &Key, checksum: s4::checksum::Checksum) -> u64 {
+/// The digest of one input with this checksum.
+pub fn input_hash(key: &Key, checksum: Checksum) -> u64 {
     let mut hasher = Hasher::new();
     add_input(&mut hasher, key, checksum);
     hasher.finish().xxh3
 }
 
-/// The hash of an n:1 task's inputs under way: of their paths and checksums, in their order.
-pub fn add_input(hasher: &mut Hasher, key: &Key, checksum: s4::checksum::Checksum) {
+/// The digest of a task's inputs under way: of their names and checksums, in their order.
+pub fn add_input(hasher: &mut Hasher, key: &Key, checksum: Checksum) {
     hasher.update(format!("{} {checksum}\n", key.as_str()).as_bytes());
 }
 
@@ -215,29 +229,30 @@ fn each_input(
     })
 }
 
-fn refuse_taken(store: &Store, output: &Key, resumes: bool) -> Result<()> {
-    let which = if resumes { ", which no run of the same map and command has made" } else { "" };
+fn refuse_taken(store: &Store, output: &Key, spec: &JobSpec) -> Result<()> {
     store.check_new(output).map_err(|e| match e.kind() {
         ErrorKind::AlreadyExists => {
+            let which = if spec.resume { NOT_OURS } else { "" };
             Error::new(e.kind(), format!("output {e}{which}; delete it, or choose another OUTDIR"))
         }
         _ => e,
     })
 }
 
-/// Refuses two inputs of one basename, whose outputs would mix.
-fn refuse_equal(basenames: Sorter) -> Result<()> {
-    let mut last: Option<(String, Key)> = None;
-    for record in basenames.finish()? {
-        let (name, key) = parse_input(&record?)?;
-        if let Some((_, other)) = last.filter(|(last, _)| *last == name) {
-            let message =
-                format!("{other} and {key} have the same basename, so their outputs would mix; map them in two jobs");
-            return Err(Error::new(ErrorKind::AlreadyExists, message));
-        }
-        last = Some((name, key));
-    }
-    Ok(())
+/// Said of outputs that a resume finds.
+const NOT_OURS: &str = ", which no run of the same map and command has made";
+
+/// The refusal of a job because of an output that a map has made, maybe this one.
+fn taken(spec: &JobSpec, output: &Key, is_ours: bool) -> Error {
+    let which = match (is_ours, spec.resume) {
+        (true, _) => ", which an earlier run of this map has made; go on from it with --resume, delete it",
+        (false, true) => ", which no run of the same map and command has made; delete it",
+        (false, false) => ", which another map has made; delete it",
+    };
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!("output {output}: key already exists{which}, or choose another OUTDIR"),
+    )
 }
 
 /// The output of a 1:1 task.
@@ -249,7 +264,8 @@ fn damaged() -> Error {
     Error::new(ErrorKind::Io, "the job's plan is damaged")
 }
 
-fn parse_merge_input(record: &[u8]) -> Result<(String, Key, u64)> {
+/// `NAME KEY SIZE`, sorted by the name.
+fn parse_input(record: &[u8]) -> Result<(String, Key, u64)> {
     let text = std::str::from_utf8(record).map_err(|_| damaged())?;
     match text.split(' ').collect::<Vec<_>>()[..] {
         [name, key, size] => Ok((name.to_owned(), Key::parse(key)?, size.parse().map_err(|_| damaged())?)),
@@ -257,40 +273,29 @@ fn parse_merge_input(record: &[u8]) -> Result<(String, Key, u64)> {
     }
 }
 
-fn parse_input(line: &[u8]) -> Result<(String, Key)> {
-    let text = std::str::from_utf8(line).map_err(|_| damaged())?;
-    let (name, key) = text.split_once(' ').ok_or_else(damaged)?;
-    Ok((name.to_owned(), Key::parse(key)?))
-}
-
 /// Inputs of one merge name.
 struct Group {
     name: String,
-    past: Option<Past>,
-    /// Of what the inputs hold, where there is a past to compare with.
-    input: Hasher,
+    /// The digest of the inputs under way, where an earlier run may have merged them.
+    inputs: Hasher,
     size: u64,
     suffix: Suffix,
 }
 
 impl Group {
-    fn new(name: String, past: Option<Past>) -> Self {
-        Self { name, past, input: Hasher::new(), size: 0, suffix: Suffix::default() }
+    fn new(name: String) -> Self {
+        Self { name, inputs: Hasher::new(), size: 0, suffix: Suffix::default() }
     }
 
-    fn add(&mut self, store: &Store, key: &Key, size: u64) -> Result<()> {
+    fn add(&mut self, store: &Store, spec: &JobSpec, key: &Key, size: u64) -> Result<()> {
         self.size += size;
         self.suffix.add(key);
-        if self.past.is_some()
+        if spec.resume
             && let Some(checksum) = recorded_at(&store.path(key)).map_err(|e| Error::io(key, &e))?
         {
-            add_input(&mut self.input, key, checksum);
+            add_input(&mut self.inputs, key, checksum);
         }
         Ok(())
-    }
-
-    fn output(&self, spec: &JobSpec) -> Result<Key> {
-        self.suffix.output(spec, &self.name)
     }
 }
 
@@ -344,8 +349,7 @@ impl Tasks {
             MapKind::Map => Some(output_of(spec, &key)?),
             MapKind::MapToN | MapKind::MapFromN => None,
         };
-        let id = key.as_str().to_owned();
-        Ok(Some(Task { number: self.number, id, key, output, paths: None, size, clean: clean.parse().ok() }))
+        Ok(Some(Task { number: self.number, key, output, paths: None, size, clean: parse_clean(clean) }))
     }
 
     fn next_merge(&mut self, store: &Store, spec: &JobSpec) -> Result<Option<Task>> {
@@ -367,9 +371,8 @@ impl Tasks {
                 continue;
             }
             let output = Some(merged.suffix.output(spec, name)?);
-            let (id, clean) = (name.to_owned(), clean.parse().ok());
-            let paths = Some(merged.finish()?);
-            return Ok(Some(Task { number: self.number, id, key: first, output, paths, size, clean }));
+            let (clean, paths) = (parse_clean(clean), Some(merged.finish()?));
+            return Ok(Some(Task { number: self.number, key: first, output, paths, size, clean }));
         }
     }
 
@@ -411,10 +414,14 @@ fn parse_decided(line: &str) -> Result<(u64, &str, &str)> {
     Ok((size, clean.ok_or_else(damaged)?, name.ok_or_else(damaged)?))
 }
 
+/// The digest of the inputs of a task that has to clean first.
+fn parse_clean(text: &str) -> Option<u64> {
+    u64::from_str_radix(text, 16).ok()
+}
+
 /// The task of `key` alone, to be tried: with no output.
 pub fn one(store: &Store, spec: &JobSpec, key: &Key) -> Result<Task> {
-    let mut task =
-        Task { number: 0, id: String::new(), key: key.clone(), output: None, paths: None, size: 0, clean: None };
+    let mut task = Task { number: 0, key: key.clone(), output: None, paths: None, size: 0, clean: None };
     if spec.kind != MapKind::MapFromN {
         return Ok(task);
     }

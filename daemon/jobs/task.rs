@@ -3,6 +3,7 @@
 use super::command::{self, Control, Killed, Setup};
 use super::logs::TaskLog;
 use super::plan::{self, Task};
+use super::standing::is_ours;
 use super::{Job, Shared};
 use crate::store::Store;
 use crate::transfer::{self, Outputs, Sender};
@@ -12,10 +13,10 @@ use s4::error::{Error, Result};
 use s4::file::{self, AtPosition};
 use s4::key::{Key, Prefix};
 use s4::protocol::{JobSpec, TaskFailure};
+use s4::stored::record_at;
 use s4::time::seconds;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,8 +82,8 @@ pub async fn run(
     slot: &mut Option<OwnedSemaphorePermit>,
 ) -> TaskResult<u64> {
     let work = Arc::new(Work { shared, job, task, control, dir });
-    if work.task.clean.is_some() {
-        work.clear_away().await?;
+    if let Some(inputs) = work.task.clean {
+        work.clear_away(inputs).await?;
     }
     let (shared, job, task) = (&work.shared, &work.job, &work.task);
     let ended = {
@@ -92,7 +93,6 @@ pub async fn run(
     let outputs = match ended {
         Ended::Published => 1,
         Ended::Named { outputs, input } => {
-            job.journal.begin(&task.id, input, 0)?;
             // A command that waits to deliver holds its slot, so that finished directories do not pile up.
             let delivery = shared.deliveries.acquire().await;
             drop(slot.take());
@@ -103,7 +103,7 @@ pub async fn run(
             published
         }
     };
-    let done = job.journal.done(&task.id, outputs, task.size);
+    let done = job.journal.done(outputs, task.size);
     done.map(|()| outputs).map_err(|error| Failed { published: outputs, ..error.into() })
 }
 
@@ -117,21 +117,22 @@ enum Ended {
 }
 
 impl Work {
-    /// Deletes what an earlier run left of this task.
-    async fn clear_away(&self) -> Result<()> {
+    /// Deletes what earlier runs left of this task, whose inputs have this digest.
+    async fn clear_away(&self, inputs: u64) -> Result<()> {
         let (shared, job, task) = (&self.shared, &self.job, &self.task);
         let Some(output) = task.output.clone() else {
             let dir = job.spec.outdir.join(task.key.basename())?;
             let prefix = Prefix::parse(&format!("{}/", dir.as_str()))?;
             let cleaned = shared.client.on_every_node(|client, node| {
                 let (id, prefix) = (job.spec.id.clone(), prefix.clone());
-                async move { client.clean_job(node, &id, &prefix).await }
+                async move { client.clean_job(node, &id, &prefix, inputs).await }
             });
             return cleaned.await.into_iter().collect();
         };
-        let (store, ours) = (shared.store.clone(), task.clean);
-        blocking(move || match std::fs::symlink_metadata(store.path(&output)) {
-            Ok(found) if Some(found.ino()) == ours => store.remove(&output, false),
+        let (store, ours) = (shared.store.clone(), job.mark(inputs, 1));
+        blocking(move || match record_at(&store.path(&output)) {
+            Ok(Some(record)) if record.mark.is_some_and(|mark| is_ours(mark, ours)) => store.remove(&output, false),
+            // Gone, or another's by now, which the task will find.
             _ => Ok(()),
         })
         .await
@@ -165,7 +166,7 @@ impl Work {
         }
         let inputs = Inputs::open(store, task)?;
         let dir = shared.dirs.create(self.dir.clone())?;
-        spec.files.iter().try_for_each(|file| shared.files.install(file, dir.path()))?;
+        let installed = spec.files.iter().map(|file| shared.files.install(file, dir.path())).collect::<Result<_>>()?;
         // The command alone can write to it, so that its end can be told.
         let writer = store.unnamed_file().map_err(refused)?;
         let stdout = file::reopen_to_read(&writer).map_err(refused)?;
@@ -210,14 +211,9 @@ impl Work {
             return failed("another process still has the command's stdout open for writing".to_owned(), true);
         }
         let Some(output) = &task.output else {
-            let not_outputs = spec.files.iter().map(|file| file.name.clone()).collect();
-            return Ok(Ended::Named { outputs: Outputs { dir, names: stdout, not_outputs }, input });
+            return Ok(Ended::Named { outputs: Outputs { dir, names: stdout, installed }, input });
         };
-        let inode = stdout.metadata().map_err(refused)?.ino();
-        job.fence.pass(|| {
-            job.journal.begin(&task.id, input, inode)?;
-            store.publish_output(&stdout, output, job.mark(input, 1))
-        })?;
+        job.fence.pass(|| store.publish_output(&stdout, output, job.mark(input, 1)))?;
         Ok(Ended::Published)
     }
 }

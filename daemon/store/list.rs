@@ -2,13 +2,20 @@
 
 use super::Store;
 use super::sorter::Sorter;
+use s4::attribute::Mark;
 use s4::error::{Error, ErrorKind, Result};
-use s4::key::{Key, MAX_KEY, MAX_PART, Prefix};
+use s4::key::{Dir, Key, MAX_KEY, MAX_PART, Prefix};
 use s4::pattern::Pattern;
-use s4::protocol::{Detail, Entry, Usage};
-use s4::stored::{key_mode, mtime_of, recorded_at};
+use s4::placement::{NodeId, node_of_basename};
+use s4::protocol::{Detail, Entry, Standing, Usage};
+use s4::stored::{key_mode, mtime_of, record_at, recorded_at};
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Marks held at once of the outputs in one directory; usually there is one.
+const MARKS: usize = 1024;
 
 /// What to list.
 pub enum Selection<'a> {
@@ -16,6 +23,8 @@ pub enum Selection<'a> {
     Prefix { prefix: &'a Prefix, recursive: bool, details: bool },
     /// The inputs of a map.
     Pattern(&'a Pattern),
+    /// Every file that begins with a prefix, also one that is no key because it belongs on another node.
+    Files(&'a Prefix),
 }
 
 /// Takes entries in order; returns false to end the listing.
@@ -24,7 +33,7 @@ type Visit<'a> = dyn FnMut(Entry) -> Result<bool> + 'a;
 impl Selection<'_> {
     fn start(&self) -> &str {
         match self {
-            Self::Prefix { prefix, .. } => prefix.split().0,
+            Self::Prefix { prefix, .. } | Self::Files(prefix) => prefix.split().0,
             Self::Pattern(pattern) => pattern.base(),
         }
     }
@@ -32,7 +41,7 @@ impl Selection<'_> {
     fn recursive(&self) -> bool {
         match self {
             Self::Prefix { recursive, .. } => *recursive,
-            Self::Pattern(_) => true,
+            Self::Pattern(_) | Self::Files(_) => true,
         }
     }
 
@@ -42,7 +51,7 @@ impl Selection<'_> {
 
     fn holds_dir(&self, path: &str) -> bool {
         match self {
-            Self::Prefix { prefix, .. } => {
+            Self::Prefix { prefix, .. } | Self::Files(prefix) => {
                 path.starts_with(prefix.as_str()) || prefix.as_str().starts_with(&format!("{path}/"))
             }
             Self::Pattern(pattern) => pattern.may_hold(path),
@@ -51,7 +60,7 @@ impl Selection<'_> {
 
     fn holds_key(&self, path: &str) -> bool {
         match self {
-            Self::Prefix { prefix, .. } => path.starts_with(prefix.as_str()),
+            Self::Prefix { prefix, .. } | Self::Files(prefix) => path.starts_with(prefix.as_str()),
             Self::Pattern(pattern) => Key::parse(path).is_ok_and(|key| pattern.matches(&key)),
         }
     }
@@ -64,6 +73,56 @@ impl Store {
         self.list_dir(start, selection, visit)?;
         // Else a directory that was taken away meanwhile would look like one that ends here.
         self.check_there()
+    }
+
+    /// Visits what stands of a 1:n map's outputs: those below `outdir`, of the inputs that are on node `of`, in the order of the inputs'
+    /// basenames. `visit` also gets `None`, now and then, and ends the work by returning false.
+    pub fn standing(
+        &self,
+        outdir: &Dir,
+        of: NodeId,
+        visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>,
+    ) -> Result<()> {
+        for record in self.sorted_names(&self.root.join(outdir.as_str()), false)? {
+            let record = record?;
+            let Some(input) = std::str::from_utf8(&record).ok().and_then(|name| name.strip_suffix('/')) else {
+                continue;
+            };
+            if !visit(None)? {
+                return Ok(());
+            }
+            if node_of_basename(input, self.nodes) == of && !self.standing_of(outdir, input, visit)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn standing_of(
+        &self,
+        outdir: &Dir,
+        input: &str,
+        visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>,
+    ) -> Result<bool> {
+        let mut found: HashMap<Mark, Standing> = HashMap::new();
+        let dir = Dir::try_from(format!("{}/{input}", outdir.as_str()))?;
+        let prefix = Prefix::below(&dir);
+        let mut go_on = true;
+        self.list(&Selection::Prefix { prefix: &prefix, recursive: false, details: false }, &mut |entry| {
+            let mark = record_at(&self.root.join(entry.path())).ok().flatten().and_then(|record| record.mark);
+            if let (Entry::Key { path, .. }, Some(mark)) = (&entry, mark) {
+                let (input, key) = (input.to_owned(), Key::parse(path)?);
+                found.entry(mark).or_insert(Standing { input, mark, count: 0, key }).count += 1;
+            }
+            if found.len() >= MARKS {
+                let told = found.drain().map(|(_, standing)| standing).collect::<Vec<_>>();
+                told.into_iter().try_for_each(|standing| visit(Some(standing)).map(|more| go_on &= more))?;
+            }
+            go_on &= visit(None)?;
+            Ok(go_on)
+        })?;
+        found.into_values().try_for_each(|standing| visit(Some(standing)).map(|more| go_on &= more))?;
+        Ok(go_on)
     }
 
     /// Counts every key.
@@ -96,6 +155,7 @@ impl Store {
                 Some(below) if selection.recursive() => self.list_dir(below, selection, visit)?,
                 Some(_) => visit(Entry::Dir { path: child })?,
                 None if !selection.holds_key(&child) => true,
+                None if !matches!(selection, Selection::Files(_)) && self.is_stray(name, &child) => true,
                 None => match self.key_entry(&dir, name, child, selection.details())? {
                     Some(entry) => visit(entry)?,
                     None => true,
@@ -141,6 +201,18 @@ impl Store {
 }
 
 impl Store {
+    /// True for a file that belongs on another node, which somebody has put here past s4: it is no key.
+    fn is_stray(&self, name: &str, path: &str) -> bool {
+        static TOLD: AtomicBool = AtomicBool::new(false);
+        let node = node_of_basename(name, self.nodes);
+        if node != self.node && path.contains('/') && !TOLD.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "s4://{path} lies here and belongs on node {node}, so that it is no key, as maybe others; put it there, or remove it here with rm -r"
+            );
+        }
+        node != self.node
+    }
+
     /// The entry of a file; `None` if it is no key, or gone by now.
     fn key_entry(&self, dir: &Path, name: &str, path: String, details: bool) -> Result<Option<Entry>> {
         // A bare file in the data directory has no bucket and so is no key.
@@ -165,7 +237,7 @@ impl Store {
 }
 
 /// False for what cannot be a part of a key: files that did not come from s4.
-fn is_name(name: &str, is_root: bool) -> bool {
+pub(super) fn is_name(name: &str, is_root: bool) -> bool {
     let bucket = !is_root || !name.starts_with(['.', '_']);
     bucket && name.len() <= MAX_PART && !name.chars().any(|c| c.is_whitespace() || c.is_control())
 }

@@ -1,10 +1,12 @@
 //! Deleting keys, and the directories that they leave empty.
 
+use super::list::is_name;
 use super::{MADE_ATTRIBUTE, Selection, Store};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use s4::attribute::Mark;
 use s4::error::{Error, ErrorKind, Result};
-use s4::key::{Key, Prefix};
+use s4::key::{Key, MAX_KEY, Prefix};
 use s4::protocol::Entry;
 use s4::stored::record_at;
 use std::fmt::Display;
@@ -35,10 +37,11 @@ impl Store {
         unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
     }
 
-    /// Deletes every key that begins with `prefix`, and tells `progress` how many so far. Stops if it returns false.
+    /// Deletes every key that begins with `prefix`, and the empty directories, and tells `progress` how many keys so far. Stops if it
+    /// returns false.
     pub fn remove_prefix(&self, prefix: &Prefix, mut progress: impl FnMut(u64) -> bool) -> Result<u64> {
         let mut deleted = 0;
-        self.list(&Selection::Prefix { prefix, recursive: true, details: false }, &mut |entry| {
+        self.list(&Selection::Files(prefix), &mut |entry| {
             let Entry::Key { path, .. } = entry else {
                 return Ok(true);
             };
@@ -51,15 +54,40 @@ impl Store {
             self.prune(&file);
             Ok(progress(deleted))
         })?;
+        self.remove_empty(prefix.split().0, prefix);
         Ok(deleted)
     }
 
-    /// Deletes the keys that begin with `prefix` and are marked as one of the `owners`', while `go_on` says so.
-    pub fn remove_owned(&self, prefix: &Prefix, owners: &[u64], go_on: &mut dyn FnMut() -> bool) -> Result<()> {
-        self.list(&Selection::Prefix { prefix, recursive: true, details: false }, &mut |entry| {
+    /// Removes directories that are empty, also those that were made by themselves, if their paths with a `/` begin with `prefix`: the one at
+    /// `path` and those below it. One that cannot be removed has got a key meanwhile.
+    fn remove_empty(&self, path: &str, prefix: &Prefix) {
+        let dir = self.root.join(path);
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let name = entry.file_name().into_string().ok().filter(|name| is_name(name, path.is_empty()));
+            let (Some(name), true) = (name, entry.file_type().is_ok_and(|kind| kind.is_dir())) else {
+                continue;
+            };
+            let child = if path.is_empty() { name } else { format!("{path}/{name}") };
+            if child.len() < MAX_KEY && format!("{child}/").starts_with(prefix.as_str()) {
+                self.remove_empty(&child, prefix);
+            }
+        }
+        if !path.is_empty() && format!("{path}/").starts_with(prefix.as_str()) && std::fs::remove_dir(&dir).is_ok() {
+            self.prune(&dir);
+        }
+    }
+
+    /// Deletes the outputs of maps that begin with `prefix` and whose mark `is_ours`, while `go_on` says so.
+    pub fn remove_marked(
+        &self,
+        prefix: &Prefix,
+        is_ours: impl Fn(Mark) -> bool,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
+        self.list(&Selection::Files(prefix), &mut |entry| {
             let file = self.root.join(entry.path());
             let mark = record_at(&file).ok().flatten().and_then(|record| record.mark);
-            if mark.is_some_and(|mark| owners.contains(&mark.job)) {
+            if mark.is_some_and(&is_ours) {
                 self.unlink(&file).map_err(|errno| failed(format!("s4://{}", entry.path()), errno))?;
                 self.prune(&file);
             }

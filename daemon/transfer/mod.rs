@@ -8,6 +8,7 @@ pub use neighbours::Neighbours;
 
 use crate::jobs::Job;
 use crate::jobs::fence::Fence;
+use crate::jobs::files::Installed;
 use crate::jobs::task::{WRITER, cut};
 use crate::jobs::taskdir::TaskDir;
 use crate::store::{Sorter, Store, open_linked, open_within};
@@ -45,8 +46,15 @@ const LINE: u64 = 4096;
 pub struct Outputs {
     pub dir: TaskDir,
     pub names: File,
-    /// Files that the job itself put into the directory: also where they are printed, they are no outputs.
-    pub not_outputs: Vec<String>,
+    /// Files that the job itself put into the directory: where they are printed as they were, as by `ls`, they are no outputs.
+    pub installed: Vec<Installed>,
+}
+
+impl Outputs {
+    fn is_installed(&self, name: &[u8]) -> bool {
+        let mut installed = self.installed.iter();
+        installed.any(|file| file.name.as_bytes() == name && file.is_untouched(self.dir.path()))
+    }
 }
 
 /// Whose outputs are sent.
@@ -237,8 +245,7 @@ impl Names {
             }
             self.position += n;
             let name = line.strip_suffix(b"\n").unwrap_or(&line);
-            let is_output = |name: &[u8]| self.outputs.not_outputs.iter().all(|file| file.as_bytes() != name);
-            if !name.is_empty() && is_output(name.strip_prefix(b"./").unwrap_or(name)) {
+            if !name.is_empty() && !self.outputs.is_installed(name.strip_prefix(b"./").unwrap_or(name)) {
                 window.push(self.output(name)?);
             }
         }
@@ -254,6 +261,9 @@ impl Names {
     fn output(&self, name: &[u8]) -> Result<Output> {
         let refuse = |why: &str| printed(name, why);
         let text = std::str::from_utf8(name).map_err(|_| refuse("which is not UTF-8"))?;
+        if text.starts_with('/') {
+            return Err(refuse("an absolute path; print the name as it is in the command's directory"));
+        }
         let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
         if !Path::new(text).components().all(plain) {
             return Err(refuse("which is not in its directory"));

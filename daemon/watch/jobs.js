@@ -63,15 +63,15 @@ function fillFailures(item, job) {
   }));
 }
 
-function times(job, now) {
-  if (!job.started) return '';
-  const taken = duration(Math.max((job.ended || now) - job.started, 0) / 1000);
+function times(job) {
+  if (job.elapsed === null) return '';
+  const taken = duration(job.elapsed / 1000);
   const left = job.seconds_left;
   return taken + (left === null || left === undefined ? '' : `, about ${duration(left)} left`);
 }
 
 /** `absent`: the nodes that did not answer, whose part of the job is not known. */
-function fillJob(item, job, now, absent) {
+function fillJob(item, job, absent) {
   item.job = job;
   const { tasks, done, failed, running, outputs } = job.progress;
   for (const [name, value] of Object.entries({ state: job.state, tasks, done, failed, running, outputs })) set(item, name, value);
@@ -83,7 +83,7 @@ function fillJob(item, job, now, absent) {
   const told = numbers + (absent.length ? `; unknown: node ${absent.join(', ')}` : '');
   say(parts.numbers, told);
   if (parts.bar.getAttribute('aria-label') !== told) parts.bar.setAttribute('aria-label', told);
-  say(parts.time, times(job, now));
+  say(parts.time, times(job));
   fillBar(parts.bar, job.progress);
   say(parts.many, `by node (${job.parts.length})`);
   fillParts(item);
@@ -91,14 +91,14 @@ function fillJob(item, job, now, absent) {
 }
 
 /** The newest first. */
-function showJobs({ jobs, nodes, now }) {
+function showJobs({ jobs, nodes }) {
   const absent = nodes.filter(node => !node.health).map(node => node.node).slice(0, 20);
   const list = of('jobs-list'), ids = new Set(jobs.map(job => 'job-' + job.id));
   [...list.children].filter(item => !ids.has(item.id)).forEach(item => item.remove());
   jobs.forEach((job, at) => {
     const item = of('job-' + job.id) || makeJob(job);
     if (list.children[at] !== item) list.insertBefore(item, list.children[at] || null);
-    fillJob(item, job, now, absent);
+    fillJob(item, job, absent);
   });
   of('jobs-none').hidden = jobs.length > 0;
   const running = jobs.filter(job => job.state === 'running').length;

@@ -30,9 +30,12 @@ pub struct MapArgs {
     /// Exit statuses that mean success [default: 0]
     #[arg(long, value_name = "STATUS,…", value_delimiter = ',')]
     pub ok_exit: Vec<u8>,
-    /// Leave out the tasks that an earlier run of the same map finished
+    /// Leave out the tasks whose outputs stand, made by the same recipe from the inputs of now
     #[arg(long)]
     pub resume: bool,
+    /// Take what is there of an INDIR that another job has not finished
+    #[arg(long)]
+    pub partial: bool,
     /// Put a local file into every task's directory; may be repeated
     #[arg(long = "file", value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
@@ -51,9 +54,8 @@ pub struct MapArgs {
     /// Print the tasks, keys and bytes of each node, and run nothing
     #[arg(long, conflicts_with = "try_key")]
     pub dry_run: bool,
-    /// Run the command on one key, by default the first, show what it prints and how long it takes, and keep nothing;
-    /// comes last, after CMD, or as --try=KEY
-    #[arg(long = "try", value_name = "KEY", num_args = 0..=1, conflicts_with = "json")]
+    /// Run the command on one key, by default the first, show what it prints and how long it takes, and keep nothing
+    #[arg(long = "try", value_name = "KEY", num_args = 0..=1, require_equals = true, conflicts_with = "json")]
     pub try_key: Option<Option<String>>,
     #[command(flatten)]
     pub show: ShowArgs,
@@ -78,7 +80,8 @@ Examples:
   s4 map s4://in/ s4://cols/ 'cut -d, -f10,16'
   s4 map --ok-exit 0,1 s4://in/ s4://hits/ 'grep JFK'    # finding nothing is no failure
   s4 map --file clean.py s4://in/ s4://clean/ ./clean.py
-  s4 map s4://in/ s4://cols/ 'cut -d, -f10,16' --try";
+  s4 map s4://in/ s4://cols/ 'cut -d, -f10,16' --try
+  s4 map --try=s4://in/flights.csv s4://in/ s4://cols/ 'cut -d, -f10,16'";
 
 pub const MAP_TO_N: &str = "\
 The command reads the key on stdin, writes files in its directory, and prints their names. Each becomes

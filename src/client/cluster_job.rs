@@ -1,9 +1,9 @@
 //! A job over the whole cluster: planned everywhere before it starts anywhere, then followed on every node.
 
-use super::Client;
+use super::{Client, unfinished};
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
-use crate::protocol::{Event, JobId, JobSpec, Plan};
+use crate::protocol::{Event, JobId, JobSpec, Plan, Source};
 use crate::timeout::{Timeout, within};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -50,7 +50,7 @@ impl Client {
             let spec = spec.clone();
             async move { client.submit_job(node, &spec).await }
         });
-        let plans = some_keys(spec, plans.await)?;
+        let plans = accepted(spec, plans.await)?;
         let started = self.on_every_node(|client, node| {
             let id = spec.id.clone();
             async move { client.start_job(node, &id).await }
@@ -65,7 +65,7 @@ impl Client {
             let spec = spec.clone();
             async move { client.plan_job(node, &spec).await }
         });
-        some_keys(spec, plans.await)
+        accepted(spec, plans.await)
     }
 
     /// Kills what runs of the job, on the nodes that can be reached.
@@ -98,9 +98,11 @@ impl Client {
     }
 }
 
-/// The plans, if they are of any key at all.
-fn some_keys(spec: &JobSpec, plans: Vec<Result<Plan>>) -> Result<Vec<Plan>> {
-    let plans = plans.into_iter().collect::<Result<Vec<_>>>()?;
+/// The plans, if they are of any key at all, and no job that made some of these keys is unfinished.
+fn accepted(spec: &JobSpec, planned: Vec<Result<(Plan, Vec<Source>)>>) -> Result<Vec<Plan>> {
+    let planned = planned.into_iter().collect::<Result<Vec<_>>>()?;
+    let (plans, sources): (Vec<Plan>, Vec<Vec<Source>>) = planned.into_iter().unzip();
+    unfinished::refuse(spec, sources.into_iter().flatten())?;
     match plans.iter().all(|plan| plan.tasks + plan.done_before == 0) {
         true => Err(Error::new(ErrorKind::NotFound, format!("{}: no keys in it", spec.indir))),
         false => Ok(plans),

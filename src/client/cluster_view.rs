@@ -88,6 +88,8 @@ pub struct JobView {
     /// Milliseconds since 1970.
     pub started: Option<i64>,
     pub ended: Option<i64>,
+    /// Milliseconds from its start to its end, or till now, on the node where that is longest.
+    pub elapsed: Option<i64>,
     /// An estimate, while it runs.
     pub seconds_left: Option<f64>,
     pub progress: Progress,
@@ -158,7 +160,7 @@ impl Client {
             });
         }
         let jobs = job_table::merge(records).into_iter().rev();
-        let jobs = jobs.map(|(id, job)| view_of(&job, failures.remove(&id).unwrap_or_default(), now));
+        let jobs = jobs.map(|(id, job)| view_of(&job, failures.remove(&id).unwrap_or_default()));
         ClusterView { now, nodes, jobs: jobs.collect() }
     }
 }
@@ -172,7 +174,7 @@ fn absent(node: NodeId, address: String, error: &Error) -> NodeView {
     NodeView { node, address, state, why: Some(error.to_string()), health: None, usage: None, samples: Vec::new() }
 }
 
-fn view_of(job: &ClusterJob, mut failures: Vec<TaskFailure>, now: i64) -> JobView {
+fn view_of(job: &ClusterJob, mut failures: Vec<TaskFailure>) -> JobView {
     failures.truncate(FAILURES_TOLD);
     let (state, progress, started) = (job.state(), job.progress(), job.started());
     let running = state == JobState::Running;
@@ -185,7 +187,8 @@ fn view_of(job: &ClusterJob, mut failures: Vec<TaskFailure>, now: i64) -> JobVie
         state: state.name(),
         started,
         ended: job.ended(),
-        seconds_left: started.filter(|_| running).and_then(|began| seconds_left(&progress, now - began)),
+        elapsed: job.elapsed(),
+        seconds_left: job.elapsed().filter(|_| running).and_then(|elapsed| seconds_left(&progress, elapsed)),
         progress,
         done_before: job.done_before(),
         parts: job.nodes.iter().map(|(&node, record)| JobPart { node, progress: record.progress }).collect(),
@@ -193,12 +196,9 @@ fn view_of(job: &ClusterJob, mut failures: Vec<TaskFailure>, now: i64) -> JobVie
     }
 }
 
-/// An estimate from what was done in the milliseconds so far, by bytes where tasks differ in size.
+/// An estimate from what is over after the milliseconds so far.
 fn seconds_left(progress: &Progress, milliseconds: i64) -> Option<f64> {
-    let share = match (progress.bytes, progress.bytes_done) {
-        (1.., 1..) => progress.bytes_done as f64 / progress.bytes as f64,
-        _ => progress.done as f64 / progress.tasks.max(1) as f64,
-    };
+    let share = progress.share();
     (share > 0.0 && milliseconds > 0).then(|| milliseconds as f64 / 1000.0 * (1.0 - share).max(0.0) / share)
 }
 
@@ -213,5 +213,9 @@ mod tests {
         let bytes = Progress { bytes: 100, bytes_done: 50, ..progress };
         assert_eq!(seconds_left(&bytes, 1000), Some(1.0));
         assert_eq!(seconds_left(&Progress { done: 0, ..progress }, 1000), None);
+        let failed = Progress { failed: 3, ..progress };
+        assert_eq!(seconds_left(&failed, 1000), Some(1.0), "what failed is not to be done");
+        let failed = Progress { bytes: 100, bytes_done: 20, bytes_failed: 30, ..failed };
+        assert_eq!(seconds_left(&failed, 1000), Some(1.0));
     }
 }

@@ -57,9 +57,18 @@ pub struct ClusterJob {
 impl ClusterJob {
     pub fn state(&self) -> JobState {
         match JobState::of(self.nodes.values().map(|record| record.outcome)) {
-            JobState::Running if self.nodes.values().all(|record| record.started.is_none()) => JobState::Planned,
+            JobState::Running if !self.was_started() => JobState::Planned,
             state => state,
         }
+    }
+
+    fn was_started(&self) -> bool {
+        self.nodes.values().any(|record| record.started.is_some())
+    }
+
+    /// True if it has ended without ever having been started: there is nothing to tell of it.
+    fn is_nothing(&self) -> bool {
+        !self.was_started() && self.nodes.values().all(|record| record.outcome.is_some())
     }
 
     pub fn progress(&self) -> Progress {
@@ -78,6 +87,11 @@ impl ClusterJob {
         self.nodes.values().filter_map(|record| record.started).min()
     }
 
+    /// Milliseconds from its start to its end, or till now, on the node where that is longest: by its own clock, since clocks may differ.
+    pub fn elapsed(&self) -> Option<i64> {
+        self.nodes.values().filter_map(|record| record.elapsed).max()
+    }
+
     /// Milliseconds since 1970, of the last node that ended it; `None` before all have.
     pub fn ended(&self) -> Option<i64> {
         let ends: Option<Vec<i64>> = self.nodes.values().map(|record| record.ended).collect();
@@ -94,6 +108,7 @@ pub fn merge(records: impl IntoIterator<Item = (NodeId, JobRecord)>) -> BTreeMap
             .or_insert_with(|| ClusterJob { spec: record.spec.clone(), nodes: BTreeMap::new() });
         job.nodes.insert(node, record);
     }
+    jobs.retain(|_, job| !job.is_nothing());
     jobs
 }
 

@@ -5,13 +5,14 @@ use super::{Client, blocking};
 use crate::body::{self, Activity, Chunks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::CommandEnd;
-use crate::key::{Key, Prefix};
+use crate::key::{Dir, Key, Prefix};
 use crate::placement::NodeId;
-use crate::protocol::{Event, JobFile, JobId, JobRecord, JobSpec, Plan, escape};
+use crate::protocol::{Event, JobFile, JobId, JobRecord, JobSpec, Plan, Source, Standing, escape};
 use bytes::Bytes;
 use hyper::Method;
 use hyper::body::Incoming;
 use std::io::Write;
+use tokio::sync::mpsc;
 
 /// Events of one node, as they come.
 pub struct EventStream {
@@ -39,7 +40,7 @@ impl EventStream {
 
 impl Client {
     /// Has `node` check a job and list its own tasks. Nothing runs before [`Client::start_job`].
-    pub async fn submit_job(&self, node: NodeId, spec: &JobSpec) -> Result<Plan> {
+    pub async fn submit_job(&self, node: NodeId, spec: &JobSpec) -> Result<(Plan, Vec<Source>)> {
         self.submission(node, "/v1/jobs", spec).await
     }
 
@@ -59,9 +60,35 @@ impl Client {
         self.send_now(node, Method::DELETE, &path, body::empty(), &activity).await.map(drop)
     }
 
-    /// Deletes what an earlier run of the job's map left below `prefix` on `node`.
-    pub async fn clean_job(&self, node: NodeId, id: &JobId, prefix: &Prefix) -> Result<()> {
-        self.job_request(node, Method::POST, &format!("/v1/jobs/{id}/clean?prefix={}", escape(prefix.as_str()))).await
+    /// Deletes what earlier runs of the job's map left below `prefix` on `node`, of a task whose inputs have this digest.
+    pub async fn clean_job(&self, node: NodeId, id: &JobId, prefix: &Prefix, inputs: u64) -> Result<()> {
+        let path = format!("/v1/jobs/{id}/clean?prefix={}&inputs={inputs:016x}", escape(prefix.as_str()));
+        self.job_request(node, Method::POST, &path).await
+    }
+
+    /// What stands below `outdir` on `node` of the tasks of node `of`, into `found`.
+    pub async fn standing(
+        &self,
+        node: NodeId,
+        outdir: &Dir,
+        of: NodeId,
+        found: &mpsc::Sender<Result<Standing>>,
+    ) -> Result<()> {
+        let path = format!("/v1/standing?outdir={}&node={of}", escape(outdir.as_str()));
+        let mut events = self.events(node, Method::GET, &path, body::empty()).await?;
+        while let Some(event) = events.next().await? {
+            match event {
+                Event::Standing(standing) => {
+                    if found.send(Ok(standing)).await.is_err() {
+                        // Nobody listens any more once another node has failed.
+                        return Ok(());
+                    }
+                }
+                Event::Complete => return Ok(()),
+                _ => {}
+            }
+        }
+        Err(Error::new(ErrorKind::Unreachable, format!("{}: the answer was cut off", self.cluster().name(node))))
     }
 
     /// Progress, failures and the end of the job on `node`, from its beginning.
@@ -70,7 +97,7 @@ impl Client {
     }
 
     /// What `node` would do for a job. Nothing is kept of it.
-    pub async fn plan_job(&self, node: NodeId, spec: &JobSpec) -> Result<Plan> {
+    pub async fn plan_job(&self, node: NodeId, spec: &JobSpec) -> Result<(Plan, Vec<Source>)> {
         self.submission(node, "/v1/jobs?dry_run=true", spec).await
     }
 
@@ -140,11 +167,14 @@ impl Client {
         self.send(node, Method::PUT, &path, body::full(content), &activity).await.map(drop)
     }
 
-    async fn submission(&self, node: NodeId, path: &str, spec: &JobSpec) -> Result<Plan> {
+    async fn submission(&self, node: NodeId, path: &str, spec: &JobSpec) -> Result<(Plan, Vec<Source>)> {
         let mut events = self.events(node, Method::POST, path, body::full(job_json(spec)?)).await?;
+        let mut sources = Vec::new();
         while let Some(event) = events.next().await? {
-            if let Event::Planned(plan) = event {
-                return Ok(plan);
+            match event {
+                Event::Source(source) => sources.push(source),
+                Event::Planned(plan) => return Ok((plan, sources)),
+                _ => {}
             }
         }
         Err(Error::new(ErrorKind::Unreachable, format!("{}: no plan came", self.cluster().name(node))))

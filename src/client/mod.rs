@@ -12,6 +12,7 @@ mod local;
 mod outcome;
 mod sessions;
 mod tree;
+mod unfinished;
 
 pub use jobs::EventStream;
 pub use keys::{PackItem, Received};

@@ -73,8 +73,7 @@ fn row(job: &ClusterJob) -> [String; HEADER.len()] {
 
 /// From its start to its end, or till now.
 fn seconds(job: &ClusterJob) -> Option<f64> {
-    let now = time::now_milliseconds();
-    Some((job.ended().unwrap_or(now).saturating_sub(job.started()?)).max(0) as f64 / 1000.0)
+    Some(job.elapsed()? as f64 / 1000.0)
 }
 
 fn json_line(job: &ClusterJob) -> String {

@@ -40,6 +40,10 @@ fn write_entry(out: &mut impl Write, entry: &Entry, from: usize) -> std::io::Res
             let (date, clock) = time::utc(mtime.div_euclid(1_000_000_000));
             writeln!(out, "{date} {clock} {size:>10} {}", &path[from..])
         }
+        // A bucket, as the reference shows it.
+        Entry::Dir { path } if path.find('/') == Some(path.len() - 1) => {
+            writeln!(out, "{}", path.trim_end_matches('/'))
+        }
         Entry::Dir { path } => writeln!(out, "{:>30} {}", "PRE", &path[from..]),
     }
 }

@@ -11,13 +11,13 @@ pub async fn run(client: &Client, args: &WaitArgs) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::new()?;
     let mut report = Report::watching(client, &job, &args.show);
     report.tell_plan()?;
-    tokio::select! {
-        ended = follow::follow(client, &mut report) => ended?,
+    let ended = tokio::select! {
+        ended = follow::follow(client, &mut report) => ended,
         () = interrupts.caught() => {
             let id = &job.spec.id;
             let message = format!("stopped watching, and the job goes on; 's4 wait {id}' watches it, 's4 cancel {id}' ends it");
-            return Err(Error::new(ErrorKind::Cancelled, message));
+            Err(Error::new(ErrorKind::Cancelled, message))
         }
-    }
-    report.finish()
+    };
+    interrupts.status(ended.and_then(|()| report.finish()))
 }

@@ -1,5 +1,6 @@
 //! Jobs on the wire: what is submitted, what a node plans, and what it tells of its part.
 
+use crate::attribute::Mark;
 use crate::checksum::{Hasher, hash};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
@@ -170,6 +171,9 @@ pub struct JobSpec {
     /// Leave out the tasks that a previous run of the same map finished.
     #[serde(default)]
     pub resume: bool,
+    /// Take an INDIR that another job has not finished.
+    #[serde(default)]
+    pub partial: bool,
     /// More variables for the commands.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<(String, String)>,
@@ -202,6 +206,7 @@ impl JobSpec {
             retries: 0,
             ok_exit: zero_alone(),
             resume: false,
+            partial: false,
             env: Vec::new(),
             files: Vec::new(),
             memory: None,
@@ -212,6 +217,13 @@ impl JobSpec {
     /// Refuses what no node could run.
     pub fn check(&self) -> Result<()> {
         self.cmd.check()?;
+        if self.indir.overlaps(&self.outdir) {
+            let (indir, outdir) = (&self.indir, &self.outdir);
+            let message = format!(
+                "OUTDIR {outdir} and INDIR {indir} overlap, so that outputs would be inputs; choose another OUTDIR"
+            );
+            return Err(Error::usage(message));
+        }
         if self.timeout.is_some_and(|timeout| time::seconds(timeout).is_none()) {
             return Err(Error::usage("a timeout is a number of seconds above 0, and at most 1000000000"));
         }
@@ -258,14 +270,6 @@ impl JobSpec {
     /// Hash of INDIR.
     pub fn source(&self) -> u32 {
         hash(self.indir.to_string().as_bytes()) as u32
-    }
-
-    /// True if both would make the same outputs: what runs, on what, and to where.
-    pub fn is_same_map(&self, other: &Self) -> bool {
-        (self.kind, &self.indir, &self.outdir, &self.cmd) == (other.kind, &other.indir, &other.outdir, &other.cmd)
-            && self.env == other.env
-            && self.files == other.files
-            && self.ok_exit == other.ok_exit
     }
 }
 
@@ -332,6 +336,32 @@ impl<'a> std::iter::Sum<&'a Plan> for Plan {
     }
 }
 
+/// A job that writes, or has written, to another's INDIR, as one node knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    pub job: JobId,
+    pub kind: MapKind,
+    pub indir: Pattern,
+    pub outdir: Dir,
+    pub started: bool,
+    pub outcome: Option<Outcome>,
+    pub tasks: u64,
+    pub done: u64,
+    /// Keys in INDIR that it has made.
+    pub inputs: u64,
+}
+
+/// Outputs of one attempt at a task of a 1:n map that stand on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Basename of the task's input.
+    pub input: String,
+    pub mark: Mark,
+    pub count: u64,
+    /// One of them.
+    pub key: Key,
+}
+
 /// Why a job on a node has no more tasks to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -358,6 +388,23 @@ pub struct Progress {
     pub bytes: u64,
     /// Of the inputs of the tasks that are done.
     pub bytes_done: u64,
+    /// Of the inputs of the tasks that failed.
+    #[serde(default)]
+    pub bytes_failed: u64,
+}
+
+impl Progress {
+    /// How much is over, from 0 to 1, well or badly: of the bytes where there are any, since keys differ in size.
+    pub fn share(&self) -> f64 {
+        let share = match (self.bytes_done + self.bytes_failed, self.bytes) {
+            (0, _) | (_, 0) => (self.done + self.failed) as f64 / self.tasks.max(1) as f64,
+            (over, all) => over as f64 / all as f64,
+        };
+        match self.tasks {
+            0 => 1.0,
+            _ => share.clamp(0.0, 1.0),
+        }
+    }
 }
 
 impl std::ops::AddAssign for Progress {
@@ -369,6 +416,7 @@ impl std::ops::AddAssign for Progress {
         self.outputs += other.outputs;
         self.bytes += other.bytes;
         self.bytes_done += other.bytes_done;
+        self.bytes_failed += other.bytes_failed;
     }
 }
 
@@ -401,6 +449,9 @@ pub struct JobRecord {
     /// Milliseconds since 1970.
     pub started: Option<i64>,
     pub ended: Option<i64>,
+    /// Milliseconds from its start to its end, or till now: nodes' clocks may differ.
+    #[serde(default)]
+    pub elapsed: Option<i64>,
     /// `None` while it runs, or has not been started.
     pub outcome: Option<Outcome>,
 }
@@ -424,6 +475,12 @@ pub enum Event {
         outcome: Outcome,
         progress: Progress,
     },
+    /// A job that writes to the INDIR of the one that is planned.
+    Source(Source),
+    /// Outputs of a 1:n map.
+    Standing(Standing),
+    /// All has been told.
+    Complete,
     /// Keys deleted so far.
     Deleted {
         keys: u64,

@@ -7,7 +7,7 @@ pub mod node;
 
 pub use job::{
     CommandText, Delivery, Event, JobFile, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Progress, RunningTask,
-    TaskFailure,
+    Source, Standing, TaskFailure,
 };
 pub use lease::{Book, HOLDER_HEADER, Holder, LEASE, RELIANCE, Told};
 pub use listing::{Entry, LISTING_END, LISTING_ERROR};

@@ -1,7 +1,7 @@
 //! What is done with a job after its start: list, await, cancel. Any id may be abbreviated.
 
 use crate::harness::{Cluster, eventually, text};
-use crate::observe::{Marker, end_within, listed, send, spawn};
+use crate::observe::{Marker, assert_died_by, end_within, listed, send, spawn};
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -161,7 +161,7 @@ fn ctrl_c_in_wait_only_stops_watching() {
     send(waiting.id(), Signal::SIGINT);
     let ended = end_within(SOON, waiting);
     let told = text(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert_died_by(Signal::SIGINT, &ended);
     assert!(told.contains("the job goes on") && told.contains(&id), "{told}");
     assert_eq!(marker.sleepers().len(), 4, "the job goes on");
     cluster.ok(&["cancel", &id]);

@@ -171,7 +171,7 @@ fn try_runs_one_key_and_keeps_nothing() {
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(3), "0\n".to_owned()), "{told}");
     assert!(told.contains("note 0_k") && told.contains(&cluster.name(0)) && told.contains("exit status 3"), "{told}");
     assert!(!told.contains("about"), "no estimate from a failure: {told}");
-    let output = cluster.run(&["map", "s4://in/", "s4://out/", "cat", "--try", "s4://in/3_k"]);
+    let output = cluster.run(&["map", "s4://in/", "s4://out/", "cat", "--try=s4://in/3_k"]);
     let told = text(&output.stderr);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "3\n".to_owned()), "{told}");
     assert!(told.contains("about") && told.contains("4 tasks"), "{told}");

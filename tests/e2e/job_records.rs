@@ -1,8 +1,8 @@
 //! What the nodes keep of jobs: records that outlive a daemon, and logs within a bound.
 
-use crate::harness::{Cluster, eventually, peak_kib, text};
+use crate::harness::{Cluster, eventually, peak_kib};
 use crate::mounts::Mounted;
-use crate::observe::{Marker, send, spawn};
+use crate::observe::{Marker, assert_died_by, send, spawn};
 use nix::sys::signal::Signal;
 
 fn last_job(cluster: &Cluster) -> (String, String) {
@@ -108,7 +108,7 @@ fn two_jobs_never_share_an_output_directory() {
     cluster.ok(&["map", "s4://in/", "s4://out/dirs/", "cat"]);
     send(client.id(), Signal::SIGINT);
     let end = client.wait_with_output().unwrap();
-    assert_eq!(end.status.code(), Some(1), "{}", text(&end.stderr));
+    assert_died_by(Signal::SIGINT, &end);
     cluster.ok(&["map", "s4://in/", "s4://out/dir/", "cat"]);
 }
 

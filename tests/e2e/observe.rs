@@ -91,6 +91,12 @@ pub fn end_within(limit: Duration, child: Child) -> Output {
     output
 }
 
+/// Asserts that a program died by `signal`, as a shell looks for before it ends its script.
+pub fn assert_died_by(signal: Signal, output: &Output) {
+    use std::os::unix::process::ExitStatusExt;
+    assert_eq!(output.status.signal(), Some(signal as i32), "{}: {}", output.status, text(&output.stderr));
+}
+
 /// Runs `s4`, which is to fail with exit status 1 within `limit`; returns its stderr.
 pub fn fails_within(limit: Duration, cluster: &Cluster, args: &[&str]) -> String {
     let output = end_within(limit, spawn(cluster, args));

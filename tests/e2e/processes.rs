@@ -1,7 +1,7 @@
 //! The processes of commands: ended with their job, however they were started.
 
 use crate::harness::{Cluster, eventually, text};
-use crate::observe::{Marker, end_within, fails_within, leftovers, send, spawn};
+use crate::observe::{Marker, assert_died_by, end_within, fails_within, leftovers, send, spawn};
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -99,7 +99,7 @@ fn interrupting_the_client_cancels_the_job() {
     await_sleepers(&marker, 12);
     send(client.id(), Signal::SIGINT);
     let end = end_within(SOON, client);
-    assert_eq!(end.status.code(), Some(1));
+    assert_died_by(Signal::SIGINT, &end);
     assert!(text(&end.stderr).contains("cancel"), "{}", text(&end.stderr));
     assert_eq!(marker.all(), Vec::<u32>::new(), "the client's end comes after that of the processes");
     eventually("the directories are gone", || leftovers(&cluster).is_empty().then_some(()));

@@ -73,7 +73,7 @@ fn flights_job(cluster: &Cluster) {
         check_origins(cluster);
         check_year(cluster, turn, &flights);
         cluster.ok(&["rm", "-r", "s4://step"]);
-        assert_eq!(cluster.ok(&["ls"]).trim(), "PRE flights/");
+        assert_eq!(cluster.ok(&["ls"]).trim(), "flights");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::harness::{Cluster, Start, eventually, text};
 use crate::mounts::Mounted;
-use crate::observe::{end_within, leftovers, listed, send, spawn};
+use crate::observe::{assert_died_by, end_within, leftovers, listed, send, spawn};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -144,7 +144,7 @@ fn after_a_cancel() {
         let client = spawn(&case.cluster, &case.args());
         case.await_outputs();
         send(client.id(), Signal::SIGINT);
-        assert_failed(&end_within(LIMIT, client));
+        assert_died_by(Signal::SIGINT, &end_within(LIMIT, client));
         let before = case.outputs();
         case.finish(&before);
     }

@@ -1,6 +1,7 @@
 //! `s4 cp -r` to a local tree: keys come many in one exchange, from all nodes at once.
 
-use super::{Failures, draft_file, keep};
+use super::{Failures, SMALL, draft_file, keep};
+use crate::commands::unbuffered;
 use s4::client::{Client, PackItem, Received, TRIES, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key, Prefix};
@@ -19,13 +20,37 @@ const AT_ONCE: usize = 8;
 /// Bytes of keys after which a pack is asked for, so that large keys come side by side.
 const PACK_BYTES: u64 = 64 << 20;
 
-/// Copies every key below `src` to its path below `dst`.
+/// Writes every key below `src` to stdout, in the order of their names.
+pub async fn print(client: &Client, src: &Dir) -> Result<ExitStatus> {
+    let mut listing = client.list(&Prefix::below(src), true).await?;
+    let mut found = false;
+    while let Some(entry) = listing.next().await? {
+        if let Entry::Key { path, .. } = entry {
+            found = true;
+            client.get(&Key::parse(&path)?, unbuffered(std::io::stdout())?, "stdout", SMALL).await?;
+        }
+    }
+    match found {
+        true => Ok(ExitStatus::Done),
+        false => Err(nothing_found(src)),
+    }
+}
+
+fn nothing_found(src: &Dir) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{src}: nothing found"))
+}
+
+/// Copies every key below `src` to its path below `dst`. Here, in `.`, a directory keeps its name, and a bucket does not.
 pub async fn tree(client: &Client, src: &Dir, dst: &Path) -> Result<ExitStatus> {
     if dst.exists() && !dst.is_dir() {
         return Err(Error::new(ErrorKind::Io, format!("{}: is no directory, and cannot take a tree", dst.display())));
     }
     let mut listing = client.list(&Prefix::below(src), true).await?;
-    let target = Arc::new(Target { from: src.as_str().len() + 1, dst: dst.to_owned(), ended: AtomicBool::new(false) });
+    let from = match (dst == Path::new("."), src.as_str().rfind('/')) {
+        (true, Some(slash)) => slash + 1,
+        _ => src.as_str().len() + 1,
+    };
+    let target = Arc::new(Target { from, dst: dst.to_owned(), ended: AtomicBool::new(false) });
     let mut fetches =
         Fetches { client: client.clone(), target, running: JoinSet::new(), failures: Failures::default() };
     let mut waiting: BTreeMap<NodeId, (Vec<Key>, u64)> = BTreeMap::new();
@@ -48,7 +73,7 @@ pub async fn tree(client: &Client, src: &Dir, dst: &Path) -> Result<ExitStatus> 
         }
     }
     if !found {
-        return Err(Error::new(ErrorKind::NotFound, format!("{src}: nothing found")));
+        return Err(nothing_found(src));
     }
     for (node, (keys, _)) in waiting {
         if !fetches.failures.is_lost() {

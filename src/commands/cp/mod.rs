@@ -21,6 +21,7 @@ pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
         (false, true, false) => put(client, &src, &dst).await,
         (false, true, true) => upload::tree(client, Path::new(&src), Dir::parse_url(&dst)?).await,
         (true, false, false) => get(client, &Key::parse_url(&src)?, &dst).await,
+        (true, false, true) if dst == "-" => download::print(client, &Dir::parse_url(&src)?).await,
         (true, false, true) => download::tree(client, &Dir::parse_url(&src)?, Path::new(&dst)).await,
         (true, true, _) => Err(Error::usage("both SRC and DST are in the cluster; a 1:1 map with 'cat' copies there")),
         (false, false, _) => Err(Error::usage("neither SRC nor DST begins with s4://")),

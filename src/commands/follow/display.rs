@@ -113,7 +113,7 @@ impl View<'_> {
 
     fn speed(&self, sum: &Progress, width: usize) -> String {
         let seconds = self.elapsed.as_secs_f64().max(0.001);
-        let share = share(sum);
+        let share = sum.share();
         let mut text = format!(" {:3.0}%", share * 100.0);
         if sum.done > 0 {
             text += &format!(", {:.1} tasks/s", sum.done as f64 / seconds);
@@ -138,7 +138,7 @@ impl View<'_> {
         }
         let digits = self.parts.len().saturating_sub(1).to_string().len();
         let name = format!("{node:>digits$} ");
-        format!("{name}{}{text}", bar(share(&progress), width.saturating_sub(name.len() + text.len())))
+        format!("{name}{}{text}", bar(progress.share(), width.saturating_sub(name.len() + text.len())))
     }
 
     fn slowest(&self) -> Option<String> {
@@ -148,18 +148,6 @@ impl View<'_> {
         let name = |task: &&RunningTask| format!("{} {}", task.key.basename(), seconds_text(task.seconds));
         let names: Vec<String> = tasks.iter().take(SLOWEST).map(name).collect();
         (!names.is_empty()).then(|| format!("slowest: {}", names.join(", ")))
-    }
-}
-
-/// How much is done, from 0 to 1: of the bytes where there are any, since keys differ in size.
-fn share(progress: &Progress) -> f64 {
-    let share = match (progress.bytes_done, progress.bytes) {
-        (0, _) | (_, 0) => progress.done as f64 / progress.tasks.max(1) as f64,
-        (done, all) => done as f64 / all as f64,
-    };
-    match progress.tasks {
-        0 => 1.0,
-        _ => share.clamp(0.0, 1.0),
     }
 }
 

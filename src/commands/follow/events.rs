@@ -62,6 +62,9 @@ pub fn event_line(node: NodeId, event: &Event) -> String {
         Event::Alive
         | Event::Planned(_)
         | Event::Job(_)
+        | Event::Source(_)
+        | Event::Standing(_)
+        | Event::Complete
         | Event::Ended { .. }
         | Event::Deleted { .. }
         | Event::Error(_) => String::new(),

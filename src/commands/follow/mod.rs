@@ -8,8 +8,9 @@ mod summary;
 pub use events::planned_line;
 pub use report::Report;
 
+use crate::commands::say;
 use s4::client::Client;
-use s4::error::{Error, ErrorKind, Result};
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::protocol::{Event, Outcome};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,23 +19,40 @@ use tokio::time::{Instant, MissedTickBehavior};
 /// Between two looks at what there is to show.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Ctrl-C and SIGTERM. Once made, neither ends the program by itself.
+/// Ctrl-C and SIGTERM. Once made, neither ends the program by itself: what ends then has [`Interrupts::status`].
 pub struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
+    caught: Option<i32>,
 }
 
 impl Interrupts {
     pub fn new() -> Result<Self> {
         let listen = |kind| signal(kind).map_err(|e| Error::io("cannot wait for signals", &e));
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            caught: None,
+        })
     }
 
     /// Resolves once either has come, also if it came before the call.
     pub async fn caught(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        let kind = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        };
+        self.caught = Some(kind.as_raw_value());
+    }
+
+    /// How the program ends: by the signal that was caught, once `error` has been told of what it has ended.
+    pub fn status(&self, result: Result<ExitStatus>) -> Result<ExitStatus> {
+        match (self.caught, result) {
+            (Some(signal), Err(error)) => {
+                say(error);
+                Ok(ExitStatus::Signal(signal))
+            }
+            (_, result) => result,
         }
     }
 }

@@ -11,7 +11,6 @@ use s4::cluster::Cluster;
 use s4::error::Result;
 use s4::placement::NodeId;
 use s4::protocol::{Event, JobId, JobSpec, Outcome, Plan, Progress, RunningTask, TaskFailure};
-use s4::time::now_milliseconds;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -103,10 +102,8 @@ impl Report {
     pub fn watching(client: &Client, job: &ClusterJob, show: &ShowArgs) -> Self {
         let plan = |node| job.nodes.get(&node).map_or_else(Plan::default, |record| record.plan);
         let mut report = Self::new(client, &job.spec, client.cluster().ids().map(plan).collect(), show);
-        let now = now_milliseconds();
-        let passed = job.started().map_or(0, |started| job.ended().unwrap_or(now).saturating_sub(started));
         report.began = report.began.filter(|_| job.ended().is_none());
-        report.passed = Duration::from_millis(passed.max(0) as u64);
+        report.passed = Duration::from_millis(job.elapsed().unwrap_or(0).max(0) as u64);
         report.watches = true;
         report
     }
@@ -138,7 +135,14 @@ impl Report {
                 (part.progress, part.outcome) = (progress, Some(outcome));
                 part.running.clear();
             }
-            Event::Alive | Event::Planned(_) | Event::Job(_) | Event::Deleted { .. } | Event::Error(_) => {}
+            Event::Alive
+            | Event::Planned(_)
+            | Event::Job(_)
+            | Event::Source(_)
+            | Event::Standing(_)
+            | Event::Complete
+            | Event::Deleted { .. }
+            | Event::Error(_) => {}
         }
         Ok(())
     }
@@ -190,7 +194,7 @@ impl Report {
         if self.failures.first.len() < Failures::TOLD {
             self.failures.first.push(cut(&line, 1000));
         }
-        let mut text = format!("{line}: {}\n", cut(&self.spec.cmd.to_string(), COMMAND));
+        let mut text = format!("{line}\n    command: {}\n", cut(&self.spec.cmd.to_string(), COMMAND));
         for line in failure.stderr.lines() {
             text += &format!("    {line}\n");
         }

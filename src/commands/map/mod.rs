@@ -14,13 +14,21 @@ use s4::protocol::{CommandText, JobSpec, MapKind, Plan};
 use std::io::Write;
 
 pub async fn run(client: &Client, kind: MapKind, args: MapArgs) -> Result<ExitStatus> {
+    let mut interrupts = Interrupts::new()?;
+    let ended = run_until(client, kind, args, &mut interrupts).await;
+    interrupts.status(ended)
+}
+
+async fn run_until(client: &Client, kind: MapKind, args: MapArgs, interrupts: &mut Interrupts) -> Result<ExitStatus> {
     let mut spec = spec(kind, &args)?;
     let files = files::find(&args.files)?;
     if args.dry_run {
         spec.files = files.into_iter().map(|file| file.read().map(|(file, _)| file)).collect::<Result<_>>()?;
-        return dry_run::run(client, &spec, args.show.json).await;
+        return tokio::select! {
+            planned = dry_run::run(client, &spec, args.show.json) => planned,
+            () = interrupts.caught() => Err(cancelled(kind)),
+        };
     }
-    let mut interrupts = Interrupts::new()?;
     for file in files {
         let sent = async { file.send(client).await };
         spec.files
@@ -31,7 +39,7 @@ pub async fn run(client: &Client, kind: MapKind, args: MapArgs) -> Result<ExitSt
             tried = try_one::run(client, &spec, key.as_deref()) => tried,
             () = interrupts.caught() => Err(cancelled(kind)),
         },
-        None => start_and_follow(client, &spec, &args, &mut interrupts).await,
+        None => start_and_follow(client, &spec, &args, interrupts).await,
     }
 }
 
@@ -42,7 +50,7 @@ fn spec(kind: MapKind, args: &MapArgs) -> Result<JobSpec> {
     spec.keep_going = args.keep_going;
     spec.timeout = args.timeout.map(|timeout| timeout.as_secs_f64());
     spec.retries = args.retries;
-    spec.resume = args.resume;
+    (spec.resume, spec.partial) = (args.resume, args.partial);
     (spec.memory, spec.cpus) = (args.memory, args.cpus);
     if !args.ok_exit.is_empty() {
         spec.ok_exit = args.ok_exit.iter().map(|&status| status.into()).collect();

@@ -73,12 +73,12 @@ fn draw_jobs(frame: &mut Frame, area: Rect, view: &ClusterView) {
     // Those that run come first.
     let (running, ended): (Vec<_>, Vec<_>) = view.jobs.iter().partition(|job| job.is_running());
     for job in running.into_iter().chain(ended).take(usize::from(area.height / JOB_HEIGHT) + 1) {
-        lines.extend(job_lines(job, view.now, area.width));
+        lines.extend(job_lines(job, area.width));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn job_lines(job: &JobView, now: i64, width: u16) -> [Line<'static>; JOB_HEIGHT as usize] {
+fn job_lines(job: &JobView, width: u16) -> [Line<'static>; JOB_HEIGHT as usize] {
     let state = match job.state {
         "running" => job.state.bold(),
         "failed" | "interrupted" => job.state.red().bold(),
@@ -88,7 +88,7 @@ fn job_lines(job: &JobView, now: i64, width: u16) -> [Line<'static>; JOB_HEIGHT 
     let bar_width = (usize::from(width) / 3).clamp(10, 60);
     let mut line = bar(job, bar_width);
     line.push(Span::raw(format!(" {}", counts(job))));
-    let time = time(job, now);
+    let time = time(job);
     if !time.is_empty() {
         line.push(Span::raw(format!(", {time}")).dim());
     }
@@ -139,6 +139,7 @@ mod tests {
             state: "running",
             started: Some(0),
             ended: None,
+            elapsed: Some(5000),
             seconds_left: Some(5.0),
             progress: Progress { tasks: 100, done: 50, failed: 1, running: 2, ..Progress::default() },
             done_before: 0,

@@ -11,7 +11,7 @@ pub fn text(view: &ClusterView) -> String {
         text += &line(cells(node), node.why.as_deref().unwrap_or(&node.address));
     }
     for job in &view.jobs {
-        let time = time(job, view.now);
+        let time = time(job);
         let time = if time.is_empty() { time } else { format!(", {time}") };
         text += &format!("\n{} {} {} {} {}\n", job.id, job.state, job.kind, job.indir, job.outdir);
         text += &format!("    {}{time}\n    {}\n", counts(job), command_line(job));

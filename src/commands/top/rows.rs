@@ -113,11 +113,11 @@ pub fn counts(job: &JobView) -> String {
 }
 
 /// How long the job took or has run, and what may be left; empty where unknown.
-pub fn time(job: &JobView, now: i64) -> String {
-    let Some(started) = job.started else {
+pub fn time(job: &JobView) -> String {
+    let Some(elapsed) = job.elapsed else {
         return String::new();
     };
-    let taken = seconds_text((job.ended.unwrap_or(now) - started).max(0) as f64 / 1000.0);
+    let taken = seconds_text(elapsed as f64 / 1000.0);
     match job.seconds_left {
         Some(left) => format!("{taken}, {} left", seconds_text(left)),
         None => taken,

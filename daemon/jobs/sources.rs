@@ -1,0 +1,53 @@
+//! Jobs that made, or are making, the inputs of another: a map over what is not whole would run on less data without a word.
+
+use super::Job;
+use crate::store::Store;
+use s4::error::{Error, Result};
+use s4::key::Key;
+use s4::protocol::Source;
+use s4::stored::record_at;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What this node knows of the jobs that write to a map's INDIR.
+#[derive(Default)]
+pub struct Sources {
+    jobs: Vec<Source>,
+    /// Where each is in `jobs`, by the hash in its outputs' marks.
+    places: HashMap<u64, usize>,
+}
+
+impl Sources {
+    pub fn add(&mut self, job: &Arc<Job>) {
+        let record = job.record();
+        self.places.insert(super::owner_of(&record.spec.id), self.jobs.len());
+        self.jobs.push(Source {
+            job: record.spec.id,
+            kind: record.spec.kind,
+            indir: record.spec.indir,
+            outdir: record.spec.outdir,
+            started: record.started.is_some(),
+            outcome: record.outcome,
+            tasks: record.progress.tasks,
+            done: record.progress.done,
+            inputs: 0,
+        });
+    }
+
+    /// Counts an input for the job that made it.
+    pub fn count(&mut self, store: &Store, key: &Key) -> Result<()> {
+        if self.jobs.is_empty() {
+            return Ok(());
+        }
+        let record = record_at(&store.path(key)).map_err(|e| Error::io(key, &e))?;
+        let place = record.and_then(|record| record.mark).and_then(|mark| self.places.get(&mark.job));
+        if let Some(source) = place.and_then(|&place| self.jobs.get_mut(place)) {
+            source.inputs += 1;
+        }
+        Ok(())
+    }
+
+    pub fn into_jobs(self) -> Vec<Source> {
+        self.jobs
+    }
+}

@@ -1,0 +1,162 @@
+//! What stands below the OUTDIR of a 1:n map, over all nodes: whether a task is done is read from the outputs themselves.
+
+use super::Shared;
+use crate::store::Sorter;
+use s4::attribute::Mark;
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::Key;
+use s4::protocol::{HEARTBEAT, JobSpec, Standing};
+use std::iter::Peekable;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+/// Answers of other nodes that wait to be sorted.
+const QUEUE: usize = 1024;
+
+/// What stands, in the order of the inputs' basenames, with memory bounded whatever there is.
+pub struct AllStanding(Peekable<Records>);
+
+type Records = Box<dyn Iterator<Item = Result<Vec<u8>>>>;
+
+/// What is to become of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing of it stands.
+    Run,
+    /// An earlier run left something of it, which has to go first.
+    Clean,
+    /// All its outputs stand.
+    Skip,
+}
+
+impl AllStanding {
+    /// Asks every node what stands of the tasks of this one. Blocks. `alive` is called again and again, and ends the work by returning
+    /// false.
+    pub fn gather(shared: &Shared, spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Self> {
+        let mut sorter = Sorter::new(shared.store.root());
+        let (sender, mut answers) = mpsc::channel(QUEUE);
+        let handle = Handle::current();
+        for node in shared.client.cluster().ids().filter(|&node| node != shared.node) {
+            let (client, outdir, own, sender) =
+                (shared.client.clone(), spec.outdir.clone(), shared.node, sender.clone());
+            handle.spawn(async move {
+                if let Err(error) = client.standing(node, &outdir, own, &sender).await {
+                    // Nobody listens once another node has failed.
+                    let _ = sender.send(Err(error)).await;
+                }
+            });
+        }
+        drop(sender);
+        shared.store.standing(&spec.outdir, shared.node, &mut |found| {
+            found.map_or(Ok(()), |standing| push(&mut sorter, &standing)).map(|()| alive())
+        })?;
+        loop {
+            match handle.block_on(async { tokio::time::timeout(HEARTBEAT, answers.recv()).await }) {
+                Ok(Some(standing)) => push(&mut sorter, &standing?)?,
+                Ok(None) => break,
+                Err(_) => {}
+            }
+            if !alive() {
+                return Err(Error::new(ErrorKind::Cancelled, format!("job {}: its client is gone", spec.id)));
+            }
+        }
+        let records: Records = Box::new(sorter.finish()?);
+        Ok(Self(records.peekable()))
+    }
+
+    /// What stands of `input`, one entry for each mark; to be asked in the order of basenames.
+    pub fn of(&mut self, input: &str) -> Result<Vec<Standing>> {
+        let mut found: Vec<Standing> = Vec::new();
+        // A record that cannot be read comes out too, as the error that it is.
+        while let Some(record) = self.0.next_if(|record| record.as_ref().map_or(true, |record| precedes(record, input)))
+        {
+            let record = record?;
+            let json = record.iter().position(|&byte| byte == b' ').map_or(&record[..], |at| &record[at + 1..]);
+            let standing: Standing = serde_json::from_slice(json).map_err(|e| Error::io("what stands", &e.into()))?;
+            if standing.input != input {
+                continue;
+            }
+            match found.iter_mut().find(|other| other.mark == standing.mark) {
+                Some(other) => other.count += standing.count,
+                None => found.push(standing),
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn push(sorter: &mut Sorter, standing: &Standing) -> Result<()> {
+    let json = serde_json::to_string(standing).map_err(|e| Error::io("what stands", &e.into()))?;
+    sorter.push(format!("{} {json}", standing.input).into_bytes())
+}
+
+/// True for the records of `input` itself and for those that are sorted before them.
+fn precedes(record: &[u8], input: &str) -> bool {
+    let name = record.split_inclusive(|&byte| byte == b' ').next().unwrap_or_default();
+    name.iter().copied().le(input.bytes().chain([b' ']))
+}
+
+/// True if a task of the map of `ours` with these inputs made it, now or in an earlier run, when its inputs may have been others.
+pub fn is_ours(mark: Mark, ours: Mark) -> bool {
+    mark.recipe == ours.recipe && (mark.source == ours.source || mark.inputs == ours.inputs)
+}
+
+/// What is to become of a task whose outputs would have the mark `ours`, but for their number. Error: an output of another map.
+pub fn decide(standing: &[Standing], ours: Mark) -> std::result::Result<Decision, &Key> {
+    if let Some(other) = standing.iter().find(|standing| !is_ours(standing.mark, ours)) {
+        return Err(&other.key);
+    }
+    Ok(match standing {
+        [] => Decision::Run,
+        // Never outputs of two runs together: their commands may use chance.
+        [one] if one.mark.inputs == ours.inputs && one.count == u64::from(one.mark.outputs) => Decision::Skip,
+        _ => Decision::Clean,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Mark = Mark { recipe: 1, inputs: 2, job: 3, source: 4, outputs: 1 };
+
+    fn standing(mark: Mark, count: u64) -> Standing {
+        Standing { input: "in".into(), key: Key::parse("out/in/x").unwrap(), count, mark }
+    }
+
+    fn decided(standing: &[Standing]) -> Option<Decision> {
+        decide(standing, OURS).ok()
+    }
+
+    #[test]
+    fn only_all_outputs_of_one_run_over_the_inputs_of_now_are_done() {
+        let run = Mark { job: 9, outputs: 3, ..OURS };
+        assert_eq!(decided(&[]), Some(Decision::Run));
+        assert_eq!(decided(&[standing(run, 3)]), Some(Decision::Skip));
+        assert_eq!(decided(&[standing(Mark { source: 8, ..run }, 3)]), Some(Decision::Skip));
+        assert_eq!(decided(&[standing(run, 2)]), Some(Decision::Clean));
+        assert_eq!(decided(&[standing(Mark { inputs: 7, ..run }, 3)]), Some(Decision::Clean));
+        assert_eq!(decided(&[standing(run, 2), standing(Mark { job: 8, ..run }, 1)]), Some(Decision::Clean));
+        assert_eq!(decided(&[standing(Mark { recipe: 7, ..run }, 3)]), None);
+        assert_eq!(decided(&[standing(Mark { inputs: 7, source: 7, ..run }, 3)]), None);
+        assert_eq!(decided(&[standing(run, 3), standing(Mark { recipe: 7, ..run }, 1)]), None);
+    }
+
+    #[test]
+    fn what_stands_is_found_in_the_order_of_basenames() {
+        let names = ["a", "a-b", "a.x", "ab", "b"];
+        let mut sorter = Sorter::new(&std::env::temp_dir());
+        for name in names {
+            for job in [1, 2, 1] {
+                push(&mut sorter, &Standing { input: name.into(), ..standing(Mark { job, ..OURS }, 2) }).unwrap();
+            }
+        }
+        let records: Records = Box::new(sorter.finish().unwrap());
+        let mut all = AllStanding(records.peekable());
+        for name in ["a", "a-a", "a-b", "ab", "c"] {
+            let mut counts: Vec<u64> = all.of(name).unwrap().iter().map(|standing| standing.count).collect();
+            counts.sort_unstable();
+            assert_eq!(counts, if names.contains(&name) { vec![2, 4] } else { vec![] }, "{name}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Whether the jobs that made a map's INDIR have finished it: over what is not whole a map would run on less data without a word.
+//!
+//! Each node tells of the jobs that it knows to write there, how they ended on it, and how many of the keys there are theirs. Ended jobs count
+//! only as far as their outputs stand.
+
+use super::job_table::JobState;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{JobId, JobSpec, Source};
+use std::collections::BTreeMap;
+
+/// A job, as all nodes together know it.
+struct Maker {
+    /// With the sums over all nodes.
+    sum: Source,
+    state: JobState,
+}
+
+/// Refuses the map of `spec` if one of the jobs that nodes know to write to its INDIR has not finished that.
+pub fn refuse(spec: &JobSpec, sources: impl Iterator<Item = Source>) -> Result<()> {
+    let makers = makers(sources);
+    // Ids sort by time. A later run over the same keys that has ended well has finished the job.
+    let is_finished = |at: usize| {
+        makers[at..].iter().any(|later| later.state == JobState::Done && is_same(&makers[at].sum, &later.sum))
+    };
+    let matters = |maker: &Maker| maker.state == JobState::Running || maker.sum.inputs > 0;
+    match (0..makers.len()).find(|&at| matters(&makers[at]) && !is_finished(at)) {
+        Some(at) => Err(makers[at].refusal(spec)),
+        None => Ok(()),
+    }
+}
+
+/// The jobs that were started, the oldest first.
+fn makers(sources: impl Iterator<Item = Source>) -> Vec<Maker> {
+    let mut jobs: BTreeMap<JobId, Vec<Source>> = BTreeMap::new();
+    for source in sources {
+        jobs.entry(source.job.clone()).or_default().push(source);
+    }
+    let started = jobs.into_values().filter(|parts| parts.iter().any(|part| part.started));
+    started.filter_map(Maker::of).collect()
+}
+
+fn is_same(one: &Source, other: &Source) -> bool {
+    (one.kind, &one.indir, &one.outdir) == (other.kind, &other.indir, &other.outdir)
+}
+
+impl Maker {
+    fn of(parts: Vec<Source>) -> Option<Self> {
+        let state = JobState::of(parts.iter().map(|part| part.outcome));
+        let sum = parts.into_iter().reduce(|sum, part| Source {
+            tasks: sum.tasks + part.tasks,
+            done: sum.done + part.done,
+            inputs: sum.inputs + part.inputs,
+            ..sum
+        });
+        sum.map(|sum| Self { sum, state })
+    }
+
+    fn refusal(&self, spec: &JobSpec) -> Error {
+        let Source { job, kind, outdir, tasks, done, .. } = &self.sum;
+        let resume = || "finish it with --resume".to_owned();
+        let (how, way) = match self.state {
+            JobState::Planned | JobState::Running => ("runs", format!("wait for it with 's4 wait {job}'")),
+            JobState::Cancelled => ("was cancelled", resume()),
+            JobState::Interrupted => ("was interrupted", resume()),
+            JobState::Failed | JobState::Done => ("failed", resume()),
+        };
+        let indir = &spec.indir;
+        let message = format!(
+            "{indir} is not whole: {kind} job {job}, which makes {outdir}, {how} with {done} of {tasks} tasks done; {way}, \
+             or take what is there with --partial"
+        );
+        Error::new(ErrorKind::AlreadyExists, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Dir;
+    use crate::pattern::Pattern;
+    use crate::protocol::{CommandText, MapKind, Outcome};
+
+    const DONE: Option<Outcome> = Some(Outcome::Done);
+    const FAILED: Option<Outcome> = Some(Outcome::Failed);
+
+    fn source(number: u32, outcome: Option<Outcome>, inputs: u64) -> Source {
+        Source {
+            job: JobId::try_from(format!("20260101-000000-{number:03}-abcdef")).unwrap(),
+            kind: MapKind::Map,
+            indir: Pattern::parse_url("s4://in/").unwrap(),
+            outdir: Dir::parse_url("s4://out/").unwrap(),
+            started: true,
+            outcome,
+            tasks: 15,
+            done: 6,
+            inputs,
+        }
+    }
+
+    fn refused(sources: &[Source]) -> Option<String> {
+        let (indir, outdir) = (Pattern::parse_url("s4://out/").unwrap(), Dir::parse_url("s4://next/").unwrap());
+        let spec = JobSpec::new(MapKind::Map, indir, outdir, CommandText::new("cat".into()).unwrap());
+        refuse(&spec, sources.iter().cloned()).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_job_is_whole_only_if_it_is_on_every_node() {
+        assert_eq!(refused(&[source(1, DONE, 5), source(1, DONE, 7)]), None);
+        let told = refused(&[source(1, DONE, 5), source(1, FAILED, 0)]).unwrap();
+        assert!(told.contains("failed with 12 of 30 tasks done"), "{told}");
+        let told = refused(&[source(1, DONE, 5), source(1, None, 0)]).unwrap();
+        assert!(told.contains("runs with 12 of 30"), "{told}");
+        assert!(refused(&[source(1, None, 0), source(1, None, 0)]).is_some(), "it may make some yet");
+        assert!(refused(&[source(1, DONE, 1), Source { started: false, ..source(1, None, 0) }]).is_some());
+        assert_eq!(refused(&[Source { started: false, ..source(1, None, 0) }]), None, "nobody has started it");
+    }
+
+    #[test]
+    fn a_job_whose_outputs_are_gone_or_that_was_finished_later_does_not_matter() {
+        assert_eq!(refused(&[source(1, FAILED, 0), source(2, DONE, 9)]), None);
+        assert_eq!(refused(&[source(1, FAILED, 3), source(2, DONE, 9)]), None);
+        assert!(refused(&[source(1, FAILED, 3), source(2, FAILED, 9), source(2, DONE, 9)]).is_some());
+        let other = Source { indir: Pattern::parse_url("s4://other/").unwrap(), ..source(2, DONE, 9) };
+        assert!(refused(&[source(1, FAILED, 3), other]).is_some());
+        assert!(refused(&[source(1, DONE, 3), source(2, FAILED, 9)]).is_some());
+    }
+}
