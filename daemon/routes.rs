@@ -161,7 +161,6 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
                 offset: number(uri, "offset")?,
                 len: number(uri, "len")
                     .and_then(|len| if len > MAX_RANGE { Err(malformed("len")) } else { Ok(len) })?,
-                verify: is_true(query("verify")?),
                 open: is_true(query("open")?),
             };
             Ok(Route::GetRange { key: parse_key(key)?, range })

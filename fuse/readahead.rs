@@ -1,14 +1,17 @@
 //! Reading a remote key piece by piece. A reader that begins at the start and goes on gets the key as one stream, received a
-//! block ahead of it, verified as sent, and compared with the checksum before its last byte is given out. One that has jumped
-//! gets what it asks for, from a key that the node has compared. All open files share one budget of memory.
+//! block ahead of it; one that has jumped gets what it asks for. All of it is compared with the sums that were recorded when the key
+//! was published, before a byte is given out. All open files share one budget of memory.
 
 use bytes::Bytes;
-use s4::checksum::{Checksum, Hasher};
+use lru::LruCache;
+use s4::blocks::LEAF;
+use s4::checksum::Checksum;
 use s4::client::{Client, TRIES, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::summed::Summed;
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,10 +25,8 @@ const BUDGET: usize = 24;
 const IN_HAND: u32 = 40;
 /// How far from the last read, in bytes, one may be that still goes on with it.
 const NEAR: u64 = 2 * BLOCK;
-/// A random read is rounded to this, so that neighbours in the kernel's cache come with it.
-const PAGE: u64 = 64 * 1024;
-/// The largest key that a node compares as a whole within a deadline, for a random reader.
-const MOST_VERIFIED: u64 = 4 << 30;
+/// Leaves that were read at random and are kept for the next reads, of all files together.
+const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 /// A stream that nobody reads from for so long is given up; a later read begins another where it ended.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -34,11 +35,17 @@ const IDLE: Duration = Duration::from_secs(2);
 pub struct Budget {
     ahead: Arc<Semaphore>,
     in_hand: Arc<Semaphore>,
+    /// Leaves that were read at random, by key and where they begin.
+    kept: Arc<Mutex<LruCache<(Key, Checksum, u64), Bytes>>>,
 }
 
 impl Budget {
     pub fn new() -> Self {
-        Self { ahead: Arc::new(Semaphore::new(BUDGET)), in_hand: Arc::new(Semaphore::new(IN_HAND as usize)) }
+        Self {
+            ahead: Arc::new(Semaphore::new(BUDGET)),
+            in_hand: Arc::new(Semaphore::new(IN_HAND as usize)),
+            kept: Arc::new(Mutex::new(LruCache::new(KEPT))),
+        }
     }
 }
 
@@ -68,14 +75,11 @@ enum Course {
     /// From the start on: the bytes before `received` have come.
     Stream {
         received: u64,
-        hasher: Box<Hasher>,
         /// A thread receives.
         runs: bool,
     },
     /// The reader has jumped.
     Random,
-    /// The key does not match its checksum.
-    Damaged(Error),
     Closed,
 }
 
@@ -111,7 +115,7 @@ impl Block {
 
 impl RemoteFile {
     pub fn new(client: Client, key: Key, checksum: Checksum, budget: &Budget) -> Self {
-        let course = Course::Stream { received: 0, hasher: Box::default(), runs: false };
+        let course = Course::Stream { received: 0, runs: false };
         let state = Mutex::new(State { blocks: BTreeMap::new(), next: 0, course });
         let wanted = Condvar::new();
         Self(Arc::new(File { client, key, checksum, budget: budget.clone(), state, wanted }))
@@ -152,7 +156,6 @@ impl File {
         let mut guard = self.lock();
         let state = &mut *guard;
         let received = match &state.course {
-            Course::Damaged(error) => return Err(error.clone()),
             Course::Random | Course::Closed => return Ok(None),
             Course::Stream { received, .. } => *received,
         };
@@ -223,8 +226,11 @@ impl File {
         let unless_done = Unfinished(&self);
         let received = self.client.noting(self.client.cluster().node_of(&self.key), self.receive_on().await);
         std::mem::forget(unless_done);
-        if let Err(error) = received {
-            self.lock().fail(&error);
+        match received {
+            Ok(()) => {}
+            // Only a part is damaged: each read asks for its own.
+            Err(error) if error.kind() == ErrorKind::Checksum => self.lock().leave(Course::Random),
+            Err(error) => self.lock().fail(&error),
         }
     }
 
@@ -246,27 +252,23 @@ impl File {
     fn received(&self) -> u64 {
         match &self.lock().course {
             Course::Stream { received, .. } => *received,
-            Course::Random | Course::Damaged(_) | Course::Closed => 0,
+            Course::Random | Course::Closed => 0,
         }
     }
 
     async fn receive_all(self: &Arc<Self>) -> Result<()> {
         // The first block in an exchange of its own: many readers want no more than a file's head.
+        let mut ready = Bytes::new();
         if let Some((0, len)) = self.next_wanted() {
-            let bytes = self.range(0, len as usize, false).await?;
-            if bytes.len() as u64 != len {
-                return Err(Error::new(
-                    ErrorKind::Checksum,
-                    format!("{}: the node sent another length than asked", self.key),
-                ));
-            }
-            self.arrived(bytes)?;
+            let whole = len.next_multiple_of(LEAF).min(self.checksum.len);
+            ready = self.range(0, whole).await?;
+            self.arrived(ready.split_to(len as usize));
         }
         let file = self.clone();
         let Some((start, _)) = blocking(move || file.next_wanted()).await else {
             return Ok(());
         };
-        let stream = self.client.get_rest(&self.key, self.checksum, start).await?;
+        let stream = self.client.get_rest(&self.key, self.checksum, start, ready).await?;
         let file = self.clone();
         blocking(move || file.receive_from(stream)).await
     }
@@ -274,7 +276,7 @@ impl File {
     fn receive_from(&self, mut stream: Summed) -> Result<()> {
         while let Some((_, len)) = self.next_wanted() {
             let bytes = stream.next_block(len as usize)?;
-            self.arrived(bytes)?;
+            self.arrived(bytes);
         }
         Ok(())
     }
@@ -305,41 +307,43 @@ impl File {
         }
     }
 
-    /// Hashes the next block, and hands it out; the last one only if all match the checksum.
-    fn arrived(&self, bytes: Bytes) -> Result<()> {
+    /// Hands out the next block.
+    fn arrived(&self, bytes: Bytes) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Course::Stream { received, hasher, .. } = &mut state.course else {
-            return Ok(());
+        let Course::Stream { received, .. } = &mut state.course else {
+            return;
         };
-        hasher.update(&bytes);
         let start = *received;
         *received += bytes.len() as u64;
-        if *received == self.checksum.len {
-            let node = self.client.cluster().name(self.client.cluster().node_of(&self.key)).to_string();
-            if let Err(error) = self.checksum.verify(hasher.finish(), format!("{node}: {}", self.key)) {
-                state.course = Course::Damaged(error.clone());
-                return Err(error);
-            }
-        }
         if let Some(block) = state.blocks.get(&start) {
             block.set(Arrived::Bytes(bytes));
         }
-        Ok(())
     }
 
     async fn read_random(&self, offset: u64, end: u64) -> Result<Bytes> {
-        let start = offset / PAGE * PAGE;
-        let len = end.next_multiple_of(PAGE) - start;
-        let bytes = self.range(start, len as usize, true).await?;
-        let from = (offset - start) as usize;
-        let to = ((end - start) as usize).min(bytes.len());
-        Ok(bytes.slice(from.min(to)..to))
+        let start = offset / LEAF * LEAF;
+        let bytes = match self.kept(start).filter(|leaf| end <= start + leaf.len() as u64) {
+            Some(leaf) => leaf,
+            None => {
+                let bytes = self.range(start, end.next_multiple_of(LEAF).min(self.checksum.len) - start).await?;
+                let mut kept = self.budget.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                // The last one, which a reader that goes on wants next.
+                let last = (bytes.len() as u64).saturating_sub(1) / LEAF * LEAF;
+                kept.put((self.key.clone(), self.checksum, start + last), bytes.slice(last as usize..));
+                bytes
+            }
+        };
+        Ok(bytes.slice((offset - start) as usize..(end - start) as usize))
     }
 
-    async fn range(&self, offset: u64, len: usize, verify: bool) -> Result<Bytes> {
-        let verify = verify && self.checksum.len <= MOST_VERIFIED;
-        self.client.get_range(&self.key, self.checksum, offset, len, verify).await
+    fn kept(&self, start: u64) -> Option<Bytes> {
+        let mut kept = self.budget.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(&(self.key.clone(), self.checksum, start)).cloned()
+    }
+
+    async fn range(&self, offset: u64, len: u64) -> Result<Bytes> {
+        self.client.get_range(&self.key, self.checksum, offset, len as usize).await
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -294,6 +294,7 @@ impl Spool {
             inode: found.ino(),
             len: found.len(),
             checksum: None,
+            blocks: None,
             change: self.change(),
         })
     }

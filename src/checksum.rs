@@ -1,6 +1,7 @@
 //! XXH3-64 and length of a key's bytes: what is stored with a key and checked by every receiver.
 
 use crate::aligned::Block;
+use crate::blocks::{LEAF, Leaves, Table, leaf_sum};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::read_full;
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,8 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Bytes read from a file at a time.
 pub const BLOCK: usize = 256 * 1024;
-/// The same where they are only hashed.
-const HASHED_AT_ONCE: usize = 512 * 1024;
+/// The same where they are only hashed: whole leaves.
+const HASHED_AT_ONCE: usize = LEAF as usize;
 /// Files of so many bytes are worth a second thread.
 const LARGE: u64 = 64 << 20;
 
@@ -33,21 +34,76 @@ pub fn hash(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }
 
+/// What is recorded of a key's bytes when it is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sums {
+    pub checksum: Checksum,
+    /// Of its parts; `None` of a key of one leaf.
+    pub table: Option<Table>,
+}
+
 /// A checksum under way.
 pub struct Hasher {
     state: XxHash3_64,
     len: u64,
+    /// The sums of the parts too, for who publishes.
+    leaves: Option<Leaves>,
 }
 
 impl Hasher {
     pub fn new() -> Self {
-        Self { state: XxHash3_64::new(), len: 0 }
+        Self { state: XxHash3_64::new(), len: 0, leaves: None }
+    }
+
+    /// One that also sums the parts.
+    pub fn of_parts() -> Self {
+        Self { leaves: Some(Leaves::default()), ..Self::new() }
     }
 
     pub fn update(&mut self, bytes: &[u8]) {
+        // The first leaf has the sum of the whole so far, so that a key of one leaf is hashed once.
+        let of_first = LEAF.saturating_sub(self.len).min(bytes.len() as u64) as usize;
+        let (first, rest) = bytes.split_at(if self.leaves.is_some() { of_first } else { bytes.len() });
+        self.update_whole(first);
+        let so_far = self.finish_if(!first.is_empty() && self.len == LEAF);
+        self.update_whole(rest);
+        if let Some(leaves) = &mut self.leaves {
+            so_far.into_iter().for_each(|sum| leaves.push(sum));
+            leaves.update(rest);
+        }
+    }
+
+    fn finish_if(&self, is_wanted: bool) -> Option<u32> {
+        is_wanted.then(|| self.finish().xxh3 as u32)
+    }
+
+    /// A whole leaf, where one begins, that has `sum`.
+    fn update_leaf(&mut self, leaf: &[u8], sum: u32) {
+        self.update_whole(leaf);
+        if let Some(leaves) = &mut self.leaves {
+            leaves.push(sum);
+        }
+    }
+
+    fn update_whole(&mut self, bytes: &[u8]) {
         use std::hash::Hasher as _;
         self.state.write(bytes);
         self.len += bytes.len() as u64;
+    }
+
+    /// What is to be recorded.
+    pub fn sums(&mut self) -> Sums {
+        let (checksum, leaves) = self.leaves();
+        Sums { checksum, table: (leaves.len() > 1).then(|| Table::of(leaves)) }
+    }
+
+    /// The same, with the sum of each leaf.
+    pub fn leaves(&mut self) -> (Checksum, Vec<u32>) {
+        let checksum = self.finish();
+        match self.leaves.take() {
+            Some(leaves) if checksum.len >= LEAF => (checksum, leaves.finish()),
+            _ => (checksum, vec![checksum.xxh3 as u32]),
+        }
     }
 
     /// Bytes so far.
@@ -104,6 +160,11 @@ impl FileHasher {
         Self { hasher: Hasher::new(), block: Block::new(HASHED_AT_ONCE) }
     }
 
+    /// One that also sums the parts.
+    pub fn of_parts() -> Self {
+        Self { hasher: Hasher::of_parts(), ..Self::new() }
+    }
+
     /// Goes on until the first `len` bytes are hashed. Blocks. Errors: the file is shorter.
     pub fn read_to(&mut self, file: &File, len: u64) -> std::io::Result<()> {
         while self.hasher.len < len {
@@ -117,6 +178,10 @@ impl FileHasher {
     pub fn finish(&self) -> Checksum {
         self.hasher.finish()
     }
+
+    pub fn sums(&mut self) -> Sums {
+        self.hasher.sums()
+    }
 }
 
 impl Default for FileHasher {
@@ -128,10 +193,24 @@ impl Default for FileHasher {
 /// The checksum of a whole file, from its start, whatever its descriptor's position. Blocks; memory is one block, or two of a
 /// large file.
 pub fn of_file(file: &File) -> std::io::Result<Checksum> {
+    hash_file(file, Hasher::new()).map(|hasher| hasher.finish())
+}
+
+/// The same, with the sums of the parts.
+pub fn sums_of_file(file: &File) -> std::io::Result<Sums> {
+    hash_file(file, Hasher::of_parts()).map(|mut hasher| hasher.sums())
+}
+
+/// The same, with the sum of each leaf.
+pub fn leaves_of_file(file: &File) -> std::io::Result<(Checksum, Vec<u32>)> {
+    hash_file(file, Hasher::of_parts()).map(|mut hasher| hasher.leaves())
+}
+
+fn hash_file(file: &File, hasher: Hasher) -> std::io::Result<Hasher> {
     let len = file.metadata()?.len();
     let hasher = match len < LARGE || std::thread::available_parallelism().is_ok_and(|n| n.get() == 1) {
-        true => Hasher::new(),
-        false => read_by_turns(file, len)?,
+        true => hasher,
+        false => read_by_turns(file, len, hasher)?,
     };
     let found = rest_of_file(file, hasher, len, || false)?;
     found.ok_or_else(|| std::io::ErrorKind::Interrupted.into())
@@ -139,16 +218,12 @@ pub fn of_file(file: &File) -> std::io::Result<Checksum> {
 
 /// The same, by one thread; `None` once `stop` says so, which is asked after each block.
 pub fn of_file_unless(file: &File, stop: impl Fn() -> bool) -> std::io::Result<Option<Checksum>> {
-    rest_of_file(file, Hasher::new(), file.metadata()?.len(), stop)
+    let hashed = rest_of_file(file, Hasher::new(), file.metadata()?.len(), stop)?;
+    Ok(hashed.map(|hasher| hasher.finish()))
 }
 
 /// Goes on behind what `hasher` has of a file that had `len` bytes.
-fn rest_of_file(
-    file: &File,
-    mut hasher: Hasher,
-    len: u64,
-    stop: impl Fn() -> bool,
-) -> std::io::Result<Option<Checksum>> {
+fn rest_of_file(file: &File, mut hasher: Hasher, len: u64, stop: impl Fn() -> bool) -> std::io::Result<Option<Hasher>> {
     // One byte more than there is, so that the first read mostly finds the end too.
     let left = usize::try_from(len.saturating_sub(hasher.len)).unwrap_or(HASHED_AT_ONCE);
     let mut block = Block::new(left.saturating_add(1).clamp(4096, HASHED_AT_ONCE));
@@ -159,7 +234,7 @@ fn rest_of_file(
             return Ok(None);
         }
         if n < block.len() {
-            return Ok(Some(hasher.finish()));
+            return Ok(Some(hasher));
         }
     }
 }
@@ -184,9 +259,10 @@ impl Drop for Turning<'_> {
 }
 
 /// Hashes the first `len` bytes of a file, or all if it has become shorter. Two threads copy blocks out of the page cache, which
-/// takes most of the time, and hash them in the order of the file. Blocks.
-fn read_by_turns(file: &File, len: u64) -> std::io::Result<Hasher> {
-    let turns = Mutex::new(Turns { hasher: Hasher::new(), over: false, failed: None });
+/// takes most of the time, and hash them in the order of the file with `hasher`, which is new. Blocks.
+fn read_by_turns(file: &File, len: u64, hasher: Hasher) -> std::io::Result<Hasher> {
+    let sums_parts = hasher.leaves.is_some();
+    let turns = Mutex::new(Turns { hasher, over: false, failed: None });
     let (next, turned) = (AtomicU64::new(0), Condvar::new());
     let read = || {
         let _turning = Turning(&turns, &turned);
@@ -198,6 +274,8 @@ fn read_by_turns(file: &File, len: u64) -> std::io::Result<Hasher> {
                 return;
             }
             let found = read_full(file, &mut block[..most], at);
+            // That of a part needs no turn.
+            let sum = matches!(found, Ok(HASHED_AT_ONCE) if sums_parts).then(|| leaf_sum(&block));
             let turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
             let waited = turned.wait_while(turns, |turns| !turns.over && turns.hasher.len < at);
             let mut turns = waited.unwrap_or_else(PoisonError::into_inner);
@@ -206,7 +284,10 @@ fn read_by_turns(file: &File, len: u64) -> std::io::Result<Hasher> {
             }
             match found {
                 Ok(n) => {
-                    turns.hasher.update(&block[..n]);
+                    match sum {
+                        Some(sum) => turns.hasher.update_leaf(&block, sum),
+                        None => turns.hasher.update(&block[..n]),
+                    }
                     turns.over = n < most;
                 }
                 Err(e) => (turns.over, turns.failed) = (true, Some(e)),
@@ -237,24 +318,24 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// The checksum of `file` while `write` makes it longer, which tells how long it is so far: a second thread reads what was
+/// The checksum of `file` and of its parts while `write` makes it longer, which tells how long it is so far: a second thread reads what was
 /// written, since the kernel moves bytes without showing them. Blocks. Errors: those of `write`, and what `failed` makes of one
 /// where there is no thread to be had or the file cannot be read.
 pub fn of_growing<T, E>(
     file: &File,
     failed: impl Fn(std::io::Error) -> E,
     write: impl FnOnce(&dyn Fn(u64)) -> std::result::Result<T, E>,
-) -> std::result::Result<(T, Checksum), E> {
+) -> std::result::Result<(T, Sums), E> {
     let (written, ended) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let hash = || {
-            let mut hasher = FileHasher::new();
+            let mut hasher = FileHasher::of_parts();
             loop {
                 // Read before the length: what was written until then is all there is.
                 let is_all = ended.load(Ordering::Acquire);
                 hasher.read_to(file, written.load(Ordering::Acquire))?;
                 match is_all {
-                    true => return Ok(hasher.finish()),
+                    true => return Ok(hasher.sums()),
                     false => std::thread::park(),
                 }
             }
@@ -350,15 +431,20 @@ mod tests {
         let alone = of_file_unless(&file, || false).expect("read").expect("never stopped");
         assert_eq!(alone.len, file.metadata().expect("metadata").len());
         assert_eq!(of_file(&file).expect("read"), alone);
-        assert_eq!(read_by_turns(&file, alone.len + 3 * LARGE).expect("read").finish(), alone);
-        let begun = read_by_turns(&file, LARGE).expect("read");
-        assert_eq!(rest_of_file(&file, begun, LARGE, || false).expect("read"), Some(alone));
+        let parts = || Hasher::of_parts();
+        let whole = rest_of_file(&file, parts(), alone.len, || false).expect("read").expect("never stopped").sums();
+        assert_eq!(whole.checksum, alone);
+        assert_eq!(read_by_turns(&file, alone.len + 3 * LARGE, parts()).expect("read").sums(), whole);
+        let begun = read_by_turns(&file, LARGE, parts()).expect("read");
+        let mut ended = rest_of_file(&file, begun, LARGE, || false).expect("read").expect("never stopped");
+        assert_eq!(ended.sums(), whole);
+        assert_eq!(sums_of_file(&file).expect("read"), whole);
     }
 
     #[test]
     fn two_threads_tell_that_a_file_cannot_be_read() {
         let dir = File::open(std::env::temp_dir()).expect("a directory");
-        let failed = read_by_turns(&dir, LARGE).err().expect("no bytes in it");
+        let failed = read_by_turns(&dir, LARGE, Hasher::new()).err().expect("no bytes in it");
         assert_eq!(failed.kind(), std::io::ErrorKind::IsADirectory);
     }
 }

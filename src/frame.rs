@@ -174,16 +174,17 @@ impl FrameWriter {
         }
     }
 
-    /// All of a stored key's bytes, then its checksum as recorded, so that the receiver sees damage.
+    /// All of a stored key's bytes, then its checksum as recorded, so that the receiver sees damage. `failed` makes the error of one
+    /// that cannot be read.
     pub fn recorded(
         &mut self,
         input: &mut impl Read,
         checksum: Checksum,
-        key: &Key,
+        failed: impl FnOnce(&std::io::Error) -> Error,
     ) -> std::result::Result<(), Hangup> {
         match self.data(input, checksum.len, |_| {})? {
             Ok(()) => self.sum(checksum),
-            Err(e) => self.fail(&Error::io(key, &e)),
+            Err(e) => self.fail(&failed(&e)),
         }
     }
 

@@ -13,6 +13,7 @@
 
 pub mod aligned;
 pub mod attribute;
+pub mod blocks;
 pub mod body;
 pub mod checksum;
 pub mod client;

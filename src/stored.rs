@@ -2,6 +2,7 @@
 //! and length are in an extended attribute.
 
 use crate::attribute::{KEY_ATTRIBUTE, KeyRecord};
+use crate::blocks::{BLOCKS_ATTRIBUTE, LEAF, Table};
 use crate::checksum::Checksum;
 use crate::protocol::{KeyStat, Stat};
 use std::cell::Cell;
@@ -48,6 +49,26 @@ pub fn record_at(path: &Path) -> io::Result<Option<KeyRecord>> {
     parse(|name, buffer| unsafe {
         libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
     })
+}
+
+/// What is recorded of the parts of a key that has `checksum`; `None` if there is nothing that fits, as of a key of one leaf.
+pub fn table(file: &File, checksum: Checksum) -> io::Result<Option<Table>> {
+    use xattr::FileExt;
+    if checksum.len <= LEAF {
+        return Ok(None);
+    }
+    let found = file.get_xattr(BLOCKS_ATTRIBUTE)?;
+    Ok(found.and_then(|bytes| Table::decode(&bytes, checksum)))
+}
+
+/// Records what the parts of a file hold that is to be a key with `checksum`. Where its file system has no room for it, the whole key
+/// is compared before a part is read.
+pub fn set_table(file: &File, table: &Table, checksum: Checksum) -> io::Result<()> {
+    use xattr::FileExt;
+    match file.set_xattr(BLOCKS_ATTRIBUTE, &table.encode(checksum)) {
+        Err(e) if !matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::E2BIG)) => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Records what a file that is to be a key holds, and what made it.

@@ -225,7 +225,11 @@ impl Stream {
         self.timeout.begin();
         while (position as u64) < end {
             let most = (end - position as u64).min(SENT_AT_ONCE) as usize;
-            let sent = sendfile64(&self.socket, file, Some(&mut position), most);
+            // Of the disk: no socket says so.
+            let sent = match sendfile64(&self.socket, file, Some(&mut position), most) {
+                Err(Errno::EIO) => return Err(Error::io(&self.who, &Errno::EIO.into())),
+                sent => sent,
+            };
             match self.tried(sent)? {
                 Some(0) => return Err(self.broken(&std::io::Error::other("the file became shorter"))),
                 Some(_) => self.timeout.begin(),

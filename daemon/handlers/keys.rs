@@ -4,21 +4,22 @@ use super::{Answer, done, json};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::owner::Owner;
 use crate::peer::Peer;
-use crate::store::{Draft, Opened, Range, Store};
+use crate::store::{Draft, Opened, Part, Range, Store};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
+use s4::blocks::LEAF;
 use s4::body::{self, BoxBody, ChunkReader, ChunkSender, Chunks, Side};
-use s4::checksum::{BLOCK, Checksum};
+use s4::checksum::{BLOCK, Checksum, Sums};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::protocol::{CHECKSUM_HEADER, Change, Delivery};
+use s4::protocol::{CHECKSUM_HEADER, Change, Delivery, SUMS_HEADER};
 use s4::stream::{self, Pipe, Stream};
 use s4::summed;
-use s4::upload::{Arrival, Ending};
+use s4::upload::Arrival;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub async fn get(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
             let read = blocking(move || {
                 let mut opened = store.open_key(&key)?;
                 let small = match opened.checksum.len <= BLOCK as u64 {
-                    true => Some(read_whole(&mut opened, &key)?),
+                    true => Some(read_whole(&store, &mut opened, &key)?),
                     false => None,
                 };
                 Ok::<_, Error>((opened, small, key))
@@ -48,16 +49,17 @@ pub async fn get(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
     };
     let checksum = opened.checksum;
     if checksum.len >= stream::LARGE && stream::is_wanted(request.headers()) {
-        let file = opened.file;
+        let (file, store, name) = (opened.file, app.jobs.shared.store.clone(), key.clone());
         return Ok(grant(app, checksum, &key, request, move |mut stream: Stream| {
-            stream.send_file(&file, 0, checksum.len)
+            let sent = stream.send_file(&file, 0, checksum.len);
+            sent.inspect_err(|error| note_unreadable(&store, &name, error))
         }));
     }
     let content = match small {
         Some(bytes) => body::full(bytes),
         None => {
-            let (sender, body) = body::channel();
-            tokio::task::spawn_blocking(move || send_file(opened, &key, &sender));
+            let ((sender, body), store) = (body::channel(), app.jobs.shared.store.clone());
+            tokio::task::spawn_blocking(move || send_file(&store, opened, &key, &sender));
             body.boxed_unsync()
         }
     };
@@ -69,15 +71,19 @@ pub async fn get(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
     Ok(response)
 }
 
-/// A key from an offset on, over a stream, with sums.
+/// A key over a stream, from the leaf on that holds byte `offset`, with sums.
 pub async fn rest(app: &Arc<App>, key: Key, checksum: Checksum, offset: u64, request: Request<Incoming>) -> Answer {
     if !stream::is_wanted(request.headers()) {
         return Err(Error::new(ErrorKind::BadRequest, "this route answers with a stream, and none is asked for"));
     }
     let store = app.jobs.shared.store.clone();
     let (held, key) = blocking(move || store.held_file(&key, checksum).map(|held| (held, key))).await?;
-    let len = checksum.len.saturating_sub(offset);
-    Ok(grant(app, checksum, &key, request, move |mut stream| summed::send(&mut stream, &held.file, offset, len)))
+    let (store, name) = (app.jobs.shared.store.clone(), key.clone());
+    Ok(grant(app, checksum, &name, request, move |mut stream| {
+        let first = (offset / LEAF) as usize;
+        let sent = summed::send(&mut stream, &held.file, checksum.len, first, |leaf| store.leaf_sum(&held, &key, leaf));
+        sent.inspect_err(|error| note_unreadable(&store, &key, error))
+    }))
 }
 
 fn grant(
@@ -92,24 +98,35 @@ fn grant(
     response
 }
 
-/// A part of a key, with the checksum of just these bytes.
+/// A part of a key, with the checksum of just these bytes, and the sums of its leaves as they were recorded.
 pub async fn range(app: &Arc<App>, key: Key, range: Range) -> Answer {
     let store = app.jobs.shared.store.clone();
-    let (bytes, checksum) = blocking(move || {
-        let bytes = store.read_range(&key, &range)?;
-        let checksum = Checksum::of(&bytes);
-        Ok::<_, Error>((bytes, checksum))
+    let (Part { bytes, sums }, checksum) = blocking(move || {
+        let part = store.read_range(&key, &range)?;
+        let checksum = Checksum::of(&part.bytes);
+        Ok::<_, Error>((part, checksum))
     })
     .await?;
     let mut response = Response::new(body::full(bytes));
     response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
+    if let Some(sums) = sums {
+        let text: String = sums.iter().map(|sum| format!("{sum:08x}")).collect();
+        response.headers_mut().insert(SUMS_HEADER, HeaderValue::from_str(&text).expect("digits make a header"));
+    }
     Ok(response)
 }
 
-fn read_whole(opened: &mut Opened, key: &Key) -> Result<Vec<u8>> {
+/// Has the log and the node's health tell of a key that the disk did not give: the stream cannot say so.
+fn note_unreadable(store: &Store, key: &Key, error: &Error) {
+    if error.kind() == ErrorKind::Io {
+        store.unreadable(key, &std::io::Error::from_raw_os_error(nix::libc::EIO));
+    }
+}
+
+fn read_whole(store: &Store, opened: &mut Opened, key: &Key) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(opened.checksum.len as usize);
     let limited = (&mut opened.file).take(opened.checksum.len).read_to_end(&mut bytes);
-    limited.map_err(|e| Error::io(key, &e))?;
+    limited.map_err(|e| store.unreadable(key, &e))?;
     match bytes.len() as u64 == opened.checksum.len {
         true => Ok(bytes),
         false => Err(Error::new(ErrorKind::Checksum, format!("{key}: checksum error: the file became shorter"))),
@@ -117,7 +134,7 @@ fn read_whole(opened: &mut Opened, key: &Key) -> Result<Vec<u8>> {
 }
 
 /// Sends as many bytes as were announced. A file that ends early breaks the body off.
-fn send_file(mut opened: Opened, key: &Key, sender: &ChunkSender) {
+fn send_file(store: &Store, mut opened: Opened, key: &Key, sender: &ChunkSender) {
     let mut left = opened.checksum.len;
     while left > 0 {
         let mut block = vec![0; BLOCK.min(left as usize)];
@@ -132,7 +149,7 @@ fn send_file(mut opened: Opened, key: &Key, sender: &ChunkSender) {
                     return;
                 }
             }
-            Err(e) => return sender.fail(Error::io(key, &e)),
+            Err(e) => return sender.fail(store.unreadable(key, &e)),
         }
     }
 }
@@ -200,19 +217,20 @@ async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request:
     let (what, pipe) = (key.to_string(), Pipe::new().map_err(|e| Error::io(&key, &e))?);
     let take = move |stream| {
         let mut arrival = Arrival::new(stream, pipe);
-        let taken = receive(&store, &key, &owner, &mut arrival).and_then(|(draft, ending)| {
-            arrival.publish(|| owner.publish(|| draft.publish_hashed(&peer, ending.checksum, ending.change)))
+        let taken = receive(&store, &key, &owner, &mut arrival).and_then(|(draft, sums, change)| {
+            arrival.publish(|| owner.publish(|| draft.publish_hashed(&peer, &sums, change)))
         });
         arrival.answer(&taken)
     };
     Ok(app.streams.grant(hyper::upgrade::on(request), BODY_DEADLINE, what, take))
 }
 
-fn receive<'s>(store: &'s Store, key: &Key, owner: &Owner, arrival: &mut Arrival) -> Result<(Draft<'s>, Ending)> {
+fn receive<'s>(store: &'s Store, key: &Key, owner: &Owner, arrival: &mut Arrival) -> Result<(Draft<'s>, Sums, Change)> {
     let mut draft = owner.marked(store.draft(key)?);
     let what = key.to_string();
     let (ending, found) = draft.fill(|file, progress| arrival.receive(file, &what, progress))?;
-    ending.checksum.verify_sent(found, key).map(|()| (draft, ending))
+    ending.checksum.verify_sent(found.checksum, key)?;
+    Ok((draft, found, ending.change))
 }
 
 /// What a client asks whose put was not answered.

@@ -41,10 +41,9 @@ fn receive(store: &Store, peer: &Peer, owner: &Owner, pack: &mut Received, name:
                     draft = Err(error);
                 }
             }
-            PackItem::Whole(checksum) => {
+            PackItem::Whole(sums) => {
                 let ended = std::mem::replace(&mut draft, Err(Error::new(ErrorKind::BadRequest, "no key has begun")));
-                match ended.and_then(|draft| owner.publish(|| draft.publish_hashed(peer, checksum, Change::default())))
-                {
+                match ended.and_then(|draft| owner.publish(|| draft.publish_hashed(peer, &sums, Change::default()))) {
                     Ok(()) => answer.published += 1,
                     Err(error) => answer.refuse(error.by(name)),
                 }
@@ -98,7 +97,7 @@ fn send(store: &Store, keys: &[Key], sender: ChunkSender) -> std::result::Result
     for key in keys {
         frames.key(key)?;
         match store.open_key(key) {
-            Ok(mut opened) => frames.recorded(&mut opened.file, opened.checksum, key)?,
+            Ok(mut opened) => frames.recorded(&mut opened.file, opened.checksum, |e| store.unreadable(key, e))?,
             Err(error) => frames.fail(&error)?,
         }
     }

@@ -31,7 +31,7 @@ pub fn run(shared: &Arc<Shared>, key: &Key, cmd: &CommandText, chunks: ChunkSend
     let place = Place::enter(shared, JobId::new(), Limits::default())?;
     let env = environment(key, place.id.as_str(), 0, shared, &[]);
     let stdin = opened.file.try_clone().map_err(|e| Error::io(key, &e))?;
-    let verify = |control: &Control| task::verify(&opened.file, opened.checksum, key, control);
+    let verify = |control: &Control| task::verify(&shared.store, &opened.file, opened.checksum, key, control);
     stream(place, cmd, &env, stdin, None, verify, chunks)
 }
 

@@ -316,7 +316,7 @@ impl Inputs {
     pub fn verify(&self, store: &Store, key: &Key, control: &Control) -> Result<u64> {
         match self {
             Self::One(file, checksum) => {
-                verify(file, *checksum, key, control).map(|()| plan::input_hash(key, *checksum))
+                verify(store, file, *checksum, key, control).map(|()| plan::input_hash(key, *checksum))
             }
             Self::Many(paths) => {
                 let mut all = Hasher::new();
@@ -326,7 +326,7 @@ impl Inputs {
                     let below = Path::new(&path).strip_prefix(store.root()).ok().and_then(Path::to_str);
                     let input = Key::parse(below.unwrap_or(""))?;
                     let opened = store.open_key(&input)?;
-                    verify(&opened.file, opened.checksum, &input, control)?;
+                    verify(store, &opened.file, opened.checksum, &input, control)?;
                     plan::add_input(&mut all, &input, opened.checksum);
                 }
                 Ok(all.finish().xxh3)
@@ -336,7 +336,8 @@ impl Inputs {
 }
 
 /// Compares a whole file with its checksum, unless the command is killed first.
-pub fn verify(file: &File, recorded: Checksum, key: &Key, control: &Control) -> Result<()> {
-    let found = checksum::of_file_unless(file, || control.killed().is_some()).map_err(|e| Error::io(key, &e))?;
+pub fn verify(store: &Store, file: &File, recorded: Checksum, key: &Key, control: &Control) -> Result<()> {
+    let found = checksum::of_file_unless(file, || control.killed().is_some());
+    let found = found.map_err(|e| store.unreadable(key, &e))?;
     found.map_or(Ok(()), |found| recorded.verify(found, key))
 }

@@ -1,14 +1,20 @@
-//! Keys that are read piece by piece: kept open, so that a reader goes on after a delete, and verified once.
+//! Keys that are read piece by piece: kept open, so that a reader goes on after a delete, each with the sums of its leaves.
 
 use super::Store;
 use lru::LruCache;
+use s4::aligned::Block;
+use s4::blocks::{LEAF, Table, leaf_sum};
 use s4::checksum::{self, Checksum};
 use s4::error::{Error, ErrorKind, Result};
+use s4::file::read_full;
 use s4::key::Key;
+use s4::stored;
+use s4::summed;
+use std::collections::HashMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Keys held open at once.
@@ -22,8 +28,6 @@ pub struct Range {
     pub offset: u64,
     /// A length of 0 only opens the key, and so holds it.
     pub len: usize,
-    /// Compare the whole key with its checksum first, once. A reader of all its bytes can do so itself.
-    pub verify: bool,
     /// Make sure that the name still is this key: a deleted one is read on, but not opened again.
     pub open: bool,
 }
@@ -31,14 +35,24 @@ pub struct Range {
 /// A key that is held open, for as long as somebody has it and a while longer.
 pub struct HeldFile {
     pub file: File,
-    verified: OnceLock<Result<()>>,
+    checksum: Checksum,
+    /// As recorded; `None` if the key has one leaf, or was made where there was no room for a table.
+    table: Option<Table>,
+    /// Sums of leaves of blocks that were found to be as recorded, by the first leaf of the block.
+    proven: Mutex<HashMap<usize, Vec<u32>>>,
+}
+
+/// A part of a key, with the sums of its leaves where it consists of whole ones.
+pub struct Part {
+    pub bytes: Vec<u8>,
+    pub sums: Option<Vec<u32>>,
 }
 
 /// Held files, and when each was last asked for.
-type Table = LruCache<(Key, Checksum), (Arc<HeldFile>, Instant)>;
+type Held = LruCache<(Key, Checksum), (Arc<HeldFile>, Instant)>;
 
 /// Guards the table; the files themselves are shared.
-pub struct HeldFiles(Mutex<Table>);
+pub struct HeldFiles(Mutex<Held>);
 
 impl Default for HeldFiles {
     fn default() -> Self {
@@ -47,25 +61,71 @@ impl Default for HeldFiles {
 }
 
 impl Store {
-    /// Bytes of a range, fewer only at the key's end. Errors: the key is gone, or is another one now.
-    pub fn read_range(&self, key: &Key, range: &Range) -> Result<Vec<u8>> {
+    /// A range, shorter only at the key's end. One that does not consist of whole leaves, which its reader could compare, is
+    /// compared here. Errors: the key is gone, or is another one now.
+    pub fn read_range(&self, key: &Key, range: &Range) -> Result<Part> {
         let held = self.hold(key, range)?;
-        if range.verify && range.len > 0 {
-            let verify = || {
-                let found = checksum::of_file(&held.file).map_err(|e| self.unreadable(key, &e))?;
-                range.checksum.verify(found, key)
-            };
-            held.verified.get_or_init(verify).clone()?;
+        let start = range.offset.min(range.checksum.len);
+        let end = start.saturating_add(range.len as u64).min(range.checksum.len);
+        let first = start / LEAF * LEAF;
+        let last = if end == range.checksum.len { end } else { end.next_multiple_of(LEAF).min(range.checksum.len) };
+        let mut bytes = vec![0; (last.max(first) - first) as usize];
+        if start < end {
+            held.file.read_exact_at(&mut bytes, first).map_err(|e| self.unreadable(key, &e))?;
+        } else {
+            bytes.clear();
         }
-        let len = range.checksum.len.saturating_sub(range.offset).min(range.len as u64) as usize;
-        let mut bytes = vec![0; len];
-        held.file.read_exact_at(&mut bytes, range.offset).map_err(|e| self.unreadable(key, &e))?;
-        Ok(bytes)
+        let leaves = (first / LEAF) as usize..(first + bytes.len() as u64).div_ceil(LEAF) as usize;
+        let sums = leaves.map(|leaf| self.leaf_sum(&held, key, leaf)).collect::<Result<Vec<u32>>>()?;
+        if (first, last) == (start, end) {
+            return Ok(Part { bytes, sums: Some(sums) });
+        }
+        summed::verify(&bytes, &sums, first, &key.to_string())?;
+        let bytes = bytes.get((start - first) as usize..(end - first) as usize).unwrap_or_default().to_vec();
+        Ok(Part { bytes, sums: None })
+    }
+
+    /// The sum of a leaf as it was recorded, or one of a block that is as it was recorded.
+    pub fn leaf_sum(&self, held: &HeldFile, key: &Key, leaf: usize) -> Result<u32> {
+        if held.checksum.len <= LEAF {
+            return Ok(held.checksum.xxh3 as u32);
+        }
+        if let Some(sum) = held.table.as_ref().and_then(|table| table.leaf(leaf)) {
+            return Ok(sum);
+        }
+        let (first, count) = held.table.as_ref().map_or((0, usize::MAX), |table| table.block_of(leaf));
+        // Held, so that others who want it wait instead of reading it too.
+        let mut proven = held.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        if !proven.contains_key(&first) {
+            proven.insert(first, self.prove(held, key, first, count)?);
+        }
+        let sums = proven.get(&first).and_then(|sums| sums.get(leaf - first).copied());
+        sums.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("{key}: has no leaf {leaf}")))
+    }
+
+    /// Reads a block, or a whole key that has no table, and compares it. Returns the sums of its leaves.
+    fn prove(&self, held: &HeldFile, key: &Key, first: usize, count: usize) -> Result<Vec<u32>> {
+        let failed = |e: std::io::Error| self.unreadable(key, &e);
+        let Some(table) = &held.table else {
+            let (found, sums) = checksum::leaves_of_file(&held.file).map_err(failed)?;
+            return held.checksum.verify(found, key).map(|()| sums);
+        };
+        let (mut sums, mut block) = (Vec::new(), Block::new(LEAF as usize));
+        for leaf in first..first + count {
+            match read_full(&held.file, &mut block, leaf as u64 * LEAF).map_err(failed)? {
+                0 => break,
+                n => sums.push(leaf_sum(&block[..n])),
+            }
+        }
+        match table.has_block(first, &sums) {
+            true => Ok(sums),
+            false => Err(summed::changed(&key.to_string(), first as u64 * LEAF)),
+        }
     }
 
     /// The file of a key as it was when it had this checksum, open. Errors as of [`Store::read_range`].
     pub fn held_file(&self, key: &Key, checksum: Checksum) -> Result<Arc<HeldFile>> {
-        self.hold(key, &Range { checksum, offset: 0, len: 0, verify: false, open: false })
+        self.hold(key, &Range { checksum, offset: 0, len: 0, open: false })
     }
 
     /// Lets go of keys that nobody reads any more, so that the space of deleted ones is free. Blocks: to free it takes a while.
@@ -96,7 +156,9 @@ impl Store {
         if opened.checksum != range.checksum {
             return Err(Error::new(ErrorKind::NotFound, format!("{key}: is another key now")));
         }
-        let held = Arc::new(HeldFile { file: opened.file, verified: OnceLock::new() });
+        let table = stored::table(&opened.file, opened.checksum).map_err(|e| self.unreadable(key, &e))?;
+        let (file, checksum) = (opened.file, opened.checksum);
+        let held = Arc::new(HeldFile { file, checksum, table, proven: Mutex::default() });
         let mut table = self.held.lock();
         table.put(name, (held.clone(), Instant::now()));
         Ok(held)
@@ -104,7 +166,7 @@ impl Store {
 }
 
 impl HeldFiles {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

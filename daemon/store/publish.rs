@@ -6,7 +6,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 use s4::aligned::Block;
 use s4::attribute::{KeyRecord, Mark};
-use s4::checksum::{self, Checksum, FileHasher, Hasher};
+use s4::checksum::{self, Checksum, FileHasher, Hasher, Sums};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::{Change, Holder};
@@ -76,10 +76,10 @@ impl Draft<'_> {
     pub fn fill<T>(
         &mut self,
         fill: impl FnOnce(&File, &mut dyn FnMut(u64) -> Result<()>) -> Result<T>,
-    ) -> Result<(T, Checksum)> {
+    ) -> Result<(T, Sums)> {
         let Self { store, key, file, checks, reserve, .. } = self;
         let key = &*key;
-        let mut hasher = FileHasher::new();
+        let mut hasher = FileHasher::of_parts();
         let filled = fill(file, &mut |len| {
             // On this thread: to wake another for it costs more than it saves, and by then they may have left the cache.
             hasher.read_to(file, len).map_err(|e| Error::io(key, &e))?;
@@ -89,7 +89,7 @@ impl Draft<'_> {
             reserve.look(file, len);
             Ok(())
         })?;
-        Ok((filled, hasher.finish()))
+        Ok((filled, hasher.sums()))
     }
 
     /// What has been written so far.
@@ -107,16 +107,15 @@ impl Draft<'_> {
     }
 
     /// The same for `asker`; the key is born with the attributes of `change`.
-    pub fn publish_for(self, asker: &impl Asker, change: Change) -> Result<()> {
-        let checksum = self.hasher.finish();
-        self.publish_hashed(asker, checksum, change)
+    pub fn publish_for(mut self, asker: &impl Asker, change: Change) -> Result<()> {
+        let sums = self.hasher.sums();
+        self.publish_hashed(asker, &sums, change)
     }
 
-    /// The same with the checksum of all that was appended.
-    pub fn publish_hashed(mut self, asker: &impl Asker, checksum: Checksum, change: Change) -> Result<()> {
+    /// The same with the sums of all that was appended.
+    pub fn publish_hashed(mut self, asker: &impl Asker, sums: &Sums, change: Change) -> Result<()> {
         self.reserve.end(&self.file);
-        let record = KeyRecord { checksum, mark: self.mark };
-        self.store.link(asker, &self.file, &record, &self.key, change)
+        self.store.link(asker, &self.file, (sums, self.mark), &self.key, change)
     }
 }
 
@@ -139,7 +138,7 @@ impl Store {
             store: self,
             key: key.clone(),
             file: file.map_err(|e| Error::io(key, &e))?,
-            hasher: Hasher::new(),
+            hasher: Hasher::of_parts(),
             written: 0,
             checks: SpaceChecks::default(),
             reserve: Reserve::default(),
@@ -175,17 +174,17 @@ impl Store {
         self.publish_marked(&(), file, key, (None, Some(mark)), Change::default())
     }
 
-    /// Publishes a file of this store's file system for `asker`; `checksum` is that of its bytes where it is known, the key is born with
-    /// the attributes of `change`.
+    /// Publishes a file of this store's file system for `asker`; `sums` are those of its bytes where they are known, the key is born
+    /// with the attributes of `change`.
     pub fn publish_file_for(
         &self,
         asker: &impl Asker,
         file: &File,
         key: &Key,
-        checksum: Option<Checksum>,
+        sums: Option<Sums>,
         change: Change,
     ) -> Result<()> {
-        self.publish_marked(asker, file, key, (checksum, None), change)
+        self.publish_marked(asker, file, key, (sums, None), change)
     }
 
     fn publish_marked(
@@ -193,7 +192,7 @@ impl Store {
         asker: &impl Asker,
         file: &File,
         key: &Key,
-        (checksum, mark): (Option<Checksum>, Option<Mark>),
+        (sums, mark): (Option<Sums>, Option<Mark>),
         change: Change,
     ) -> Result<()> {
         self.check_new(key)?;
@@ -203,9 +202,9 @@ impl Store {
             asker.check(key)?;
         }
         let failed = |e: std::io::Error| Error::io(key, &e);
-        let checksum = checksum.map_or_else(|| checksum::of_file(file).map_err(failed), Ok)?;
+        let sums = sums.map_or_else(|| checksum::sums_of_file(file).map_err(failed), Ok)?;
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
-        self.link(asker, file, &KeyRecord { checksum, mark }, key, change)
+        self.link(asker, file, (&sums, mark), key, change)
     }
 
     /// Publishes a file that a command left in its directory, as an output of a map: by a link where it lies there
@@ -227,15 +226,30 @@ impl Store {
         }
     }
 
-    fn link(&self, asker: &impl Asker, file: &File, record: &KeyRecord, key: &Key, change: Change) -> Result<()> {
+    fn link(
+        &self,
+        asker: &impl Asker,
+        file: &File,
+        record: (&Sums, Option<Mark>),
+        key: &Key,
+        change: Change,
+    ) -> Result<()> {
         self.complete(file, record, change).map_err(|e| Error::io(key, &e))?;
         asker.check(key)?;
         self.give_name(asker, file, key)
     }
 
     /// Gives a file all that a key has but its name.
-    pub(super) fn complete(&self, file: &File, record: &KeyRecord, change: Change) -> std::io::Result<()> {
-        stored::set_record(file, record)?;
+    pub(super) fn complete(
+        &self,
+        file: &File,
+        (sums, mark): (&Sums, Option<Mark>),
+        change: Change,
+    ) -> std::io::Result<()> {
+        stored::set_record(file, &KeyRecord { checksum: sums.checksum, mark })?;
+        if let Some(table) = &sums.table {
+            stored::set_table(file, table, sums.checksum)?;
+        }
         apply(file, Change { mode: change.mode.or(Some(KEY_MODE)), ..change })?;
         if self.fsync {
             file.sync_all()?;

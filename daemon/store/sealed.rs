@@ -34,10 +34,10 @@ impl Store {
         if !is_ours {
             return Ok(None);
         }
-        let checksum = checksum::of_file(file).map_err(failed)?;
+        let sums = checksum::sums_of_file(file).map_err(failed)?;
         allow_attributes(file, own.mode()).map_err(failed)?;
-        self.complete(file, &KeyRecord { checksum, mark: Some(mark) }, Change::default()).map_err(failed)?;
-        Ok(Some(Sealed { inode: own.ino(), checksum }))
+        self.complete(file, (&sums, Some(mark)), Change::default()).map_err(failed)?;
+        Ok(Some(Sealed { inode: own.ino(), checksum: sums.checksum }))
     }
 
     /// Publishes an output that another node of this machine has sealed below `tasks`, where its tasks have their

@@ -6,6 +6,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::geteuid;
+use s4::blocks::Table;
+use s4::checksum::Sums;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, MAX_KEY};
 use s4::protocol::{Adoption, Change};
@@ -115,7 +117,11 @@ impl Store {
             return Err(refuse("has another length than its checksum"));
         }
         let file = File::open(path_of(&there)).map_err(|_| refuse("cannot be opened here"))?;
-        self.publish_file_for(asker, &file, key, adoption.checksum, adoption.change)
+        let sums = adoption.checksum.map(|checksum| Sums {
+            checksum,
+            table: adoption.blocks.as_deref().and_then(|table| Table::decode(table, checksum)),
+        });
+        self.publish_file_for(asker, &file, key, sums, adoption.change)
     }
 }
 

@@ -3,8 +3,9 @@
 use super::jobs::EventStream;
 use super::{Client, TRIES, again_if_broken, blocking};
 use crate::aligned::Block;
+use crate::blocks::LEAF;
 use crate::body::{self, Activity, ChunkReader, Hangup, Side};
-use crate::checksum::{BLOCK, Checksum, Hasher};
+use crate::checksum::{BLOCK, Checksum, Hasher, Sums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter};
 use crate::key::{Key, Prefix};
@@ -28,7 +29,7 @@ pub enum PackItem {
     Begin(Key),
     Piece(Bytes),
     /// The key's bytes have come and match their checksum.
-    Whole(Checksum),
+    Whole(Sums),
     /// The key did not come, or does not match.
     Failed(Error),
 }
@@ -58,7 +59,10 @@ impl Received {
         };
         let item = match (frame, &self.key) {
             (Frame::Key(key), None) => {
-                self.hasher = Hasher::new();
+                self.hasher = match self.side {
+                    Side::Client => Hasher::new(),
+                    Side::Server => Hasher::of_parts(),
+                };
                 self.key = Some(key.clone());
                 PackItem::Begin(key)
             }
@@ -67,13 +71,13 @@ impl Received {
                 PackItem::Piece(piece)
             }
             (Frame::Sum(sum), Some(key)) => {
-                let (found, what) = (self.hasher.finish(), format!("{}: {key}", self.who));
+                let (found, what) = (self.hasher.sums(), format!("{}: {key}", self.who));
                 let verified = match self.side {
-                    Side::Client => sum.verify(found, what),
-                    Side::Server => sum.verify_sent(found, what),
+                    Side::Client => sum.verify(found.checksum, what),
+                    Side::Server => sum.verify_sent(found.checksum, what),
                 };
                 self.key = None;
-                verified.map_or_else(PackItem::Failed, |()| PackItem::Whole(sum))
+                verified.map_or_else(PackItem::Failed, |()| PackItem::Whole(found))
             }
             (Frame::Fail(error), Some(_)) => {
                 self.key = None;
@@ -135,7 +139,13 @@ impl Client {
                     tries = if copying.written > had { TRIES } else { tries - 1 };
                     had = copying.written;
                     // From there on: what has come is written already. If that cannot be, what happened first is told.
-                    source = Source::Rest(self.get_rest(key, stored, had).await.map_err(|_| error)?);
+                    source = Source::Rest(self.get_rest(key, stored, had, Bytes::new()).await.map_err(|_| error)?);
+                }
+                // The end of a stream is only known by its length; the node may know why it ends there.
+                Err(error) if error.is_of_broken_connection() => {
+                    let leaf = copying.written / LEAF * LEAF;
+                    let asked = self.get_range(key, stored, leaf, LEAF as usize).await;
+                    return Err(asked.err().filter(|why| why.kind() != ErrorKind::Unreachable).unwrap_or(error));
                 }
                 Err(error) => return Err(error),
             }

@@ -2,7 +2,7 @@
 
 use super::{Client, blocking};
 use crate::aligned::Block;
-use crate::checksum::{BLOCK, Checksum, of_growing};
+use crate::checksum::{BLOCK, Checksum, Sums, of_growing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{AtPosition, read_small};
 use crate::key::Key;
@@ -67,12 +67,12 @@ impl Client {
         };
         let reserve = health.reserve_bytes;
         let from = file.try_clone().map_err(|e| Error::io(key, &e))?;
-        let Ok((made, checksum)) = blocking(move || copy(&from, &dir, reserve)).await else {
+        let Ok((made, sums)) = blocking(move || copy(&from, &dir, reserve)).await else {
             return Ok(None);
         };
         // The daemon may have to write all of it to the disk first.
-        match self.patient(len).adopt(key, &adoption(&made, checksum).map_err(|e| Error::io(key, &e))?).await {
-            Ok(()) => Ok(Some(checksum)),
+        match self.patient(len).adopt(key, &adoption(&made, &sums).map_err(|e| Error::io(key, &e))?).await {
+            Ok(()) => Ok(Some(sums.checksum)),
             // A daemon that cannot see our file takes its bytes.
             Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
             Err(error) => Err(error),
@@ -80,11 +80,11 @@ impl Client {
     }
 }
 
-/// A copy of `file` in an unnamed file of the data directory `dir`, with the checksum of what was written: a second thread
+/// A copy of `file` in an unnamed file of the data directory `dir`, with the sums of what was written: a second thread
 /// reads the copy while it is made, since the kernel copies without showing the bytes.
-fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Checksum)> {
+fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Sums)> {
     let (made, checks) = (draft(dir)?, SpaceChecks::default());
-    let ((), checksum) = of_growing(
+    let ((), sums) = of_growing(
         &made,
         |e| e,
         |progress| {
@@ -97,7 +97,7 @@ fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Checksu
             })
         },
     )?;
-    Ok((made, checksum))
+    Ok((made, sums))
 }
 
 /// Refuses to go on below the node's reserve. The node then says so itself, with its numbers.
@@ -139,7 +139,7 @@ fn copy_all(from: &File, to: &File, progress: impl Fn(u64) -> std::io::Result<()
     }
 }
 
-fn adoption(made: &File, checksum: Checksum) -> std::io::Result<Adoption> {
+fn adoption(made: &File, sums: &Sums) -> std::io::Result<Adoption> {
     let found = made.metadata()?;
     Ok(Adoption {
         pid: std::process::id(),
@@ -147,7 +147,8 @@ fn adoption(made: &File, checksum: Checksum) -> std::io::Result<Adoption> {
         device: found.dev(),
         inode: found.ino(),
         len: found.len(),
-        checksum: Some(checksum),
+        checksum: Some(sums.checksum),
+        blocks: sums.table.as_ref().map(|table| table.encode(sums.checksum)),
         change: Change::default(),
     })
 }

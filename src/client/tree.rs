@@ -2,12 +2,14 @@
 
 use super::{Client, again_if_broken};
 use crate::body::{self, Activity};
-use crate::checksum::{Checksum, Hasher};
+use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
-use crate::protocol::{self, Adoption, Book, CHECKSUM_HEADER, Change, MAX_RANGE, Stat, Told, Usage, escape};
-use crate::summed::Summed;
+use crate::protocol::{
+    self, Adoption, Book, CHECKSUM_HEADER, Change, MAX_RANGE, SUMS_HEADER, Stat, Told, Usage, escape,
+};
+use crate::summed::{self, Summed};
 use bytes::Bytes;
 use hyper::Method;
 use hyper::body::Body;
@@ -35,51 +37,53 @@ impl Client {
         self.json(node, response).await
     }
 
-    /// `len` bytes of `key` from `offset`, fewer at its end, verified as sent. The key must still have, or have been
-    /// opened with, `checksum`. With `verify` the node compares the whole key with its checksum first.
-    pub async fn get_range(
+    /// `len` bytes of `key` from `offset`, fewer at its end: whole [leaves](crate::blocks), verified. The key must still have, or have
+    /// been opened with, `checksum`.
+    pub async fn get_range(&self, key: &Key, checksum: Checksum, offset: u64, len: usize) -> Result<Bytes> {
+        self.range(key, checksum, (offset, len), "").await
+    }
+
+    /// The first `len` bytes of `key`, whole leaves, if the name still is the key with `checksum`. The node holds it open from now on.
+    pub async fn open_range(&self, key: &Key, checksum: Checksum, len: usize) -> Result<Bytes> {
+        self.range(key, checksum, (0, len), "&open=true").await
+    }
+
+    async fn range(&self, key: &Key, checksum: Checksum, part: (u64, usize), more: &str) -> Result<Bytes> {
+        again_if_broken(|| self.range_once(key, checksum, part, more)).await
+    }
+
+    async fn range_once(
         &self,
         key: &Key,
         checksum: Checksum,
-        offset: u64,
-        len: usize,
-        verify: bool,
+        (offset, len): (u64, usize),
+        more: &str,
     ) -> Result<Bytes> {
-        self.range(key, checksum, &format!("offset={offset}&len={len}&verify={verify}")).await
-    }
-
-    /// The first `len` bytes of `key`, if the name still is the key with `checksum`. The node holds it open from now on.
-    pub async fn open_range(&self, key: &Key, checksum: Checksum, len: usize) -> Result<Bytes> {
-        self.range(key, checksum, &format!("offset=0&len={len}&open=true")).await
-    }
-
-    async fn range(&self, key: &Key, checksum: Checksum, query: &str) -> Result<Bytes> {
-        again_if_broken(|| self.range_once(key, checksum, query)).await
-    }
-
-    async fn range_once(&self, key: &Key, checksum: Checksum, query: &str) -> Result<Bytes> {
         let node = self.cluster().node_of(key);
         let (name, sum) = (escape(key.as_str()), escape(&checksum.to_string()));
-        let path = format!("/v1/range/{name}?checksum={sum}&{query}");
+        let path = format!("/v1/range/{name}?checksum={sum}&offset={offset}&len={len}{more}");
         let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
         let who = format!("{}: {key}", self.cluster().name(node));
-        let sent: Option<Checksum> =
-            response.headers().get(CHECKSUM_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let sent = sent.ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{who}: the node sent no checksum")))?;
+        let sums = response.headers().get(SUMS_HEADER).and_then(|value| parse_sums(value.as_bytes()));
+        let sums = sums.ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{who}: the node sent no sums")))?;
         let expected = response.body().size_hint().upper().unwrap_or(0).min(MAX_RANGE as u64) as usize;
         let mut chunks = self.chunks(node, response);
-        let (mut bytes, mut hasher) = (Vec::with_capacity(expected), Hasher::new());
+        let mut bytes = Vec::with_capacity(expected);
         while let Some(piece) = self.noting(node, chunks.next().await)? {
-            // While it is in the processor's cache.
-            hasher.update(&piece);
             bytes.extend_from_slice(&piece);
         }
-        sent.verify(hasher.finish(), &who)?;
+        let wanted = checksum.len.saturating_sub(offset).min(len as u64);
+        if bytes.len() as u64 != wanted {
+            return Err(Error::new(ErrorKind::Checksum, format!("{who}: the node sent another length than asked")));
+        }
+        summed::verify(&bytes, &sums, offset, &who)?;
         Ok(bytes.into())
     }
 
-    /// All of `key` from `offset` on, verified as sent; the key must still have, or have been opened with, `checksum`.
-    pub async fn get_rest(&self, key: &Key, checksum: Checksum, offset: u64) -> Result<Summed> {
+    /// All of `key` from `offset` on, verified; the key must still have, or have been opened with, `checksum`. Its first bytes may be
+    /// here as `ready`, up to the end of a leaf.
+    pub async fn get_rest(&self, key: &Key, checksum: Checksum, offset: u64, ready: Bytes) -> Result<Summed> {
+        let offset = offset + ready.len() as u64;
         let node = self.cluster().node_of(key);
         let (name, sum) = (escape(key.as_str()), escape(&checksum.to_string()));
         let path = format!("/v1/rest/{name}?checksum={sum}&offset={offset}");
@@ -87,7 +91,7 @@ impl Client {
         let who = format!("{}: {key}", self.cluster().name(node));
         let refused = Error::new(ErrorKind::Unreachable, format!("{who}: malformed answer"));
         let stream = self.granted(response, node, who).await?.map_err(|_| refused)?;
-        Ok(Summed::new(stream, checksum.len.saturating_sub(offset)))
+        Ok(Summed::new(stream, checksum.len, offset, &ready))
     }
 
     /// Publishes `bytes` as `key`, with these attributes, in one exchange.
@@ -164,6 +168,12 @@ impl Client {
         };
         self.send(node, method, path, body, &Activity::default()).await.map(drop)
     }
+}
+
+/// The sums in a header.
+fn parse_sums(text: &[u8]) -> Option<Vec<u32>> {
+    let sums = text.chunks(8).map(|digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+    sums.collect()
 }
 
 fn dir_path(dir: &Dir) -> String {

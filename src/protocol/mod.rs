@@ -25,6 +25,8 @@ use std::time::Duration;
 pub const CLUSTER_HEADER: &str = "s4-cluster";
 /// A key's checksum, with its bytes in the body.
 pub const CHECKSUM_HEADER: &str = "s4-checksum";
+/// The sums of a range's leaves, 8 hexadecimal digits each, where it consists of whole ones.
+pub const SUMS_HEADER: &str = "s4-sums";
 /// The shared secret, where the daemons ask for one.
 pub const SECRET_HEADER: &str = "s4-secret";
 
@@ -202,6 +204,9 @@ pub struct Adoption {
     /// Of what the process has written, if it was computed while it wrote; else the daemon reads the file.
     #[serde(default)]
     pub checksum: Option<Checksum>,
+    /// The table of its parts, as it is stored with the key, if that was computed too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<Vec<u8>>,
     #[serde(default)]
     pub change: Change,
 }

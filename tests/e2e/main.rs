@@ -52,6 +52,7 @@ mod mounts;
 mod observe;
 mod ordinary_user;
 mod page;
+mod parts;
 mod pjdfstest;
 mod power_cuts;
 mod processes;

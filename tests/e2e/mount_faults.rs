@@ -249,8 +249,10 @@ fn plant_zeros(cluster: &Cluster, node: usize, key: &str, len: u64) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(len).unwrap();
-    let checksum = s4::checksum::of_file(&std::fs::File::open(&path).unwrap()).unwrap();
-    s4::stored::set_record(&std::fs::File::open(&path).unwrap(), &checksum.into()).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    let sums = s4::checksum::sums_of_file(&file).unwrap();
+    s4::stored::set_record(&file, &sums.checksum.into()).unwrap();
+    sums.table.inspect(|table| s4::stored::set_table(&file, table, sums.checksum).unwrap());
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
 }
 

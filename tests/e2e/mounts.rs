@@ -56,6 +56,11 @@ impl Mounted {
         File::create(self.path("other")).and_then(|file| file.sync_all()).unwrap();
     }
 
+    /// Has all that was made reach the disk.
+    pub fn sync(&self) {
+        nix::unistd::syncfs(File::open(self.path("")).unwrap()).unwrap();
+    }
+
     /// Cuts the power of the disk: what the kernel has in memory alone is lost, and nothing can be read or written.
     pub fn cut_power(&self) {
         nix::ioctl_read!(shut_down, b'X', 125, u32);
@@ -71,8 +76,34 @@ impl Mounted {
     pub fn boot(&self) {
         let at = self.path("");
         eventually("the disk is unmounted", || run(Command::new("umount").arg(&at)));
-        let image = self.dir.path().join("image");
-        run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at)).expect("mounted as before");
+        // Another file, as another disk with the same bytes: a namespace that somebody has made meanwhile may keep the mount of the old.
+        let (old, image) = (self.dir.path().join("image"), self.dir.path().join("image.new"));
+        run(Command::new("cp").arg("--sparse=always").args([&old, &image])).expect("copied");
+        std::fs::rename(&image, &old).unwrap();
+        run(Command::new("mount").args(["-o", "loop"]).arg(old).arg(at)).expect("mounted as before");
+    }
+
+    pub fn make_read_only(&self) {
+        run(Command::new("mount").args(["-o", "remount,errors=remount-ro"]).arg(self.path(""))).expect("remounted");
+        let source = Command::new("findmnt").args(["-no", "SOURCE"]).arg(self.path("")).output().unwrap();
+        let device = String::from_utf8(source.stdout).unwrap().trim().replace("/dev/", "");
+        // As an error of the disk does.
+        std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").unwrap();
+    }
+
+    /// Has the disk refuse to read `file` from byte `offset` on, and whatever is behind that on the disk.
+    pub fn lose_end_of(&self, file: &Path, offset: u64) {
+        nix::ioctl_read_bad!(physical_block, 1, i32);
+        let disk = nix::sys::statvfs::statvfs(&self.path("")).unwrap();
+        let file = File::open(file).unwrap();
+        nix::unistd::syncfs(&file).unwrap();
+        let mut block = (offset / disk.block_size()) as i32;
+        // SAFETY: the descriptor is open, and the kernel reads and writes one integer.
+        unsafe { physical_block(file.as_raw_fd(), &mut block) }.expect("root may ask");
+        let image = File::options().write(true).open(self.dir.path().join("image")).unwrap();
+        image.set_len(block as u64 * disk.block_size()).unwrap();
+        // Else it would still be read from memory.
+        nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
     }
 
     pub fn free_bytes(&self) -> u64 {

@@ -1,0 +1,205 @@
+//! Sums of a key's parts, recorded when it is published, so that whoever receives a part compares it without the rest.
+//!
+//! A leaf is 512 KiB of a key, the last one what is left; its sum is the low half of the XXH3-64 of its bytes. A key of more than one
+//! leaf has a table of the sums in an extended attribute. Where they are too many for it, each two sums next to each other become
+//! one, the low half of the XXH3-64 of both, and that again until they fit: then a sum is that of a block of so many leaves.
+
+use crate::checksum::{Checksum, hash};
+use std::hash::Hasher as _;
+use twox_hash::XxHash3_64;
+
+/// Bytes of a leaf: they stay in a processor's own cache from one step to the next.
+pub const LEAF: u64 = 512 * 1024;
+
+/// The extended attribute that holds a key's table.
+pub const BLOCKS_ATTRIBUTE: &str = "user.s4.blocks";
+
+/// Sums in a table. ext4 has one block of 4 KiB for all attributes of a file.
+const MOST: usize = 900;
+/// The first byte of a table.
+const VERSION: u8 = 1;
+/// Version, level, two bytes of zero, and a sum of the rest and of the key's checksum.
+const HEADER: usize = 8;
+
+/// The sum of a leaf's bytes.
+pub fn leaf_sum(leaf: &[u8]) -> u32 {
+    hash(leaf) as u32
+}
+
+/// How many leaves a key of `len` bytes has.
+pub fn leaves_of(len: u64) -> usize {
+    len.div_ceil(LEAF) as usize
+}
+
+/// The sums of leaves under way.
+#[derive(Default)]
+pub struct Leaves {
+    sums: Vec<u32>,
+    /// The leaf that has begun, and bytes of it so far.
+    begun: Option<(XxHash3_64, u64)>,
+}
+
+impl Leaves {
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.begun.is_none()
+                && let Some((leaf, rest)) = bytes.split_at_checked(LEAF as usize)
+            {
+                self.sums.push(leaf_sum(leaf));
+                bytes = rest;
+                continue;
+            }
+            let (mut state, filled) = self.begun.take().unwrap_or_else(|| (XxHash3_64::new(), 0));
+            let (part, rest) = bytes.split_at(bytes.len().min((LEAF - filled) as usize));
+            state.write(part);
+            bytes = rest;
+            match filled + part.len() as u64 {
+                LEAF => self.sums.push(state.finish() as u32),
+                filled => self.begun = Some((state, filled)),
+            }
+        }
+    }
+
+    /// Takes a whole leaf that another has summed. Only between leaves.
+    pub fn push(&mut self, sum: u32) {
+        debug_assert!(self.begun.is_none());
+        self.sums.push(sum);
+    }
+
+    pub fn finish(mut self) -> Vec<u32> {
+        self.sums.extend(self.begun.map(|(state, _)| state.finish() as u32));
+        self.sums
+    }
+}
+
+/// What is recorded of a key's parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// A sum is of so many leaves, as a power of two.
+    level: u8,
+    sums: Vec<u32>,
+}
+
+impl Table {
+    pub fn of(mut sums: Vec<u32>) -> Self {
+        let mut level = 0;
+        while sums.len() > MOST {
+            sums = halved(&sums);
+            level += 1;
+        }
+        Self { level, sums }
+    }
+
+    /// The sum of a leaf, where it is recorded itself.
+    pub fn leaf(&self, leaf: usize) -> Option<u32> {
+        self.sums.get(leaf).copied().filter(|_| self.level == 0)
+    }
+
+    /// The first leaf of the block that holds `leaf`, and how many leaves a block has.
+    pub fn block_of(&self, leaf: usize) -> (usize, usize) {
+        (leaf >> self.level << self.level, 1 << self.level)
+    }
+
+    /// True if `leaves` are the sums of the leaves of the block that begins with leaf `first`.
+    pub fn has_block(&self, first: usize, leaves: &[u32]) -> bool {
+        let mut sums = leaves.to_vec();
+        for _ in 0..self.level {
+            sums = halved(&sums);
+        }
+        sums.len() == 1 && self.sums.get(first >> self.level) == sums.first()
+    }
+
+    /// As it is stored with a key that has `checksum`.
+    pub fn encode(&self, checksum: Checksum) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER];
+        (bytes[0], bytes[1]) = (VERSION, self.level);
+        self.sums.iter().for_each(|sum| bytes.extend_from_slice(&sum.to_le_bytes()));
+        let sum = own_sum(&bytes, checksum);
+        bytes[HEADER - 4..HEADER].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// `None` if it is none of a key with `checksum`.
+    pub fn decode(bytes: &[u8], checksum: Checksum) -> Option<Self> {
+        let (header, sums) = bytes.split_at_checked(HEADER)?;
+        let level = header[1];
+        let blocks = leaves_of(checksum.len).div_ceil(1usize.checked_shl(level.into())?);
+        let is_ours = header[0] == VERSION && sums.len() == 4 * blocks && blocks <= MOST;
+        if !is_ours || header[HEADER - 4..] != own_sum(bytes, checksum).to_le_bytes() {
+            return None;
+        }
+        let sums = sums.chunks_exact(4).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]])).collect();
+        Some(Self { level, sums })
+    }
+}
+
+/// Of a table's bytes without the sum itself, and of the key.
+fn own_sum(bytes: &[u8], checksum: Checksum) -> u32 {
+    let mut state = XxHash3_64::new();
+    state.write(&bytes[..HEADER - 4]);
+    state.write(&bytes[HEADER..]);
+    state.write(&checksum.xxh3.to_le_bytes());
+    state.write(&checksum.len.to_le_bytes());
+    state.finish() as u32
+}
+
+/// One sum of each two.
+fn halved(sums: &[u32]) -> Vec<u32> {
+    let joined = |pair: &[u32]| hash(&pair.iter().flat_map(|sum| sum.to_le_bytes()).collect::<Vec<u8>>()) as u32;
+    sums.chunks(2).map(joined).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sums(count: usize) -> Vec<u32> {
+        (0..count as u64).map(|number| hash(&number.to_le_bytes()) as u32).collect()
+    }
+
+    #[test]
+    fn leaves_are_the_same_however_the_bytes_come() {
+        let bytes: Vec<u8> = (0..3 * LEAF as usize + 7).map(|at| ((at * at) >> 9) as u8).collect();
+        let whole: Vec<u32> = bytes.chunks(LEAF as usize).map(leaf_sum).collect();
+        for piece in [bytes.len(), LEAF as usize, 100_003, LEAF as usize + 1] {
+            let mut leaves = Leaves::default();
+            bytes.chunks(piece).for_each(|piece| leaves.update(piece));
+            assert_eq!(leaves.finish(), whole, "in pieces of {piece}");
+        }
+        assert_eq!(Leaves::default().finish(), [0u32; 0]);
+    }
+
+    #[test]
+    fn a_table_is_read_as_written_and_not_with_a_bit_changed() {
+        for count in [2, 3, MOST, MOST + 1, 5 * MOST + 3] {
+            let checksum = Checksum { xxh3: 77, len: count as u64 * LEAF - 5 };
+            let table = Table::of(sums(count));
+            let bytes = table.encode(checksum);
+            assert!(bytes.len() <= HEADER + 4 * MOST);
+            assert_eq!(Table::decode(&bytes, checksum), Some(table));
+            assert_eq!(Table::decode(&bytes, Checksum { xxh3: 78, ..checksum }), None, "of another key");
+            for at in [0, 1, 4, 8, bytes.len() - 1] {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1;
+                assert_eq!(Table::decode(&changed, checksum), None, "byte {at} of {count} sums");
+            }
+            assert_eq!(Table::decode(&bytes[..bytes.len() - 1], checksum), None);
+        }
+    }
+
+    #[test]
+    fn a_block_is_known_by_the_sums_of_its_leaves() {
+        let all = sums(3 * MOST + 1);
+        let table = Table::of(all.clone());
+        assert_eq!(table.leaf(0), None, "they are too many to be recorded themselves");
+        for leaf in [0, 5, 3 * MOST] {
+            let (first, count) = table.block_of(leaf);
+            let block = &all[first..(first + count).min(all.len())];
+            assert!(table.has_block(first, block), "leaf {leaf}");
+            let mut other = block.to_vec();
+            other[0] ^= 1;
+            assert!(!table.has_block(first, &other));
+        }
+        assert_eq!(Table::of(all[..MOST].to_vec()).leaf(4), Some(all[4]));
+    }
+}
