@@ -250,7 +250,8 @@ fn born_with(query: &str) -> Result<Born> {
     let mode = query_value(query, "mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| malformed("mode")));
     let mtime = query_value(query, "mtime")?.map(|text| text.parse().map_err(|_| malformed("mtime")));
     let delivery = delivery(query)?;
-    Ok(Born { change: Change { mode: mode.transpose()?, mtime: mtime.transpose()? }, delivery })
+    let over_empty = is_true(query_value(query, "over_empty")?);
+    Ok(Born { change: Change { mode: mode.transpose()?, mtime: mtime.transpose()?, over_empty }, delivery })
 }
 
 /// The task whose outputs are sent; `None` if they are no task's.

@@ -5,7 +5,7 @@
 //! is sent again.
 
 use crate::spool::Spool;
-use s4::checksum;
+use s4::checksum::{self, Checksum};
 use s4::client::{Client, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
@@ -38,26 +38,26 @@ enum Order {
 /// A file that is being sent. Dropped, it is broken off and leaves nothing.
 pub struct Ahead {
     orders: Sender<Order>,
-    ended: oneshot::Receiver<Result<bool>>,
+    ended: oneshot::Receiver<Result<Option<Checksum>>>,
 }
 
 impl Ahead {
-    /// Publishes `file`, of `len` bytes. False if it is to be sent again: the transfer broke off, or what was sent is not what
+    /// Publishes `file`, of `len` bytes. `None` if it is to be sent again: the transfer broke off, or what was sent is not what
     /// is in the file. Errors: it is not known to be published.
-    pub async fn publish(mut self, file: Arc<File>, len: u64, change: Change) -> Result<bool> {
+    pub async fn publish(mut self, file: Arc<File>, len: u64, change: Change) -> Result<Option<Checksum>> {
         if self.orders.send(Order::Close(len)).is_err() {
             // Who sends has given up.
-            return self.ended.await.unwrap_or(Ok(false));
+            return self.ended.await.unwrap_or(Ok(None));
         }
         tokio::select! {
             // Who sends may give up before the file is hashed.
-            ended = &mut self.ended => return ended.unwrap_or(Ok(false)),
+            ended = &mut self.ended => return ended.unwrap_or(Ok(None)),
             hashed = blocking(move || checksum::of_file(&file)) => if let Ok(checksum) = hashed {
                 let _ = self.orders.send(Order::Publish(Ending { checksum, change }));
             },
         }
         drop(self.orders);
-        self.ended.await.unwrap_or(Ok(false))
+        self.ended.await.unwrap_or(Ok(None))
     }
 }
 
@@ -97,7 +97,7 @@ impl Sending {
     }
 }
 
-/// Publishes `file` as `key`. False if it is to be sent again. Blocks. Errors: it is not known to be published.
+/// Publishes `file` as `key`. `None` if it is to be sent again. Blocks. Errors: it is not known to be published.
 fn send(
     file: &File,
     growing: &Weak<Spool>,
@@ -105,22 +105,22 @@ fn send(
     orders: &Receiver<Order>,
     client: &Client,
     key: &Key,
-) -> Result<bool> {
+) -> Result<Option<Checksum>> {
     let node = client.cluster().node_of(key);
     let mut closed = None;
     match client.noting(node, send_bytes(file, growing, &mut upload, orders, &mut closed)) {
         Ok(Some(ending)) => match client.noting(node, upload.end(&ending)) {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(Some(ending.checksum)),
             // Other bytes have come than are in the file.
-            Err(error) if error.kind() == ErrorKind::BadRequest => Ok(false),
+            Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
             Err(error) => Err(error),
         },
-        Ok(None) => Ok(false),
+        Ok(None) => Ok(None),
         // To send it again would take as long once more.
         Err(error) if error.kind() == ErrorKind::Deadline && closed.is_some() => Err(error),
         Err(error) => {
             tracing::debug!("{error}");
-            Ok(false)
+            Ok(None)
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Inode numbers and what they stand for.
 //!
 //! A key's number follows from its name and checksum, so it is the same in every mount, and a key that was deleted and
-//! made again is another inode: the kernel's cached pages of the old one are never mixed with the new.
+//! made again is another inode: the kernel's cached pages of the old one are never mixed with the new. A file that is made
+//! here has a number of its own, from a random base and used once, by which its holders are found in /proc. It keeps that number
+//! when it is published, as long as the kernel knows it.
 
 use crate::control::path::ControlPath;
 use crate::specials::Special;
 use crate::spool::Spool;
-use s4::checksum::{self, Checksum};
+use s4::checksum;
 use s4::key::Key;
 use s4::protocol::KeyStat;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub type Ino = u64;
@@ -32,7 +35,7 @@ pub enum Node {
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Name {
     Dir(String),
-    Key(Key, Checksum),
+    Key(Key),
     Special(u64),
     Control(ControlPath),
 }
@@ -43,7 +46,7 @@ impl Name {
         match node {
             Node::Dir(path) if path.is_empty() => None,
             Node::Dir(path) => Some(Self::Dir(path.clone())),
-            Node::Key(key, stat) => Some(Self::Key(key.clone(), stat.checksum)),
+            Node::Key(key, _) => Some(Self::Key(key.clone())),
             Node::Special(special) => Some(Self::Special(special.number)),
             Node::Control(path) => Some(Self::Control(path.clone())),
             Node::Spool(_) => None,
@@ -55,16 +58,49 @@ struct Inode {
     node: Node,
     /// How often the kernel was told of it, less how often it forgot.
     lookups: u64,
+    /// Open files of it.
+    opens: u64,
+    /// It was deleted here.
+    unlinked: bool,
+}
+
+impl Inode {
+    fn new(node: Node) -> Self {
+        Self { node, lookups: 0, opens: 0, unlinked: false }
+    }
+
+    /// True if the bytes are those of `node`.
+    fn is_same(&self, node: &Node) -> bool {
+        match (&self.node, node) {
+            (Node::Key(_, ours), Node::Key(_, theirs)) => ours.checksum == theirs.checksum,
+            (Node::Spool(ours), Node::Key(_, theirs)) => {
+                ours.published().is_some_and(|ours| ours.checksum == theirs.checksum)
+            }
+            _ => true,
+        }
+    }
+
+    fn is_spool(&self, spool: &Arc<Spool>) -> bool {
+        matches!(&self.node, Node::Spool(ours) if Arc::ptr_eq(ours, spool))
+    }
 }
 
 /// Guards all numbers that the kernel knows.
-#[derive(Default)]
 struct Table {
     inodes: HashMap<Ino, Inode>,
     names: HashMap<Name, Ino>,
     /// Files being written, by their `bucket/dir/name`.
     spools: HashMap<String, Ino>,
-    spooled: u64,
+    /// The number of the next one.
+    next: Ino,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let random = RandomState::new().build_hasher().finish();
+        // Some tools read inode numbers as signed.
+        Self { inodes: HashMap::new(), names: HashMap::new(), spools: HashMap::new(), next: random >> 2 | 1 << 61 }
+    }
 }
 
 #[derive(Default)]
@@ -87,14 +123,13 @@ impl Inodes {
         let Some(name) = Name::of(&node) else {
             return ROOT;
         };
-        let ino = match table.names.get(&name) {
-            Some(&ino) => ino,
-            None => table.free_number(number(&name)),
-        };
+        let ino = table.known(&name, &node).unwrap_or_else(|| table.free_number(number(&node)));
         table.names.insert(name, ino);
-        let inode = table.inodes.entry(ino).or_insert(Inode { node: node.clone(), lookups: 0 });
-        inode.node = node;
+        let inode = table.inodes.entry(ino).or_insert_with(|| Inode::new(node.clone()));
         inode.lookups += 1;
+        if !matches!(inode.node, Node::Spool(_)) {
+            inode.node = node;
+        }
         ino
     }
 
@@ -106,7 +141,26 @@ impl Inodes {
         let Some(name) = Name::of(node) else {
             return ROOT;
         };
-        self.lock().names.get(&name).copied().unwrap_or_else(|| number(&name))
+        self.lock().known(&name, node).unwrap_or_else(|| number(node))
+    }
+
+    /// One more file of it is open.
+    pub fn opened(&self, ino: Ino) {
+        if let Some(inode) = self.lock().inodes.get_mut(&ino) {
+            inode.opens += 1;
+        }
+    }
+
+    /// One file less.
+    pub fn closed(&self, ino: Ino) {
+        if let Some(inode) = self.lock().inodes.get_mut(&ino) {
+            inode.opens = inode.opens.saturating_sub(1);
+        }
+    }
+
+    /// True if it was deleted here.
+    pub fn is_unlinked(&self, ino: Ino) -> bool {
+        self.lock().inodes.get(&ino).is_some_and(|inode| inode.unlinked)
     }
 
     pub fn forget(&self, ino: Ino, lookups: u64) {
@@ -163,12 +217,88 @@ impl Inodes {
     /// A key has another name now; the kernel goes on with the same number.
     pub fn rename_key(&self, from: &Key, to: &Key, stat: &KeyStat) {
         let mut table = self.lock();
-        if let Some(ino) = table.names.remove(&Name::Key(from.clone(), stat.checksum)) {
-            table.names.insert(Name::Key(to.clone(), stat.checksum), ino);
-            if let Some(inode) = table.inodes.get_mut(&ino) {
-                inode.node = Node::Key(to.clone(), stat.clone());
-            }
+        let renamed = Node::Key(to.clone(), stat.clone());
+        let Some(ino) = table.names.remove(&Name::Key(from.clone())) else { return };
+        let Some(inode) = table.inodes.get_mut(&ino).filter(|inode| inode.is_same(&renamed)) else { return };
+        match &inode.node {
+            Node::Spool(spool) => spool.set_key(to.clone()),
+            _ => inode.node = renamed,
         }
+        table.names.insert(Name::Key(to.clone()), ino);
+    }
+
+    /// A key was deleted here. One of its name that is made later is another.
+    pub fn unlink_key(&self, key: &Key) {
+        let mut table = self.lock();
+        if let Some(ino) = table.names.remove(&Name::Key(key.clone()))
+            && let Some(inode) = table.inodes.get_mut(&ino)
+        {
+            inode.unlinked = true;
+        }
+    }
+
+    /// The file `ino` was published with bytes: its name means the key now, whose number stays the file's.
+    pub fn publish_spool(&self, ino: Ino, spool: &Arc<Spool>) {
+        let mut table = self.lock();
+        spool.lose_name();
+        let key = spool.key();
+        table.spools.remove(key.as_str());
+        if table.inodes.get(&ino).is_some_and(|inode| inode.is_spool(spool) && inode.lookups > 0) {
+            table.names.insert(Name::Key(key), ino);
+        }
+    }
+
+    /// Nobody can write to the file `ino` any more. If it was published, it is nothing but the key now.
+    pub fn settle_spool(&self, ino: Ino, spool: &Arc<Spool>) {
+        let mut table = self.lock();
+        let Some(stat) = spool.published() else { return };
+        let key = spool.key();
+        if spool.has_name() && table.spools.get(key.as_str()) == Some(&ino) {
+            // Nothing was written after the empty key.
+            spool.lose_name();
+            table.spools.remove(key.as_str());
+            table.names.insert(Name::Key(key.clone()), ino);
+        }
+        let name = Name::Key(key.clone());
+        if table.names.get(&name) != Some(&ino) {
+            return;
+        }
+        match table.inodes.get_mut(&ino) {
+            // Who has it open since before it was published could see what another stores by a mapping.
+            Some(inode) if inode.is_spool(spool) && !spool.is_shared() => inode.node = Node::Key(key, stat),
+            _ => drop(table.names.remove(&name)),
+        }
+    }
+
+    /// The next that the kernel is told of this key has another number: the file `ino` is not only the key's.
+    pub fn part_from_key(&self, ino: Ino, key: &Key) {
+        let mut table = self.lock();
+        let name = Name::Key(key.clone());
+        if table.names.get(&name) == Some(&ino) {
+            table.names.remove(&name);
+        }
+    }
+
+    /// Has the empty key `ino` be written once more, by `spool`. False if it is open, or is another by now: then its name gets
+    /// another number, since the kernel knows one file at a time for each.
+    pub fn write_empty(&self, ino: Ino, spool: &Arc<Spool>) -> bool {
+        let mut table = self.lock();
+        let (key, name) = (spool.key(), Name::Key(spool.key()));
+        if table.names.get(&name) != Some(&ino) {
+            return false;
+        }
+        table.names.remove(&name);
+        if table.spools.contains_key(key.as_str()) {
+            return false;
+        }
+        match table.inodes.get_mut(&ino) {
+            Some(inode) if inode.opens == 0 && matches!(&inode.node, Node::Key(_, stat) if stat.checksum.len == 0) => {
+                inode.node = Node::Spool(spool.clone());
+            }
+            _ => return false,
+        }
+        table.spools.insert(key.as_str().to_owned(), ino);
+        true
     }
 
     /// A directory is gone. One that is made of its name later is another, while the kernel still knows the old one.
@@ -176,14 +306,15 @@ impl Inodes {
         self.lock().names.remove(&Name::Dir(path.to_owned()));
     }
 
-    /// The file has no name any more: it is gone, or a key of that name is there now, which has a number of its own.
+    /// The file is gone, and will be no key.
     pub fn unname_spool(&self, spool: &Spool) {
         let mut table = self.lock();
+        let had_name = spool.has_name();
         spool.lose_name();
-        if let Some(ino) = table.spools.remove(spool.key().as_str())
-            && table.inodes.get(&ino).is_some_and(|inode| inode.lookups == 0)
-        {
-            table.inodes.remove(&ino);
+        let Some(ino) = table.spools.remove(spool.key().as_str()).filter(|_| had_name) else { return };
+        match table.inodes.get_mut(&ino) {
+            Some(inode) if inode.lookups > 0 => inode.unlinked = true,
+            _ => drop(table.inodes.remove(&ino)),
         }
     }
 
@@ -213,17 +344,23 @@ impl Table {
         let ino = match self.spools.get(&path) {
             Some(&ino) => ino,
             None => {
-                self.spooled += 1;
-                let seed = format!("{} {path}", self.spooled);
-                self.free_number(checksum::hash(seed.as_bytes()))
+                let ino = self.free_number(self.next);
+                self.next = ino + 1;
+                ino
             }
         };
         // One that has lost its name meanwhile is known by its number only.
         if spool.has_name() {
             self.spools.insert(path, ino);
         }
-        self.inodes.entry(ino).or_insert(Inode { node: Node::Spool(spool), lookups: 0 }).lookups += 1;
+        self.inodes.entry(ino).or_insert_with(|| Inode::new(Node::Spool(spool))).lookups += 1;
         ino
+    }
+
+    /// The number that `name` has, if it means the same as `node`.
+    fn known(&self, name: &Name, node: &Node) -> Option<Ino> {
+        let ino = *self.names.get(name)?;
+        self.inodes.get(&ino)?.is_same(node).then_some(ino)
     }
 
     /// The first number from `wanted` on that stands for nothing.
@@ -244,12 +381,13 @@ impl Table {
     }
 }
 
-fn number(name: &Name) -> Ino {
-    let text = match name {
-        Name::Dir(path) => format!("d {path}"),
-        Name::Key(key, checksum) => format!("k {checksum} {}", key.as_str()),
-        Name::Special(number) => format!("s {number}"),
-        Name::Control(path) => format!("c {path:?}"),
+fn number(node: &Node) -> Ino {
+    let text = match node {
+        Node::Dir(path) => format!("d {path}"),
+        Node::Key(key, stat) => format!("k {} {}", stat.checksum, key.as_str()),
+        Node::Control(path) => format!("c {path:?}"),
+        Node::Special(special) => format!("s {}", special.number),
+        Node::Spool(spool) => format!("w {}", spool.key()),
     };
     // The top bit stays clear: some tools read inode numbers as signed.
     (checksum::hash(text.as_bytes()) >> 1).max(ROOT + 1)

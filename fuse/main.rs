@@ -2,7 +2,6 @@
 
 mod adapter;
 mod ahead;
-mod closing;
 mod control;
 mod errno;
 mod fs;
@@ -11,6 +10,7 @@ mod inodes;
 mod local;
 mod mountpoint;
 mod options;
+mod proc;
 mod readahead;
 mod specials;
 mod spool;

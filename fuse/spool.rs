@@ -4,15 +4,15 @@ use crate::ahead::Ahead;
 use nix::libc;
 use s4::error::{Error, Result};
 use s4::key::Key;
-use s4::protocol::{Adoption, Change};
+use s4::protocol::{Adoption, Change, KeyStat};
 use s4::reserve::Reserve;
-use s4::time::to_nanoseconds;
+use s4::time::{from_nanoseconds, to_nanoseconds};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 pub struct Spool {
     /// Where the file was made.
@@ -20,6 +20,8 @@ pub struct Spool {
     state: Mutex<State>,
     /// The space that the file has ahead of its end.
     reserve: Mutex<Reserve>,
+    /// Tells that nobody writes to it any more.
+    pub settled: tokio::sync::Notify,
     /// Held while the file is published, so that a second close waits for the first one's outcome.
     pub publishing: tokio::sync::Mutex<()>,
 }
@@ -34,14 +36,14 @@ struct State {
     mode: u32,
     /// As set by the user; without it, the time of the last write counts.
     mtime: Option<SystemTime>,
-    /// Length and time of the last write when it was published.
-    published: Option<(u64, SystemTime)>,
+    published: Option<Published>,
     /// Unlinked, or its publish failed: never to be published.
     discarded: bool,
     /// The last close was that of a killed process.
     killed: bool,
-    /// Open handles.
+    /// Open handles, and those of them that may write.
     handles: u64,
+    writers: u64,
     /// One was opened so that the file may be written to in memory.
     mappable: bool,
     /// It is gone, or a key of its name is there now.
@@ -54,7 +56,18 @@ struct State {
     stay: bool,
 }
 
+/// What was published of a file. Of an empty one, more may follow.
+struct Published {
+    /// Length and time of the last write at that time.
+    snapshot: (u64, SystemTime),
+    stat: KeyStat,
+}
+
 impl State {
+    fn is_whole(&self) -> bool {
+        self.published.as_ref().is_some_and(|published| published.stat.checksum.len > 0)
+    }
+
     fn stay(&mut self) {
         self.stay = true;
         self.ahead = None;
@@ -78,18 +91,39 @@ impl Spool {
             discarded: false,
             killed: false,
             handles: 0,
+            writers: 0,
             mappable: false,
             nameless: false,
             offered: false,
             ahead: None,
             stay: false,
         };
-        Self { dir, state: Mutex::new(state), reserve: Mutex::default(), publishing: tokio::sync::Mutex::default() }
+        Self {
+            dir,
+            state: Mutex::new(state),
+            reserve: Mutex::default(),
+            settled: tokio::sync::Notify::default(),
+            publishing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Of an unnamed file by which the empty key may be written once more.
+    pub fn over_empty(file: Arc<File>, dir: PathBuf, key: Key, stat: KeyStat) -> Self {
+        let spool = Self::new(file, dir, key, stat.mode);
+        let mut state = spool.lock();
+        state.published = Some(Published { snapshot: (0, state.born), stat });
+        drop(state);
+        spool
     }
 
     /// Errors: ESTALE once it is closed for good.
     pub fn file(&self) -> std::io::Result<Arc<File>> {
         self.lock().file().cloned()
+    }
+
+    /// How long ago it was made.
+    pub fn age(&self) -> Duration {
+        self.lock().born.elapsed().unwrap_or(Duration::MAX / 2)
     }
 
     pub fn key(&self) -> Key {
@@ -117,8 +151,9 @@ impl Spool {
     /// Length, blocks of 512 bytes, and time of the last change.
     pub fn look(&self) -> std::io::Result<(u64, u64, SystemTime)> {
         let state = self.lock();
-        if let (None, Some((len, mtime))) = (&state.file, state.published) {
-            return Ok((len, len.div_ceil(512), state.mtime.unwrap_or(mtime.max(state.born))));
+        if let Some(published) = state.published.as_ref().filter(|_| state.is_whole() || state.file.is_none()) {
+            let len = published.stat.checksum.len;
+            return Ok((len, len.div_ceil(512), from_nanoseconds(published.stat.mtime)));
         }
         let found = state.file()?.metadata()?;
         // What it has ahead is nobody's concern.
@@ -133,7 +168,7 @@ impl Spool {
     /// Refused once the bytes are a key's.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
         let mut state = self.lock();
-        if state.published.is_some() {
+        if state.is_whole() {
             return Err(std::io::Error::from_raw_os_error(libc::EPERM));
         }
         state.mtime = None;
@@ -148,14 +183,28 @@ impl Spool {
         let _reserve = self.reserve();
         let mut state = self.lock();
         state.stay();
-        if state.published.is_some() {
+        if state.is_whole() {
             return Err(std::io::Error::from_raw_os_error(libc::EPERM));
         }
         state.file()?.set_len(len)
     }
 
-    pub fn is_published(&self) -> bool {
-        self.lock().published.is_some()
+    /// True once its bytes are a key's, to which none can be added.
+    pub fn is_whole(&self) -> bool {
+        self.lock().is_whole()
+    }
+
+    /// The key that was published of it, which may be empty.
+    pub fn published(&self) -> Option<KeyStat> {
+        self.lock().published.as_ref().map(|published| published.stat.clone())
+    }
+
+    /// The key has other attributes now.
+    pub fn set_stat(&self, change: Change) {
+        if let Some(published) = &mut self.lock().published {
+            published.stat.mode = change.mode.unwrap_or(published.stat.mode);
+            published.stat.mtime = change.mtime.unwrap_or(published.stat.mtime);
+        }
     }
 
     /// How the file looks now, for [`Spool::set_published`].
@@ -165,14 +214,16 @@ impl Spool {
     }
 
     /// The bytes are a key's now, as the file was at `snapshot`.
-    pub fn set_published(&self, snapshot: (u64, SystemTime)) {
-        self.lock().published = Some(snapshot);
+    pub fn set_published(&self, snapshot: (u64, SystemTime), stat: KeyStat) {
+        self.lock().published = Some(Published { snapshot, stat });
     }
 
     /// True if something was written after the publish, by one whom the kernel let through. It is in no key.
     pub fn was_written_late(&self) -> bool {
-        let published = self.lock().published;
-        published.is_some_and(|then| self.snapshot().map_or(true, |now| now != then))
+        let state = self.lock();
+        let then = state.published.as_ref().filter(|_| state.is_whole()).map(|published| published.snapshot);
+        drop(state);
+        then.is_some_and(|then| self.snapshot().map_or(true, |now| now != then))
     }
 
     pub fn discard(&self) {
@@ -233,10 +284,16 @@ impl Spool {
         ahead
     }
 
-    /// True while a close may publish the file.
+    /// True while nothing of the file is published, and a close may do so.
     pub fn is_pending(&self) -> bool {
         let state = self.lock();
         state.published.is_none() && !state.discarded
+    }
+
+    /// True while a close may publish what is written: also instead of an empty key that it has published before.
+    pub fn is_open_ended(&self) -> bool {
+        let state = self.lock();
+        !state.is_whole() && !state.discarded
     }
 
     pub fn set_killed(&self, killed: bool) {
@@ -248,10 +305,11 @@ impl Spool {
     }
 
     /// The file, for one more handle with these flags of open(2). Errors: ESTALE once it is closed for good.
-    pub fn opened(&self, flags: i32) -> std::io::Result<Arc<File>> {
+    pub fn opened(&self, flags: i32, writes: bool) -> std::io::Result<Arc<File>> {
         let mut state = self.lock();
         let file = state.file()?.clone();
         state.handles += 1;
+        state.writers += u64::from(writes);
         state.mappable |= flags & libc::O_ACCMODE == libc::O_RDWR;
         Ok(file)
     }
@@ -261,11 +319,18 @@ impl Spool {
         self.lock().mappable
     }
 
-    /// True at the last close.
-    pub fn closed(&self) -> bool {
+    /// True if one who has it open for reading could see what is still stored by a mapping.
+    pub fn is_shared(&self) -> bool {
+        let state = self.lock();
+        state.mappable && state.handles > 0
+    }
+
+    /// One handle is closed. Returns how many are left, and how many of them may write.
+    pub fn closed(&self, writes: bool) -> (u64, u64) {
         let mut state = self.lock();
         state.handles = state.handles.saturating_sub(1);
-        state.handles == 0
+        state.writers = state.writers.saturating_sub(u64::from(writes));
+        (state.handles, state.writers)
     }
 
     /// Lets go of the file, once all is done with it. Returns it if it may serve another.
@@ -280,11 +345,11 @@ impl Spool {
     pub fn change(&self) -> Change {
         let state = self.lock();
         let mtime = state.mtime.map(to_nanoseconds);
-        Change { mode: Some(state.mode & 0o555), mtime }
+        Change { mode: Some(state.mode & 0o555), mtime, over_empty: false }
     }
 
     /// What a daemon of this machine needs to link `file`, this spool's or a copy of it.
-    pub fn adoption(&self, file: &File) -> Result<Adoption> {
+    pub fn adoption(&self, file: &File, change: Change) -> Result<Adoption> {
         self.lock().offered = true;
         let found = file.metadata().map_err(|e| Error::io(self.key(), &e))?;
         Ok(Adoption {
@@ -295,7 +360,7 @@ impl Spool {
             len: found.len(),
             checksum: None,
             blocks: None,
-            change: self.change(),
+            change,
         })
     }
 

@@ -89,7 +89,7 @@ fn empty(file: &File) -> io::Result<()> {
 /// True if `file` is the only way to its bytes: nobody else has it open, nor in memory by a mapping, which outlives the close
 /// where the kernel writes the file itself. The kernel grants a write lease to no other; see fcntl(2), `F_SETLEASE`. Who opens
 /// it in this moment has us sent a SIGIO, which is ignored.
-fn is_alone(file: &File) -> bool {
+pub fn is_alone(file: &File) -> bool {
     // SAFETY: the descriptor is open, and the call takes a number.
     let lease = |kind: i32| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
     lease(libc::F_WRLCK) == 0 && lease(libc::F_UNLCK) == 0

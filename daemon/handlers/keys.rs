@@ -213,7 +213,7 @@ fn publish(
 /// Takes the key over a stream. One that cannot be is refused before any byte is sent.
 async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request: Request<Incoming>) -> Answer {
     let store = app.jobs.shared.store.clone();
-    let (store, key) = blocking(move || store.check_new(&key).map(|()| (store, key))).await?;
+    let (store, key) = blocking(move || store.check_free(&key).map(|()| (store, key))).await?;
     let (what, pipe) = (key.to_string(), Pipe::new().map_err(|e| Error::io(&key, &e))?);
     let take = move |stream| {
         let mut arrival = Arrival::new(stream, pipe);
@@ -287,6 +287,6 @@ fn announced_checksum(request: &Request<Incoming>) -> Result<Option<Checksum>> {
     })
 }
 
-fn checksum_value(checksum: Checksum) -> HeaderValue {
+pub(super) fn checksum_value(checksum: Checksum) -> HeaderValue {
     HeaderValue::from_str(&checksum.to_string()).expect("digits make a header")
 }

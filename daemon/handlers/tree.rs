@@ -1,5 +1,6 @@
 //! What a mount asks besides keys' bytes: what a name is, directories, renames, attributes.
 
+use super::keys::checksum_value;
 use super::{Answer, done, json, parse};
 use crate::app::App;
 use crate::peer::Peer;
@@ -7,7 +8,7 @@ use crate::store::Store;
 use s4::client::blocking;
 use s4::error::Result;
 use s4::key::{Dir, Key};
-use s4::protocol::{Book, Holder};
+use s4::protocol::{Book, CHECKSUM_HEADER, Holder};
 use std::sync::Arc;
 
 /// What a name is; with a lease, if a holder asks for one with its book.
@@ -21,7 +22,10 @@ pub async fn usage(app: &Arc<App>) -> Answer {
 
 pub async fn adopt(app: &Arc<App>, peer: Peer, key: Key, body: Vec<u8>) -> Answer {
     let adoption = parse(&body)?;
-    on_store(app, move |store| store.adopt(&peer, &key, &adoption)).await.map(|()| done())
+    let checksum = on_store(app, move |store| store.adopt(&peer, &key, &adoption)).await?;
+    let mut response = done();
+    response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
+    Ok(response)
 }
 
 pub async fn change(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {

@@ -72,6 +72,7 @@ pub struct Store {
     token: String,
     held: held::HeldFiles,
     leases: leases::Leases,
+    naming: publish::Naming,
     /// Files for small keys, once there was any.
     drafts: OnceLock<Stock<File>>,
     synced: recovery::Synced,
@@ -118,6 +119,7 @@ impl Store {
             nodes: options.nodes,
             token,
             held: held::HeldFiles::default(),
+            naming: publish::Naming::default(),
             drafts: OnceLock::new(),
             synced: recovery::Synced::default(),
             health: health::DiskHealth::default(),

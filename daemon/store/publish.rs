@@ -2,7 +2,8 @@
 
 use super::Store;
 use super::tree::apply;
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
 use nix::unistd::linkat;
 use s4::aligned::Block;
 use s4::attribute::{KeyRecord, Mark};
@@ -13,11 +14,13 @@ use s4::protocol::{Change, Holder};
 use s4::reserve::Reserve;
 use s4::stored::{self, SpaceChecks};
 use std::fmt::Display;
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Permission bits of a key that was not given others.
 pub(super) const KEY_MODE: u32 = 0o444;
@@ -122,7 +125,7 @@ impl Draft<'_> {
 impl Store {
     /// Begins a key. One that exists already, or belongs elsewhere, is refused before any byte is written.
     pub fn draft(&self, key: &Key) -> Result<Draft<'_>> {
-        self.check_new(key)?;
+        self.check_free(key)?;
         self.draft_in(key, self.unnamed_file())
     }
 
@@ -155,6 +158,16 @@ impl Store {
         }
     }
 
+    /// The same, but an empty key may be replaced: the link will tell.
+    pub fn check_free(&self, key: &Key) -> Result<()> {
+        self.check_new(key).or_else(|error| {
+            match error.kind() == ErrorKind::AlreadyExists && is_empty_key(&self.path(key)) {
+                true => Ok(()),
+                false => Err(error),
+            }
+        })
+    }
+
     /// Refuses if there is no space, also without what `file` has ahead.
     fn check_space_for(&self, key: &Key, file: &File, reserve: &mut Reserve) -> Result<()> {
         self.check_space(key).or_else(|_| {
@@ -171,7 +184,7 @@ impl Store {
 
     /// Publishes a file of this store's file system that a command has written, as an output of a map.
     pub fn publish_output(&self, file: &File, key: &Key, mark: Mark) -> Result<()> {
-        self.publish_marked(&(), file, key, (None, Some(mark)), Change::default())
+        self.publish_marked(&(), file, key, (None, Some(mark)), Change::default()).map(drop)
     }
 
     /// Publishes a file of this store's file system for `asker`; `sums` are those of its bytes where they are known, the key is born
@@ -183,7 +196,7 @@ impl Store {
         key: &Key,
         sums: Option<Sums>,
         change: Change,
-    ) -> Result<()> {
+    ) -> Result<Checksum> {
         self.publish_marked(asker, file, key, (sums, None), change)
     }
 
@@ -194,8 +207,12 @@ impl Store {
         key: &Key,
         (sums, mark): (Option<Sums>, Option<Mark>),
         change: Change,
-    ) -> Result<()> {
-        self.check_new(key)?;
+    ) -> Result<Checksum> {
+        if change.over_empty {
+            self.check_free(key)?
+        } else {
+            self.check_new(key)?
+        }
         // Before its bytes are read: others may write to it as long as it has no name.
         let making = self.making(key, asker.holder());
         if making.waited {
@@ -204,7 +221,7 @@ impl Store {
         let failed = |e: std::io::Error| Error::io(key, &e);
         let sums = sums.map_or_else(|| checksum::sums_of_file(file).map_err(failed), Ok)?;
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
-        self.link(asker, file, (&sums, mark), key, change)
+        self.link(asker, file, (&sums, mark), key, change).map(|()| sums.checksum)
     }
 
     /// Publishes a file that a command left in its directory, as an output of a map: by a link where it lies there
@@ -212,7 +229,7 @@ impl Store {
     pub fn publish_left(&self, mut file: &File, is_itself: bool, key: &Key, mark: Mark) -> Result<()> {
         self.check_new(key)?;
         if is_itself && self.seal(file, key, mark)?.is_some() {
-            return self.give_name(&(), file, key);
+            return self.give_name(&(), file, key, false);
         }
         let failed = |e: std::io::Error| Error::io(key, &e);
         let mut draft = self.draft(key)?;
@@ -236,7 +253,7 @@ impl Store {
     ) -> Result<()> {
         self.complete(file, record, change).map_err(|e| Error::io(key, &e))?;
         asker.check(key)?;
-        self.give_name(asker, file, key)
+        self.give_name(asker, file, key, change.over_empty)
     }
 
     /// Gives a file all that a key has but its name.
@@ -257,10 +274,10 @@ impl Store {
         Ok(())
     }
 
-    /// Links a file that is complete: from then on it is the key.
-    pub(super) fn give_name(&self, asker: &impl Asker, file: &File, key: &Key) -> Result<()> {
+    /// Links a file that is complete: from then on it is the key. With `over_empty`, it may take the place of an empty one.
+    pub(super) fn give_name(&self, asker: &impl Asker, file: &File, key: &Key, over_empty: bool) -> Result<()> {
         let path = self.path(key);
-        self.link_at(asker, file, &path, key)?;
+        self.link_at(asker, file, &path, key, over_empty)?;
         if self.fsync {
             // The directories above may be new too.
             for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)) {
@@ -270,17 +287,15 @@ impl Store {
         Ok(())
     }
 
-    fn link_at(&self, asker: &impl Asker, file: &File, path: &Path, key: &Key) -> Result<()> {
-        use nix::errno::Errno;
+    fn link_at(&self, asker: &impl Asker, file: &File, path: &Path, key: &Key, over_empty: bool) -> Result<()> {
         let making = self.making(key, asker.holder());
         if making.waited {
             asker.check(key)?;
         }
-        let from = path_of(file);
         let parent = path.parent().unwrap_or(&self.root);
         // A delete may remove the parent between its making and the link, so both are tried again.
         for _ in 0..100 {
-            match linkat(AT_FDCWD, from.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
+            match self.link_or_replace(file, path, over_empty) {
                 Ok(()) => {
                     self.note_made();
                     return Ok(());
@@ -299,6 +314,25 @@ impl Store {
         Err(Error::new(ErrorKind::Io, format!("{key}: its directory is deleted again and again")))
     }
 
+    fn link_or_replace(&self, file: &File, path: &Path, over_empty: bool) -> nix::Result<()> {
+        let link = |to: &Path| linkat(AT_FDCWD, path_of(file).as_str(), AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW);
+        let _naming = self.naming(path);
+        match link(path) {
+            Err(Errno::EEXIST) if over_empty && is_empty_key(path) => {}
+            done => return done,
+        }
+        // Where it is swept at the next start, should this process be killed now.
+        let beside = self.tasks_dir().join(format!("over-{}", file.as_raw_fd()));
+        link(&beside)?;
+        renameat(AT_FDCWD, &beside, AT_FDCWD, path).inspect_err(|_| drop(std::fs::remove_file(&beside)))
+    }
+
+    /// To be held while a name is given to a file: an empty key is replaced only if it still is one.
+    pub(super) fn naming(&self, path: &Path) -> MutexGuard<'_, ()> {
+        let at = checksum::hash(path.as_os_str().as_bytes()) as usize % self.naming.0.len();
+        self.naming.0[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn make_parents(&self, asker: &impl Asker, parent: &Path, key: &Key) -> Result<()> {
         match self.make_dirs(parent, asker.holder()) {
             Ok(()) => Ok(()),
@@ -310,6 +344,17 @@ impl Store {
             Err(e) => Err(Error::io(key, &e)),
         }
     }
+}
+
+/// Guards who gives a name to a file, by parts of the hashes of their paths.
+#[derive(Default)]
+pub(super) struct Naming([Mutex<()>; 32]);
+
+/// True if the file at `path` is a key of no bytes.
+fn is_empty_key(path: &Path) -> bool {
+    let is_empty = |found: Metadata| found.is_file() && found.len() == 0;
+    std::fs::symlink_metadata(path).is_ok_and(is_empty)
+        && matches!(stored::recorded_at(path), Ok(Some(record)) if record.len == 0)
 }
 
 /// A name of an open file, for as long as it is open.

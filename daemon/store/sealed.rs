@@ -69,7 +69,7 @@ impl Store {
         if self.fsync {
             file.sync_all().map_err(failed)?;
         }
-        self.give_name(&(), &file, key)
+        self.give_name(&(), &file, key, false)
     }
 
     /// Finds out whether files of `data`, another node's directory, can be linked here as this process's own.

@@ -7,7 +7,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::geteuid;
 use s4::blocks::Table;
-use s4::checksum::Sums;
+use s4::checksum::{Checksum, Sums};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, MAX_KEY};
 use s4::protocol::{Adoption, Change};
@@ -73,6 +73,7 @@ impl Store {
             if let Some(parent) = target.parent() {
                 self.make_dirs(parent, asker.holder()).map_err(|e| Error::io(to, &e))?;
             }
+            let _naming = self.naming(&target);
             match renameat2(AT_FDCWD, &source, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE) {
                 Err(Errno::ENOENT) => {}
                 Ok(()) => {
@@ -92,7 +93,7 @@ impl Store {
     }
 
     /// Links a file that another process of this machine holds open as a key, for `asker`, if it is what was announced.
-    pub fn adopt(&self, asker: &impl Asker, key: &Key, adoption: &Adoption) -> Result<()> {
+    pub fn adopt(&self, asker: &impl Asker, key: &Key, adoption: &Adoption) -> Result<Checksum> {
         let refuse = |why: &str| Error::new(ErrorKind::BadRequest, format!("{key}: the file to be linked {why}"));
         // Of this daemon's own files, none is another process's.
         if Path::new(&format!("/proc/self/task/{}", adoption.pid)).exists() {

@@ -2,9 +2,9 @@
 
 use super::Adapter;
 use super::replies::{Refuse, to_fuse};
-use crate::closing::{self, Caller};
 use crate::errno::Result;
 use crate::fs::Fs;
+use crate::proc::{self, Caller};
 use fuser::Request;
 use s4::client::with_moments;
 use std::os::fd::AsFd;
@@ -84,6 +84,6 @@ pub(super) async fn unless_killed<T>(caller: Option<Caller>, work: impl Future<O
     tokio::select! {
         biased;
         answered = work => answered,
-        () = closing::killed(caller) => Err(nix::errno::Errno::EINTR),
+        () = proc::killed(caller) => Err(nix::errno::Errno::EINTR),
     }
 }

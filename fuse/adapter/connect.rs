@@ -56,11 +56,12 @@ impl Mounted {
 pub fn mount(fs: Arc<Fs>, runtime: Handle, mountpoint: &Path, options: &MountOptions) -> Result<Mounted> {
     let requests = Arc::new(OnceLock::new());
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let opener = Opener::new(fs.passthrough.clone());
     let adapter = Adapter {
         fs,
         runtime,
         requests: requests.clone(),
-        opener: Opener::default(),
+        opener,
         shown: Shown { uid, gid, checked: options.allow_other },
     };
     let session = session(adapter, mountpoint, options)?;

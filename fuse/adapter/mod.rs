@@ -9,10 +9,10 @@ mod replies;
 
 pub use connect::{Mounted, mount, remount};
 
-use crate::closing::Caller;
 use crate::control::path::CONTROL;
 use crate::fs::{DirEntry, Fs, OpenedFile, Wanted};
 use crate::inodes::ROOT;
+use crate::proc::Caller;
 use answering::unless_killed;
 use bytes::Bytes;
 use fuser::{
@@ -281,9 +281,9 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, request: &Request, ino: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         let caller = Caller { thread: request.pid() };
-        self.answer(None, reply, |fs| async move { fs.flush(handle.0, caller).await }, |reply, ()| reply.ok());
+        self.answer(None, reply, |fs| async move { fs.flush(ino.0, handle.0, caller).await }, |reply, ()| reply.ok());
     }
 
     fn release(
@@ -296,7 +296,8 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let opener = self.opener.clone();
+        // First: once it is known to be closed, its inode may be opened by another file.
+        self.opener.release(ino.0);
         self.answer(
             None,
             reply,
@@ -304,10 +305,7 @@ impl Filesystem for Adapter {
                 fs.release(ino.0, handle.0).await;
                 Ok(())
             },
-            move |reply, ()| {
-                opener.release(ino.0);
-                reply.ok();
-            },
+            |reply, ()| reply.ok(),
         );
     }
 

@@ -39,11 +39,18 @@ registrar!(ReplyOpen, ReplyCreate);
 pub struct Opener {
     /// Whether the kernel may be asked.
     passthrough: Arc<AtomicBool>,
+    /// Set once any was registered: the kernel may write files without asking us.
+    used: Arc<AtomicBool>,
     /// Guards what is registered now.
     backings: Arc<Mutex<Backings>>,
 }
 
 impl Opener {
+    /// `used` is set once any file was registered.
+    pub fn new(used: Arc<AtomicBool>) -> Self {
+        Self { used, ..Self::default() }
+    }
+
     /// Allows registering, if the kernel can do it.
     pub fn allow(&self, passthrough: bool) {
         self.passthrough.store(passthrough, Ordering::Relaxed);
@@ -60,7 +67,10 @@ impl Opener {
         }
         let wanted = self.passthrough.load(Ordering::Relaxed) && flags & nix::libc::O_DIRECT == 0;
         let backing = file.filter(|_| wanted).and_then(|file| match reply.register(file) {
-            Ok((backing, number)) => Some((Arc::new(backing), number)),
+            Ok((backing, number)) => {
+                self.used.store(true, Ordering::Relaxed);
+                Some((Arc::new(backing), number))
+            }
             Err(error) => {
                 tracing::info!("no passthrough, files are read through the mount: {error}");
                 self.passthrough.store(false, Ordering::Relaxed);

@@ -91,7 +91,7 @@ impl Shown {
             crtime: a.mtime,
             kind: file_type(a),
             perm: self.mode(a) as u16,
-            nlink: if a.is_dir { 2 } else { 1 },
+            nlink: if a.is_dir { 2 } else { u32::from(!a.unlinked) },
             uid: self.uid,
             gid: self.gid,
             rdev: 0,

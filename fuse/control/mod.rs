@@ -3,9 +3,9 @@
 mod job;
 pub mod path;
 
-use crate::closing::{self, Caller, Memory};
 use crate::errno::Result;
-use crate::inodes::Node;
+use crate::inodes::{Ino, Node};
+use crate::proc::{Caller, Closing};
 use bytes::Bytes;
 use job::{Follower, MountJob};
 use nix::errno::Errno;
@@ -244,22 +244,15 @@ impl ControlFile {
     }
 
     /// Does what was written, once: at the close that would publish a file.
-    pub async fn close(&self, caller: Caller) -> Result<()> {
+    pub async fn close(&self, ino: Ino, caller: Caller) -> Result<()> {
         match self {
-            Self::Start { control, kind, name, writer, killed, .. } => {
-                let shown = control.mountpoint.join(CONTROL).join(kind.to_string()).join(name);
-                let process = caller.process();
-                // Of one that executes a program nothing more can be asked, see there.
-                let memory = caller.memory();
-                killed.store(memory == Memory::Gone && caller.is_killed(), Ordering::Relaxed);
-                if memory == Memory::New
-                    || killed.load(Ordering::Relaxed)
-                    || process != *writer
-                    || closing::has_open(process, &shown)
-                {
-                    return Ok(());
+            Self::Start { writer, killed, .. } => {
+                let closing = caller.closing(ino, false);
+                killed.store(closing == Closing::Killed, Ordering::Relaxed);
+                match closing == Closing::Done && caller.is_of(*writer) {
+                    true => self.start().await,
+                    false => Ok(()),
                 }
-                self.start().await
             }
             Self::Cancel { client, id, written } => {
                 let written = std::mem::take(&mut *written.lock().unwrap_or_else(PoisonError::into_inner));

@@ -6,6 +6,7 @@ mod find;
 mod known;
 mod misses;
 mod names;
+mod publish;
 
 pub use dirs::{DirEntry, DirStream};
 pub use files::{Handle, OpenedFile};
@@ -33,6 +34,7 @@ use s4::time::from_nanoseconds;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
@@ -58,6 +60,8 @@ pub struct Attributes {
     pub blocks: u64,
     pub mtime: SystemTime,
     pub mode: u32,
+    /// It has no name any more.
+    pub unlinked: bool,
     /// False for what changes while it is looked at, which the kernel must not cache.
     pub stable: bool,
 }
@@ -78,10 +82,10 @@ pub struct Fs {
     /// Looks after files that become large before they are closed.
     growing: Growing,
     spool_files: SpoolFiles,
-    /// Where the mount is, as seen by its users.
-    pub mountpoint: PathBuf,
     pub control: Control,
     pub budget: Budget,
+    /// The kernel may write files without asking us.
+    pub passthrough: Arc<AtomicBool>,
     /// For looks at other processes under way.
     looks: Arc<Semaphore>,
     /// Subscribed to by each publish under way, so that the mount's end can wait for them.
@@ -104,15 +108,15 @@ struct Handles {
 impl Fs {
     pub fn new(client: Client, local: LocalNodes, spool_dir: PathBuf, mountpoint: PathBuf) -> Self {
         Self {
-            control: Control::new(client.clone(), mountpoint.clone()),
+            control: Control::new(client.clone(), mountpoint),
             growing: Growing::new(Sending::new(client.clone())),
             client,
             inodes: Inodes::default(),
             spool_files: SpoolFiles::new(local.dirs(), &spool_dir),
             local,
             spool_dir,
-            mountpoint,
             budget: Budget::new(),
+            passthrough: Arc::default(),
             looks: Arc::new(Semaphore::new(LOOKS)),
             publishing: watch::Sender::new(()),
             handles: Mutex::default(),
@@ -176,6 +180,7 @@ impl Fs {
             blocks: 8,
             mtime: from_nanoseconds(DIR_MTIME),
             mode: 0o755,
+            unlinked: false,
             stable: true,
         };
         Ok(match node {
@@ -188,16 +193,18 @@ impl Fs {
                 blocks: stat.checksum.len.div_ceil(512),
                 mtime: from_nanoseconds(stat.mtime),
                 mode: stat.mode,
+                unlinked: self.inodes.is_unlinked(ino),
                 stable: true,
             },
             Node::Spool(spool) => {
                 let (size, blocks, mtime) = spool.look().map_err(io_errno)?;
-                Attributes { ino, is_dir: false, special: None, size, blocks, mtime, mode: spool.mode(), stable: false }
+                let (mode, unlinked) = (spool.mode(), self.inodes.is_unlinked(ino));
+                Attributes { ino, is_dir: false, special: None, size, blocks, mtime, mode, unlinked, stable: false }
             }
             Node::Special(special) => {
                 let (mode, mtime) = special.attributes();
-                let special = Some(special.kind);
-                Attributes { ino, is_dir: false, special, size: 0, blocks: 0, mtime, mode, stable: true }
+                let (special, unlinked) = (Some(special.kind), self.inodes.is_unlinked(ino));
+                Attributes { ino, is_dir: false, special, size: 0, blocks: 0, mtime, mode, unlinked, stable: true }
             }
             Node::Control(path) => match path.is_dir() {
                 true => Attributes { mode: 0o700, ..dir },
@@ -209,6 +216,7 @@ impl Fs {
                     blocks: 0,
                     mtime: SystemTime::now(),
                     mode: 0o600,
+                    unlinked: false,
                     stable: false,
                 },
             },

@@ -17,6 +17,11 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+/// What of that a node stores.
+fn change_of(wanted: &Wanted) -> Change {
+    Change { mode: wanted.mode.map(|mode| mode & 0o555), mtime: wanted.mtime.map(to_nanoseconds), over_empty: false }
+}
+
 /// What setattr is to change.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
@@ -73,18 +78,25 @@ impl Fs {
                 if let Some(mtime) = wanted.mtime {
                     spool.set_mtime(mtime);
                 }
+                // One that is not published yet is published with them.
+                if spool.published().is_some() && (wanted.mode.is_some() || wanted.mtime.is_some()) {
+                    let change = change_of(&wanted);
+                    self.client.change(&spool.key(), change).await.map_err(|e| errno(&e))?;
+                    spool.set_stat(change);
+                }
                 self.attributes(&node, ino)
             }
-            Node::Key(..) if wanted.size.is_some() => Err(Errno::EPERM),
+            Node::Key(_, stat) if wanted.size.is_some_and(|size| size > 0 || stat.checksum.len > 0) => {
+                Err(Errno::EPERM)
+            }
             Node::Key(key, stat) => {
-                let mode = wanted.mode.map(|mode| mode & 0o555);
-                let mtime = wanted.mtime.map(to_nanoseconds);
-                if mode.is_some() || mtime.is_some() {
-                    self.client.change(key, Change { mode, mtime }).await.map_err(|e| errno(&e))?;
+                let change = change_of(&wanted);
+                if change != Change::default() {
+                    self.client.change(key, change).await.map_err(|e| errno(&e))?;
                 }
                 let mut stat = stat.clone();
-                stat.mode = mode.unwrap_or(stat.mode);
-                stat.mtime = mtime.unwrap_or(stat.mtime);
+                stat.mode = change.mode.unwrap_or(stat.mode);
+                stat.mtime = change.mtime.unwrap_or(stat.mtime);
                 let node = Node::Key(key.clone(), stat);
                 self.inodes.update(ino, node.clone());
                 self.attributes(&node, ino)
@@ -163,7 +175,7 @@ impl Fs {
             return self.entered(Node::Special(special));
         }
         let making = self.misses.making_key(&key);
-        let change = Change { mode: Some(mode & 0o555), mtime: None };
+        let change = Change { mode: Some(mode & 0o555), mtime: None, over_empty: false };
         let made = self.client.put_small(&key, Bytes::new(), change).await;
         making.end(is_sure(&made));
         made.map_err(|e| errno(&e))?;
@@ -181,14 +193,19 @@ impl Fs {
         if let Some(spool) = self.inodes.spool_at(&path) {
             // A publish under way is waited for: then it is the key that goes.
             let _turn = spool.publishing.lock().await;
-            if spool.is_pending() {
+            let is_pending = spool.is_pending();
+            if spool.is_open_ended() {
                 spool.discard();
                 self.inodes.unname_spool(&spool);
+            }
+            if is_pending {
                 return Ok(());
             }
         }
         let key = Key::parse(&path).map_err(|_| Errno::ENOENT)?;
-        self.client.unlink(&key).await.map_err(|e| errno(&e))
+        self.client.unlink(&key).await.map_err(|e| errno(&e))?;
+        self.inodes.unlink_key(&key);
+        Ok(())
     }
 
     /// Gives a file another name that is free.
@@ -209,7 +226,8 @@ impl Fs {
             // A publish under way is waited for: then it is the key that gets another name. Else none begins before it has.
             turn = Some(writing.publishing.lock().await);
             if !writing.is_pending() {
-                (spool, turn) = (None, None);
+                // Of one that may still be written, the key gets another name and the file with it.
+                (spool, turn) = (None, turn.filter(|_| writing.is_open_ended()));
             }
         }
         let found = match spool {
@@ -234,7 +252,11 @@ impl Fs {
                 let moved = self.move_key(&key, &to, &stat).await;
                 making.end(moved != Err(Errno::EIO));
                 moved?;
-                self.inodes.rename_key(&key, &to, &stat);
+                match writing.as_ref().filter(|writing| writing.is_open_ended()) {
+                    // The empty key that may still be written.
+                    Some(writing) => _ = self.inodes.rename_spool(writing, to),
+                    None => self.inodes.rename_key(&key, &to, &stat),
+                }
                 Ok(())
             }
             (None, _) => Err(Errno::ENOENT),
@@ -264,7 +286,8 @@ impl Fs {
         if copied != stat.checksum {
             return Err(Errno::ESTALE);
         }
-        let (input, change) = (AtPosition::new(copy, 0), Change { mode: Some(stat.mode), mtime: Some(stat.mtime) });
+        let (input, change) =
+            (AtPosition::new(copy, 0), Change { mode: Some(stat.mode), mtime: Some(stat.mtime), over_empty: false });
         self.client.put_born(to, input, "the spool", change).await.map_err(|e| errno(&e))?;
         // One that was deleted and made again meanwhile is not the key that was moved.
         match self.find(from.as_str()).await? {

@@ -364,7 +364,7 @@ impl Client {
     }
 }
 
-fn stored_checksum(response: &Response<Incoming>, who: &str) -> Result<Checksum> {
+pub(super) fn stored_checksum(response: &Response<Incoming>, who: &str) -> Result<Checksum> {
     let header = response.headers().get(CHECKSUM_HEADER).and_then(|value| value.to_str().ok());
     header
         .and_then(|text| Checksum::from_str(text).ok())

@@ -1,5 +1,6 @@
 //! What a mount asks of a cluster besides whole keys: attributes, directories, renames, parts of keys.
 
+use super::keys::stored_checksum;
 use super::{Client, again_if_broken};
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
@@ -95,18 +96,21 @@ impl Client {
     }
 
     /// Publishes `bytes` as `key`, with these attributes, in one exchange.
-    pub async fn put_small(&self, key: &Key, bytes: Bytes, change: Change) -> Result<()> {
+    pub async fn put_small(&self, key: &Key, bytes: Bytes, change: Change) -> Result<Checksum> {
         let (checksum, since) = (Checksum::of(&bytes), Instant::now());
         let put = self.put_bytes(key, bytes, checksum, change).await;
-        self.settled(key, checksum, since, put).await
+        self.settled(key, checksum, since, put).await.map(|()| checksum)
     }
 
     async fn put_bytes(&self, key: &Key, bytes: Bytes, checksum: Checksum, change: Change) -> Result<()> {
         let node = self.cluster().node_of(key);
         let mut path = protocol::key_path(key);
-        let fields =
-            [change.mode.map(|mode| format!("mode={mode:o}")), change.mtime.map(|time| format!("mtime={time}"))];
-        for (field, sign) in fields.into_iter().flatten().zip(["?", "&"]) {
+        let fields = [
+            change.mode.map(|mode| format!("mode={mode:o}")),
+            change.mtime.map(|time| format!("mtime={time}")),
+            change.over_empty.then(|| "over_empty=true".to_owned()),
+        ];
+        for (field, sign) in fields.into_iter().flatten().zip(["?", "&", "&"]) {
             path += sign;
             path += &field;
         }
@@ -122,10 +126,13 @@ impl Client {
         self.exchange(node, request, &Activity::default()).await.map(drop)
     }
 
-    /// Has the node of `key`, on this machine, link a file of this process as the key.
-    pub async fn adopt(&self, key: &Key, adoption: &Adoption) -> Result<()> {
+    /// Has the node of `key`, on this machine, link a file of this process as the key. Returns what was recorded with it.
+    pub async fn adopt(&self, key: &Key, adoption: &Adoption) -> Result<Checksum> {
         let node = self.cluster().node_of(key);
-        self.post(node, Method::POST, &format!("/v1/adopt/{}", escape(key.as_str())), Some(adoption)).await
+        let json = serde_json::to_vec(adoption).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))?;
+        let path = format!("/v1/adopt/{}", escape(key.as_str()));
+        let response = self.send(node, Method::POST, &path, body::full(json), &Activity::default()).await?;
+        stored_checksum(&response, &format!("{}: {key}", self.cluster().name(node)))
     }
 
     pub async fn change(&self, key: &Key, change: Change) -> Result<()> {

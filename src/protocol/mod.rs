@@ -181,7 +181,7 @@ pub struct KeyStat {
     pub mode: u32,
 }
 
-/// Attributes to be changed.
+/// Attributes to be changed, or what a key is born with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
@@ -190,6 +190,9 @@ pub struct Change {
     /// Nanoseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtime: Option<i64>,
+    /// A key that is born may take the place of an empty one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_empty: bool,
 }
 
 /// A file of another process on the daemon's machine, to be linked as a key. The daemon compares what it finds.

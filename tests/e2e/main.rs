@@ -71,3 +71,4 @@ mod streams;
 mod top;
 mod tour;
 mod twins;
+mod writers;

@@ -7,7 +7,7 @@ use crate::scripting::skipped;
 use nix::libc;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,6 +61,10 @@ fn work_on(work: &str) {
             let (own, other) = (mounts[thread as usize % 2], mounts[1 - thread as usize % 2]);
             let mut worker = Worker::new(Path::new(own), Path::new(other), thread, seed);
             std::thread::spawn(move || {
+                // Half of them by another way than the mount's own path.
+                if thread >= 2 {
+                    worker.go_by_a_bind_mount();
+                }
                 (0..operations / THREADS).for_each(|_| worker.step());
                 worker.compare_all();
             })
@@ -148,6 +152,25 @@ impl Worker {
             made: 0,
             who: format!("seed {seed}, thread {thread}"),
         }
+    }
+
+    /// In a mount namespace of this thread's own; only root may.
+    fn go_by_a_bind_mount(&mut self) {
+        use nix::mount::{MsFlags, mount};
+        let none = None::<&str>;
+        // SAFETY: the call takes a number. It fails where this is not permitted.
+        if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) } != 0 {
+            return;
+        }
+        let bind = self.shared[0]
+            .parent()
+            .and_then(Path::parent)
+            .expect("the mount")
+            .with_extension(format!("bind{}", self.made));
+        std::fs::create_dir_all(&bind).expect("a directory to bind at");
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("the namespace is our own");
+        mount(Some(&self.own), &bind, none, MsFlags::MS_BIND, none).expect("a bind mount");
+        self.own = bind;
     }
 
     fn step(&mut self) {
@@ -247,13 +270,16 @@ impl Worker {
         self.begin(format!("make {path}, {} bytes, {mode:o}, exclusive {exclusive}, pattern {pattern}", content.len()));
         let expected = self.parent_is_there(&path).and_then(|()| match (self.files.contains_key(&path), exclusive) {
             (true, true) => Err(libc::EEXIST),
-            (true, false) => Err(libc::EPERM),
-            (false, _) => Ok(()),
+            (true, false) if !self.files[&path].content.is_empty() => Err(libc::EPERM),
+            // An empty key may be written once more.
+            (true, false) | (false, _) => Ok(()),
         });
         let found = outcome(write(&self.own.join(&path), &content, mode, exclusive, pattern));
         self.agree_on_unit(expected, found);
         if expected.is_ok() {
-            self.files.insert(path, Key { content, mode: mode & 0o555, mtime: None });
+            // One that is written once more keeps its mode.
+            let mode = self.files.get(&path).map_or(mode & 0o555, |key| key.mode);
+            self.files.insert(path, Key { content, mode, mtime: None });
         }
     }
 
@@ -302,16 +328,30 @@ impl Worker {
 
     fn append(&mut self) {
         let path = self.present();
-        self.begin(format!("append to {path}"));
-        let expected = self.present_file(&path).and(Err(libc::EPERM));
-        let found = outcome(OpenOptions::new().append(true).open(self.own.join(&path)).map(drop));
+        let content = self.content();
+        self.begin(format!("append {} bytes to {path}", content.len()));
+        let expected = self.present_file(&path).and_then(|key| match key.content.is_empty() {
+            true => Ok(()),
+            false => Err(libc::EPERM),
+        });
+        let found = outcome(OpenOptions::new().append(true).open(self.own.join(&path)).and_then(|mut file| {
+            file.write_all(&content)?;
+            Ok(nix::unistd::close(file)?)
+        }));
         self.agree_on_unit(expected, found);
+        if let (Ok(()), Some(key)) = (expected, self.files.get_mut(&path)) {
+            key.mtime = key.mtime.filter(|_| content.is_empty());
+            key.content = content;
+        }
     }
 
     fn truncate(&mut self) {
         let (path, len) = (self.present(), self.random.below(1000));
         self.begin(format!("truncate {path} to {len}"));
-        let expected = self.present_file(&path).and(Err(libc::EPERM));
+        let expected = self.present_file(&path).and_then(|key| match key.content.is_empty() && len == 0 {
+            true => Ok(()),
+            false => Err(libc::EPERM),
+        });
         let found = nix_outcome(nix::unistd::truncate(&self.own.join(&path), len as i64));
         self.agree_on_unit(expected, found);
     }

@@ -1,0 +1,335 @@
+//! What /proc says of the processes that use the mount: the rules of which close publishes rest on it.
+//!
+//! A file is known by its inode number, which starts from a random base in each mount: neither the path by which a process reached
+//! the file nor its mount namespace matters. Everything here is read while the process may be waiting for us, also in the middle of
+//! execve(2). Then its links in `fd`, its `maps` and its `stat` cannot be read before we answer; `fdinfo`, `statm` and `status` can.
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::time::{ClockId, clock_gettime};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{Read, Result};
+use std::time::Duration;
+
+/// How long a caller waits before it is looked at whether it still wants an answer.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// In what /proc counts time; see proc(5).
+const TICK: Duration = Duration::from_millis(10);
+
+/// The number of the first PID namespace, in which every process is visible; from the kernel's `linux/proc_ns.h`.
+const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// A process that asks something of the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The thread, as the kernel names it in a request; 0 for one of a PID namespace that we cannot see.
+    pub thread: u32,
+}
+
+/// What a thread that closes a descriptor still has of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// Another descriptor to write to it.
+    Holds,
+    /// None.
+    Done,
+    /// None, since a signal ended its process.
+    Killed,
+    /// It cannot be looked into.
+    Unknown,
+}
+
+impl Caller {
+    /// The process that the thread belongs to. One that is gone is its own.
+    pub fn process(self) -> u32 {
+        if self.is_first() {
+            return self.thread;
+        }
+        field(&self.status(), "Tgid:").and_then(|tgid| tgid.parse().ok()).unwrap_or(self.thread)
+    }
+
+    /// True if the thread is the first of its process, whose number it has.
+    fn is_first(self) -> bool {
+        // SAFETY: the call takes numbers, and no signal is sent by number 0.
+        let found = unsafe { libc::syscall(libc::SYS_tgkill, self.thread, self.thread, 0) };
+        Errno::result(found) != Err(Errno::ESRCH) && self.thread > 0
+    }
+
+    /// True if the thread belongs to `process`.
+    pub fn is_of(self, process: u32) -> bool {
+        self.thread == process || self.process() == process
+    }
+
+    /// What the thread, which waits for the answer to a close, still has of file `ino`. A shell mostly has just made it its
+    /// output: `moved` looks there first.
+    pub fn closing(self, ino: u64, moved: bool) -> Closing {
+        if moved && descriptor(None, &format!("/proc/{}/fdinfo/1", self.thread)).is_ok_and(|found| found.writes_to(ino))
+        {
+            return Closing::Holds;
+        }
+        match descriptors(self.thread, |found| found.writes_to(ino)) {
+            Err(_) => Closing::Unknown,
+            Ok(Some(true)) => Closing::Holds,
+            Ok(Some(false)) => Closing::Done,
+            // A thread that ends gives up all of them before it closes the first.
+            Ok(None) if self.was_killed() => Closing::Killed,
+            Ok(None) => Closing::Done,
+        }
+    }
+
+    /// True if the thread is ending because of a signal. The kernel notes the signal before it closes the files.
+    pub fn was_killed(self) -> bool {
+        if self.memory() != Memory::Gone {
+            return false;
+        }
+        let stat = text_of(&format!("/proc/{}/stat", self.thread));
+        let exit_code: i32 = stat.split_whitespace().next_back().and_then(|code| code.parse().ok()).unwrap_or(0);
+        exit_code & 0x7f != 0
+    }
+
+    /// True if the thread has file `ino` in its memory so that stores change the file, or if that cannot be found out. May wait for
+    /// another thread that changes that memory.
+    pub fn has_mapped(self, ino: u64) -> bool {
+        match self.memory() {
+            Memory::Running => maps_file(self.thread, ino).unwrap_or(true),
+            Memory::New | Memory::Gone => false,
+            Memory::Unknown => true,
+        }
+    }
+
+    fn memory(self) -> Memory {
+        let text = text_of(&format!("/proc/{}/statm", self.thread));
+        let mut pages = text.split(' ').map(|pages| pages.parse().unwrap_or(0));
+        let (all, code): (u64, u64) = (pages.next().unwrap_or(0), pages.nth(2).unwrap_or(0));
+        match (all, code) {
+            _ if text.is_empty() => Memory::Unknown,
+            (0, _) => Memory::Gone,
+            (_, 0) => Memory::New,
+            _ => Memory::Running,
+        }
+    }
+
+    fn status(self) -> String {
+        text_of(&format!("/proc/{}/status", self.thread))
+    }
+
+    /// True if its process has no other thread.
+    pub fn is_alone(self) -> bool {
+        field(&self.status(), "Threads:") == Some("1")
+    }
+
+    /// Resolves some time after the thread was told to die. Never for one that is not.
+    pub async fn killed(self) {
+        loop {
+            tokio::time::sleep(PATIENCE).await;
+            let status = self.status();
+            let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|name| field(&status, name));
+            let signals = pending.filter_map(|set| u64::from_str_radix(set, 16).ok());
+            if signals.fold(0, |all, set| all | set) & (1 << (libc::SIGKILL - 1)) != 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// A field of what /proc says of a thread or a descriptor.
+fn field<'s>(text: &'s str, name: &str) -> Option<&'s str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// What a thread that closes a file does with its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Running,
+    /// It is in execve(2): its old memory is gone, and the new one has no code yet.
+    New,
+    /// It ends: a thread gives up its memory before its files.
+    Gone,
+    Unknown,
+}
+
+/// Resolves when the caller was told to die; never where there is none, since its close must be carried out.
+pub async fn killed(caller: Option<Caller>) {
+    match caller {
+        Some(caller) => caller.killed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An open descriptor of a process.
+struct Descriptor {
+    ino: u64,
+    /// Those of open(2).
+    flags: i32,
+    /// It is a socket or a ring that holds open files which are no descriptors.
+    holds_others: bool,
+}
+
+impl Descriptor {
+    /// Errors: the kernel does not tell of the inode, as before Linux 5.14.
+    fn parse(text: &str) -> Result<Self> {
+        let number = |name: &str, radix| field(text, name).and_then(|value| u64::from_str_radix(value, radix).ok());
+        let (Some(ino), Some(flags)) = (number("ino:", 10), number("flags:", 8)) else {
+            return Err(Errno::ENOTSUP.into());
+        };
+        let others = ["scm_fds:", "UserFiles:"].into_iter().filter_map(|name| number(name, 10));
+        Ok(Self { ino, flags: flags as i32, holds_others: others.sum::<u64>() > 0 })
+    }
+
+    fn writes_to(&self, ino: u64) -> bool {
+        self.ino == ino && self.flags & libc::O_ACCMODE != libc::O_RDONLY && self.flags & libc::O_PATH == 0
+    }
+}
+
+fn descriptor(dir: Option<&Dir>, name: &str) -> Result<Descriptor> {
+    read_descriptor(dir, &std::ffi::CString::new(name)?)
+}
+
+fn read_descriptor(dir: Option<&Dir>, name: &CStr) -> Result<Descriptor> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let opened = match dir {
+        Some(dir) => openat(dir, name, flags, Mode::empty()),
+        None => nix::fcntl::open(name, flags, Mode::empty()),
+    };
+    let mut text = [0; 1024];
+    let len = File::from(opened?).read(&mut text)?;
+    Descriptor::parse(&String::from_utf8_lossy(&text[..len]))
+}
+
+/// Whether one of the thread's descriptors is `wanted`; `None` if it has none at all. Errors: it cannot be looked into.
+fn descriptors(thread: u32, wanted: impl Fn(&Descriptor) -> bool) -> Result<Option<bool>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let mut dir = Dir::open(&*format!("/proc/{thread}/fdinfo"), flags, Mode::empty())?;
+    let names: nix::Result<Vec<_>> = dir.iter().map(|entry| entry.map(|entry| entry.file_name().to_owned())).collect();
+    let mut any = None;
+    for name in names?.iter().filter(|name| !name.to_bytes().starts_with(b".")) {
+        any = Some(false);
+        match read_descriptor(Some(&dir), name) {
+            Ok(found) if wanted(&found) => return Ok(Some(true)),
+            Ok(_) => {}
+            // Closed meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(any)
+}
+
+/// True if the thread has a shared mapping of file `ino`. Stores in a private one do not change the file.
+fn maps_file(thread: u32, ino: u64) -> Result<bool> {
+    let ino = ino.to_string();
+    let maps = read_proc(&format!("/proc/{thread}/maps"), true)?;
+    // ADDRESSES PERMISSIONS OFFSET DEVICE INODE PATH
+    Ok(String::from_utf8_lossy(&maps).lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        fields.next().is_some_and(|permissions| permissions.ends_with('s')) && fields.nth(2) == Some(&ino)
+    }))
+}
+
+/// True if any process may still write to file `ino`: by a descriptor, by one that is on its way over a socket, or, if it is
+/// `mappable`, by a mapping; or if that cannot be found out. Of the processes that cannot be looked into, those count that are
+/// younger than the file, whose age is `age`: they may have inherited it.
+pub fn anyone_writes(ino: u64, mappable: bool, age: Duration) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    if !std::fs::metadata("/proc/self/ns/pid").is_ok_and(|found| found.ino() == FIRST_PID_NAMESPACE) {
+        return true;
+    }
+    let Ok(entries) = std::fs::read_dir("/proc") else { return true };
+    let own = std::process::id();
+    let mut pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let writes = |pid, found: Result<bool>| {
+        found.unwrap_or_else(|e| match e.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH) => false,
+            Some(libc::EACCES | libc::EPERM) => age_of(pid).is_none_or(|process| process < age + TICK),
+            _ => true,
+        })
+    };
+    pids.any(|pid: u32| {
+        let held = descriptors(pid, |found| found.writes_to(ino) || (pid != own && found.holds_others));
+        writes(pid, held.map(|found| found == Some(true))) || (mappable && writes(pid, maps_file(pid, ino)))
+    })
+}
+
+/// How long a process has been there.
+fn age_of(pid: u32) -> Option<Duration> {
+    let stat = text_of(&format!("/proc/{pid}/stat"));
+    // The name, in brackets, may hold anything. The 22nd field is the start, since the machine's.
+    let ticks: u32 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?).checked_sub(TICK * ticks)
+}
+
+/// A short file of /proc as text; empty if it cannot be read.
+fn text_of(path: &str) -> String {
+    String::from_utf8_lossy(&read_proc(path, false).unwrap_or_default()).into_owned()
+}
+
+/// A file of /proc: one that is `long`, or one that the kernel gives in one piece. Asks for nothing else, since a close waits
+/// for each call.
+fn read_proc(path: &str, long: bool) -> Result<Vec<u8>> {
+    let (mut text, mut filled) = (vec![0; 8192], 0);
+    let mut file = File::open(path)?;
+    // What was read before an error is of a process that has gone since.
+    while let Ok(n @ 1..) = file.read(&mut text[filled..]) {
+        filled += n;
+        if !long && filled < text.len() {
+            break;
+        }
+        text.resize(filled + 8192, 0);
+    }
+    text.truncate(filled);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn what_the_kernel_says_of_a_descriptor_is_understood() {
+        let file = tempfile();
+        let ino = file.metadata().expect("metadata").ino();
+        let own = std::process::id();
+        assert_eq!(descriptors(own, |found| found.writes_to(ino)).expect("of ourselves"), Some(true));
+        drop(file);
+        assert_eq!(descriptors(own, |found| found.writes_to(ino)).expect("of ourselves"), Some(false));
+    }
+
+    fn tempfile() -> File {
+        s4::stored::unnamed_file(&std::env::temp_dir()).expect("an unnamed file")
+    }
+
+    #[test]
+    fn who_only_reads_or_holds_a_path_writes_nothing() {
+        let writes = |flags: &str| {
+            let text = format!("pos:\t0\nflags:\t{flags}\nmnt_id:\t43\nino:\t7\n");
+            Descriptor::parse(&text).expect("it has an inode").writes_to(7)
+        };
+        assert!(writes("0100001") && writes("0100002") && writes("02102001"));
+        assert!(!writes("0100000") && !writes("012000000") && !writes("012000001"));
+    }
+
+    #[test]
+    fn a_socket_with_descriptors_under_way_and_a_kernel_without_inodes_are_told_apart() {
+        let text = "pos:\t0\nflags:\t02\nmnt_id:\t10\nino:\t9\nscm_fds: 1\n";
+        assert!(Descriptor::parse(text).expect("it has an inode").holds_others);
+        assert!(Descriptor::parse("pos:\t0\nflags:\t02\nmnt_id:\t10\n").is_err());
+    }
+
+    #[test]
+    fn the_age_of_a_process_is_known() {
+        let own = age_of(std::process::id()).expect("our own");
+        assert!(own < Duration::from_secs(3600) && own < age_of(1).expect("the first"));
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_seen_is_unknown() {
+        assert_eq!(Caller { thread: 0 }.closing(7, true), Closing::Unknown);
+        assert!(Caller { thread: 0 }.has_mapped(7));
+    }
+}
