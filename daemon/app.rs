@@ -1,11 +1,14 @@
 //! What every request is answered from, and who may ask.
 
+use crate::connections::Connections;
 use crate::jobs::Jobs;
 use crate::strangers;
 use crate::streams::Streams;
 use crate::transfer::Neighbours;
 use crate::watch::Watch;
 use hyper::header::HeaderMap;
+use s4::body::{self, ChannelBody, ChunkSender};
+use s4::budget::Budget;
 use s4::client::Secret;
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, Result};
@@ -30,9 +33,20 @@ pub struct App {
     /// Connections for small exchanges.
     pub sessions: Streams,
     pub neighbours: Neighbours,
+    pub connections: Connections,
+    /// For what waits in memory to be read by peers.
+    pub in_flight: Budget,
 }
 
+/// Bytes that may wait in memory to be read by peers, besides a little for each of them.
+pub const IN_FLIGHT: usize = 64 << 20;
+
 impl App {
+    /// A body that is filled chunk by chunk.
+    pub fn channel(&self) -> (ChunkSender, ChannelBody) {
+        body::channel_within(Some(self.in_flight.clone()))
+    }
+
     /// An error as it leaves here: naming this node.
     pub fn named(&self, error: Error) -> Error {
         let error = error.by(self.cluster.name(self.node));

@@ -1,6 +1,7 @@
 //! The program `s4-server`: one node of a cluster.
 
 mod app;
+mod connections;
 mod handlers;
 mod jobs;
 mod mounts;
@@ -14,9 +15,11 @@ mod streams;
 mod transfer;
 mod watch;
 
-use app::App;
+use app::{App, IN_FLIGHT};
 use clap::Parser;
+use connections::Connections;
 use jobs::{Jobs, Shared};
+use s4::budget::Budget;
 use s4::client::{Client, Secret, Settings, blocking};
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
@@ -37,7 +40,7 @@ use watch::{Sampler, Watch};
 /// How long the address may be in use before that is an error.
 const IN_USE: Duration = Duration::from_secs(1);
 
-/// Between two looks for keys that are held open for nobody.
+/// Between two looks for what is kept for nobody.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// Between two syncs, if keys were made. What is older is on the disk by then mostly: the kernel writes it after as long.
@@ -101,7 +104,7 @@ fn run(args: Args) -> Result<()> {
     s4::limits::keep_descriptors();
     let cluster = Cluster::load(args.conf.as_deref())?;
     let place = place::find(&cluster, args.port)?;
-    let secret = args.secret.as_deref().map(Secret::read).transpose()?;
+    let secret = Secret::find(args.secret.as_deref(), args.conf.as_deref())?;
     let options =
         Options { dir: args.data, reserve: args.reserve, fsync: args.fsync, node: place.node, nodes: cluster.len() };
     if args.init {
@@ -147,9 +150,11 @@ fn run(args: Args) -> Result<()> {
             streams,
             sessions: Streams::default(),
             neighbours,
+            connections: Connections::new(),
+            in_flight: Budget::new(IN_FLIGHT),
         });
         tokio::spawn(Sampler::run(app.clone()));
-        tokio::spawn(let_go_of_idle(app.jobs.shared.store.clone()));
+        tokio::spawn(let_go_of_idle(app.jobs.clone()));
         tokio::spawn(sync_now_and_then(app.jobs.shared.store.clone()));
         server::run(listener, app, shutdown).await;
         Ok(())
@@ -163,12 +168,16 @@ fn run(args: Args) -> Result<()> {
     served
 }
 
-/// Closes what nobody reads any more, until the process ends.
-async fn let_go_of_idle(store: Arc<Store>) {
+/// Closes keys that nobody reads any more, and removes files that no job needs any more, until the process ends.
+async fn let_go_of_idle(jobs: Arc<Jobs>) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        let store = store.clone();
-        blocking(move || store.let_go_of_idle()).await;
+        let jobs = jobs.clone();
+        blocking(move || {
+            jobs.shared.store.let_go_of_idle();
+            jobs.remove_unused_files();
+        })
+        .await;
     }
 }
 

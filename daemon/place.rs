@@ -37,18 +37,42 @@ pub fn find(cluster: &Cluster, port: Option<u16>) -> Result<Place> {
     let why = unresolved.map_or(String::new(), |(node, error)| {
         format!("; {} cannot be looked up: {}", cluster.name(node), s4::error::reason(&error))
     });
-    places.pop().ok_or_else(|| {
+    let place = places.pop().ok_or_else(|| {
         Error::new(
             ErrorKind::Config,
             format!("no line of the cluster file{of_port} is an address of this machine{why}"),
         )
-    })
+    })?;
+    check_reachable(cluster, &place).map(|()| place)
 }
 
-/// The first address of a node that is this machine's.
+/// The first address of a node that is this machine's; one that others can reach, where there is one.
 fn local_address(address: &Address, local: &[IpAddr]) -> std::io::Result<Option<SocketAddr>> {
-    let mut resolved = (address.host(), address.port()).to_socket_addrs()?;
-    Ok(resolved.find(|address| address.ip().is_loopback() || local.contains(&address.ip())))
+    let resolved: Vec<SocketAddr> = (address.host(), address.port()).to_socket_addrs()?.collect();
+    Ok(first_of(&resolved, local))
+}
+
+fn first_of(resolved: &[SocketAddr], local: &[IpAddr]) -> Option<SocketAddr> {
+    let reached = resolved.iter().find(|address| !address.ip().is_loopback() && local.contains(&address.ip()));
+    reached.or_else(|| resolved.iter().find(|address| address.ip().is_loopback())).copied()
+}
+
+/// Refuses a name that means this machine to itself only, as many distributions have it: the others look it up too, and find
+/// another address, on which nobody listens.
+fn check_reachable(cluster: &Cluster, place: &Place) -> Result<()> {
+    let host = cluster.address(place.node).host();
+    let is_meant = host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost");
+    match place.address.ip().is_loopback() && !is_meant {
+        false => Ok(()),
+        true => Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "{}: '{host}' is {} here, which no other machine can reach; write its address into the cluster file",
+                cluster.name(place.node),
+                place.address.ip()
+            ),
+        )),
+    }
 }
 
 fn local_addresses() -> Result<Vec<IpAddr>> {
@@ -59,4 +83,19 @@ fn local_addresses() -> Result<Vec<IpAddr>> {
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     });
     Ok(addresses.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_others_reach_comes_first() {
+        let all = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let local: Vec<IpAddr> = ["127.0.0.1", "10.0.0.5"].iter().map(|text| text.parse().unwrap()).collect();
+        let first = |texts: &[&str]| first_of(&all(texts), &local).map(|address| address.to_string());
+        assert_eq!(first(&["127.0.1.1:1", "10.0.0.5:1"]).as_deref(), Some("10.0.0.5:1"));
+        assert_eq!(first(&["10.0.0.6:1", "127.0.1.1:1"]).as_deref(), Some("127.0.1.1:1"));
+        assert_eq!(first(&["10.0.0.6:1"]), None);
+    }
 }

@@ -64,21 +64,35 @@ enum Route {
     JobLogs { id: JobId, key: Option<Key> },
 }
 
-/// Answers one request of `peer`.
+/// Answers one request of `peer`; on an extra connection, only how the node is, and how to end jobs.
 pub async fn serve(
     app: Arc<App>,
     peer: Peer,
     request: Request<Incoming>,
+    is_extra: bool,
 ) -> std::result::Result<Response<BoxBody>, Infallible> {
     app.watch.requests.count(request.uri().path());
     let answered = match Open::of(request.uri().path()) {
         Some(open) => watch::serve(&app, open, &request).await,
         None => match app.admit(request.headers()).and_then(|()| route(&request)) {
+            Ok(route) if is_extra && !route.is_urgent() => Err(crowded(&app)),
             Ok(route) => dispatch(&app, peer.asking(request.headers()), route, request).await,
             Err(error) => Err(error),
         },
     };
     Ok(answered.unwrap_or_else(|error| refusal(&app, error)))
+}
+
+impl Route {
+    /// True of what has to be answered also where there are too many connections.
+    fn is_urgent(&self) -> bool {
+        matches!(self, Self::Health | Self::Status { .. } | Self::Watch { .. } | Self::CancelJob(_))
+    }
+}
+
+fn crowded(app: &App) -> Error {
+    let count = app.connections.count();
+    Error::new(ErrorKind::Busy, format!("it has {count} connections, and takes no more for now; try again later"))
 }
 
 async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Incoming>) -> Answer {

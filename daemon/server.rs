@@ -1,14 +1,17 @@
 //! Connections in, until told to stop; then a graceful end.
 
 use crate::app::App;
+use crate::connections::LOOK;
 use crate::jobs::process;
 use crate::peer::Peer;
 use crate::routes;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nix::sys::socket::{setsockopt, sockopt};
 use s4::client::blocking;
+use s4::tcp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,11 +23,12 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(75);
 const MAX_HEADERS: usize = 64;
 /// Bounds the head of a request, and what is read ahead of a body.
 const MAX_BUFFER: usize = 256 * 1024;
-/// Seconds of silence after which a peer is asked whether it lives, seconds between the questions, and how many of them
-/// may stay without an answer. A peer that only does not read lives.
-const KEEPALIVE: (u32, u32, u32) = (15, 5, 3);
+/// The same of a connection that is only there for questions about the node.
+const EXTRA_DEADLINE: Duration = Duration::from_secs(2);
 /// What is under way may go on for this long after the daemon was told to end.
 const GRACE: Duration = Duration::from_secs(3);
+/// A daemon with fewer connections, of which none has anything to send, has nothing to do.
+const CALM: usize = 64;
 /// What was killed has this long to clean up.
 const CLEANUP: Duration = Duration::from_secs(5);
 
@@ -33,6 +37,7 @@ pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Out
     // Each connection has a receiver: they are told to end, and are gone when there is none left.
     let ending = watch::Sender::new(false);
     let mut shutdown = std::pin::pin!(shutdown);
+    let looking = tokio::spawn(look_after(app.clone()));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -49,15 +54,23 @@ pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Out
     }
     drop(listener);
     end(app, ending).await;
+    looking.abort();
 }
 
 fn serve_connection(stream: TcpStream, app: &Arc<App>, mut ending: watch::Receiver<bool>) {
-    set_options(&stream);
-    let (app, peer) = (app.clone(), Peer::of(&stream));
-    let service = service_fn(move |request| routes::serve(app.clone(), peer.clone(), request));
+    tcp::set_options(&stream);
+    // Where there is no place for it, it is closed at once.
+    let Some(connected) = app.connections.enter(&stream).map(Arc::new) else { return };
+    let (app, peer, is_extra) = (app.clone(), Peer::of(&stream), connected.is_extra);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        // A stream that the request asks for keeps the place.
+        request.extensions_mut().insert(connected.clone());
+        routes::serve(app.clone(), peer.clone(), request, is_extra)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
+        .header_read_timeout(if is_extra { EXTRA_DEADLINE } else { HEAD_DEADLINE })
+        .keep_alive(!is_extra)
         // A request counts also when its sender has hung up since: a cancel, above all.
         .half_close(true)
         .max_headers(MAX_HEADERS)
@@ -84,17 +97,17 @@ fn serve_connection(stream: TcpStream, app: &Arc<App>, mut ending: watch::Receiv
     });
 }
 
-/// Options that find dead peers and keep small answers quick. A socket that does not take them still serves.
-fn set_options(stream: &TcpStream) {
-    let results = [
-        stream.set_nodelay(true),
-        setsockopt(stream, sockopt::KeepAlive, &true).map_err(Into::into),
-        setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE.0).map_err(Into::into),
-        setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE.1).map_err(Into::into),
-        setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE.2).map_err(Into::into),
-    ];
-    for error in results.into_iter().filter_map(Result::err) {
-        tracing::debug!("a socket option: {error}");
+/// Looks at all connections now and then, and gives memory back once there is nothing to do.
+async fn look_after(app: Arc<App>) {
+    let mut is_trimmed = false;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        app.connections.look(&app.in_flight);
+        let is_calm = app.in_flight.is_idle() && app.jobs.shared.running.count() == 0 && app.connections.count() < CALM;
+        if is_calm && !is_trimmed {
+            blocking(s4::limits::give_back_memory).await;
+        }
+        is_trimmed = is_calm;
     }
 }
 

@@ -1,7 +1,8 @@
 //! Connections that HTTP has handed over: for one large body each, or for a session.
 
-use hyper::upgrade::OnUpgrade;
-use hyper::{Response, StatusCode};
+use crate::connections::Connected;
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
 use s4::body::{self, BoxBody, Side};
 use s4::client::blocking;
 use s4::error::Result;
@@ -67,12 +68,14 @@ impl Streams {
     /// request in errors.
     pub fn grant(
         &self,
-        upgrade: OnUpgrade,
+        mut request: Request<Incoming>,
         deadline: Duration,
         who: String,
         work: impl FnOnce(Stream) -> Result<()> + Send + 'static,
     ) -> Response<BoxBody> {
         let under_way = self.enter();
+        let connected = request.extensions_mut().remove::<Arc<Connected>>();
+        let upgrade = hyper::upgrade::on(request);
         tokio::spawn(async move {
             let done = match Stream::take(upgrade, deadline, Side::Server, who).await {
                 Ok(stream) => {
@@ -87,7 +90,7 @@ impl Streams {
             if let Err(error) = done {
                 tracing::debug!("{error}");
             }
-            drop(under_way);
+            drop((under_way, connected));
         });
         let mut response = Response::new(body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -113,7 +113,7 @@ fn run(mut args: Args) -> Result<()> {
     let conf = cluster::conf_path(args.conf_path.as_deref())?;
     let cluster = Cluster::load(Some(&conf))?;
     let deadline = parse_seconds(&args.deadline).map_err(|why| Error::usage(format!("--deadline: {why}")))?;
-    let secret = args.secret.as_deref().map(Secret::read).transpose()?;
+    let secret = Secret::find(args.secret.as_deref(), Some(&conf))?;
     let dir = match std::env::var_os(PREPARED) {
         Some(dir) => {
             args.background = true;

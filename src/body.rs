@@ -1,6 +1,8 @@
 //! Bodies as bounded channels of chunks: async code moves chunks between sockets and channels, blocking threads do
 //! files, hashing and commands at the other end. A slow side stops the other; nothing grows.
 
+use crate::budget::Budget;
+use crate::checksum::BLOCK;
 use crate::error::{Error, Result};
 use crate::protocol::HEARTBEAT;
 pub use crate::side::{Side, cause};
@@ -22,6 +24,8 @@ pub type BoxBody = UnsyncBoxBody<Bytes, Error>;
 
 /// Chunks under way between the two sides of a body.
 const CHUNKS: usize = 4;
+/// The longest chunk where many bytes wait already.
+const SHORT_BLOCK: usize = 4 * 1024;
 
 pub fn full(bytes: impl Into<Bytes>) -> BoxBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
@@ -49,7 +53,10 @@ impl Activity {
 
 /// The filling end of a body.
 #[derive(Clone)]
-pub struct ChunkSender(mpsc::Sender<Result<Bytes>>);
+pub struct ChunkSender {
+    chunks: mpsc::Sender<Result<Bytes>>,
+    budget: Option<Budget>,
+}
 
 /// The body's other end is gone: the peer hung up.
 #[derive(Debug)]
@@ -58,17 +65,32 @@ pub struct Hangup;
 impl ChunkSender {
     /// Blocks while the body is full.
     pub fn send(&self, chunk: Bytes) -> std::result::Result<(), Hangup> {
-        self.0.blocking_send(Ok(chunk)).map_err(|_| Hangup)
+        self.chunks.blocking_send(Ok(self.counted(chunk))).map_err(|_| Hangup)
     }
 
     pub async fn send_async(&self, chunk: Bytes) -> std::result::Result<(), Hangup> {
-        self.0.send(Ok(chunk)).await.map_err(|_| Hangup)
+        self.chunks.send(Ok(self.counted(chunk))).await.map_err(|_| Hangup)
+    }
+
+    /// How long chunks may be now: few bytes where many wait already for peers who do not read.
+    pub fn block(&self) -> usize {
+        match self.budget.as_ref().is_some_and(Budget::is_short) {
+            true => SHORT_BLOCK,
+            false => BLOCK,
+        }
+    }
+
+    fn counted(&self, chunk: Bytes) -> Bytes {
+        match &self.budget {
+            Some(budget) => budget.count(chunk),
+            None => chunk,
+        }
     }
 
     /// Breaks the body off, so that no receiver takes it for whole.
     pub fn fail(&self, error: Error) {
         // A receiver that is gone needs no telling.
-        let _ = self.0.blocking_send(Err(error));
+        let _ = self.chunks.blocking_send(Err(error));
     }
 }
 
@@ -81,8 +103,13 @@ pub struct ChannelBody {
 }
 
 pub fn channel() -> (ChunkSender, ChannelBody) {
+    channel_within(None)
+}
+
+/// The same, with chunks that are counted in `budget`.
+pub fn channel_within(budget: Option<Budget>) -> (ChunkSender, ChannelBody) {
     let (sender, chunks) = mpsc::channel(CHUNKS);
-    (ChunkSender(sender), ChannelBody { chunks, activity: Activity::default(), beat: None })
+    (ChunkSender { chunks: sender, budget }, ChannelBody { chunks, activity: Activity::default(), beat: None })
 }
 
 impl ChannelBody {
@@ -171,6 +198,11 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Chunks<B> {
     /// True if it is known that no chunk follows.
     pub fn is_end(&self) -> bool {
         self.body.is_end_stream()
+    }
+
+    /// The error of a body that is not what it should be.
+    pub fn malformed(&self, why: &str) -> Error {
+        self.side.broken(&self.who, &std::io::Error::other(why.to_owned()))
     }
 
     /// The next chunk, or `None` at the body's end.

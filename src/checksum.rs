@@ -399,7 +399,9 @@ impl FromStr for Checksum {
             return Err(());
         }
         let xxh3 = u64::from_str_radix(xxh3, 16).map_err(drop)?;
-        Ok(Self { xxh3, len: len.parse().map_err(drop)? })
+        // No file is longer.
+        let len = len.parse().ok().filter(|&len| i64::try_from(len).is_ok()).ok_or(())?;
+        Ok(Self { xxh3, len })
     }
 }
 

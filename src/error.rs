@@ -1,5 +1,6 @@
 //! Kinds of error, and what each means at every boundary: exit status, HTTP status, errno, wire code.
 
+use crate::protocol::bounds;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -45,6 +46,8 @@ pub enum ErrorKind {
     Cancelled,
     /// The daemon is going down.
     ShuttingDown,
+    /// The daemon serves as many as it can.
+    Busy,
     /// Whoever read our output is gone; nobody needs a message.
     OutputClosed,
     Io,
@@ -97,6 +100,7 @@ impl ErrorKind {
             | Self::Command
             | Self::Cancelled
             | Self::ShuttingDown
+            | Self::Busy
             | Self::OutputClosed
             | Self::Io => ExitStatus::Failed,
         }
@@ -124,6 +128,7 @@ impl ErrorKind {
             | Self::RequestTimeout
             | Self::Command
             | Self::ShuttingDown
+            | Self::Busy
             | Self::OutputClosed
             | Self::Io => libc::EIO,
         }
@@ -144,7 +149,7 @@ impl ErrorKind {
             Self::Cancelled => 410,
             Self::Config | Self::Checksum | Self::OutputClosed | Self::Io => 500,
             Self::Unreachable => 502,
-            Self::ShuttingDown => 503,
+            Self::ShuttingDown | Self::Busy => 503,
             Self::Deadline => 504,
             Self::NoSpace => 507,
         }
@@ -155,9 +160,10 @@ impl ErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
     kind: ErrorKind,
+    #[serde(deserialize_with = "bounds::line")]
     message: String,
     /// The daemon's own node list, with [`ErrorKind::ClusterMismatch`] only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::lines")]
     nodes: Option<Vec<String>>,
     /// A connection broke off before an answer was whole.
     #[serde(skip)]

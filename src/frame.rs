@@ -100,7 +100,7 @@ impl FrameReader {
         let text = std::str::from_utf8(payload).map_err(|_| self.malformed("a frame is not UTF-8"))?;
         let json = |e: serde_json::Error| self.malformed(&e.to_string());
         Ok(match tag {
-            b'K' => Frame::Key(Key::parse(text)?),
+            b'K' => Frame::Key(Key::parse(text).map_err(|e| self.malformed(&e.to_string()))?),
             b'S' => Frame::Sum(text.parse().map_err(|()| self.malformed("a checksum is none"))?),
             b'F' => Frame::Fail(serde_json::from_str(text).map_err(json)?),
             b'E' | b'B' if !payload.is_empty() => return Err(self.malformed("a mark has a payload")),
@@ -196,7 +196,7 @@ impl FrameWriter {
         mut seen: impl FnMut(&[u8]),
     ) -> std::result::Result<std::io::Result<()>, Hangup> {
         // One byte more than expected, so that the read after the last one finds the end.
-        let block = usize::try_from(hint).unwrap_or(BLOCK).saturating_add(1).clamp(4096, BLOCK);
+        let block = usize::try_from(hint).unwrap_or(BLOCK).saturating_add(1).clamp(4096, self.chunks.block());
         loop {
             let start = self.buffer.len();
             self.buffer.resize(start + HEADER + block, 0);
@@ -266,7 +266,7 @@ impl FrameWriter {
     }
 
     fn flush_if_full(&mut self) -> std::result::Result<(), Hangup> {
-        match self.buffer.len() >= BLOCK {
+        match self.buffer.len() >= self.chunks.block() {
             true => self.flush(),
             false => Ok(()),
         }

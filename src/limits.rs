@@ -28,3 +28,14 @@ pub fn settle_heaps() {
         unsafe { libc::mallopt(what, value) };
     }
 }
+
+/// Descriptors that this process may have open.
+pub fn descriptors() -> usize {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
+}
+
+/// Has the allocator give back to the kernel what is free. To be called when there is little to do: it looks at all its heaps.
+pub fn give_back_memory() {
+    // SAFETY: the call takes a number, and gives back pages that no allocation has.
+    unsafe { libc::malloc_trim(0) };
+}

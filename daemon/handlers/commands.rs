@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::jobs::{self, Shared};
 use http_body_util::BodyExt;
 use hyper::Response;
-use s4::body::{self, ChunkSender};
+use s4::body::ChunkSender;
 use s4::client::blocking;
 use s4::error::Result;
 use s4::frame::{CommandEnd, FrameWriter};
@@ -39,7 +39,7 @@ async fn answer(
         let (store, key) = (shared.store.clone(), key.clone());
         blocking(move || store.open_key(&key).map(drop)).await?;
     }
-    let (sender, body) = body::channel();
+    let (sender, body) = app.channel();
     tokio::spawn(async move {
         let Some(_turn) = await_turn(&shared, &sender).await else {
             return;

@@ -30,7 +30,7 @@ const NEWS: Duration = Duration::from_millis(200);
 /// Of a dry run nothing is kept.
 pub fn submit(app: &Arc<App>, json: &[u8], dry_run: bool) -> Answer {
     let spec = parse(json)?;
-    let (sender, body) = body::channel();
+    let (sender, body) = app.channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let events = EventSender(sender);
@@ -61,7 +61,7 @@ pub fn parse(json: &[u8]) -> Result<JobSpec> {
 /// Answers with every job that this node knows, one a line.
 pub fn list(app: &Arc<App>) -> Answer {
     let records = app.jobs.records();
-    let (sender, body) = body::channel();
+    let (sender, body) = app.channel();
     tokio::spawn(async move {
         let events = EventSender(sender);
         for record in records {
@@ -129,7 +129,7 @@ pub async fn logs(app: &Arc<App>, id: JobId, key: Option<Key>) -> Answer {
     let dir = jobs::logs_dir(app.jobs.find(&id)?.dir());
     let below = dir.clone();
     let one = blocking(move || key.map(|key| logs::find(&below, &id, &key)).transpose()).await?;
-    let (sender, body) = body::channel();
+    let (sender, body) = app.channel();
     tokio::task::spawn_blocking(move || {
         let sent = match one {
             Some(mut log) => send_rest(&mut log.content, &sender),
@@ -182,7 +182,7 @@ pub async fn put_file(app: &Arc<App>, digest: String, request: Request<Incoming>
 /// Answers with the job's failures from its beginning, progress while it runs, and its end.
 pub fn follow(app: &Arc<App>, id: &JobId) -> Answer {
     let job = app.jobs.find(id)?;
-    let (sender, body) = body::channel();
+    let (sender, body) = app.channel();
     tokio::spawn(async move {
         // A client that hung up hears no more.
         let _ = tell(job, &EventSender(sender)).await;

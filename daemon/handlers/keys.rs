@@ -22,6 +22,10 @@ use s4::summed;
 use s4::upload::Arrival;
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a part of a key waits for room in memory: those who do not read are cut off by then.
+const ROOM: Duration = Duration::from_secs(20);
 
 /// What a key is to be besides its bytes.
 pub struct Born {
@@ -58,7 +62,7 @@ pub async fn get(app: &Arc<App>, key: Key, request: Request<Incoming>) -> Answer
     let content = match small {
         Some(bytes) => body::full(bytes),
         None => {
-            let ((sender, body), store) = (body::channel(), app.jobs.shared.store.clone());
+            let ((sender, body), store) = (app.channel(), app.jobs.shared.store.clone());
             tokio::task::spawn_blocking(move || send_file(&store, opened, &key, &sender));
             body.boxed_unsync()
         }
@@ -93,7 +97,7 @@ fn grant(
     request: Request<Incoming>,
     send: impl FnOnce(Stream) -> Result<()> + Send + 'static,
 ) -> Response<BoxBody> {
-    let mut response = app.streams.grant(hyper::upgrade::on(request), BODY_DEADLINE, key.to_string(), send);
+    let mut response = app.streams.grant(request, BODY_DEADLINE, key.to_string(), send);
     response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
     response
 }
@@ -101,13 +105,17 @@ fn grant(
 /// A part of a key, with the checksum of just these bytes, and the sums of its leaves as they were recorded.
 pub async fn range(app: &Arc<App>, key: Key, range: Range) -> Answer {
     let store = app.jobs.shared.store.clone();
+    // All of it is in memory until it is read.
+    let Ok(Some(share)) = tokio::time::timeout(ROOM, app.in_flight.share(range.len)).await else {
+        return Err(Error::new(ErrorKind::Busy, format!("{key}: too many bytes wait for peers that do not read them")));
+    };
     let (Part { bytes, sums }, checksum) = blocking(move || {
         let part = store.read_range(&key, &range)?;
         let checksum = Checksum::of(&part.bytes);
         Ok::<_, Error>((part, checksum))
     })
     .await?;
-    let mut response = Response::new(body::full(bytes));
+    let mut response = Response::new(body::full(share.hold(bytes.into())));
     response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
     if let Some(sums) = sums {
         let text: String = sums.iter().map(|sum| format!("{sum:08x}")).collect();
@@ -137,7 +145,7 @@ fn read_whole(store: &Store, opened: &mut Opened, key: &Key) -> Result<Vec<u8>> 
 fn send_file(store: &Store, mut opened: Opened, key: &Key, sender: &ChunkSender) {
     let mut left = opened.checksum.len;
     while left > 0 {
-        let mut block = vec![0; BLOCK.min(left as usize)];
+        let mut block = vec![0; sender.block().min(left as usize)];
         match opened.file.read(&mut block) {
             Ok(0) => {
                 return sender.fail(Error::new(ErrorKind::Checksum, format!("{key}: the file became shorter")));
@@ -222,7 +230,7 @@ async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request:
         });
         arrival.answer(&taken)
     };
-    Ok(app.streams.grant(hyper::upgrade::on(request), BODY_DEADLINE, what, take))
+    Ok(app.streams.grant(request, BODY_DEADLINE, what, take))
 }
 
 fn receive<'s>(store: &'s Store, key: &Key, owner: &Owner, arrival: &mut Arrival) -> Result<(Draft<'s>, Sums, Change)> {

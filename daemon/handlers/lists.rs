@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::store::Selection;
 use http_body_util::BodyExt;
 use hyper::Response;
-use s4::body::{self, ChunkSender};
+use s4::body::ChunkSender;
 use s4::error::Result;
 use s4::key::Prefix;
 use s4::protocol::{Event, LISTING_END, LISTING_ERROR};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 const CHUNK: usize = 64 * 1024;
 
 pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool, details: bool) -> Answer {
-    let (sender, body) = body::channel();
+    let (sender, body) = app.channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let mut lines = Vec::with_capacity(CHUNK);
@@ -34,7 +34,7 @@ pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool, details: bool) -> A
 fn fill(app: &App, selection: &Selection, lines: &mut Vec<u8>, sender: &ChunkSender) -> Result<()> {
     app.jobs.shared.store.list(selection, &mut |entry| {
         entry.write_line(lines);
-        if lines.len() < CHUNK - 2048 {
+        if lines.len() < CHUNK.min(sender.block()) - 2048 {
             return Ok(true);
         }
         let chunk = std::mem::replace(lines, Vec::with_capacity(CHUNK));
@@ -43,7 +43,7 @@ fn fill(app: &App, selection: &Selection, lines: &mut Vec<u8>, sender: &ChunkSen
 }
 
 pub fn delete(app: &Arc<App>, prefix: Prefix) -> Answer {
-    let (sender, body) = body::channel();
+    let (sender, body) = app.channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let events = EventSender(sender);

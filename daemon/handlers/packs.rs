@@ -83,7 +83,7 @@ pub fn get(app: &Arc<App>, list: Vec<u8>) -> Answer {
     if keys.len() > PACK_KEYS {
         return Err(Error::new(ErrorKind::TooLarge, format!("a pack has at most {PACK_KEYS} keys")));
     }
-    let (sender, body) = body::channel();
+    let (sender, body) = app.channel();
     let store = app.jobs.shared.store.clone();
     tokio::task::spawn_blocking(move || {
         // A client that hung up needs no answer.

@@ -24,7 +24,7 @@ pub fn open(app: &Arc<App>, peer: Peer, request: Request<Incoming>) -> Result<Re
     }
     let shared = app.clone();
     let serve = move |stream| serve(&shared, &peer, Session::new(stream));
-    Ok(app.sessions.grant(hyper::upgrade::on(request), IDLE, "a session".to_owned(), serve))
+    Ok(app.sessions.grant(request, IDLE, "a session".to_owned(), serve))
 }
 
 fn serve(app: &App, peer: &Peer, mut session: Session) -> Result<()> {

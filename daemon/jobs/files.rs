@@ -6,30 +6,36 @@ use s4::checksum::Digest;
 use s4::error::{Error, ErrorKind, Result};
 use s4::file::open_to_read;
 use s4::protocol::JobFile;
+use s4::stored::SpaceChecks;
 use std::fs::{File, FileTimes, Metadata, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// A file that no job has used for this long is removed at the next start.
-const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A file that no job needs is kept for so long, for the next job of a script, and for one that is just being submitted.
+const UNUSED: Duration = Duration::from_secs(3600);
 
 /// The job files of a node.
 pub struct JobFiles(PathBuf);
 
 impl JobFiles {
-    /// Opens the directory, and removes what has not been used for long.
-    pub fn open(store: &Store) -> Result<Self> {
-        let dir = store.files_dir();
-        for entry in std::fs::read_dir(&dir).map_err(|e| Error::io(dir.display(), &e))?.flatten() {
+    pub fn open(store: &Store) -> Self {
+        Self(store.files_dir())
+    }
+
+    /// Removes what no job has used for long, unless it is `needed`, by its digest.
+    pub fn remove_unused(&self, needed: impl Fn(&str) -> bool) -> Result<()> {
+        let dir = &self.0;
+        for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir.display(), &e))?.flatten() {
             let used = entry.metadata().and_then(|found| found.modified());
-            if used.is_ok_and(|used| used.elapsed().is_ok_and(|since| since > UNUSED)) {
+            let is_old = used.is_ok_and(|used| used.elapsed().is_ok_and(|since| since > UNUSED));
+            if is_old && !entry.file_name().to_str().is_some_and(&needed) {
                 // One that cannot be removed takes space, and does no other harm.
                 let _ = std::fs::remove_file(entry.path());
             }
         }
-        Ok(Self(dir))
+        Ok(())
     }
 
     fn path(&self, digest: &str) -> Result<PathBuf> {
@@ -73,9 +79,13 @@ impl JobFiles {
         let failed = |e: std::io::Error| Error::io(&what, &e);
         store.check_space(&what)?;
         let mut draft = tempfile::NamedTempFile::new_in(store.tasks_dir()).map_err(failed)?;
-        let mut found = Digest::default();
+        let (mut found, mut written, checks) = (Digest::default(), 0, SpaceChecks::default());
         while let Some(chunk) = content.next_chunk()? {
             found.update(&chunk);
+            written += chunk.len() as u64;
+            if checks.is_due(written) {
+                store.check_space(&what)?;
+            }
             draft.write_all(&chunk).map_err(failed)?;
         }
         if found.to_string() != digest {

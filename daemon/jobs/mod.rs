@@ -32,6 +32,7 @@ use s4::checksum::hash;
 use s4::client::{Client, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Prefix;
+use s4::limits::descriptors;
 use s4::placement::NodeId;
 use s4::protocol::{JobId, JobRecord, JobSpec, Outcome, Plan, Source};
 use s4::time::now_milliseconds;
@@ -47,6 +48,8 @@ use tokio::sync::Semaphore;
 
 /// A planned job that nobody starts has ended after this.
 const UNSTARTED: Duration = Duration::from_secs(3600);
+/// Jobs that have not ended, whether they were started or not.
+const UNENDED: usize = 1000;
 /// Jobs that have ended and are still told of, and for how long.
 const REMEMBERED: usize = 100;
 const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -78,7 +81,7 @@ impl Shared {
     pub fn new(store: Arc<Store>, client: Client, node: NodeId, slots: usize) -> Result<Self> {
         let cgroups = Cgroups::open(&format!("s4-{:016x}", hash(store.root().as_os_str().as_bytes())));
         Ok(Self {
-            files: JobFiles::open(&store)?,
+            files: JobFiles::open(&store),
             dirs: TaskDirs::open(store.data_dir().clone(), store.idle_dirs(), cgroups.are_there())?,
             mounts: Mounts::new(store.root().to_owned()),
             transfers: Transfers::new(store.clone(), client.clone(), node),
@@ -126,6 +129,7 @@ impl Jobs {
         }
         let jobs = Self { shared, table: Mutex::new(table) };
         jobs.forget_old();
+        jobs.remove_unused_files();
         Ok(jobs)
     }
 
@@ -176,9 +180,34 @@ impl Jobs {
         }
     }
 
+    /// Removes the files that came with jobs and that none needs any more. Blocks.
+    pub fn remove_unused_files(&self) {
+        let needs = |digest: &str| {
+            let table = self.lock();
+            let mut waiting = table.values().filter(|job| job.state().outcome.is_none());
+            waiting.any(|job| job.spec.files.iter().any(|file| file.digest == digest))
+        };
+        if let Err(error) = self.shared.files.remove_unused(needs) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Refuses one more job where too many have not ended: each takes descriptors and room.
+    fn check_room(&self) -> Result<()> {
+        let most = UNENDED.min(descriptors() / 8);
+        match self.lock().values().filter(|job| job.state().outcome.is_none()).count() {
+            count if count < most => Ok(()),
+            count => {
+                let message = format!("{count} jobs have not ended here; start them, wait for them or cancel some");
+                Err(Error::new(ErrorKind::Busy, message))
+            }
+        }
+    }
+
     /// Refuses what cannot be run here.
     fn check(&self, spec: &JobSpec) -> Result<()> {
         spec.check()?;
+        self.check_room()?;
         self.shared.store.check_there()?;
         self.shared.running.check(Limits { memory: spec.memory, cpus: spec.cpus })?;
         refuse_overlap(&self.lock(), spec)

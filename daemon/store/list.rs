@@ -151,7 +151,8 @@ impl Store {
             };
             let go_on = match child.strip_suffix('/') {
                 // Deeper than any key: a command may have made it.
-                Some(below) if below.len() > MAX_KEY || !selection.holds_dir(below) => true,
+                _ if child.len() > MAX_KEY => true,
+                Some(below) if !selection.holds_dir(below) => true,
                 Some(below) if selection.recursive() => self.list_dir(below, selection, visit)?,
                 Some(_) => visit(Entry::Dir { path: child })?,
                 None if !selection.holds_key(&child) => true,

@@ -33,8 +33,9 @@ use s4::key::Key;
 use s4::protocol::JobId;
 use s4::stock::Stock;
 use s4::stored::{self, FoundDir};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -93,6 +94,8 @@ impl Store {
         let root = options.dir.canonicalize().map_err(failed)?;
         claim::check_path(&root).map_err(refuse)?;
         claim::refuse_inner(&root).map_err(refuse)?;
+        close_to_others(&root);
+        close_to_others(&root.join(".s4"));
         let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
         for dir in ["tasks", "jobs", "files", "drafts", "trash"] {
             std::fs::create_dir_all(root.join(".s4").join(dir)).map_err(failed)?;
@@ -220,6 +223,17 @@ impl Store {
             node if node == self.node => Ok(()),
             node => Err(Error::new(ErrorKind::WrongNode, format!("{key}: belongs on node {node}"))),
         }
+    }
+}
+
+/// Keeps other users of this machine out: keys, and what records tell of commands and their environment, are not for them.
+fn close_to_others(dir: &Path) {
+    let closed = dir.metadata().and_then(|found| match found.mode() & 0o077 {
+        0 => Ok(()),
+        _ => std::fs::set_permissions(dir, Permissions::from_mode(found.mode() & 0o700)),
+    });
+    if let Err(error) = closed {
+        tracing::warn!("{} is open to other users of this machine: {}", dir.display(), reason(&error));
     }
 }
 

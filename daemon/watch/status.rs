@@ -14,8 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 const COMMAND: usize = 2000;
 /// Bytes of the end of a task's stderr that are told.
 const STDERR: usize = 1000;
-/// Bytes of JSON of all failures together, so that the status stays below what a client reads.
+/// Exit statuses that are told.
+const OK_EXIT: usize = 16;
+/// Bytes of JSON of all failures together, and of all records, so that the status stays below what a client reads.
 const FAILURES: usize = 512 * 1024;
+const RECORDS: usize = 384 * 1024;
 
 /// The first failures of each job, which do not change once they are known.
 #[derive(Default)]
@@ -49,17 +52,25 @@ fn status(app: &App, samples: usize) -> Result<NodeStatus> {
     })
 }
 
-/// The newest jobs and those that have not ended, without what may be long or secret. The newest first.
+/// The newest jobs and those that have not ended, as far as there is room, without what may be long or secret. The newest first.
 fn told(records: Vec<JobRecord>) -> Vec<JobRecord> {
     let newest_first = records.into_iter().rev().enumerate();
     let kept = newest_first.filter(|(at, record)| *at < JOBS_TOLD || record.outcome.is_none());
-    kept.map(|(_, mut record)| {
+    let mut room = RECORDS;
+    let shortened = kept.map(|(_, mut record)| {
         record.spec.cmd = shortened(&record.spec.cmd, COMMAND);
         record.spec.env.clear();
         record.spec.files.clear();
+        record.spec.ok_exit.truncate(OK_EXIT);
         record
-    })
-    .collect()
+    });
+    let fitting = shortened.filter(|record| {
+        let len = serde_json::to_string(record).map_or(usize::MAX, |json| json.len());
+        let fits = len <= room;
+        room -= if fits { len } else { 0 };
+        fits
+    });
+    fitting.collect()
 }
 
 impl Failures {

@@ -3,9 +3,9 @@
 use super::{Client, unfinished};
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
-use crate::protocol::{Event, JobId, JobSpec, Plan, Source};
+use crate::protocol::{Event, HEARTBEAT, JobId, JobSpec, Plan, Source};
 use crate::timeout::{Timeout, within};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Between two tries to reach a node again.
@@ -115,7 +115,7 @@ async fn follow_node(client: &Client, node: NodeId, id: &JobId, sender: &mpsc::S
     // Of the time since the connection was lost.
     let mut lost: Option<Timeout> = None;
     loop {
-        let mut told = 0;
+        let (mut told, began) = (0, Instant::now());
         let left = lost.as_ref().map_or(client.deadline(), Timeout::left);
         let followed = within(left, client.follow_job(node, id)).await;
         let broken = match followed.unwrap_or_else(|| Err(client.late(node))) {
@@ -123,7 +123,10 @@ async fn follow_node(client: &Client, node: NodeId, id: &JobId, sender: &mpsc::S
             Ok(mut stream) => loop {
                 match stream.next().await {
                     Ok(Some(event)) => {
-                        lost = None;
+                        // A node that breaks off again and again at once is lost too.
+                        if began.elapsed() >= HEARTBEAT {
+                            lost = None;
+                        }
                         if matches!(event, Event::Failure(_)) {
                             told += 1;
                             if told <= failures {

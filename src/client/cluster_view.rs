@@ -145,7 +145,8 @@ impl Client {
             let address = self.cluster().address(node).to_string();
             nodes.push(match answer {
                 Ok(status) => {
-                    for job in status.jobs {
+                    for mut job in status.jobs {
+                        job.failures.iter_mut().for_each(|failure| failure.node = node);
                         failures.entry(job.record.spec.id.clone()).or_default().extend(job.failures);
                         records.push((node, job.record));
                     }

@@ -1,6 +1,7 @@
 //! Connections to nodes. A daemon that restarts refuses them for a moment, in which whatever was to be sent waits: nothing of it has
 //! reached anybody yet.
 
+use crate::tcp;
 use hyper::Uri;
 use hyper::http::uri::Authority;
 use hyper_util::rt::TokioIo;
@@ -18,10 +19,6 @@ use tower_service::Service;
 
 /// Between two tries to connect.
 const AGAIN: Duration = Duration::from_millis(25);
-
-/// Seconds of silence after which a peer is asked whether it lives, seconds between the questions, and how many of them may stay
-/// without an answer.
-const KEEPALIVE: (u32, u32, u32) = (15, 5, 3);
 
 /// Makes connections. Clones share what is known of the nodes.
 #[derive(Clone)]
@@ -63,16 +60,9 @@ impl Connector {
 
     /// A socket that does not take them still serves.
     fn set_options(&self, socket: &TcpStream) {
+        tcp::set_options(socket);
         let unconfirmed = u32::try_from(self.unconfirmed.as_millis()).unwrap_or(u32::MAX);
-        let results = [
-            socket.set_nodelay(true),
-            setsockopt(socket, sockopt::KeepAlive, &true).map_err(Into::into),
-            setsockopt(socket, sockopt::TcpKeepIdle, &KEEPALIVE.0).map_err(Into::into),
-            setsockopt(socket, sockopt::TcpKeepInterval, &KEEPALIVE.1).map_err(Into::into),
-            setsockopt(socket, sockopt::TcpKeepCount, &KEEPALIVE.2).map_err(Into::into),
-            setsockopt(socket, sockopt::TcpUserTimeout, &unconfirmed).map_err(Into::into),
-        ];
-        for error in results.into_iter().filter_map(Result::err) {
+        if let Err(error) = setsockopt(socket, sockopt::TcpUserTimeout, &unconfirmed) {
             tracing::debug!("a socket option: {error}");
         }
     }

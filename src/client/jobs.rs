@@ -2,27 +2,34 @@
 
 use super::lines::Lines;
 use super::{Client, blocking};
-use crate::body::{self, Activity, Chunks};
+use crate::body::{self, Activity, ChunkSender, Chunks};
+use crate::checksum::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::CommandEnd;
 use crate::key::{Dir, Key, Prefix};
 use crate::placement::NodeId;
-use crate::protocol::{Event, JobFile, JobId, JobRecord, JobSpec, Plan, Source, Standing, escape};
-use bytes::Bytes;
+use crate::protocol::{Event, JobFile, JobId, JobRecord, JobSpec, Plan, Source, Standing, TaskFailure, escape};
+use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
+
+/// More jobs than any node knows.
+const MOST_JOBS: usize = 10_000;
 
 /// Events of one node, as they come.
 pub struct EventStream {
     lines: Lines,
+    node: NodeId,
     who: String,
 }
 
 impl EventStream {
-    pub(super) fn new(chunks: Chunks<Incoming>, who: String) -> Self {
-        Self { lines: Lines::new(chunks), who }
+    pub(super) fn new(chunks: Chunks<Incoming>, node: NodeId, who: String) -> Self {
+        Self { lines: Lines::new(chunks), node, who }
     }
 
     /// The next event, or `None` at the stream's end. An [`Event::Error`] comes as the error itself.
@@ -32,6 +39,8 @@ impl EventStream {
         };
         match serde_json::from_slice(&line) {
             Ok(Event::Error(error)) => Err(error.by(&self.who)),
+            // A node tells of its own tasks only.
+            Ok(Event::Failure(failure)) => Ok(Some(Event::Failure(TaskFailure { node: self.node, ..failure }))),
             Ok(event) => Ok(Some(event)),
             Err(e) => Err(Error::new(ErrorKind::Unreachable, format!("{}: malformed event: {e}", self.who))),
         }
@@ -109,6 +118,10 @@ impl Client {
             if let Event::Job(job) = event {
                 jobs.push(*job);
             }
+            if jobs.len() > MOST_JOBS {
+                let name = self.cluster().name(node);
+                return Err(Error::new(ErrorKind::Unreachable, format!("{name}: more than {MOST_JOBS} jobs")));
+            }
         }
         Ok(jobs)
     }
@@ -155,16 +168,21 @@ impl Client {
         self.run_command(self.cluster().node_of(key), &path, body::full(job_json(spec)?), stdout, stderr).await
     }
 
-    /// Has `node` keep a file for jobs, unless it has it.
-    pub async fn put_job_file(&self, node: NodeId, file: &JobFile, content: Bytes) -> Result<()> {
-        let path = format!("/v1/files/{}", file.digest);
-        let asked = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await;
+    /// Has `node` keep the local file at `path` for jobs, unless it has it.
+    pub async fn put_job_file(&self, node: NodeId, file: &JobFile, path: PathBuf) -> Result<()> {
+        let route = format!("/v1/files/{}", file.digest);
+        let asked = self.send(node, Method::GET, &route, body::empty(), &Activity::default()).await;
         match asked {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             asked => return asked.map(drop),
         }
-        let activity = Activity::default();
-        self.send(node, Method::PUT, &path, body::full(content), &activity).await.map(drop)
+        let (sender, body) = body::channel();
+        let activity = body.activity();
+        let sending = tokio::task::spawn_blocking(move || send_local(&path, &sender));
+        let answer = self.send(node, Method::PUT, &route, body.boxed_unsync(), &activity).await;
+        // Of both errors ours is the cause.
+        let sent = sending.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        sent.and(answer.map(drop))
     }
 
     async fn submission(&self, node: NodeId, path: &str, spec: &JobSpec) -> Result<(Plan, Vec<Source>)> {
@@ -183,6 +201,25 @@ impl Client {
     async fn job_request(&self, node: NodeId, method: Method, path: &str) -> Result<()> {
         self.send(node, method, path, body::empty(), &Activity::default()).await.map(drop)
     }
+}
+
+/// Sends a local file block by block, until nobody takes more of it.
+fn send_local(path: &Path, sender: &ChunkSender) -> Result<()> {
+    let failed = |e: std::io::Error| Error::io(format!("--file {}", path.display()), &e);
+    let sent = (|| {
+        let mut file = File::open(path).map_err(failed)?;
+        loop {
+            let mut block = vec![0; BLOCK];
+            match file.read(&mut block).map_err(failed)? {
+                0 => return Ok(()),
+                n => block.truncate(n),
+            }
+            if sender.send(block.into()).is_err() {
+                return Ok(());
+            }
+        }
+    })();
+    sent.inspect_err(|error: &Error| sender.fail(error.clone()))
 }
 
 fn job_json(spec: &JobSpec) -> Result<Vec<u8>> {

@@ -360,7 +360,7 @@ impl Client {
         body: body::BoxBody,
     ) -> Result<EventStream> {
         let response = self.send(node, method, path, body, &Activity::default()).await?;
-        Ok(EventStream::new(self.chunks(node, response), self.cluster().name(node).to_string()))
+        Ok(EventStream::new(self.chunks(node, response), node, self.cluster().name(node).to_string()))
     }
 }
 
@@ -419,6 +419,10 @@ impl<W: Write> Copying<W> {
             self.hasher.update(&chunk);
             self.sink.write_all(&chunk).map_err(|e| Error::io(&self.sink_name, &e))?;
             self.written += chunk.len() as u64;
+            if self.written > self.len {
+                // No key of that length: it may never end.
+                break;
+            }
         }
         if self.written < self.len {
             // The end of a stream is only known by its length.

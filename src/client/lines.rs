@@ -5,6 +5,9 @@ use crate::error::Result;
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::body::Incoming;
 
+/// The longest line, in bytes: more than a job's record or a failure takes.
+const LONGEST: usize = 4 << 20;
+
 pub struct Lines {
     chunks: Chunks<Incoming>,
     chunk: Bytes,
@@ -31,6 +34,9 @@ impl Lines {
                 return Ok(Some(self.partial.split().freeze()));
             }
             self.partial.extend_from_slice(&self.chunk);
+            if self.partial.len() > LONGEST {
+                return Err(self.chunks.malformed("a line is too long"));
+            }
             match self.chunks.next().await? {
                 Some(chunk) => self.chunk = chunk,
                 None => return Ok(None),

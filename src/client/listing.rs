@@ -4,12 +4,13 @@ use super::lines::Lines;
 use super::{Client, again_if_broken};
 use crate::body::{self, Activity};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::Prefix;
+use crate::key::{Dir, Key, Prefix};
 use crate::placement::NodeId;
 use crate::protocol::{Entry, escape};
 use hyper::Method;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 /// Entries in the byte order of their paths. A directory that several nodes have comes once.
 pub struct Listing {
@@ -22,6 +23,7 @@ pub struct Listing {
 struct NodeListing {
     lines: Lines,
     who: String,
+    asked: Arc<Asked>,
     head: Option<Entry>,
 }
 
@@ -31,8 +33,46 @@ impl NodeListing {
         let cut = || Error::new(ErrorKind::Unreachable, format!("{}: the listing was cut off", self.who));
         let line = self.lines.next().await?.ok_or_else(cut)?;
         let text = std::str::from_utf8(&line).map_err(|_| cut())?;
-        self.head = Entry::parse_line(text).map_err(|e| e.by(&self.who))?;
+        let head = Entry::parse_line(text).map_err(|e| e.by(&self.who))?;
+        if let Some(entry) = &head {
+            self.check(entry)?;
+        }
+        self.head = head;
         Ok(())
+    }
+
+    /// Refuses a name that was not asked for, or that no key has: names come from the node, and become local paths.
+    fn check(&self, entry: &Entry) -> Result<()> {
+        match self.asked.may_be(entry) {
+            true => Ok(()),
+            false => {
+                let path = entry.path().escape_debug();
+                Err(Error::new(
+                    ErrorKind::Unreachable,
+                    format!("{}: listed '{path}', which was not asked for", self.who),
+                ))
+            }
+        }
+    }
+}
+
+/// What is to be listed.
+struct Asked {
+    prefix: String,
+    recursive: bool,
+}
+
+impl Asked {
+    fn may_be(&self, entry: &Entry) -> bool {
+        let (path, is_name) = match entry {
+            Entry::Key { path, .. } => (path, Key::parse(path).is_ok()),
+            Entry::Dir { path } => {
+                (path, path.strip_suffix('/').is_some_and(|dir| Dir::try_from(dir.to_owned()).is_ok()))
+            }
+        };
+        let dir = self.prefix.rfind('/').map_or(0, |slash| slash + 1);
+        let in_dir = |path: &str| path.get(dir..).is_some_and(|rest| !rest.trim_end_matches('/').contains('/'));
+        is_name && path.starts_with(&self.prefix) && (self.recursive || in_dir(path))
     }
 }
 
@@ -40,22 +80,25 @@ impl Client {
     /// Lists what begins with `prefix`: every key if `recursive`, else the names up to the next `/`.
     /// A node that cannot be asked is an error: no listing is passed off as whole.
     pub async fn list(&self, prefix: &Prefix, recursive: bool) -> Result<Listing> {
-        self.list_with(&format!("/v1/list?prefix={}&recursive={recursive}", escape(prefix.as_str()))).await
+        let path = format!("/v1/list?prefix={}&recursive={recursive}", escape(prefix.as_str()));
+        self.list_with(&path, Asked { prefix: prefix.as_str().to_owned(), recursive }).await
     }
 
     /// Lists what directory `dir` (`bucket/dir`; empty for the root) holds, keys with their details.
     pub async fn list_dir(&self, dir: &str) -> Result<Listing> {
         let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
-        self.list_with(&format!("/v1/list?prefix={}&details=true", escape(&prefix))).await
+        let path = format!("/v1/list?prefix={}&details=true", escape(&prefix));
+        self.list_with(&path, Asked { prefix, recursive: false }).await
     }
 
-    async fn list_with(&self, path: &str) -> Result<Listing> {
+    async fn list_with(&self, path: &str, asked: Asked) -> Result<Listing> {
+        let what = Arc::new(asked);
         let asked: Vec<_> = self
             .cluster()
             .ids()
             .map(|node| {
-                let (client, path) = (self.clone(), path.to_owned());
-                tokio::spawn(async move { client.list_node(node, &path).await })
+                let (client, path, what) = (self.clone(), path.to_owned(), what.clone());
+                tokio::spawn(async move { client.list_node(node, &path, what).await })
             })
             .collect();
         let mut listing = Listing { nodes: Vec::new(), heads: BinaryHeap::new(), last_dir: String::new() };
@@ -69,12 +112,13 @@ impl Client {
         Ok(listing)
     }
 
-    async fn list_node(&self, node: NodeId, path: &str) -> Result<NodeListing> {
+    async fn list_node(&self, node: NodeId, path: &str, asked: Arc<Asked>) -> Result<NodeListing> {
         // Nothing is given out before the first line.
         again_if_broken(|| async {
             let response = self.send(node, Method::GET, path, body::empty(), &Activity::default()).await?;
             let lines = Lines::new(self.chunks(node, response));
-            let mut listing = NodeListing { lines, who: self.cluster().name(node).to_string(), head: None };
+            let (who, asked) = (self.cluster().name(node).to_string(), asked.clone());
+            let mut listing = NodeListing { lines, who, asked, head: None };
             self.noting(node, listing.advance().await)?;
             Ok(listing)
         })

@@ -20,7 +20,7 @@ pub use listing::Listing;
 pub use sessions::{Asked, Soon, with_moments};
 
 use crate::body::{self, Activity, BoxBody, Chunks, Side};
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
 use crate::protocol::{self, CLUSTER_HEADER, HOLDER_HEADER, Health, Holder, SECRET_HEADER, WAITS_HEADER};
@@ -33,7 +33,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,30 @@ impl Default for Settings {
 pub struct Secret(HeaderValue);
 
 impl Secret {
+    /// The one in the file `given`, else the cluster file's own, if it has one: see [`Secret::beside`].
+    pub fn find(given: Option<&Path>, conf: Option<&Path>) -> Result<Option<Self>> {
+        if let Some(given) = given {
+            return Self::read(given).map(Some);
+        }
+        let own = Self::beside(&cluster::conf_path(conf)?);
+        match own.symlink_metadata() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            _ => Self::read(&own).map(Some),
+        }
+    }
+
+    /// Where the cluster file `conf` has its secret: in the same directory, by its name and `.secret`.
+    pub fn beside(conf: &Path) -> PathBuf {
+        let mut path = conf.as_os_str().to_owned();
+        path.push(".secret");
+        path.into()
+    }
+
+    /// As it is sent.
+    pub fn as_text(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
     /// The first line of the file at `path`.
     pub fn read(path: &Path) -> Result<Self> {
         let shown = path.display();

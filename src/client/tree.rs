@@ -13,7 +13,6 @@ use crate::protocol::{
 use crate::summed::{self, Summed};
 use bytes::Bytes;
 use hyper::Method;
-use hyper::body::Body;
 use hyper::header::HeaderValue;
 use serde::Serialize;
 use std::time::Instant;
@@ -67,15 +66,17 @@ impl Client {
         let who = format!("{}: {key}", self.cluster().name(node));
         let sums = response.headers().get(SUMS_HEADER).and_then(|value| parse_sums(value.as_bytes()));
         let sums = sums.ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{who}: the node sent no sums")))?;
-        let expected = response.body().size_hint().upper().unwrap_or(0).min(MAX_RANGE as u64) as usize;
+        let expected = checksum.len.saturating_sub(offset).min(len as u64);
         let mut chunks = self.chunks(node, response);
-        let mut bytes = Vec::with_capacity(expected);
-        while let Some(piece) = self.noting(node, chunks.next().await)? {
+        let mut bytes = Vec::with_capacity(expected.min(MAX_RANGE as u64) as usize);
+        while bytes.len() as u64 <= expected
+            && let Some(piece) = self.noting(node, chunks.next().await)?
+        {
             bytes.extend_from_slice(&piece);
         }
-        let wanted = checksum.len.saturating_sub(offset).min(len as u64);
-        if bytes.len() as u64 != wanted {
-            return Err(Error::new(ErrorKind::Checksum, format!("{who}: the node sent another length than asked")));
+        if bytes.len() as u64 != expected {
+            let message = format!("{who}: {expected} bytes were asked for, and others came");
+            return Err(Error::new(ErrorKind::Checksum, message));
         }
         summed::verify(&bytes, &sums, offset, &who)?;
         Ok(bytes.into())

@@ -18,7 +18,7 @@ pub async fn run(client: &Client, args: EvalArgs) -> Result<ExitStatus> {
         CommandEnd::Exit(code) => Ok(ExitStatus::Command(code as u8)),
         CommandEnd::Signal(signal) => {
             eprintln!("s4: {name}: {key}: the command was ended by signal {signal}");
-            Ok(ExitStatus::Command(128 + signal as u8))
+            Ok(ExitStatus::Command(128 | signal as u8))
         }
         CommandEnd::Error(error) => Err(error.by(name)),
     }

@@ -5,16 +5,18 @@ use crate::cli::LocalArgs;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, ExitStatus, Result, reason};
 use s4::file::lock_holder;
 use s4::mounts;
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,7 +42,8 @@ pub async fn run(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> 
 
 async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
     let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("{}: {}", args.dir.display(), reason(&e)));
-    std::fs::create_dir_all(&args.dir).map_err(failed)?;
+    // A directory that is there already may be for others too.
+    DirBuilder::new().recursive(true).mode(0o700).create(&args.dir).map_err(failed)?;
     let dir = args.dir.canonicalize().map_err(failed)?;
     let mut interrupts = Interrupts::new()?;
     let starting = lock_start(&dir)?;
@@ -50,6 +53,7 @@ async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
         let message = format!("{}: node {node} runs already; 's4 local --stop --dir {0}' stops it", dir.display());
         return Err(Error::new(ErrorKind::AlreadyExists, message));
     }
+    let secret = &keep_secret(&dir, secret)?;
     let mut running = LocalCluster { dir: dir.clone(), nodes: Vec::new() };
     tokio::select! {
         brought_up = running.bring_up(args, secret) => brought_up?,
@@ -57,6 +61,7 @@ async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
     }
     let export = format!("export S4_CONF_PATH={}\n", conf_path(&dir).display());
     std::io::stdout().write_all(export.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
+    say(format_args!("{} shows the nodes and jobs in a browser", page(&dir, secret)?));
     if args.detach {
         running.leave();
         return Ok(ExitStatus::Done);
@@ -65,6 +70,36 @@ async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
     say(format_args!("{} nodes run, Ctrl-C stops them", running.nodes.len()));
     interrupts.next().await;
     Ok(ExitStatus::Done)
+}
+
+/// The file of the cluster's secret, beside its cluster file, where all programs look for it. It has the one in `given`, else that
+/// of the cluster's last run, else a new one: other users of this machine are strangers.
+fn keep_secret(dir: &Path, given: Option<&Path>) -> Result<PathBuf> {
+    let path = Secret::beside(&conf_path(dir));
+    let failed = |e: std::io::Error| Error::io(path.display(), &e);
+    let text = match given {
+        Some(given) => Secret::read(given)?.as_text().to_owned(),
+        None if path.exists() => return Ok(path),
+        None => random_text().map_err(failed)?,
+    };
+    let mut made = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
+    writeln!(made, "{text}").map_err(failed)?;
+    made.persist(&path).map_err(|e| failed(e.error))?;
+    Ok(path)
+}
+
+/// 32 hexadecimal digits that nobody can guess.
+fn random_text() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The address of the first node's page, with the secret.
+fn page(dir: &Path, secret: &Path) -> Result<String> {
+    let cluster = Cluster::load(Some(&conf_path(dir)))?;
+    let secret = utf8_percent_encode(Secret::read(secret)?.as_text(), NON_ALPHANUMERIC).to_string();
+    Ok(format!("http://{}/#{secret}", cluster.address(0)))
 }
 
 /// Held while a cluster is started, so that two starts do not mix.
@@ -105,12 +140,12 @@ struct LocalCluster {
 }
 
 impl LocalCluster {
-    async fn bring_up(&mut self, args: &LocalArgs, secret: Option<&Path>) -> Result<()> {
+    async fn bring_up(&mut self, args: &LocalArgs, secret: &Path) -> Result<()> {
         let cluster = layout(&self.dir, args.nodes)?;
         for node in cluster.ids() {
             self.nodes.push(spawn(args, &self.dir, &cluster, node, secret)?);
         }
-        let settings = Settings { secret: secret.map(Secret::read).transpose()?, ..Settings::default() };
+        let settings = Settings { secret: Some(Secret::read(secret)?), ..Settings::default() };
         await_health(&Client::new(cluster, settings), &self.dir, &mut self.nodes).await?;
         match &args.mount {
             Some(mountpoint) => start_mount(&self.dir, mountpoint, secret),
@@ -193,9 +228,9 @@ fn log_path(dir: &Path, node: usize) -> PathBuf {
     dir.join(format!("node-{node}.log"))
 }
 
-fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: Option<&Path>) -> Result<Child> {
+fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: &Path) -> Result<Child> {
     let path = log_path(dir, node);
-    let log = OpenOptions::new().create(true).append(true).open(&path);
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
     let log = log.map_err(|e| Error::io(path.display(), &e))?;
     let copy = log.try_clone().map_err(|e| Error::io(path.display(), &e))?;
     let program = program("s4-server");
@@ -217,9 +252,7 @@ fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: O
     if let Some(jobs) = args.jobs {
         command.arg("--jobs").arg(jobs.to_string());
     }
-    if let Some(secret) = secret {
-        command.arg("--secret").arg(secret);
-    }
+    command.arg("--secret").arg(secret);
     // A group of its own: the terminal's Ctrl-C is for this program, which then ends the daemon in order.
     command.stdout(copy).stderr(log).process_group(0);
     command.spawn().map_err(cannot)
@@ -249,10 +282,15 @@ fn mount_note(dir: &Path) -> PathBuf {
 }
 
 /// Mounts the cluster in the background, and notes where.
-fn start_mount(dir: &Path, mountpoint: &Path, secret: Option<&Path>) -> Result<()> {
+fn start_mount(dir: &Path, mountpoint: &Path, secret: &Path) -> Result<()> {
     let path = dir.join("mount.log");
-    let log = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(path.display(), &e))?;
-    let mut command = mount::command(mountpoint, Some(&conf_path(dir)), secret);
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| Error::io(path.display(), &e))?;
+    let mut command = mount::command(mountpoint, Some(&conf_path(dir)), Some(secret));
     let ended = command.arg("--background").stdin(Stdio::null()).stderr(log).status();
     let status = ended.map_err(|e| Error::io("cannot start s4-mount", &e))?;
     if !status.success() {

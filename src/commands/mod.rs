@@ -57,7 +57,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
 
 fn connect(global: &Global) -> Result<Client> {
     let cluster = Cluster::load(global.conf_path.as_deref())?;
-    let secret = global.secret.as_deref().map(Secret::read).transpose()?;
+    let secret = Secret::find(global.secret.as_deref(), global.conf_path.as_deref())?;
     Ok(Client::new(cluster, Settings { deadline: global.deadline, secret, ..Settings::default() }))
 }
 

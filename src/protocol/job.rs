@@ -1,5 +1,6 @@
 //! Jobs on the wire: what is submitted, what a node plans, and what it tells of its part.
 
+use super::bounds;
 use crate::attribute::Mark;
 use crate::checksum::{Hasher, hash};
 use crate::error::{Error, ErrorKind, Result};
@@ -317,11 +318,14 @@ pub struct JobFile {
 /// What one node is to do for a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    #[serde(deserialize_with = "bounds::count")]
     pub tasks: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub keys: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub bytes: u64,
     /// Tasks left out, since a previous run finished them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::count")]
     pub done_before: u64,
 }
 
@@ -378,25 +382,32 @@ pub enum Outcome {
 /// Counts of one node's part of a job. They only grow, but for `running`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
+    #[serde(deserialize_with = "bounds::count")]
     pub tasks: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub done: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub failed: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub running: u64,
     /// Keys published.
+    #[serde(deserialize_with = "bounds::count")]
     pub outputs: u64,
     /// Of all inputs.
+    #[serde(deserialize_with = "bounds::count")]
     pub bytes: u64,
     /// Of the inputs of the tasks that are done.
+    #[serde(deserialize_with = "bounds::count")]
     pub bytes_done: u64,
     /// Of the inputs of the tasks that failed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::count")]
     pub bytes_failed: u64,
 }
 
 impl Progress {
     /// How much is over, from 0 to 1, well or badly: of the bytes where there are any, since keys differ in size.
     pub fn share(&self) -> f64 {
-        let share = match (self.bytes_done + self.bytes_failed, self.bytes) {
+        let share = match (self.bytes_done.saturating_add(self.bytes_failed), self.bytes) {
             (0, _) | (_, 0) => (self.done + self.failed) as f64 / self.tasks.max(1) as f64,
             (over, all) => over as f64 / all as f64,
         };
@@ -427,6 +438,7 @@ pub struct TaskFailure {
     /// The input, or the first of them.
     pub key: Key,
     /// `exit status 3`, `signal 9 (SIGKILL)`, or what s4 could not do.
+    #[serde(deserialize_with = "bounds::line")]
     pub reason: String,
     /// The end of the command's stderr.
     pub stderr: String,
@@ -447,10 +459,12 @@ pub struct JobRecord {
     pub plan: Plan,
     pub progress: Progress,
     /// Milliseconds since 1970.
+    #[serde(default, deserialize_with = "bounds::moment")]
     pub started: Option<i64>,
+    #[serde(default, deserialize_with = "bounds::moment")]
     pub ended: Option<i64>,
     /// Milliseconds from its start to its end, or till now: nodes' clocks may differ.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::moment")]
     pub elapsed: Option<i64>,
     /// `None` while it runs, or has not been started.
     pub outcome: Option<Outcome>,
@@ -483,6 +497,7 @@ pub enum Event {
     Complete,
     /// Keys deleted so far.
     Deleted {
+        #[serde(deserialize_with = "bounds::count")]
         keys: u64,
     },
     /// The request failed after its answer had begun.

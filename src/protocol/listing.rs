@@ -1,6 +1,7 @@
 //! Lines of a listing.
 
 use super::Detail;
+use super::bounds::{beginning, bounded};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A line of a listing.
@@ -38,11 +39,13 @@ impl Entry {
         if let Some(Ok(error)) = line.strip_prefix(LISTING_ERROR).map(serde_json::from_str) {
             return Err(error);
         }
+        let shown = beginning(line, 200);
         let malformed =
-            || Error::new(ErrorKind::Unreachable, format!("malformed line in a listing: '{}'", line.escape_debug()));
+            || Error::new(ErrorKind::Unreachable, format!("malformed line in a listing: '{}'", shown.escape_debug()));
         let fields: Vec<&str> = line.split(' ').collect();
         let key = |path: &str, size: &str, mtime: &str, detail| {
             let (size, mtime) = (size.parse().map_err(|_| malformed())?, mtime.parse().map_err(|_| malformed())?);
+            let size = bounded(size);
             Ok(Self::Key { path: path.to_owned(), size, mtime, detail })
         };
         let entry = match fields[..] {

@@ -1,5 +1,6 @@
 //! What crosses the wire besides keys' bytes: header names, routes, and the JSON and lines in bodies.
 
+pub(crate) mod bounds;
 mod job;
 mod lease;
 mod listing;
@@ -88,20 +89,25 @@ pub fn key_path(key: &Key) -> String {
 pub struct Health {
     pub node: NodeId,
     pub version: String,
+    #[serde(deserialize_with = "bounds::count")]
     pub total_bytes: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub free_bytes: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub reserve_bytes: u64,
     /// The data directory on the daemon's machine.
     pub data: PathBuf,
     /// What the file `.s4/token` in it holds, so that a reader can make sure that it is this daemon's.
     pub token: String,
+    #[serde(deserialize_with = "bounds::count")]
     pub running_tasks: u64,
     /// What is wrong with the node's disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// Keys that a power cut had damaged, and that the daemon took away at its start.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "bounds::count")]
     pub lost_keys: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub uptime_seconds: u64,
 }
 
@@ -126,14 +132,18 @@ fn is_zero(number: &u64) -> bool {
 /// What a node holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
+    #[serde(deserialize_with = "bounds::count")]
     pub keys: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub bytes: u64,
 }
 
 /// The answer to a pack of puts: what was not published, and how many were.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackAnswer {
+    #[serde(deserialize_with = "bounds::count")]
     pub published: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub failed: u64,
     /// The first failures; [`PackAnswer::failed`] counts all.
     pub errors: Vec<Error>,

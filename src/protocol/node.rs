@@ -1,5 +1,6 @@
 //! How a node is and what it does, for those who watch: `/v1/status`.
 
+use super::bounds::bounded;
 use super::{CommandText, Health, JobRecord, TaskFailure, Usage};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +32,8 @@ pub struct Sample {
 }
 
 impl From<[u64; 7]> for Sample {
-    fn from([at, cpu, running, disk_read, disk_written, net_in, net_out]: [u64; 7]) -> Self {
+    fn from(numbers: [u64; 7]) -> Self {
+        let [at, cpu, running, disk_read, disk_written, net_in, net_out] = numbers.map(bounded);
         Self { at, cpu, running, disk_read, disk_written, net_in, net_out }
     }
 }

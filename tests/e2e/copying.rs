@@ -333,3 +333,37 @@ fn a_tree_copied_here_keeps_its_directory_and_one_to_stdout_is_in_the_order_of_n
     assert_eq!(cluster.ok(&["cp", "-r", "s4://b/dir2/", "-"]), "dir2/0_b\ndir2/a\ndir2/deep.x\ndir2/deep/2_c\n");
     cluster.fails(1, &["cp", "-r", "s4://none/", "-"]);
 }
+
+#[test]
+fn a_get_that_is_killed_leaves_nothing() {
+    let cluster = Cluster::start(1);
+    let large = cluster.dir().join("0_large");
+    std::fs::File::create(&large).unwrap().set_len(1 << 30).unwrap();
+    cluster.ok(&["cp", "0_large", "s4://b/"]);
+    let to = cluster.dir().join("to");
+    for args in [["cp", "s4://b/0_large", "to/copy"].as_slice(), &["cp", "-r", "s4://b/", "to"]] {
+        let killed = (0..20).any(|_| {
+            let _ = std::fs::remove_dir_all(&to);
+            std::fs::create_dir(&to).unwrap();
+            let mut child = cluster.command(args).spawn().unwrap();
+            while crate::observe::longest_open(child.id()) == 0 && child.try_wait().unwrap().is_none() {}
+            child.kill().unwrap();
+            // One that was too quick is tried again.
+            !child.wait().unwrap().success()
+        });
+        assert!(killed, "{args:?} was always too quick");
+        let left: Vec<_> = std::fs::read_dir(&to).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert!(left.is_empty(), "{args:?} left {left:?}");
+    }
+}
+
+#[test]
+fn a_get_takes_the_place_of_a_file() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://b/0_x", b"new");
+    std::fs::write(cluster.dir().join("0_x"), "old").unwrap();
+    cluster.ok(&["cp", "s4://b/0_x", "."]);
+    assert_eq!(std::fs::read(cluster.dir().join("0_x")).unwrap(), b"new");
+    let left = std::fs::read_dir(cluster.dir()).unwrap().flatten();
+    assert!(!left.into_iter().any(|entry| entry.file_name().to_str().unwrap().starts_with(".s4.")));
+}

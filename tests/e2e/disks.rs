@@ -121,3 +121,16 @@ fn a_small_key_takes_one_block_and_an_empty_one_none() {
         assert!(blocks(key) <= 4096, "{key}: {}", blocks(key));
     }
 }
+
+#[test]
+fn a_file_that_travels_with_a_job_leaves_the_reserve() {
+    let Some(disk) = Mounted::ext4(160 << 20) else { return };
+    let cluster = Cluster::on_disk(&disk, &["--reserve", "60M"]);
+    cluster.put("s4://in/1_k", b"k");
+    let free = disk.free_bytes();
+    std::fs::write(cluster.dir().join("table"), vec![5; 120 * MIB]).unwrap();
+    let stderr = cluster.fails(1, &["map", "--file", "table", "s4://in/", "s4://out/", "cat"]);
+    assert_says_no_space(&cluster, &stderr);
+    assert!(disk.free_bytes() + SLACK >= free, "what was sent of it is given back");
+    cluster.put("s4://in/1_l", b"there is room for keys");
+}

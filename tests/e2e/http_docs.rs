@@ -90,6 +90,8 @@ fn the_examples_of_the_http_page_do_what_they_show() {
     let setup = setup.join("\n");
     // A reserve of as many digits as make it a long number.
     let cluster = Cluster::with_options(3, &["--reserve", "10000"]);
+    // As `s4 local` has it.
+    std::fs::write(cluster.dir().join("s4.conf.secret"), "the secret of a local cluster\n").unwrap();
     let (mut ran, mut wrong) = (0, Vec::new());
     for Example { command, shown } in blocks.iter().flat_map(|block| examples(block)) {
         if let Some(file) = command.strip_prefix("cat ") {

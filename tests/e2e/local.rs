@@ -419,3 +419,48 @@ fn of_two_starts_at_once_one_works() {
         assert_eq!(local.processes(), Vec::<String>::new(), "round {round}");
     }
 }
+
+#[test]
+fn other_users_of_the_machine_are_strangers() {
+    use std::os::unix::fs::PermissionsExt;
+    let local = Local::new();
+    let started = local.run(&["--detach"]);
+    let secret_path = local.cluster().join("s4.conf.secret");
+    let secret = std::fs::read_to_string(&secret_path).unwrap().trim().to_owned();
+    assert!(secret.len() >= 32, "{secret}");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        (mode(&secret_path), mode(&local.cluster()), mode(&local.cluster().join("node-0"))),
+        (0o600, 0o700, 0o700)
+    );
+    let url = format!("/#{secret} shows the nodes");
+    assert!(text(&started.stderr).contains(&url), "{}", text(&started.stderr));
+    // Who may only guess the ports is refused, and who has the cluster file alone.
+    let (bare, conf) = (local.dir.path().join("bare.conf"), local.conf());
+    std::fs::copy(&conf, &bare).unwrap();
+    let s4 = |conf: &Path, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
+        command.args(args).env("S4_CONF_PATH", conf).env_remove("S4_SECRET_PATH").stdin(Stdio::null()).output().unwrap()
+    };
+    for args in [&["ls"][..], &["cp", bare.to_str().unwrap(), "s4://b/0_x"], &["eval", "s4://b/0_x", "id"]] {
+        let refused = s4(&bare, args);
+        let stderr = text(&refused.stderr);
+        assert!(
+            refused.status.code() == Some(1) && stderr.contains("secret is missing or wrong"),
+            "{args:?}: {stderr}"
+        );
+    }
+    assert!(s4(&conf, &["cp", bare.to_str().unwrap(), "s4://b/0_x"]).status.success());
+    // Commands find it neither in their environment nor among their arguments.
+    let seen = s4(&conf, &["eval", "s4://b/0_x", "env; cat /proc/self/environ /proc/$PPID/cmdline"]);
+    assert!(seen.status.success() && !text(&seen.stdout).contains(&secret), "{}", text(&seen.stderr));
+    local.ok(&["--stop"]);
+    local.ok(&["--detach"]);
+    assert_eq!(std::fs::read_to_string(&secret_path).unwrap().trim(), secret, "it stays");
+    let own = local.dir.path().join("own");
+    std::fs::write(&own, "a secret of one's own\nmore\n").unwrap();
+    local.ok(&["--stop"]);
+    local.ok(&["--detach", "--secret", own.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(&secret_path).unwrap(), "a secret of one's own\n");
+    assert!(s4(&conf, &["health"]).status.success());
+}

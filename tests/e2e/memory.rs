@@ -80,3 +80,18 @@ fn a_key_of_a_gibibyte_passes_through_little_memory() {
     }
     assert_eq!(std::fs::metadata(cluster.dir().join("copy")).unwrap().len(), GIB);
 }
+
+#[test]
+fn a_file_that_travels_with_a_job_passes_through_little_memory() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_k", b"k");
+    std::fs::File::create(cluster.dir().join("table")).unwrap().set_len(200 << 20).unwrap();
+    for args in [&["--dry-run"][..], &[]] {
+        let args = [&["map", "--file", "table", "s4://in/", "s4://out/", "stat -c %s table"], args].concat();
+        let client = client_peak(cluster.command(&args).stdout(Stdio::null()).spawn().unwrap());
+        let daemon = peak_kib(cluster.pid(0));
+        assert!(client > 0 && client < 48 * MIB, "{args:?}: the client had {client} KiB");
+        assert!(daemon < 48 * MIB, "{args:?}: the daemon had {daemon} KiB");
+    }
+    assert_eq!(cluster.get("s4://out/0_k"), b"209715200\n");
+}

@@ -177,3 +177,71 @@ fn a_damaged_mark_of_whose_a_data_directory_is_is_made_anew_where_the_keys_tell(
     assert_contains(&refused(&cluster, 0, &data), &[".s4/node", "damaged", "s4://b/d/1_x", "node 1", "node 0 of 2"]);
     assert_eq!(std::fs::read(&mark).unwrap(), b"", "the refused start has changed nothing");
 }
+
+#[test]
+fn a_data_directory_is_closed_to_other_users() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut cluster = Cluster::start(1);
+    let modes = |cluster: &Cluster| {
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        [mode(&cluster.data(0)), mode(&cluster.data(0).join(".s4"))].map(|mode| format!("{mode:o}"))
+    };
+    assert_eq!(modes(&cluster), ["700", "700"], "made by the daemon");
+    cluster.stop_node(0);
+    for dir in [cluster.data(0), cluster.data(0).join(".s4")] {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    cluster.start_node(0);
+    assert_eq!(modes(&cluster), ["700", "700"], "found by the daemon");
+}
+
+#[test]
+fn a_name_that_only_this_machine_understands_is_refused() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("s4-test-").tempdir().unwrap();
+    let (hosts, conf, data) = (dir.path().join("hosts"), dir.path().join("conf"), dir.path().join("data"));
+    std::fs::write(&hosts, "127.0.0.1 localhost\n127.0.1.1 ourselves\n").unwrap();
+    std::fs::write(&conf, "ourselves:8080\n10.255.255.1:8080\n").unwrap();
+    let server = env!("CARGO_BIN_EXE_s4-server");
+    let script = format!(
+        "mount --bind {} /etc/hosts && exec {server} --conf {} --data {}",
+        hosts.display(),
+        conf.display(),
+        data.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let end = end_within(Duration::from_secs(10), command.spawn().unwrap());
+    let stderr = text(&end.stderr);
+    assert_eq!(end.status.code(), Some(1), "{stderr}");
+    assert_contains(&stderr, &["node 0 (ourselves:8080)", "127.0.1.1", "no other machine can reach"]);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn the_unit_of_the_docs_is_one_that_systemd_takes() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let unit: Vec<&str> =
+        page.lines().skip_while(|line| *line != "[Unit]").take_while(|line| !line.starts_with("```")).collect();
+    let unit = unit.join("\n");
+    for needed in
+        ["Delegate=yes", "RequiresMountsFor=", "RestartSec=", "OOMPolicy=continue", "LoadCredential=", "StartLimit"]
+    {
+        assert!(unit.contains(needed), "{needed} is not in the unit");
+    }
+    let dir = tempfile::Builder::new().prefix("s4-test-").tempdir().unwrap();
+    let path = dir.path().join("s4-server.service");
+    // What is not on this machine is not what is looked at.
+    let unit =
+        unit.replace("/usr/local/bin/s4-server", env!("CARGO_BIN_EXE_s4-server")).replace("User=s4", "User=root");
+    std::fs::write(&path, unit).unwrap();
+    let Ok(verified) = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output() else {
+        eprintln!("no systemd-analyze here");
+        return;
+    };
+    let told = text(&verified.stderr);
+    let ours: Vec<&str> = told.lines().filter(|line| line.contains("s4-server.service")).collect();
+    assert!(ours.is_empty(), "{}", ours.join("\n"));
+}

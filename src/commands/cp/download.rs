@@ -1,6 +1,7 @@
 //! `s4 cp -r` to a local tree: keys come many in one exchange, from all nodes at once.
 
-use super::{Failures, SMALL, draft_file, keep};
+use super::draft::Draft;
+use super::{Failures, SMALL};
 use crate::commands::unbuffered;
 use s4::client::{Client, PackItem, Received, TRIES, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
@@ -12,7 +13,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tempfile::NamedTempFile;
 use tokio::task::JoinSet;
 
 /// Exchanges at once.
@@ -176,7 +176,7 @@ fn receive(mut pack: Received, keys: &[Key], target: &Target) -> (usize, Vec<Err
     let other = |what: &str| {
         Error::new(ErrorKind::Unreachable, format!("{what}: the node sent another key than was asked for"))
     };
-    let mut open: Option<(PathBuf, Result<NamedTempFile>)> = None;
+    let mut open: Option<(PathBuf, Result<Draft>)> = None;
     while !target.ended.load(Ordering::Relaxed) {
         match pack.next_item() {
             Ok(Some(PackItem::Begin(key))) => {
@@ -186,7 +186,7 @@ fn receive(mut pack: Received, keys: &[Key], target: &Target) -> (usize, Vec<Err
                     return (came, errors);
                 }
                 let path = target.path(&key);
-                let draft = draft_file(&path);
+                let draft = Draft::beside(&path);
                 open = Some((path, draft));
             }
             Ok(Some(PackItem::Piece(bytes))) => {
@@ -200,7 +200,7 @@ fn receive(mut pack: Received, keys: &[Key], target: &Target) -> (usize, Vec<Err
             Ok(Some(PackItem::Whole(_))) => {
                 came += 1;
                 if let Some((path, draft)) = open.take() {
-                    errors.extend(draft.and_then(|draft| keep(draft, &path)).err());
+                    errors.extend(draft.and_then(|draft| draft.keep(&path)).err());
                 }
             }
             Ok(Some(PackItem::Failed(error))) => {

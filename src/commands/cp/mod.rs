@@ -1,13 +1,15 @@
 //! `s4 cp`
 
 mod download;
+mod draft;
 mod upload;
 
 use super::{say, unbuffered};
 use crate::cli::CpArgs;
+use draft::Draft;
 use s4::checksum::BLOCK;
 use s4::client::Client;
-use s4::error::{Error, ErrorKind, ExitStatus, Result, reason};
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{self, Dir, Key};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -70,10 +72,10 @@ async fn get(client: &Client, key: &Key, dst: &str) -> Result<ExitStatus> {
             client.get(key, sink, &path.display().to_string(), SMALL).await?;
         }
         _ => {
-            let draft = draft_file(&path)?;
-            let sink = draft.as_file().try_clone().map_err(|e| Error::io(path.display(), &e))?;
+            let draft = Draft::beside(&path)?;
+            let sink = draft.file().try_clone().map_err(|e| Error::io(path.display(), &e))?;
             client.get(key, sink, &path.display().to_string(), SMALL).await?;
-            keep(draft, &path)?;
+            draft.keep(&path)?;
         }
     }
     Ok(ExitStatus::Done)
@@ -86,29 +88,6 @@ fn target_path(key: &Key, dst: &str) -> PathBuf {
         true => path.join(key.basename()),
         false => path.to_owned(),
     }
-}
-
-/// A temporary file beside `path`, which takes its place only when whole. Makes the directories above.
-fn draft_file(path: &Path) -> Result<tempfile::NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("{}: {}", path.display(), reason(&e)));
-    std::fs::create_dir_all(dir).map_err(failed)?;
-    let mode = std::fs::Permissions::from_mode(0o666);
-    tempfile::Builder::new().prefix(".s4.").permissions(mode).tempfile_in(dir).map_err(failed)
-}
-
-fn keep(draft: tempfile::NamedTempFile, path: &Path) -> Result<()> {
-    draft.persist(path).map(drop).map_err(|e| match e.error.kind() {
-        // As of a key of the name of a directory on another node.
-        std::io::ErrorKind::IsADirectory => {
-            Error::new(ErrorKind::Io, format!("{}: is a directory here, and cannot be a file too", path.display()))
-        }
-        _ => Error::io(path.display(), &e.error),
-    })
 }
 
 /// Errors of many keys: each told at once on stderr, and the first kept for the exit status.

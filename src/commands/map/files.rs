@@ -1,10 +1,11 @@
 //! `--file`: local files that travel with a job.
 
-use bytes::Bytes;
-use s4::checksum::Digest;
+use s4::checksum::{BLOCK, Digest};
 use s4::client::{Client, blocking};
 use s4::error::{Error, Result};
 use s4::protocol::JobFile;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -44,22 +45,30 @@ impl LocalFile {
         Ok(Self { path: path.to_owned(), name: name.to_owned(), executable })
     }
 
-    /// Reads it whole. Blocks.
-    pub fn read(self) -> Result<(JobFile, Bytes)> {
-        let content =
-            std::fs::read(&self.path).map_err(|e| Error::io(format!("--file {}", self.path.display()), &e))?;
-        let mut digest = Digest::default();
-        digest.update(&content);
-        let (digest, len) = (digest.to_string(), content.len() as u64);
-        Ok((JobFile { name: self.name, digest, len, executable: self.executable }, content.into()))
+    /// What the nodes know it by. Reads all of it, block by block. Blocks.
+    pub fn describe(&self) -> Result<JobFile> {
+        let failed = |e: std::io::Error| Error::io(format!("--file {}", self.path.display()), &e);
+        let mut file = File::open(&self.path).map_err(failed)?;
+        let (mut digest, mut len, mut block) = (Digest::default(), 0, vec![0; BLOCK]);
+        loop {
+            match file.read(&mut block).map_err(failed)? {
+                0 => break,
+                n => {
+                    digest.update(&block[..n]);
+                    len += n as u64;
+                }
+            }
+        }
+        Ok(JobFile { name: self.name.clone(), digest: digest.to_string(), len, executable: self.executable })
     }
 
     /// Has every node keep it.
     pub async fn send(self, client: &Client) -> Result<JobFile> {
-        let (file, content) = blocking(move || self.read()).await?;
+        let path = self.path.clone();
+        let file = blocking(move || self.describe()).await?;
         let sent = client.on_every_node(|client, node| {
-            let (file, content) = (file.clone(), content.clone());
-            async move { client.put_job_file(node, &file, content).await }
+            let (file, path) = (file.clone(), path.clone());
+            async move { client.put_job_file(node, &file, path).await }
         });
         sent.await.into_iter().collect::<Result<()>>()?;
         Ok(file)
@@ -75,8 +84,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("empty");
         std::fs::write(&path, "").unwrap();
-        let (file, content) = LocalFile::new(&path).unwrap().read().unwrap();
-        assert_eq!((file.name.as_str(), file.len, file.executable, content.len()), ("empty", 0, false, 0));
+        let file = LocalFile::new(&path).unwrap().describe().unwrap();
+        assert_eq!((file.name.as_str(), file.len, file.executable), ("empty", 0, false));
         // Of no bytes, as xxhsum -H2 has it.
         assert_eq!(file.digest, "99aa06d3014798d86001c324468d497f");
     }

@@ -23,7 +23,7 @@ async fn run_until(client: &Client, kind: MapKind, args: MapArgs, interrupts: &m
     let mut spec = spec(kind, &args)?;
     let files = files::find(&args.files)?;
     if args.dry_run {
-        spec.files = files.into_iter().map(|file| file.read().map(|(file, _)| file)).collect::<Result<_>>()?;
+        spec.files = files.iter().map(files::LocalFile::describe).collect::<Result<_>>()?;
         return tokio::select! {
             planned = dry_run::run(client, &spec, args.show.json) => planned,
             () = interrupts.caught() => Err(cancelled(kind)),

@@ -24,7 +24,7 @@ pub async fn run(client: &Client, spec: &JobSpec, key: Option<&str>) -> Result<E
     let seconds = began.elapsed().as_secs_f64();
     let (how, status) = match end {
         CommandEnd::Exit(code) => (format!("exit status {code}"), ExitStatus::Command(code as u8)),
-        CommandEnd::Signal(signal) => (format!("signal {signal}"), ExitStatus::Command(128 + signal as u8)),
+        CommandEnd::Signal(signal) => (format!("signal {signal}"), ExitStatus::Command(128 | signal as u8)),
         CommandEnd::Error(error) => return Err(error.by(name)),
     };
     say(format_args!("{key} on {name}: {how}, {}", seconds_text(seconds)));

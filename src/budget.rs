@@ -1,0 +1,92 @@
+//! A bound on the bytes that wait in memory for peers to read them.
+
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes that a permit stands for.
+const UNIT: usize = 1024;
+
+/// What may wait in all. Clones share it.
+#[derive(Clone)]
+pub struct Budget {
+    free: Arc<Semaphore>,
+    all: usize,
+}
+
+/// A part of a budget, given back when it is dropped.
+pub struct Share {
+    _permit: OwnedSemaphorePermit,
+}
+
+struct Held {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Share {
+    /// The bytes, which have this share until the last of them is dropped.
+    pub fn hold(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Held { bytes, _share: self })
+    }
+}
+
+impl Budget {
+    pub fn new(bytes: usize) -> Self {
+        let all = bytes / UNIT;
+        Self { free: Arc::new(Semaphore::new(all)), all }
+    }
+
+    /// True if hardly anything is left.
+    pub fn is_short(&self) -> bool {
+        self.free.available_permits() < self.all / 8
+    }
+
+    /// True if nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.free.available_permits() == self.all
+    }
+
+    /// The bytes, counted as long as they are there if there is room for them.
+    pub fn count(&self, bytes: Bytes) -> Bytes {
+        match self.free.clone().try_acquire_many_owned(units(bytes.len())) {
+            Ok(permit) => Share { _permit: permit }.hold(bytes),
+            Err(_) => bytes,
+        }
+    }
+
+    /// Waits for room for `len` bytes, at most the whole.
+    pub async fn share(&self, len: usize) -> Option<Share> {
+        let units = units(len).min(self.all as u32);
+        self.free.clone().acquire_many_owned(units).await.ok().map(|permit| Share { _permit: permit })
+    }
+}
+
+fn units(len: usize) -> u32 {
+    u32::try_from(len.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_is_free_again() {
+        let budget = Budget::new(10 * UNIT);
+        let bytes = budget.count(vec![7; 9 * UNIT + 1].into());
+        assert!(budget.is_short() && !budget.is_idle());
+        let part = bytes.slice(1..2);
+        let more = budget.count(vec![8; UNIT].into());
+        assert_eq!((part[0], more[0]), (7, 8));
+        drop(bytes);
+        assert!(budget.is_short(), "a part of them is still there");
+        drop(part);
+        assert!(budget.is_idle());
+    }
+}

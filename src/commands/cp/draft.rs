@@ -1,0 +1,91 @@
+//! A local file that takes its place only when it is whole. Until then it has no name where the file system can do without, so
+//! that nothing stays of a copy that is killed.
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
+use s4::error::{Error, ErrorKind, Result, reason};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use tempfile::{NamedTempFile, TempPath};
+
+/// As the names of temporary files begin.
+const PREFIX: &str = ".s4.";
+const MODE: u32 = 0o666;
+
+pub enum Draft {
+    Unnamed(File),
+    Named(NamedTempFile),
+}
+
+impl Draft {
+    /// On the file system of `path`. Makes the directories above.
+    pub fn beside(path: &Path) -> Result<Self> {
+        let dir = dir_of(path);
+        let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("{}: {}", path.display(), reason(&e)));
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let unnamed = OpenOptions::new().write(true).mode(MODE).custom_flags(libc::O_TMPFILE).open(dir);
+        if let Ok(file) = unnamed {
+            return Ok(Self::Unnamed(file));
+        }
+        let named = tempfile::Builder::new().prefix(PREFIX).permissions(Permissions::from_mode(MODE)).tempfile_in(dir);
+        named.map(Self::Named).map_err(failed)
+    }
+
+    pub fn file(&self) -> &File {
+        match self {
+            Self::Unnamed(file) => file,
+            Self::Named(file) => file.as_file(),
+        }
+    }
+
+    /// Gives it the name `path`, also in place of another file.
+    pub fn keep(self, path: &Path) -> Result<()> {
+        let kept = match self {
+            Self::Named(file) => file.persist(path).map(drop).map_err(|e| e.error),
+            Self::Unnamed(file) => match link(&file, path) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => replace(&file, path),
+                linked => linked,
+            },
+        };
+        kept.map_err(|e| match e.kind() {
+            // As of a key of the name of a directory on another node.
+            std::io::ErrorKind::IsADirectory => {
+                Error::new(ErrorKind::Io, format!("{}: is a directory here, and cannot be a file too", path.display()))
+            }
+            _ => Error::io(path.display(), &e),
+        })
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn dir_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+fn link(file: &File, path: &Path) -> std::io::Result<()> {
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(AT_FDCWD, own.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW).map_err(Errno::into)
+}
+
+/// A link never takes another's place, a rename does.
+fn replace(file: &File, path: &Path) -> std::io::Result<()> {
+    let made = tempfile::Builder::new().prefix(PREFIX).make_in(dir_of(path), |name| link(file, name))?;
+    let name: TempPath = made.into_temp_path();
+    name.persist(path).map_err(|e| e.error)
+}
