@@ -30,13 +30,16 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 /// A stream that nobody reads from for so long is given up; a later read begins another where it ended.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// A part of a key, and where it begins.
+type Leaf = (Key, Checksum, u64);
+
 /// What all open files share.
 #[derive(Clone)]
 pub struct Budget {
     ahead: Arc<Semaphore>,
     in_hand: Arc<Semaphore>,
     /// Leaves that were read at random, by key and where they begin.
-    kept: Arc<Mutex<LruCache<(Key, Checksum, u64), Bytes>>>,
+    kept: Arc<Mutex<LruCache<Leaf, Bytes>>>,
 }
 
 impl Budget {

@@ -138,9 +138,9 @@ fn has_writer(file: &File) -> bool {
         Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), command, value) })
     };
     // Who opens the file in between has the kernel send us a signal: one that means nothing, instead of one that kills.
-    let leased = set(F_SETSIG, libc::SIGURG).and_then(|_| set(libc::F_SETLEASE, libc::F_RDLCK.into()));
+    let leased = set(F_SETSIG, libc::SIGURG).and_then(|_| set(libc::F_SETLEASE, libc::F_RDLCK));
     if leased.is_ok() {
-        let _ = set(libc::F_SETLEASE, libc::F_UNLCK.into());
+        let _ = set(libc::F_SETLEASE, libc::F_UNLCK);
     }
     leased == Err(Errno::EAGAIN)
 }

@@ -254,7 +254,7 @@ impl Running<'_> {
         let known = self.control.group.as_ref().map(Group::processes).unwrap_or_default();
         let dir = &self.control.dir;
         // Its own directory is there, and the file that its stdout goes to.
-        let own = dir.ancestors().find(|parent| parent.ends_with(".s4")).unwrap_or(dir);
+        let own = dir.ancestors().find(|parent| parent.file_name().is_some_and(|name| name == ".s4")).unwrap_or(dir);
         process::left(dir, own, self.child.pid(), &known)
     }
 

@@ -11,6 +11,7 @@ use s4::key::Key;
 use s4::stored;
 use s4::summed;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
@@ -96,11 +97,12 @@ impl Store {
         let (first, count) = held.table.as_ref().map_or((0, usize::MAX), |table| table.block_of(leaf));
         // Held, so that others who want it wait instead of reading it too.
         let mut proven = held.proven.lock().unwrap_or_else(PoisonError::into_inner);
-        if !proven.contains_key(&first) {
-            proven.insert(first, self.prove(held, key, first, count)?);
-        }
-        let sums = proven.get(&first).and_then(|sums| sums.get(leaf - first).copied());
-        sums.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("{key}: has no leaf {leaf}")))
+        let sums = match proven.entry(first) {
+            Entry::Occupied(sums) => sums.into_mut(),
+            Entry::Vacant(unproven) => unproven.insert(self.prove(held, key, first, count)?),
+        };
+        let sum = sums.get(leaf - first).copied();
+        sum.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("{key}: has no leaf {leaf}")))
     }
 
     /// Reads a block, or a whole key that has no table, and compares it. Returns the sums of its leaves.

@@ -280,7 +280,7 @@ mod tests {
             nest(tree, 1000);
         }
         let late = empty(
-            &mut Dir::from_fd(open_within(&data_fd(dir.path()), "a", DIRECTORY).unwrap()).unwrap(),
+            &mut Dir::from_fd(open_within(data_fd(dir.path()), "a", DIRECTORY).unwrap()).unwrap(),
             Some(Instant::now()),
         );
         assert_eq!(late, Err(Errno::ETIMEDOUT));

@@ -148,7 +148,7 @@ impl Answers {
                 Ok(told) => self.answered.push((node, told)),
                 Err(later) => {
                     let (client, path) = (client.clone(), path.to_owned());
-                    self.awaited.spawn(async move { (node, client.tell_later(later, &path).await) });
+                    self.awaited.spawn(async move { (node, client.tell_later(*later, &path).await) });
                 }
             }
         }

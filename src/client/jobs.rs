@@ -86,15 +86,14 @@ impl Client {
         let path = format!("/v1/standing?outdir={}&node={of}", escape(outdir.as_str()));
         let mut events = self.events(node, Method::GET, &path, body::empty()).await?;
         while let Some(event) = events.next().await? {
-            match event {
-                Event::Standing(standing) => {
-                    if found.send(Ok(standing)).await.is_err() {
-                        // Nobody listens any more once another node has failed.
-                        return Ok(());
-                    }
-                }
+            let standing = match event {
+                Event::Standing(standing) => standing,
                 Event::Complete => return Ok(()),
-                _ => {}
+                _ => continue,
+            };
+            // Nobody listens any more once another node has failed.
+            if found.send(Ok(standing)).await.is_err() {
+                return Ok(());
             }
         }
         Err(Error::new(ErrorKind::Unreachable, format!("{}: the answer was cut off", self.cluster().name(node))))

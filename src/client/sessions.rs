@@ -108,7 +108,7 @@ pub struct Asked {
 }
 
 /// An answer that came in a moment, or else what waits for it.
-pub type Soon<T> = std::result::Result<Result<T>, Asked>;
+pub type Soon<T> = std::result::Result<Result<T>, Box<Asked>>;
 
 impl Asked {
     /// Also if `until` is over, an answer that is here is taken.
@@ -116,7 +116,7 @@ impl Asked {
         // SAFETY: the number is that of a descriptor which `with_moments` has borrowed for longer than this.
         let other = MAY_WAIT.get().map(|other| unsafe { BorrowedFd::borrow_raw(other) });
         Ok(match self.open.session.hear(until, other) {
-            Ok(None) => return Err(self),
+            Ok(None) => return Err(Box::new(self)),
             Ok(Some((reply, _))) => self.fitting(reply),
             // The session ends with what was asked in it.
             Err(error) => Err(self.about(&error)),
@@ -160,10 +160,10 @@ impl Asked {
             let until = Instant::now() + self.timeout.step();
             match self.hear(until) {
                 Ok(heard) => return Ok(heard),
-                Err(asked) => self = asked,
+                Err(asked) => self = *asked,
             }
             if self.timeout.is_over() {
-                return Err(self);
+                return Err(Box::new(self));
             }
         }
     }

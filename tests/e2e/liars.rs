@@ -186,7 +186,7 @@ fn numbers_of_every_size_are_no_trouble() {
         let events = [
             tagged("failure", &failure),
             tagged("progress", &progress),
-            format!("{{\"event\":\"running\",\"tasks\":[{{\"key\":\"in/x\",\"seconds\":1e308}}]}}\n"),
+            "{\"event\":\"running\",\"tasks\":[{\"key\":\"in/x\",\"seconds\":1e308}]}\n".to_owned(),
             format!("{{\"event\":\"ended\",\"outcome\":\"failed\",\"progress\":{progress}}}\n"),
         ]
         .concat();

@@ -29,7 +29,7 @@ fn shared(options: &[&str]) -> Option<Setup> {
         return None;
     }
     let setup = setup_with(2, &[1], options)?;
-    let cluster = std::fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o755));
+    let cluster = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     std::fs::set_permissions(setup.cluster.dir(), cluster).unwrap();
     for key in ["0_k", "1_k", "0_own", "1_own"] {
         setup.put(&format!("b/{key}"), b"content");
