@@ -2,14 +2,13 @@
 
 pub(crate) mod bounds;
 mod job;
+mod job_report;
 mod lease;
 mod listing;
 pub mod node;
 
-pub use job::{
-    CommandText, Delivery, Event, JobFile, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Progress, RunningTask,
-    Source, Standing, TaskFailure,
-};
+pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Plan, Standing};
+pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, TaskFailure};
 pub use lease::{Book, HOLDER_HEADER, Holder, LEASE, RELIANCE, Told};
 pub use listing::{Entry, LISTING_END, LISTING_ERROR};
 

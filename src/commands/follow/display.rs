@@ -203,7 +203,8 @@ mod tests {
         assert_eq!(lines[0], "map 15/30 done, 6 running, 3 failed, 1.5K of 2.9K");
         assert!(lines[1].ends_with("]  50%, 1.5 tasks/s, 150B/s, 10.0 s left"), "{}", lines[1]);
         assert!(lines[2].starts_with("0 [####") && lines[2].ends_with("] 5/10, 2 running, 1 failed"), "{}", lines[2]);
-        assert!(lines[3].starts_with("1 [....") && lines[4].starts_with("2 [####"), "{lines:?}");
+        // A failed task is over too.
+        assert!(lines[3].starts_with("1 [####....") && lines[4].starts_with("2 [####"), "{lines:?}");
         assert_eq!(lines[5], "slowest: slow_ä 22.0 s, slow_ä 17.0 s, slow_ä 12.0 s");
         assert_eq!(lines.len(), 6);
     }
