@@ -4,6 +4,7 @@ use super::cgroup::Limits;
 use super::command::{Control, Killed};
 use super::fence::Fence;
 use super::journal::{self, Journal};
+use super::lines::Lines;
 use super::logs::Logs;
 use super::plan::{Task, Tasks};
 use super::{Shared, mark_of};
@@ -16,8 +17,6 @@ use s4::key::Key;
 use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, RunningTask, TaskFailure};
 use s4::time::now_milliseconds;
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,7 +68,7 @@ pub struct Job {
     /// Guards the tasks that run now, by their number.
     running: Mutex<HashMap<u64, RunningNow>>,
     /// Failures as lines of JSON, appended whole.
-    failures: File,
+    failures: Lines,
     /// The record is synced to the disk each time that it is written.
     sync: bool,
 }
@@ -127,19 +126,19 @@ impl Job {
 
     fn open(record: JobRecord, dir: PathBuf, log_bytes: u64, sync: bool) -> Result<Self> {
         let path = dir.join("failures");
-        let failures = file::open_regular(&path, OpenOptions::new().create(true).append(true).read(true));
+        let failures = Lines::new(path.clone()).map_err(|e| Error::io(path.display(), &e))?;
         let JobRecord { spec, plan, progress, started, ended, outcome, .. } = record;
         let mark = mark_of(&spec);
         Ok(Self {
             spec: Arc::new(spec),
-            journal: Journal::open(&dir)?,
+            journal: Journal::new(&dir)?,
             logs: Logs::new(logs_dir(&dir), log_bytes),
             fence: Arc::default(),
             plan,
             mark,
             state: watch::Sender::new(State { started, progress, ended, outcome, ..State::default() }),
             running: Mutex::default(),
-            failures: failures.map_err(|e| Error::io(path.display(), &e))?,
+            failures,
             dir,
             sync,
         })
@@ -234,11 +233,14 @@ impl Job {
     /// Failures from byte `from` of their record on, and where they end.
     pub fn failures(&self, from: u64) -> Result<(Vec<Event>, u64)> {
         let failed = |e: std::io::Error| Error::io("the job's failures", &e);
+        let Some(file) = self.failures.read().map_err(failed)? else {
+            return Ok((Vec::new(), from));
+        };
         let mut from = from;
         loop {
-            let len = self.failures.metadata().map_err(failed)?.len();
+            let len = file.metadata().map_err(failed)?.len();
             let mut bytes = vec![0; len.saturating_sub(from).min(PAGE) as usize];
-            self.failures.read_exact_at(&mut bytes, from).map_err(failed)?;
+            file.read_exact_at(&mut bytes, from).map_err(failed)?;
             let whole = match bytes.iter().rposition(|&b| b == b'\n') {
                 Some(at) => at + 1,
                 // No line is so long that was written by us: what is behind it counts.
@@ -312,6 +314,8 @@ impl Job {
             state.ended = Some(now_milliseconds());
             state.outcome = Some(outcome(state));
         });
+        self.journal.close();
+        self.failures.close();
         if let Err(error) = self.save_apart().await {
             tracing::warn!("{error}");
         }
@@ -433,7 +437,7 @@ impl Job {
         let mut line = serde_json::to_vec(&failure).expect("a failure is plain JSON");
         line.push(b'\n');
         let job = self.clone();
-        if let Err(error) = blocking(move || (&job.failures).write_all(&line)).await {
+        if let Err(error) = blocking(move || job.failures.append(&line)).await {
             tracing::error!("job {}: cannot record a failure: {error}: {failure:?}", self.spec.id);
         }
         shared.task_counts.add_failed();

@@ -1,35 +1,31 @@
 //! What a job's tasks have done so far, for whoever asks after a restart of the daemon: a line `OUTPUTS BYTES` for each task that is done.
 //! Nothing else rests on it: which tasks are done, the outputs themselves say.
 
+use super::lines::Lines;
 use s4::error::{Error, Result};
-use s4::file::{open_regular, open_to_read};
+use s4::file::open_to_read;
 use s4::protocol::Progress;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The name of the file in a job's directory.
 const FILE: &str = "journal";
 
-/// A journal being written; each line goes out whole.
-pub struct Journal {
-    file: File,
-    /// A full disk has cut the last line, which must not swallow the next.
-    torn: AtomicBool,
-}
+/// A journal being written.
+pub struct Journal(Lines);
 
 impl Journal {
-    pub fn open(dir: &Path) -> Result<Self> {
-        let file = open_regular(&dir.join(FILE), OpenOptions::new().create(true).append(true));
-        file.map(|file| Self { file, torn: AtomicBool::new(false) }).map_err(|e| failed(&e))
+    pub fn new(dir: &Path) -> Result<Self> {
+        Lines::new(dir.join(FILE)).map(Self).map_err(|e| failed(&e))
     }
 
     /// All outputs of a task are published; `bytes` are those of its inputs.
     pub fn done(&self, outputs: u64, bytes: u64) -> Result<()> {
-        let begin = if self.torn.swap(false, Ordering::Relaxed) { "\n" } else { "" };
-        let written = (&self.file).write_all(format!("{begin}{outputs} {bytes}\n").as_bytes());
-        written.inspect_err(|_| self.torn.store(true, Ordering::Relaxed)).map_err(|e| failed(&e))
+        self.0.append(format!("{outputs} {bytes}\n").as_bytes()).map_err(|e| failed(&e))
+    }
+
+    pub fn close(&self) {
+        self.0.close();
     }
 }
 
@@ -64,13 +60,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_was_cut_swallows_no_other() {
+    fn a_line_that_was_cut_says_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
-        journal.done(1, 10).unwrap();
-        (&journal.file).write_all(b"17").unwrap();
-        journal.torn.store(true, Ordering::Relaxed);
+        std::fs::write(dir.path().join(FILE), "1 10\n17\n").unwrap();
+        let journal = Journal::new(dir.path()).unwrap();
         journal.done(2, 20).unwrap();
+        journal.close();
         journal.done(4, 40).unwrap();
         let sum = sum(dir.path()).unwrap();
         assert_eq!((sum.done, sum.outputs, sum.bytes_done), (3, 7, 70));

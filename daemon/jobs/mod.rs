@@ -7,6 +7,7 @@ pub mod fence;
 pub mod files;
 mod job;
 mod journal;
+mod lines;
 pub mod logs;
 pub mod owner;
 mod plan;

@@ -237,8 +237,8 @@ fn commands_that_open_and_fork_all_that_they_can_cost_the_daemon_nothing() {
                 assert_eq!(leftovers(&cluster), Vec::<PathBuf>::new(), "{cmd}");
             }
         }
-        let now = eventually("but for two of each known job, the descriptors are given back", || {
-            Some(descriptors(&cluster)).filter(|now| *now <= open + 60)
+        let now = eventually("the descriptors are given back", || {
+            Some(descriptors(&cluster)).filter(|now| *now <= open + 20)
         });
         let memory_now = resident_kib(cluster.pid(0));
         eprintln!("memory: {memory} KiB before, {memory_now} KiB after; descriptors: {open} before, {now} after");

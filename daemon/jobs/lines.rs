@@ -1,0 +1,80 @@
+//! A file of a job that lines are appended to. It is open only while they are: jobs that do not run hold no descriptors.
+
+use s4::file::{open_regular, open_to_read};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Result, Write};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Lines being written; each goes out whole.
+pub struct Lines {
+    path: PathBuf,
+    /// Guards the file only.
+    appended: Mutex<Appended>,
+}
+
+#[derive(Default)]
+struct Appended {
+    file: Option<File>,
+    /// A full disk has cut the last line, which must not swallow the next.
+    torn: bool,
+}
+
+impl Lines {
+    /// Refuses a path at which there is something else than a file.
+    pub fn new(path: PathBuf) -> Result<Self> {
+        match open_to_read(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(Self { path, appended: Mutex::default() }),
+        }
+    }
+
+    /// Appends a line, which ends with a newline.
+    pub fn append(&self, line: &[u8]) -> Result<()> {
+        let mut appended = self.lock();
+        let mut file = match appended.file.take() {
+            Some(file) => file,
+            None => open_regular(&self.path, OpenOptions::new().create(true).append(true))?,
+        };
+        let begin: &[u8] = if appended.torn { b"\n" } else { b"" };
+        let written = file.write_all(&[begin, line].concat());
+        *appended = Appended { file: Some(file), torn: written.is_err() };
+        written
+    }
+
+    /// Gives the descriptor back; another line would open the file again.
+    pub fn close(&self) {
+        self.lock().file = None;
+    }
+
+    /// The file, to be read; `None` if nothing was ever appended.
+    pub fn read(&self) -> Result<Option<File>> {
+        match open_to_read(&self.path) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Appended> {
+        self.appended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_swallows_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = Lines::new(dir.path().join("lines")).unwrap();
+        lines.append(b"1 10\n").unwrap();
+        lines.lock().file.as_mut().unwrap().write_all(b"17").unwrap();
+        lines.lock().torn = true;
+        lines.append(b"2 20\n").unwrap();
+        lines.close();
+        lines.append(b"4 40\n").unwrap();
+        assert_eq!(std::fs::read(dir.path().join("lines")).unwrap(), b"1 10\n17\n2 20\n4 40\n");
+    }
+}
