@@ -189,7 +189,7 @@ impl Client {
         let mut sources = Vec::new();
         while let Some(event) = events.next().await? {
             match event {
-                Event::Source(source) => sources.push(source),
+                Event::Source(source) if sources.len() < MOST_JOBS => sources.push(source),
                 Event::Planned(plan) => return Ok((plan, sources)),
                 _ => {}
             }

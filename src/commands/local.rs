@@ -312,7 +312,11 @@ fn stop_mounts(dir: &Path, cluster: &Cluster) -> Result<()> {
     let stopped: Vec<Result<()>> = mounts::list()
         .into_iter()
         .filter(|mounted| mounted.is_cluster)
-        .filter(|mounted| noted.as_ref() == Some(&mounted.dir) || shows(&mounted.dir, &digest))
+        .filter(|mounted| match answer(&mounted.dir) {
+            Some(theirs) => theirs == digest.as_bytes(),
+            // A dead one of ours says nothing any more.
+            None => noted.as_ref() == Some(&mounted.dir),
+        })
         .map(|mounted| mounts::unmount(&mounted.dir, true))
         .collect();
     if noted.is_some() {
@@ -321,13 +325,12 @@ fn stop_mounts(dir: &Path, cluster: &Cluster) -> Result<()> {
     stopped.into_iter().collect()
 }
 
-/// True if what is mounted on `dir` shows the cluster of this digest. One that does not say so soon, or not to this user,
-/// is not known to.
-fn shows(dir: &Path, digest: &str) -> bool {
+/// The digest of the cluster that the mount on `dir` shows. `None` if it does not say so soon, or not to this user.
+fn answer(dir: &Path) -> Option<Vec<u8>> {
     let (sender, answer) = mpsc::channel();
     let dir = dir.to_owned();
     std::thread::spawn(move || sender.send(xattr::get(dir, mounts::CLUSTER_ATTRIBUTE)));
-    matches!(answer.recv_timeout(ASKED), Ok(Ok(Some(theirs))) if theirs == digest.as_bytes())
+    answer.recv_timeout(ASKED).ok()?.ok()?
 }
 
 async fn stop(dir: &Path) -> Result<ExitStatus> {

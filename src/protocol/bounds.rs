@@ -28,6 +28,11 @@ pub fn line<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     String::deserialize(from).map(one_line)
 }
 
+/// A message, where there is one.
+pub fn optional_line<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Option::<String>::deserialize(from).map(|text| text.map(one_line))
+}
+
 /// Lines of a node list.
 pub fn lines<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
     let lines = Option::<Vec<String>>::deserialize(from)?;

@@ -17,9 +17,12 @@ pub struct Source {
     pub outdir: Dir,
     pub started: bool,
     pub outcome: Option<Outcome>,
+    #[serde(deserialize_with = "bounds::count")]
     pub tasks: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub done: u64,
     /// Keys in INDIR that it has made.
+    #[serde(deserialize_with = "bounds::count")]
     pub inputs: u64,
 }
 

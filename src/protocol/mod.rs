@@ -101,7 +101,7 @@ pub struct Health {
     #[serde(deserialize_with = "bounds::count")]
     pub running_tasks: u64,
     /// What is wrong with the node's disk.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::optional_line")]
     pub trouble: Option<String>,
     /// Keys that a power cut had damaged, and that the daemon took away at its start.
     #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "bounds::count")]
