@@ -23,7 +23,7 @@ say "tools"
 packages setpriv:util-linux cc:gcc xz:xz-utils python3:python3 pip3:python3-pip curl:curl xxd:xxd shellcheck:shellcheck mkfs.ext4:e2fsprogs \
     fusermount3:fuse3 rsync:rsync zip:zip unzip:unzip sqlite3:sqlite3 rg:ripgrep zstd:zstd bzip2:bzip2 less:less \
     patch:patch getfattr:attr ld:binutils make:make cpio:cpio openssl:openssl git:git perl:perl gawk:gawk ps:procps \
-    script:bsdutils chromium:chromium promtool:prometheus busybox:busybox zsh:zsh dash:dash node:nodejs unshare:util-linux
+    script:bsdutils chromium:chromium promtool:prometheus busybox:busybox zsh:zsh dash:dash node:nodejs ip:iproute2 iptables:iptables bindfs:bindfs
 command -v cargo >/dev/null || { echo "test: no cargo: install a Rust toolchain" >&2; exit 1; }
 
 say "format"
