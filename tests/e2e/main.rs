@@ -41,6 +41,7 @@ mod mount_dirs;
 mod mount_errnos;
 mod mount_faults;
 mod mount_freshness;
+mod mount_fsx;
 mod mount_holders;
 mod mount_leases;
 mod mount_lifetime;
