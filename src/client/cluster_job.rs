@@ -5,8 +5,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
 use crate::protocol::{Event, HEARTBEAT, JobId, JobSpec, Plan, Source};
 use crate::timeout::{Timeout, within};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// Between two tries to reach a node again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -38,6 +40,29 @@ impl Client {
         answers
     }
 
+    /// The same; the first error is told at once, and what was asked of the others is not waited for: a node that asks a silent one
+    /// has more patience than we may have.
+    async fn on_every_node_or_fail<T, F>(&self, ask: impl Fn(Client, NodeId) -> F) -> Result<Vec<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let mut asked: JoinSet<_> = self
+            .cluster()
+            .ids()
+            .map(|node| {
+                let asked = ask(self.clone(), node);
+                async move { asked.await.map(|answer| (node, answer)) }
+            })
+            .collect();
+        let mut answers = BTreeMap::new();
+        while let Some(answer) = asked.join_next().await {
+            let (node, answer) = answer.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+            answers.insert(node, answer);
+        }
+        Ok(answers.into_values().collect())
+    }
+
     /// Plans the job on every node, then starts it on all. Returns the number of its tasks. After an error the job is to
     /// be cancelled.
     pub async fn begin_job(&self, spec: &JobSpec) -> Result<u64> {
@@ -46,26 +71,26 @@ impl Client {
 
     /// The same, and returns the plan of each node.
     pub async fn start_everywhere(&self, spec: &JobSpec) -> Result<Vec<Plan>> {
-        let plans = self.on_every_node(|client, node| {
+        let plans = self.on_every_node_or_fail(|client, node| {
             let spec = spec.clone();
             async move { client.submit_job(node, &spec).await }
         });
-        let plans = accepted(spec, plans.await)?;
-        let started = self.on_every_node(|client, node| {
+        let plans = accepted(spec, plans.await?)?;
+        let started = self.on_every_node_or_fail(|client, node| {
             let id = spec.id.clone();
             async move { client.start_job(node, &id).await }
         });
-        started.await.into_iter().collect::<Result<()>>()?;
+        started.await?;
         Ok(plans)
     }
 
     /// What each node would do for a job. Nothing is kept of it.
     pub async fn plan_everywhere(&self, spec: &JobSpec) -> Result<Vec<Plan>> {
-        let plans = self.on_every_node(|client, node| {
+        let plans = self.on_every_node_or_fail(|client, node| {
             let spec = spec.clone();
             async move { client.plan_job(node, &spec).await }
         });
-        accepted(spec, plans.await)
+        accepted(spec, plans.await?)
     }
 
     /// Kills what runs of the job, on the nodes that can be reached.
@@ -99,8 +124,7 @@ impl Client {
 }
 
 /// The plans, if they are of any key at all, and no job that made some of these keys is unfinished.
-fn accepted(spec: &JobSpec, planned: Vec<Result<(Plan, Vec<Source>)>>) -> Result<Vec<Plan>> {
-    let planned = planned.into_iter().collect::<Result<Vec<_>>>()?;
+fn accepted(spec: &JobSpec, planned: Vec<(Plan, Vec<Source>)>) -> Result<Vec<Plan>> {
     let (plans, sources): (Vec<Plan>, Vec<Vec<Source>>) = planned.into_iter().unzip();
     unfinished::refuse(spec, sources.into_iter().flatten())?;
     match plans.iter().all(|plan| plan.tasks + plan.done_before == 0) {
