@@ -108,7 +108,10 @@ fn send(
 ) -> Result<Option<Checksum>> {
     let node = client.cluster().node_of(key);
     let mut closed = None;
-    match client.noting(node, send_bytes(file, growing, &mut upload, orders, &mut closed)) {
+    let sent = client.noting(node, send_bytes(file, growing, &mut upload, orders, &mut closed));
+    // The close may have come in the last wait for the node.
+    let is_closed = closed.is_some() || orders.try_recv().is_ok();
+    match sent {
         Ok(Some(ending)) => match client.noting(node, upload.end(&ending)) {
             Ok(()) => Ok(Some(ending.checksum)),
             // Other bytes have come than are in the file.
@@ -117,7 +120,7 @@ fn send(
         },
         Ok(None) => Ok(None),
         // To send it again would take as long once more.
-        Err(error) if error.kind() == ErrorKind::Deadline && closed.is_some() => Err(error),
+        Err(error) if error.kind() == ErrorKind::Deadline && is_closed => Err(error),
         Err(error) => {
             tracing::debug!("{error}");
             Ok(None)

@@ -324,8 +324,10 @@ impl Stream {
     }
 
     fn failed(&self, error: &std::io::Error) -> Error {
+        use std::io::ErrorKind as Io;
         match error.kind() {
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+            // That there is no way, the kernel says of a connection that stood only once nothing was confirmed in its time.
+            Io::WouldBlock | Io::TimedOut | Io::HostUnreachable | Io::NetworkUnreachable => {
                 self.timeout.end();
                 self.side.silent(&self.who, self.timeout.limit())
             }

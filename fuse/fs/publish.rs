@@ -218,9 +218,10 @@ impl Fs {
                 Err(error) => error,
             };
             let (file, snapshot) = (spool.file().map_err(failed)?, spool.snapshot().map_err(failed)?);
-            let ours = stat(blocking(move || checksum::of_file(&file)).await.map_err(failed)?);
-            match self.became(key, &ours, until).await {
-                Some(Stat::Key(found)) if is_ours(&found, &ours) => return Ok((snapshot, found)),
+            match self.became(key, until).await {
+                Some(Stat::Key(found)) if is_ours(&found, file, snapshot.0, mtime).await.map_err(failed)? => {
+                    return Ok((snapshot, found));
+                }
                 Some(Stat::Key(found)) if !over_empty || found.checksum.len > 0 => {
                     return Err(Error::new(ErrorKind::AlreadyExists, format!("{key}: key already exists")));
                 }
@@ -232,14 +233,12 @@ impl Fs {
     }
 
     /// What is at the name now; `None` if the node says nothing until the deadline.
-    async fn became(&self, key: &Key, ours: &KeyStat, until: Instant) -> Option<Stat> {
+    async fn became(&self, key: &Key, until: Instant) -> Option<Stat> {
         let until = until.max(Instant::now() + LAST_QUESTION);
         let node = self.home(key);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let asked = tokio::time::timeout(left, self.client.stat(node, key.as_str())).await;
-            match asked {
-                Ok(Ok(Stat::Key(found))) if is_ours(&found, ours) => return Some(Stat::Key(found)),
+            match tokio::time::timeout(left, self.client.stat(node, key.as_str())).await {
                 Ok(Ok(stat)) => return Some(stat),
                 Ok(Err(_)) if Instant::now() + ASK_AGAIN < until => tokio::time::sleep(ASK_AGAIN).await,
                 Ok(Err(_)) | Err(_) => return None,
@@ -347,9 +346,11 @@ impl Fs {
     }
 }
 
-/// True if the key is the one that we have made: of the same bytes, last written in the same nanosecond.
-fn is_ours(found: &KeyStat, ours: &KeyStat) -> bool {
-    found.checksum == ours.checksum && found.mtime == ours.mtime
+/// True if the key is the one that we have made of `file`: of the same bytes, last written in the same nanosecond.
+async fn is_ours(found: &KeyStat, file: Arc<File>, len: u64, mtime: i64) -> std::io::Result<bool> {
+    // To read much only for a key that may be ours: the close waits.
+    let may_be = found.mtime == mtime && found.checksum.len == len;
+    Ok(may_be && blocking(move || checksum::of_file(&file)).await? == found.checksum)
 }
 
 fn copy(file: Arc<File>, dir: &Path) -> std::io::Result<File> {
