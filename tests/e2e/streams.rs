@@ -296,10 +296,12 @@ fn large_outputs_of_a_shuffle_go_over_streams_and_only_to_a_job_that_goes_on() {
     let told = cluster.fails(1, &["map-to-n", "s4://in/", "s4://out/", "tee 0_a 1_b 2_c > /dev/null; ls"]);
     assert!(told.contains("already exist"), "{told}");
     let sum = r#"{"checksum":"99fc819aaba2462a 6"}"#;
-    let (_, head) = ask(&cluster, "PUT", "/v1/keys/in/0_new?job=20200101-000000-1-000000");
+    let (_, head) =
+        ask(&cluster, "PUT", "/v1/keys/in/0_new?job=20200101-000000-001-000000&inputs=0000000000000001&outputs=1");
     assert!(head.starts_with("HTTP/1.1 404"), "{head}");
     let job = cluster.ok(&["map", "--detach", "s4://in/", "s4://other/", "sleep 1000"]);
-    let (mut stream, head) = ask(&cluster, "PUT", &format!("/v1/keys/in/0_new?job={}", job.trim()));
+    let path = format!("/v1/keys/in/0_new?job={}&inputs=0000000000000001&outputs=1", job.trim());
+    let (mut stream, head) = ask(&cluster, "PUT", &path);
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     cluster.ok(&["cancel", job.trim()]);
     stream.write_all(&[piece(b"hello\n"), ending(sum)].concat()).unwrap();
