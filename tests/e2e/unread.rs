@@ -134,7 +134,7 @@ fn what_a_client_asked_for_whose_host_vanishes_ends_within_a_minute() {
     std::fs::write(&conf, format!("10.77.{net}.1:{}\n", port.number())).unwrap();
     let log = std::fs::File::create(dir.path().join("log")).unwrap();
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_s4-server"));
-    daemon.arg("--conf").arg(&conf).arg("--data").arg(dir.path().join("data")).args(["--reserve", "0"]);
+    daemon.arg("--conf").arg(&conf).arg("--data").arg(dir.path().join("data")).args(["--init", "--reserve", "0"]);
     let daemon = Running(daemon.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     let s4 = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
