@@ -123,7 +123,7 @@ impl Drop for Running {
 #[test]
 fn what_a_client_asked_for_whose_host_vanishes_ends_within_a_minute() {
     if !nix::unistd::geteuid().is_root() || Command::new("ip").arg("netns").output().is_err() {
-        eprintln!("no network namespaces here");
+        eprintln!("skipped: not root, or no network namespaces here");
         return;
     }
     let net = (std::process::id() % 250) as u8;
