@@ -1,6 +1,9 @@
 //! Leases that this node has given, see [`s4::protocol::LEASE`]. Who makes what one rules out waits until it is over.
 
 use super::Store;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, mkdirat};
 use s4::error::Result;
 use s4::key::{Dir, Key};
 use s4::placement;
@@ -8,6 +11,7 @@ use s4::protocol::{Book, Holder, LEASE, Told};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -236,17 +240,23 @@ impl Store {
     /// Makes `dir`, below the root, and those above it, for `holder` or for others. Waits where a lease is out. Errors: as of
     /// mkdir(2).
     pub(super) fn make_dirs(&self, dir: &Path, holder: Option<Holder>) -> io::Result<()> {
-        if dir == self.root || dir.is_dir() {
-            return Ok(());
+        let is_dir = || self.data.open_at(dir, OFlag::O_PATH | OFlag::O_DIRECTORY);
+        match is_dir() {
+            Ok(_) => return Ok(()),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(errno) => return Err(errno.into()),
         }
         // A delete may take away what was just made above it.
         for _ in 0..100 {
             self.make_dirs(dir.parent().unwrap_or(&self.root), holder)?;
             let _making = self.making_dir(dir, holder);
-            match std::fs::create_dir(dir) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => return Ok(()),
-                done => return done,
+            let make = |(parent, name): (OwnedFd, &Path)| {
+                mkdirat(&parent, name, Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO)
+            };
+            match self.data.open_parent(dir).and_then(make) {
+                Err(Errno::ENOENT) => {}
+                Err(Errno::EEXIST) if is_dir().is_ok() => return Ok(()),
+                done => return done.map_err(io::Error::from),
             }
         }
         Err(io::ErrorKind::NotFound.into())

@@ -1,6 +1,7 @@
 //! Publish: bytes go into an unnamed temporary file, which is linked to the key's name in one step.
 
 use super::Store;
+use super::remove::{failed, failed_io};
 use super::tree::apply;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
@@ -16,7 +17,7 @@ use s4::stored::{self, SpaceChecks};
 use std::fmt::Display;
 use std::fs::{File, Metadata, Permissions};
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -308,23 +309,25 @@ impl Store {
                 }
                 Err(Errno::EEXIST) => return Err(taken(key, path.is_dir())),
                 Err(Errno::ENOTDIR) => return Err(below_a_key(key)),
-                Err(errno) => return Err(Error::io(key, &errno.into())),
+                Err(errno) => return Err(failed(key, errno)),
             }
         }
         Err(Error::new(ErrorKind::Io, format!("{key}: its directory is deleted again and again")))
     }
 
     fn link_or_replace(&self, file: &File, path: &Path, over_empty: bool) -> nix::Result<()> {
-        let link = |to: &Path| linkat(AT_FDCWD, path_of(file).as_str(), AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW);
+        let (dir, name) = self.data.open_parent(path)?;
+        let link =
+            |dir: BorrowedFd, to: &Path| linkat(AT_FDCWD, path_of(file).as_str(), dir, to, AtFlags::AT_SYMLINK_FOLLOW);
         let _naming = self.naming(path);
-        match link(path) {
+        match link(dir.as_fd(), name) {
             Err(Errno::EEXIST) if over_empty && is_empty_key(path) => {}
             done => return done,
         }
         // Where it is swept at the next start, should this process be killed now.
         let beside = self.tasks_dir().join(format!("over-{}", file.as_raw_fd()));
-        link(&beside)?;
-        renameat(AT_FDCWD, &beside, AT_FDCWD, path).inspect_err(|_| drop(std::fs::remove_file(&beside)))
+        link(AT_FDCWD, &beside)?;
+        renameat(AT_FDCWD, &beside, &dir, name).inspect_err(|_| drop(std::fs::remove_file(&beside)))
     }
 
     /// To be held while a name is given to a file: an empty key is replaced only if it still is one.
@@ -341,7 +344,7 @@ impl Store {
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists) => {
                 Err(below_a_key(key))
             }
-            Err(e) => Err(Error::io(key, &e)),
+            Err(e) => Err(failed_io(key, &e)),
         }
     }
 }

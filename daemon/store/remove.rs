@@ -108,7 +108,8 @@ impl Store {
     }
 }
 
-fn failed(key: impl Display, errno: Errno) -> Error {
+/// Why nothing could be done at the path of `key`.
+pub(super) fn failed(key: impl Display, errno: Errno) -> Error {
     match errno {
         Errno::ELOOP => {
             Error::new(ErrorKind::Io, format!("{key}: a part of its path is a link, which is not followed"))
@@ -117,5 +118,13 @@ fn failed(key: impl Display, errno: Errno) -> Error {
             Error::new(ErrorKind::Io, format!("{key}: it is in another file system, mounted in the data directory"))
         }
         errno => Error::io(key, &errno.into()),
+    }
+}
+
+/// The same of an error that the system may have had.
+pub(super) fn failed_io(key: impl Display, error: &std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(code) => failed(key, Errno::from_raw(code)),
+        None => Error::io(key, error),
     }
 }

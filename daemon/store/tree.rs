@@ -1,9 +1,10 @@
 //! What a mount asks of a store besides keys: directories, renames, attributes, and files of this machine to be linked.
 
 use super::publish::path_of;
+use super::remove::{failed, failed_io};
 use super::{Asker, MADE_ATTRIBUTE, Store};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::geteuid;
 use s4::blocks::Table;
@@ -21,7 +22,6 @@ impl Store {
     /// Makes a directory that stays when it is empty, for `asker`.
     pub fn make_dir(&self, asker: &impl Asker, dir: &Dir) -> Result<()> {
         let path = self.root.join(dir.as_str());
-        let failed = |e: std::io::Error| Error::io(dir, &e);
         if path.is_file() {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{dir}: a key of this name exists")));
         }
@@ -32,9 +32,9 @@ impl Store {
                 ErrorKind::AlreadyExists,
                 format!("{dir}: a part of its path is a key, which cannot hold others"),
             ),
-            _ => failed(e),
+            _ => failed_io(dir, &e),
         })?;
-        xattr::set(&path, MADE_ATTRIBUTE, b"1").map_err(failed)
+        xattr::set(&path, MADE_ATTRIBUTE, b"1").map_err(|e| Error::io(dir, &e))
     }
 
     /// True if a key lies below `dir` here. Directories alone do not count.
@@ -67,23 +67,28 @@ impl Store {
         asker.check(to)?;
         // A delete may remove the target's directory between its making and the rename, so both are tried again.
         for _ in 0..100 {
-            if !source.is_file() {
+            if !source.symlink_metadata().is_ok_and(|found| found.is_file()) {
                 return Err(self.absent(format_args!("{from}: no such key")));
             }
             if let Some(parent) = target.parent() {
-                self.make_dirs(parent, asker.holder()).map_err(|e| Error::io(to, &e))?;
+                self.make_dirs(parent, asker.holder()).map_err(|e| failed_io(to, &e))?;
             }
             let _naming = self.naming(&target);
-            match renameat2(AT_FDCWD, &source, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE) {
+            match self.give_other_name(&source, &target) {
                 Err(Errno::ENOENT) => {}
                 Ok(()) => {
                     self.note_made();
                     return Ok(());
                 }
-                Err(errno) => return Err(Error::io(to, &errno.into())),
+                Err(errno) => return Err(failed(to, errno)),
             }
         }
         Err(Error::new(ErrorKind::Io, format!("{to}: its directory is deleted again and again")))
+    }
+
+    fn give_other_name(&self, source: &Path, target: &Path) -> nix::Result<()> {
+        let ((source, from), (target, to)) = (self.data.open_parent(source)?, self.data.open_parent(target)?);
+        renameat2(&source, from, &target, to, RenameFlags::RENAME_NOREPLACE)
     }
 
     /// Changes a key's attributes. Write bits stay off, and the daemon goes on reading it.

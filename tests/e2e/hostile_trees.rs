@@ -3,6 +3,7 @@
 
 use crate::harness::{Cluster, eventually, text};
 use crate::observe::{Marker, end_within, leftovers, spawn};
+use crate::strange_bodies::ask;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -204,6 +205,32 @@ fn nothing_is_deleted_behind_a_link_in_the_data_directory() {
     assert_eq!(std::fs::read_to_string(precious.join("0_file")).unwrap_or_default(), "kept");
     cluster.ok(&["rm", "-r", "s4://b/0"]);
     assert_kept(&precious);
+}
+
+#[test]
+fn nothing_is_made_behind_a_link_in_the_data_directory() {
+    let cluster = Cluster::start(1);
+    let precious = precious(&cluster);
+    cluster.put("s4://b/0_key", b"bytes");
+    std::os::unix::fs::symlink(&precious, cluster.data(0).join("b/link")).unwrap();
+    let content = cluster.dir().join("content");
+    std::fs::write(&content, "new").unwrap();
+    let content = content.to_str().unwrap();
+    for key in ["s4://b/link/0_new", "s4://b/link/sub/0_new", "s4://b/link/new/deep/0_new"] {
+        let told = cluster.fails(1, &["cp", content, key]);
+        assert!(told.contains(key) && told.contains("is a link, which is not followed"), "{told}");
+    }
+    for key in ["link/0_key", "link/new/0_key"] {
+        let told = ask(&cluster, "POST", &format!("/v1/rename/b/0_key?to=b/{key}"), b"");
+        assert!(told.contains("is a link, which is not followed"), "{told}");
+    }
+    let told = ask(&cluster, "PUT", "/v1/dirs/b/link/new", b"");
+    assert!(told.contains("is a link, which is not followed"), "{told}");
+    assert_kept(&precious);
+    let names = std::fs::read_dir(&precious).unwrap().flatten().map(|entry| entry.file_name());
+    assert_eq!(names.collect::<std::collections::BTreeSet<_>>(), ["file", "sub"].map(Into::into).into());
+    assert_eq!(std::fs::read_dir(precious.join("sub")).unwrap().count(), 1);
+    assert_eq!(cluster.get("s4://b/0_key"), b"bytes");
 }
 
 #[test]
