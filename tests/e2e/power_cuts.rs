@@ -192,14 +192,12 @@ fn puts_in_which_the_power_is_cut_are_made_whole_by_the_same_command() {
 }
 
 #[test]
-#[ignore = "until resume rests on marks of the outputs, and not on journals that a power cut takes"]
 fn a_map_in_which_the_power_is_cut_is_made_whole_by_resume() {
     let work = ["map", "s4://in/", "OUT", "sleep 0.02; cat; echo end"];
     cut_in_both_modes(&work, &["map", "--resume", "s4://in/", "OUT", "sleep 0.02; cat; echo end"]);
 }
 
 #[test]
-#[ignore = "until resume rests on marks of the outputs, and not on journals that a power cut takes"]
 fn a_shuffle_in_which_the_power_is_cut_is_made_whole_by_resume() {
     let cmd = "for n in 0 1 2; do tail -c +$n > ${n}_x; done; cat > 3_x; echo 0_x 1_x 2_x 3_x | tr ' ' '\\n'";
     let work = ["map-to-n", "s4://in/", "OUT", cmd];
@@ -207,7 +205,6 @@ fn a_shuffle_in_which_the_power_is_cut_is_made_whole_by_resume() {
 }
 
 #[test]
-#[ignore = "until resume rests on marks of the outputs, and not on journals that a power cut takes"]
 fn a_merge_in_which_the_power_is_cut_is_made_whole_by_resume() {
     let cmd = "sleep 0.02; xargs -d '\\n' cat | sort -n";
     let work = ["map-from-n", "s4://in/", "OUT", cmd];
