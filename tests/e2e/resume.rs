@@ -182,8 +182,10 @@ fn after_a_killed_daemon() {
         let end = end_within(LIMIT, client);
         assert_failed(&end);
         assert!(text(&end.stderr).contains(&case.cluster.name(0)), "{}", text(&end.stderr));
-        let jobs = case.cluster.ok(&["jobs"]);
-        assert!(!jobs.contains("running"), "{jobs}");
+        // A node that takes longer to kill what runs than the client waits for it does so all the same.
+        eventually("the job is cancelled everywhere", || {
+            (!case.cluster.ok(&["jobs"]).contains("running")).then_some(())
+        });
         let before = case.outputs();
         case.finish(&before);
     }
