@@ -8,7 +8,7 @@ use s4::file::write_durably;
 use s4::key::{Key, Prefix};
 use s4::placement::node_of;
 use s4::protocol::Entry;
-use s4::stored;
+use s4::stored::{self, recorded_at};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use xattr::FileExt;
@@ -114,10 +114,11 @@ impl Store {
     fn claim_by_keys(&self, state: &str) -> std::result::Result<(), String> {
         let (mut seen, mut foreign) = (0, None);
         let prefix = Prefix::parse("").map_err(|e| e.to_string())?;
-        let every = Selection::Prefix { prefix: &prefix, recursive: true, details: true };
-        let listed = self.list(&every, &mut |entry| {
+        // Those of another node too, which are no keys here.
+        let listed = self.list(&Selection::Files(&prefix), &mut |entry| {
             if let Entry::Key { path, .. } = entry
                 && let Ok(key) = Key::parse(&path)
+                && recorded_at(&self.path(&key)).map_err(|e| self.unreadable(&key, &e))?.is_some()
             {
                 seen += 1;
                 foreign = Some((node_of(&key, self.nodes), key)).filter(|(node, _)| *node != self.node);
