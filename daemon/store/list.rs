@@ -8,7 +8,7 @@ use s4::key::{Dir, Key, MAX_KEY, MAX_PART, Prefix};
 use s4::pattern::Pattern;
 use s4::placement::{NodeId, node_of_basename};
 use s4::protocol::{Detail, Entry, Standing, Usage};
-use s4::stored::{key_mode, mtime_of, record_at, recorded_at};
+use s4::stored::{is_absent, key_mode, mtime_of, record_at, recorded_at};
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -109,8 +109,11 @@ impl Store {
         let prefix = Prefix::below(&dir);
         let mut go_on = true;
         self.list(&Selection::Prefix { prefix: &prefix, recursive: false, details: false }, &mut |entry| {
-            let mark = record_at(&self.root.join(entry.path())).ok().flatten().and_then(|record| record.mark);
-            if let (Entry::Key { path, .. }, Some(mark)) = (&entry, mark) {
+            let record = match record_at(&self.root.join(entry.path())) {
+                Err(e) if !is_absent(&e) => return Err(self.unreadable(format!("s4://{}", entry.path()), &e)),
+                found => found.ok().flatten(),
+            };
+            if let (Entry::Key { path, .. }, Some(mark)) = (&entry, record.and_then(|record| record.mark)) {
                 let (input, key) = (input.to_owned(), Key::parse(path)?);
                 found.entry(mark).or_insert(Standing { input, mark, count: 0, key }).count += 1;
             }
@@ -228,9 +231,11 @@ impl Store {
         };
         let detail = match details {
             false => None,
-            true => match recorded_at(&file).ok().flatten() {
-                Some(checksum) => Some(Detail { mode: key_mode(found.mode()), xxh3: checksum.xxh3 }),
-                None => return Ok(None),
+            true => match recorded_at(&file) {
+                Ok(Some(checksum)) => Some(Detail { mode: key_mode(found.mode()), xxh3: checksum.xxh3 }),
+                Ok(None) => return Ok(None),
+                Err(e) if is_absent(&e) => return Ok(None),
+                Err(e) => return Err(self.unreadable(format!("s4://{path}"), &e)),
             },
         };
         Ok(Some(Entry::Key { path, size: found.len(), mtime: mtime_of(&found), detail }))
