@@ -174,6 +174,12 @@ impl Job {
         self.state.subscribe()
     }
 
+    /// Resolves once the job is cancelled, or ended as its daemon ends.
+    pub async fn ended_from_outside(&self) {
+        // The sender is the job's own.
+        let _ = self.watch().wait_for(|state| state.ending.is_some()).await;
+    }
+
     /// Claims the job's only start; false if it has been started.
     pub fn claim_start(&self) -> bool {
         self.state.send_if_modified(|state| {

@@ -320,13 +320,22 @@ impl Transfers {
                 }
             });
         }
+        let ended = job.ended_from_outside();
+        tokio::pin!(ended);
         let mut result = Ok(());
-        while let Some(sent) = sending.join_next().await {
+        loop {
+            let sent = tokio::select! {
+                sent = sending.join_next() => sent,
+                // A node that is silent is not waited for any more.
+                () = &mut ended => return Err(Error::new(ErrorKind::Cancelled, "the job has ended")),
+            };
+            let Some(sent) = sent else {
+                return result;
+            };
             let (count, sent) = sent.unwrap_or_else(|e| (0, Err(Error::new(ErrorKind::Io, e.to_string()))));
             *published += count;
             result = result.and(sent);
         }
-        result
     }
 
     async fn publish_here(&self, job: Arc<Job>, delivery: &Delivery, group: Vec<Output>) -> (u64, Result<()>) {

@@ -2,9 +2,10 @@
 
 use crate::harness::{Cluster, eventually, text};
 use crate::observe::{Marker, assert_died_by, end_within, listed, send, spawn};
+use crate::strange_bodies::ask;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -207,4 +208,28 @@ fn a_job_that_was_only_planned_can_be_cancelled() {
     assert_eq!(end_within(SOON, waiting).status.code(), Some(1));
     cluster.fails(1, &["cancel", id]);
     assert!(!cluster.ok(&["jobs"]).contains(id));
+}
+
+#[test]
+fn a_cancelled_job_does_not_wait_for_a_silent_node_to_take_its_outputs() {
+    let cluster = Cluster::apart(2);
+    cluster.put("s4://in/0_k", b"x");
+    let (wait, go) = gate(&cluster);
+    let shell = cluster.dir().join("shell");
+    let cmd = format!("echo x > 1_x; echo $$ > {0}.new; mv {0}.new {0}; {wait}; echo 1_x", shell.display());
+    let client = spawn(&cluster, &["map-to-n", "s4://in/", "s4://out/", &cmd]);
+    let shell = eventually("the command runs", || std::fs::read_to_string(&shell).ok());
+    cluster.signal(1, "STOP");
+    std::fs::write(go, "").unwrap();
+    let shell = PathBuf::from("/proc").join(shell.trim());
+    eventually("the command has ended", || (!shell.exists()).then_some(()));
+    let began = Instant::now();
+    send(client.id(), Signal::SIGINT);
+    let is_cancelled = || ask(&cluster, "GET", "/v1/jobs", b"").contains("\"cancelled\"").then_some(());
+    eventually("the job has ended on the node that answers", is_cancelled);
+    let took = began.elapsed();
+    cluster.signal(1, "CONT");
+    end_within(SOON, client);
+    // A node's own deadline is 10 s.
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
