@@ -95,8 +95,6 @@ pub async fn cancel(app: &Arc<App>, id: &JobId) -> Answer {
     let cancelled = job.clone();
     blocking(move || cancelled.cancel()).await;
     ended_within(&mut job.watch(), ENDING).await;
-    let (jobs, id) = (app.jobs.clone(), id.clone());
-    blocking(move || jobs.forget_unstarted(&id)).await;
     Ok(done())
 }
 
@@ -107,7 +105,7 @@ pub async fn clean(app: &Arc<App>, id: JobId, prefix: Prefix, inputs: u64) -> An
 
 /// Answers with what stands of a 1:n map's outputs, of the tasks of node `of`.
 pub fn standing(app: &Arc<App>, outdir: Dir, of: NodeId) -> Answer {
-    let (sender, body) = body::channel();
+    let (sender, body) = app.channel();
     let store = app.jobs.shared.store.clone();
     tokio::task::spawn_blocking(move || {
         let events = EventSender(sender);

@@ -217,7 +217,10 @@ impl Job {
 
     /// Ends the job and kills what runs of it. Blocks until its processes are gone.
     pub fn cancel(&self) {
-        self.end(Outcome::Cancelled);
+        match self.state().started {
+            None => self.end_planned(Outcome::Cancelled),
+            Some(_) => self.end(Outcome::Cancelled),
+        }
         let controls: Vec<_> = self.lock_running().values().map(|running| running.control.clone()).collect();
         for control in controls {
             control.kill(Killed::Cancelled);
@@ -273,9 +276,10 @@ impl Job {
         count
     }
 
-    /// Ends a job that nobody has started. What is written down of it says to whoever asks that it is not whole.
-    pub fn expire(&self) {
-        self.end(Outcome::Interrupted);
+    /// Ends a job that nobody has started here. What is written down of it says to whoever asks that it is not whole: others may have
+    /// started it.
+    pub fn end_planned(&self, outcome: Outcome) {
+        self.end(outcome);
         if let Err(error) = self.save() {
             tracing::warn!("{error}");
         }

@@ -310,21 +310,7 @@ impl Jobs {
     fn expire_unstarted(&self, id: &JobId) {
         let job = self.lock().get(id).cloned();
         if let Some(job) = job.filter(|job| job.state().started.is_none() && job.state().outcome.is_none()) {
-            job.expire();
-        }
-    }
-
-    /// Drops a job that was planned only: there is nothing to tell of it. Blocks.
-    pub fn forget_unstarted(&self, id: &JobId) {
-        let unstarted = {
-            let mut table = self.lock();
-            let is_unstarted = table.get(id).is_some_and(|job| job.state().started.is_none());
-            if is_unstarted { table.remove(id) } else { None }
-        };
-        if let Some(job) = unstarted {
-            // For whoever follows it.
-            job.end(Outcome::Cancelled);
-            remove_dir(&self.shared.store, job.dir());
+            job.end_planned(Outcome::Interrupted);
         }
     }
 
@@ -333,13 +319,16 @@ impl Jobs {
         self.take_old().iter().for_each(|job| remove_dir(&self.shared.store, job.dir()));
     }
 
-    /// Takes those jobs out of the table.
+    /// Takes those jobs out of the table. Those that were never started, as refused ones are, push out none that was.
     fn take_old(&self) -> Vec<Arc<Job>> {
         let mut table = self.lock();
         let oldest = now_milliseconds() - REMEMBERED_FOR.as_millis() as i64;
-        let ended = table.iter().rev().filter_map(|(id, job)| Some((id.clone(), job.state().ended?)));
-        let old = ended.enumerate().filter(|(at, (_, end))| *at >= REMEMBERED || *end < oldest);
-        let old: Vec<JobId> = old.map(|(_, (id, _))| id).collect();
+        let ended = |was_started: bool| {
+            let of_kind = table.iter().rev().filter(move |(_, job)| job.state().started.is_some() == was_started);
+            let ended = of_kind.filter_map(|(id, job)| Some((id.clone(), job.state().ended?)));
+            ended.enumerate().filter(|(at, (_, end))| *at >= REMEMBERED || *end < oldest)
+        };
+        let old: Vec<JobId> = ended(true).chain(ended(false)).map(|(_, (id, _))| id).collect();
         old.iter().filter_map(|id| table.remove(id)).collect()
     }
 

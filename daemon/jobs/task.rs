@@ -312,7 +312,7 @@ impl Inputs {
         }
     }
 
-    /// Compares every input with its checksum. Returns a hash of what they hold, as the journal has it.
+    /// Compares every input with its checksum. Returns a digest of their names and checksums, as the mark has it.
     pub fn verify(&self, store: &Store, key: &Key, control: &Control) -> Result<u64> {
         match self {
             Self::One(file, checksum) => {

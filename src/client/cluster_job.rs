@@ -126,7 +126,7 @@ impl Client {
 /// The plans, if they are of any key at all, and no job that made some of these keys is unfinished.
 fn accepted(spec: &JobSpec, planned: Vec<(Plan, Vec<Source>)>) -> Result<Vec<Plan>> {
     let (plans, sources): (Vec<Plan>, Vec<Vec<Source>>) = planned.into_iter().unzip();
-    unfinished::refuse(spec, sources.into_iter().flatten())?;
+    unfinished::refuse(spec, plans.len(), sources.into_iter().flatten())?;
     match plans.iter().all(|plan| plan.tasks + plan.done_before == 0) {
         true => Err(Error::new(ErrorKind::NotFound, format!("{}: no keys in it", spec.indir))),
         false => Ok(plans),

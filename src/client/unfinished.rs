@@ -5,7 +5,7 @@
 
 use super::job_table::JobState;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{JobId, JobSpec, Source};
+use crate::protocol::{JobId, JobSpec, Outcome, Source};
 use std::collections::BTreeMap;
 
 /// A job, as all nodes together know it.
@@ -15,9 +15,9 @@ struct Maker {
     state: JobState,
 }
 
-/// Refuses the map of `spec` if one of the jobs that nodes know to write to its INDIR has not finished that.
-pub fn refuse(spec: &JobSpec, sources: impl Iterator<Item = Source>) -> Result<()> {
-    let makers = makers(sources);
+/// Refuses the map of `spec` if one of the jobs that the `nodes` know to write to its INDIR has not finished that.
+pub fn refuse(spec: &JobSpec, nodes: usize, sources: impl Iterator<Item = Source>) -> Result<()> {
+    let makers = makers(nodes, sources);
     // Ids sort by time. A later run over the same keys that has ended well has finished the job.
     let is_finished = |at: usize| {
         makers[at..].iter().any(|later| later.state == JobState::Done && is_same(&makers[at].sum, &later.sum))
@@ -30,13 +30,13 @@ pub fn refuse(spec: &JobSpec, sources: impl Iterator<Item = Source>) -> Result<(
 }
 
 /// The jobs that were started, the oldest first.
-fn makers(sources: impl Iterator<Item = Source>) -> Vec<Maker> {
+fn makers(nodes: usize, sources: impl Iterator<Item = Source>) -> Vec<Maker> {
     let mut jobs: BTreeMap<JobId, Vec<Source>> = BTreeMap::new();
     for source in sources {
         jobs.entry(source.job.clone()).or_default().push(source);
     }
     let started = jobs.into_values().filter(|parts| parts.iter().any(|part| part.started));
-    started.filter_map(Maker::of).collect()
+    started.filter_map(|parts| Maker::of(nodes, parts)).collect()
 }
 
 fn is_same(one: &Source, other: &Source) -> bool {
@@ -44,8 +44,10 @@ fn is_same(one: &Source, other: &Source) -> bool {
 }
 
 impl Maker {
-    fn of(parts: Vec<Source>) -> Option<Self> {
-        let state = JobState::of(parts.iter().map(|part| part.outcome));
+    fn of(nodes: usize, parts: Vec<Source>) -> Option<Self> {
+        // Every node plans a job before any starts it: one that knows nothing of it has lost its part.
+        let lost = (parts.len() < nodes).then_some(Some(Outcome::Interrupted));
+        let state = JobState::of(parts.iter().map(|part| part.outcome).chain(lost));
         let sum = parts.into_iter().reduce(|sum, part| Source {
             tasks: sum.tasks + part.tasks,
             done: sum.done + part.done,
@@ -78,7 +80,7 @@ mod tests {
     use super::*;
     use crate::key::Dir;
     use crate::pattern::Pattern;
-    use crate::protocol::{CommandText, MapKind, Outcome};
+    use crate::protocol::{CommandText, MapKind};
 
     const DONE: Option<Outcome> = Some(Outcome::Done);
     const FAILED: Option<Outcome> = Some(Outcome::Failed);
@@ -98,9 +100,13 @@ mod tests {
     }
 
     fn refused(sources: &[Source]) -> Option<String> {
+        refused_by(1, sources)
+    }
+
+    fn refused_by(nodes: usize, sources: &[Source]) -> Option<String> {
         let (indir, outdir) = (Pattern::parse_url("s4://out/").unwrap(), Dir::parse_url("s4://next/").unwrap());
         let spec = JobSpec::new(MapKind::Map, indir, outdir, CommandText::new("cat".into()).unwrap());
-        refuse(&spec, sources.iter().cloned()).err().map(|error| error.to_string())
+        refuse(&spec, nodes, sources.iter().cloned()).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -113,6 +119,8 @@ mod tests {
         assert!(refused(&[source(1, None, 0), source(1, None, 0)]).is_some(), "it may make some yet");
         assert!(refused(&[source(1, DONE, 1), Source { started: false, ..source(1, None, 0) }]).is_some());
         assert_eq!(refused(&[Source { started: false, ..source(1, None, 0) }]), None, "nobody has started it");
+        assert_eq!(refused_by(2, &[source(1, DONE, 5), source(1, DONE, 7)]), None);
+        assert!(refused_by(3, &[source(1, DONE, 5), source(1, DONE, 7)]).is_some(), "a node has lost its part");
     }
 
     #[test]

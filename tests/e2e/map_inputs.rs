@@ -101,13 +101,12 @@ fn the_outdir_of_a_running_or_cancelled_job_is_not_whole() {
     cluster.ok(&["map", "s4://step1/", "s4://step2/", "cat", "--partial"]);
 }
 
-#[test]
-fn a_job_that_only_some_nodes_started_is_not_done() {
-    let mut cluster = Cluster::start(2);
+/// A cluster of two nodes with a job that both have planned and only node 0 has started, and done.
+fn started_on_one_node(id: &str) -> Cluster {
+    let cluster = Cluster::start(2);
     for number in 0..2 {
         cluster.put(&format!("s4://in/{number}_k"), b"x\n");
     }
-    let id = "20200101-000000-000-abcdef";
     let ask = |cluster: &Cluster, node: usize, path: &str, body: &str| {
         let digest = cluster.digest();
         let head = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\ns4-cluster: {digest}\r\nConnection: close\r\n");
@@ -120,6 +119,30 @@ fn a_job_that_only_some_nodes_started_is_not_done() {
     }
     ask(&cluster, 0, &format!("/v1/jobs/{id}/start"), "");
     eventually("its part is done", || (listed(&cluster, "s4://out/") == ["0_k"]).then_some(()));
+    cluster
+}
+
+#[test]
+fn a_job_that_only_some_nodes_started_is_not_done_once_it_is_cancelled() {
+    let id = "20200101-000000-000-abcdef";
+    let mut cluster = started_on_one_node(id);
+    cluster.ok(&["cancel", id]);
+    for restarted in [false, true] {
+        if restarted {
+            cluster.stop_node(1);
+            cluster.start_node(1);
+        }
+        let jobs = cluster.ok(&["jobs"]);
+        assert!(jobs.contains("cancelled") && !jobs.contains("done "), "{jobs}");
+        let told = cluster.fails(1, &["map", "s4://out/", "s4://next/", "cat"]);
+        assert!(told.contains("was cancelled with 1 of 2 tasks done"), "{told}");
+    }
+}
+
+#[test]
+fn a_job_that_only_some_nodes_started_is_not_done() {
+    let id = "20200101-000000-000-abcdef";
+    let mut cluster = started_on_one_node(id);
     cluster.stop_node(1);
     cluster.start_node(1);
     let jobs = cluster.ok(&["jobs"]);
