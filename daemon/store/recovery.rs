@@ -9,7 +9,8 @@ use super::read::open_itself;
 use nix::libc;
 use nix::unistd::syncfs;
 use s4::checksum;
-use s4::file::write_durably;
+use s4::error::reason;
+use s4::file::{read_small, replace, write_durably};
 use s4::stored;
 use std::fs::File;
 use std::io;
@@ -24,6 +25,10 @@ use walkdir::WalkDir;
 
 /// Clocks of files are coarse, and may be set back a little: what is so much older than the last sync is looked at too.
 const SLACK: i64 = 10_000_000_000;
+/// The same where only the end of the last sync is known, which may have taken long.
+const LONG_SLACK: i64 = 3_600_000_000_000;
+/// Bytes of `.s4/synced` that are read.
+const LONGEST: usize = 4096;
 /// Keys that are read at once.
 const READERS: usize = 8;
 /// Keys that are told one by one in the log.
@@ -104,15 +109,16 @@ impl Store {
     pub(super) fn recover(&self) -> io::Result<()> {
         let path = self.synced_path();
         let place = Place::of(&self.root)?;
-        let record = match std::fs::read(&path) {
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {}", path.display(), reason(&e)));
+        let record = match read_small(&path, LONGEST) {
             Ok(bytes) => Record::parse(&String::from_utf8_lossy(&bytes)),
-            // Before the first key of all. That it is damaged rather than absent if keys are lost needs no sync: file systems keep
-            // to the order in which names are made.
+            // No key was made yet. File systems keep the order in which names are made: a power cut that loses keys may damage this
+            // file, and does not take its name away.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let first = Record { place, since: now(), is_clean: false };
-                return std::fs::write(&path, first.line());
+                return replace(&path, first.line().as_bytes(), false).map_err(named);
             }
-            Err(e) => return Err(e),
+            Err(e) => return Err(named(e)),
         };
         match &record {
             Some(record) if record.place == place && !record.is_clean => {
@@ -123,8 +129,14 @@ impl Store {
             Some(record) if record.is_clean => return self.record(place, now(), false),
             Some(record) => self.check_since(record.since.saturating_sub(SLACK))?,
             None => {
-                tracing::warn!("{} is damaged: every key is read once", path.display());
-                self.check_since(i64::MIN)?;
+                // It was written after the last sync, which began not long before. An older key was on the disk by then, and what
+                // is wrong with it is for its reader to hear.
+                let written = changed_at(&std::fs::symlink_metadata(&path)?).min(now());
+                tracing::warn!(
+                    "{} is damaged: the keys that changed since shortly before it was written are read",
+                    path.display()
+                );
+                self.check_since(written.saturating_sub(LONG_SLACK))?;
             }
         }
         self.sync_now(place)
@@ -228,9 +240,7 @@ fn is_whole(path: &Path) -> io::Result<Option<u64>> {
 /// Hands out every file that got its name or its attributes at `since` or later, and returns the directories that did. To look
 /// into a directory that did not is not needed: its time is that of the last name in it.
 fn changed_since(root: &Path, since: i64, take: &mut dyn FnMut(PathBuf)) -> io::Result<Vec<PathBuf>> {
-    let changed = |found: &std::fs::Metadata| {
-        found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec()) >= since
-    };
+    let changed = |found: &std::fs::Metadata| changed_at(found) >= since;
     let mut dirs = Vec::new();
     // Whether each directory above the entry changed.
     let mut above = Vec::new();
@@ -258,6 +268,12 @@ fn changed_since(root: &Path, since: i64, take: &mut dyn FnMut(PathBuf)) -> io::
         }
     }
     Ok(dirs)
+}
+
+/// When a file got its name or its attributes, in nanoseconds since 1970. When it was made would be too early: a file for a small
+/// key may be made long before its bytes are there.
+fn changed_at(found: &std::fs::Metadata) -> i64 {
+    found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec())
 }
 
 fn now() -> i64 {

@@ -74,7 +74,7 @@ fn a_daemon_that_is_killed_reads_nothing_at_its_start() {
 }
 
 #[test]
-fn a_damaged_note_of_the_last_sync_has_every_key_read() {
+fn a_damaged_note_of_the_last_sync_has_the_last_keys_read() {
     let mut cluster = Cluster::start(1);
     cluster.put("s4://b/0_whole", b"whole");
     cluster.put("s4://b/0_cut", b"to be cut");
