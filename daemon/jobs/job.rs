@@ -31,6 +31,8 @@ const RECORD: &str = "record";
 const LONGEST_RECORD: usize = 16 << 20;
 /// Bytes of failures that are read at a time.
 const PAGE: u64 = 1 << 20;
+/// Bytes of failures that are read at all: what somebody else made of the file may have no end.
+const FAILURES: u64 = 4 << 30;
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, Default)]
@@ -247,7 +249,7 @@ impl Job {
         };
         let mut from = from;
         loop {
-            let len = file.metadata().map_err(failed)?.len();
+            let len = file.metadata().map_err(failed)?.len().min(FAILURES);
             let mut bytes = vec![0; len.saturating_sub(from).min(PAGE) as usize];
             file.read_exact_at(&mut bytes, from).map_err(failed)?;
             let whole = match bytes.iter().rposition(|&b| b == b'\n') {

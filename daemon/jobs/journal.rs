@@ -5,11 +5,13 @@ use super::lines::Lines;
 use s4::error::{Error, Result};
 use s4::file::open_to_read;
 use s4::protocol::Progress;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 /// The name of the file in a job's directory.
 const FILE: &str = "journal";
+/// Bytes of a line that are read at once: no line of ours is so long.
+const LONGEST: u64 = 64;
 
 /// A journal being written.
 pub struct Journal(Lines);
@@ -37,9 +39,14 @@ pub fn sum(dir: &Path) -> Result<Progress> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(progress),
         Err(e) => return Err(failed(&e)),
     };
-    for line in BufReader::new(file).split(b'\n') {
-        let line = line.map_err(|e| failed(&e))?;
-        let counts = std::str::from_utf8(&line).ok().and_then(|line| line.split_once(' '));
+    let (mut file, mut line) = (BufReader::new(file), Vec::new());
+    loop {
+        line.clear();
+        if file.by_ref().take(LONGEST).read_until(b'\n', &mut line).map_err(|e| failed(&e))? == 0 {
+            break;
+        }
+        let whole = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok());
+        let counts = whole.and_then(|line| line.split_once(' '));
         if let Some((Ok(outputs), Ok(bytes))) =
             counts.map(|(outputs, bytes)| (outputs.parse::<u64>(), bytes.parse::<u64>()))
         {

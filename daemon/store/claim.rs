@@ -4,7 +4,7 @@
 use super::{Options, Selection, Store};
 use s4::attribute::KEY_ATTRIBUTE;
 use s4::error::{Error, ErrorKind, Result, reason};
-use s4::file::write_durably;
+use s4::file::{read_small, write_durably};
 use s4::key::{Key, Prefix};
 use s4::placement::node_of;
 use s4::protocol::Entry;
@@ -15,6 +15,8 @@ use xattr::FileExt;
 
 /// Keys that are looked at to find out whose a directory is that does not say so any more.
 const LOOKED_AT: usize = 10_000;
+/// Bytes of a mark that are read.
+const LONGEST: usize = 4096;
 
 /// Makes the data directory of a node, on the disk when this returns. One that is this node's already is left as it is; false
 /// then. Errors: it is another node's, lies in another data directory or holds one.
@@ -23,10 +25,11 @@ pub fn make(options: &Options) -> Result<bool> {
     let refuse = |why: String| Error::new(ErrorKind::Config, format!("data directory {}: {why}", dir.display()));
     let failed = |e: std::io::Error| refuse(reason(&e));
     let ours = mark_of(options.node, options.nodes);
-    if let Ok(theirs) = std::fs::read_to_string(node_path(dir))
-        && is_whole(&theirs)
-    {
-        return if theirs == ours { Ok(false) } else { Err(refuse(other(&theirs, &ours, "it is"))) };
+    match read_mark(dir) {
+        Ok(theirs) if theirs == ours => return Ok(false),
+        Ok(theirs) if is_whole(&theirs) => return Err(refuse(other(&theirs, &ours, "it is"))),
+        Err(e) if !stored::is_absent(&e) => return Err(refuse(format!(".s4/node: {}", reason(&e)))),
+        _ => {}
     }
     std::fs::create_dir_all(dir).map_err(failed)?;
     let root = dir.canonicalize().map_err(failed)?;
@@ -96,8 +99,7 @@ impl Store {
     /// this node's.
     pub(super) fn claim(&self) -> std::result::Result<(), String> {
         let ours = mark_of(self.node, self.nodes);
-        let found = std::fs::read(node_path(&self.root)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        match found {
+        match read_mark(&self.root) {
             Ok(theirs) if theirs == ours => return Ok(()),
             Ok(theirs) if is_whole(&theirs) => {
                 if !self.is_empty() {
@@ -148,6 +150,10 @@ impl Store {
 
 fn node_path(dir: &Path) -> PathBuf {
     dir.join(".s4/node")
+}
+
+fn read_mark(dir: &Path) -> std::io::Result<String> {
+    read_small(&node_path(dir), LONGEST).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn mark_of(node: usize, nodes: usize) -> String {
