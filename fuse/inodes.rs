@@ -309,9 +309,12 @@ impl Inodes {
     /// The file is gone, and will be no key.
     pub fn unname_spool(&self, spool: &Spool) {
         let mut table = self.lock();
-        let had_name = spool.has_name();
+        if !spool.has_name() {
+            // What is there now is another's.
+            return;
+        }
         spool.lose_name();
-        let Some(ino) = table.spools.remove(spool.key().as_str()).filter(|_| had_name) else { return };
+        let Some(ino) = table.spools.remove(spool.key().as_str()) else { return };
         match table.inodes.get_mut(&ino) {
             Some(inode) if inode.lookups > 0 => inode.unlinked = true,
             _ => drop(table.inodes.remove(&ino)),
