@@ -60,6 +60,11 @@ impl Caller {
         Errno::result(found) != Err(Errno::ESRCH) && self.thread > 0
     }
 
+    /// True if the thread, which could be seen, has ended or is about to: it has given up its memory, and so writes nothing more.
+    pub fn is_over(self) -> bool {
+        self.thread > 0 && (!self.is_first() || self.memory() == Memory::Gone)
+    }
+
     /// True if the thread belongs to `process`.
     pub fn is_of(self, process: u32) -> bool {
         self.thread == process || self.process() == process
@@ -249,10 +254,27 @@ pub fn anyone_writes(ino: u64, mappable: bool, age: Duration) -> bool {
             _ => true,
         })
     };
-    pids.any(|pid: u32| {
-        let held = descriptors(pid, |found| found.writes_to(ino) || (pid != own && found.holds_others));
-        writes(pid, held.map(|found| found == Some(true))) || (mappable && writes(pid, maps_file(pid, ino)))
+    let any_of = |pid: u32, thread: u32| {
+        let held = descriptors(thread, |found| found.writes_to(ino) || (pid != own && found.holds_others));
+        let is_empty = matches!(held, Ok(None));
+        let any =
+            writes(pid, held.map(|found| found == Some(true))) || (mappable && writes(pid, maps_file(thread, ino)));
+        (any, is_empty)
+    };
+    pids.any(|pid: u32| match any_of(pid, pid) {
+        // Its first thread may have ended before the others.
+        (false, true) => other_threads(pid).into_iter().any(|thread| any_of(pid, thread).0),
+        (any, _) => any,
     })
+}
+
+/// The threads of a process but the first.
+fn other_threads(pid: u32) -> Vec<u32> {
+    if field(&(Caller { thread: pid }).status(), "Threads:").is_none_or(|threads| threads == "1") {
+        return Vec::new();
+    }
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|thread| *thread != pid).collect()
 }
 
 /// How long a process has been there.

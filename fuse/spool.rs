@@ -1,6 +1,7 @@
 //! A file that is being written: an unnamed local file until its publishing close.
 
 use crate::ahead::Ahead;
+use nix::errno::Errno;
 use nix::libc;
 use s4::error::{Error, Result};
 use s4::key::Key;
@@ -11,13 +12,15 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
 
 pub struct Spool {
     /// Where the file was made.
     pub dir: PathBuf,
     state: Mutex<State>,
+    /// Held while its bytes are changed. What that is refused with, once they are being published.
+    refusal: RwLock<Option<Errno>>,
     /// The space that the file has ahead of its end.
     reserve: Mutex<Reserve>,
     /// Tells that nobody writes to it any more.
@@ -39,6 +42,8 @@ struct State {
     published: Option<Published>,
     /// Unlinked, or its publish failed: never to be published.
     discarded: bool,
+    /// Why its publish failed.
+    failed: Option<Errno>,
     /// The last close was that of a killed process.
     killed: bool,
     /// Open handles, and those of them that may write.
@@ -89,6 +94,7 @@ impl Spool {
             mtime: None,
             published: None,
             discarded: false,
+            failed: None,
             killed: false,
             handles: 0,
             writers: 0,
@@ -101,6 +107,7 @@ impl Spool {
         Self {
             dir,
             state: Mutex::new(state),
+            refusal: RwLock::default(),
             reserve: Mutex::default(),
             settled: tokio::sync::Notify::default(),
             publishing: tokio::sync::Mutex::default(),
@@ -165,27 +172,40 @@ impl Spool {
         self.file()?.metadata().map(|found| found.len())
     }
 
-    /// Refused once the bytes are a key's.
-    pub fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-        let mut state = self.lock();
-        if state.is_whole() {
-            return Err(std::io::Error::from_raw_os_error(libc::EPERM));
+    /// To be held by who changes the bytes. Refused once they are being published.
+    pub fn changing(&self) -> std::io::Result<RwLockReadGuard<'_, Option<Errno>>> {
+        let refusal = self.refusal.read().unwrap_or_else(PoisonError::into_inner);
+        match *refusal {
+            Some(errno) => Err(errno.into()),
+            None => Ok(refusal),
         }
+    }
+
+    /// How the file looks, from now on if it has bytes: none are taken any more. More may follow an empty key.
+    pub fn seal(&self) -> std::io::Result<(u64, SystemTime)> {
+        let mut refusal = self.refusal.write().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.snapshot()?;
+        if snapshot.0 > 0 {
+            refusal.get_or_insert(Errno::EPERM);
+        }
+        Ok(snapshot)
+    }
+
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        let _changing = self.changing()?;
+        let mut state = self.lock();
         state.mtime = None;
         let file = state.file()?.clone();
         drop(state);
         file.write_all_at(bytes, offset)
     }
 
-    /// Refused once the bytes are a key's.
     pub fn truncate(&self, len: u64) -> std::io::Result<()> {
         // Space that is just being made may lie behind the new end.
         let _reserve = self.reserve();
+        let _changing = self.changing()?;
         let mut state = self.lock();
         state.stay();
-        if state.is_whole() {
-            return Err(std::io::Error::from_raw_os_error(libc::EPERM));
-        }
         state.file()?.set_len(len)
     }
 
@@ -230,6 +250,18 @@ impl Spool {
         let mut state = self.lock();
         state.discarded = true;
         state.stay();
+    }
+
+    /// It will be no key: whoever wrote to it or does is told.
+    pub fn fail(&self, errno: Errno) {
+        *self.refusal.write().unwrap_or_else(PoisonError::into_inner) = Some(Errno::EIO);
+        self.lock().failed = Some(errno);
+        self.discard();
+    }
+
+    /// Why its publish failed, if it did.
+    pub fn failed(&self) -> Option<Errno> {
+        self.lock().failed
     }
 
     pub fn has_name(&self) -> bool {
@@ -312,6 +344,12 @@ impl Spool {
         state.writers += u64::from(writes);
         state.mappable |= flags & libc::O_ACCMODE == libc::O_RDWR;
         Ok(file)
+    }
+
+    /// How many handles are open, and how many of them may write.
+    pub fn handles(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.handles, state.writers)
     }
 
     /// False if nobody can write to the file by a mapping: the kernel allows that only to those who also read it.

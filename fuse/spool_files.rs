@@ -1,6 +1,7 @@
 //! Unnamed files for spools. They are made ahead; and those whose key went to its node as bytes are used again: on ext4, to make
 //! one means to look at every inode of a block group that was freed in the last minute.
 
+use nix::errno::Errno;
 use nix::libc;
 use s4::stock::Stock;
 use s4::stored::{draft, unnamed_file};
@@ -68,8 +69,8 @@ fn emptied(used: &Mutex<VecDeque<Arc<File>>>) -> Option<Arc<File>> {
     // Whoever came first has most likely been let go of.
     let file = lock(used).pop_front()?;
     match is_alone(&file) {
-        true => empty(&file).is_ok().then_some(file),
-        false => {
+        Ok(true) => empty(&file).is_ok().then_some(file),
+        Ok(false) | Err(_) => {
             lock(used).push_back(file);
             None
         }
@@ -88,9 +89,13 @@ fn empty(file: &File) -> io::Result<()> {
 
 /// True if `file` is the only way to its bytes: nobody else has it open, nor in memory by a mapping, which outlives the close
 /// where the kernel writes the file itself. The kernel grants a write lease to no other; see fcntl(2), `F_SETLEASE`. Who opens
-/// it in this moment has us sent a SIGIO, which is ignored.
-pub fn is_alone(file: &File) -> bool {
+/// it in this moment has us sent a SIGIO, which is ignored. Errors: there are no leases here.
+pub fn is_alone(file: &File) -> Result<bool, Errno> {
     // SAFETY: the descriptor is open, and the call takes a number.
-    let lease = |kind: i32| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
-    lease(libc::F_WRLCK) == 0 && lease(libc::F_UNLCK) == 0
+    let lease = |kind: i32| Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) });
+    match lease(libc::F_WRLCK) {
+        Ok(_) => lease(libc::F_UNLCK).map(|_| true),
+        Err(Errno::EAGAIN | Errno::EBUSY) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }

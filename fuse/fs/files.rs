@@ -70,14 +70,17 @@ impl Fs {
                 if writes && (turn.is_err() || spool.is_whole()) {
                     return Err(Errno::EPERM);
                 }
-                drop(turn);
                 if spool.is_whole() {
+                    drop(turn);
                     return self.open_settled(ino, &spool).await;
                 }
                 if flags & libc::O_TRUNC != 0 {
                     spool.truncate(0).map_err(io_errno)?;
                 }
-                self.open_spool(ino, spool, flags, writes.then(|| caller.process()))
+                // Only then may it be published: who publishes counts the handles.
+                let opened = self.open_spool(ino, spool.clone(), flags, writes.then(|| caller.process()));
+                drop(turn);
+                opened
             }
         }
     }
@@ -237,14 +240,16 @@ impl Fs {
     /// Gives a file that is being written its length, or its blocks, before they are written.
     pub fn allocate(&self, handle: u64, offset: u64, len: u64, mode: i32) -> Result<()> {
         match &*self.handle(handle)? {
-            Handle::Spool { spool, writer: Some(_) } if !spool.is_whole() => {
+            Handle::Spool { spool, writer: Some(_) } => {
+                let _changing = spool.changing().map_err(io_errno)?;
                 let flags = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
                 // Blocks that are given before they are written would be sent as zeros.
                 spool.take_ahead();
                 fallocate(&*spool.file().map_err(io_errno)?, flags, offset as i64, len as i64)
             }
-            Handle::Spool { .. } => Err(Errno::EPERM),
-            Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) | Handle::Control(_) => Err(Errno::EBADF),
+            Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) | Handle::Control(_) => {
+                Err(Errno::EBADF)
+            }
         }
     }
 

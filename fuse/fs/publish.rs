@@ -16,7 +16,7 @@ use s4::file::{AtPosition, read_full};
 use s4::key::Key;
 use s4::protocol::{Change, KeyStat, Stat};
 use s4::stored::draft;
-use s4::time::to_nanoseconds;
+use s4::time::{from_nanoseconds, to_nanoseconds};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,12 +58,16 @@ impl Fs {
             tracing::warn!("{}: written to after its publishing close; that is in no key", spool.key());
             return Err(Errno::EIO);
         }
+        if let Some(errno) = spool.failed() {
+            // What it has written is in no key either.
+            return Err(errno);
+        }
         let written = spool.len().map_err(crate::errno::io_errno)? > 0;
         if !spool.is_open_ended() {
             return Ok(());
         }
         let is_opener = caller.is_of(writer);
-        if !is_opener && spool.is_pending() {
+        if !is_opener && spool.is_pending() && !(Caller { thread: writer }).is_over() {
             // The opener's close publishes, or the last one.
             spool.set_killed(caller.was_killed());
             return Ok(());
@@ -77,7 +81,7 @@ impl Fs {
             // What it stores through a mapping is published once that is gone too.
             return Ok(());
         }
-        // The opener has published an empty key. Whoever else writes has until the last of them is done.
+        // The opener has published an empty key, or is gone. Whoever else writes has until the last of them is done.
         let age = spool.age();
         if !is_opener && self.looked(move || anyone_writes(ino, false, age)).await {
             return Ok(());
@@ -138,10 +142,10 @@ impl Fs {
     }
 
     /// Waits until nobody stores in the file by a mapping any more. Where the kernel writes the file itself, one outlives the
-    /// last close.
+    /// last close. Where that cannot be found out, a copy is published.
     async fn unmapped(&self, spool: &Spool) {
         let began = Instant::now();
-        while self.passthrough.load(Ordering::Relaxed) && spool.file().is_ok_and(|file| !is_alone(&file)) {
+        while self.passthrough.load(Ordering::Relaxed) && spool.file().is_ok_and(|file| is_alone(&file) == Ok(false)) {
             let is_late = began.elapsed() > LET_GO;
             tokio::time::sleep(if is_late { MAPPED } else { Duration::from_millis(1) }).await;
         }
@@ -170,9 +174,10 @@ impl Fs {
             }
             Err(error) => {
                 tracing::warn!("{key}: not published: {error}");
-                spool.discard();
+                let errno = Errno::from_raw(error.kind().errno());
+                spool.fail(errno);
                 self.inodes.unname_spool(spool);
-                Err(Errno::from_raw(error.kind().errno()))
+                Err(errno)
             }
         }
     }
@@ -255,7 +260,7 @@ impl Fs {
         is_last: bool,
     ) -> S4Result<Taken> {
         let failed = |e: std::io::Error| Error::io(key, &e);
-        let (file, snapshot) = (spool.file().map_err(failed)?, spool.snapshot().map_err(failed)?);
+        let (file, snapshot) = (spool.file().map_err(failed)?, spool.seal().map_err(failed)?);
         if snapshot.0 <= SMALL {
             let mut bytes = vec![0; snapshot.0 as usize];
             let filled = read_full(&file, &mut bytes, 0).map_err(failed)?;
@@ -264,7 +269,7 @@ impl Fs {
             return Ok((snapshot, checksum));
         }
         if let Some(dir) = self.local.dir(self.home(key)) {
-            match self.publish_here(ino, spool, dir, change, is_last).await {
+            match self.publish_here(ino, spool, dir, (snapshot, change), is_last).await {
                 // A daemon that cannot see our file takes its bytes.
                 Err(error) if error.kind() == ErrorKind::BadRequest => {}
                 done => return done,
@@ -287,12 +292,12 @@ impl Fs {
         ino: Ino,
         spool: &Arc<Spool>,
         dir: &Path,
-        change: Change,
+        (snapshot, change): ((u64, SystemTime), Change),
         is_last: bool,
     ) -> S4Result<Taken> {
         let key = spool.key();
         let failed = |e: std::io::Error| Error::io(&key, &e);
-        let (file, snapshot) = (spool.file().map_err(failed)?, spool.snapshot().map_err(failed)?);
+        let file = spool.file().map_err(failed)?;
         let copied = match self.may_change(ino, spool, &file, snapshot.0, is_last).await {
             true => {
                 let (original, dir) = (file.clone(), dir.to_owned());
@@ -307,11 +312,9 @@ impl Fs {
         // The daemon reads the whole file before it answers.
         let adoption = spool.adoption(copied.as_ref().unwrap_or(&file), change)?;
         let checksum = self.client.patient(snapshot.0).adopt(&key, &adoption).await?;
-        match copied {
-            Some(_) => Ok((snapshot, checksum)),
-            // Linked, it has the key's time now.
-            None => Ok((spool.snapshot().map_err(failed)?, checksum)),
-        }
+        // Linked, it has the key's time, unless it was written to since.
+        let linked = change.mtime.filter(|_| copied.is_none()).map(from_nanoseconds);
+        Ok(((snapshot.0, linked.unwrap_or(snapshot.1)), checksum))
     }
 
     /// True if anyone may still write to the file without asking us, or if it costs too much to find out.
@@ -319,15 +322,21 @@ impl Fs {
         if !self.passthrough.load(Ordering::Relaxed) {
             return false;
         }
+        // One that has just opened it may not have its descriptor yet.
+        let (handles, writers) = spool.handles();
         if is_last {
             let began = Instant::now();
-            while !is_alone(file) {
-                if began.elapsed() > LET_GO {
-                    return true;
+            while handles == 0 {
+                match is_alone(file) {
+                    Ok(true) => return false,
+                    Ok(false) if began.elapsed() <= LET_GO => tokio::time::sleep(Duration::from_millis(1)).await,
+                    Ok(false) | Err(_) => return true,
                 }
-                tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            return false;
+            return true;
+        }
+        if writers > 1 {
+            return true;
         }
         let (mappable, age) = (spool.is_mappable(), spool.age());
         len < SMALL_COPY || self.looked(move || anyone_writes(ino, mappable, age)).await

@@ -43,6 +43,7 @@ mod mount_faults;
 mod mount_freshness;
 mod mount_fsx;
 mod mount_holders;
+mod mount_late_writes;
 mod mount_leases;
 mod mount_lifetime;
 mod mount_model;

@@ -1,0 +1,131 @@
+//! Writes that come when the key is being published, or when that has failed: they are in the key, or their writer is told.
+
+use crate::harness::{eventually, text};
+use crate::scripting::{BOTH, LOCAL, finish_python, next_line, send_line, setup};
+
+/// How a file is opened: so that the kernel may write it without asking the mount, and so that it may not.
+const WAYS: [&str; 2] = ["0", "os.O_DIRECT"];
+
+/// The mount is asked for each write here, since the kernel writes no file itself that bypasses the cache.
+#[test]
+fn a_key_is_whole_though_another_writes_while_it_is_published() {
+    let Some(setup) = setup() else { return };
+    let script = r#"
+out = os.open(sys.argv[1], NEW | os.O_DIRECT)
+child = os.fork()
+if child == 0:
+    n = 0
+    while (told := errno_of(os.pwrite, out, bytes([n % 256]) * 512, 4096 * (n % 256))) == 'ok':
+        n += 1
+    os._exit(0 if told == 'EPERM' else 1)
+piece = bytes(1 << 20)
+for n in range(64):
+    os.pwrite(out, piece, n << 20)
+os.close(out)
+tell(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+    for run in 0..5 {
+        let key = format!("{LOCAL}_{run}");
+        assert_eq!(setup.python(script, &[&key]), "0\n", "the writer was not refused");
+        let found = setup.cluster.run(&["cp", &format!("s4://{key}"), "-"]);
+        assert!(found.status.success(), "{key} is damaged: {}", text(&found.stderr));
+        assert_eq!(found.stdout.len(), 64 << 20);
+    }
+}
+
+/// Of small keys and large ones, by a child that has the descriptor too.
+#[test]
+fn a_write_after_a_publish_that_failed_is_not_lost_in_silence() {
+    let Some(setup) = setup() else { return };
+    for way in WAYS {
+        for (key, len) in BOTH.iter().flat_map(|key| [(key, 1), (key, 3_000_000)]) {
+            let key = format!("{key}_{way}_{len}");
+            let script = format!(
+                r#"
+out = os.open(sys.argv[1], NEW | {way})
+ours, theirs = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(theirs)
+    os.read(ours, 1)
+    told = [errno_of(os.write, out, b'late'), errno_of(os.close, out)]
+    os._exit(0 if told[0] == 'EIO' or told[1] == 'EEXIST' else 1)
+os.write(out, bytes({len}))
+tell('written')
+await_word()
+tell(errno_of(os.close, out))
+os.close(theirs)
+tell(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#
+            );
+            let mut child = setup.spawn_python(&script, &[&key]);
+            assert_eq!(next_line(&mut child), "written");
+            setup.put(&key, b"another's");
+            send_line(&mut child, "close");
+            assert_eq!(next_line(&mut child), "EEXIST", "{key}");
+            assert_eq!(next_line(&mut child), "0", "{key}: the child was not told that its write is lost");
+            finish_python(child);
+            assert_eq!(text(&setup.key(&key)), "another's");
+        }
+    }
+}
+
+/// An unlinked file is no failed one: programs write to it and close it as on every file system.
+#[test]
+fn what_is_unlinked_while_it_is_written_is_written_on() {
+    let Some(setup) = setup() else { return };
+    let script = r#"
+out = os.open(sys.argv[1], NEW | os.O_DIRECT)
+os.write(out, b'some')
+os.unlink(sys.argv[1])
+tell([errno_of(os.write, out, b'more'), errno_of(os.ftruncate, out, 2), errno_of(os.close, out)])
+"#;
+    for key in BOTH {
+        assert_eq!(setup.python(script, &[key]), "['ok', 'ok', 'ok']\n");
+        assert!(!setup.is_key(key));
+    }
+}
+
+/// Its opener was killed, and so has not published: the close of whoever is left does, and says how that went.
+#[test]
+fn a_child_that_outlives_the_opener_hears_how_the_publish_went() {
+    let Some(setup) = setup() else { return };
+    for key in BOTH {
+        for (reaped, made) in [(true, true), (true, false), (false, true), (false, false)] {
+            let key = format!("{key}_{reaped}_{made}");
+            let script = r#"
+lives, left = os.pipe()
+opener = os.fork()
+if opener == 0:
+    out = os.open(sys.argv[1], NEW)
+    os.write(out, b'one')
+    if os.fork() == 0:
+        os.close(left)
+        os.read(lives, 1)
+        os.write(out, b'two')
+        tell('written')
+        await_word()
+        tell(errno_of(os.close, out))
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == 'true':
+    os.waitpid(opener, 0)
+else:
+    os.waitid(os.P_PID, opener, os.WEXITED | os.WNOWAIT)
+os.close(left)
+signal.pause()
+"#;
+            let mut child = setup.spawn_python(script, &[&key, if reaped { "true" } else { "false" }]);
+            assert_eq!(next_line(&mut child), "written");
+            if made {
+                setup.put(&key, b"another's");
+            }
+            send_line(&mut child, "close");
+            assert_eq!(next_line(&mut child), if made { "EEXIST" } else { "ok" }, "{key}");
+            child.kill().unwrap();
+            child.wait().unwrap();
+            eventually("it is a key", || setup.is_key(&key).then_some(()));
+            assert_eq!(text(&setup.key(&key)), if made { "another's" } else { "onetwo" });
+        }
+    }
+}
