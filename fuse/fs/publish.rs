@@ -324,19 +324,18 @@ impl Fs {
         }
         // One that has just opened it may not have its descriptor yet.
         let (handles, writers) = spool.handles();
+        if writers > 1 || (is_last && handles > 0) {
+            return true;
+        }
         if is_last {
             let began = Instant::now();
-            while handles == 0 {
+            loop {
                 match is_alone(file) {
                     Ok(true) => return false,
                     Ok(false) if began.elapsed() <= LET_GO => tokio::time::sleep(Duration::from_millis(1)).await,
                     Ok(false) | Err(_) => return true,
                 }
             }
-            return true;
-        }
-        if writers > 1 {
-            return true;
         }
         let (mappable, age) = (spool.is_mappable(), spool.age());
         len < SMALL_COPY || self.looked(move || anyone_writes(ino, mappable, age)).await
