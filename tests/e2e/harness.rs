@@ -210,6 +210,16 @@ impl Cluster {
     pub fn signal(&self, node: usize, signal: &str) {
         let status = Command::new("kill").args([&format!("-{signal}"), &self.pid(node).to_string()]).status();
         assert!(status.expect("kill runs").success());
+        if signal == "STOP" {
+            // All its threads, before anything is asked of it.
+            eventually("the daemon has stopped", || {
+                let mut threads = std::fs::read_dir(format!("/proc/{}/task", self.pid(node))).ok()?.flatten();
+                let is_stopped = |status: String| status.contains("\nState:\tT");
+                threads
+                    .all(|thread| std::fs::read_to_string(thread.path().join("status")).is_ok_and(is_stopped))
+                    .then_some(())
+            });
+        }
     }
 
     /// Kills a node with SIGKILL and reaps it.

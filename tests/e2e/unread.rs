@@ -133,9 +133,14 @@ fn what_a_client_asked_for_whose_host_vanishes_ends_within_a_minute() {
     let conf = dir.path().join("s4.conf");
     std::fs::write(&conf, format!("10.77.{net}.1:{}\n", port.number())).unwrap();
     let log = std::fs::File::create(dir.path().join("log")).unwrap();
-    let mut daemon = Command::new(env!("CARGO_BIN_EXE_s4-server"));
-    daemon.arg("--conf").arg(&conf).arg("--data").arg(dir.path().join("data")).args(["--init", "--reserve", "0"]);
-    let daemon = Running(daemon.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    let server = || {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_s4-server"));
+        server.arg("--conf").arg(&conf).arg("--data").arg(dir.path().join("data")).args(["--reserve", "0"]);
+        server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log.try_clone().unwrap());
+        server
+    };
+    assert!(server().arg("--init").status().unwrap().success());
+    let daemon = Running(server().spawn().unwrap());
     let s4 = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
         command.args(args).env("S4_CONF_PATH", &conf).stdin(Stdio::null());

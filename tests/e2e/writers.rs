@@ -69,11 +69,13 @@ const DAEMON: &str = r#"
 import os, sys
 out = os.open(sys.argv[2], os.O_CREAT | os.O_WRONLY)
 done, tell = os.pipe()
+closed, closing = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         os.close(done)
-        os.read(0, 1)
+        os.close(closing)
+        os.read(closed, 1)
         os.write(out, open(sys.argv[1], 'rb').read())
         try:
             os.close(out)
@@ -83,6 +85,7 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 os.close(out)
+os.close(closing)
 os.close(tell)
 sys.exit(os.read(done, 1000).decode() or 0)
 "#;
