@@ -321,7 +321,7 @@ impl Inodes {
         }
     }
 
-    /// A file without a name is closed for good.
+    /// Drops an inode that the kernel has forgotten.
     pub fn drop_unnamed(&self, ino: Ino) {
         let mut table = self.lock();
         if table.inodes.get(&ino).is_some_and(|inode| inode.lookups == 0) {

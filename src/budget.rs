@@ -1,4 +1,4 @@
-//! A bound on the bytes that wait in memory for peers to read them.
+//! The bytes that wait in memory for peers to read them: ranges wait for room, streams send shorter chunks where there is none.
 
 use bytes::Bytes;
 use std::sync::Arc;

@@ -226,7 +226,7 @@ pub struct UmountArgs {
 }
 
 const UMOUNT: &str = "\
-What was closed is published by then. Also takes away the mount of an s4-mount that was killed.
+Takes a mount away, also that of an s4-mount that was killed.
 
 Example:
   s4 umount /s4";
