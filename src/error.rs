@@ -1,7 +1,7 @@
 //! Kinds of error, and what each means at every boundary: exit status, HTTP status, errno, wire code.
 
 use crate::protocol::bounds;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -159,6 +159,7 @@ impl ErrorKind {
 /// One line that names the key or node. It crosses the wire as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
+    #[serde(deserialize_with = "kind_of_peer")]
     kind: ErrorKind,
     #[serde(deserialize_with = "bounds::line")]
     message: String,
@@ -168,6 +169,14 @@ pub struct Error {
     /// A connection broke off before an answer was whole.
     #[serde(skip)]
     broken_off: bool,
+}
+
+/// A kind as a peer says it. That nobody reads our output any more, no peer can know.
+fn kind_of_peer<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<ErrorKind, D::Error> {
+    ErrorKind::deserialize(from).map(|kind| match kind {
+        ErrorKind::OutputClosed => ErrorKind::Io,
+        kind => kind,
+    })
 }
 
 impl Error {

@@ -250,6 +250,41 @@ fn an_error_is_one_line_whatever_the_node_says() {
     liars.refused(&["jobs"]);
 }
 
+/// That nobody reads the output is the client's own to find out: then it says nothing.
+#[test]
+fn no_node_ends_a_client_without_a_word() {
+    let error = r#"{"kind":"output_closed","message":"gone"}"#;
+    let liars = Liars::start(2, move |_| {
+        [format!("HTTP/1.1 500 No\r\ncontent-length: {}\r\n\r\n", error.len()).as_bytes(), error.as_bytes()].concat()
+    });
+    let id = "20260101-000000-000-000000";
+    for args in [
+        &["ls"][..],
+        &["cp", "s4://b/x", "-"],
+        &["cp", "-r", "s4://b/", "to"],
+        &["rm", "s4://b/x"],
+        &["rm", "-r", "s4://b/"],
+        &["eval", "s4://b/x", "cat"],
+        &["map", "s4://in/", "s4://out/", "cat"],
+        &["wait", id],
+    ] {
+        assert!(liars.refused(args).contains("gone"), "{args:?}");
+    }
+    let event = format!("{{\"event\":\"error\",{}\n", &error[1..]);
+    let exit = format!("{{\"error\":{error}}}");
+    let exit = [&b"X"[..], &(exit.len() as u32).to_le_bytes(), exit.as_bytes()].concat();
+    let liars = Liars::start(2, move |head| match head.contains("/v1/eval/") {
+        true => ok("", &exit),
+        false if head.contains("/v1/list") => ok("", format!("error {error}\n").as_bytes()),
+        false => ok("", event.as_bytes()),
+    });
+    for args in
+        [&["eval", "s4://b/x", "cat"][..], &["ls"], &["map", "s4://in/", "s4://out/", "cat"], &["rm", "-r", "s4://b/"]]
+    {
+        assert!(liars.refused(args).contains("gone"), "{args:?}");
+    }
+}
+
 #[test]
 fn a_key_that_never_ends_fills_no_disk() {
     let body = vec![b'x'; 64 << 20];
