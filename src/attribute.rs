@@ -30,7 +30,7 @@ pub struct Mark {
     pub inputs: u64,
     /// Hash of the job's id.
     pub job: u64,
-    /// Hash of INDIR.
+    /// Hash of INDIR and OUTDIR.
     pub source: u32,
     /// How many outputs its task made.
     pub outputs: u32,

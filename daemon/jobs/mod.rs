@@ -5,6 +5,7 @@ pub mod command;
 pub mod eval;
 pub mod fence;
 pub mod files;
+mod former;
 mod job;
 mod journal;
 mod lines;
@@ -35,7 +36,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::key::Prefix;
 use s4::limits::descriptors;
 use s4::placement::NodeId;
-use s4::protocol::{JobId, JobRecord, JobSpec, Outcome, Plan, Source};
+use s4::protocol::{JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Source};
 use s4::time::now_milliseconds;
 use sources::Sources;
 use std::collections::BTreeMap;
@@ -265,7 +266,9 @@ impl Jobs {
     pub fn clean(&self, id: &JobId, prefix: &Prefix, inputs: u64) -> Result<()> {
         let job = self.find(id)?;
         let below = Prefix::below(&job.spec.outdir);
-        if !job.spec.resume || !prefix.as_str().starts_with(below.as_str()) {
+        let task = prefix.as_str().strip_prefix(below.as_str()).and_then(|task| task.strip_suffix('/'));
+        let is_task = job.spec.kind == MapKind::MapToN && task.is_some_and(|task| !task.contains('/'));
+        if !job.spec.resume || !is_task {
             return Err(Error::new(ErrorKind::BadRequest, format!("job {id} has nothing to clean there")));
         }
         self.shut_earlier(&job);

@@ -1,6 +1,7 @@
 //! A job's tasks on this node: checked and written to a file before anything runs, then read one by one, so that memory
 //! does not grow with their number.
 
+use super::former::Former;
 use super::sources::Sources;
 use super::standing::{self, AllStanding, Decision};
 use super::{Shared, mark_of};
@@ -11,7 +12,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::file::open_to_read;
 use s4::key::Key;
 use s4::protocol::{Entry, JobSpec, MapKind, Plan};
-use s4::stored::{record_at, recorded_at};
+use s4::stored::{is_absent, record_at, recorded_at};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::Path;
@@ -30,6 +31,8 @@ pub struct Task {
     pub size: u64,
     /// What an earlier run left of it has to go first; the digest of its inputs.
     pub clean: Option<u64>,
+    /// With that, what the same map made of a merge name when its output had another suffix.
+    pub former: Vec<Key>,
 }
 
 /// Writes a job's plan.
@@ -115,28 +118,51 @@ impl Planner<'_> {
         each_input(self.store, self.spec, alive, &mut |key, size| {
             inputs.push(format!("{} {} {size}", key.merge_name(), key.as_str()).into_bytes())
         })?;
+        let mut former = Former::gather(self.store, self.spec, alive)?;
         let mut group: Option<Group> = None;
         for record in inputs.finish()? {
             let (name, key, size) = parse_input(&record?)?;
             if group.as_ref().is_some_and(|group| group.name != name) {
-                self.end_group(group.take())?;
+                self.end_group(group.take(), &mut former)?;
             }
             self.take_input(&key, size)?;
             let joined = group.get_or_insert_with(|| Group::new(name));
             joined.add(self.store, self.spec, &key, size)?;
             writeln!(self.out, "{}", key.as_str()).map_err(|e| failed(&e))?;
         }
-        self.end_group(group)
+        self.end_group(group, &mut former)
     }
 
-    fn end_group(&mut self, group: Option<Group>) -> Result<()> {
+    fn end_group(&mut self, group: Option<Group>, former: &mut Former) -> Result<()> {
         let Some(group) = group else {
             return Ok(());
         };
         let output = group.suffix.output(self.spec, &group.name)?;
-        let (decision, inputs) = self.decide(&output, &mut || Ok(group.inputs.finish().xxh3))?;
+        let inputs = group.inputs.finish().xxh3;
+        let (decision, _) = self.decide(&output, &mut || Ok(inputs))?;
+        let former = self.former_outputs(former.of(&group.name)?, &output)?;
+        let decision = if former.is_empty() { decision } else { Decision::Clean };
         let end = self.note(decision, inputs).unwrap_or_else(|| SKIP.to_owned());
-        writeln!(self.out, " {} {end} {}", group.size, group.name).map_err(|e| failed(&e))
+        let former: String = former.iter().map(|key| format!(" {}", key.as_str())).collect();
+        writeln!(self.out, " {} {end} {}{former}", group.size, group.name).map_err(|e| failed(&e))
+    }
+
+    /// Those of `found` that maps from this INDIR to this OUTDIR made, beside `output`: all of the same merge name.
+    fn former_outputs(&self, found: Vec<Key>, output: &Key) -> Result<Vec<Key>> {
+        let mut former = Vec::new();
+        for key in found.into_iter().filter(|key| key != output) {
+            let record = match record_at(&self.store.path(&key)) {
+                Err(e) if !is_absent(&e) => return Err(self.store.unreadable(&key, &e)),
+                record => record.ok().flatten(),
+            };
+            let mark = record.and_then(|record| record.mark).filter(|mark| mark.source == self.mark.source);
+            match mark.map(|mark| mark.recipe == self.mark.recipe) {
+                Some(true) if self.spec.resume => former.push(key),
+                Some(is_ours) => return Err(taken(self.spec, &key, is_ours)),
+                None => {}
+            }
+        }
+        Ok(former)
     }
 
     fn take_input(&mut self, key: &Key, size: u64) -> Result<()> {
@@ -152,8 +178,8 @@ impl Planner<'_> {
         }
         let record = match record_at(&self.store.path(output)) {
             Ok(record) => record,
-            Err(e) if s4::stored::is_absent(&e) => None,
-            Err(e) => return Err(Error::io(output, &e)),
+            Err(e) if is_absent(&e) => None,
+            Err(e) => return Err(self.store.unreadable(output, &e)),
         };
         let Some(mark) = record.and_then(|record| record.mark) else {
             return refuse_taken(self.store, output, self.spec).map(|()| (Decision::Run, 0));
@@ -349,7 +375,8 @@ impl Tasks {
             MapKind::Map => Some(output_of(spec, &key)?),
             MapKind::MapToN | MapKind::MapFromN => None,
         };
-        Ok(Some(Task { number: self.number, key, output, paths: None, size, clean: parse_clean(clean) }))
+        let clean = parse_clean(clean);
+        Ok(Some(Task { number: self.number, key, output, paths: None, size, clean, former: Vec::new() }))
     }
 
     fn next_merge(&mut self, store: &Store, spec: &JobSpec) -> Result<Option<Task>> {
@@ -366,13 +393,15 @@ impl Tasks {
                     None => merged.add(store, &Key::parse(&line)?)?,
                 }
             };
-            let (size, clean, name) = parse_decided(&end)?;
+            let (size, clean, names) = parse_decided(&end)?;
             if clean == SKIP {
                 continue;
             }
-            let output = Some(merged.suffix.output(spec, name)?);
+            let mut names = names.split(' ');
+            let output = Some(merged.suffix.output(spec, names.next().unwrap_or_default())?);
+            let former = names.map(Key::parse).collect::<Result<_>>()?;
             let (clean, paths) = (parse_clean(clean), Some(merged.finish()?));
-            return Ok(Some(Task { number: self.number, key: first, output, paths, size, clean }));
+            return Ok(Some(Task { number: self.number, key: first, output, paths, size, clean, former }));
         }
     }
 
@@ -421,7 +450,8 @@ fn parse_clean(text: &str) -> Option<u64> {
 
 /// The task of `key` alone, to be tried: with no output.
 pub fn one(store: &Store, spec: &JobSpec, key: &Key) -> Result<Task> {
-    let mut task = Task { number: 0, key: key.clone(), output: None, paths: None, size: 0, clean: None };
+    let mut task =
+        Task { number: 0, key: key.clone(), output: None, paths: None, size: 0, clean: None, former: Vec::new() };
     if spec.kind != MapKind::MapFromN {
         return Ok(task);
     }

@@ -16,7 +16,7 @@ const QUEUE: usize = 1024;
 /// What stands, in the order of the inputs' basenames, with memory bounded whatever there is.
 pub struct AllStanding(Peekable<Records>);
 
-type Records = Box<dyn Iterator<Item = Result<Vec<u8>>>>;
+pub(super) type Records = Box<dyn Iterator<Item = Result<Vec<u8>>>>;
 
 /// What is to become of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ fn push(sorter: &mut Sorter, standing: &Standing) -> Result<()> {
 }
 
 /// True for the records of `input` itself and for those that are sorted before them.
-fn precedes(record: &[u8], input: &str) -> bool {
+pub(super) fn precedes(record: &[u8], input: &str) -> bool {
     let name = record.split_inclusive(|&byte| byte == b' ').next().unwrap_or_default();
     name.iter().copied().le(input.bytes().chain([b' ']))
 }

@@ -13,7 +13,6 @@ use s4::error::{Error, Result};
 use s4::file::{self, AtPosition};
 use s4::key::{Key, Prefix};
 use s4::protocol::{JobSpec, TaskFailure};
-use s4::stored::record_at;
 use s4::time::seconds;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
@@ -130,12 +129,9 @@ impl Work {
             return cleaned.await.into_iter().collect();
         };
         let (store, ours) = (shared.store.clone(), job.mark(inputs, 1));
-        blocking(move || match record_at(&store.path(&output)) {
-            Ok(Some(record)) if record.mark.is_some_and(|mark| is_ours(mark, ours)) => store.remove(&output, false),
-            // Gone, or another's by now, which the task will find.
-            _ => Ok(()),
-        })
-        .await
+        let outputs = task.former.iter().cloned().chain([output]).collect::<Vec<_>>();
+        blocking(move || outputs.iter().try_for_each(|output| store.remove_output(output, |mark| is_ours(mark, ours))))
+            .await
     }
 
     fn run_with_retries(&self) -> TaskResult<Ended> {

@@ -8,7 +8,7 @@ use s4::attribute::Mark;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, MAX_KEY, Prefix};
 use s4::protocol::Entry;
-use s4::stored::record_at;
+use s4::stored::{is_absent, record_at};
 use std::fmt::Display;
 use std::path::Path;
 
@@ -77,22 +77,42 @@ impl Store {
         }
     }
 
-    /// Deletes the outputs of maps that begin with `prefix` and whose mark `is_ours`, while `go_on` says so.
+    /// Deletes the outputs of maps that begin with `prefix`, but for those in directories below, and whose mark `is_ours`, while `go_on`
+    /// says so. Errors: also one that cannot be looked at.
     pub fn remove_marked(
         &self,
         prefix: &Prefix,
         is_ours: impl Fn(Mark) -> bool,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
-        self.list(&Selection::Files(prefix), &mut |entry| {
-            let file = self.root.join(entry.path());
-            let mark = record_at(&file).ok().flatten().and_then(|record| record.mark);
-            if mark.is_some_and(&is_ours) {
-                self.unlink(&file).map_err(|errno| failed(format!("s4://{}", entry.path()), errno))?;
-                self.prune(&file);
+        self.list(&Selection::Prefix { prefix, recursive: false, details: false }, &mut |entry| {
+            if let Entry::Key { path, .. } = &entry {
+                self.remove_if(&self.root.join(path), path, |mark| is_ours(mark))?;
             }
             Ok(go_on())
         })
+    }
+
+    /// Deletes `key` if it is the output of a map whose mark `is_ours`. One that is gone, or another's by now, is none.
+    pub fn remove_output(&self, key: &Key, is_ours: impl FnOnce(Mark) -> bool) -> Result<()> {
+        self.remove_if(&self.path(key), key.as_str(), is_ours)
+    }
+
+    fn remove_if(&self, file: &Path, name: &str, is_ours: impl FnOnce(Mark) -> bool) -> Result<()> {
+        let record = match record_at(file) {
+            Err(e) if is_absent(&e) => None,
+            Err(e) => return Err(self.unreadable(format_args!("s4://{name}"), &e)),
+            Ok(record) => record,
+        };
+        if !record.and_then(|record| record.mark).is_some_and(is_ours) {
+            return Ok(());
+        }
+        match self.unlink(file) {
+            Ok(()) => self.prune(file),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(failed(format_args!("s4://{name}"), errno)),
+        }
+        Ok(())
     }
 
     /// Removes the directories above `file` that are empty now. One that is in use, or was made by itself, stays, and so do
@@ -100,8 +120,9 @@ impl Store {
     pub(super) fn prune(&self, file: &Path) {
         let parents = file.ancestors().skip(1).take_while(|dir| *dir != self.root);
         for dir in parents {
-            let made = matches!(xattr::get(dir, MADE_ATTRIBUTE), Ok(Some(_)));
-            if made || std::fs::remove_dir(dir).is_err() {
+            // Where that cannot be looked at, it may have been.
+            let was_made = !matches!(xattr::get(dir, MADE_ATTRIBUTE), Ok(None));
+            if was_made || std::fs::remove_dir(dir).is_err() {
                 break;
             }
         }

@@ -267,9 +267,24 @@ impl JobSpec {
         recipe.0.finish().xxh3
     }
 
-    /// Hash of INDIR.
+    /// Hash of INDIR and OUTDIR.
     pub fn source(&self) -> u32 {
-        hash(self.indir.to_string().as_bytes()) as u32
+        hash(format!("{} {}", self.indir, self.outdir).as_bytes()) as u32
+    }
+
+    /// Bytes that it takes in memory, or a few more.
+    pub fn bytes(&self) -> usize {
+        /// Of what the allocator adds to a text.
+        const MORE: usize = 16;
+        let env = self.env.iter().map(|(name, value)| name.len() + value.len() + 2 * MORE);
+        let files = self.files.iter().map(|file| file.name.len() + file.digest.len() + 2 * MORE);
+        size_of::<Self>()
+            + self.cmd.0.len()
+            + size_of_val(&self.env[..])
+            + env.sum::<usize>()
+            + size_of_val(&self.files[..])
+            + files.sum::<usize>()
+            + size_of_val(&self.ok_exit[..])
     }
 }
 

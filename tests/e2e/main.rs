@@ -65,6 +65,7 @@ mod real_job;
 mod refusals;
 mod resume;
 mod resume_matrix;
+mod resume_outputs;
 mod scripting;
 mod secrets;
 mod sessions;
