@@ -75,6 +75,8 @@ pub struct Job {
     sync: bool,
 }
 
+    /// Bytes that its spec takes in memory.
+    pub bytes: usize,
 struct RunningNow {
     control: Arc<Control>,
     key: Key,
@@ -129,8 +131,8 @@ impl Job {
     fn open(record: JobRecord, dir: PathBuf, log_bytes: u64, sync: bool) -> Result<Self> {
         let path = dir.join("failures");
         let failures = Lines::new(path.clone()).map_err(|e| Error::io(path.display(), &e))?;
-        let JobRecord { spec, plan, progress, started, ended, outcome, .. } = record;
-        let mark = mark_of(&spec);
+        let JobRecord { spec, plan, progress, started, ended, elapsed, outcome } = record;
+        let (mark, bytes) = (mark_of(&spec), spec.bytes());
         Ok(Self {
             spec: Arc::new(spec),
             journal: Journal::new(&dir)?,
@@ -148,6 +150,7 @@ impl Job {
 
     /// Writes down where the job stands, for the next daemon.
     fn save(&self) -> Result<()> {
+            bytes,
         let failed = |e: std::io::Error| Error::io(format!("job {}", self.spec.id), &e);
         let text = serde_json::to_vec(&self.record()).expect("a record is plain JSON");
         file::replace(&self.dir.join(RECORD), &text, self.sync).map_err(failed)

@@ -52,8 +52,11 @@ use tokio::sync::Semaphore;
 const UNSTARTED: Duration = Duration::from_secs(3600);
 /// Jobs that have not ended, whether they were started or not.
 const UNENDED: usize = 1000;
-/// Jobs that have ended and are still told of, and for how long.
+/// MiB that their specs may take in memory.
+const UNENDED_MIB: usize = 64;
+/// Jobs that have ended and are still told of, the bytes that their specs may take, and for how long.
 const REMEMBERED: usize = 100;
+const REMEMBERED_BYTES: usize = 16 << 20;
 const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What all tasks of this node share.
@@ -143,16 +146,9 @@ impl Jobs {
         let store = &self.shared.store;
         // A share of what is free, so that logs alone never fill a disk.
         let log_bytes = store.free_bytes()?.saturating_sub(store.reserve_bytes()) / 8;
-        match Job::new(spec, dir.clone(), plan, log_bytes, store.syncs()) {
-            Ok(job) => {
-                self.enter(job);
-                Ok((plan, sources))
-            }
-            Err(error) => {
-                remove_dir(store, &dir);
-                Err(error)
-            }
-        }
+        let job = Job::new(spec, dir.clone(), plan, log_bytes, store.syncs());
+        let entered = job.and_then(|job| self.enter(job));
+        entered.map(|()| (plan, sources)).inspect_err(|_| remove_dir(store, &dir))
     }
 
     /// What the job would do here; blocks. Nothing is kept of it.
@@ -194,22 +190,10 @@ impl Jobs {
         }
     }
 
-    /// Refuses one more job where too many have not ended: each takes descriptors and room.
-    fn check_room(&self) -> Result<()> {
-        let most = UNENDED.min(descriptors() / 8);
-        match self.lock().values().filter(|job| job.state().outcome.is_none()).count() {
-            count if count < most => Ok(()),
-            count => {
-                let message = format!("{count} jobs have not ended here; start them, wait for them or cancel some");
-                Err(Error::new(ErrorKind::Busy, message))
-            }
-        }
-    }
-
     /// Refuses what cannot be run here.
     fn check(&self, spec: &JobSpec) -> Result<()> {
         spec.check()?;
-        self.check_room()?;
+        refuse_if_full(&self.lock(), spec.bytes())?;
         self.shared.store.check_there()?;
         self.shared.running.check(Limits { memory: spec.memory, cpus: spec.cpus })?;
         refuse_overlap(&self.lock(), spec)
@@ -297,16 +281,22 @@ impl Jobs {
         self.lock().values().filter(|job| job.state().is_running()).count()
     }
 
-    fn enter(self: &Arc<Self>, job: Job) {
+    fn enter(self: &Arc<Self>, job: Job) -> Result<()> {
         let job = Arc::new(job);
         let id = job.spec.id.clone();
-        self.lock().insert(id.clone(), job);
+        {
+            // Others may have been planned at the same time.
+            let mut table = self.lock();
+            refuse_if_full(&table, job.bytes)?;
+            table.insert(id.clone(), job);
+        }
         self.forget_old();
         let jobs = self.clone();
         tokio::runtime::Handle::current().spawn(async move {
             tokio::time::sleep(UNSTARTED).await;
             blocking(move || jobs.expire_unstarted(&id)).await;
         });
+        Ok(())
     }
 
     /// Ends a job that was planned only. It is still told of, since others may have started it. Blocks.
@@ -328,16 +318,36 @@ impl Jobs {
         let oldest = now_milliseconds() - REMEMBERED_FOR.as_millis() as i64;
         let ended = |was_started: bool| {
             let of_kind = table.iter().rev().filter(move |(_, job)| job.state().started.is_some() == was_started);
-            let ended = of_kind.filter_map(|(id, job)| Some((id.clone(), job.state().ended?)));
-            ended.enumerate().filter(|(at, (_, end))| *at >= REMEMBERED || *end < oldest)
+            let ended = of_kind.filter_map(|(id, job)| Some((id.clone(), job.state().ended?, job.bytes)));
+            let mut held = 0;
+            ended.enumerate().filter(move |(at, (_, end, bytes))| {
+                held += bytes;
+                *at >= REMEMBERED || held > REMEMBERED_BYTES || *end < oldest
+            })
         };
-        let old: Vec<JobId> = ended(true).chain(ended(false)).map(|(_, (id, _))| id).collect();
+        let old: Vec<JobId> = ended(true).chain(ended(false)).map(|(_, (id, ..))| id).collect();
         old.iter().filter_map(|id| table.remove(id)).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, Arc<Job>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refuses one more job, of so many bytes, where too many have not ended: each takes descriptors and room.
+fn refuse_if_full(table: &BTreeMap<JobId, Arc<Job>>, bytes: usize) -> Result<()> {
+    let unended = || table.values().filter(|job| job.state().outcome.is_none());
+    let (count, held) = (unended().count(), unended().map(|job| job.bytes).sum::<usize>());
+    let full = if count >= UNENDED.min(descriptors() / 8) {
+        format!("{count} jobs have not ended here, which is the most")
+    } else if held + bytes > UNENDED_MIB << 20 {
+        format!(
+            "with this one, the commands and variables of the jobs that have not ended here exceed {UNENDED_MIB} MiB"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Busy, format!("{full}; start them, wait for them or cancel some")))
 }
 
 /// Refuses a job whose outputs would mix with those of one that runs.

@@ -1,12 +1,15 @@
 //! What a node keeps of jobs has bounds.
 
-use crate::harness::{Cluster, text};
+use crate::harness::{Cluster, resident_kib, text};
 use crate::strange_bodies::ask;
 use std::time::{Duration, SystemTime};
 
 /// Plans a job that nobody starts; returns the answer.
 fn plan(cluster: &Cluster, number: usize) -> String {
-    let cmd = "\\u0001".repeat(5000);
+    plan_with(cluster, number, &"\\u0001".repeat(5000))
+}
+
+fn plan_with(cluster: &Cluster, number: usize, cmd: &str) -> String {
     let spec = format!(
         r#"{{"id":"20260101-000000-000-{number:06}","kind":"map","indir":"in","outdir":"out{number}","cmd":"cat {cmd}"}}"#
     );
@@ -32,6 +35,53 @@ fn jobs_that_nobody_starts_are_bounded_and_do_not_hide_the_node() {
     // One that is cancelled makes room.
     cluster.ok(&["cancel", "20260101-000000-000-000000"]);
     assert!(plan(&cluster, 5000).contains("planned"));
+}
+
+/// A command of about a megabyte: a hundred jobs have a hundred of it.
+fn plan_large(cluster: &Cluster, number: usize) -> String {
+    plan_with(cluster, number, &"x".repeat(1_000_000))
+}
+
+fn id_of(number: usize) -> String {
+    format!("20260101-000000-000-{number:06}")
+}
+
+#[test]
+fn jobs_that_have_not_ended_are_bounded_in_bytes_too() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_k", b"k");
+    let before = resident_kib(cluster.pid(0));
+    let refused = (0..100).find_map(|number| {
+        let answer = plan_large(&cluster, number);
+        (!answer.contains("\"event\":\"planned\"")).then_some((number, answer))
+    });
+    let (planned, answer) = refused.expect("there is an end to it");
+    assert!((60..=67).contains(&planned), "{planned}: {answer:.500}");
+    assert!(answer.contains("64 MiB") && answer.contains("wait for them or cancel some"), "{answer:.500}");
+    let grown = resident_kib(cluster.pid(0)) - before;
+    assert!(grown < 160 << 10, "the daemon grew by {grown} KiB");
+    assert_eq!(
+        std::fs::read_dir(cluster.data(0).join(".s4/jobs")).unwrap().count(),
+        planned,
+        "nothing of them is left"
+    );
+    // One that is cancelled makes room.
+    cluster.ok(&["cancel", &id_of(0)]);
+    assert!(plan_large(&cluster, 2000).contains("planned"));
+}
+
+#[test]
+fn jobs_that_have_ended_are_bounded_in_bytes_too() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_k", b"k");
+    for number in 0..40 {
+        assert!(plan_large(&cluster, number).contains("planned"));
+        cluster.ok(&["cancel", &id_of(number)]);
+    }
+    let kept = std::fs::read_dir(cluster.data(0).join(".s4/jobs")).unwrap().count();
+    assert!((15..=20).contains(&kept), "{kept} are kept");
+    cluster.ok(&["map", "s4://in/", "s4://small/", "cat"]);
+    assert!(cluster.ok(&["jobs"]).contains("s4://small/"));
 }
 
 #[test]
