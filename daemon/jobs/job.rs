@@ -49,6 +49,8 @@ pub struct State {
     /// How it ended, and when, in milliseconds since 1970.
     pub outcome: Option<Outcome>,
     pub ended: Option<i64>,
+    /// Milliseconds from its start to the last sign of it, if it ended with an earlier daemon.
+    pub elapsed: Option<i64>,
 }
 
 impl State {
@@ -115,6 +117,9 @@ impl Job {
             record.progress = Progress { tasks: record.plan.tasks, bytes: record.plan.bytes, ..done };
             record.outcome = Some(Outcome::Interrupted);
             record.ended = Some(now_milliseconds());
+            // Not the time in which no daemon ran.
+            let seen = |started: i64| (journal::last_sign(&dir).unwrap_or(started) - started).max(0);
+            record.elapsed = record.started.map(seen);
         }
         let job = Self::open(record, dir, 0, sync)?;
         job.fence.shut();
@@ -140,7 +145,7 @@ impl Job {
             fence: Arc::default(),
             plan,
             mark,
-            state: watch::Sender::new(State { started, progress, ended, outcome, ..State::default() }),
+            state: watch::Sender::new(State { started, progress, ended, elapsed, outcome, ..State::default() }),
             running: Mutex::default(),
             failures,
             dir,
@@ -170,8 +175,9 @@ impl Job {
     }
 
     pub fn record(&self) -> JobRecord {
-        let State { started, progress, ended, outcome, .. } = self.state();
-        let elapsed = started.map(|started| (ended.unwrap_or_else(now_milliseconds) - started).max(0));
+        let State { started, progress, ended, elapsed, outcome, .. } = self.state();
+        let since = |started: i64| (ended.unwrap_or_else(now_milliseconds) - started).max(0);
+        let elapsed = elapsed.or_else(|| started.map(since));
         JobRecord { spec: (*self.spec).clone(), plan: self.plan, progress, started, ended, elapsed, outcome }
     }
 

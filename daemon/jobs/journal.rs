@@ -7,6 +7,7 @@ use s4::file::open_to_read;
 use s4::protocol::Progress;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 /// The name of the file in a job's directory.
 const FILE: &str = "journal";
@@ -56,6 +57,14 @@ pub fn sum(dir: &Path) -> Result<Progress> {
         }
     }
     Ok(progress)
+}
+
+/// When something of the job in `dir` was last written, in milliseconds since 1970: a daemon that was killed was alive then. `None` if that
+/// cannot be told.
+pub fn last_sign(dir: &Path) -> Option<i64> {
+    let entries = std::fs::read_dir(dir).ok()?.flatten();
+    let written = entries.filter_map(|entry| entry.metadata().ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok());
+    written.max().map(|since| since.as_millis() as i64)
 }
 
 fn failed(error: &std::io::Error) -> Error {

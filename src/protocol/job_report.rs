@@ -123,7 +123,8 @@ pub struct JobRecord {
     pub started: Option<i64>,
     #[serde(default, deserialize_with = "bounds::moment")]
     pub ended: Option<i64>,
-    /// Milliseconds from its start to its end, or till now: nodes' clocks may differ.
+    /// Milliseconds from its start to its end, or till now: nodes' clocks may differ. Of a job that its daemon did not outlive, to the last
+    /// sign of it.
     #[serde(default, deserialize_with = "bounds::moment")]
     pub elapsed: Option<i64>,
     /// `None` while it runs, or has not been started.

@@ -61,6 +61,44 @@ fn a_job_that_its_daemon_did_not_outlive_is_interrupted() {
     }
 }
 
+/// Hours that a daemon was down are no part of how long its jobs took.
+#[test]
+fn the_time_without_a_daemon_is_not_a_job_s() {
+    let mut cluster = Cluster::start(1);
+    cluster.put("s4://in/0_a", b"x");
+    cluster.put("s4://in/0_b", b"x");
+    let marker = Marker::new();
+    let cmd = format!("[ $filename = 0_a ] || sleep {}", marker.as_str());
+    let id = cluster.ok(&["map", "--detach", "s4://in/", "s4://out/", &cmd]).trim().to_owned();
+    eventually("one is done", || last_job(&cluster).1.contains("1/2").then_some(()));
+    cluster.kill_node(0);
+    // As if all this was ten hours ago.
+    let ten_hours = 10 * 3600 * 1000;
+    let dir = cluster.data(0).join(".s4/jobs").join(&id);
+    let record = dir.join("record");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    json["started"] = (json["started"].as_i64().unwrap() - ten_hours).into();
+    std::fs::write(&record, json.to_string()).unwrap();
+    let then = std::time::SystemTime::now() - std::time::Duration::from_millis(ten_hours as u64);
+    for entry in walkdir::WalkDir::new(&dir).into_iter().flatten() {
+        std::fs::File::open(entry.path()).unwrap().set_modified(then).unwrap();
+    }
+    let known = |cluster: &Cluster| -> serde_json::Value {
+        let answer = crate::strange_bodies::ask(cluster, "GET", &format!("/v1/jobs/{id}"), b"");
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        serde_json::from_str(&body[body.find('{').unwrap()..=body.rfind('}').unwrap()]).unwrap()
+    };
+    for kill in [true, false] {
+        cluster.start_node(0);
+        let (_, line) = last_job(&cluster);
+        let job = known(&cluster);
+        assert!(job["elapsed"].as_i64().unwrap() < 60_000 && line.contains("interrupted"), "{line}: {job}");
+        // It is kept for as long as one that has ended just now.
+        assert!(job["ended"].as_i64().unwrap() > job["started"].as_i64().unwrap() + ten_hours - 60_000, "{job}");
+        if kill { cluster.kill_node(0) } else { cluster.stop_node(0) }
+    }
+}
+
 #[test]
 fn floods_of_stderr_fill_neither_disk_nor_memory() {
     let Some(disk) = Mounted::ext4(128 << 20) else { return };
