@@ -27,7 +27,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    fn is_none(self) -> bool {
+    pub fn is_none(self) -> bool {
         self.memory.is_none() && self.cpus.is_none()
     }
 }

@@ -75,10 +75,10 @@ pub struct Job {
     failures: Lines,
     /// The record is synced to the disk each time that it is written.
     sync: bool,
-}
-
     /// Bytes that its spec takes in memory.
     pub bytes: usize,
+}
+
 struct RunningNow {
     control: Arc<Control>,
     key: Key,
@@ -150,12 +150,12 @@ impl Job {
             failures,
             dir,
             sync,
+            bytes,
         })
     }
 
     /// Writes down where the job stands, for the next daemon.
     fn save(&self) -> Result<()> {
-            bytes,
         let failed = |e: std::io::Error| Error::io(format!("job {}", self.spec.id), &e);
         let text = serde_json::to_vec(&self.record()).expect("a record is plain JSON");
         file::replace(&self.dir.join(RECORD), &text, self.sync).map_err(failed)
@@ -435,8 +435,11 @@ impl Job {
         }
         let result = task::run(shared.clone(), self.clone(), task, control, dir, slot).await;
         self.lock_running().remove(&number);
-        // The last that holds its control group, which may have to be cleared.
-        blocking(move || drop(entered)).await;
+        // The last that holds its control group. One without limits is only put back; what was left in it has a thread of its own.
+        match self.limits().is_none() {
+            true => drop(entered),
+            false => blocking(move || drop(entered)).await,
+        }
         result
     }
 

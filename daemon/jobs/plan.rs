@@ -256,7 +256,7 @@ fn each_input(
 }
 
 fn refuse_taken(store: &Store, output: &Key, spec: &JobSpec) -> Result<()> {
-    store.check_new(output).map_err(|e| match e.kind() {
+    store.check_unused(output).map_err(|e| match e.kind() {
         ErrorKind::AlreadyExists => {
             let which = if spec.resume { NOT_OURS } else { "" };
             Error::new(e.kind(), format!("output {e}{which}; delete it, or choose another OUTDIR"))

@@ -156,9 +156,9 @@ impl Work {
         let Self { shared, job, task, control, .. } = self;
         let (store, spec) = (&*shared.store, &*job.spec);
         let refused = |e: std::io::Error| Error::io(&task.key, &e);
-        match &task.output {
-            Some(output) => store.check_new(output)?,
-            None => store.check_space(&task.key)?,
+        store.check_space(task.output.as_ref().unwrap_or(&task.key))?;
+        if let Some(output) = &task.output {
+            store.check_unused(output)?;
         }
         let inputs = Inputs::open(store, task)?;
         let dir = shared.dirs.create(self.dir.clone())?;

@@ -152,10 +152,19 @@ impl Store {
 
     /// Refuses a key that exists, belongs on another node, or for which there is no space.
     pub fn check_new(&self, key: &Key) -> Result<()> {
-        self.check_place(key)?;
+        self.check_there()?;
+        self.check_space(key)?;
+        self.check_unused(key)
+    }
+
+    /// Refuses a key that exists or belongs on another node. Before it is made, [`check_new`](Self::check_new) is to be asked: where the
+    /// data directory is gone, every name is free.
+    pub fn check_unused(&self, key: &Key) -> Result<()> {
+        self.misplaced(key)?;
         match std::fs::symlink_metadata(self.path(key)) {
             Ok(found) => Err(taken(key, found.is_dir())),
-            Err(_) => Ok(()),
+            Err(e) if stored::is_absent(&e) => Ok(()),
+            Err(e) => Err(self.unreadable(key, &e)),
         }
     }
 
@@ -233,7 +242,7 @@ impl Store {
             return self.give_name(&(), file, key, false);
         }
         let failed = |e: std::io::Error| Error::io(key, &e);
-        let mut draft = self.draft(key)?;
+        let mut draft = self.draft_in(key, self.unnamed_file())?;
         draft.mark(mark);
         let mut block = Block::new(checksum::BLOCK);
         loop {
