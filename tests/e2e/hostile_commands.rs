@@ -104,6 +104,31 @@ fn an_output_that_another_process_writes_is_not_published() {
 }
 
 #[test]
+fn a_stdout_that_another_process_writes_is_not_published() {
+    for cluster in clusters() {
+        cluster.put("s4://in/0_a", b"input");
+        let cmd = "echo $$ > pid; until [ -e go ]; do sleep .01; done; echo x > 0_x; echo 0_x";
+        for kind in ["map", "map-to-n", "map-from-n"] {
+            let client = spawn(&cluster, &[kind, "s4://in/", "s4://out/", cmd]);
+            let (dir, pid) = eventually("the command waits", || {
+                let path = leftovers(&cluster).into_iter().find(|path| path.ends_with("pid"))?;
+                let pid: u32 = std::fs::read_to_string(&path).ok()?.trim().parse().ok()?;
+                Some((path.parent().unwrap().to_owned(), pid))
+            });
+            // The test itself is the other process.
+            let held = std::fs::OpenOptions::new().append(true).open(format!("/proc/{pid}/fd/1")).unwrap();
+            std::fs::write(dir.join("go"), "").unwrap();
+            let end = end_within(SOON, client);
+            drop(held);
+            let told = text(&end.stderr);
+            assert_eq!(end.status.code(), Some(1), "{kind}: {told}");
+            assert!(told.contains("another process still has the command's stdout open for writing"), "{kind}: {told}");
+        }
+        assert_eq!(listed(&cluster, "s4://out/"), [""; 0]);
+    }
+}
+
+#[test]
 fn a_line_of_any_length_fails_the_task_in_little_memory() {
     let cluster = Cluster::start(2);
     cluster.put("s4://in/0_a", b"x");

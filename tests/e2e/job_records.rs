@@ -61,6 +61,26 @@ fn a_job_that_its_daemon_did_not_outlive_is_interrupted() {
     }
 }
 
+#[test]
+fn a_line_without_an_end_among_the_failures_hides_no_other() {
+    let mut cluster = Cluster::start(1);
+    for number in 0..3 {
+        cluster.put(&format!("s4://in/0_{number}"), b"x");
+    }
+    cluster.fails(1, &["map", "--keep-going", "s4://in/", "s4://out/", "exit 7"]);
+    let (id, _) = last_job(&cluster);
+    cluster.stop_node(0);
+    let path = cluster.data(0).join(".s4/jobs").join(&id).join("failures");
+    let failures = std::fs::read_to_string(&path).unwrap();
+    let (first, others) = failures.split_once('\n').unwrap();
+    std::fs::write(&path, format!("{first}\n{}\n{others}", "x".repeat(3 << 20))).unwrap();
+    cluster.start_node(0);
+    let told = cluster.fails(1, &["wait", &id]);
+    for number in 0..3 {
+        assert!(told.contains(&format!("s4://in/0_{number}")), "{number} is not told of: {told}");
+    }
+}
+
 /// Hours that a daemon was down are no part of how long its jobs took.
 #[test]
 fn the_time_without_a_daemon_is_not_a_job_s() {

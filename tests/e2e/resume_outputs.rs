@@ -3,6 +3,8 @@
 use crate::harness::{Cluster, text};
 use crate::observe::listed;
 use std::fs::Permissions;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
 const MERGE: [&str; 4] = ["map-from-n", "s4://in/", "s4://out/", "xargs -d '\\n' cat"];
@@ -173,4 +175,66 @@ fn only_the_directory_of_a_task_is_cleaned() {
         assert!(answer.starts_with("HTTP/1.1 4"), "{prefix}: {answer}");
         assert_eq!(listed(&cluster, "s4://out/"), ["0_k/0_f"], "{prefix}");
     }
+}
+
+/// An output of a job's task on its way to node 0, whose last byte has not come.
+struct Late(TcpStream);
+
+impl Late {
+    fn begin(cluster: &Cluster, job: &str, key: &str) -> Self {
+        let head = format!(
+            "PUT /v1/keys/{key}?job={job}&inputs=0000000000000001&outputs=1 HTTP/1.1\r\nhost: 127.0.0.1\r\n\
+             connection: close\r\ns4-cluster: {}\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n",
+            cluster.digest()
+        );
+        let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 25];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(text(&answer), "HTTP/1.1 100 Continue\r\n\r\n", "the daemon takes its bytes");
+        stream.write_all(b"late").unwrap();
+        Self(stream)
+    }
+
+    fn end(mut self) -> String {
+        self.0.write_all(b"\n").unwrap();
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+#[test]
+fn an_output_that_comes_after_the_end_of_its_job_is_not_published() {
+    let mut cluster = Cluster::start(1);
+    cluster.put("s4://in/0_k", b"x");
+    let last_job = |cluster: &Cluster| {
+        cluster.ok(&["jobs"]).lines().last().unwrap().split_whitespace().next().unwrap().to_owned()
+    };
+    let assert_refused = |cluster: &Cluster, late: Late, key: &str| {
+        let answer = late.end();
+        assert!(answer.contains("the job has ended"), "{key}: {answer}");
+        cluster.fails(1, &["ls", &format!("s4://{key}")]);
+    };
+    let gate = cluster.dir().join("gate");
+    let cmd = format!("until [ -e {} ]; do sleep 0.02; done; echo x > 0_f; echo 0_f", gate.display());
+    let shuffle = ["map-to-n", "s4://in/", "s4://out/", &cmd];
+    let running = cluster.ok(&[&shuffle[..], &["--detach"]].concat()).trim().to_owned();
+    let late = Late::begin(&cluster, &running, "out/0_k/0_of_the_cancelled");
+    cluster.ok(&["cancel", &running]);
+    assert_refused(&cluster, late, "out/0_k/0_of_the_cancelled");
+
+    std::fs::write(&gate, "").unwrap();
+    cluster.fails(1, &["map-to-n", "s4://in/", "s4://out/", "exit 3"]);
+    let late = Late::begin(&cluster, &last_job(&cluster), "out/0_k/0_of_the_failed");
+    // The next run over the same outputs has begun.
+    cluster.ok(&shuffle);
+    assert_refused(&cluster, late, "out/0_k/0_of_the_failed");
+
+    let done = last_job(&cluster);
+    cluster.stop_node(0);
+    cluster.start_node(0);
+    let late = Late::begin(&cluster, &done, "out/0_k/0_of_the_one_before_the_restart");
+    assert_refused(&cluster, late, "out/0_k/0_of_the_one_before_the_restart");
+    assert_eq!(listed(&cluster, "s4://out/"), ["0_k/0_f"]);
 }
