@@ -87,7 +87,7 @@ impl Store {
     ) -> Result<()> {
         self.list(&Selection::Prefix { prefix, recursive: false, details: false }, &mut |entry| {
             if let Entry::Key { path, .. } = &entry {
-                self.remove_if(&self.root.join(path), path, |mark| is_ours(mark))?;
+                self.remove_if(&self.root.join(path), path, &is_ours)?;
             }
             Ok(go_on())
         })

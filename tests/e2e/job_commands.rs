@@ -45,6 +45,33 @@ fn all_asleep(marker: &Marker) {
 }
 
 #[test]
+fn of_two_planned_jobs_whose_outputs_would_mix_one_starts() {
+    let cluster = with_keys(1);
+    let (wait_for_go, go) = gate(&cluster);
+    let plan = |id: &str, outdir: &str| {
+        let spec =
+            format!(r#"{{"id":"{id}","kind":"map","indir":"in","outdir":"{outdir}","cmd":"{wait_for_go}; cat"}}"#);
+        ask(&cluster, "POST", "/v1/jobs", spec.as_bytes())
+    };
+    let start = |id: &str| ask(&cluster, "POST", &format!("/v1/jobs/{id}/start"), b"");
+    for (id, outdir) in [("planned-1", "out"), ("planned-2", "out/below"), ("planned-3", "other")] {
+        let planned = plan(id, outdir);
+        assert!(planned.contains("\"event\":\"planned\""), "{planned}");
+    }
+    assert!(start("planned-1").starts_with("HTTP/1.1 200"));
+    let refused = start("planned-2");
+    assert!(refused.contains("job planned-1 runs and writes to s4://out/"), "{refused}");
+    assert!(start("planned-1").contains("started already"));
+    assert!(start("planned-3").starts_with("HTTP/1.1 200"));
+    let refused = plan("planned-4", "out");
+    assert!(refused.contains("job planned-1 runs and writes to s4://out/"), "{refused}");
+    std::fs::write(go, "").unwrap();
+    cluster.ok(&["wait", "planned-1"]);
+    assert!(start("planned-2").starts_with("HTTP/1.1 200"));
+    cluster.ok(&["wait", "planned-2"]);
+}
+
+#[test]
 fn a_detached_job_goes_on_and_wait_tells_its_end() {
     let cluster = with_keys(2);
     let (wait_for_go, go) = gate(&cluster);

@@ -141,7 +141,7 @@ fn an_output_that_cannot_be_looked_at_is_no_stranger_s() {
     cluster.put("s4://in/0_k", b"another");
     plan(&cluster, cmd);
     let file = cluster.data(0).join("out/0_k/0_f");
-    std::fs::set_permissions(&file, Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
     let clean = format!("/v1/jobs/{JOB}/clean?prefix=out/0_k/&inputs=0000000000000001");
     let answer = post(&cluster, &clean, "");
     assert!(answer.contains("s4://out/0_k/0_f: Permission denied"), "{answer}");
@@ -177,6 +177,18 @@ fn only_the_directory_of_a_task_is_cleaned() {
     }
 }
 
+/// As when the node that asked for it was silent for a while.
+#[test]
+fn a_clean_that_comes_late_takes_nothing_of_its_own_job() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_k", b"x");
+    cluster.ok(&["map-to-n", "s4://in/", "s4://out/", "echo x > 0_f; echo 0_f", "--resume"]);
+    let id = cluster.ok(&["jobs"]).lines().last().unwrap().split_whitespace().next().unwrap().to_owned();
+    let answer = post(&cluster, &format!("/v1/jobs/{id}/clean?prefix=out/0_k/&inputs=0000000000000001"), "");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(listed(&cluster, "s4://out/"), ["0_k/0_f"]);
+}
+
 /// An output of a job's task on its way to node 0, whose last byte has not come.
 struct Late(TcpStream);
 
@@ -208,9 +220,8 @@ impl Late {
 fn an_output_that_comes_after_the_end_of_its_job_is_not_published() {
     let mut cluster = Cluster::start(1);
     cluster.put("s4://in/0_k", b"x");
-    let last_job = |cluster: &Cluster| {
-        cluster.ok(&["jobs"]).lines().last().unwrap().split_whitespace().next().unwrap().to_owned()
-    };
+    let last_job =
+        |cluster: &Cluster| cluster.ok(&["jobs"]).lines().last().unwrap().split_whitespace().next().unwrap().to_owned();
     let assert_refused = |cluster: &Cluster, late: Late, key: &str| {
         let answer = late.end();
         assert!(answer.contains("the job has ended"), "{key}: {answer}");
