@@ -37,6 +37,10 @@ say "licences and duplicate versions"
 cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
 cargo deny --log-level error check licenses bans sources
 
+say "pjdfstest, which the tests run in a mount"
+[ -x target/pjdfstest/bin/pjdfstest ] || cargo install --quiet --locked --root target/pjdfstest pjdfstest@0.1.0
+export PJDFSTEST=$PWD/target/pjdfstest/bin/pjdfstest
+
 say "tests"
 cargo test --locked
 
