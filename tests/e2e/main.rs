@@ -53,6 +53,7 @@ mod mount_tools;
 mod mount_tools_data;
 mod mounting;
 mod mounts;
+mod not_http;
 mod observe;
 mod ordinary_user;
 mod page;
