@@ -19,7 +19,7 @@ use app::{App, IN_FLIGHT};
 use clap::Parser;
 use connections::Connections;
 use jobs::{Jobs, Shared};
-use s4::budget::Budget;
+use s4::budget::MemoryBudget;
 use s4::client::{Client, Secret, Settings, blocking};
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
@@ -151,7 +151,7 @@ fn run(args: Args) -> Result<()> {
             sessions: Streams::default(),
             neighbours,
             connections: Connections::new(),
-            in_flight: Budget::new(IN_FLIGHT),
+            in_flight: MemoryBudget::new(IN_FLIGHT),
         });
         tokio::spawn(Sampler::run(app.clone()));
         tokio::spawn(let_go_of_idle(app.jobs.clone()));
