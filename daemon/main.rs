@@ -40,6 +40,9 @@ use watch::{Sampler, Watch};
 /// How long the address may be in use before that is an error.
 const IN_USE: Duration = Duration::from_secs(1);
 
+/// How long what is at the store may go on after everything else has ended.
+const LAST: Duration = Duration::from_millis(500);
+
 /// Between two looks for what is kept for nobody.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -159,12 +162,14 @@ fn run(args: Args) -> Result<()> {
         server::run(listener, app, shutdown).await;
         Ok(())
     });
-    // Then the next start looks at what was made last, and no more.
-    if let Err(error) = ending.end() {
-        tracing::warn!("{}: {error}", ending.root().display());
+    // Threads that still wait for a peer or the disk end with the process.
+    runtime.shutdown_timeout(LAST);
+    // As long as one of them has the store, it may still publish: then it is left as by a kill.
+    if let Some(store) = Arc::into_inner(ending)
+        && let Err(error) = store.end()
+    {
+        tracing::warn!("the data directory is not marked as stopped in order: {error}");
     }
-    // Threads that still wait for a peer end with the process.
-    runtime.shutdown_background();
     served
 }
 

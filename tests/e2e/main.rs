@@ -17,6 +17,7 @@ mod hosts;
 mod hosts_deadlines;
 mod hosts_pauses;
 mod http_docs;
+mod hung_disks;
 mod job_bounds;
 mod job_commands;
 mod job_options;
