@@ -8,7 +8,7 @@ use crate::transfer::Neighbours;
 use crate::watch::Watch;
 use hyper::header::HeaderMap;
 use s4::body::{self, ChannelBody, ChunkSender};
-use s4::budget::Budget;
+use s4::budget::MemoryBudget;
 use s4::client::Secret;
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, Result};
@@ -35,7 +35,7 @@ pub struct App {
     pub neighbours: Neighbours,
     pub connections: Connections,
     /// For what waits in memory to be read by peers.
-    pub in_flight: Budget,
+    pub in_flight: MemoryBudget,
 }
 
 /// Bytes that may wait in memory to be read by peers, besides a little for each of them.

@@ -4,7 +4,7 @@
 //! keepalives where nothing is to be sent, and here where something is: the kernel by itself would go on for a quarter of an hour.
 
 use nix::sys::socket::{Shutdown, shutdown};
-use s4::budget::Budget;
+use s4::budget::MemoryBudget;
 use s4::{limits, tcp};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -115,7 +115,7 @@ impl Connections {
     }
 
     /// Cuts off those who are gone, and who keep others out; `budget` is for what waits for all of them.
-    pub fn look(&self, budget: &Budget) {
+    pub fn look(&self, budget: &MemoryBudget) {
         let mut table = self.lock();
         let others_wait = table.known.len() >= self.0.most || budget.is_short();
         let (now, patience) = (Instant::now(), if others_wait { PATIENCE } else { LONGEST });
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn told(acknowledged: u64, is_unanswered: bool) -> tcp::Info {
-        tcp::Info { is_established: true, is_unanswered, has_unsent: true, acknowledged }
+        tcp::Info { is_established: true, is_unanswered, has_unsent: true, acknowledged, silent: Duration::ZERO }
     }
 
     #[test]

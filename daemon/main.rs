@@ -19,7 +19,7 @@ use app::{App, IN_FLIGHT};
 use clap::Parser;
 use connections::Connections;
 use jobs::{Jobs, Shared};
-use s4::budget::Budget;
+use s4::budget::MemoryBudget;
 use s4::client::{Client, Secret, Settings, blocking};
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
@@ -39,6 +39,9 @@ use watch::{Sampler, Watch};
 
 /// How long the address may be in use before that is an error.
 const IN_USE: Duration = Duration::from_secs(1);
+
+/// How long what is at the store may go on after everything else has ended.
+const LAST: Duration = Duration::from_millis(500);
 
 /// Between two looks for what is kept for nobody.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -151,7 +154,7 @@ fn run(args: Args) -> Result<()> {
             sessions: Streams::default(),
             neighbours,
             connections: Connections::new(),
-            in_flight: Budget::new(IN_FLIGHT),
+            in_flight: MemoryBudget::new(IN_FLIGHT),
         });
         tokio::spawn(Sampler::run(app.clone()));
         tokio::spawn(let_go_of_idle(app.jobs.clone()));
@@ -159,12 +162,14 @@ fn run(args: Args) -> Result<()> {
         server::run(listener, app, shutdown).await;
         Ok(())
     });
-    // Then the next start looks at what was made last, and no more.
-    if let Err(error) = ending.end() {
-        tracing::warn!("{}: {error}", ending.root().display());
+    // Threads that still wait for a peer or the disk end with the process.
+    runtime.shutdown_timeout(LAST);
+    // As long as one of them has the store, it may still publish: then it is left as by a kill.
+    if let Some(store) = Arc::into_inner(ending)
+        && let Err(error) = store.end()
+    {
+        tracing::warn!("the data directory is not marked as stopped in order: {error}");
     }
-    // Threads that still wait for a peer end with the process.
-    runtime.shutdown_background();
     served
 }
 

@@ -2,11 +2,11 @@
 
 use crate::store::Asker;
 use hyper::header::HeaderMap;
-use nix::libc;
 use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::{HOLDER_HEADER, Holder, WAITS_HEADER};
+use s4::tcp;
 use std::fmt::Display;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -36,7 +36,8 @@ impl Peer {
     /// Refuses a request that has lain here for longer than its sender waits, while this daemon did not run or had too much to do. The
     /// sender has said by now that there was no answer; its own end may not have reached us.
     pub fn is_waiting(&self) -> Result<()> {
-        let state = self.socket.as_deref().zip(self.waits).and_then(|(socket, waits)| Some((state(socket)?, waits)));
+        let state =
+            self.socket.as_deref().zip(self.waits).and_then(|(socket, waits)| Some((tcp::info(socket)?, waits)));
         match state {
             Some((state, waits)) if state.silent > waits => {
                 let message =
@@ -52,8 +53,8 @@ impl Asker for Peer {
     /// Refuses to make `name` for one that has hung up, or waits no longer: it has told its user that there is no such key or
     /// directory.
     fn check(&self, name: &impl Display) -> Result<()> {
-        let Some(state) = self.socket.as_deref().and_then(state) else { return Ok(()) };
-        let gone = if !state.is_connected {
+        let Some(state) = self.socket.as_deref().and_then(tcp::info) else { return Ok(()) };
+        let gone = if !state.is_established {
             "has hung up"
         } else if self.waits.is_some_and(|waits| state.silent > waits) {
             "waits no longer"
@@ -66,30 +67,4 @@ impl Asker for Peer {
     fn holder(&self) -> Option<Holder> {
         self.holder
     }
-}
-
-/// Of a connection that neither end has closed; from the kernel's `net/tcp_states.h`.
-const ESTABLISHED: u8 = 1;
-
-/// What the kernel knows of a connection.
-struct State {
-    /// Neither end has closed it.
-    is_connected: bool,
-    /// Since anything came from the peer: bytes, or that it has what was sent to it.
-    silent: Duration,
-}
-
-/// See tcp(7), `TCP_INFO`. `None` where it cannot be known.
-fn state(socket: &OwnedFd) -> Option<State> {
-    // SAFETY: the structure is plain numbers, of which all may be 0.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut len = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: the descriptor is open, and the kernel writes at most as many bytes as are told.
-    let got = unsafe {
-        let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
-        libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut info).cast::<libc::c_void>(), &mut len)
-    };
-    let known = got == 0 && len as usize >= std::mem::offset_of!(libc::tcp_info, tcpi_pmtu);
-    let silent = Duration::from_millis(info.tcpi_last_data_recv.min(info.tcpi_last_ack_recv).into());
-    known.then_some(State { is_connected: info.tcpi_state == ESTABLISHED, silent })
 }

@@ -1,8 +1,7 @@
 //! Unnamed files for spools. They are made ahead; and those whose key went to its node as bytes are used again: on ext4, to make
 //! one means to look at every inode of a block group that was freed in the last minute.
 
-use nix::errno::Errno;
-use nix::libc;
+use s4::file::is_alone;
 use s4::stock::Stock;
 use s4::stored::{draft, unnamed_file};
 use std::collections::{HashMap, VecDeque};
@@ -85,17 +84,4 @@ fn empty(file: &File) -> io::Result<()> {
     file.set_len(0)?;
     // ext4 writes a file that was cut to nothing to the disk at its next close, which so is this one.
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(drop)
-}
-
-/// True if `file` is the only way to its bytes: nobody else has it open, nor in memory by a mapping, which outlives the close
-/// where the kernel writes the file itself. The kernel grants a write lease to no other; see fcntl(2), `F_SETLEASE`. Who opens
-/// it in this moment has us sent a SIGIO, which is ignored. Errors: there are no leases here.
-pub fn is_alone(file: &File) -> Result<bool, Errno> {
-    // SAFETY: the descriptor is open, and the call takes a number.
-    let lease = |kind: i32| Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) });
-    match lease(libc::F_WRLCK) {
-        Ok(_) => lease(libc::F_UNLCK).map(|_| true),
-        Err(Errno::EAGAIN | Errno::EBUSY) => Ok(false),
-        Err(errno) => Err(errno),
-    }
 }

@@ -1,7 +1,7 @@
 //! Bodies as bounded channels of chunks: async code moves chunks between sockets and channels, blocking threads do
 //! files, hashing and commands at the other end. A slow side stops the other; nothing grows.
 
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use crate::checksum::BLOCK;
 use crate::error::{Error, Result};
 use crate::protocol::HEARTBEAT;
@@ -55,7 +55,7 @@ impl Activity {
 #[derive(Clone)]
 pub struct ChunkSender {
     chunks: mpsc::Sender<Result<Bytes>>,
-    budget: Option<Budget>,
+    budget: Option<MemoryBudget>,
 }
 
 /// The body's other end is gone: the peer hung up.
@@ -74,7 +74,7 @@ impl ChunkSender {
 
     /// How long chunks may be now: few bytes where many wait already for peers who do not read.
     pub fn block(&self) -> usize {
-        match self.budget.as_ref().is_some_and(Budget::is_short) {
+        match self.budget.as_ref().is_some_and(MemoryBudget::is_short) {
             true => SHORT_BLOCK,
             false => BLOCK,
         }
@@ -107,7 +107,7 @@ pub fn channel() -> (ChunkSender, ChannelBody) {
 }
 
 /// The same, with chunks that are counted in `budget`.
-pub fn channel_within(budget: Option<Budget>) -> (ChunkSender, ChannelBody) {
+pub fn channel_within(budget: Option<MemoryBudget>) -> (ChunkSender, ChannelBody) {
     let (sender, chunks) = mpsc::channel(CHUNKS);
     (ChunkSender { chunks: sender, budget }, ChannelBody { chunks, activity: Activity::default(), beat: None })
 }

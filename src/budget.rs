@@ -9,14 +9,14 @@ const UNIT: usize = 1024;
 
 /// What may wait in all. Clones share it.
 #[derive(Clone)]
-pub struct Budget {
+pub struct MemoryBudget {
     free: Arc<Semaphore>,
     all: usize,
 }
 
 /// A part of a budget, given back when it is dropped.
 pub struct Share {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 struct Held {
@@ -31,13 +31,19 @@ impl AsRef<[u8]> for Held {
 }
 
 impl Share {
+    /// Gives back what is not needed for `len` bytes.
+    pub fn cut_to(&mut self, len: usize) {
+        let spare = self.permit.num_permits().saturating_sub(units(len) as usize);
+        drop(self.permit.split(spare));
+    }
+
     /// The bytes, which have this share until the last of them is dropped.
     pub fn hold(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Held { bytes, _share: self })
     }
 }
 
-impl Budget {
+impl MemoryBudget {
     pub fn new(bytes: usize) -> Self {
         let all = bytes / UNIT;
         Self { free: Arc::new(Semaphore::new(all)), all }
@@ -56,7 +62,7 @@ impl Budget {
     /// The bytes, counted as long as they are there if there is room for them.
     pub fn count(&self, bytes: Bytes) -> Bytes {
         match self.free.clone().try_acquire_many_owned(units(bytes.len())) {
-            Ok(permit) => Share { _permit: permit }.hold(bytes),
+            Ok(permit) => Share { permit }.hold(bytes),
             Err(_) => bytes,
         }
     }
@@ -64,7 +70,7 @@ impl Budget {
     /// Waits for room for `len` bytes, at most the whole.
     pub async fn share(&self, len: usize) -> Option<Share> {
         let units = units(len).min(self.all as u32);
-        self.free.clone().acquire_many_owned(units).await.ok().map(|permit| Share { _permit: permit })
+        self.free.clone().acquire_many_owned(units).await.ok().map(|permit| Share { permit })
     }
 }
 
@@ -78,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_is_free_again() {
-        let budget = Budget::new(10 * UNIT);
+        let budget = MemoryBudget::new(10 * UNIT);
         let bytes = budget.count(vec![7; 9 * UNIT + 1].into());
         assert!(budget.is_short() && !budget.is_idle());
         let part = bytes.slice(1..2);

@@ -1,6 +1,6 @@
 //! Kinds of error, and what each means at every boundary: exit status, HTTP status, errno, wire code.
 
-use crate::protocol::bounds;
+use crate::bounds;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 

@@ -133,16 +133,27 @@ const F_SETSIG: libc::c_int = 10;
 
 /// A lease for reading is given only where nobody can write.
 fn has_writer(file: &File) -> bool {
+    is_leased(file, libc::F_RDLCK) == Ok(false)
+}
+
+/// True if `file`, which is open to be written, is the only way to its bytes: nobody else has it open, nor in memory by a mapping, which
+/// outlives the close where the kernel writes the file itself. Errors: there are no leases here.
+pub fn is_alone(file: &File) -> Result<bool, Errno> {
+    is_leased(file, libc::F_WRLCK)
+}
+
+/// Whether the kernel grants a lease of this kind, which is given back at once; see fcntl(2), `F_SETLEASE`.
+fn is_leased(file: &File, kind: libc::c_int) -> Result<bool, Errno> {
     let set = |command: libc::c_int, value: libc::c_int| {
         // SAFETY: the descriptor is open, and the calls take three integers.
         Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), command, value) })
     };
     // Who opens the file in between has the kernel send us a signal: one that means nothing, instead of one that kills.
-    let leased = set(F_SETSIG, libc::SIGURG).and_then(|_| set(libc::F_SETLEASE, libc::F_RDLCK));
-    if leased.is_ok() {
-        let _ = set(libc::F_SETLEASE, libc::F_UNLCK);
+    match set(F_SETSIG, libc::SIGURG).and_then(|_| set(libc::F_SETLEASE, kind)) {
+        Ok(_) => set(libc::F_SETLEASE, libc::F_UNLCK).map(|_| true),
+        Err(Errno::EAGAIN | Errno::EBUSY) => Ok(false),
+        Err(errno) => Err(errno),
     }
-    leased == Err(Errno::EAGAIN)
 }
 
 /// Locks `file` until it and all its duplicates are closed; false if it is locked already. The lock belongs to the open file,
@@ -209,6 +220,13 @@ mod tests {
         assert_eq!(is_written(), [true, true]);
         drop(writer);
         assert_eq!(is_written(), [false, false]);
+        drop((reader, again));
+        let writer = OpenOptions::new().append(true).open(&path).unwrap();
+        assert_eq!(is_alone(&writer), Ok(true));
+        let reader = File::open(&path).unwrap();
+        assert_eq!(is_alone(&writer), Ok(false));
+        drop(reader);
+        assert_eq!(is_alone(&writer), Ok(true));
     }
 
     #[test]

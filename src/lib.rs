@@ -1,11 +1,12 @@
 //! s4: write-once keys on a cluster of plain machines, and ordinary commands run next to them.
 //!
-//! The layers, lowest first; each knows only those above it in this list:
+//! The layers, lowest first; each knows only those above it in this list, and some of its own line:
 //!
-//! - [`error`]: kinds of error and what each means at every boundary
-//! - [`checksum`], [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`file`], [`limits`], [`mounts`], [`ports`], [`runtime`], [`stock`], [`timeout`]: of the system
+//! - [`bounds`]: what a peer says, brought into bounds; [`error`]: kinds of error and what each means at every boundary
+//! - [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`budget`], [`file`], [`limits`], [`mounts`], [`ports`], [`reserve`], [`runtime`], [`stock`], [`tcp`], [`timeout`]: of the system
+//! - [`checksum`] and [`blocks`]: sums of a key and of its parts
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
-//! - [`protocol`], [`side`], [`stream`], [`summed`], [`upload`], [`body`], [`frame`]: what crosses the wire, and how bodies stream; [`attribute`], [`stored`]: what lies on a disk
+//! - [`protocol`], [`side`], [`stream`], [`summed`], [`upload`], [`body`], [`frame`], [`session`]: what crosses the wire, and how bodies stream; [`attribute`], [`stored`]: what lies on a disk
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
 //!
 //! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`) and `s4-mount` (`fuse/`). They use this library and never
@@ -15,6 +16,7 @@ pub mod aligned;
 pub mod attribute;
 pub mod blocks;
 pub mod body;
+pub mod bounds;
 pub mod budget;
 pub mod checksum;
 pub mod client;

@@ -2,6 +2,7 @@
 
 use nix::sys::socket::{setsockopt, sockopt};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 /// Seconds of silence after which a peer is asked whether it lives, seconds between the questions, and how many of them
 /// may stay without an answer. A peer that only does not read lives.
@@ -34,6 +35,8 @@ pub struct Info {
     pub has_unsent: bool,
     /// Bytes that the peer has acknowledged.
     pub acknowledged: u64,
+    /// Since anything came from the peer: bytes, or that it has what was sent to it.
+    pub silent: Duration,
 }
 
 /// From the kernel's `net/tcp_states.h`.
@@ -62,6 +65,7 @@ pub fn info(socket: &impl AsRawFd) -> Option<Info> {
         is_unanswered: told[2] > 0 || told[3] > 0,
         has_unsent: unacknowledged > 0 || unsent > 0,
         acknowledged: u64::from(acknowledged.1) << 32 | u64::from(acknowledged.0),
+        silent: Duration::from_millis(number(52).min(number(56)).into()),
     })
 }
 
@@ -81,6 +85,7 @@ mod tests {
         far.write_all(b"x").unwrap();
         near.read_exact(&mut [0]).unwrap();
         let told = info(&near).unwrap();
+        assert!(told.silent < Duration::from_secs(5), "{told:?}");
         assert_eq!((told.is_established, told.is_unanswered, told.has_unsent), (true, false, false));
         // The SYN counts too.
         assert!((1000..=1001).contains(&told.acknowledged), "{told:?}");

@@ -105,8 +105,10 @@ fn grant(
 /// A part of a key, with the checksum of just these bytes, and the sums of its leaves as they were recorded.
 pub async fn range(app: &Arc<App>, key: Key, range: Range) -> Answer {
     let store = app.jobs.shared.store.clone();
-    // All of it is in memory until it is read.
-    let Ok(Some(share)) = tokio::time::timeout(ROOM, app.in_flight.share(range.len)).await else {
+    let read = range.read();
+    // All of that is in memory at first, and what was asked for until it is read.
+    let room = app.in_flight.share((read.end - read.start) as usize);
+    let Ok(Some(mut share)) = tokio::time::timeout(ROOM, room).await else {
         return Err(Error::new(ErrorKind::Busy, format!("{key}: too many bytes wait for peers that do not read them")));
     };
     let (Part { bytes, sums }, checksum) = blocking(move || {
@@ -115,6 +117,7 @@ pub async fn range(app: &Arc<App>, key: Key, range: Range) -> Answer {
         Ok::<_, Error>((part, checksum))
     })
     .await?;
+    share.cut_to(bytes.len());
     let mut response = Response::new(body::full(share.hold(bytes.into())));
     response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
     if let Some(sums) = sums {

@@ -9,6 +9,7 @@ use s4::key::{Key, Prefix};
 use s4::placement::node_of;
 use s4::protocol::Entry;
 use s4::stored::{self, recorded_at};
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use xattr::FileExt;
@@ -19,7 +20,7 @@ const LOOKED_AT: usize = 10_000;
 const LONGEST: usize = 4096;
 
 /// Makes the data directory of a node, on the disk when this returns. One that is this node's already is left as it is; false
-/// then. Errors: it is another node's, lies in another data directory or holds one.
+/// then. Errors: it is another node's, lies in another data directory or holds one, or holds anything and does not say whose it is.
 pub fn make(options: &Options) -> Result<bool> {
     let dir = &options.dir;
     let refuse = |why: String| Error::new(ErrorKind::Config, format!("data directory {}: {why}", dir.display()));
@@ -37,6 +38,14 @@ pub fn make(options: &Options) -> Result<bool> {
     probe(&root).map_err(refuse)?;
     refuse_inner(&root).map_err(refuse)?;
     refuse_outer(&root).map_err(refuse)?;
+    if let Some(name) = anything_in(&root).map_err(failed)? {
+        return Err(refuse(format!(
+            "it holds '{}', and no whole .s4/node that says whose it is; take an empty directory, or, if the keys are this node's, \
+             'mkdir -p {}' and start without --init",
+            name.display(),
+            root.join(".s4").display()
+        )));
+    }
     std::fs::create_dir_all(root.join(".s4")).map_err(failed)?;
     write_durably(&node_path(&root), ours.as_bytes()).map_err(failed)?;
     for above in [Some(root.as_path()), root.parent()].into_iter().flatten() {
@@ -143,9 +152,15 @@ impl Store {
 
     /// True if there is no bucket.
     fn is_empty(&self) -> bool {
-        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name()).all(|name| name == ".s4")
+        matches!(anything_in(&self.root), Ok(None))
     }
+}
+
+/// What lies in a directory besides s4's own things and those of its file system.
+fn anything_in(root: &Path) -> std::io::Result<Option<OsString>> {
+    let names = std::fs::read_dir(root)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let others = |name: &std::io::Result<OsString>| !matches!(name, Ok(name) if name == ".s4" || name == "lost+found");
+    names.into_iter().find(others).transpose()
 }
 
 fn node_path(dir: &Path) -> PathBuf {

@@ -4,6 +4,7 @@
 use super::wipe::Trash;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::unistd::syncfs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,12 @@ impl DataDir {
             Err(errno) => Err(errno.into()),
             Ok(_) => Ok(Self { dir, trash: Trash::new(&path), path }),
         }
+    }
+
+    /// Has its file system write all that it has in memory. Errors: also a write that failed at any time since this was opened, once; who
+    /// opens the directory for each sync is not told of those that another sync has reported. Blocks.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(syncfs(&self.dir)?)
     }
 
     /// Opens what is at `path`, in the data directory. Errors: EXDEV, if a file system is mounted on the way; ELOOP, if a

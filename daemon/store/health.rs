@@ -4,21 +4,33 @@ use super::Store;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use s4::error::{Error, ErrorKind, reason};
+use s4::stored;
 use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A look at the disk serves for so long.
 const FRESH: Duration = Duration::from_secs(5);
+/// A disk that takes longer for a page does not answer.
+const SLOW: Duration = Duration::from_secs(1);
 /// Bytes that are written and read back, and where they have to begin for the disk to be asked and not the kernel's memory.
 const PAGE: usize = 4096;
 
-/// Guards what is known.
+/// What is known. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct DiskHealth(Arc<Known>);
+
 #[derive(Default)]
-pub(super) struct DiskHealth(Mutex<State>);
+struct Known {
+    /// Guards it. Never held while the disk is asked, which may take for ever.
+    state: Mutex<State>,
+    /// A look at the disk has ended.
+    tried: Condvar,
+}
 
 #[derive(Default)]
 struct State {
@@ -27,11 +39,38 @@ struct State {
     last: String,
     /// When the disk was last tried, and what is wrong with it.
     tried: Option<(Instant, Option<String>)>,
+    /// Since when it is being tried, on a thread of its own.
+    trying: Option<Instant>,
 }
 
 impl DiskHealth {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the disk of `root` tried, unless it was a moment ago or is being tried, and waits for that a little.
+    fn look(&self, root: &Path) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        let is_due = state.tried.as_ref().is_none_or(|(tried, _)| tried.elapsed() > FRESH);
+        if is_due && state.trying.is_none() {
+            let (health, root) = (self.clone(), root.to_owned());
+            let started = std::thread::Builder::new().name("s4-disk".to_owned()).spawn(move || health.try_disk(&root));
+            // Without a thread it is tried the next time.
+            state.trying = started.is_ok().then(Instant::now);
+        }
+        let left = state.trying.map_or(Duration::ZERO, |began| SLOW.saturating_sub(began.elapsed()));
+        let waited = self.0.tried.wait_timeout_while(state, left, |state| state.trying.is_some());
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn try_disk(&self, root: &Path) {
+        let trouble = try_disk(root).err().map(|e| reason(&e));
+        if let Some(trouble) = &trouble {
+            tracing::error!("data directory {}: {trouble}", root.display());
+        }
+        let mut state = self.lock();
+        (state.tried, state.trying) = (Some((Instant::now(), trouble)), None);
+        self.0.tried.notify_all();
     }
 }
 
@@ -49,18 +88,14 @@ impl Store {
         Error::new(ErrorKind::Io, message)
     }
 
-    /// What is wrong with the disk, if anything is. Blocks.
+    /// What is wrong with the disk, if anything is. Blocks, but not for longer than a moment.
     pub fn trouble(&self) -> Option<String> {
         if let Err(error) = self.check_there() {
             return Some(error.to_string());
         }
-        let mut state = self.health.lock();
-        if state.tried.as_ref().is_none_or(|(tried, _)| tried.elapsed() > FRESH) {
-            let trouble = self.try_disk().err().map(|e| reason(&e));
-            if let Some(trouble) = &trouble {
-                tracing::error!("data directory {}: {trouble}", self.root.display());
-            }
-            state.tried = Some((Instant::now(), trouble));
+        let state = self.health.look(&self.root);
+        if let Some(slow) = state.trying.map(|began| began.elapsed()).filter(|elapsed| *elapsed >= SLOW) {
+            return Some(format!("the disk does not answer: it was asked to take a page {} s ago", slow.as_secs()));
         }
         if let Some((_, Some(trouble))) = &state.tried {
             return Some(format!("disk error: {trouble}"));
@@ -68,17 +103,17 @@ impl Store {
         (state.failed_reads > 0)
             .then(|| format!("{} disk read errors since the start, the last: {}", state.failed_reads, state.last))
     }
+}
 
-    /// Writes a page to an unnamed file and reads it back, both from the disk itself where the file system can.
-    fn try_disk(&self) -> io::Result<()> {
-        if statvfs(&self.root)?.flags().contains(FsFlags::ST_RDONLY) {
-            return Err(io::Error::other("its file system is read-only"));
-        }
-        match self.unnamed_file() {
-            Ok(file) => try_file(&file),
-            Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(()),
-            Err(e) => Err(e),
-        }
+/// Writes a page to an unnamed file and reads it back, both from the disk itself where the file system can.
+fn try_disk(root: &Path) -> io::Result<()> {
+    if statvfs(root)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Err(io::Error::other("its file system is read-only"));
+    }
+    match stored::draft(root) {
+        Ok(file) => try_file(&file),
+        Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(()),
+        Err(e) => Err(e),
     }
 }
 

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::num::NonZeroUsize;
+use std::ops;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +32,24 @@ pub struct Range {
     pub len: usize,
     /// Make sure that the name still is this key: a deleted one is read on, but not opened again.
     pub open: bool,
+}
+
+impl Range {
+    /// What of it the key has.
+    fn within(&self) -> ops::Range<u64> {
+        let start = self.offset.min(self.checksum.len);
+        start..start.saturating_add(self.len as u64).min(self.checksum.len)
+    }
+
+    /// What is read for it: whole leaves, up to the key's end.
+    pub fn read(&self) -> ops::Range<u64> {
+        let wanted = self.within();
+        let first = wanted.start / LEAF * LEAF;
+        match wanted.is_empty() {
+            true => first..first,
+            false => first..wanted.end.next_multiple_of(LEAF).min(self.checksum.len),
+        }
+    }
 }
 
 /// A key that is held open, for as long as somebody has it and a while longer.
@@ -66,24 +85,17 @@ impl Store {
     /// compared here. Errors: the key is gone, or is another one now.
     pub fn read_range(&self, key: &Key, range: &Range) -> Result<Part> {
         let held = self.hold(key, range)?;
-        let start = range.offset.min(range.checksum.len);
-        let end = start.saturating_add(range.len as u64).min(range.checksum.len);
-        let first = start / LEAF * LEAF;
-        let last = if end == range.checksum.len { end } else { end.next_multiple_of(LEAF).min(range.checksum.len) };
-        let mut bytes = vec![0; (last.max(first) - first) as usize];
-        if start < end {
-            held.file.read_exact_at(&mut bytes, first).map_err(|e| self.unreadable(key, &e))?;
-        } else {
-            bytes.clear();
-        }
-        let leaves = (first / LEAF) as usize..(first + bytes.len() as u64).div_ceil(LEAF) as usize;
+        let (wanted, read) = (range.within(), range.read());
+        let mut bytes = vec![0; (read.end - read.start) as usize];
+        held.file.read_exact_at(&mut bytes, read.start).map_err(|e| self.unreadable(key, &e))?;
+        let leaves = (read.start / LEAF) as usize..read.end.div_ceil(LEAF) as usize;
         let sums = leaves.map(|leaf| self.leaf_sum(&held, key, leaf)).collect::<Result<Vec<u32>>>()?;
-        if (first, last) == (start, end) {
+        if read == wanted {
             return Ok(Part { bytes, sums: Some(sums) });
         }
-        summed::verify(&bytes, &sums, first, &key.to_string())?;
-        let bytes = bytes.get((start - first) as usize..(end - first) as usize).unwrap_or_default().to_vec();
-        Ok(Part { bytes, sums: None })
+        summed::verify(&bytes, &sums, read.start, &key.to_string())?;
+        let part = (wanted.start - read.start) as usize..(wanted.end - read.start) as usize;
+        Ok(Part { bytes: bytes.get(part).unwrap_or_default().to_vec(), sums: None })
     }
 
     /// The sum of a leaf as it was recorded, or one of a block that is as it was recorded.

@@ -2,12 +2,13 @@
 //!
 //! The names of new files reach a disk before their bytes. A kill of the daemon alone does no harm, since the kernel still has the
 //! bytes. So the file `.s4/synced` tells in which mount of which boot the daemon ran, and since when what it made may not have been
-//! written. Whoever finds another boot or mount there looks at the keys that changed since.
+//! written. Whoever finds another boot or mount there looks at the keys that changed since; and whoever finds that the disk refused a
+//! write, since the kernel may have forgotten the bytes then.
 
 use super::Store;
 use super::read::open_itself;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
-use nix::unistd::syncfs;
 use s4::checksum;
 use s4::error::reason;
 use s4::file::{read_small, replace, write_durably};
@@ -19,7 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use walkdir::WalkDir;
 
@@ -41,8 +42,14 @@ pub(super) struct Synced {
     is_dirty: AtomicBool,
     /// Keys that were not whole at the start.
     lost: AtomicU64,
-    /// Guards the file.
-    writing: Mutex<()>,
+    /// Guards the file, and a sync: what the file tells, once it was read or written.
+    record: Mutex<Option<Record>>,
+}
+
+impl Synced {
+    fn record(&self) -> MutexGuard<'_, Option<Record>> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What `.s4/synced` tells.
@@ -51,8 +58,21 @@ struct Record {
     place: Place,
     /// Nanoseconds since 1970: what was made before is on the disk.
     since: i64,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A daemon is at it, or was killed.
+    Open,
     /// Nothing was made since, and nobody is at it.
-    is_clean: bool,
+    Clean,
+    /// The disk refused a write since.
+    Failed,
+}
+
+impl State {
+    const ALL: [(Self, &str); 3] = [(Self::Open, "open"), (Self::Clean, "clean"), (Self::Failed, "failed")];
 }
 
 /// Where files last as long as the kernel does.
@@ -73,13 +93,16 @@ impl Record {
     fn parse(text: &str) -> Option<Self> {
         let mut fields = text.strip_suffix('\n')?.split(' ');
         let (boot, mount) = (fields.next()?.to_owned(), fields.next()?.parse().ok()?);
-        let (since, is_clean) = (fields.next()?.parse().ok()?, fields.next()? == "clean");
-        fields.next().is_none().then_some(Self { place: Place { boot, mount }, since, is_clean })
+        let (since, name) = (fields.next()?.parse().ok()?, fields.next()?);
+        let (state, _) = State::ALL.into_iter().find(|(_, known)| *known == name)?;
+        fields.next().is_none().then_some(Self { place: Place { boot, mount }, since, state })
     }
 
     fn line(&self) -> String {
-        let Self { place: Place { boot, mount }, since, is_clean } = self;
-        format!("{boot} {mount} {since} {}\n", if *is_clean { "clean" } else { "open" })
+        let Self { place: Place { boot, mount }, since, state } = self;
+        let name =
+            State::ALL.into_iter().find_map(|(known, name)| (known == *state).then_some(name)).unwrap_or_default();
+        format!("{boot} {mount} {since} {name}\n")
     }
 }
 
@@ -115,18 +138,24 @@ impl Store {
             // No key was made yet. File systems keep the order in which names are made: a power cut that loses keys may damage this
             // file, and does not take its name away.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let first = Record { place, since: now(), is_clean: false };
-                return replace(&path, first.line().as_bytes(), false).map_err(named);
+                let first = Record { place, since: now(), state: State::Open };
+                replace(&path, first.line().as_bytes(), false).map_err(named)?;
+                *self.synced.record() = Some(first);
+                return Ok(());
             }
             Err(e) => return Err(named(e)),
         };
-        match &record {
-            Some(record) if record.place == place && !record.is_clean => {
+        match record {
+            Some(record) if record.state == State::Open && record.place == place => {
                 // Killed, or ended a moment ago: the kernel has it all still.
                 self.note_made();
+                *self.synced.record() = Some(record);
                 return Ok(());
             }
-            Some(record) if record.is_clean => return self.record(place, now(), false),
+            Some(record) if record.state == State::Clean => {
+                return self
+                    .write_record(&mut self.synced.record(), Record { place, since: now(), state: State::Open });
+            }
             Some(record) => self.check_since(record.since.saturating_sub(SLACK))?,
             None => {
                 // It was written after the last sync, which began not long before. An older key was on the disk by then, and what
@@ -150,23 +179,36 @@ impl Store {
         }
     }
 
-    /// To be called at an orderly end: the next start has nothing to look at, unless something was made a moment ago.
-    pub fn end(&self) -> io::Result<()> {
-        if self.synced.is_dirty.load(Ordering::Acquire) {
+    /// The orderly end, by the last who has the store: the next start has nothing to look at, unless something was made a moment ago.
+    pub fn end(self) -> io::Result<()> {
+        let mut known = self.synced.record();
+        let has_failed = known.as_ref().is_none_or(|record| record.state == State::Failed);
+        if has_failed || self.synced.is_dirty.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.record(Place::of(&self.root)?, now(), true)
+        self.write_record(&mut known, Record { place: Place::of(&self.root)?, since: now(), state: State::Clean })
     }
 
     fn sync_now(&self, place: Place) -> io::Result<()> {
+        let mut known = self.synced.record();
         let since = now();
-        syncfs(File::open(&self.root)?)?;
-        self.record(place, since, false)
+        let synced = self.data.sync();
+        // The kernel reports it once, and does not write the bytes again: that a later sync succeeds means nothing for them.
+        let failed = known.as_ref().filter(|record| synced.is_err() || record.state == State::Failed);
+        let record = match (failed, &synced) {
+            (Some(before), _) => Record { place, since: before.since, state: State::Failed },
+            (None, Ok(())) => Record { place, since, state: State::Open },
+            // Nothing is known of what was before, and the file still says so.
+            (None, Err(_)) => return synced,
+        };
+        self.write_record(&mut known, record)?;
+        synced
     }
 
-    fn record(&self, place: Place, since: i64, is_clean: bool) -> io::Result<()> {
-        let _writing = self.synced.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        write_durably(&self.synced_path(), Record { place, since, is_clean }.line().as_bytes())
+    fn write_record(&self, known: &mut Option<Record>, record: Record) -> io::Result<()> {
+        let line = record.line();
+        *known = Some(record);
+        write_durably(&self.synced_path(), line.as_bytes())
     }
 
     fn synced_path(&self) -> PathBuf {
@@ -176,7 +218,7 @@ impl Store {
     /// Reads every key that changed at `since` or later, in nanoseconds since 1970, and takes away those that are not whole.
     fn check_since(&self, since: i64) -> io::Result<()> {
         let (began, check) = (Instant::now(), Check::default());
-        tracing::info!("the machine or its disk went down: the keys that were made last are read");
+        tracing::info!("the machine or its disk went down, or refused a write: the keys that were made last are read");
         let (sender, receiver) = sync_channel(1024);
         let receiver = Mutex::new(receiver);
         let dirs = std::thread::scope(|scope| {
@@ -230,6 +272,8 @@ impl Store {
 /// How many bytes a key has; `None` if they are not those that were recorded. Errors: it is no key, or cannot be read.
 fn is_whole(path: &Path) -> io::Result<Option<u64>> {
     let file = open_itself(path)?;
+    // What the disk refused to take may still be in memory.
+    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
     let recorded = stored::recorded(&file)?.ok_or_else(|| io::Error::other("no checksum is recorded"))?;
     if file.metadata()?.len() != recorded.len {
         return Ok(None);
@@ -303,8 +347,8 @@ mod tests {
     #[test]
     fn a_record_is_read_as_written_and_a_torn_one_is_none() {
         let place = Place { boot: "5f0c-1".to_owned(), mount: 7 };
-        for is_clean in [false, true] {
-            let record = Record { place: place.clone(), since: 12, is_clean };
+        for (state, _) in State::ALL {
+            let record = Record { place: place.clone(), since: 12, state };
             let line = record.line();
             assert_eq!(Record::parse(&line), Some(record));
             for end in 0..line.len() {

@@ -176,8 +176,8 @@ impl Drop for LocalCluster {
     }
 }
 
-/// Reads or writes the cluster file. Ports that others have taken since the last run are replaced: the nodes' numbers,
-/// and so the placement of keys, stay.
+/// Reads or writes the cluster file, and makes the nodes' directories with the first one. Ports that others have taken since the last
+/// run are replaced: the nodes' numbers, and so the placement of keys, stay.
 fn layout(dir: &Path, nodes: Option<u16>) -> Result<Cluster> {
     let path = conf_path(dir);
     let before = match path.exists() {
@@ -196,24 +196,47 @@ fn layout(dir: &Path, nodes: Option<u16>) -> Result<Cluster> {
         (Some(before), _) => before.len(),
         (None, nodes) => usize::from(nodes.unwrap_or(NODES)),
     };
+    if before.is_some() {
+        check_nodes(dir, count)?;
+    }
+    let text = addresses(before.as_ref(), count)?;
+    // The file is there once all directories are: one that is missing then was taken away, with its keys.
+    let draft = dir.join("s4.conf.new");
+    let failed = |e: std::io::Error| Error::io(path.display(), &e);
+    std::fs::write(&draft, &text).map_err(failed)?;
+    let cluster = Cluster::parse(&text, &path)?;
+    if before.is_none() {
+        cluster.ids().try_for_each(|node| make_node(dir, &draft, &cluster, node))?;
+    }
+    std::fs::rename(&draft, &path).map_err(failed)?;
+    Ok(cluster)
+}
+
+/// Refuses to go on without a node's directory: made anew, it would be a healthy node whose keys are silently gone.
+fn check_nodes(dir: &Path, count: usize) -> Result<()> {
+    match (0..count).map(|node| node_dir(dir, node)).find(|node| !node.is_dir()) {
+        None => Ok(()),
+        Some(gone) => Err(Error::new(
+            ErrorKind::Config,
+            format!("{}: the node's directory is gone; bring it back, or use another --dir", gone.display()),
+        )),
+    }
+}
+
+/// The lines of the cluster file, with the ports of `before` where they are still free.
+fn addresses(before: Option<&Cluster>, count: usize) -> Result<String> {
     // All are held until all are chosen, so that no port is chosen twice.
     let mut held = Vec::new();
     for node in 0..count {
-        let old = before.as_ref().map(|cluster| cluster.address(node).port());
-        let kept = old.and_then(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+        let kept = before.and_then(|before| TcpListener::bind(("127.0.0.1", before.address(node).port())).ok());
         let listener = match kept {
             Some(listener) => listener,
             None => s4::ports::free().map_err(|e| Error::io("a free port", &e))?,
         };
         held.push(listener);
     }
-    let mut text = String::new();
-    for listener in &held {
-        let address = listener.local_addr().map_err(|e| Error::io("a free port", &e))?;
-        text += &format!("{address}\n");
-    }
-    std::fs::write(&path, &text).map_err(|e| Error::io(path.display(), &e))?;
-    Cluster::parse(&text, &path)
+    let lines = held.iter().map(|listener| listener.local_addr().map(|address| format!("{address}\n")));
+    lines.collect::<std::io::Result<String>>().map_err(|e| Error::io("a free port", &e))
 }
 
 fn conf_path(dir: &Path) -> PathBuf {
@@ -228,34 +251,46 @@ fn log_path(dir: &Path, node: usize) -> PathBuf {
     dir.join(format!("node-{node}.log"))
 }
 
+/// `s4-server` as this node of the cluster that the file `conf` lists.
+fn server(dir: &Path, conf: &Path, cluster: &Cluster, node: usize) -> Command {
+    let mut command = Command::new(program("s4-server"));
+    command.arg("--conf").arg(conf).arg("--data").arg(node_dir(dir, node));
+    command.arg("--port").arg(cluster.address(node).port().to_string()).stdin(Stdio::null());
+    command
+}
+
+fn cannot_start(e: std::io::Error) -> Error {
+    Error::io(format!("cannot start {}", program("s4-server").display()), &e)
+}
+
+/// Makes a node's directory, unless it is there.
+fn make_node(dir: &Path, conf: &Path, cluster: &Cluster, node: usize) -> Result<()> {
+    if node_dir(dir, node).exists() {
+        return Ok(());
+    }
+    let made = server(dir, conf, cluster, node).arg("--init").output().map_err(cannot_start)?;
+    match made.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&made.stderr);
+            Err(Error::new(ErrorKind::Config, format!("node {node}: {}", said.trim())))
+        }
+    }
+}
+
 fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: &Path) -> Result<Child> {
     let path = log_path(dir, node);
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
     let log = log.map_err(|e| Error::io(path.display(), &e))?;
     let copy = log.try_clone().map_err(|e| Error::io(path.display(), &e))?;
-    let program = program("s4-server");
-    let cannot = |e: std::io::Error| Error::io(format!("cannot start {}", program.display()), &e);
-    let server = || {
-        let mut command = Command::new(&program);
-        command.arg("--conf").arg(conf_path(dir)).arg("--data").arg(node_dir(dir, node));
-        command.arg("--port").arg(cluster.address(node).port().to_string()).stdin(Stdio::null());
-        command
-    };
-    if !node_dir(dir, node).exists() {
-        let made = server().arg("--init").output().map_err(cannot)?;
-        if !made.status.success() {
-            let said = String::from_utf8_lossy(&made.stderr);
-            return Err(Error::new(ErrorKind::Config, format!("node {node}: {}", said.trim())));
-        }
-    }
-    let mut command = server();
+    let mut command = server(dir, &conf_path(dir), cluster, node);
     if let Some(jobs) = args.jobs {
         command.arg("--jobs").arg(jobs.to_string());
     }
     command.arg("--secret").arg(secret);
     // A group of its own: the terminal's Ctrl-C is for this program, which then ends the daemon in order.
     command.stdout(copy).stderr(log).process_group(0);
-    command.spawn().map_err(cannot)
+    command.spawn().map_err(cannot_start)
 }
 
 async fn await_health(client: &Client, dir: &Path, nodes: &mut [Child]) -> Result<()> {

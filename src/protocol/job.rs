@@ -1,7 +1,7 @@
 //! Jobs on the wire: what is submitted, and what a node plans.
 
-use super::bounds;
 use crate::attribute::Mark;
+use crate::bounds;
 use crate::checksum::{Hasher, hash};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};

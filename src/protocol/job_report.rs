@@ -1,7 +1,7 @@
 //! Jobs on the wire: what a node reports of its part.
 
-use super::bounds;
 use super::job::{JobId, JobSpec, MapKind, Plan, Standing};
+use crate::bounds;
 use crate::error::Error;
 use crate::key::{Dir, Key};
 use crate::pattern::Pattern;

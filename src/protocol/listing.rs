@@ -1,7 +1,7 @@
 //! Lines of a listing.
 
 use super::Detail;
-use super::bounds::{beginning, bounded};
+use crate::bounds::{beginning, bounded};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A line of a listing.

@@ -1,6 +1,5 @@
 //! What crosses the wire besides keys' bytes: header names, routes, and the JSON and lines in bodies.
 
-pub(crate) mod bounds;
 mod job;
 mod job_report;
 mod lease;
@@ -12,6 +11,7 @@ pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, T
 pub use lease::{Book, HOLDER_HEADER, Holder, LEASE, RELIANCE, Told};
 pub use listing::{Entry, LISTING_END, LISTING_ERROR};
 
+use crate::bounds;
 use crate::checksum::Checksum;
 use crate::error::Error;
 use crate::key::Key;

@@ -1,7 +1,7 @@
 //! How a node is and what it does, for those who watch: `/v1/status`.
 
-use super::bounds::bounded;
 use super::{CommandText, Health, JobRecord, TaskFailure, Usage};
+use crate::bounds::bounded;
 use serde::{Deserialize, Serialize};
 
 /// Seconds between two samples.

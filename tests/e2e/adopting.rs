@@ -1,8 +1,10 @@
 //! Files of other processes of the machine, which a daemon is asked to link as keys.
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, eventually};
 use crate::strange_bodies::ask;
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io::Write;
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -57,6 +59,22 @@ fn a_daemon_keeps_its_lock_whatever_it_is_asked_to_link() {
     assert!(!second.status.success() && stderr.contains("another s4-server uses it"), "{stderr}");
     cluster.stop_node(0);
     cluster.start_node(0);
+}
+
+/// What another client is just sending would become a key cut short.
+#[test]
+fn a_file_that_the_daemon_itself_is_writing_is_not_linked() {
+    let cluster = Cluster::start(1);
+    let mut putting = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
+    let head = format!("PUT /v1/keys/in/000_other HTTP/1.1\r\nhost: 127.0.0.1\r\ns4-cluster: {}\r\n", cluster.digest());
+    putting.write_all(format!("{head}content-length: 9000000\r\n\r\n").as_bytes()).unwrap();
+    putting.write_all(&[7; 100_000]).unwrap();
+    let pid = cluster.pid(0);
+    let is_draft = |(_, found): &(i32, Metadata)| found.is_file() && found.nlink() == 0 && found.len() > 0;
+    let (fd, found) = eventually("it is being written", || descriptors(pid).into_iter().find(is_draft));
+    let answer = adopt(&cluster, pid, fd, &found);
+    assert!(answer.contains("is this daemon's own"), "{answer}");
+    assert_refused(&cluster, &answer);
 }
 
 #[test]

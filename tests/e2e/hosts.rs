@@ -236,6 +236,10 @@ impl Hosts {
         daemon.wait().unwrap();
     }
 
+    pub fn runs(&self, node: usize) -> bool {
+        self.hosts[node].daemon.is_some()
+    }
+
     /// Sends a signal to a node's daemon.
     pub fn signal(&self, node: usize, signal: Signal) {
         kill(Pid::from_raw(self.pid(node) as i32), signal).unwrap();

@@ -140,6 +140,31 @@ fn a_put_whose_answer_is_lost_asks_once_more() {
     assert_eq!(hosts.disk(1).join("data/b/1_large").metadata().unwrap().len(), 8 << 20);
 }
 
+/// Restarts node 1 under what `start` has begun, and tells since when it may have missed the daemon, as often as it takes until all of it
+/// succeeds. It may fail only where the daemon was away for longer than a restart may take, as on a busy machine.
+fn restarts_under<const N: usize>(
+    hosts: &mut Hosts,
+    what: [&str; N],
+    mut start: impl FnMut(&mut Hosts) -> ([Running; N], Instant),
+) {
+    for _ in 0..30 {
+        let (running, since) = start(hosts);
+        if hosts.runs(1) {
+            hosts.kill_node(1);
+        }
+        hosts.start_node(1);
+        let was_quick = since.elapsed() < s4::protocol::RESTART;
+        let ended = running.map(|running| running.end(since));
+        if was_quick || ended.iter().all(|timed| timed.output.status.success()) {
+            for (timed, what) in ended.into_iter().zip(what) {
+                timed.succeeds(&format!("{what} while its daemon restarts"));
+            }
+            return;
+        }
+    }
+    panic!("no restart took less than {:?}", s4::protocol::RESTART);
+}
+
 #[test]
 fn a_daemon_that_restarts_breaks_no_get() {
     let Some(mut hosts) = Hosts::start(2, &[]) else { return };
@@ -151,29 +176,35 @@ fn a_daemon_that_restarts_breaks_no_get() {
         std::fs::File::create(hosts.dir().join(format!("tree/{n}_f"))).unwrap().set_len(4 << 20).unwrap()
     });
     hosts.ok(&["cp", "-r", &hosts.dir().join("tree").display().to_string(), "s4://tree/"]);
-    let (one, tree) = (hosts.dir().join("one").display().to_string(), hosts.dir().join("all").display().to_string());
-    let commands: [&[&str]; 2] = [&["cp", "s4://b/1_large", &one], &["cp", "-r", "s4://tree/", &tree]];
-    for args in commands {
-        let getting = Running::start(hosts.s4(args));
-        eventually("it is under way", || (crate::observe::longest_open(getting.pid) > 1 << 20).then_some(()));
-        hosts.kill_node(1);
-        let since = Instant::now();
-        hosts.start_node(1);
-        getting.end(since).succeeds(&format!("{} while its daemon restarts", args.join(" ")));
+    let one = hosts.dir().join("one").display().to_string();
+    for (args, name) in [(&["cp", "s4://b/1_large"][..], "one"), (&["cp", "-r", "s4://tree/"], "all")] {
+        let mut turn = 0;
+        restarts_under(&mut hosts, [&args.join(" ")], |hosts| {
+            turn += 1;
+            let to = hosts.dir().join(format!("{name}{turn}")).display().to_string();
+            let getting = Running::start(hosts.s4(&[args, &[&to]].concat()));
+            eventually("it is under way", || (crate::observe::longest_open(getting.pid) > 1 << 20).then_some(()));
+            ([getting], Instant::now())
+        });
+        let got = hosts.dir().join(format!("{name}{turn}"));
+        match name {
+            "one" => assert_eq!(got.metadata().unwrap().len(), 256 << 20),
+            _ => assert_eq!(got.read_dir().unwrap().count(), 40),
+        }
     }
-    assert_eq!(std::fs::metadata(&one).unwrap().len(), 256 << 20);
     // Whatever begins while the daemon is away waits for it.
-    hosts.kill_node(1);
-    let commands: [&[&str]; 4] = [
-        &["cp", "s4://tree/1_f", &one],
-        &["ls", "-r", "s4://tree/"],
-        &["cp", &hosts.dir().join("tree/1_f").display().to_string(), "s4://new/1_f"],
-        &["eval", "s4://tree/1_f", "wc -c"],
-    ];
-    let began = Instant::now();
-    let running: Vec<_> = commands.iter().map(|args| (args, Running::start(hosts.s4(args)))).collect();
-    hosts.start_node(1);
-    for (args, running) in running {
-        running.end(began).succeeds(&format!("{} while its daemon is away", args.join(" ")));
-    }
+    let mut turn = 0;
+    restarts_under(&mut hosts, ["cp", "ls -r", "cp to it", "eval"], |hosts| {
+        turn += 1;
+        let (file, key) = (hosts.dir().join("tree/1_f").display().to_string(), format!("s4://new{turn}/1_f"));
+        hosts.kill_node(1);
+        let commands: [&[&str]; 4] = [
+            &["cp", "s4://tree/1_f", &one],
+            &["ls", "-r", "s4://tree/"],
+            &["cp", &file, &key],
+            &["eval", "s4://tree/1_f", "wc -c"],
+        ];
+        let since = Instant::now();
+        (commands.map(|args| Running::start(hosts.s4(args))), since)
+    });
 }

@@ -195,6 +195,39 @@ fn a_restart_keeps_the_keys() {
 }
 
 #[test]
+fn a_nodes_directory_that_vanished_is_never_made_anew() {
+    let local = Local::new();
+    local.ok(&["-n", "3", "--detach"]);
+    local.put_keys();
+    local.ok(&["--stop"]);
+    let (node, away) = (local.cluster().join("node-1"), local.dir.path().join("away"));
+    std::fs::rename(&node, &away).unwrap();
+    let error = local.fails(&["--detach"]);
+    assert!(error.contains(node.to_str().unwrap()) && error.contains("is gone"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(!node.exists());
+    assert_eq!(local.processes(), Vec::<String>::new());
+    std::fs::rename(&away, &node).unwrap();
+    local.ok(&["--detach"]);
+    local.check_keys();
+    local.ok(&["--stop"]);
+}
+
+#[test]
+fn a_first_start_that_was_interrupted_is_made_whole_by_the_next() {
+    let local = Local::new();
+    // As a kill leaves it: some directories are made, and the cluster file is not there yet.
+    local.ok(&["-n", "3", "--detach"]);
+    local.ok(&["--stop"]);
+    std::fs::rename(local.conf(), local.cluster().join("s4.conf.new")).unwrap();
+    std::fs::remove_dir_all(local.cluster().join("node-2")).unwrap();
+    local.ok(&["-n", "3", "--detach"]);
+    local.put_keys();
+    local.check_keys();
+    local.ok(&["--stop"]);
+}
+
+#[test]
 fn a_cluster_in_the_foreground_ends_on_a_signal_and_leaves_nothing() {
     let local = Local::new();
     for (turn, signal) in ["-INT", "-TERM"].into_iter().enumerate() {

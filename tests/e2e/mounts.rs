@@ -21,6 +21,53 @@ impl Mounted {
         Self::mount(dir, &["-o", "loop"], &image)
     }
 
+    /// The same on a disk that can refuse to take bytes.
+    pub fn ext4_that_fills(size: u64) -> Option<Self> {
+        let dir = Self::dir();
+        let disk = dir.path().join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let room = format!("size={}", size + (1 << 20));
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &room, "none"]).arg(&disk))?;
+        let image = disk.join("image");
+        run(Command::new("fallocate").args(["--length", &size.to_string()]).arg(&image))?;
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-I", "256", "-E", "nodiscard"]).arg(&image))?;
+        // It may have made holes, where its journal is too.
+        run(Command::new("fallocate").args(["--length", &size.to_string()]).arg(&image))?;
+        Self::mount(dir, &["-o", "loop"], &image)
+    }
+
+    /// From now on the disk refuses the bytes of new files, until [`Mounted::empty_disk`].
+    pub fn fill_disk(&self) {
+        self.sync();
+        let image = self.dir.path().join("disk/image");
+        let told = Command::new("dumpe2fs").arg(&image).output().unwrap();
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        let size =
+            |name: &str| told.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse::<u64>().unwrap();
+        let block = size("Block size:");
+        // What no file has loses its place on the disk.
+        for range in
+            told.lines().filter_map(|line| line.strip_prefix("  Free blocks: ")).flat_map(|list| list.split(", "))
+        {
+            let Some((first, last)) = range.split_once('-').or(Some((range, range)).filter(|_| !range.is_empty()))
+            else {
+                continue;
+            };
+            let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+            let range = [(first * block).to_string(), ((last - first + 1) * block).to_string()];
+            let mut punch = Command::new("fallocate");
+            run(punch.args(["--punch-hole", "--offset", &range[0], "--length", &range[1]]).arg(&image))
+                .expect("punched");
+        }
+        let filler = File::create(self.dir.path().join("disk/filler")).unwrap();
+        let full = std::io::copy(&mut std::io::repeat(7), &mut &filler).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    pub fn empty_disk(&self) {
+        std::fs::remove_file(self.dir.path().join("disk/filler")).unwrap();
+    }
+
     /// A file system that holds no extended attributes.
     pub fn ramfs() -> Option<Self> {
         Self::mount(Self::dir(), &["-t", "ramfs"], Path::new("none"))
@@ -58,7 +105,11 @@ impl Mounted {
 
     /// Has all that was made reach the disk.
     pub fn sync(&self) {
-        nix::unistd::syncfs(File::open(self.path("")).unwrap()).unwrap();
+        self.try_sync().unwrap();
+    }
+
+    pub fn try_sync(&self) -> nix::Result<()> {
+        nix::unistd::syncfs(File::open(self.path("")).unwrap())
     }
 
     /// Cuts the power of the disk: what the kernel has in memory alone is lost, and nothing can be read or written.
@@ -81,6 +132,12 @@ impl Mounted {
         run(Command::new("cp").arg("--sparse=always").args([&old, &image])).expect("copied");
         std::fs::rename(&image, &old).unwrap();
         run(Command::new("mount").args(["-o", "loop"]).arg(old).arg(at)).expect("mounted as before");
+    }
+
+    /// Has whoever writes wait, until what is returned is dropped.
+    pub fn freeze(&self) -> Frozen {
+        run(Command::new("fsfreeze").arg("--freeze").arg(self.path(""))).expect("ext4 can be frozen");
+        Frozen(self.path(""))
     }
 
     pub fn make_read_only(&self) {
@@ -112,10 +169,23 @@ impl Mounted {
     }
 }
 
+/// A disk on which writers wait.
+pub struct Frozen(PathBuf);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(&self.0).status();
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         // Lazily, so that a process that still dies does not hold it.
         let _ = Command::new("umount").arg("-l").arg(self.dir.path().join("at")).status();
+        let disk = self.dir.path().join("disk");
+        if disk.exists() {
+            let _ = Command::new("umount").arg("-l").arg(disk).status();
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use crate::harness::{Cluster, eventually, text};
 use crate::mounts::Mounted;
 use crate::observe::{Random, end_within, listed, spawn};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 
@@ -64,6 +64,27 @@ fn keys_that_a_power_cut_damaged_are_taken_away_at_the_start() {
 }
 
 #[test]
+fn keys_made_shortly_before_an_orderly_end_are_looked_at_after_a_power_cut() {
+    let Some(disk) = Mounted::ext4(128 << 20) else { return };
+    let mut cluster = Cluster::on_disk(&disk, &["--reserve", "0"]);
+    // From here on the note of the last sync is on the disk.
+    cluster.stop_node(1);
+    cluster.start_node(1);
+    let contents = contents();
+    for (key, bytes) in &contents {
+        cluster.put(key, bytes);
+    }
+    disk.commit_names();
+    cluster.stop_node(1);
+    disk.cut_power();
+    disk.boot();
+    assert!(damaged(&cluster, &contents) > 0, "the names are there and the bytes are not, or this shows nothing");
+    cluster.start_node(1);
+    assert_eq!(damaged(&cluster, &contents), 0, "{}", cluster.log_text(1));
+    assert!(!cluster.log_text(1).contains("synced is damaged"), "{}", cluster.log_text(1));
+}
+
+#[test]
 fn a_daemon_that_is_killed_reads_nothing_at_its_start() {
     let mut cluster = Cluster::start(1);
     cluster.put("s4://b/0_k", &vec![7; 3 * MIB]);
@@ -85,6 +106,31 @@ fn a_damaged_note_of_the_last_sync_has_the_last_keys_read() {
     cluster.start_node(0);
     assert!(!cut.exists(), "{}", cluster.log_text(0));
     assert_eq!(cluster.get("s4://b/0_whole"), b"whole");
+}
+
+#[test]
+fn keys_that_the_disk_refused_to_take_are_taken_away_at_the_next_start() {
+    let Some(disk) = Mounted::ext4_that_fills(64 << 20) else { return };
+    let mut cluster = Cluster::on_disk(&disk, &["--reserve", "0"]);
+    cluster.put("s4://b/1_before", &vec![6; 3 * MIB]);
+    disk.fill_disk();
+    cluster.put("s4://b/1_refused", &vec![7; 3 * MIB]);
+    // As any program may sync: the kernel has told somebody then, and tells none who opens the disk later.
+    assert!(disk.try_sync().is_err(), "the disk refuses it, or this shows nothing");
+    disk.empty_disk();
+    let began = Instant::now();
+    while !cluster.log_text(1).contains("cannot sync") {
+        assert!(began.elapsed() < Duration::from_secs(60), "the daemon's own sync: {}", cluster.log_text(1));
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    // Its next one succeeds, which means nothing for what was refused.
+    cluster.put("s4://b/1_after", b"after");
+    cluster.stop_node(1);
+    cluster.start_node(1);
+    assert!(cluster.log_text(1).contains("s4://b/1_refused: not whole, taken away"), "{}", cluster.log_text(1));
+    assert!(cluster.fails(1, &["cp", "s4://b/1_refused", "-"]).contains("no such key"));
+    assert!(cluster.get("s4://b/1_before") == vec![6; 3 * MIB]);
+    assert_eq!(cluster.get("s4://b/1_after"), b"after");
 }
 
 #[test]

@@ -136,6 +136,35 @@ fn a_data_directory_that_is_not_there_is_never_made_by_a_start() {
 }
 
 #[test]
+fn a_directory_that_holds_anything_and_does_not_say_whose_it_is_is_not_made_a_data_directory() {
+    let mut cluster = Cluster::start(2);
+    cluster.put("s4://b/1_x", b"x");
+    cluster.stop_node(0);
+    cluster.stop_node(1);
+    let data = cluster.data(1);
+    std::fs::write(data.join(".s4/node"), "node 1").unwrap();
+    for node in [0, 1] {
+        let stderr = not_made(&cluster, node, &data);
+        assert_contains(
+            &stderr,
+            &[data.to_str().unwrap(), "holds 'b'", ".s4/node", "empty directory", "without --init"],
+        );
+    }
+    std::fs::remove_dir_all(data.join(".s4")).unwrap();
+    assert_contains(&not_made(&cluster, 0, &data), &["holds 'b'", ".s4/node"]);
+    assert!(!data.join(".s4").exists(), "nothing is made");
+    // What the message says to do.
+    std::fs::create_dir(data.join(".s4")).unwrap();
+    assert_contains(&refused(&cluster, 0, &data), &["belongs on node 1"]);
+    cluster.start_node(1);
+    assert_eq!(cluster.get("s4://b/1_x"), b"x");
+    // A disk that was just formatted is empty.
+    let formatted = cluster.dir().join("formatted");
+    std::fs::create_dir_all(formatted.join("lost+found")).unwrap();
+    assert_contains(&make(&cluster, 0, &formatted), &["made"]);
+}
+
+#[test]
 fn a_data_directory_in_or_around_another_is_refused() {
     let mut cluster = Cluster::start(2);
     cluster.put("s4://b/1_x", b"x");

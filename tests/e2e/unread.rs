@@ -8,17 +8,25 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1024;
+/// Streams that a daemon takes at once.
+const MOST: usize = 2048;
 /// What `health` promises, and something for a busy machine.
 const HEALTH: Duration = Duration::from_secs(10);
 
 /// Sends a request, and reads nothing.
 fn ask(cluster: &Cluster, path: &str, headers: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
-    let (host, digest) = ("host: 127.0.0.1", cluster.digest());
+    let mut stream = connect(cluster);
+    send(&mut stream, &cluster.digest(), path, headers);
     stream
-        .write_all(format!("GET {path} HTTP/1.1\r\n{host}\r\ns4-cluster: {digest}\r\n{headers}\r\n").as_bytes())
-        .unwrap();
-    stream
+}
+
+fn connect(cluster: &Cluster) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap()
+}
+
+fn send(stream: &mut TcpStream, digest: &str, path: &str, headers: &str) {
+    let head = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ns4-cluster: {digest}\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
 }
 
 /// A cluster of one with a key of 32 MiB, and the key's checksum as a part of a query.
@@ -26,11 +34,15 @@ fn cluster() -> (Cluster, String) {
     s4::limits::raise_descriptors();
     let cluster = Cluster::start(1);
     cluster.put("s4://b/0_large", &vec![7; 32 << 20]);
-    let mut head = [0; 512];
-    let n = ask(&cluster, "/v1/keys/b/0_large", "").read(&mut head).unwrap();
-    let head = text(&head[..n]);
-    let sum = head.lines().find_map(|line| line.strip_prefix("s4-checksum: ")).unwrap().replace(' ', "%20");
+    let sum = checksum(&cluster, "b/0_large");
     (cluster, sum)
+}
+
+fn checksum(cluster: &Cluster, key: &str) -> String {
+    let mut head = [0; 512];
+    let n = ask(cluster, &format!("/v1/keys/{key}"), "").read(&mut head).unwrap();
+    let head = text(&head[..n]);
+    head.lines().find_map(|line| line.strip_prefix("s4-checksum: ")).unwrap().replace(' ', "%20")
 }
 
 fn assert_healthy(cluster: &Cluster) {
@@ -61,11 +73,39 @@ fn what_nobody_reads_takes_little_memory_and_none_afterwards() {
 }
 
 #[test]
+fn parts_of_a_byte_count_with_all_that_is_read_for_them() {
+    let (cluster, _) = cluster();
+    std::fs::File::create(cluster.dir().join("0_larger")).unwrap().set_len(512 << 20).unwrap();
+    cluster.ok(&["cp", "0_larger", "s4://b/"]);
+    let sum = checksum(&cluster, "b/0_larger");
+    // Without the sums of its parts, all of it is read before the first part is given out, and the others wait for that.
+    xattr::remove(cluster.data(0).join("b/0_larger"), s4::blocks::BLOCKS_ATTRIBUTE).unwrap();
+    let part = |number| format!("/v1/range/b/0_larger?offset={}&len=1&checksum={sum}", number * 300_000 + 1);
+    let (digest, mut asking) = (cluster.digest(), (0..1000).map(|_| connect(&cluster)).collect::<Vec<_>>());
+    cluster.signal(0, "STOP");
+    (0..).zip(&mut asking).for_each(|(number, stream)| send(stream, &digest, &part(number), ""));
+    cluster.signal(0, "CONT");
+    for mut stream in asking {
+        let mut answer = Vec::new();
+        let mut byte = [0; 4096];
+        while !answer.ends_with(b"\0") {
+            let n = stream.read(&mut byte).unwrap();
+            assert!(n > 0, "{}", text(&answer));
+            answer.extend_from_slice(&byte[..n]);
+        }
+    }
+    let peak = peak_kib(cluster.pid(0));
+    assert!(peak < 200 * MIB, "{peak} KiB");
+}
+
+#[test]
 fn more_unread_streams_than_a_daemon_has_room_for_keep_nobody_out_for_long() {
     let (cluster, _) = cluster();
     let upgrade = "connection: upgrade\r\nupgrade: s4-stream\r\n";
     let unread: Vec<TcpStream> = (0..2500).map(|_| ask(&cluster, "/v1/keys/b/0_large", upgrade)).collect();
     assert_healthy(&cluster);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", cluster.pid(0))).unwrap().count();
+    assert!(threads < MOST + 150, "{threads} threads");
     // At first there is no room, or there is again; then those who read nothing are cut off.
     let output = cluster.run(&["cp", "s4://b/0_large", "-"]);
     let stderr = text(&output.stderr);

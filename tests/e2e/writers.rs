@@ -2,6 +2,7 @@
 
 use crate::harness::{eventually, text};
 use crate::scripting::{BOTH, Setup, setup};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -418,13 +419,43 @@ tell(after.st_mtime_ns)
     }
 }
 
+/// Waits until a process that sleeps between two looks at a file has looked several times more.
+fn looks_again(pid: u32) {
+    let path = format!("/proc/{pid}/status");
+    let sleeps = || -> u64 {
+        let status = std::fs::read_to_string(&path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let before = sleeps();
+    eventually("it looks again", || (sleeps() > before + 60).then_some(()));
+}
+
 #[test]
 fn tail_follows_a_file_over_its_publishing() {
     let Some(setup) = setup() else { return };
     for key in BOTH {
-        let script = format!(
-            "exec 3> {key}; echo one >&3; tail -n +1 -F {key} > ../tail 2> ../tail_errors & sleep 1.5; exec 3>&-; sleep 2.5; kill $!; cat ../tail ../tail_errors"
-        );
-        assert_eq!(setup.bash(&script), "one\n", "{key}");
+        let script = r#"
+out = os.open(sys.argv[1], NEW)
+os.write(out, b'one\n')
+tell('written')
+await_word()
+os.close(out)
+"#;
+        let mut writer = setup.spawn_python(script, &[key]);
+        assert_eq!(crate::scripting::next_line(&mut writer), "written");
+        let (seen, said) = (setup.cluster.dir().join("seen"), setup.cluster.dir().join("said"));
+        let mut tail = Command::new("tail");
+        tail.args(["-n", "+1", "-s", "0.02", "--max-unchanged-stats=1", "-F"]).arg(setup.mount.path(key));
+        tail.stdin(Stdio::null()).stdout(File::create(&seen).unwrap()).stderr(File::create(&said).unwrap());
+        let mut tail = tail.spawn().unwrap();
+        eventually("tail prints it", || (std::fs::read(&seen).unwrap() == b"one\n").then_some(()));
+        looks_again(tail.id());
+        crate::scripting::send_line(&mut writer, "close");
+        crate::scripting::finish_python(writer);
+        looks_again(tail.id());
+        tail.kill().unwrap();
+        tail.wait().unwrap();
+        assert_eq!([seen, said].map(|path| std::fs::read_to_string(path).unwrap()), ["one\n", ""], "{key}");
     }
 }
