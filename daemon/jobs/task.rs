@@ -131,7 +131,9 @@ impl Work {
         };
         let (store, ours) = (shared.store.clone(), job.mark(inputs, 1));
         blocking(move || match record_at(&store.path(&output)) {
-            Ok(Some(record)) if record.mark.is_some_and(|mark| is_ours(mark, ours)) => store.remove(&output, false),
+            Ok(Some(record)) if record.mark.is_some_and(|mark| is_ours(mark, ours)) => {
+                store.remove(&output, false, None)
+            }
             // Gone, or another's by now, which the task will find.
             _ => Ok(()),
         })
