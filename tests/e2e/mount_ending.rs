@@ -38,13 +38,12 @@ fn what_was_closed_is_a_key_once_s4_umount_has_returned() {
             let made = std::fs::read(setup.cluster.data(node).join(key));
             assert!(made.is_ok_and(|made| made.starts_with(b"allxxx") && made.len() == 300_000), "{key}");
         }
-        assert!(setup.mount.ended().success());
     }
 }
 
 #[test]
 fn s4_umount_waits_for_a_key_whose_node_is_slow() {
-    let Some(mut setup) = setup_with(2, &[1], &["--deadline", "20"]) else { return };
+    let Some(setup) = setup_with(2, &[1], &["--deadline", "20"]) else { return };
     let mut writer = setup.spawn_python(MAPS, &[REMOTE]);
     assert_eq!(next_line(&mut writer), "closed");
     setup.cluster.signal(1, "STOP");
@@ -62,7 +61,6 @@ fn s4_umount_waits_for_a_key_whose_node_is_slow() {
     setup.cluster.signal(1, "CONT");
     assert!(umounting.wait().unwrap().success());
     assert!(setup.cluster.data(1).join(REMOTE).exists());
-    assert!(setup.mount.ended().success());
 }
 
 /// Nobody can tell it which process serves the mount.
@@ -76,7 +74,6 @@ fn s4_umount_takes_away_a_mount_that_hangs_or_is_dead() {
     setup.mount.signal("CONT");
     let output = umounting.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(setup.mount.ended().success());
     setup.mount = Mount::new(&setup.cluster, "dead", &[]);
     setup.mount.kill();
     let output = umount(&setup).wait_with_output().unwrap();
@@ -109,5 +106,4 @@ fn a_writer_that_the_mount_cannot_see_publishes_at_its_last_close() {
     }
     let status = Command::new("umount").arg(setup.mount.dir()).status().unwrap();
     assert!(status.success());
-    setup.mount.ended();
 }

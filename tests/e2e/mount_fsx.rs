@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -181,8 +181,16 @@ impl Worker {
         }
     }
 
+    /// Some so that the kernel writes none of their bytes without asking the mount.
+    fn writing(&mut self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        let asks = self.random.below(3) == 0;
+        options.read(true).write(true).custom_flags(if asks { libc::O_DIRECT } else { 0 });
+        options
+    }
+
     fn create(&mut self, path: &Path, name: &str) -> Name {
-        match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
+        match self.writing().create_new(true).open(path) {
             Ok(file) => {
                 self.note(name, "created", ());
                 let most = self.random.pick(&SIZES);
@@ -197,7 +205,7 @@ impl Worker {
     }
 
     fn write_empty(&mut self, path: &Path, name: &str) -> Name {
-        match OpenOptions::new().read(true).write(true).open(path) {
+        match self.writing().open(path) {
             Ok(file) => {
                 self.note(name, "opened empty", ());
                 let most = self.random.pick(&SIZES);
