@@ -236,6 +236,10 @@ impl Fs {
                     tracing::info!("{error}; it is published again");
                     client = self.client.with_deadline(until - Instant::now());
                 }
+                // The node found that too little of the deadline was left for it, or that we had hung up.
+                Err(error) if error.kind() == ErrorKind::Cancelled => {
+                    return Err(Error::new(ErrorKind::Deadline, error.to_string()));
+                }
                 Err(error) => return Err(error),
             }
         }

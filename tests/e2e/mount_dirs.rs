@@ -210,7 +210,7 @@ fn plant(setup: &Setup, node: usize, count: usize) {
     }
 }
 
-/// Takes the memory of a few bytes an entry. `S4_TEST_NAMES` is another number of them.
+/// Each takes less than a KiB, for as long as the kernel remembers it. `S4_TEST_NAMES` is another number of them.
 #[test]
 fn very_many_entries_are_listed_in_bounded_memory() {
     let Some(setup) = setup() else { return };
@@ -222,6 +222,6 @@ fn very_many_entries_are_listed_in_bounded_memory() {
     assert_eq!(setup.python(&format!("{GETDENTS}{script}"), &[]), format!("{names}\n"));
     let peak = crate::harness::peak_kib(setup.mount.pid());
     println!("{names} names: {:?}; the mount took {peak} KiB at most, {before} before", began.elapsed());
-    // The kernel is told of each, which both remember until it forgets them.
+    // The kernel is told of each, and both remember it.
     assert!(peak - before < (16 << 10) + names as u64, "{before} KiB before, then {peak}");
 }
