@@ -33,7 +33,7 @@ enum Route {
     GetRange { key: Key, range: Range },
     GetRest { key: Key, checksum: Checksum, offset: u64 },
     PutKey { key: Key, born: Born },
-    DeleteKey { key: Key, keep_dirs: bool },
+    DeleteKey { key: Key, keep_dirs: bool, only: Option<Checksum> },
     AdoptKey(Key),
     ChangeKey(Key),
     RenameKey { from: Key, to: Key },
@@ -111,13 +111,13 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::GetRest { key, checksum, offset } => handlers::keys::rest(app, key, checksum, offset, request).await,
         Route::GetRange { key, range } => handlers::keys::range(app, key, range).await,
         Route::PutKey { key, born } => handlers::keys::put(app, peer, key, born, request).await,
-        Route::DeleteKey { key, keep_dirs } => handlers::keys::delete(app, key, keep_dirs).await,
+        Route::DeleteKey { key, keep_dirs, only } => handlers::keys::delete(app, key, keep_dirs, only).await,
         Route::AdoptKey(key) => handlers::tree::adopt(app, peer, key, whole_body(request).await?).await,
         Route::ChangeKey(key) => handlers::tree::change(app, key, whole_body(request).await?).await,
         Route::RenameKey { from, to } => handlers::tree::rename(app, peer, from, to).await,
         Route::OpenSession => handlers::session::open(app, peer, request),
         Route::Stat { path, lease } => handlers::tree::stat(app, path, peer.holder().zip(lease)).await,
-        Route::Made(key) => handlers::keys::made(app, key).await,
+        Route::Made(key) => handlers::keys::made(app, peer, key).await,
         Route::MakeDir(dir) => handlers::tree::make_dir(app, peer, dir).await,
         Route::HoldsKeys(dir) => handlers::tree::holds_keys(app, dir).await,
         Route::RemoveDir(dir) => handlers::tree::remove_dir(app, dir).await,
@@ -187,7 +187,8 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             Ok(Route::PutKey { key: parse_key(key)?, born: born_with(uri.query().unwrap_or(""))? })
         }
         (&Method::DELETE, "keys", key) => {
-            Ok(Route::DeleteKey { key: parse_key(key)?, keep_dirs: is_true(query("keep_dirs")?) })
+            let only = query("checksum")?.map(|sum| sum.parse().map_err(|()| malformed("checksum"))).transpose()?;
+            Ok(Route::DeleteKey { key: parse_key(key)?, keep_dirs: is_true(query("keep_dirs")?), only })
         }
         (&Method::POST, "adopt", key) => parse_key(key).map(Route::AdoptKey),
         (&Method::POST, "change", key) => parse_key(key).map(Route::ChangeKey),

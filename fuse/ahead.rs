@@ -37,14 +37,35 @@ enum Order {
 
 /// A file that is being sent. Dropped, it is broken off and leaves nothing.
 pub struct Ahead {
+    /// Its put.
+    client: Client,
+    key: Key,
     orders: Sender<Order>,
-    ended: oneshot::Receiver<Result<Option<Checksum>>>,
+    ended: oneshot::Receiver<Result<Option<Sent>>>,
+}
+
+/// All was sent, and this was the answer, awaited since then.
+struct Sent {
+    checksum: Checksum,
+    asked: Instant,
+    answer: Result<()>,
 }
 
 impl Ahead {
     /// Publishes `file`, of `len` bytes. `None` if it is to be sent again: the transfer broke off, or what was sent is not what
-    /// is in the file. Errors: it is not known to be published.
-    pub async fn publish(mut self, file: Arc<File>, len: u64, change: Change) -> Result<Option<Checksum>> {
+    /// is in the file. Errors: it is not published, or not known to be.
+    pub async fn publish(self, file: Arc<File>, len: u64, change: Change) -> Result<Option<Checksum>> {
+        let (client, key) = (self.client.clone(), self.key.clone());
+        match self.send_rest(file, len, change).await? {
+            Some(Sent { checksum, asked, answer }) => {
+                let put = answer.map(|()| checksum);
+                client.settled(&key, change, asked, put, async { Ok(checksum) }).await.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    async fn send_rest(mut self, file: Arc<File>, len: u64, change: Change) -> Result<Option<Sent>> {
         if self.orders.send(Order::Close(len)).is_err() {
             // Who sends has given up.
             return self.ended.await.unwrap_or(Ok(None));
@@ -83,13 +104,14 @@ impl Sending {
         let Ok(file) = spool.file() else { return };
         // What is wrong with the key or its node, the close will tell.
         let key = spool.key();
-        let Ok(upload) = self.client.upload(&key, None).await else { return };
+        let client = self.client.putting();
+        let Ok(upload) = client.upload(&key, None).await else { return };
         let ((orders, ordered), (tell, ended)) = (mpsc::channel(), oneshot::channel());
-        spool.set_ahead(Ahead { orders, ended });
+        spool.set_ahead(Ahead { client: client.clone(), key: key.clone(), orders, ended });
         let growing = Arc::downgrade(&spool);
         drop(spool);
         tokio::task::spawn_blocking(move || {
-            let sent = send(&file, &growing, upload, &ordered, &self.client, &key);
+            let sent = send(&file, &growing, upload, &ordered, &client, &key);
             // A spool that is gone wants no answer.
             let _ = tell.send(sent);
             drop(permit);
@@ -97,7 +119,7 @@ impl Sending {
     }
 }
 
-/// Publishes `file` as `key`. `None` if it is to be sent again. Blocks. Errors: it is not known to be published.
+/// Sends `file` as `key`. `None` if it is to be sent again. Blocks. Errors: the node was silent before it had all.
 fn send(
     file: &File,
     growing: &Weak<Spool>,
@@ -105,19 +127,21 @@ fn send(
     orders: &Receiver<Order>,
     client: &Client,
     key: &Key,
-) -> Result<Option<Checksum>> {
+) -> Result<Option<Sent>> {
     let node = client.cluster().node_of(key);
     let mut closed = None;
     let sent = client.noting(node, send_bytes(file, growing, &mut upload, orders, &mut closed));
     // The close may have come in the last wait for the node.
     let is_closed = closed.is_some() || orders.try_recv().is_ok();
     match sent {
-        Ok(Some(ending)) => match client.noting(node, upload.end(&ending)) {
-            Ok(()) => Ok(Some(ending.checksum)),
-            // Other bytes have come than are in the file.
-            Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
-            Err(error) => Err(error),
-        },
+        Ok(Some(ending)) => {
+            let asked = Instant::now();
+            match client.noting(node, upload.end(&ending)) {
+                // Other bytes have come than are in the file.
+                Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
+                answer => Ok(Some(Sent { checksum: ending.checksum, asked, answer })),
+            }
+        }
         Ok(None) => Ok(None),
         // To send it again would take as long once more.
         Err(error) if error.kind() == ErrorKind::Deadline && is_closed => Err(error),

@@ -144,6 +144,11 @@ impl Inodes {
         self.lock().known(&name, node).unwrap_or_else(|| number(node))
     }
 
+    /// The number of a file that is being written.
+    pub fn number_of(&self, spool: &Arc<Spool>) -> Option<Ino> {
+        self.lock().inodes.iter().find(|(_, inode)| inode.is_spool(spool)).map(|(ino, _)| *ino)
+    }
+
     /// One more file of it is open.
     pub fn opened(&self, ino: Ino) {
         if let Some(inode) = self.lock().inodes.get_mut(&ino) {

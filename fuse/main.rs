@@ -32,7 +32,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Mount an s4 cluster: its keys as files that any program reads and writes.
@@ -156,6 +157,8 @@ async fn serve(client: Client, dir: &Path, args: &Args, options: &MountOptions) 
     let mounted = adapter::mount(fs, tokio::runtime::Handle::current(), dir, options)
         .map_err(|e| mountpoint::explain(dir, &e))?;
     let device = mountpoint::device(dir);
+    let listener = device.as_deref().and_then(s4::mounts::listen).and_then(in_runtime);
+    let mut asked = Vec::new();
     device.as_deref().inspect(|device| mountpoint::read_ahead(device));
     tell_ready(dir, args.background);
     let mut look = tokio::time::interval(Duration::from_millis(100));
@@ -163,7 +166,15 @@ async fn serve(client: Client, dir: &Path, args: &Args, options: &MountOptions) 
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = look.tick() => if mounted.has_ended() { return finish_ended(mounted, &published, dir).await },
+            stream = accepted(listener.as_ref()) => asked.push((stream, Instant::now())),
+            _ = look.tick() => {
+                if mounted.has_ended() {
+                    return finish_ended(mounted, &published, dir).await;
+                }
+                // Once the kernel has let go of the mount, it may not have told of all that was closed: the end of this process answers.
+                let is_open = |since: Instant| !mounted.is_connected() || since.elapsed() < SETTLE || published.is_publishing();
+                asked.retain(|(_, since)| is_open(*since));
+            }
         }
     }
     // It may be gone, and another have taken its place.
@@ -178,12 +189,35 @@ async fn serve(client: Client, dir: &Path, args: &Args, options: &MountOptions) 
             _ = look.tick() => {}
         }
     }
+    if mounted.has_ended() && mounted.join().is_ok() {
+        published.release_rest().await;
+    }
     finish(&published).await
+}
+
+fn in_runtime(listener: std::os::unix::net::UnixListener) -> Option<UnixListener> {
+    listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).ok()
+}
+
+/// The next who asks whether all is published. Never, without a place where that is asked.
+async fn accepted(listener: Option<&UnixListener>) -> UnixStream {
+    loop {
+        match listener {
+            Some(listener) => match listener.accept().await {
+                Ok((stream, _)) => return stream,
+                Err(_) => tokio::time::sleep(SETTLE).await,
+            },
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Ends a mount that has ended by others' doing.
 async fn finish_ended(mounted: adapter::Mounted, fs: &Fs, dir: &Path) -> Result<()> {
     let (ended, was_dead) = (mounted.join(), mountpoint::unmount_dead(dir));
+    if ended.is_ok() && matches!(was_dead, Ok(false)) {
+        fs.release_rest().await;
+    }
     finish(fs).await?;
     let was_dead = was_dead?;
     let broken = |why: &str| Error::new(ErrorKind::Io, format!("{}: the mount was broken off{why}", dir.display()));

@@ -282,7 +282,12 @@ fn age_of(pid: u32) -> Option<Duration> {
     let stat = text_of(&format!("/proc/{pid}/stat"));
     // The name, in brackets, may hold anything. The 22nd field is the start, since the machine's.
     let ticks: u32 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
-    Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?).checked_sub(TICK * ticks)
+    since_boot().checked_sub(TICK * ticks)
+}
+
+/// By the clock that processes' starts are told by, which nobody sets. 0 if there is none, as there always is.
+pub fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
 /// A short file of /proc as text; empty if it cannot be read.

@@ -1,8 +1,10 @@
 //! A file that is being written: an unnamed local file until its publishing close.
 
 use crate::ahead::Ahead;
+use crate::proc::since_boot;
 use nix::errno::Errno;
 use nix::libc;
+use s4::checksum;
 use s4::error::{Error, Result};
 use s4::key::Key;
 use s4::protocol::{Adoption, Change, KeyStat};
@@ -36,6 +38,8 @@ struct State {
     key: Key,
     /// When it was made: the file may be older.
     born: SystemTime,
+    /// The same, by a clock that nobody sets.
+    made: Duration,
     mode: u32,
     /// As set by the user; without it, the time of the last write counts.
     mtime: Option<SystemTime>,
@@ -90,6 +94,7 @@ impl Spool {
             file: Some(file),
             key,
             born: SystemTime::now(),
+            made: since_boot(),
             mode,
             mtime: None,
             published: None,
@@ -130,7 +135,7 @@ impl Spool {
 
     /// How long ago it was made.
     pub fn age(&self) -> Duration {
-        self.lock().born.elapsed().unwrap_or(Duration::MAX / 2)
+        since_boot().saturating_sub(self.lock().made)
     }
 
     pub fn key(&self) -> Key {
@@ -238,12 +243,25 @@ impl Spool {
         self.lock().published = Some(Published { snapshot, stat });
     }
 
-    /// True if something was written after the publish, by one whom the kernel let through. It is in no key.
-    pub fn was_written_late(&self) -> bool {
+    /// True if the file does not look as it did when it was published.
+    pub fn has_changed(&self) -> bool {
         let state = self.lock();
         let then = state.published.as_ref().filter(|_| state.is_whole()).map(|published| published.snapshot);
         drop(state);
         then.is_some_and(|then| self.snapshot().map_or(true, |now| now != then))
+    }
+
+    /// True if other bytes are in the file than were published, by one whom the kernel let through. They are in no key. A key of this
+    /// machine may be the file itself, which then looks different once the key has another time. Blocks.
+    pub fn was_written_late(&self) -> bool {
+        let (Some(stat), Ok(file), Ok(now)) = (self.published(), self.file(), self.snapshot()) else { return true };
+        if now.0 != stat.checksum.len || checksum::of_file(&file).ok() != Some(stat.checksum) {
+            return true;
+        }
+        if let Some(published) = &mut self.lock().published {
+            published.snapshot = now;
+        }
+        false
     }
 
     pub fn discard(&self) {

@@ -226,7 +226,7 @@ pub struct UmountArgs {
 }
 
 const UMOUNT: &str = "\
-Takes a mount away, also that of an s4-mount that was killed.
+Takes a mount away, also that of an s4-mount that was killed, and returns once all that was closed in it is published.
 
 Example:
   s4 umount /s4";

@@ -220,6 +220,12 @@ impl Error {
         self
     }
 
+    /// The same error with more to say.
+    pub fn with_more(mut self, more: &str) -> Self {
+        self.message = format!("{}; {more}", self.message);
+        self
+    }
+
     /// The same error, of a connection that broke off. What changes nothing may be asked again then: its peer may just restart.
     pub fn of_broken_connection(mut self) -> Self {
         self.broken_off = true;

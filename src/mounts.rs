@@ -4,15 +4,24 @@
 use crate::error::{Error, ErrorKind, Result, reason};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
 use std::ffi::OsString;
+use std::io::{ErrorKind as Io, Read};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The type under which a cluster is mounted.
 pub const TYPE: &str = "fuse.s4";
 /// The extended attribute of a mount's root that names the cluster, by the digest of its node list.
 pub const CLUSTER_ATTRIBUTE: &str = "user.s4.cluster";
+
+/// A mount that ends may hold the name by which it is found while the next one has its device's number already.
+const NAMES: u32 = 8;
 
 /// A line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +51,41 @@ pub fn list() -> Vec<Mounted> {
     text.split(|&byte| byte == b'\n').filter_map(Mounted::parse).collect()
 }
 
+/// Where whoever takes a mount away asks whether all that was closed in it is published: the mount's process takes the connection, and closes
+/// it then. `device` is the mount's.
+pub fn listen(device: &str) -> Option<UnixListener> {
+    (0..NAMES).find_map(|number| UnixListener::bind_addr(&address(device, number)?).ok())
+}
+
+/// The processes that serve a mount, or just did one of its number. The mount itself is not asked: it may be dead, or hang.
+pub struct Servers(Vec<UnixStream>);
+
+impl Servers {
+    /// Those of this network namespace, of this user and root.
+    pub fn of(device: &str) -> Self {
+        let connected = |number| UnixStream::connect_addr(&address(device, number)?).ok();
+        let is_trusted = |stream: &UnixStream| {
+            getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
+        };
+        Self((0..NAMES).filter_map(connected).filter(is_trusted).collect())
+    }
+
+    /// Waits until all is published; false if it is not within `limit`.
+    pub fn have_published(&mut self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        self.0.iter_mut().all(|stream| {
+            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            // Nobody says anything there, so that what comes is the end.
+            let heard = stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut [0]));
+            !heard.is_err_and(|e| matches!(e.kind(), Io::WouldBlock | Io::TimedOut))
+        })
+    }
+}
+
+fn address(device: &str, number: u32) -> Option<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("s4-mount {device} {number}")).ok()
+}
+
 /// What is seen on `dir`, an absolute path; `None` if nothing is mounted there.
 pub fn at(dir: &Path) -> Option<Mounted> {
     list().into_iter().rfind(|mounted| mounted.dir == dir)
@@ -60,7 +104,7 @@ pub fn resolve(dir: &Path) -> std::io::Result<PathBuf> {
 pub fn unmount(dir: &Path, lazily: bool) -> Result<()> {
     let failed = |why: &str| Error::new(ErrorKind::Config, format!("{}: cannot be unmounted: {why}", dir.display()));
     let busy = "it is in use; end what uses it, or unmount it lazily";
-    if nix::unistd::geteuid().is_root() {
+    if geteuid().is_root() {
         let flags = if lazily { MntFlags::MNT_DETACH } else { MntFlags::empty() };
         return umount2(dir, flags).map_err(|errno| failed(if errno == Errno::EBUSY { busy } else { errno.desc() }));
     }

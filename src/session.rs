@@ -41,12 +41,15 @@ pub enum Question {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lease: Option<Book>,
     },
-    /// To make `key` of the message's bytes, which have `checksum`; it is born with `change`.
+    /// To make `key` of the message's bytes, which have `checksum`; it is born with `change`. `put` is what is asked about where the
+    /// answer is lost.
     Put {
         key: Key,
         checksum: Checksum,
         #[serde(default)]
         change: Change,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        put: Option<u64>,
     },
 }
 

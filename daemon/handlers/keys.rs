@@ -4,7 +4,7 @@ use super::{Answer, done, json};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::owner::Owner;
 use crate::peer::Peer;
-use crate::store::{Draft, Opened, Part, Range, Store};
+use crate::store::{Asker, Draft, Opened, Part, Range, Store};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -245,14 +245,14 @@ fn receive<'s>(store: &'s Store, key: &Key, owner: &Owner, arrival: &mut Arrival
 }
 
 /// What a client asks whose put was not answered.
-pub async fn made(app: &Arc<App>, key: Key) -> Answer {
+pub async fn made(app: &Arc<App>, peer: Peer, key: Key) -> Answer {
     let store = app.jobs.shared.store.clone();
-    blocking(move || store.made(&key)).await.map(|made| json(&made))
+    blocking(move || store.made(&key, peer.put())).await.map(|made| json(&made))
 }
 
-pub async fn delete(app: &Arc<App>, key: Key, keep_dirs: bool) -> Answer {
+pub async fn delete(app: &Arc<App>, key: Key, keep_dirs: bool, only: Option<Checksum>) -> Answer {
     let store = app.jobs.shared.store.clone();
-    blocking(move || store.remove(&key, keep_dirs)).await.map(|()| done())
+    blocking(move || store.remove(&key, keep_dirs, only)).await.map(|()| done())
 }
 
 /// A key's body: a small one is here whole, so that the blocking thread waits for nothing.

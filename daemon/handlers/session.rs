@@ -42,9 +42,9 @@ fn answer(app: &App, peer: &Peer, question: Question, bytes: &[u8]) -> Result<Re
             app.watch.requests.count("stat");
             store.tell(&path, peer.holder().zip(lease)).map(|told| Reply::Stat { stat: told })
         }
-        Question::Put { key, checksum, change } => {
+        Question::Put { key, checksum, change, put } => {
             app.watch.requests.count("keys");
-            keys::put_whole(store, peer, &key, checksum, change, bytes).map(|()| Reply::Stored)
+            keys::put_whole(store, &peer.putting(put), &key, checksum, change, bytes).map(|()| Reply::Stored)
         }
     }
 }

@@ -74,6 +74,7 @@ pub struct Store {
     held: held::HeldFiles,
     leases: leases::Leases,
     naming: publish::Naming,
+    refused: publish::Refused,
     /// Files for small keys, once there was any.
     drafts: OnceLock<Stock<File>>,
     synced: recovery::Synced,
@@ -123,6 +124,7 @@ impl Store {
             token,
             held: held::HeldFiles::default(),
             naming: publish::Naming::default(),
+            refused: publish::Refused::default(),
             drafts: OnceLock::new(),
             synced: recovery::Synced::default(),
             health: health::DiskHealth::default(),

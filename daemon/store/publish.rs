@@ -14,6 +14,7 @@ use s4::key::Key;
 use s4::protocol::{Change, Holder};
 use s4::reserve::Reserve;
 use s4::stored::{self, SpaceChecks};
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::fs::{File, Metadata, Permissions};
 use std::io::{Read, Write};
@@ -33,6 +34,9 @@ pub trait Asker {
 
     /// As whom it may hold leases.
     fn holder(&self) -> Option<Holder>;
+
+    /// The number of its put, if it has one.
+    fn put(&self) -> Option<u64>;
 }
 
 /// The node itself.
@@ -42,6 +46,10 @@ impl Asker for () {
     }
 
     fn holder(&self) -> Option<Holder> {
+        None
+    }
+
+    fn put(&self) -> Option<u64> {
         None
     }
 }
@@ -305,7 +313,7 @@ impl Store {
         let parent = path.parent().unwrap_or(&self.root);
         // A delete may remove the parent between its making and the link, so both are tried again.
         for _ in 0..100 {
-            match self.link_or_replace(file, path, over_empty) {
+            match self.link_or_replace(asker, file, path, over_empty) {
                 Ok(()) => {
                     self.note_made();
                     return Ok(());
@@ -316,6 +324,10 @@ impl Store {
                     // That may have taken a while.
                     asker.check(key).inspect_err(|_| self.prune(path))?;
                 }
+                Err(Errno::ECANCELED) => {
+                    let message = format!("{key}: its sender has given up; nothing was stored");
+                    return Err(Error::new(ErrorKind::Cancelled, message));
+                }
                 Err(Errno::EEXIST) => return Err(taken(key, path.is_dir())),
                 Err(Errno::ENOTDIR) => return Err(below_a_key(key)),
                 Err(errno) => return Err(failed(key, errno)),
@@ -324,11 +336,15 @@ impl Store {
         Err(Error::new(ErrorKind::Io, format!("{key}: its directory is deleted again and again")))
     }
 
-    fn link_or_replace(&self, file: &File, path: &Path, over_empty: bool) -> nix::Result<()> {
+    /// Errors: ECANCELED if `asker` has been told that there will be no key of its put.
+    fn link_or_replace(&self, asker: &impl Asker, file: &File, path: &Path, over_empty: bool) -> nix::Result<()> {
         let (dir, name) = self.data.open_parent(path)?;
         let link =
             |dir: BorrowedFd, to: &Path| linkat(AT_FDCWD, path_of(file).as_str(), dir, to, AtFlags::AT_SYMLINK_FOLLOW);
         let _naming = self.naming(path);
+        if asker.put().is_some_and(|put| self.refused.has(put)) {
+            return Err(Errno::ECANCELED);
+        }
         match link(dir.as_fd(), name) {
             Err(Errno::EEXIST) if over_empty && is_empty_key(path) => {}
             done => return done,
@@ -361,6 +377,27 @@ impl Store {
 /// Guards who gives a name to a file, by parts of the hashes of their paths.
 #[derive(Default)]
 pub(super) struct Naming([Mutex<()>; 32]);
+
+/// Guards the numbers of puts whose senders asked what became of them, and that so make no key any more. Of those of long ago nothing
+/// is under way.
+#[derive(Default)]
+pub(super) struct Refused(Mutex<VecDeque<u64>>);
+
+impl Refused {
+    const MOST: usize = 4096;
+
+    pub(super) fn add(&self, put: u64) {
+        let mut puts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if puts.len() == Self::MOST {
+            puts.pop_front();
+        }
+        puts.push_back(put);
+    }
+
+    fn has(&self, put: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&put)
+    }
+}
 
 /// True if the file at `path` is a key of no bytes.
 fn is_empty_key(path: &Path) -> bool {

@@ -31,13 +31,19 @@ impl Store {
         Ok(found)
     }
 
-    /// When a key was made, and of which bytes.
-    pub fn made(&self, key: &Key) -> Result<Made> {
+    /// When a key was made, and of which bytes. `put` makes no key any more that is not there now.
+    pub fn made(&self, key: &Key, put: Option<u64>) -> Result<Made> {
+        {
+            // A put that is just giving its file a name is waited for.
+            let _naming = self.naming(&self.path(key));
+            put.inspect(|put| self.refused.add(*put));
+        }
         let opened = self.open_key(key)?;
         let found = opened.file.metadata().map_err(|e| Error::io(key, &e))?;
         let changed = UNIX_EPOCH + Duration::new(found.ctime().max(0) as u64, found.ctime_nsec().max(0) as u32);
         let age = SystemTime::now().duration_since(changed).unwrap_or_default();
-        Ok(Made { checksum: opened.checksum, age_ms: age.as_millis() as u64 })
+        let mtime = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
+        Ok(Made { checksum: opened.checksum, mtime, age_ms: age.as_millis() as u64 })
     }
 
     /// Errors: no such key; a file whose length differs from the recorded one.

@@ -5,21 +5,31 @@ use super::{MADE_ATTRIBUTE, Selection, Store};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use s4::attribute::Mark;
+use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, MAX_KEY, Prefix};
 use s4::protocol::Entry;
-use s4::stored::{is_absent, record_at};
+use s4::stored::{is_absent, record_at, recorded_at};
 use std::fmt::Display;
 use std::path::Path;
 
 impl Store {
-    /// Deletes a key. Its directories go too if they are empty then, unless `keep_dirs`.
-    pub fn remove(&self, key: &Key, keep_dirs: bool) -> Result<()> {
+    /// Deletes a key, if its bytes are `only`. Its directories go too if they are empty then, unless `keep_dirs`.
+    pub fn remove(&self, key: &Key, keep_dirs: bool, only: Option<Checksum>) -> Result<()> {
         self.misplaced(key)?;
         let path = self.path(key);
         let absent = |why: &str| self.absent(format_args!("{key}: no such key{why}"));
         self.check_there()?;
-        match self.unlink(&path) {
+        // Nobody makes another key of this name between the look and the deletion.
+        let naming = only.map(|_| self.naming(&path));
+        if let Some(only) = only
+            && !matches!(recorded_at(&path), Ok(Some(found)) if found == only)
+        {
+            return Err(absent(" with these bytes"));
+        }
+        let unlinked = self.unlink(&path);
+        drop(naming);
+        match unlinked {
             Ok(()) => {}
             Err(Errno::EISDIR) => return Err(absent(", it is a directory (rm -r deletes those)")),
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(absent("")),

@@ -68,6 +68,8 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_ASYNC_READ,
             InitFlags::FUSE_BIG_WRITES,
             InitFlags::FUSE_MAX_PAGES,
+            // So that a connection that was broken off is told from a mount that was taken away.
+            InitFlags::FUSE_ABORT_ERROR,
         ];
         for capability in wanted {
             // Each only saves work; a kernel without it is served all the same.

@@ -127,6 +127,11 @@ impl Fs {
         }
     }
 
+    /// True while a file is being published.
+    pub fn is_publishing(&self) -> bool {
+        self.publishing.receiver_count() > 0
+    }
+
     /// Resolves when no file is being published.
     pub async fn all_published(&self) {
         self.publishing.closed().await;

@@ -7,7 +7,7 @@ use crate::specials::{Kind, Special};
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::libc;
-use s4::error::Result as S4Result;
+use s4::error::{ErrorKind, Result as S4Result};
 use s4::file::AtPosition;
 use s4::key::{Dir, Key};
 use s4::placement;
@@ -289,12 +289,10 @@ impl Fs {
         let (input, change) =
             (AtPosition::new(copy, 0), Change { mode: Some(stat.mode), mtime: Some(stat.mtime), over_empty: false });
         self.client.put_born(to, input, "the spool", change).await.map_err(|e| errno(&e))?;
-        // One that was deleted and made again meanwhile is not the key that was moved.
-        match self.find(from.as_str()).await? {
-            Found::Key(_, now) if now.checksum == stat.checksum => {
-                self.client.unlink(from).await.map_err(|e| errno(&e))
-            }
-            Found::Key(..) | Found::Dir | Found::Absent => Ok(()),
+        match self.client.unlink_only(from, copied).await {
+            // One that was deleted meanwhile, or is another by now, is not the key that was moved.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            unlinked => unlinked.map_err(|e| errno(&e)),
         }
     }
 }

@@ -8,12 +8,12 @@ use crate::proc::{Caller, Closing, anyone_writes};
 use crate::spool::Spool;
 use bytes::Bytes;
 use nix::errno::Errno;
-use s4::checksum::{self, Checksum};
-use s4::client::blocking;
+use s4::checksum::Checksum;
+use s4::client::{Client, TRIES, blocking};
 use s4::error::{Error, ErrorKind, Result as S4Result};
 use s4::file::{AtPosition, is_alone, read_full};
 use s4::key::Key;
-use s4::protocol::{Change, KeyStat, Stat};
+use s4::protocol::{Change, KeyStat};
 use s4::stored::draft;
 use s4::time::{from_nanoseconds, to_nanoseconds};
 use std::fs::File;
@@ -37,10 +37,6 @@ const LET_GO: Duration = Duration::from_millis(20);
 /// How often it is looked at whether a mapping is gone that outlives the last close.
 const MAPPED: Duration = Duration::from_millis(100);
 
-/// After a lost answer: how long it is asked what became of the key though the deadline is over, and how often.
-const LAST_QUESTION: Duration = Duration::from_millis(500);
-const ASK_AGAIN: Duration = Duration::from_millis(100);
-
 /// What is published: how the file looked when its bytes were taken, and what they are.
 type Taken = ((u64, SystemTime), Checksum);
 
@@ -53,7 +49,8 @@ impl Fs {
             Handle::Control(file) => return file.close(ino, caller).await,
             Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => return Ok(()),
         };
-        if spool.was_written_late() {
+        let late = spool.clone();
+        if spool.has_changed() && blocking(move || late.was_written_late()).await {
             tracing::warn!("{}: written to after its publishing close; that is in no key", spool.key());
             return Err(Errno::EIO);
         }
@@ -117,6 +114,20 @@ impl Fs {
         self.inodes.drop_unnamed(ino);
         if let Some(file) = spool.end() {
             self.spool_files.keep(&spool.dir, file);
+        }
+    }
+
+    /// Releases what was closed when the mount was taken away, and of which the kernel has told nothing any more.
+    pub async fn release_rest(&self) {
+        let spool_of = |(number, handle): (&u64, &Arc<Handle>)| match &**handle {
+            Handle::Spool { spool, .. } => Some((*number, spool.clone())),
+            _ => None,
+        };
+        let rest: Vec<_> = self.handles().files.iter().filter_map(spool_of).collect();
+        for (number, spool) in rest {
+            if let Some(ino) = self.inodes.number_of(&spool) {
+                self.release(ino, number).await;
+            }
         }
     }
 
@@ -194,7 +205,7 @@ impl Fs {
         }
     }
 
-    /// Publishes; and where the answer is lost, finds out what became of the key, until the deadline.
+    /// Publishes; once more if the connection breaks off and the key was not made.
     async fn publish_surely(
         &self,
         ino: Ino,
@@ -209,54 +220,37 @@ impl Fs {
             // To make some changes its time for a moment.
             blocking(move || grown.stop_room()).await;
         }
-        let until = Instant::now() + self.client.deadline();
+        let (mut client, until) = (self.client.clone(), Instant::now() + self.client.deadline());
+        let mut tries = TRIES;
         loop {
+            tries -= 1;
             let (.., mtime) = spool.look().map_err(failed)?;
             let mtime = to_nanoseconds(mtime);
-            let over_empty = spool.published().is_some();
-            let change = Change { mtime: Some(mtime), over_empty, ..asked };
-            let stat = |checksum| KeyStat { checksum, mtime, mode: asked.mode.unwrap_or(0o444) };
-            let error = match self.publish_bytes(ino, spool, key, change, is_last).await {
-                Ok((snapshot, checksum)) => return Ok((snapshot, stat(checksum))),
-                Err(error) if is_sure(&Err::<(), _>(error.clone())) => return Err(error),
-                Err(error) => error,
-            };
-            let (file, snapshot) = (spool.file().map_err(failed)?, spool.snapshot().map_err(failed)?);
-            match self.became(key, until).await {
-                Some(Stat::Key(found)) if is_ours(&found, file, snapshot.0, mtime).await.map_err(failed)? => {
-                    return Ok((snapshot, found));
+            let change = Change { mtime: Some(mtime), over_empty: spool.published().is_some(), ..asked };
+            match self.publish_bytes(&client, (ino, is_last), spool, key, change).await {
+                Ok((snapshot, checksum)) => {
+                    return Ok((snapshot, KeyStat { checksum, mtime, mode: asked.mode.unwrap_or(0o444) }));
                 }
-                Some(Stat::Key(found)) if !over_empty || found.checksum.len > 0 => {
-                    return Err(Error::new(ErrorKind::AlreadyExists, format!("{key}: key already exists")));
+                Err(error) if error.is_of_broken_connection() && tries > 0 && Instant::now() < until => {
+                    tracing::info!("{error}; it is published again");
+                    client = self.client.with_deadline(until - Instant::now());
                 }
-                // The node has not made it, and does not for one who has hung up: it may be sent again.
-                Some(_) if Instant::now() < until => tracing::info!("{error}; it is published again"),
-                Some(_) | None => return Err(error),
-            }
-        }
-    }
-
-    /// What is at the name now; `None` if the node says nothing until the deadline.
-    async fn became(&self, key: &Key, until: Instant) -> Option<Stat> {
-        let until = until.max(Instant::now() + LAST_QUESTION);
-        let node = self.home(key);
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left, self.client.stat(node, key.as_str())).await {
-                Ok(Ok(stat)) => return Some(stat),
-                Ok(Err(_)) if Instant::now() + ASK_AGAIN < until => tokio::time::sleep(ASK_AGAIN).await,
-                Ok(Err(_)) | Err(_) => return None,
+                // The node found that too little of the deadline was left for it, or that we had hung up.
+                Err(error) if error.kind() == ErrorKind::Cancelled => {
+                    return Err(Error::new(ErrorKind::Deadline, error.to_string()));
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
     async fn publish_bytes(
         &self,
-        ino: Ino,
+        client: &Client,
+        closing: (Ino, bool),
         spool: &Arc<Spool>,
         key: &Key,
         change: Change,
-        is_last: bool,
     ) -> S4Result<Taken> {
         let failed = |e: std::io::Error| Error::io(key, &e);
         let (file, snapshot) = (spool.file().map_err(failed)?, spool.seal().map_err(failed)?);
@@ -264,11 +258,11 @@ impl Fs {
             let mut bytes = vec![0; snapshot.0 as usize];
             let filled = read_full(&file, &mut bytes, 0).map_err(failed)?;
             bytes.truncate(filled);
-            let checksum = self.client.put_small(key, Bytes::from(bytes), change).await?;
+            let checksum = client.put_small(key, Bytes::from(bytes), change).await?;
             return Ok((snapshot, checksum));
         }
         if let Some(dir) = self.local.dir(self.home(key)) {
-            match self.publish_here(ino, spool, dir, (snapshot, change), is_last).await {
+            match self.publish_here(client, closing, spool, dir, (snapshot, change)).await {
                 // A daemon that cannot see our file takes its bytes.
                 Err(error) if error.kind() == ErrorKind::BadRequest => {}
                 done => return done,
@@ -280,7 +274,7 @@ impl Fs {
             return Ok((snapshot, checksum));
         }
         let input = AtPosition::new(file, 0);
-        let checksum = self.client.put_born(key, input, "the spool", change).await?;
+        let checksum = client.put_born(key, input, "the spool", change).await?;
         Ok((snapshot, checksum))
     }
 
@@ -288,11 +282,11 @@ impl Fs {
     /// them write without asking us.
     async fn publish_here(
         &self,
-        ino: Ino,
+        client: &Client,
+        (ino, is_last): (Ino, bool),
         spool: &Arc<Spool>,
         dir: &Path,
         (snapshot, change): ((u64, SystemTime), Change),
-        is_last: bool,
     ) -> S4Result<Taken> {
         let key = spool.key();
         let failed = |e: std::io::Error| Error::io(&key, &e);
@@ -309,8 +303,9 @@ impl Fs {
             blocking(move || grown.end_room()).await;
         }
         // The daemon reads the whole file before it answers.
-        let adoption = spool.adoption(copied.as_ref().unwrap_or(&file), change)?;
-        let checksum = self.client.patient(snapshot.0).adopt(&key, &adoption).await?;
+        let offered = copied.as_ref().unwrap_or(&file);
+        let adoption = spool.adoption(offered, change)?;
+        let checksum = client.patient(snapshot.0).adopt(&key, offered, &adoption).await?;
         // Linked, it has the key's time, unless it was written to since.
         let linked = change.mtime.filter(|_| copied.is_none()).map(from_nanoseconds);
         Ok(((snapshot.0, linked.unwrap_or(snapshot.1)), checksum))
@@ -351,13 +346,6 @@ impl Fs {
         };
         tokio::time::timeout(LOOK, looked).await.ok().flatten().unwrap_or(true)
     }
-}
-
-/// True if the key is the one that we have made of `file`: of the same bytes, last written in the same nanosecond.
-async fn is_ours(found: &KeyStat, file: Arc<File>, len: u64, mtime: i64) -> std::io::Result<bool> {
-    // To read much only for a key that may be ours: the close waits.
-    let may_be = found.mtime == mtime && found.checksum.len == len;
-    Ok(may_be && blocking(move || checksum::of_file(&file)).await? == found.checksum)
 }
 
 fn copy(file: Arc<File>, dir: &Path) -> std::io::Result<File> {

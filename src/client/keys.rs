@@ -166,16 +166,16 @@ impl Client {
         hint: u64,
         input_name: &str,
     ) -> Result<Checksum> {
-        let (named, input_name, since) = (key.clone(), input_name.to_owned(), Instant::now());
+        let (client, named, input_name) = (self.putting(), key.clone(), input_name.to_owned());
         let node = self.cluster().node_of(key);
         let whole = Arc::new(OnceLock::new());
         let told = whole.clone();
-        let put = self.put_pack(node, None, move |mut frames| {
+        let put = client.put_pack(node, None, move |mut frames| {
             frames.key(&named)?;
             let sent = frames.content(&mut input, hint, &input_name)?;
             if let Ok(checksum) = &sent {
                 // Set once only.
-                let _ = told.set(*checksum);
+                let _ = told.set((*checksum, Instant::now()));
             }
             frames.end().map(|()| sent)
         });
@@ -184,7 +184,9 @@ impl Client {
                 Some(error) => sent.and(Err(error)),
                 None => sent,
             },
-            (Err(error), Some(&checksum)) => self.settled(key, checksum, since, Err(error)).await.map(|()| checksum),
+            (Err(error), Some(&(checksum, asked))) => {
+                client.settled(key, Change::default(), asked, Err(error), async { Ok(checksum) }).await
+            }
             (Err(error), None) => Err(error),
         }
     }
@@ -199,7 +201,7 @@ impl Client {
     ) -> Result<Checksum> {
         let input_name = input_name.to_owned();
         let send = move |upload: &mut Upload| send_read(upload, &mut input, &input_name);
-        self.send_all(self.upload(key, None).await?, key, change, send).await
+        self.putting().send_all((key, None), change, send).await
     }
 
     /// Sends a file as `key`, over a connection of its own; `name` names it in errors. As an output of a
@@ -207,24 +209,25 @@ impl Client {
     pub async fn send_file(&self, key: &Key, delivery: Option<&Delivery>, file: File, name: &str) -> Result<Checksum> {
         let name = name.to_owned();
         let send = move |upload: &mut Upload| upload.send_whole(&file, &name);
-        self.send_all(self.upload(key, delivery).await?, key, Change::default(), send).await
+        self.putting().send_all((key, delivery), Change::default(), send).await
     }
 
     async fn send_all(
         &self,
-        mut upload: Upload,
-        key: &Key,
+        (key, delivery): (&Key, Option<&Delivery>),
         change: Change,
         send: impl FnOnce(&mut Upload) -> Result<Checksum> + Send + 'static,
     ) -> Result<Checksum> {
-        let since = Instant::now();
+        let mut upload = self.upload(key, delivery).await?;
         let sent = blocking(move || {
             let checksum = send(&mut upload)?;
-            Ok((checksum, upload.end(&Ending { checksum, change })))
+            let asked = Instant::now();
+            Ok((checksum, asked, upload.end(&Ending { checksum, change })))
         });
         let node = self.cluster().node_of(key);
-        let (checksum, ended) = self.noting(node, sent.await)?;
-        self.settled(key, checksum, since, self.noting(node, ended)).await.map(|()| checksum)
+        let (checksum, asked, ended) = self.noting(node, sent.await)?;
+        let ended = self.noting(node, ended).map(|()| checksum);
+        self.settled(key, change, asked, ended, async { Ok(checksum) }).await
     }
 
     /// Begins a key whose bytes are still to come, as an output of a task or of none.

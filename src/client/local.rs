@@ -72,7 +72,8 @@ impl Client {
             return Ok(None);
         };
         // The daemon may have to write all of it to the disk first.
-        match self.patient(len).adopt(key, &adoption(&made, &sums).map_err(|e| Error::io(key, &e))?).await {
+        let adoption = adoption(&made, &sums).map_err(|e| Error::io(key, &e))?;
+        match self.patient(len).adopt(key, &made, &adoption).await {
             Ok(_) => Ok(Some(sums.checksum)),
             // A daemon that cannot see our file takes its bytes.
             Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),

@@ -23,7 +23,7 @@ use crate::body::{self, Activity, BoxBody, Chunks, Side};
 use crate::cluster::{self, Cluster};
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
-use crate::protocol::{self, CLUSTER_HEADER, HOLDER_HEADER, Health, Holder, SECRET_HEADER, WAITS_HEADER};
+use crate::protocol::{self, CLUSTER_HEADER, HOLDER_HEADER, Health, Holder, PUT_HEADER, SECRET_HEADER, WAITS_HEADER};
 use crate::stream::{self, Stream};
 use crate::timeout::{Liveness, Timeout, within};
 use bytes::{Bytes, BytesMut};
@@ -122,6 +122,8 @@ impl Secret {
 pub struct Client {
     inner: Arc<Inner>,
     deadline: Duration,
+    /// What it puts, if it is that put's own.
+    put: Option<outcome::Put>,
 }
 
 struct Inner {
@@ -145,7 +147,7 @@ impl Client {
         let liveness = cluster.ids().map(|_| Liveness::default()).collect();
         let sessions = cluster.ids().map(|_| sessions::Pool::new()).collect();
         let deadline = settings.deadline;
-        Self { inner: Arc::new(Inner { cluster, digest, settings, liveness, http, sessions }), deadline }
+        Self { inner: Arc::new(Inner { cluster, digest, settings, liveness, http, sessions }), deadline, put: None }
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -316,6 +318,9 @@ impl Client {
         request = request.header(WAITS_HEADER, self.deadline.as_millis() as u64);
         if let Some(holder) = self.inner.settings.holder {
             request = request.header(HOLDER_HEADER, holder.to_string());
+        }
+        if let Some(put) = &self.put {
+            request = request.header(PUT_HEADER, put.number.to_string());
         }
         request.body(body).map_err(|e| Error::new(ErrorKind::BadRequest, format!("{}: {e}", self.cluster().name(node))))
     }

@@ -1,49 +1,77 @@
-//! Puts whose answer was lost: whether the key came to be is asked once more.
+//! Puts whose answer was lost. Each put has a number, under which its node is asked what became of it. Once it has answered, that is certain:
+//! either the key is there, or the node refuses the put from then on, however late it comes. What is not known is what became of a put
+//! of which the node does not tell within the deadline.
 
 use super::Client;
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::protocol::{Made, escape};
+use crate::protocol::{Change, Made, escape};
 use crate::timeout::within;
 use hyper::Method;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// What two clocks may differ in the length of a put.
 const SLACK: Duration = Duration::from_millis(100);
 
+/// How long the node is asked though the deadline is over.
+const LAST_QUESTION: Duration = Duration::from_millis(500);
+
+/// A put under way.
+#[derive(Clone, Copy)]
+pub(super) struct Put {
+    /// Random.
+    pub number: u64,
+    began: Instant,
+}
+
 impl Client {
-    /// How the put of `key` ended that began at `since` and was to have `checksum`. Where the answer was lost, the node is asked: a key
-    /// with these bytes which was made since then is ours. After that nothing more comes of the put: a node publishes
-    /// nothing for one who waits no longer, and bytes that it has not confirmed do not reach it later.
-    pub async fn settled(&self, key: &Key, checksum: Checksum, since: Instant, put: Result<()>) -> Result<()> {
+    /// The same client for one put.
+    pub fn putting(&self) -> Self {
+        let number = RandomState::new().build_hasher().finish();
+        Self { put: Some(Put { number, began: Instant::now() }), ..self.clone() }
+    }
+
+    /// How the [put](Self::putting) of this client ended, whose answer is waited for since `asked` and may be lost; `sum` is what the key
+    /// was to be. An error of a broken connection says that the key was not stored and will not be.
+    pub async fn settled(
+        &self,
+        key: &Key,
+        change: Change,
+        asked: Instant,
+        put: Result<Checksum>,
+        sum: impl Future<Output = Result<Checksum>>,
+    ) -> Result<Checksum> {
         let error = match put {
             Err(error) if error.is_of_broken_connection() || error.kind() == ErrorKind::Deadline => error,
             known => return known,
         };
-        match within(self.deadline(), self.made(key)).await {
-            Some(Ok(made)) if made.checksum == checksum && made.age() <= since.elapsed() + SLACK => Ok(()),
-            Some(Ok(_)) => Err(error),
-            Some(Err(asked)) if asked.kind() == ErrorKind::NotFound => {
-                Err(error.followed_by(&format!("{key} was not stored")))
+        let left = self.deadline().saturating_sub(asked.elapsed()).max(LAST_QUESTION);
+        let not_stored = |error: Error| Err(error.with_more(&format!("{key} was not stored")));
+        match within(left, self.made(key)).await {
+            Some(Ok(made)) if self.may_be_ours(&made, change) && sum.await? == made.checksum => Ok(made.checksum),
+            Some(Ok(made)) if change.over_empty && made.checksum.len == 0 => not_stored(error),
+            Some(Ok(_)) => Err(Error::new(ErrorKind::AlreadyExists, format!("{key}: key already exists"))),
+            Some(Err(asked)) if asked.kind() == ErrorKind::NotFound => not_stored(error),
+            Some(Err(_)) | None => {
+                Err(Error::new(error.kind(), format!("{error}; whether {key} was stored is not known")))
             }
-            Some(Err(_)) | None => Err(error.followed_by(&format!("whether {key} was stored is not known"))),
         }
     }
 
-    /// When `key` was made, and of which bytes.
+    /// True if the key has the time that it was to be given, and is no older than the put.
+    fn may_be_ours(&self, made: &Made, change: Change) -> bool {
+        let has_time = change.mtime.is_none_or(|mtime| mtime == made.mtime);
+        has_time && self.put.is_some_and(|put| made.age() <= put.began.elapsed() + SLACK)
+    }
+
+    /// When `key` was made, and of which bytes. The node refuses this client's put from now on.
     async fn made(&self, key: &Key) -> Result<Made> {
         let node = self.cluster().node_of(key);
         let path = format!("/v1/made/{}", escape(key.as_str()));
         let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
         self.json(node, response).await
-    }
-}
-
-impl Error {
-    /// The same error with more to say.
-    fn followed_by(self, more: &str) -> Self {
-        Self::new(self.kind(), format!("{self}; {more}"))
     }
 }

@@ -142,10 +142,11 @@ impl Asked {
         let (who, kind) = (self.open.session.who(), error.kind());
         let cause = error.to_string();
         let cause = cause.strip_prefix(&format!("{who}: ")).unwrap_or(&cause);
-        match &self.puts {
+        let about = match &self.puts {
             Some(key) => Error::new(kind, format!("{who}: {key}: {cause}")),
             None => Error::new(kind, format!("{who}: {cause}")),
-        }
+        };
+        if error.is_of_broken_connection() { about.of_broken_connection() } else { about }
     }
 
     /// The answer, within the deadline.
@@ -204,7 +205,8 @@ impl Client {
         if bytes.len() > MAX_BYTES {
             return None;
         }
-        let question = Question::Put { key: key.clone(), checksum, change };
+        let put = self.put.map(|put| put.number);
+        let question = Question::Put { key: key.clone(), checksum, change, put };
         let asked = self.begin(self.cluster().node_of(key), Some(key), &question, bytes)?;
         Some(match asked.hear(Instant::now() + MOMENT) {
             Ok(reply) => reply.map(drop),

@@ -1,9 +1,9 @@
 //! What a mount asks of a cluster besides whole keys: attributes, directories, renames, parts of keys.
 
 use super::keys::stored_checksum;
-use super::{Client, again_if_broken};
+use super::{Client, again_if_broken, blocking};
 use crate::body::{self, Activity};
-use crate::checksum::Checksum;
+use crate::checksum::{self, Checksum};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use hyper::Method;
 use hyper::header::HeaderValue;
 use serde::Serialize;
+use std::fs::File;
 use std::time::Instant;
 
 impl Client {
@@ -98,9 +99,9 @@ impl Client {
 
     /// Publishes `bytes` as `key`, with these attributes, in one exchange.
     pub async fn put_small(&self, key: &Key, bytes: Bytes, change: Change) -> Result<Checksum> {
-        let (checksum, since) = (Checksum::of(&bytes), Instant::now());
-        let put = self.put_bytes(key, bytes, checksum, change).await;
-        self.settled(key, checksum, since, put).await.map(|()| checksum)
+        let (client, checksum, asked) = (self.putting(), Checksum::of(&bytes), Instant::now());
+        let put = client.put_bytes(key, bytes, checksum, change).await.map(|()| checksum);
+        client.settled(key, change, asked, put, async { Ok(checksum) }).await
     }
 
     async fn put_bytes(&self, key: &Key, bytes: Bytes, checksum: Checksum, change: Change) -> Result<()> {
@@ -127,8 +128,25 @@ impl Client {
         self.exchange(node, request, &Activity::default()).await.map(drop)
     }
 
-    /// Has the node of `key`, on this machine, link a file of this process as the key. Returns what was recorded with it.
-    pub async fn adopt(&self, key: &Key, adoption: &Adoption) -> Result<Checksum> {
+    /// Has the node of `key`, on this machine, link `file` as the key, which this process has open as `adoption` says. Returns what was
+    /// recorded with it.
+    pub async fn adopt(&self, key: &Key, file: &File, adoption: &Adoption) -> Result<Checksum> {
+        let (client, asked) = (self.putting(), Instant::now());
+        let put = client.ask_to_adopt(key, adoption).await;
+        let sum = async {
+            let failed = |e: std::io::Error| Error::io(key, &e);
+            match adoption.checksum {
+                Some(checksum) => Ok(checksum),
+                None => {
+                    let file = file.try_clone().map_err(failed)?;
+                    blocking(move || checksum::of_file(&file)).await.map_err(failed)
+                }
+            }
+        };
+        client.settled(key, adoption.change, asked, put, sum).await
+    }
+
+    async fn ask_to_adopt(&self, key: &Key, adoption: &Adoption) -> Result<Checksum> {
         let node = self.cluster().node_of(key);
         let json = serde_json::to_vec(adoption).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))?;
         let path = format!("/v1/adopt/{}", escape(key.as_str()));
@@ -150,6 +168,13 @@ impl Client {
     /// Deletes a key, and leaves the directory that held it.
     pub async fn unlink(&self, key: &Key) -> Result<()> {
         let path = format!("/v1/keys/{}?keep_dirs=true", escape(key.as_str()));
+        self.post(self.cluster().node_of(key), Method::DELETE, &path, None::<&()>).await
+    }
+
+    /// The same, if its bytes still are those of `only`. Errors: not found, if they are others.
+    pub async fn unlink_only(&self, key: &Key, only: Checksum) -> Result<()> {
+        let (name, only) = (escape(key.as_str()), escape(&only.to_string()));
+        let path = format!("/v1/keys/{name}?keep_dirs=true&checksum={only}");
         self.post(self.cluster().node_of(key), Method::DELETE, &path, None::<&()>).await
     }
 

@@ -34,6 +34,9 @@ pub const SECRET_HEADER: &str = "s4-secret";
 /// lain there for longer: its sender has said that there was no answer.
 pub const WAITS_HEADER: &str = "s4-waits";
 
+/// The number of the put that the request belongs to.
+pub const PUT_HEADER: &str = "s4-put";
+
 /// A body of progress lines says something at least this often, so that silence means a dead peer.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a peer may be silent unless the user says otherwise.
@@ -114,6 +117,8 @@ pub struct Health {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
     pub checksum: Checksum,
+    /// Nanoseconds since 1970.
+    pub mtime: i64,
     /// By the node's clock, from its publishing or its last change on.
     pub age_ms: u64,
 }

@@ -47,8 +47,15 @@ struct Space(Child);
 
 impl Space {
     fn new() -> Self {
+        // Else the namespace would hold the mounts of other tests.
         let mut holder = Command::new("unshare")
-            .args(["-n", "-m", "sh", "-c", "echo ready; exec cat"])
+            .args([
+                "-n",
+                "-m",
+                "sh",
+                "-c",
+                "umount --no-canonicalize --lazy --all --types fuse.s4; echo ready; exec cat",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

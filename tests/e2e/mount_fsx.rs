@@ -3,49 +3,40 @@
 
 use crate::harness::Cluster;
 use crate::model_files::read_at;
-use crate::mount_model::Random;
 use crate::mounting::Mount;
+use crate::random_work::{Random, Work};
 use crate::scripting::skipped;
 use nix::libc;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-const THREADS: u64 = 4;
 /// Files that a thread has to do with at a time: half of them local, half of them remote.
 const FILES: usize = 6;
 /// The most bytes of a file: published in one request, in several pieces, by a copy, and by a link.
 const SIZES: [u64; 5] = [100, 10_000, 200_000, 500_000, 1_500_000];
-/// Tells the worker process where it works: two mounts, a seed, a number of operations.
-const WORK: &str = "S4_TEST_FSX_WORK";
 
 #[test]
 fn random_writes_are_whole_or_refused_while_daemons_are_killed() {
-    if let Ok(work) = std::env::var(WORK) {
+    if let Some(work) = Work::given() {
         return work_on(&work);
     }
     if skipped() {
         return;
     }
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = number("S4_TEST_SEED").unwrap_or(clock.as_nanos() as u64 % 1_000_000_000);
-    let operations = number("S4_TEST_FSX_OPS").unwrap_or(2000);
-    eprintln!("S4_TEST_SEED={seed} S4_TEST_FSX_OPS={operations}");
     let mut cluster = Cluster::start(2);
     let mount = |name| Mount::with_remote_nodes(&cluster, name, &[1], &["--deadline", "1"]);
     let (first, second) = (mount("mnt"), mount("other"));
     std::fs::create_dir(first.path("b")).unwrap();
-    // A process of its own, which has no children: they matter for which close publishes.
-    let mut worker = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "mount_fsx::random_writes_are_whole_or_refused_while_daemons_are_killed", "--nocapture"])
-        .env(WORK, format!("{} {} {seed} {operations}", first.dir().display(), second.dir().display()))
+    let work = Work::new([&first, &second], "S4_TEST_FSX_OPS", 2000);
+    let mut worker = work
+        .process("mount_fsx::random_writes_are_whole_or_refused_while_daemons_are_killed")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -55,7 +46,7 @@ fn random_writes_are_whole_or_refused_while_daemons_are_killed() {
     let reader = std::thread::spawn(move || {
         BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(told.send(line)));
     });
-    let mut random = Random(seed);
+    let mut random = Random(work.seed);
     let mut kills = 0;
     let mut told = Vec::new();
     loop {
@@ -79,33 +70,22 @@ fn random_writes_are_whole_or_refused_while_daemons_are_killed() {
     reader.join().unwrap();
     told.extend(lines.iter());
     println!("{}\n{kills} daemons killed", told.join("\n"));
-    assert!(status.success(), "S4_TEST_SEED={seed}: {}", told.join("\n"));
+    assert!(status.success(), "S4_TEST_SEED={}: {}", work.seed, told.join("\n"));
     assert!(kills > 0, "it was over before a daemon was killed");
     drop((first, second));
 }
 
-fn work_on(work: &str) {
-    let fields: Vec<&str> = work.split(' ').collect();
-    let number = |at: usize| fields[at].parse::<u64>().expect("a number");
-    let (first, second, seed, operations) = (Path::new(fields[0]), Path::new(fields[1]), number(2), number(3));
-    let workers: Vec<_> = (0..THREADS)
-        .map(|thread| {
-            let mut worker = Worker::new(first, thread, seed);
-            std::thread::spawn(move || {
-                (0..operations / THREADS).for_each(|_| worker.step());
-                worker
-            })
-        })
-        .collect();
-    // All are waited for before any is unwrapped.
-    let ended: Vec<_> = workers.into_iter().map(std::thread::JoinHandle::join).collect();
+fn work_on(work: &Work) {
+    let ended = work.run(
+        |thread| Worker::new(&work.mounts[0], thread, work.seed),
+        |worker, operations| (0..operations).for_each(|_| worker.step()),
+    );
     // All daemons run from now on.
     println!("\ndone");
     io::stdin().read_line(&mut String::new()).unwrap();
     let mut counts = BTreeMap::new();
-    for worker in ended {
-        let mut worker = worker.expect("the model agrees");
-        worker.compare_all(second);
+    for mut worker in ended {
+        worker.compare_all(&work.mounts[1]);
         worker.counts.iter().for_each(|(what, count)| *counts.entry(*what).or_insert(0) += count);
     }
     println!("{counts:?}");
@@ -201,8 +181,16 @@ impl Worker {
         }
     }
 
+    /// Some so that the kernel writes none of their bytes without asking the mount.
+    fn writing(&mut self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        let asks = self.random.below(3) == 0;
+        options.read(true).write(true).custom_flags(if asks { libc::O_DIRECT } else { 0 });
+        options
+    }
+
     fn create(&mut self, path: &Path, name: &str) -> Name {
-        match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
+        match self.writing().create_new(true).open(path) {
             Ok(file) => {
                 self.note(name, "created", ());
                 let most = self.random.pick(&SIZES);
@@ -217,7 +205,7 @@ impl Worker {
     }
 
     fn write_empty(&mut self, path: &Path, name: &str) -> Name {
-        match OpenOptions::new().read(true).write(true).open(path) {
+        match self.writing().open(path) {
             Ok(file) => {
                 self.note(name, "opened empty", ());
                 let most = self.random.pick(&SIZES);

@@ -2,6 +2,7 @@
 
 use crate::harness::{eventually, text};
 use crate::scripting::{BOTH, LOCAL, finish_python, next_line, send_line, setup};
+use std::os::unix::fs::MetadataExt;
 
 /// How a file is opened: so that the kernel may write it without asking the mount, and so that it may not.
 const WAYS: [&str; 2] = ["0", "os.O_DIRECT"];
@@ -126,6 +127,40 @@ signal.pause()
             child.wait().unwrap();
             eventually("it is a key", || setup.is_key(&key).then_some(()));
             assert_eq!(text(&setup.key(&key)), if made { "another's" } else { "onetwo" });
+        }
+    }
+}
+
+/// No file here is one that the kernel writes itself, so that a key of this machine is the file that the child still has open.
+#[test]
+fn a_key_that_is_given_a_time_while_another_holds_its_file_is_no_late_write() {
+    let Some(setup) = setup() else { return };
+    let other = setup.other_mount();
+    let script = r#"
+out = os.open(sys.argv[1], NEW | os.O_DIRECT)
+os.pwrite(out, bytes(1 << 20), 0)
+ours, theirs = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(theirs)
+    os.read(ours, 1)
+    if sys.argv[3] == 'descriptor':
+        os.utime(out, (1_000_000_000, 1_000_000_000))
+    tell(errno_of(os.close, out))
+    os._exit(0)
+os.close(out)
+if sys.argv[3] == 'name':
+    os.utime(sys.argv[2], (1_000_000_000, 1_000_000_000))
+os.close(theirs)
+os.waitpid(child, 0)
+"#;
+    for key in BOTH {
+        for (how, mount) in [("name", &setup.mount), ("name", &other), ("descriptor", &setup.mount)] {
+            let key = format!("{key}_{how}_{}", mount.pid());
+            let named = mount.path(&key);
+            assert_eq!(setup.python(script, &[&key, named.to_str().unwrap(), how]), "ok\n", "{key}");
+            let found = std::fs::metadata(named).unwrap();
+            assert_eq!((found.mtime(), found.len()), (1_000_000_000, 1 << 20), "{key}");
         }
     }
 }

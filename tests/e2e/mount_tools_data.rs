@@ -136,9 +136,28 @@ fn programs_are_compiled_linked_and_run() {
         ("gcc", "gcc -c 001_twice.c -o 001_twice.o; gcc -c 002_main.c; gcc 001_twice.o 002_main.o -o 000_program; ./000_program"),
         ("gcc", "gcc -O1 001_twice.c 002_main.c -o 001_program; ./001_program; test -x 001_program"),
         ("gcc", "mkdir lib; gcc -shared -fPIC 001_twice.c -o lib/libtwice.so; gcc 002_main.c -Llib -ltwice -o 002_shared; LD_LIBRARY_PATH=lib ./002_shared"),
+        ("gcc", "mkdir tmp; export TMPDIR=$PWD/tmp; gcc -O1 -c 001_twice.c -o 002_t.o; gcc 002_t.o 002_main.o -o 001_tmp; ./001_tmp; rmdir tmp"),
+        ("mktemp", "f=$(mktemp -p .); echo content > $f; cat $f; mv $f 0_made; f=$(mktemp -p .); (echo a; cat 0_made) > $f; cat $f; rm $f"),
         ("strip", "strip 001_program -o 002_stripped; ./002_stripped"),
         ("make gcc", "printf '002_made: 002_main.c 001_twice.c\\n\\tgcc -o $@ $^\\n' > Makefile; make -s; ./002_made; make -s -q"),
     ]);
+}
+
+/// `ar` closes an archive of no members, of 8 bytes, and then writes it anew; of several sources `gcc` writes one temporary file after the
+/// other into the same.
+#[test]
+fn tools_that_write_a_file_twice_are_told_that_they_cannot() {
+    let Some(twins) = Twins::start("twice") else { return };
+    if !twins.can_on_disk("ar --version; gcc --version") {
+        return eprintln!("skipped: no ar or no gcc");
+    }
+    twins.ok("printf 'int one(void) { return 1; }\n' > 1_one.c; printf 'int one(void); int main(void) { return one(); }\n' > 2_main.c; gcc -c 1_one.c");
+    let said = twins.ok("ar rcs lib.a 1_one.o 2>&1 || true; cat lib.a");
+    assert!(said.contains("Operation not permitted") && said.ends_with("!<arch>\n"), "{said}");
+    let said =
+        twins.ok("mkdir tmp; TMPDIR=$PWD/tmp gcc 1_one.c 2_main.c -o 3_main 2>&1 || true; ls tmp 3_main 2>&1 || true");
+    assert!(said.contains("Operation not permitted") && said.contains("cannot access '3_main'"), "{said}");
+    twins.ok("ar rcs ../../lib.a 1_one.o && cp ../../lib.a 4_lib.a && TMPDIR=/tmp gcc 1_one.c 2_main.c -o 3_main && ar t 4_lib.a");
 }
 
 /// The account that has no rights at all.

@@ -44,13 +44,24 @@ impl Mount {
 
     /// The same with another cluster file.
     pub fn with_conf(cluster: &Cluster, conf: &Path, name: &str, options: &[&str]) -> Self {
+        Self::start(cluster, conf, name, options, Command::new(env!("CARGO_BIN_EXE_s4-mount")))
+    }
+
+    /// The same in a PID namespace of its own, from which no process of the test can be seen; only root may.
+    pub fn in_pid_namespace(cluster: &Cluster, name: &str) -> Self {
+        let mut unshared = Command::new("unshare");
+        unshared.args(["--pid", "--fork", "--kill-child", "--", env!("CARGO_BIN_EXE_s4-mount")]);
+        Self::start(cluster, &cluster.conf(), name, &[], unshared)
+    }
+
+    fn start(cluster: &Cluster, conf: &Path, name: &str, options: &[&str], mut program: Command) -> Self {
         let dir = cluster.dir().join(name);
         let log = cluster.dir().join(format!("{name}.log"));
         // A dead mount may be there, of which nothing can be asked.
         let _ = std::fs::create_dir(&dir);
         let before = std::fs::read_to_string(&log).unwrap_or_default().len();
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_s4-mount"))
+        let mut child = program
             .arg(&dir)
             .arg("--conf-path")
             .arg(conf)
