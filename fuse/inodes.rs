@@ -348,9 +348,12 @@ impl Inodes {
 
 impl Table {
     fn enter_spool(&mut self, spool: Arc<Spool>) -> Ino {
-        let path = spool.key().as_str().to_owned();
-        let ino = match self.spools.get(&path) {
-            Some(&ino) => ino,
+        let key = spool.key();
+        let path = key.as_str().to_owned();
+        // Who looked it up while it was published may come here when its name means the key already.
+        let as_key = || self.known(&Name::Key(key.clone()), &Node::Key(key.clone(), spool.published()?));
+        let ino = match self.spools.get(&path).copied().or_else(as_key) {
+            Some(ino) => ino,
             None => {
                 let ino = self.free_number(self.next);
                 self.next = ino + 1;
@@ -399,4 +402,27 @@ fn number(node: &Node) -> Ino {
     };
     // The top bit stays clear: some tools read inode numbers as signed.
     (checksum::hash(text.as_bytes()) >> 1).max(ROOT + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use s4::checksum::Checksum;
+    use std::path::PathBuf;
+    use std::time::SystemTime;
+
+    #[test]
+    fn a_file_that_was_looked_up_while_it_was_published_keeps_its_number() {
+        let (inodes, key) = (Inodes::default(), Key::parse("b/1_k").unwrap());
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let spool = Arc::new(Spool::new(file, PathBuf::new(), key, 0o444));
+        let ino = inodes.enter(Node::Spool(spool.clone()));
+        let stat = KeyStat { checksum: Checksum::of(b"one"), mtime: 0, mode: 0o444 };
+        spool.set_published((3, SystemTime::UNIX_EPOCH), stat);
+        // Between these two a lookup that has found the file tells the kernel of it.
+        inodes.publish_spool(ino, &spool);
+        assert_eq!(inodes.enter(Node::Spool(spool.clone())), ino, "published");
+        inodes.settle_spool(ino, &spool);
+        assert_eq!(inodes.enter(Node::Spool(spool)), ino, "closed");
+    }
 }
