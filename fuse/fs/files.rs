@@ -65,6 +65,7 @@ impl Fs {
             }
             Node::Key(key, stat) => self.open_published(ino, key, stat, flags, writes.then_some(caller)).await,
             Node::Spool(spool) => {
+                let was_open_ended = spool.is_open_ended();
                 let turn = tokio::time::timeout(PUBLISHING, spool.publishing.lock()).await;
                 // While it is being published, its bytes are read and nobody is to change them.
                 if writes && (turn.is_err() || spool.is_whole()) {
@@ -73,6 +74,11 @@ impl Fs {
                 if spool.is_whole() {
                     drop(turn);
                     return self.open_settled(ino, &spool).await;
+                }
+                // Its last writer may just have been done with it: its name is a key's now, or nothing's.
+                let is_same = matches!(self.node(ino)?, Node::Spool(now) if Arc::ptr_eq(&now, &spool));
+                if writes && (!is_same || (was_open_ended && !spool.is_open_ended())) {
+                    return Err(Errno::ESTALE);
                 }
                 if flags & libc::O_TRUNC != 0 {
                     spool.truncate(0).map_err(io_errno)?;

@@ -107,8 +107,12 @@ impl Fs {
             self.release_last(ino, spool).await;
         }
         if writers == 0 {
-            self.inodes.settle_spool(ino, spool);
-            spool.settled.notify_waiters();
+            let _turn = spool.publishing.lock().await;
+            // Another may have opened it meanwhile.
+            if spool.handles().1 == 0 {
+                self.inodes.settle_spool(ino, spool);
+                spool.settled.notify_waiters();
+            }
         }
         self.inodes.closed(ino);
         self.inodes.drop_unnamed(ino);
@@ -134,7 +138,8 @@ impl Fs {
     async fn release_last(&self, ino: Ino, spool: &Arc<Spool>) {
         let is_pending = spool.is_pending();
         if spool.was_killed() {
-            if is_pending {
+            let _turn = spool.publishing.lock().await;
+            if is_pending && spool.handles().1 == 0 {
                 spool.discard();
                 self.inodes.unname_spool(spool);
             }
@@ -161,11 +166,12 @@ impl Fs {
         }
     }
 
-    /// Publishes a file, once; or once more if only an empty key was published of it. With `is_last`, nobody has it open.
+    /// Publishes a file, once; or once more if only an empty key was published of it. With `is_last`, nobody had it open, and the close of
+    /// a writer who has it by now will publish it.
     async fn publish(&self, ino: Ino, spool: &Arc<Spool>, is_last: bool) -> Result<()> {
         let _under_way = self.publishing.subscribe();
         let _turn = spool.publishing.lock().await;
-        if !spool.is_open_ended() {
+        if !spool.is_open_ended() || (is_last && spool.handles().1 > 0) {
             return Ok(());
         }
         let (key, asked) = (spool.key(), spool.change());

@@ -164,3 +164,38 @@ os.waitpid(child, 0)
         }
     }
 }
+
+/// The mount still deals with a close when the next one has opened the file: what that one writes is not published before its own close,
+/// and its file has not lost its name.
+#[test]
+fn who_opens_an_empty_key_just_after_another_has_closed_it_writes_it_alone() {
+    let Some(setup) = setup() else { return };
+    let script = r#"
+import time
+def meanwhile(seconds, work=lambda: None):
+    until, count = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        work()
+        count += 1
+    return count
+for n in range(10):
+    for what in ('closed', 'deleted'):
+        key = f'{sys.argv[1]}_{n}_{what}'
+        make(key, b'')
+        os.close(os.open(key, RW))
+        # Of one that has it open the mount cannot tell for a while whether it is a mapping that is left.
+        other = os.open(key, RW)
+        meanwhile(0.03)
+        os.close(other)
+        out = os.open(key, RW | os.O_DIRECT)
+        wrote = meanwhile(0.15, lambda: os.write(out, b'x' * 100))
+        if what == 'deleted':
+            os.unlink(key)
+        os.close(out)
+        found = os.path.getsize(key) if os.path.exists(key) else None
+        assert found == (100 * wrote if what == 'closed' else None), (key, found, wrote)
+"#;
+    for key in BOTH {
+        setup.python(script, &[key]);
+    }
+}
