@@ -10,6 +10,7 @@ use s4::error::{Error, ErrorKind, Result};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,11 @@ pub struct Group {
     /// In the hierarchies of version 1 that limits need.
     more: Vec<PathBuf>,
     limits: Limits,
+    /// Limits that were written into files of `main`.
+    written: Vec<(&'static str, String)>,
+    /// Linux, seen up to 6.18, kills whatever is started by `CLONE_INTO_CGROUP` in a group that was killed before: it compares the counts
+    /// of kills of two groups. So such a group is made anew.
+    was_killed: AtomicBool,
 }
 
 impl Cgroups {
@@ -105,7 +111,14 @@ impl Cgroups {
             free.1 += 1;
             base.join(format!("task-{}", free.1))
         });
-        let mut group = Group { cgroups: self.clone(), main, more: Vec::new(), limits };
+        let mut group = Group {
+            cgroups: self.clone(),
+            main,
+            more: Vec::new(),
+            limits,
+            written: Vec::new(),
+            was_killed: AtomicBool::new(false),
+        };
         let failed = |e: std::io::Error| Error::io("a control group", &e);
         make(&group.main).map_err(failed)?;
         if let Some(bytes) = limits.memory {
@@ -142,12 +155,16 @@ impl Group {
     fn limit(
         &mut self,
         controller: &Option<Controller>,
-        unified: &str,
+        unified: &'static str,
         version1: &str,
         value: String,
     ) -> std::io::Result<()> {
         match controller {
-            Some(Controller::Version2) => std::fs::write(self.main.join(unified), value),
+            Some(Controller::Version2) => {
+                std::fs::write(self.main.join(unified), &value)?;
+                self.written.push((unified, value));
+                Ok(())
+            }
             Some(Controller::Version1(dir)) => {
                 let dir = dir.join(self.main.file_name().unwrap_or_default());
                 make(&dir)?;
@@ -158,15 +175,28 @@ impl Group {
         }
     }
 
-    /// The files that a process writes `0` into to enter the group.
+    /// The group's directory, for a process to be started in.
+    pub fn open(&self) -> Result<File> {
+        let open = || {
+            if self.was_killed.swap(false, Ordering::Relaxed) {
+                std::fs::remove_dir(&self.main)?;
+                make(&self.main)?;
+                self.written.iter().try_for_each(|(file, value)| std::fs::write(self.main.join(file), value))?;
+            }
+            File::open(&self.main)
+        };
+        open().map_err(|e| Error::io("a control group", &e))
+    }
+
+    /// The files of its version 1 groups that a process writes `0` into to enter them.
     pub fn entrances(&self) -> Result<Vec<File>> {
-        let dirs = std::iter::once(&self.main).chain(&self.more);
         let open = |dir: &PathBuf| OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
-        dirs.map(open).collect::<std::io::Result<_>>().map_err(|e| Error::io("a control group", &e))
+        self.more.iter().map(open).collect::<std::io::Result<_>>().map_err(|e| Error::io("a control group", &e))
     }
 
     /// Kills every process in the group. Blocks until they are gone.
     pub fn kill(&self) {
+        self.was_killed.store(true, Ordering::Relaxed);
         kill(&self.main);
     }
 
@@ -212,8 +242,8 @@ impl Drop for Group {
                 remove();
             };
             let _ = std::thread::Builder::new().name("s4-clear".to_owned()).spawn(clear);
-        } else if self.limits.is_none() {
-            // A group that is empty and has no limits serves the next command.
+        } else if self.limits.is_none() && !self.was_killed.load(Ordering::Relaxed) {
+            // A group that is empty, has no limits and was never killed serves the next command.
             self.cgroups.lock().0.push(self.main.clone());
         } else {
             remove();
