@@ -2,6 +2,7 @@
 
 use crate::connections::Connections;
 use crate::jobs::Jobs;
+use crate::names::Names;
 use crate::strangers;
 use crate::streams::Streams;
 use crate::transfer::Neighbours;
@@ -23,6 +24,7 @@ pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// What every request is answered from.
 pub struct App {
     pub jobs: Arc<Jobs>,
+    pub names: Arc<Names>,
     pub cluster: Cluster,
     pub node: NodeId,
     pub digest: String,

@@ -5,6 +5,9 @@ mod connections;
 mod handlers;
 mod jobs;
 mod mounts;
+mod names;
+#[cfg(test)]
+mod names_model;
 mod peer;
 mod place;
 mod routes;
@@ -19,6 +22,7 @@ use app::{App, IN_FLIGHT};
 use clap::Parser;
 use connections::Connections;
 use jobs::{Jobs, Shared};
+use names::Names;
 use s4::budget::MemoryBudget;
 use s4::client::{Client, Secret, Settings, blocking};
 use s4::cluster::Cluster;
@@ -129,7 +133,8 @@ fn run(args: Args) -> Result<()> {
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
         let neighbours = Neighbours::new(store.clone(), &client);
-        let shared = Arc::new(Shared::new(store, client, place.node, slots)?);
+        let names = Names::new(store.clone(), client.clone(), place.node);
+        let shared = Arc::new(Shared::new(store, client, names.clone(), place.node, slots)?);
         let jobs = Arc::new(Jobs::open(shared)?);
         let digest = cluster.digest();
         println!(
@@ -144,6 +149,7 @@ fn run(args: Args) -> Result<()> {
         let node = place.node;
         let app = Arc::new(App {
             jobs,
+            names: names.clone(),
             cluster,
             node,
             digest,
@@ -158,6 +164,7 @@ fn run(args: Args) -> Result<()> {
         });
         tokio::spawn(Sampler::run(app.clone()));
         tokio::spawn(let_go_of_idle(app.jobs.clone()));
+        tokio::spawn(names.start());
         tokio::spawn(sync_now_and_then(app.jobs.shared.store.clone()));
         server::run(listener, app, shutdown).await;
         Ok(())
@@ -180,6 +187,7 @@ async fn let_go_of_idle(jobs: Arc<Jobs>) {
         let jobs = jobs.clone();
         blocking(move || {
             jobs.shared.store.let_go_of_idle();
+            jobs.shared.names.settle_untold();
             jobs.remove_unused_files();
         })
         .await;

@@ -3,7 +3,7 @@
 use crate::store::Asker;
 use hyper::header::HeaderMap;
 use s4::error::{Error, ErrorKind, Result};
-use s4::protocol::{HOLDER_HEADER, Holder, PUT_HEADER, WAITS_HEADER};
+use s4::protocol::{PUT_HEADER, WAITS_HEADER};
 use s4::tcp;
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +15,6 @@ use tokio::net::TcpStream;
 #[derive(Clone)]
 pub struct Peer {
     socket: Option<Arc<OwnedFd>>,
-    holder: Option<Holder>,
     /// How long it waits for the answer after its last sign of life; for ever, where it does not say.
     waits: Option<Duration>,
     /// What it puts, if it may ask what became of that.
@@ -25,15 +24,14 @@ pub struct Peer {
 impl Peer {
     pub fn of(stream: &TcpStream) -> Self {
         // Without a descriptor to look at it, it is taken to be there.
-        Self { socket: stream.as_fd().try_clone_to_owned().ok().map(Arc::new), holder: None, waits: None, put: None }
+        Self { socket: stream.as_fd().try_clone_to_owned().ok().map(Arc::new), waits: None, put: None }
     }
 
     /// The same, as a request's headers tell of it.
     pub fn asking(self, headers: &HeaderMap) -> Self {
-        let holder = headers.get(HOLDER_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let waits = headers.get(WAITS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let put = headers.get(PUT_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-        Self { holder, waits: waits.map(Duration::from_millis), put, ..self }
+        Self { waits: waits.map(Duration::from_millis), put, ..self }
     }
 
     /// The same, for one put.
@@ -72,8 +70,8 @@ impl Asker for Peer {
         Err(Error::new(ErrorKind::Cancelled, format!("{name}: its sender {gone}; nothing was stored")))
     }
 
-    fn holder(&self) -> Option<Holder> {
-        self.holder
+    fn waits(&self) -> Option<Duration> {
+        self.waits
     }
 
     fn put(&self) -> Option<u64> {

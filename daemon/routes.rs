@@ -4,7 +4,7 @@ use crate::app::{App, BODY_DEADLINE};
 use crate::handlers::keys::Born;
 use crate::handlers::{self, Answer};
 use crate::peer::Peer;
-use crate::store::{Asker, Range};
+use crate::store::Range;
 use crate::watch::{self, Open};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -15,7 +15,7 @@ use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
 use s4::placement::NodeId;
-use s4::protocol::{Book, Change, Delivery, JobId, MAX_RANGE};
+use s4::protocol::{Change, Delivery, JobId, MAX_RANGE};
 use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -37,12 +37,18 @@ enum Route {
     AdoptKey(Key),
     ChangeKey(Key),
     RenameKey { from: Key, to: Key },
-    Stat { path: Dir, lease: Option<Book> },
+    Stat(Dir),
     Made(Key),
     OpenSession,
     MakeDir(Dir),
-    HoldsKeys(Dir),
+    HoldsDir(Dir),
+    ChangeDir(Dir),
     RemoveDir(Dir),
+    EnterDirs,
+    LeftDirs,
+    LetGoDirs,
+    AuditDirs(NodeId),
+    HeldDirs(NodeId),
     List { prefix: Prefix, recursive: bool, details: bool },
     DeletePrefix(Prefix),
     PutPack(Option<Delivery>),
@@ -116,11 +122,17 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::ChangeKey(key) => handlers::tree::change(app, key, whole_body(request).await?).await,
         Route::RenameKey { from, to } => handlers::tree::rename(app, peer, from, to).await,
         Route::OpenSession => handlers::session::open(app, peer, request),
-        Route::Stat { path, lease } => handlers::tree::stat(app, path, peer.holder().zip(lease)).await,
+        Route::Stat(path) => handlers::tree::stat(app, path).await,
         Route::Made(key) => handlers::keys::made(app, peer, key).await,
-        Route::MakeDir(dir) => handlers::tree::make_dir(app, peer, dir).await,
-        Route::HoldsKeys(dir) => handlers::tree::holds_keys(app, dir).await,
+        Route::MakeDir(dir) => handlers::tree::make_dir(app, peer, dir, whole_body(request).await?).await,
+        Route::HoldsDir(dir) => handlers::tree::holds_dir(app, dir).await,
+        Route::ChangeDir(dir) => handlers::tree::change_dir(app, dir, whole_body(request).await?).await,
         Route::RemoveDir(dir) => handlers::tree::remove_dir(app, dir).await,
+        Route::EnterDirs => handlers::tree::enter(app, whole_body(request).await?).await,
+        Route::LeftDirs => handlers::tree::left(app, whole_body(request).await?).await,
+        Route::LetGoDirs => handlers::tree::let_go(app, whole_body(request).await?).await,
+        Route::AuditDirs(node) => handlers::tree::audit(app, node),
+        Route::HeldDirs(home) => handlers::lists::held(app, home),
         Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
         Route::PutPack(delivery) => handlers::packs::put(app, peer, delivery, request).await,
@@ -196,15 +208,18 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             let to = query("to")?.ok_or_else(|| Error::new(ErrorKind::BadRequest, "the query has no to"))?;
             Ok(Route::RenameKey { from: parse_key(key)?, to: Key::parse(&to)? })
         }
-        (&Method::GET, "stat", path) => {
-            let lease = query("lease")?.map(|book| book.parse().map_err(|_| malformed("lease"))).transpose()?;
-            Ok(Route::Stat { path: parse_dir(path)?, lease })
-        }
+        (&Method::GET, "stat", path) => parse_dir(path).map(Route::Stat),
         (&Method::GET, "made", key) => parse_key(key).map(Route::Made),
         (&Method::POST, "session", "") => Ok(Route::OpenSession),
         (&Method::PUT, "dirs", dir) => parse_dir(dir).map(Route::MakeDir),
-        (&Method::GET, "dirs", dir) => parse_dir(dir).map(Route::HoldsKeys),
+        (&Method::GET, "dirs", dir) => parse_dir(dir).map(Route::HoldsDir),
+        (&Method::POST, "dirs", dir) => parse_dir(dir).map(Route::ChangeDir),
         (&Method::DELETE, "dirs", dir) => parse_dir(dir).map(Route::RemoveDir),
+        (&Method::POST, "names", "enter") => Ok(Route::EnterDirs),
+        (&Method::POST, "names", "left") => Ok(Route::LeftDirs),
+        (&Method::POST, "names", "let_go") => Ok(Route::LetGoDirs),
+        (&Method::POST, "names", "audit") => number(uri, "node").map(Route::AuditDirs),
+        (&Method::GET, "names", "held") => number(uri, "home").map(Route::HeldDirs),
         (&Method::GET, "list", "") => {
             let prefix = Prefix::parse(&query("prefix")?.unwrap_or_default())?;
             let (recursive, details) = (is_true(query("recursive")?), is_true(query("details")?));
@@ -241,7 +256,8 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
             | "dirs",
             _,
         )
-        | (_, "pack", "put" | "link" | "get") => Err(wrong_method(request.method())),
+        | (_, "pack", "put" | "link" | "get")
+        | (_, "names", "enter" | "left" | "let_go" | "audit" | "held") => Err(wrong_method(request.method())),
         _ => Err(unknown()),
     }
 }

@@ -6,6 +6,7 @@
 //! when it is published, as long as the kernel knows it.
 
 use crate::control::path::ControlPath;
+use crate::fs::DirStat;
 use crate::specials::Special;
 use crate::spool::Spool;
 use s4::checksum;
@@ -22,7 +23,7 @@ pub const ROOT: Ino = 1;
 #[derive(Clone)]
 pub enum Node {
     /// A directory as `bucket/dir`; empty for the root.
-    Dir(String),
+    Dir(String, DirStat),
     Key(Key, KeyStat),
     /// A file that is being written.
     Spool(Arc<Spool>),
@@ -44,8 +45,8 @@ impl Name {
     /// `None` for the root, which needs none, and for a file that is being written, which may get another.
     fn of(node: &Node) -> Option<Self> {
         match node {
-            Node::Dir(path) if path.is_empty() => None,
-            Node::Dir(path) => Some(Self::Dir(path.clone())),
+            Node::Dir(path, _) if path.is_empty() => None,
+            Node::Dir(path, _) => Some(Self::Dir(path.clone())),
             Node::Key(key, _) => Some(Self::Key(key.clone())),
             Node::Special(special) => Some(Self::Special(special.number)),
             Node::Control(path) => Some(Self::Control(path.clone())),
@@ -109,7 +110,7 @@ pub struct Inodes(Mutex<Table>);
 impl Inodes {
     pub fn get(&self, ino: Ino) -> Option<Node> {
         if ino == ROOT {
-            return Some(Node::Dir(String::new()));
+            return Some(Node::Dir(String::new(), DirStat::default()));
         }
         self.lock().inodes.get(&ino).map(|inode| inode.node.clone())
     }
@@ -394,7 +395,7 @@ impl Table {
 
 fn number(node: &Node) -> Ino {
     let text = match node {
-        Node::Dir(path) => format!("d {path}"),
+        Node::Dir(path, _) => format!("d {path}"),
         Node::Key(key, stat) => format!("k {} {}", stat.checksum, key.as_str()),
         Node::Control(path) => format!("c {path:?}"),
         Node::Special(special) => format!("s {}", special.number),

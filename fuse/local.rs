@@ -5,7 +5,7 @@ use s4::error::{ErrorKind, Result};
 use s4::key::Key;
 use s4::placement::NodeId;
 use s4::protocol::KeyStat;
-use s4::stored::{self, FoundDir};
+use s4::stored::{self, FoundDir, KNOWS_DIRS};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -41,9 +41,16 @@ impl LocalNodes {
         self.0[node].as_ref().map(FoundDir::path)
     }
 
-    /// True if a name that is absent there is: the directory is where it was. Else its node knows more.
+    /// True if the directory is where it was.
     pub fn is_there(&self, node: NodeId) -> bool {
         self.0[node].as_ref().is_some_and(FoundDir::is_there)
+    }
+
+    /// True if a name that is absent there is absent: the directory is where it was, and its node knows all directories whose home it
+    /// is. Else the node itself is to be asked.
+    pub fn knows_absent(&self, node: NodeId) -> bool {
+        let knows = |dir: &FoundDir| dir.path().join(KNOWS_DIRS).exists() && dir.is_there();
+        self.0[node].as_ref().is_some_and(knows)
     }
 
     /// The data directories, in the order of their nodes.

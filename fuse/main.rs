@@ -24,7 +24,6 @@ use options::MountOptions;
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::{self, Cluster};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::protocol::Holder;
 use s4::stored;
 use s4::time::parse_seconds;
 use std::io::{IsTerminal, Read, Write};
@@ -135,7 +134,7 @@ fn run(mut args: Args) -> Result<()> {
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
     let runtime = s4::runtime::build()?;
-    let settings = Settings { deadline, secret, holder: Some(Holder::new()), ..Settings::default() };
+    let settings = Settings { deadline, secret, ..Settings::default() };
     let served = runtime.block_on(serve(Client::new(cluster, settings), &dir, &args, &options));
     runtime.shutdown_background();
     served

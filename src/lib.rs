@@ -21,6 +21,7 @@ pub mod budget;
 pub mod checksum;
 pub mod client;
 pub mod cluster;
+pub mod directory;
 pub mod error;
 pub mod file;
 pub mod frame;

@@ -7,7 +7,7 @@
 use crate::checksum::Checksum;
 use crate::error::{Error, Result};
 use crate::key::{Dir, Key};
-use crate::protocol::{Book, Change, Told};
+use crate::protocol::{Change, Stat};
 use crate::side::Side;
 use crate::stream::Stream;
 use bytes::{Buf, Bytes, BytesMut};
@@ -35,12 +35,8 @@ const HEADER: usize = 8;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Question {
-    /// What `path` (`bucket/dir/name`) is on the node; with a [lease](Told::lease), if one is asked for and can be given.
-    Stat {
-        path: Dir,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        lease: Option<Book>,
-    },
+    /// What `path` (`bucket/dir/name`) is, of which the node is the home.
+    Stat { path: Dir },
     /// To make `key` of the message's bytes, which have `checksum`; it is born with `change`. `put` is what is asked about where the
     /// answer is lost.
     Put {
@@ -58,7 +54,7 @@ pub enum Question {
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
     Stat {
-        stat: Told,
+        stat: Stat,
     },
     /// The key is published.
     Stored,

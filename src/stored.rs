@@ -4,6 +4,7 @@
 use crate::attribute::{KEY_ATTRIBUTE, KeyRecord};
 use crate::blocks::{BLOCKS_ATTRIBUTE, LEAF, Table};
 use crate::checksum::Checksum;
+use crate::directory::{DIR_MODE, DirRecord};
 use crate::protocol::{KeyStat, Stat};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -20,6 +21,10 @@ use std::time::SystemTime;
 const KEY_NAME: &CStr = c"user.s4.key";
 /// Where version 0.1 had checksum and length, as text.
 const TEXT_NAME: &CStr = c"user.s4.checksum";
+
+/// In a data directory, of a node that knows all directories whose home it is. Without it, a name that is absent there may be a
+/// directory all the same.
+pub const KNOWS_DIRS: &str = ".s4/knows-dirs";
 
 /// Room for the longest attribute that can be ours: a longer one is no record.
 const ROOM: usize = 64;
@@ -112,7 +117,13 @@ pub fn stat(root: &Path, path: &str) -> io::Result<Stat> {
     };
     let (mtime, mode) = (mtime_of(&found), key_mode(found.mode()));
     if found.is_dir() {
-        return Ok(Stat::Dir { mtime });
+        return match DirRecord::read(&file) {
+            Ok(record) => {
+                Ok(Stat::Dir { mtime: record.mtime.unwrap_or(mtime), mode: record.mode.map_or(DIR_MODE, u32::from) })
+            }
+            Err(e) if is_absent(&e) => Ok(Stat::Absent),
+            Err(e) => Err(e),
+        };
     }
     match recorded_at(&file) {
         Ok(Some(checksum)) => Ok(Stat::Key(KeyStat { checksum, mtime, mode })),

@@ -181,6 +181,7 @@ pub async fn put(app: &Arc<App>, peer: Peer, key: Key, born: Born, request: Requ
     let mut chunks = Arriving::new(request.into_body(), &key).await?;
     let store = app.jobs.shared.store.clone();
     let checksum = blocking(move || {
+        owner.enter(&store, &key, &mut None)?;
         let mut draft = owner.marked(store.draft(&key)?);
         while let Some(chunk) = chunks.next()? {
             draft.write(&chunk)?;
@@ -237,6 +238,7 @@ async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request:
 }
 
 fn receive<'s>(store: &'s Store, key: &Key, owner: &Owner, arrival: &mut Arrival) -> Result<(Draft<'s>, Sums, Change)> {
+    owner.enter(store, key, &mut None)?;
     let mut draft = owner.marked(store.draft(key)?);
     let what = key.to_string();
     let (ending, found) = draft.fill(|file, progress| arrival.receive(file, &what, progress))?;
@@ -252,7 +254,13 @@ pub async fn made(app: &Arc<App>, peer: Peer, key: Key) -> Answer {
 
 pub async fn delete(app: &Arc<App>, key: Key, keep_dirs: bool, only: Option<Checksum>) -> Answer {
     let store = app.jobs.shared.store.clone();
-    blocking(move || store.remove(&key, keep_dirs, only)).await.map(|()| done())
+    let names = app.names.clone();
+    blocking(move || {
+        store.remove(&key, keep_dirs, only)?;
+        names.settle();
+        Ok(done())
+    })
+    .await
 }
 
 /// A key's body: a small one is here whole, so that the blocking thread waits for nothing.

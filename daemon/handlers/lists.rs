@@ -8,7 +8,8 @@ use hyper::Response;
 use s4::body::ChunkSender;
 use s4::error::Result;
 use s4::key::Prefix;
-use s4::protocol::{Event, LISTING_END, LISTING_ERROR};
+use s4::placement::NodeId;
+use s4::protocol::{Entry, Event, LISTING_END, LISTING_ERROR};
 use std::sync::Arc;
 
 /// Bytes of lines gathered into a chunk.
@@ -19,14 +20,23 @@ pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool, details: bool) -> A
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let mut lines = Vec::with_capacity(CHUNK);
-        let end = match fill(&app, &Selection::Prefix { prefix: &prefix, recursive, details }, &mut lines, &sender) {
-            Ok(()) => LISTING_END.to_owned(),
-            Err(error) => format!("{LISTING_ERROR}{}", serde_json::to_string(&error).expect("an error is plain JSON")),
-        };
-        lines.extend_from_slice(end.as_bytes());
-        lines.push(b'\n');
-        // A client that hung up needs no end.
-        let _ = sender.send(lines.into());
+        let listed = fill(&app, &Selection::Prefix { prefix: &prefix, recursive, details }, &mut lines, &sender);
+        end(listed, lines, &sender);
+    });
+    Ok(Response::new(body.boxed_unsync()))
+}
+
+/// The directories whose home is node `home`, and in which this node holds something.
+pub fn held(app: &Arc<App>, home: NodeId) -> Answer {
+    let (sender, body) = app.channel();
+    let app = app.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut lines = Vec::with_capacity(CHUNK);
+        let listed = app.jobs.shared.store.held_dirs(home, &mut |path| {
+            Entry::Dir { path: format!("{path}/"), stat: None }.write_line(&mut lines);
+            flush(&mut lines, &sender)
+        });
+        end(listed, lines, &sender);
     });
     Ok(Response::new(body.boxed_unsync()))
 }
@@ -34,12 +44,29 @@ pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool, details: bool) -> A
 fn fill(app: &App, selection: &Selection, lines: &mut Vec<u8>, sender: &ChunkSender) -> Result<()> {
     app.jobs.shared.store.list(selection, &mut |entry| {
         entry.write_line(lines);
-        if lines.len() < CHUNK.min(sender.block()) - 2048 {
-            return Ok(true);
-        }
-        let chunk = std::mem::replace(lines, Vec::with_capacity(CHUNK));
-        Ok(sender.send(chunk.into()).is_ok())
+        Ok(flush(lines, sender))
     })
+}
+
+/// Sends the lines that are there, once they are many. False if nobody listens.
+fn flush(lines: &mut Vec<u8>, sender: &ChunkSender) -> bool {
+    if lines.len() < CHUNK.min(sender.block()) - 2048 {
+        return true;
+    }
+    let chunk = std::mem::replace(lines, Vec::with_capacity(CHUNK));
+    sender.send(chunk.into()).is_ok()
+}
+
+/// Sends the last lines, and how the listing ended.
+fn end(listed: Result<()>, mut lines: Vec<u8>, sender: &ChunkSender) {
+    let end = match listed {
+        Ok(()) => LISTING_END.to_owned(),
+        Err(error) => format!("{LISTING_ERROR}{}", serde_json::to_string(&error).expect("an error is plain JSON")),
+    };
+    lines.extend_from_slice(end.as_bytes());
+    lines.push(b'\n');
+    // A client that hung up needs no end.
+    let _ = sender.send(lines.into());
 }
 
 pub fn delete(app: &Arc<App>, prefix: Prefix) -> Answer {
@@ -53,6 +80,7 @@ pub fn delete(app: &Arc<App>, prefix: Prefix) -> Answer {
             .shared
             .store
             .remove_prefix(&prefix, |keys| !pulse.is_due() || events.send(&Event::Deleted { keys }).is_ok());
+        app.names.settle();
         let last = deleted.map_or_else(Event::Error, |keys| Event::Deleted { keys });
         // A client that hung up needs no end.
         let _ = events.send(&last);

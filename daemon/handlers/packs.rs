@@ -29,10 +29,12 @@ pub async fn put(app: &Arc<App>, peer: Peer, delivery: Option<Delivery>, request
 fn receive(store: &Store, peer: &Peer, owner: &Owner, pack: &mut Received, name: &str) -> Result<PackAnswer> {
     let mut answer = PackAnswer::default();
     let mut draft: Result<Draft> = Err(Error::new(ErrorKind::BadRequest, "no key has begun"));
+    let mut dir = None;
     while let Some(item) = pack.next_item()? {
         match item {
             PackItem::Begin(key) => {
-                draft = store.draft(&key).map(|draft| owner.marked(draft));
+                let entered = owner.enter(store, &key, &mut dir);
+                draft = entered.and_then(|()| store.draft(&key)).map(|draft| owner.marked(draft));
             }
             PackItem::Piece(bytes) => {
                 if let Ok(open) = &mut draft
@@ -64,9 +66,10 @@ pub async fn link(app: &Arc<App>, delivery: Delivery, body: Vec<u8>) -> Answer {
     let tasks = app.neighbours.tasks_dir(from, &token).await?;
     let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
     blocking(move || {
-        let mut answer = PackAnswer::default();
+        let (mut answer, mut dir) = (PackAnswer::default(), None);
         for output in outputs {
-            match owner.publish(|| store.link_sealed(&tasks, &output, mark)) {
+            let entered = owner.enter(&store, &output.key, &mut dir);
+            match entered.and_then(|()| owner.publish(|| store.link_sealed(&tasks, &output, mark))) {
                 Ok(()) => answer.published += 1,
                 Err(error) => answer.refuse(error.by(&name)),
             }

@@ -3,7 +3,6 @@
 use super::{keys, parse};
 use crate::app::App;
 use crate::peer::Peer;
-use crate::store::Asker;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use s4::body::BoxBody;
@@ -38,9 +37,9 @@ fn serve(app: &App, peer: &Peer, mut session: Session) -> Result<()> {
 fn answer(app: &App, peer: &Peer, question: Question, bytes: &[u8]) -> Result<Reply> {
     let store = &app.jobs.shared.store;
     match question {
-        Question::Stat { path, lease } => {
+        Question::Stat { path } => {
             app.watch.requests.count("stat");
-            store.tell(&path, peer.holder().zip(lease)).map(|told| Reply::Stat { stat: told })
+            app.names.look_up(&path).map(|stat| Reply::Stat { stat })
         }
         Question::Put { key, checksum, change, put } => {
             app.watch.requests.count("keys");

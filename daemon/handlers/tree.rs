@@ -3,17 +3,19 @@
 use super::keys::checksum_value;
 use super::{Answer, done, json, parse};
 use crate::app::App;
+use crate::names::Names;
 use crate::peer::Peer;
-use crate::store::Store;
+use crate::store::{Asker, Store};
 use s4::client::blocking;
-use s4::error::Result;
+use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key};
-use s4::protocol::{Book, CHECKSUM_HEADER, Holder};
+use s4::placement::NodeId;
+use s4::protocol::{CHECKSUM_HEADER, Change, Entered};
 use std::sync::Arc;
 
-/// What a name is; with a lease, if a holder asks for one with its book.
-pub async fn stat(app: &Arc<App>, path: Dir, asks: Option<(Holder, Book)>) -> Answer {
-    on_store(app, move |store| store.tell(&path, asks)).await.map(|told| json(&told))
+/// What a name is, of which this node is the home.
+pub async fn stat(app: &Arc<App>, path: Dir) -> Answer {
+    on_names(app, move |names| names.look_up(&path)).await.map(|stat| json(&stat))
 }
 
 pub async fn usage(app: &Arc<App>) -> Answer {
@@ -37,16 +39,64 @@ pub async fn rename(app: &Arc<App>, peer: Peer, from: Key, to: Key) -> Answer {
     on_store(app, move |store| store.rename(&peer, &from, &to)).await.map(|()| done())
 }
 
-pub async fn make_dir(app: &Arc<App>, peer: Peer, dir: Dir) -> Answer {
-    on_store(app, move |store| store.make_dir(&peer, &dir)).await.map(|()| done())
+pub async fn make_dir(app: &Arc<App>, peer: Peer, dir: Dir, body: Vec<u8>) -> Answer {
+    let change = if body.is_empty() { Change::default() } else { parse(&body)? };
+    peer.check(&dir)?;
+    on_names(app, move |names| names.make_dir(&dir, change)).await.map(|()| done())
 }
 
-pub async fn holds_keys(app: &Arc<App>, dir: Dir) -> Answer {
-    on_store(app, move |store| store.holds_keys(&dir)).await.map(|holds| json(&holds))
+pub async fn holds_dir(app: &Arc<App>, dir: Dir) -> Answer {
+    on_store(app, move |store| store.holds_dir(&dir)).await.map(|held| json(&held))
+}
+
+pub async fn change_dir(app: &Arc<App>, dir: Dir, body: Vec<u8>) -> Answer {
+    let change = parse(&body)?;
+    on_store(app, move |store| store.change_dir(&dir, change)).await.map(|()| done())
 }
 
 pub async fn remove_dir(app: &Arc<App>, dir: Dir) -> Answer {
-    on_store(app, move |store| store.remove_dir(&dir)).await.map(|()| done())
+    on_names(app, move |names| names.remove_dir(&dir)).await.map(|()| done())
+}
+
+/// A node is about to hold something in directories whose home this node is.
+pub async fn enter(app: &Arc<App>, body: Vec<u8>) -> Answer {
+    let Entered { node, dirs } = parse(&body)?;
+    if !app.cluster.ids().contains(&node) {
+        return Err(Error::new(ErrorKind::BadRequest, format!("there is no node {node}")));
+    }
+    on_names(app, move |names| names.enter(&dirs, node)).await.map(|()| done())
+}
+
+/// Directories whose home this node is have lost their last entry on another.
+pub async fn left(app: &Arc<App>, body: Vec<u8>) -> Answer {
+    let dirs = parse(&body)?;
+    on_names(app, move |names| {
+        names.settle_own(dirs);
+        names.settle();
+        Ok(done())
+    })
+    .await
+}
+
+/// The home of directories asks whether this node holds something in them.
+pub async fn let_go(app: &Arc<App>, body: Vec<u8>) -> Answer {
+    let dirs: Vec<Dir> = parse(&body)?;
+    on_names(app, move |names| names.let_go(&dirs)).await.map(|held| json(&held))
+}
+
+/// A node that was killed may not hold any more what is recorded here.
+pub fn audit(app: &Arc<App>, node: NodeId) -> Answer {
+    let names = app.names.clone();
+    tokio::task::spawn_blocking(move || names.audit(node));
+    Ok(done())
+}
+
+async fn on_names<T: Send + 'static>(
+    app: &Arc<App>,
+    work: impl FnOnce(&Names) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let names = app.names.clone();
+    blocking(move || work(&names)).await
 }
 
 async fn on_store<T: Send + 'static>(

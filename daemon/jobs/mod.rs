@@ -23,6 +23,7 @@ pub mod taskdir;
 pub use job::{Job, State, logs_dir};
 
 use crate::mounts::Mounts;
+use crate::names::Names;
 use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::watch::TaskCounts;
@@ -63,6 +64,7 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Shared {
     pub store: Arc<Store>,
     pub client: Client,
+    pub names: Arc<Names>,
     pub node: NodeId,
     /// One for each command that may run at once.
     pub slots: Arc<Semaphore>,
@@ -83,7 +85,7 @@ pub struct Shared {
 
 impl Shared {
     /// `slots`: commands of maps that run at once.
-    pub fn new(store: Arc<Store>, client: Client, node: NodeId, slots: usize) -> Result<Self> {
+    pub fn new(store: Arc<Store>, client: Client, names: Arc<Names>, node: NodeId, slots: usize) -> Result<Self> {
         let cgroups = Cgroups::open(&format!("s4-{:016x}", hash(store.root().as_os_str().as_bytes())));
         Ok(Self {
             files: JobFiles::open(&store),
@@ -92,6 +94,7 @@ impl Shared {
             transfers: Transfers::new(store.clone(), client.clone(), node),
             store,
             client,
+            names,
             node,
             slots: Arc::new(Semaphore::new(slots)),
             deliveries: Semaphore::new(slots),
@@ -258,7 +261,9 @@ impl Jobs {
         self.shut_earlier(&job);
         let ours = job.mark(inputs, 1);
         let is_earlier = |mark: Mark| standing::is_ours(mark, ours) && mark.job != ours.job;
-        self.shared.store.remove_marked(prefix, is_earlier, &mut || job.fence.is_open())
+        self.shared.store.remove_marked(prefix, is_earlier, &mut || job.fence.is_open())?;
+        self.shared.names.settle();
+        Ok(())
     }
 
     /// Starts no more tasks and lets no more commands in.

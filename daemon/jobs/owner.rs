@@ -2,9 +2,10 @@
 
 use super::Jobs;
 use super::fence::Fence;
-use crate::store::Draft;
+use crate::store::{Draft, Store};
 use s4::attribute::Mark;
 use s4::error::Result;
+use s4::key::{Dir, Key};
 use s4::protocol::Delivery;
 use std::sync::Arc;
 
@@ -22,6 +23,18 @@ impl Owner {
             draft.mark(mark);
         }
         draft
+    }
+
+    /// Makes a copy of the directory that a job's output lies in: its home, which sends the output, has recorded this node as a holder.
+    /// `last` is that of the output before.
+    pub fn enter(&self, store: &Store, key: &Key, last: &mut Option<Dir>) -> Result<()> {
+        if self.mark.is_none() || last.as_ref().is_some_and(|last| last.as_str() == key.parent()) {
+            return Ok(());
+        }
+        let dir = Dir::try_from(key.parent().to_owned())?;
+        store.hold_recorded(&dir)?;
+        *last = Some(dir);
+        Ok(())
     }
 
     /// Publishes the key, unless the job has ended.

@@ -7,7 +7,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, MAX_KEY, MAX_PART, Prefix};
 use s4::pattern::Pattern;
 use s4::placement::{NodeId, node_of_basename};
-use s4::protocol::{Detail, Entry, Standing, Usage};
+use s4::protocol::{Detail, Entry, Standing, Stat, Usage};
 use s4::stored::{is_absent, key_mode, mtime_of, record_at, recorded_at};
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -157,7 +157,10 @@ impl Store {
                 _ if child.len() > MAX_KEY => true,
                 Some(below) if !selection.holds_dir(below) => true,
                 Some(below) if selection.recursive() => self.list_dir(below, selection, visit)?,
-                Some(_) => visit(Entry::Dir { path: child })?,
+                Some(below) => {
+                    let stat = if selection.details() { self.dir_stat(below)? } else { None };
+                    visit(Entry::Dir { path: child, stat })?
+                }
                 None if !selection.holds_key(&child) => true,
                 None if !matches!(selection, Selection::Files(_)) && self.is_stray(name, &child) => true,
                 None => match self.key_entry(&dir, name, child, selection.details())? {
@@ -170,6 +173,17 @@ impl Store {
             }
         }
         Ok(true)
+    }
+
+    /// Mtime and permission bits of a directory whose home this is.
+    fn dir_stat(&self, path: &str) -> Result<Option<(i64, u32)>> {
+        if node_of_basename(path.rsplit('/').next().unwrap_or(path), self.nodes) != self.node {
+            return Ok(None);
+        }
+        Ok(match self.stat(path)? {
+            Stat::Dir { mtime, mode } => Some((mtime, mode)),
+            Stat::Key(_) | Stat::Absent => None,
+        })
     }
 
     /// The names in `dir` in the byte order of the paths that they lead to, directories with their `/`. A directory that

@@ -2,9 +2,9 @@
 
 mod claim;
 mod data_dir;
+mod dirs;
 mod health;
 mod held;
-mod leases;
 mod list;
 mod publish;
 mod read;
@@ -20,6 +20,7 @@ mod wipe;
 
 pub use claim::make;
 pub use data_dir::{DataDir, open_linked, open_within};
+pub use dirs::{Asking, Settled};
 pub use held::{Part, Range};
 pub use list::Selection;
 pub use publish::{Asker, Draft};
@@ -39,9 +40,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-/// Marks a directory that was made by itself, and not with a key: it stays when its last key goes.
-const MADE_ATTRIBUTE: &str = "user.s4.made";
 
 /// How long another may have the lock before that is an error: a predecessor that was killed may just have begun a command,
 /// which holds it until it executes.
@@ -72,7 +70,7 @@ pub struct Store {
     /// Random; in the file `.s4/token` too, so that a process of this machine can tell whose directory it is.
     token: String,
     held: held::HeldFiles,
-    leases: leases::Leases,
+    dirs: dirs::Dirs,
     naming: publish::Naming,
     refused: publish::Refused,
     /// Files for small keys, once there was any.
@@ -114,7 +112,7 @@ impl Store {
         s4::file::replace(&root.join(".s4/token"), token.as_bytes(), false).map_err(failed)?;
         let store = Self {
             data: Arc::new(DataDir::open(root.clone()).map_err(failed)?),
-            leases: leases::Leases::new(&root),
+            dirs: dirs::Dirs::new(&root),
             root,
             found,
             reserve,

@@ -1,7 +1,7 @@
 //! Publish: bytes go into an unnamed temporary file, which is linked to the key's name in one step.
 
 use super::Store;
-use super::remove::{failed, failed_io};
+use super::remove::failed;
 use super::tree::apply;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
@@ -11,7 +11,7 @@ use s4::attribute::{KeyRecord, Mark};
 use s4::checksum::{self, Checksum, FileHasher, Hasher, Sums};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::protocol::{Change, Holder};
+use s4::protocol::Change;
 use s4::reserve::Reserve;
 use s4::stored::{self, SpaceChecks};
 use std::collections::VecDeque;
@@ -23,6 +23,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Permission bits of a key that was not given others.
 pub(super) const KEY_MODE: u32 = 0o444;
@@ -32,8 +33,8 @@ pub trait Asker {
     /// May still refuse what is to have this name, at the very end.
     fn check(&self, name: &impl Display) -> Result<()>;
 
-    /// As whom it may hold leases.
-    fn holder(&self) -> Option<Holder>;
+    /// How long it waits for an answer, if it does not wait for ever.
+    fn waits(&self) -> Option<Duration>;
 
     /// The number of its put, if it has one.
     fn put(&self) -> Option<u64>;
@@ -45,7 +46,7 @@ impl Asker for () {
         Ok(())
     }
 
-    fn holder(&self) -> Option<Holder> {
+    fn waits(&self) -> Option<Duration> {
         None
     }
 
@@ -231,11 +232,6 @@ impl Store {
         } else {
             self.check_new(key)?
         }
-        // Before its bytes are read: others may write to it as long as it has no name.
-        let making = self.making(key, asker.holder());
-        if making.waited {
-            asker.check(key)?;
-        }
         let failed = |e: std::io::Error| Error::io(key, &e);
         let sums = sums.map_or_else(|| checksum::sums_of_file(file).map_err(failed), Ok)?;
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
@@ -306,34 +302,41 @@ impl Store {
     }
 
     fn link_at(&self, asker: &impl Asker, file: &File, path: &Path, key: &Key, over_empty: bool) -> Result<()> {
-        let making = self.making(key, asker.holder());
-        if making.waited {
-            asker.check(key)?;
+        match self.link_or_replace(asker, file, path, over_empty) {
+            Err(Errno::ENOENT) => {}
+            linked => return self.linked(linked, path, key),
         }
-        let parent = path.parent().unwrap_or(&self.root);
+        self.check_there()?;
         // A delete may remove the parent between its making and the link, so both are tried again.
         for _ in 0..100 {
-            match self.link_or_replace(asker, file, path, over_empty) {
-                Ok(()) => {
-                    self.note_made();
-                    return Ok(());
+            self.hold_parent_of(key, asker.waits())?;
+            // That may have taken a while.
+            let linked = asker.check(key).map(|()| self.link_or_replace(asker, file, path, over_empty));
+            match linked {
+                Ok(Err(Errno::ENOENT)) => {}
+                linked => {
+                    let done = linked.and_then(|linked| self.linked(linked, path, key));
+                    return done.inspect_err(|_| self.prune(path));
                 }
-                Err(Errno::ENOENT) => {
-                    self.check_there()?;
-                    self.make_parents(asker, parent, key)?;
-                    // That may have taken a while.
-                    asker.check(key).inspect_err(|_| self.prune(path))?;
-                }
-                Err(Errno::ECANCELED) => {
-                    let message = format!("{key}: its sender has given up; nothing was stored");
-                    return Err(Error::new(ErrorKind::Cancelled, message));
-                }
-                Err(Errno::EEXIST) => return Err(taken(key, path.is_dir())),
-                Err(Errno::ENOTDIR) => return Err(below_a_key(key)),
-                Err(errno) => return Err(failed(key, errno)),
             }
         }
         Err(Error::new(ErrorKind::Io, format!("{key}: its directory is deleted again and again")))
+    }
+
+    fn linked(&self, linked: nix::Result<()>, path: &Path, key: &Key) -> Result<()> {
+        match linked {
+            Ok(()) => {
+                self.note_made();
+                Ok(())
+            }
+            Err(Errno::ECANCELED) => {
+                let message = format!("{key}: its sender has given up; nothing was stored");
+                Err(Error::new(ErrorKind::Cancelled, message))
+            }
+            Err(Errno::EEXIST) => Err(taken(key, path.is_dir())),
+            Err(Errno::ENOTDIR) => Err(below_a_key(key)),
+            Err(errno) => Err(failed(key, errno)),
+        }
     }
 
     /// Errors: ECANCELED if `asker` has been told that there will be no key of its put.
@@ -359,18 +362,6 @@ impl Store {
     pub(super) fn naming(&self, path: &Path) -> MutexGuard<'_, ()> {
         let at = checksum::hash(path.as_os_str().as_bytes()) as usize % self.naming.0.len();
         self.naming.0[at].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn make_parents(&self, asker: &impl Asker, parent: &Path, key: &Key) -> Result<()> {
-        match self.make_dirs(parent, asker.holder()) {
-            Ok(()) => Ok(()),
-            // Lost against a delete; the link is tried again.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists) => {
-                Err(below_a_key(key))
-            }
-            Err(e) => Err(failed_io(key, &e)),
-        }
     }
 }
 
@@ -424,6 +415,6 @@ fn taken(key: &Key, is_dir: bool) -> Error {
     Error::new(ErrorKind::AlreadyExists, format!("{key}: {what}"))
 }
 
-fn below_a_key(key: &Key) -> Error {
+pub(super) fn below_a_key(key: impl Display) -> Error {
     Error::new(ErrorKind::AlreadyExists, format!("{key}: a part of its path is a key, which cannot hold others"))
 }

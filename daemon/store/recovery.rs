@@ -156,8 +156,12 @@ impl Store {
                 return self
                     .write_record(&mut self.synced.record(), Record { place, since: now(), state: State::Open });
             }
-            Some(record) => self.check_since(record.since.saturating_sub(SLACK))?,
+            Some(record) => {
+                self.forget_dirs()?;
+                self.check_since(record.since.saturating_sub(SLACK))?;
+            }
             None => {
+                self.forget_dirs()?;
                 // It was written after the last sync, which began not long before. An older key was on the disk by then, and what
                 // is wrong with it is for its reader to hear.
                 let written = changed_at(&std::fs::symlink_metadata(&path)?).min(now());
@@ -181,6 +185,7 @@ impl Store {
 
     /// The orderly end, by the last who has the store: the next start has nothing to look at, unless something was made a moment ago.
     pub fn end(self) -> io::Result<()> {
+        self.note_settled()?;
         let mut known = self.synced.record();
         let has_failed = known.as_ref().is_none_or(|record| record.state == State::Failed);
         if has_failed || self.synced.is_dirty.load(Ordering::Acquire) {

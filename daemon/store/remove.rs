@@ -1,7 +1,7 @@
 //! Deleting keys, and the directories that they leave empty.
 
 use super::list::is_name;
-use super::{MADE_ATTRIBUTE, Selection, Store};
+use super::{Selection, Store};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use s4::attribute::Mark;
@@ -82,7 +82,7 @@ impl Store {
                 self.remove_empty(&child, prefix);
             }
         }
-        if !path.is_empty() && format!("{path}/").starts_with(prefix.as_str()) && std::fs::remove_dir(&dir).is_ok() {
+        if !path.is_empty() && format!("{path}/").starts_with(prefix.as_str()) && self.prune_one(path, true) {
             self.prune(&dir);
         }
     }
@@ -123,19 +123,6 @@ impl Store {
             Err(errno) => return Err(failed(format_args!("s4://{name}"), errno)),
         }
         Ok(())
-    }
-
-    /// Removes the directories above `file` that are empty now. One that is in use, or was made by itself, stays, and so do
-    /// those above it.
-    pub(super) fn prune(&self, file: &Path) {
-        let parents = file.ancestors().skip(1).take_while(|dir| *dir != self.root);
-        for dir in parents {
-            // Where that cannot be looked at, it may have been.
-            let was_made = !matches!(xattr::get(dir, MADE_ATTRIBUTE), Ok(None));
-            if was_made || std::fs::remove_dir(dir).is_err() {
-                break;
-            }
-        }
     }
 }
 

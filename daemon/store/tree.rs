@@ -1,8 +1,8 @@
 //! What a mount asks of a store besides keys: directories, renames, attributes, and files of this machine to be linked.
 
 use super::publish::path_of;
-use super::remove::{failed, failed_io};
-use super::{Asker, MADE_ATTRIBUTE, Store};
+use super::remove::failed;
+use super::{Asker, Store};
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, renameat2};
 use nix::libc;
@@ -10,69 +10,27 @@ use nix::unistd::geteuid;
 use s4::blocks::Table;
 use s4::checksum::{Checksum, Sums};
 use s4::error::{Error, ErrorKind, Result};
-use s4::key::{Dir, Key, MAX_KEY};
+use s4::key::Key;
 use s4::protocol::{Adoption, Change};
 use s4::stored::file_mode;
 use s4::time::from_nanoseconds;
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 impl Store {
-    /// Makes a directory that stays when it is empty, for `asker`.
-    pub fn make_dir(&self, asker: &impl Asker, dir: &Dir) -> Result<()> {
-        let path = self.root.join(dir.as_str());
-        if path.is_file() {
-            return Err(Error::new(ErrorKind::AlreadyExists, format!("{dir}: a key of this name exists")));
-        }
-        asker.check(dir)?;
-        self.check_there()?;
-        self.make_dirs(&path, asker.holder()).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => Error::new(
-                ErrorKind::AlreadyExists,
-                format!("{dir}: a part of its path is a key, which cannot hold others"),
-            ),
-            _ => failed_io(dir, &e),
-        })?;
-        xattr::set(&path, MADE_ATTRIBUTE, b"1").map_err(|e| Error::io(dir, &e))
-    }
-
-    /// True if a key lies below `dir` here. Directories alone do not count.
-    pub fn holds_keys(&self, dir: &Dir) -> Result<bool> {
-        let holds = holds_files(self.root.join(dir.as_str())).map_err(|e| self.unreadable(dir, &e))?;
-        if !holds {
-            self.check_there()?;
-        }
-        Ok(holds)
-    }
-
-    /// Removes an empty directory, if it is here. One with anything in it is refused.
-    pub fn remove_dir(&self, dir: &Dir) -> Result<()> {
-        match std::fs::remove_dir(self.root.join(dir.as_str())) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => self.check_there(),
-            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-                Err(Error::new(ErrorKind::NotEmpty, format!("{dir}: not empty")))
-            }
-            Err(e) => Err(Error::io(dir, &e)),
-        }
-    }
-
     /// Gives a key of this node another name of this node, in one step, for `asker`. Refuses a taken name.
     pub fn rename(&self, asker: &impl Asker, from: &Key, to: &Key) -> Result<()> {
         self.misplaced(from)?;
         self.misplaced(to)?;
         let (source, target) = (self.path(from), self.path(to));
-        let _making = self.making(to, asker.holder());
         asker.check(to)?;
         // A delete may remove the target's directory between its making and the rename, so both are tried again.
         for _ in 0..100 {
             if !source.symlink_metadata().is_ok_and(|found| found.is_file()) {
                 return Err(self.absent(format_args!("{from}: no such key")));
             }
-            if let Some(parent) = target.parent() {
-                self.make_dirs(parent, asker.holder()).map_err(|e| failed_io(to, &e))?;
-            }
+            self.hold_parent_of(to, asker.waits())?;
             let _naming = self.naming(&target);
             match self.give_other_name(&source, &target) {
                 Err(Errno::ENOENT) => {}
@@ -139,25 +97,4 @@ pub(super) fn apply(file: &File, change: Change) -> std::io::Result<()> {
         file.set_modified(from_nanoseconds(mtime))?;
     }
     Ok(())
-}
-
-/// True if there is a file below `dir`, as far down as a key's path can go.
-fn holds_files(dir: PathBuf) -> std::io::Result<bool> {
-    let longest = dir.as_os_str().len() + MAX_KEY;
-    let mut dirs = vec![dir];
-    while let Some(dir) = dirs.pop() {
-        let entries = match std::fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(e),
-        };
-        for entry in entries {
-            let entry = entry?;
-            if !entry.file_type()?.is_dir() {
-                return Ok(true);
-            }
-            dirs.extend(Some(entry.path()).filter(|below| below.as_os_str().len() <= longest));
-        }
-    }
-    Ok(false)
 }

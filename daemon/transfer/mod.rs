@@ -310,6 +310,14 @@ impl Transfers {
         for output in outputs {
             groups.entry(self.0.client.cluster().node_of(&output.key)).or_default().push(output);
         }
+        // The task's node is the home of the directory that its outputs go to: who receives some holds it from now on.
+        let (store, own) = (self.0.store.clone(), self.0.node);
+        let holders: Vec<NodeId> = groups.keys().copied().filter(|&node| node != own).collect();
+        let outdir = groups.values().flatten().next().map(|output| output.key.parent().to_owned());
+        let _receivers = match outdir.map(Dir::try_from).transpose()? {
+            Some(outdir) => Some(blocking(move || store.begin_sending(outdir, &holders)).await?),
+            None => None,
+        };
         let mut sending = JoinSet::new();
         for (node, group) in groups {
             let (transfers, job, delivery) = (self.clone(), job.clone(), delivery.clone());

@@ -159,12 +159,12 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (name, shown) = (name.to_owned(), self.shown);
         self.answer(
             Some(request),
             reply,
-            |fs| async move { fs.mkdir(parent.0, &name).await },
+            |fs| async move { fs.mkdir(parent.0, &name, mode & !umask).await },
             move |reply, made| reply.entry(&freshness(&made), &shown.attr(&made), Generation(0)),
         );
     }

@@ -70,9 +70,9 @@ impl Control {
     /// The control file `name` in `parent`; `None` where that is no control directory.
     pub fn child(&self, parent: &Node, name: &OsStr) -> Result<Option<ControlPath>> {
         let dir = match parent {
-            Node::Dir(path) if path.is_empty() && name == CONTROL => return Ok(Some(ControlPath::Root)),
+            Node::Dir(path, _) if path.is_empty() && name == CONTROL => return Ok(Some(ControlPath::Root)),
             Node::Control(dir) => dir,
-            Node::Dir(_) | Node::Key(..) | Node::Spool(_) | Node::Special(_) => return Ok(None),
+            Node::Dir(..) | Node::Key(..) | Node::Spool(_) | Node::Special(_) => return Ok(None),
         };
         let name = name.to_str().ok_or(Errno::ENOENT)?;
         let child = self.children(dir).into_iter().find(|(child, _)| child == name);
@@ -87,7 +87,7 @@ impl Control {
                 Ok(Some(ControlPath::Map(*kind, name.to_owned())))
             }
             Node::Control(_) => Err(Errno::EPERM),
-            Node::Dir(_) | Node::Key(..) | Node::Spool(_) | Node::Special(_) => Ok(None),
+            Node::Dir(..) | Node::Key(..) | Node::Spool(_) | Node::Special(_) => Ok(None),
         }
     }
 

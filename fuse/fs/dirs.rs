@@ -5,7 +5,7 @@
 //! that a reader that goes back, or whose listing was broken off, goes on after the names that it has had, and not after so
 //! many entries: others may be made and removed meanwhile.
 
-use super::{Attributes, Found, Fs};
+use super::{Attributes, DirStat, Found, Fs};
 use crate::errno::{Result, errno};
 use crate::inodes::{Ino, Node};
 use nix::errno::Errno;
@@ -76,9 +76,10 @@ impl State {
         let from = if dir.is_empty() { 0 } else { dir.len() + 1 };
         let name_of = |path: &str| path.get(from..).map(str::to_owned).ok_or(Errno::EIO);
         let (name, node) = match entry {
-            Entry::Dir { path } => {
+            Entry::Dir { path, stat } => {
                 let path = path.trim_end_matches('/').to_owned();
-                (name_of(&path)?, Node::Dir(path))
+                let stat = stat.map(|(mtime, mode)| DirStat { mtime, mode }).unwrap_or_default();
+                (name_of(&path)?, Node::Dir(path, stat))
             }
             Entry::Key { path, size, mtime, detail: Some(detail) } => {
                 let checksum = Checksum { xxh3: detail.xxh3, len: size };
@@ -89,7 +90,7 @@ impl State {
         };
         self.keys.truncate(self.keys.iter().take_while(|key| name.starts_with(*key)).count());
         match node {
-            Node::Dir(_) if self.keys.contains(&name) => return Ok(None),
+            Node::Dir(..) if self.keys.contains(&name) => return Ok(None),
             Node::Key(..) => self.keys.push(name.clone()),
             _ => {}
         }
@@ -101,7 +102,7 @@ impl State {
 impl Fs {
     pub async fn opendir(&self, ino: Ino) -> Result<u64> {
         let path = match self.node(ino)? {
-            Node::Dir(path) => Some(path),
+            Node::Dir(path, _) => Some(path),
             Node::Control(path) if path.is_dir() => None,
             Node::Control(_) | Node::Key(..) | Node::Spool(_) | Node::Special(_) => return Err(Errno::ENOTDIR),
         };
@@ -199,9 +200,6 @@ impl Fs {
                 Ok(Some(entry)) => {
                     if let Some(next) = state.take(dir, entry)? {
                         state.listing = Some(current);
-                        if let Node::Dir(path) = &next.1 {
-                            self.known.add(path);
-                        }
                         return Ok(Some(next));
                     }
                     listing = Some(current);
@@ -267,7 +265,7 @@ impl Fs {
         }
         Ok(match self.find(path).await? {
             Found::Key(key, stat) => Some(Node::Key(key, stat)),
-            Found::Dir => Some(Node::Dir(path.to_owned())),
+            Found::Dir(stat) => Some(Node::Dir(path.to_owned(), stat)),
             Found::Absent => None,
         })
     }

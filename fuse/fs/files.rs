@@ -56,7 +56,7 @@ impl Fs {
     pub async fn open(&self, ino: Ino, flags: i32, caller: Caller) -> Result<OpenedFile> {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
         match self.node(ino)? {
-            Node::Dir(_) => Err(Errno::EISDIR),
+            Node::Dir(..) => Err(Errno::EISDIR),
             // The kernel opens these without us.
             Node::Special(_) => Err(Errno::ENXIO),
             Node::Control(path) => {

@@ -3,8 +3,6 @@
 mod dirs;
 mod files;
 mod find;
-mod known;
-mod misses;
 mod names;
 mod publish;
 
@@ -21,12 +19,10 @@ use crate::local::LocalNodes;
 use crate::readahead::Budget;
 use crate::specials::{Kind, Specials};
 use crate::spool_files::SpoolFiles;
+pub use find::DirStat;
 use find::Found;
-use known::KnownDirs;
-use misses::Misses;
 use nix::errno::Errno;
 use s4::client::Client;
-use s4::error::ErrorKind;
 use s4::key::{Key, MAX_KEY, MAX_PART};
 use s4::mounts::CLUSTER_ATTRIBUTE;
 use s4::placement::NodeId;
@@ -38,9 +34,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
-
-/// The time of every directory: the start of 2000, which no tool takes for a mistake.
-const DIR_MTIME: i64 = 946_684_800_000_000_000;
 
 /// How long df's figures may be used again.
 const SPACE_FRESH: Duration = Duration::from_secs(1);
@@ -92,8 +85,8 @@ pub struct Fs {
     publishing: watch::Sender<()>,
     handles: Mutex<Handles>,
     space: Mutex<Option<(Instant, Space)>>,
-    misses: Misses,
-    known: KnownDirs,
+    /// The time of the root, which has no home.
+    mounted: SystemTime,
     specials: Specials,
 }
 
@@ -121,8 +114,7 @@ impl Fs {
             publishing: watch::Sender::new(()),
             handles: Mutex::default(),
             space: Mutex::default(),
-            misses: Misses::default(),
-            known: KnownDirs::default(),
+            mounted: SystemTime::now(),
             specials: Specials::default(),
         }
     }
@@ -147,7 +139,7 @@ impl Fs {
 
     fn dir_path(&self, ino: Ino) -> Result<String> {
         match self.node(ino)? {
-            Node::Dir(path) => Ok(path),
+            Node::Dir(path, _) => Ok(path),
             Node::Control(_) => Err(Errno::EPERM),
             Node::Key(..) | Node::Spool(_) | Node::Special(_) => Err(Errno::ENOTDIR),
         }
@@ -175,21 +167,20 @@ impl Fs {
     }
 
     fn attributes(&self, node: &Node, ino: Ino) -> Result<Attributes> {
-        // A directory lies on many nodes, with a time on each, which a mount cannot tell without asking all. So it shows
-        // one that is the same for all, everywhere and always.
         let dir = Attributes {
             ino,
             is_dir: true,
             special: None,
             size: 4096,
             blocks: 8,
-            mtime: from_nanoseconds(DIR_MTIME),
+            mtime: self.mounted,
             mode: 0o755,
             unlinked: false,
             stable: true,
         };
         Ok(match node {
-            Node::Dir(_) => dir,
+            Node::Dir(path, _) if path.is_empty() => dir,
+            Node::Dir(_, stat) => Attributes { mtime: from_nanoseconds(stat.mtime), mode: stat.mode, ..dir },
             Node::Key(_, stat) => Attributes {
                 ino,
                 is_dir: false,
@@ -256,7 +247,7 @@ impl Fs {
         Ok(match (self.node(ino)?, name.to_str()) {
             (Node::Key(key, _), Some("user.s4.node")) => Some(self.home(&key).to_string().into_bytes()),
             (Node::Key(_, stat), Some("user.s4.checksum")) => Some(stat.checksum.to_string().into_bytes()),
-            (Node::Dir(path), Some(CLUSTER_ATTRIBUTE)) if path.is_empty() => {
+            (Node::Dir(path, _), Some(CLUSTER_ATTRIBUTE)) if path.is_empty() => {
                 Some(self.client.cluster().digest().into_bytes())
             }
             _ => None,
@@ -284,9 +275,4 @@ impl Handles {
         self.dirs.insert(self.next, Arc::new(stream));
         self.next
     }
-}
-
-/// False if it is not known what has become of a request.
-fn is_sure<T>(answer: &s4::error::Result<T>) -> bool {
-    !answer.as_ref().is_err_and(|e| matches!(e.kind(), ErrorKind::Deadline | ErrorKind::Unreachable))
 }

@@ -1,16 +1,15 @@
 //! Operations on names: lookup, directories, unlink, rename, attributes.
 
-use super::{Attributes, Found, Fs, is_sure};
+use super::{Attributes, Found, Fs};
 use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Node, ROOT};
 use crate::specials::{Kind, Special};
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::libc;
-use s4::error::{ErrorKind, Result as S4Result};
+use s4::error::ErrorKind;
 use s4::file::AtPosition;
 use s4::key::{Dir, Key};
-use s4::placement;
 use s4::protocol::{Change, KeyStat};
 use s4::time::to_nanoseconds;
 use std::ffi::OsStr;
@@ -43,7 +42,7 @@ impl Fs {
         Dir::try_from(path.clone()).map_err(|_| Errno::ENOENT)?;
         match self.find(&path).await? {
             Found::Key(key, stat) => self.entered(Node::Key(key, stat)),
-            Found::Dir => self.entered(Node::Dir(path)),
+            Found::Dir(stat) => self.entered(Node::Dir(path, stat)),
             Found::Absent => Err(Errno::ENOENT),
         }
     }
@@ -56,13 +55,13 @@ impl Fs {
 
     pub async fn getattr(&self, ino: Ino) -> Result<Attributes> {
         let node = self.node(ino)?;
-        if let Node::Dir(path) = &node
-            && ino != ROOT
-            && !matches!(self.find(path).await?, Found::Dir)
-        {
-            return Err(Errno::ENOENT);
+        match node {
+            Node::Dir(path, _) if ino != ROOT => match self.find(&path).await? {
+                Found::Dir(stat) => self.attributes(&Node::Dir(path, stat), ino),
+                Found::Key(..) | Found::Absent => Err(Errno::ENOENT),
+            },
+            node => self.attributes(&node, ino),
         }
-        self.attributes(&node, ino)
     }
 
     pub async fn setattr(&self, ino: Ino, wanted: Wanted) -> Result<Attributes> {
@@ -105,58 +104,46 @@ impl Fs {
                 special.change(wanted.mode, wanted.mtime);
                 self.attributes(&node, ino)
             }
-            Node::Dir(_) => self.getattr(ino).await,
+            Node::Dir(path, _) if ino != ROOT => {
+                let change = Change { mode: wanted.mode, ..change_of(&wanted) };
+                if change != Change::default() {
+                    let dir = Dir::try_from(path.clone()).map_err(|_| Errno::ENOENT)?;
+                    self.client.change_dir(&dir, change).await.map_err(|e| errno(&e))?;
+                }
+                self.getattr(ino).await
+            }
+            Node::Dir(..) => self.getattr(ino).await,
             Node::Control(_) => self.attributes(&node, ino),
         }
     }
 
-    pub async fn mkdir(&self, parent: Ino, name: &OsStr) -> Result<Attributes> {
+    pub async fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32) -> Result<Attributes> {
         let path = self.path_in(parent, name)?;
         let dir = Dir::try_from(path.clone()).map_err(|_| Errno::EINVAL)?;
         if self.own_at(&path).is_some() {
             return Err(Errno::EEXIST);
         }
+        let change = Change { mode: Some(mode & 0o7777), ..Change::default() };
+        self.client.make_dir(&dir, change).await.map_err(|e| errno(&e))?;
         match self.find(&path).await? {
-            Found::Absent => {}
-            Found::Key(..) | Found::Dir => return Err(Errno::EEXIST),
+            Found::Dir(stat) => self.entered(Node::Dir(path, stat)),
+            Found::Key(..) | Found::Absent => Err(Errno::ENOENT),
         }
-        let name = name.to_str().ok_or(Errno::EINVAL)?;
-        let node = placement::node_of_basename(name, self.client.cluster().len());
-        let making = self.misses.making_dir(&path);
-        let made = self.client.make_dir(node, &dir).await;
-        making.end(is_sure(&made));
-        made.map_err(|e| errno(&e))?;
-        self.known.add(&path);
-        self.entered(Node::Dir(path))
     }
 
     pub async fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
         let path = self.path_in(parent, name)?;
         let dir = Dir::try_from(path.clone()).map_err(|_| Errno::ENOENT)?;
+        if !self.inodes.spools_in(&path, true).is_empty() || self.specials.any_below(&path) {
+            return Err(Errno::ENOTEMPTY);
+        }
         match self.find(&path).await? {
-            Found::Dir => {}
+            Found::Dir(_) => {}
             Found::Key(..) => return Err(Errno::ENOTDIR),
             Found::Absent if self.own_at(&path).is_some() => return Err(Errno::ENOTDIR),
             Found::Absent => return Err(Errno::ENOENT),
         }
-        if !self.inodes.spools_in(&path, true).is_empty() || self.specials.any_below(&path) {
-            return Err(Errno::ENOTEMPTY);
-        }
-        // Nothing is removed anywhere before every node has said that it holds no key there.
-        let holding = self.client.on_every_node(|client, node| {
-            let dir = dir.clone();
-            async move { client.holds_keys(node, &dir).await }
-        });
-        let holding: S4Result<Vec<bool>> = holding.await.into_iter().collect();
-        if holding.map_err(|e| errno(&e))?.contains(&true) {
-            return Err(Errno::ENOTEMPTY);
-        }
-        let removed = self.client.on_every_node(|client, node| {
-            let dir = dir.clone();
-            async move { client.remove_dir(node, &dir).await }
-        });
-        removed.await.into_iter().collect::<S4Result<()>>().map_err(|e| errno(&e))?;
-        self.known.remove(&path);
+        self.client.remove_dir(&dir).await.map_err(|e| errno(&e))?;
         self.inodes.remove_dir(&path);
         Ok(())
     }
@@ -174,14 +161,12 @@ impl Fs {
             self.specials.add(key.as_str().to_owned(), special.clone())?;
             return self.entered(Node::Special(special));
         }
-        let making = self.misses.making_key(&key);
         let change = Change { mode: Some(mode & 0o555), mtime: None, over_empty: false };
         let made = self.client.put_small(&key, Bytes::new(), change).await;
-        making.end(is_sure(&made));
         made.map_err(|e| errno(&e))?;
         match self.find(key.as_str()).await? {
             Found::Key(key, stat) => self.entered(Node::Key(key, stat)),
-            Found::Dir | Found::Absent => Err(Errno::ENOENT),
+            Found::Dir(_) | Found::Absent => Err(Errno::ENOENT),
         }
     }
 
@@ -234,7 +219,7 @@ impl Fs {
             Some(_) => Found::Absent,
             None => self.find(&from).await?,
         };
-        if matches!(found, Found::Dir) {
+        if matches!(found, Found::Dir(_)) {
             return Err(Errno::EXDEV);
         }
         let to = self.key_in(new_parent, new_name)?;
@@ -248,10 +233,7 @@ impl Fs {
                 false => Err(Errno::EEXIST),
             },
             (None, Found::Key(key, stat)) => {
-                let making = self.misses.making_key(&to);
-                let moved = self.move_key(&key, &to, &stat).await;
-                making.end(moved != Err(Errno::EIO));
-                moved?;
+                self.move_key(&key, &to, &stat).await?;
                 match writing.as_ref().filter(|writing| writing.is_open_ended()) {
                     // The empty key that may still be written.
                     Some(writing) => _ = self.inodes.rename_spool(writing, to),
@@ -271,7 +253,7 @@ impl Fs {
         }
         match self.find(key.as_str()).await? {
             Found::Absent => Ok(()),
-            Found::Key(..) | Found::Dir => Err(Errno::EEXIST),
+            Found::Key(..) | Found::Dir(_) => Err(Errno::EEXIST),
         }
     }
 

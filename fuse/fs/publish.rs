@@ -1,6 +1,6 @@
 //! The close that publishes: which one it is, and how the bytes come to their node.
 
-use super::{Fs, Handle, is_sure};
+use super::{Fs, Handle};
 use crate::errno::Result;
 use crate::growing::LARGE;
 use crate::inodes::Ino;
@@ -175,9 +175,7 @@ impl Fs {
             return Ok(());
         }
         let (key, asked) = (spool.key(), spool.change());
-        let making = self.misses.making_key(&key);
         let published = self.publish_surely(ino, spool, &key, asked, is_last).await;
-        making.end(is_sure(&published));
         match published {
             Ok((snapshot, stat)) => {
                 let is_whole = stat.checksum.len > 0;

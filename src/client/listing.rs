@@ -17,7 +17,6 @@ pub struct Listing {
     nodes: Vec<NodeListing>,
     /// The next entry's path of each node that has one.
     heads: BinaryHeap<Reverse<(String, NodeId)>>,
-    last_dir: String,
 }
 
 struct NodeListing {
@@ -66,7 +65,7 @@ impl Asked {
     fn may_be(&self, entry: &Entry) -> bool {
         let (path, is_name) = match entry {
             Entry::Key { path, .. } => (path, Key::parse(path).is_ok()),
-            Entry::Dir { path } => {
+            Entry::Dir { path, .. } => {
                 (path, path.strip_suffix('/').is_some_and(|dir| Dir::try_from(dir.to_owned()).is_ok()))
             }
         };
@@ -101,7 +100,7 @@ impl Client {
                 tokio::spawn(async move { client.list_node(node, &path, what).await })
             })
             .collect();
-        let mut listing = Listing { nodes: Vec::new(), heads: BinaryHeap::new(), last_dir: String::new() };
+        let mut listing = Listing { nodes: Vec::new(), heads: BinaryHeap::new() };
         for node in asked {
             let node = node.await.map_err(|e| Error::new(ErrorKind::Io, e.to_string()))??;
             if let Some(head) = &node.head {
@@ -128,24 +127,31 @@ impl Client {
 
 impl Listing {
     pub async fn next(&mut self) -> Result<Option<Entry>> {
-        loop {
-            let Some(Reverse((_, at))) = self.heads.pop() else {
-                return Ok(None);
-            };
-            let node = &mut self.nodes[at];
-            let entry = node.head.take();
-            node.advance().await?;
-            if let Some(head) = &node.head {
-                self.heads.push(Reverse((head.path().to_owned(), at)));
-            }
-            match entry {
-                Some(Entry::Dir { path }) if path == self.last_dir => {}
-                Some(Entry::Dir { path }) => {
-                    self.last_dir.clone_from(&path);
-                    return Ok(Some(Entry::Dir { path }));
-                }
-                entry => return Ok(entry),
+        let Some(Reverse((path, at))) = self.heads.pop() else {
+            return Ok(None);
+        };
+        let mut entry = self.take_head(at).await?;
+        // A directory comes from each node that has a copy, and its attributes from its home.
+        while let Some(Entry::Dir { stat, .. }) = &mut entry
+            && let Some(Reverse((_, at))) = self.heads.peek().filter(|Reverse((other, _))| *other == path)
+        {
+            let at = *at;
+            self.heads.pop();
+            if let Some(Entry::Dir { stat: other, .. }) = self.take_head(at).await? {
+                *stat = stat.take().or(other);
             }
         }
+        Ok(entry)
+    }
+
+    /// The next entry of a node, after which its next is fetched.
+    async fn take_head(&mut self, at: NodeId) -> Result<Option<Entry>> {
+        let node = &mut self.nodes[at];
+        let entry = node.head.take();
+        node.advance().await?;
+        if let Some(head) = &node.head {
+            self.heads.push(Reverse((head.path().to_owned(), at)));
+        }
+        Ok(entry)
     }
 }

@@ -3,6 +3,7 @@
 mod cluster_job;
 pub mod cluster_view;
 mod connect;
+mod dirs;
 pub mod job_table;
 mod jobs;
 mod keys;
@@ -14,16 +15,17 @@ mod sessions;
 mod tree;
 mod unfinished;
 
+pub use dirs::HeldDirs;
 pub use jobs::EventStream;
 pub use keys::{PackItem, Received};
 pub use listing::Listing;
-pub use sessions::{Asked, Soon, with_moments};
+pub use sessions::with_moments;
 
 use crate::body::{self, Activity, BoxBody, Chunks, Side};
 use crate::cluster::{self, Cluster};
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
-use crate::protocol::{self, CLUSTER_HEADER, HOLDER_HEADER, Health, Holder, PUT_HEADER, SECRET_HEADER, WAITS_HEADER};
+use crate::protocol::{self, CLUSTER_HEADER, Health, PUT_HEADER, SECRET_HEADER, WAITS_HEADER};
 use crate::stream::{self, Stream};
 use crate::timeout::{Liveness, Timeout, within};
 use bytes::{Bytes, BytesMut};
@@ -56,13 +58,11 @@ pub struct Settings {
     pub secret: Option<Secret>,
     /// How long a daemon that refuses connections is waited for: one that restarts is back soon.
     pub restart: Duration,
-    /// As whom it asks for leases, if it does.
-    pub holder: Option<Holder>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { deadline: protocol::DEADLINE, secret: None, restart: protocol::RESTART, holder: None }
+        Self { deadline: protocol::DEADLINE, secret: None, restart: protocol::RESTART }
     }
 }
 
@@ -316,9 +316,6 @@ impl Client {
         }
         // So that nothing is done for one who no longer waits for it.
         request = request.header(WAITS_HEADER, self.deadline.as_millis() as u64);
-        if let Some(holder) = self.inner.settings.holder {
-            request = request.header(HOLDER_HEADER, holder.to_string());
-        }
         if let Some(put) = &self.put {
             request = request.header(PUT_HEADER, put.number.to_string());
         }

@@ -5,7 +5,7 @@ use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
-use crate::protocol::{Book, Change, Told};
+use crate::protocol::{Change, Stat};
 use crate::session::{IDLE, MAX_BYTES, Question, Reply, Session};
 use crate::timeout::Timeout;
 use hyper::Method;
@@ -17,8 +17,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a caller waits for an answer before another thread goes on to.
 const MOMENT: Duration = Duration::from_millis(10);
-/// A question to more nodes is not asked in sessions: one thread would wait for all of them.
-const FEW: usize = 16;
 /// Sessions with each node.
 const MOST: usize = 2;
 /// A node that is asked again within this time is worth a session.
@@ -171,26 +169,22 @@ impl Asked {
 }
 
 impl Client {
-    /// What `path` is on each of `nodes` with which there is a session; with a lease, if one is asked for and given. Blocks for a
-    /// moment.
-    pub fn tell_soon(&self, nodes: &[NodeId], path: &str, lease: Option<Book>) -> Vec<(NodeId, Soon<Told>)> {
-        let Some(path) = Dir::try_from(path.to_owned()).ok().filter(|_| nodes.len() <= FEW) else { return Vec::new() };
-        let question = Question::Stat { path, lease };
-        let asked: Vec<Asked> = nodes.iter().filter_map(|&node| self.begin(node, None, &question, &[])).collect();
-        let until = Instant::now() + MOMENT;
-        // Whoever was asked last mostly answers last: then this thread is woken once for all.
-        let heard = asked.into_iter().rev().map(|asked| (asked.node, asked.hear(until)));
-        // Where a session has ended, the node is still to be asked.
-        let heard = heard.filter(|(_, heard)| !matches!(heard, Ok(Err(error)) if is_broken(error)));
-        heard.map(|(node, heard)| (node, heard.map(|reply| told_of(reply?)))).collect()
-    }
-
-    /// What came of a question about `path`.
-    pub async fn tell_later(&self, asked: Asked, path: &str) -> Result<Told> {
-        let node = asked.node;
-        match asked.answer().await {
-            Err(error) if is_broken(&error) => self.tell(node, path, None).await,
-            reply => told_of(reply?),
+    /// What `path` is: the home is asked in a session, if there is one; else as [`Client::look_up`] does. May block for a moment.
+    pub async fn look_up_soon(&self, path: &Dir) -> Result<Stat> {
+        let question = Question::Stat { path: path.clone() };
+        let Some(asked) = self.begin(self.home_of(path.as_str()), None, &question, &[]) else {
+            return self.look_up(path).await;
+        };
+        let heard = match asked.hear(Instant::now() + MOMENT) {
+            Ok(heard) => heard,
+            Err(asked) => asked.answer().await,
+        };
+        match heard {
+            // The session has ended; the node may be well.
+            Err(error) if error.kind() == ErrorKind::Unreachable => self.look_up(path).await,
+            Ok(Reply::Stat { stat }) => Ok(stat),
+            Ok(Reply::Stored | Reply::Failed { .. }) => Err(Error::new(ErrorKind::Unreachable, "malformed answer")),
+            Err(error) => Err(error),
         }
     }
 
@@ -264,16 +258,4 @@ impl Client {
         let refused = || Error::new(ErrorKind::Unreachable, format!("{name}: malformed answer"));
         self.granted(response, node, name.clone()).await?.map(Session::new).map_err(|_| refused())
     }
-}
-
-fn told_of(reply: Reply) -> Result<Told> {
-    match reply {
-        Reply::Stat { stat } => Ok(stat),
-        // Never: such a reply does not fit the question.
-        Reply::Stored | Reply::Failed { .. } => Err(Error::new(ErrorKind::Unreachable, "malformed answer")),
-    }
-}
-
-fn is_broken(error: &Error) -> bool {
-    error.kind() == ErrorKind::Unreachable
 }

@@ -5,11 +5,9 @@ use super::{Client, again_if_broken, blocking};
 use crate::body::{self, Activity};
 use crate::checksum::{self, Checksum};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{Dir, Key};
+use crate::key::Key;
 use crate::placement::NodeId;
-use crate::protocol::{
-    self, Adoption, Book, CHECKSUM_HEADER, Change, MAX_RANGE, SUMS_HEADER, Stat, Told, Usage, escape,
-};
+use crate::protocol::{self, Adoption, CHECKSUM_HEADER, Change, MAX_RANGE, SUMS_HEADER, Usage, escape};
 use crate::summed::{self, Summed};
 use bytes::Bytes;
 use hyper::Method;
@@ -19,19 +17,6 @@ use std::fs::File;
 use std::time::Instant;
 
 impl Client {
-    /// What `path` (`bucket/dir/name`) is on `node`.
-    pub async fn stat(&self, node: NodeId, path: &str) -> Result<Stat> {
-        self.tell(node, path, None).await.map(|told| told.stat)
-    }
-
-    /// The same; with a lease, if one is asked for and given.
-    pub async fn tell(&self, node: NodeId, path: &str, lease: Option<Book>) -> Result<Told> {
-        let lease = lease.map(|book| format!("?lease={book}")).unwrap_or_default();
-        let path = format!("/v1/stat/{}{lease}", escape(path));
-        let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
-        self.json(node, response).await
-    }
-
     /// What `node` holds, counted now.
     pub async fn usage(&self, node: NodeId) -> Result<Usage> {
         let response = self.send(node, Method::GET, "/v1/usage", body::empty(), &Activity::default()).await?;
@@ -178,23 +163,13 @@ impl Client {
         self.post(self.cluster().node_of(key), Method::DELETE, &path, None::<&()>).await
     }
 
-    /// Makes a directory that stays when it is empty.
-    pub async fn make_dir(&self, node: NodeId, dir: &Dir) -> Result<()> {
-        self.post(node, Method::PUT, &dir_path(dir), None::<&()>).await
-    }
-
-    /// True if `node` has keys below `dir`.
-    pub async fn holds_keys(&self, node: NodeId, dir: &Dir) -> Result<bool> {
-        let response = self.send(node, Method::GET, &dir_path(dir), body::empty(), &Activity::default()).await?;
-        self.json(node, response).await
-    }
-
-    /// Removes an empty directory from `node`, if it has it.
-    pub async fn remove_dir(&self, node: NodeId, dir: &Dir) -> Result<()> {
-        self.post(node, Method::DELETE, &dir_path(dir), None::<&()>).await
-    }
-
-    async fn post(&self, node: NodeId, method: Method, path: &str, json: Option<&impl Serialize>) -> Result<()> {
+    pub(super) async fn post(
+        &self,
+        node: NodeId,
+        method: Method,
+        path: &str,
+        json: Option<&impl Serialize>,
+    ) -> Result<()> {
         let body = match json.map(serde_json::to_vec).transpose() {
             Ok(json) => body::full(json.unwrap_or_default()),
             Err(e) => return Err(Error::new(ErrorKind::BadRequest, e.to_string())),
@@ -207,8 +182,4 @@ impl Client {
 fn parse_sums(text: &[u8]) -> Option<Vec<u32>> {
     let sums = text.chunks(8).map(|digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
     sums.collect()
-}
-
-fn dir_path(dir: &Dir) -> String {
-    format!("/v1/dirs/{}", escape(dir.as_str()))
 }

@@ -41,9 +41,9 @@ fn write_entry(out: &mut impl Write, entry: &Entry, from: usize) -> std::io::Res
             writeln!(out, "{date} {clock} {size:>10} {}", &path[from..])
         }
         // A bucket, as the reference shows it.
-        Entry::Dir { path } if path.find('/') == Some(path.len() - 1) => {
+        Entry::Dir { path, .. } if path.find('/') == Some(path.len() - 1) => {
             writeln!(out, "{}", path.trim_end_matches('/'))
         }
-        Entry::Dir { path } => writeln!(out, "{:>30} {}", "PRE", &path[from..]),
+        Entry::Dir { path, .. } => writeln!(out, "{:>30} {}", "PRE", &path[from..]),
     }
 }

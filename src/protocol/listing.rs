@@ -9,15 +9,15 @@ use crate::error::{Error, ErrorKind, Result};
 pub enum Entry {
     /// `mtime`: nanoseconds since 1970. `detail` only where it was asked for.
     Key { path: String, size: u64, mtime: i64, detail: Option<Detail> },
-    /// `path` ends in `/`.
-    Dir { path: String },
+    /// `path` ends in `/`. `stat`: mtime and permission bits, from the directory's home only, and where details were asked for.
+    Dir { path: String, stat: Option<(i64, u32)> },
 }
 
 impl Entry {
     /// `bucket/dir/name`, or `bucket/dir/` of a directory. Listings are sorted by its bytes.
     pub fn path(&self) -> &str {
         match self {
-            Self::Key { path, .. } | Self::Dir { path } => path,
+            Self::Key { path, .. } | Self::Dir { path, .. } => path,
         }
     }
 
@@ -29,7 +29,8 @@ impl Entry {
             Self::Key { path, size, mtime, detail: Some(Detail { mode, xxh3 }) } => {
                 writeln!(out, "a {mtime} {size} {mode:o} {xxh3:016x} {path}")
             }
-            Self::Dir { path } => writeln!(out, "d {path}"),
+            Self::Dir { path, stat: None } => writeln!(out, "d {path}"),
+            Self::Dir { path, stat: Some((mtime, mode)) } => writeln!(out, "h {mtime} {mode:o} {path}"),
         };
         written.expect("a vector takes every write");
     }
@@ -55,7 +56,12 @@ impl Entry {
                 let xxh3 = u64::from_str_radix(xxh3, 16).map_err(|_| malformed())?;
                 key(path, size, mtime, Some(Detail { mode, xxh3 }))?
             }
-            ["d", path] => Self::Dir { path: path.to_owned() },
+            ["d", path] => Self::Dir { path: path.to_owned(), stat: None },
+            ["h", mtime, mode, path] => {
+                let mode = u32::from_str_radix(mode, 8).map_err(|_| malformed())?;
+                let mtime = mtime.parse().map_err(|_| malformed())?;
+                Self::Dir { path: path.to_owned(), stat: Some((mtime, mode & 0o7777)) }
+            }
             [LISTING_END] => return Ok(None),
             _ => return Err(malformed()),
         };

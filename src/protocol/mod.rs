@@ -1,14 +1,14 @@
 //! What crosses the wire besides keys' bytes: header names, routes, and the JSON and lines in bodies.
 
+mod dirs;
 mod job;
 mod job_report;
-mod lease;
 mod listing;
 pub mod node;
 
+pub use dirs::{DIRS_AT_ONCE, Entered};
 pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Plan, Standing};
 pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, TaskFailure};
-pub use lease::{Book, HOLDER_HEADER, Holder, LEASE, RELIANCE, Told};
 pub use listing::{Entry, LISTING_END, LISTING_ERROR};
 
 use crate::bounds;
@@ -173,7 +173,7 @@ pub struct Detail {
     pub xxh3: u64,
 }
 
-/// What a name is on one node.
+/// What a name is, as its home knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Stat {
@@ -181,6 +181,8 @@ pub enum Stat {
     /// `mtime`: nanoseconds since 1970.
     Dir {
         mtime: i64,
+        /// Permission bits.
+        mode: u32,
     },
     Absent,
 }

@@ -2,13 +2,13 @@
 
 use crate::harness::{Cluster, eventually, text};
 use crate::scripting::{Setup, setup, setup_with};
-use crate::streams::ask;
+use crate::streams::{ask, ask_node};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// A message of a session.
-fn message(json: &str, bytes: &[u8]) -> Vec<u8> {
+pub fn message(json: &str, bytes: &[u8]) -> Vec<u8> {
     let lengths = [json.len(), bytes.len()].map(|len| (len as u32).to_le_bytes()).concat();
     [&lengths, json.as_bytes(), bytes].concat()
 }
@@ -19,13 +19,18 @@ fn put(key: &str, checksum: &str, bytes: &[u8]) -> Vec<u8> {
 
 /// A session with node 0.
 fn open(cluster: &Cluster) -> TcpStream {
-    let (stream, head) = ask(cluster, "POST", "/v1/session");
+    open_with(cluster, 0)
+}
+
+/// A session with `node`.
+pub fn open_with(cluster: &Cluster, node: usize) -> TcpStream {
+    let (stream, head) = ask_node(cluster, node, "POST", "/v1/session");
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     stream
 }
 
 /// What is answered in a session; empty once it has ended.
-fn exchange(session: &mut TcpStream, said: &[u8]) -> String {
+pub fn exchange(session: &mut TcpStream, said: &[u8]) -> String {
     session.write_all(said).unwrap();
     let mut lengths = [0; 8];
     match session.read_exact(&mut lengths) {

@@ -54,7 +54,7 @@ fn a_data_directory_in_use_is_refused() {
     cluster.stop_node(1);
     let data = cluster.data(0);
     assert_contains(&refused(&cluster, 1, &data), &[data.to_str().unwrap(), "another s4-server uses it"]);
-    cluster.ok(&["cp", cluster.conf().to_str().unwrap(), "s4://b/0_x"]);
+    cluster.ok(&["cp", cluster.conf().to_str().unwrap(), "s4://0_b/0_x"]);
 }
 
 #[test]

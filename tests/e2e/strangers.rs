@@ -75,7 +75,8 @@ const NAMES: &[Row] = &[
     ("GET", "/v1/stat/.s4", b"", 400),
     ("PUT", "/v1/dirs/%2e%2e/made", b"", 400),
     ("PUT", "/v1/dirs/.s4/made", b"", 400),
-    ("DELETE", "/v1/dirs/held", b"", 409),
+    ("DELETE", "/v1/dirs/held", b"", 421),
+    ("DELETE", "/v1/dirs/held/0_none", b"", 404),
     ("GET", "/v1/list?prefix=../", b"", 400),
     ("GET", "/v1/list?prefix=held/%2e%2e/", b"", 400),
     ("GET", "/v1/list?prefix=.s4/", b"", 400),
@@ -265,7 +266,7 @@ fn names_that_cannot_be_are_the_senders_mistake() {
     check_rows(&[
         ("PUT", "/v1/keys/held/0_k/0_x", b"x", 409),
         ("PUT", "/v1/dirs/held/0_k", b"", 409),
-        ("PUT", "/v1/dirs/held/0_k/below", b"", 409),
+        ("PUT", "/v1/dirs/held/0_k/0_below", b"", 409),
         ("POST", "/v1/rename/held/0_k?to=held/0_k", b"", 409),
     ]);
 }

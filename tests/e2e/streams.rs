@@ -21,7 +21,12 @@ fn content(len: usize) -> Vec<u8> {
 
 /// Asks node 0 for a stream, and returns the connection with the head of the answer read.
 pub fn ask(cluster: &Cluster, method: &str, path: &str) -> (TcpStream, String) {
-    let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
+    ask_node(cluster, 0, method, path)
+}
+
+/// The same of `node`.
+pub fn ask_node(cluster: &Cluster, node: usize, method: &str, path: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(node))).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ns4-cluster: {}\r\nconnection: upgrade\r\nupgrade: s4-stream\r\n\r\n",

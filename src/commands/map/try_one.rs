@@ -5,7 +5,7 @@ use crate::commands::{say, unbuffered};
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::frame::CommandEnd;
-use s4::key::{Key, Prefix};
+use s4::key::{Dir, Key, Prefix};
 use s4::protocol::{Entry, JobSpec, MapKind, Plan, Stat};
 use std::time::Instant;
 
@@ -60,7 +60,7 @@ async fn first_key(client: &Client, spec: &JobSpec) -> Result<Key> {
 
 async fn estimate(client: &Client, spec: &JobSpec, key: &Key, seconds: f64) -> Result<String> {
     let plans = client.plan_everywhere(spec).await?;
-    let size = match client.stat(client.cluster().node_of(key), key.as_str()).await? {
+    let size = match client.look_up(&Dir::try_from(key.as_str().to_owned())?).await? {
         // A merge reads more than its first key.
         Stat::Key(found) if spec.kind != MapKind::MapFromN => Some(found.checksum.len),
         _ => None,

@@ -1,0 +1,150 @@
+//! Directories and names: questions to the node that is a name's home.
+
+use super::Client;
+use super::lines::Lines;
+use crate::body::{self, Activity};
+use crate::directory::DIR_MODE;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Dir;
+use crate::placement::{NodeId, node_of_basename};
+use crate::protocol::{Change, Entered, Entry, Stat, escape};
+use hyper::Method;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// How long the home of a name is waited for before the others are asked too.
+const HOME_FIRST: Duration = Duration::from_millis(20);
+
+/// The directories that a node holds of those whose home is another.
+pub struct HeldDirs {
+    lines: Lines,
+    who: String,
+}
+
+impl HeldDirs {
+    pub async fn next(&mut self) -> Result<Option<Dir>> {
+        let malformed = || Error::new(ErrorKind::Unreachable, format!("{}: malformed or cut off listing", self.who));
+        let line = self.lines.next().await?.ok_or_else(malformed)?;
+        match Entry::parse_line(std::str::from_utf8(&line).map_err(|_| malformed())?)? {
+            Some(Entry::Dir { path, .. }) => Dir::try_from(path).map(Some),
+            Some(Entry::Key { .. }) => Err(malformed()),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Client {
+    /// The home of the name at `path` (`bucket`, `bucket/dir` or `bucket/dir/name`).
+    pub fn home_of(&self, path: &str) -> NodeId {
+        node_of_basename(path.rsplit_once('/').map_or(path, |(_, name)| name), self.cluster().len())
+    }
+
+    /// What `path` is.
+    pub async fn look_up(&self, path: &Dir) -> Result<Stat> {
+        let node = self.home_of(path.as_str());
+        let path = format!("/v1/stat/{}", escape(path.as_str()));
+        let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
+        self.json(node, response).await
+    }
+
+    /// What `path` is. Where its home is slow or down, a node that holds something in it knows as well that it is a directory: then its
+    /// attributes are the usual ones.
+    pub async fn find(&self, path: &Dir) -> Result<Stat> {
+        let asked = self.look_up_soon(path);
+        tokio::pin!(asked);
+        let mut answer = tokio::time::timeout(HOME_FIRST, &mut asked).await.ok();
+        match answer {
+            Some(Err(error)) if !is_silence(&error) => return Err(error),
+            Some(Ok(stat)) => return Ok(stat),
+            Some(Err(_)) | None => {}
+        }
+        let home = self.home_of(path.as_str());
+        let mut others = JoinSet::new();
+        for node in self.cluster().ids().filter(|&node| node != home) {
+            let (client, path) = (self.clone(), path.clone());
+            others.spawn(async move { client.holds_dir(node, &path).await });
+        }
+        loop {
+            tokio::select! {
+                biased;
+                stat = &mut asked, if answer.is_none() => match stat {
+                    Err(error) if is_silence(&error) => answer = Some(Err(error)),
+                    stat => {
+                        // A request that is broken off would cost its connection.
+                        others.detach_all();
+                        return stat;
+                    }
+                },
+                Some(held) = others.join_next() => if let Ok(Ok(true)) = held {
+                    others.detach_all();
+                    return Ok(Stat::Dir { mtime: 0, mode: DIR_MODE });
+                },
+                else => return answer.unwrap_or_else(|| Err(self.late(home))),
+            }
+        }
+    }
+
+    /// True if `node` holds something in `dir`.
+    pub async fn holds_dir(&self, node: NodeId, dir: &Dir) -> Result<bool> {
+        let response = self.send(node, Method::GET, &dir_path(dir), body::empty(), &Activity::default()).await?;
+        self.json(node, response).await
+    }
+
+    /// Makes a directory that stays when it is empty. Errors: something of its name is there.
+    pub async fn make_dir(&self, dir: &Dir, change: Change) -> Result<()> {
+        self.post(self.home_of(dir.as_str()), Method::PUT, &dir_path(dir), Some(&change)).await
+    }
+
+    pub async fn change_dir(&self, dir: &Dir, change: Change) -> Result<()> {
+        self.post(self.home_of(dir.as_str()), Method::POST, &dir_path(dir), Some(&change)).await
+    }
+
+    /// Removes a directory in which no node holds anything.
+    pub async fn remove_dir(&self, dir: &Dir) -> Result<()> {
+        self.post(self.home_of(dir.as_str()), Method::DELETE, &dir_path(dir), None::<&()>).await
+    }
+
+    /// Tells the home of `dir` that `node` is about to hold something in it.
+    pub async fn enter_dir(&self, home: NodeId, node: NodeId, dir: &Dir) -> Result<()> {
+        let entered = Entered { node, dirs: vec![dir.clone()] };
+        self.post(home, Method::POST, "/v1/names/enter", Some(&entered)).await
+    }
+
+    /// Tells the home of `dirs` that the last entry in each has gone on some node.
+    pub async fn left_dirs(&self, home: NodeId, dirs: &[Dir]) -> Result<()> {
+        self.post(home, Method::POST, "/v1/names/left", Some(&dirs)).await
+    }
+
+    /// For each of `dirs`, true if `node` holds something in it.
+    pub async fn let_go_dirs(&self, node: NodeId, dirs: &[Dir]) -> Result<Vec<bool>> {
+        let json = serde_json::to_vec(dirs).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))?;
+        let response =
+            self.send(node, Method::POST, "/v1/names/let_go", body::full(json), &Activity::default()).await?;
+        let held: Vec<bool> = self.json(node, response).await?;
+        match held.len() == dirs.len() {
+            true => Ok(held),
+            false => Err(self.malformed(node, "another number of directories")),
+        }
+    }
+
+    /// Has a home ask `node`, which was killed, whether it still holds what it is recorded to hold.
+    pub async fn audit_dirs(&self, home: NodeId, node: NodeId) -> Result<()> {
+        self.post(home, Method::POST, &format!("/v1/names/audit?node={node}"), None::<&()>).await
+    }
+
+    /// The directories whose home is `home` and that `node` holds.
+    pub async fn held_dirs(&self, node: NodeId, home: NodeId) -> Result<HeldDirs> {
+        let path = format!("/v1/names/held?home={home}");
+        let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
+        Ok(HeldDirs { lines: Lines::new(self.chunks(node, response)), who: self.cluster().name(node).to_string() })
+    }
+}
+
+/// True if no node has said anything.
+fn is_silence(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Deadline)
+}
+
+fn dir_path(dir: &Dir) -> String {
+    format!("/v1/dirs/{}", escape(dir.as_str()))
+}

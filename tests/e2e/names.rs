@@ -1,0 +1,164 @@
+//! Each name has one owner: it is a key or a directory over the whole cluster, and a directory goes with what is in it.
+
+use crate::harness::{Cluster, eventually, text};
+use crate::sessions::{exchange, message, open_with};
+use std::net::TcpStream;
+use std::sync::Barrier;
+
+/// Rounds of the race.
+const ROUNDS: usize = 10_000;
+/// Rounds between two kills.
+const KILL_EACH: usize = 50;
+
+fn put(session: &mut TcpStream, key: &str) -> bool {
+    let question = format!(r#"{{"ask":"put","key":"{key}","checksum":"99fc819aaba2462a 6"}}"#);
+    let answer = exchange(session, &message(&question, b"hello\n"));
+    assert!(answer.contains("stored") || answer.contains("already_exists"), "{key}: {answer}");
+    answer.contains("stored")
+}
+
+/// `true` if `path` is one on that node's disk.
+fn is_key(cluster: &Cluster, node: usize, path: &str) -> bool {
+    cluster.data(node).join(path).is_file()
+}
+
+#[test]
+fn a_key_and_a_directory_of_one_name_never_both_come_to_be() {
+    let cluster = Cluster::start(3);
+    let (line, mut keys, mut dirs) = (Barrier::new(2), 0, 0);
+    let race = |session: &mut TcpStream, key: String| {
+        line.wait();
+        put(session, &key)
+    };
+    let [a, b] = &mut [open_with(&cluster, 0), open_with(&cluster, 1)];
+    std::thread::scope(|scope| {
+        let makes_key = scope.spawn(|| (0..ROUNDS).map(|n| race(a, format!("b/{}_r", 3 * n))).collect::<Vec<bool>>());
+        let makes_dir =
+            scope.spawn(|| (0..ROUNDS).map(|n| race(b, format!("b/{}_r/1_x", 3 * n))).collect::<Vec<bool>>());
+        for (n, (key, dir)) in makes_key.join().unwrap().into_iter().zip(makes_dir.join().unwrap()).enumerate() {
+            assert!(key != dir, "round {n}: key {key}, directory {dir}");
+            assert_eq!(is_key(&cluster, 0, &format!("b/{}_r", 3 * n)), key, "round {n}");
+            assert_eq!(is_key(&cluster, 1, &format!("b/{}_r/1_x", 3 * n)), dir, "round {n}");
+            (keys, dirs) = (keys + usize::from(key), dirs + usize::from(dir));
+        }
+    });
+    println!("{ROUNDS} races: {keys} keys and {dirs} directories");
+    assert!(keys > 0 && dirs > 0, "one always wins: {keys} keys and {dirs} directories");
+}
+
+#[test]
+fn nor_where_the_home_is_killed_in_between() {
+    let mut cluster = Cluster::start(3);
+    for turn in 0..8 {
+        let names: Vec<String> = (0..KILL_EACH).map(|n| format!("b/{}_r", 3 * (turn * KILL_EACH + n))).collect();
+        let puts = |below: &str| {
+            let urls: Vec<String> = names.iter().map(|name| format!("s4://{name}{below}")).collect();
+            let script = urls
+                .iter()
+                .map(|url| format!("echo x | s4 cp - {url} 2> /dev/null && echo {url}\n"))
+                .collect::<String>();
+            let mut command = std::process::Command::new("bash");
+            let bin = std::path::Path::new(env!("CARGO_BIN_EXE_s4")).parent().unwrap();
+            let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+            command.args(["-c", &script]).env("S4_CONF_PATH", cluster.conf()).env("PATH", path);
+            command.stdout(std::process::Stdio::piped()).spawn().unwrap()
+        };
+        let (keys, dirs) = (puts(""), puts("/1_x"));
+        let made = || std::fs::read_dir(cluster.data(0).join("b")).map_or(0, Iterator::count);
+        eventually("some are made", || (made() >= turn * KILL_EACH + 5 * turn).then_some(()));
+        cluster.kill_node(0);
+        cluster.start_node(0);
+        let told = [keys, dirs].map(|child| text(&child.wait_with_output().unwrap().stdout));
+        for name in &names {
+            let (is_key, is_dir) = (is_key(&cluster, 0, name), is_key(&cluster, 1, &format!("{name}/1_x")));
+            assert!(!(is_key && is_dir), "{name} is both");
+            assert!(is_key || !told[0].contains(&format!("s4://{name}\n")), "{name}: the key was acknowledged");
+            assert!(is_dir || !told[1].contains(&format!("s4://{name}/1_x\n")), "{name}/1_x was acknowledged");
+            assert_eq!(cluster.data(0).join(name).is_dir(), is_dir, "{name}: what its home knows");
+        }
+    }
+}
+
+/// Everything below a bucket, as all nodes have it.
+fn listed(cluster: &Cluster, dir: &str) -> String {
+    text(&cluster.run(&["ls", &format!("s4://{dir}/")]).stdout)
+}
+
+#[test]
+fn a_directory_goes_with_its_last_key_on_whatever_node() {
+    let cluster = Cluster::start(3);
+    for node in 0..3 {
+        cluster.put(&format!("s4://b/1_d/2_e/{node}_key"), b"content");
+    }
+    for node in [1, 0, 2] {
+        assert!(listed(&cluster, "b").contains("1_d/"));
+        cluster.ok(&["rm", &format!("s4://b/1_d/2_e/{node}_key")]);
+    }
+    assert_eq!(listed(&cluster, "b"), "");
+    for node in 0..3 {
+        assert!(!cluster.data(node).join("b").exists(), "node {node} still has the bucket");
+    }
+    // Free again for a key.
+    cluster.put("s4://b/1_d", b"content");
+}
+
+#[test]
+fn what_a_killed_node_entered_and_did_not_make_is_forgotten() {
+    let mut cluster = Cluster::start(3);
+    cluster.put("s4://b/0_stays", b"content");
+    // As if node 1 had been killed after it told the home, and before it made its copy.
+    for node in [0, 2] {
+        let dir = if node == 0 { "b/0_ghost" } else { "b/2_ghost" };
+        let body = format!(r#"{{"node":1,"dirs":["{dir}"]}}"#);
+        assert!(post(&cluster, node, "/v1/names/enter", &body).starts_with("HTTP/1.1 200"), "{dir}");
+    }
+    assert!(listed(&cluster, "b").contains("0_ghost/"));
+    cluster.kill_node(1);
+    cluster.start_node(1);
+    eventually("the ghosts are gone", || (!listed(&cluster, "b").contains("ghost")).then_some(()));
+    assert!(listed(&cluster, "b").contains("0_stays"));
+}
+
+#[test]
+fn a_home_that_lost_its_disk_learns_what_others_hold() {
+    let mut cluster = Cluster::start(3);
+    for n in 0..20 {
+        cluster.put(&format!("s4://b/{}_dir/1_key", 3 * n), b"content");
+    }
+    cluster.kill_node(0);
+    std::fs::remove_dir_all(cluster.data(0)).unwrap();
+    cluster.start_node(0);
+    for n in 0..20 {
+        let mut session = open_with(&cluster, 0);
+        let stat = exchange(&mut session, &message(&format!(r#"{{"ask":"stat","path":"b/{}_dir"}}"#, 3 * n), b""));
+        assert!(stat.contains(r#""is":"dir""#), "{n}: {stat}");
+    }
+    eventually("it knows all", || cluster.data(0).join(".s4/knows-dirs").exists().then_some(()));
+    assert!(cluster.data(0).join("b/57_dir").is_dir());
+}
+
+#[test]
+fn a_node_that_is_down_does_not_hold_up_deletes_of_others() {
+    let mut cluster = Cluster::start(3);
+    cluster.put("s4://b/2_dir/1_key", b"content");
+    cluster.put("s4://b/2_dir/0_key", b"content");
+    cluster.kill_node(2);
+    let began = std::time::Instant::now();
+    cluster.ok(&["rm", "s4://b/2_dir/1_key"]);
+    assert!(began.elapsed().as_secs() < 8, "{:?}", began.elapsed());
+    cluster.start_node(2);
+    cluster.ok(&["rm", "s4://b/2_dir/0_key"]);
+    // The first was told to nobody: the home asks.
+    eventually("the directory goes", || (!listed(&cluster, "b").contains("2_dir")).then_some(()));
+}
+
+/// The head and the body of the answer.
+fn post(cluster: &Cluster, node: usize, path: &str, body: &str) -> String {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{}\r\ns4-cluster: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        cluster.port(node),
+        cluster.digest(),
+        body.len()
+    );
+    cluster.raw(node, format!("{head}{body}").as_bytes())
+}
