@@ -3,5 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v python3 >/dev/null || { echo "bench: python3 is missing: apt-get install python3" >&2; exit 1; }
-cargo build --release --quiet
-PYTHONDONTWRITEBYTECODE=1 exec python3 scripts/bench --bin target/release "$@"
+# The quick one shows that the bench works, which the programs of the tests do too: those for speed take minutes to build.
+programs=release
+for option in "$@"; do [ "$option" != --quick ] || programs=debug; done
+cargo build --quiet --profile "${programs/debug/dev}"
+PYTHONDONTWRITEBYTECODE=1 exec python3 scripts/bench --bin "target/$programs" "$@"

@@ -86,6 +86,7 @@ def maps(bench):
         "s4 map s4://small/ s4://map_RUN/ sort",
         1.15,
     )
+    steps(bench, slots)
     map_to_n(bench, "map-to-n, 21 outputs each")
     lines = bench.full(7_000_000, 300_000)
     bench.sh(f"for c in 000 001 002; do seq -f '%.0f,some,text,and,some,more' 1 {lines} > large_$c; s4 cp large_$c s4://large/; done")
@@ -97,6 +98,19 @@ def maps(bench):
             1.1,
         )
     bench.sh("rm -rf out large_*; s4 rm -r s4://out/ || true; s4 rm -r s4://large/")
+
+
+def steps(bench, slots):
+    """What a step costs whose tasks do next to nothing: people chain dozens and wait for each."""
+    bench.sh("mkdir tiny12 tiny1 && for i in $(seq -f %03.0f 0 11); do echo $i > tiny12/${i}_t; done && cp tiny12/000_t tiny1")
+    bench.sh("s4 cp -r tiny12 s4://tiny12/ && s4 cp -r tiny1 s4://tiny1/")
+    for many, name, extra in ((12, "a step of 12 tiny tasks", 0.006), (1, "a step of one tiny task", 0.005)):
+        bench.row(
+            name,
+            f"mkdir step{many}_RUN; ls tiny{many} | xargs -P {slots} -I{{}} bash -c 'cat < tiny{many}/{{}} > step{many}_RUN/{{}}'",
+            f"s4 map s4://tiny{many}/ s4://step{many}_RUN/ cat",
+            extra=extra,
+        )
 
 
 def map_to_n(bench, name):
