@@ -3,19 +3,22 @@
 //! [`store::dirs`](crate::store) keeps the invariants on one node; this asks the others. Everything here blocks, and waits for other
 //! nodes no longer than a deadline.
 
-use crate::store::{Asking, Settled, Store};
+use crate::store::{Asking, Others, Settled, Store};
 use s4::client::{Client, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Dir;
 use s4::placement::NodeId;
-use s4::protocol::{Change, DIRS_AT_ONCE, Stat};
+use s4::protocol::{Change, Stat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
-/// How long a node is waited for before it is asked again for what it holds.
-const RETRY: Duration = Duration::from_millis(500);
+/// Before a node is asked again that did not answer: at first, and after a while.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Directories that a home is told of at once: few enough that it has settled them soon.
+const LEFT_AT_ONCE: usize = 50;
 /// How often a directory is settled that is entered and left meanwhile.
 const ATTEMPTS: usize = 10;
 /// Directories that are settled at a time after a delete.
@@ -29,26 +32,48 @@ pub struct Names {
     node: NodeId,
     runtime: Handle,
     /// Nodes that may hold directories whose home this node is, and of which it does not know: it lost its disk, or what it wrote last.
-    unheard: Mutex<BTreeSet<NodeId>>,
-    /// One walk over all directories at a time.
-    auditing: Mutex<()>,
+    /// And whether they answered last.
+    unheard: Mutex<BTreeMap<NodeId, bool>>,
+    audits: Mutex<Audits>,
+}
+
+/// Guards which nodes were killed, and are to be asked what they hold, and whether a thread is at it.
+#[derive(Default)]
+struct Audits {
+    waiting: BTreeSet<NodeId>,
+    running: bool,
 }
 
 impl Names {
     /// Must be called in a runtime.
     pub fn new(store: Arc<Store>, client: Client, node: NodeId) -> Arc<Self> {
         let runtime = Handle::current();
-        let (telling, on) = (client.clone(), runtime.clone());
-        store.set_enter(Box::new(move |home, dir, limit| {
-            let client =
-                limit.map_or_else(|| telling.clone(), |limit| telling.with_deadline(telling.deadline().min(limit)));
-            on.block_on(client.enter_dir(home, node, dir))
-        }));
         let unheard = match store.knows_all_dirs() {
-            true => BTreeSet::new(),
-            false => client.cluster().ids().filter(|&other| other != node).collect(),
+            true => BTreeMap::new(),
+            false => client.cluster().ids().filter(|&other| other != node).map(|other| (other, true)).collect(),
         };
-        Arc::new(Self { store, client, node, runtime, unheard: Mutex::new(unheard), auditing: Mutex::default() })
+        let (unheard, audits) = (Mutex::new(unheard), Mutex::default());
+        let names = Arc::new(Self { store, client, node, runtime, unheard, audits });
+        let (telling, asking) = (names.clone_for_store(), Arc::downgrade(&names));
+        names.store.set_others(Others {
+            enter: Box::new(move |home, dir, limit| {
+                let (client, runtime) = &telling;
+                let client = limit.map_or_else(|| client.clone(), |limit| client.with_deadline(client.deadline().min(limit)));
+                runtime.block_on(client.enter_dir(home, node, dir))
+            }),
+            refuse_dir: Box::new(move |dir| match asking.upgrade() {
+                Some(names) if names.is_dir_elsewhere(dir) => {
+                    Err(Error::new(ErrorKind::AlreadyExists, format!("{dir}: a directory of this name exists")))
+                }
+                _ => Ok(()),
+            }),
+        });
+        names
+    }
+
+    /// What a store needs of this, which does not keep the store.
+    fn clone_for_store(&self) -> (Client, Handle) {
+        (self.client.clone(), self.runtime.clone())
     }
 
     /// What `path` is, if its home is this node.
@@ -57,15 +82,39 @@ impl Names {
         if found != Stat::Absent || self.home_of(path) != self.node {
             return Ok(found);
         }
-        // Empty but after a disk was lost.
-        let unheard: Vec<NodeId> = self.lock().iter().copied().collect();
-        for node in unheard {
-            if self.runtime.block_on(self.client.holds_dir(node, path))? {
-                self.store.enter(path, node)?;
-                return self.store.stat(path.as_str());
-            }
+        match self.is_dir_elsewhere(path) {
+            true => self.store.stat(path.as_str()),
+            false => Ok(Stat::Absent),
         }
-        Ok(Stat::Absent)
+    }
+
+    /// True if another node has a copy of a directory that this node does not know, though it is the home: it has lost its disk. Then it
+    /// knows the directory from now on. A node that does not answer is not waited for: nothing is known of what it alone holds.
+    fn is_dir_elsewhere(&self, path: &Dir) -> bool {
+        if self.store.knows_all_dirs() {
+            return false;
+        }
+        let unheard: Vec<NodeId> =
+            self.unheard().iter().filter(|(_, answers)| **answers).map(|(&node, _)| node).collect();
+        let holder = self.runtime.block_on(async {
+            let mut asked: JoinSet<_> = unheard
+                .into_iter()
+                .map(|node| {
+                    let (client, path) = (self.patient(SETTLING), path.clone());
+                    async move { (node, client.holds_dir(node, &path).await) }
+                })
+                .collect();
+            while let Some(answer) = asked.join_next().await {
+                match answer {
+                    Ok((node, Ok(true))) => return Some(node),
+                    Ok((node, Err(_))) => _ = self.unheard().entry(node).and_modify(|answers| *answers = false),
+                    Ok((_, Ok(false))) | Err(_) => {}
+                }
+            }
+            None
+        });
+        // Its last key may go meanwhile.
+        holder.is_some_and(|holder| self.store.enter(path, holder).map(|()| self.store.note_left(path)).is_ok())
     }
 
     pub fn make_dir(&self, dir: &Dir, change: Change) -> Result<()> {
@@ -96,49 +145,61 @@ impl Names {
         Err(Error::new(ErrorKind::NotEmpty, format!("{dir}: not empty")))
     }
 
-    /// After a delete: has the homes of directories that this node does not hold any more decide about them.
-    pub fn settle(&self) {
-        let mut failed = Vec::new();
+    /// After a delete: has the homes of directories that this node does not hold any more decide about them. `tick` is called again and
+    /// again.
+    pub fn settle(&self, tick: &mut dyn FnMut()) {
+        let mut silent = BTreeSet::new();
         loop {
             let left = self.store.take_left(BATCH);
             if left.is_empty() {
-                break;
+                return;
             }
             let mut homes: BTreeMap<NodeId, Vec<Dir>> = BTreeMap::new();
             left.into_iter().for_each(|dir| homes.entry(self.home_of(&dir)).or_default().push(dir));
-            self.settle_own(homes.remove(&self.node).unwrap_or_default());
-            for (home, dirs) in homes {
-                for dirs in dirs.chunks(DIRS_AT_ONCE) {
-                    if let Err(error) = self.runtime.block_on(self.patient(SETTLING).left_dirs(home, dirs)) {
-                        tracing::debug!("{error}");
-                        failed.extend_from_slice(dirs);
+            self.settle_own(homes.remove(&self.node).unwrap_or_default(), tick);
+            for (home, dirs) in homes.iter().filter(|(home, _)| !silent.contains(*home)).map(|(&home, dirs)| (home, dirs)).collect::<Vec<_>>() {
+                for dirs in dirs.chunks(LEFT_AT_ONCE) {
+                    tick();
+                    match self.runtime.block_on(self.patient(SETTLING).left_dirs(home, dirs)) {
+                        Ok(()) => self.store.told(dirs),
+                        Err(error) => {
+                            // The others are told later too.
+                            tracing::debug!("{error}");
+                            silent.insert(home);
+                            break;
+                        }
                     }
                 }
             }
         }
-        self.store.keep_untold(failed);
     }
 
     /// Asks who still holds these, whose home this node is, and removes those that nobody does.
-    pub fn settle_own(&self, dirs: Vec<Dir>) {
+    pub fn settle_own(&self, dirs: Vec<Dir>, tick: &mut dyn FnMut()) {
         for dir in dirs {
-            let settled = self.settle_one(&dir);
-            if let Err(error) = settled {
-                tracing::debug!("{error}");
+            tick();
+            match self.settle_one(&dir) {
+                Ok(()) => self.store.told(&[dir]),
+                // Asked again later.
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    self.store.note_untold(&dir);
+                }
             }
         }
     }
 
+    /// Errors: a holder does not answer, and no other holds it for sure.
     fn settle_one(&self, dir: &Dir) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let Some(asking) = self.store.begin_asking(dir)? else { return Ok(()) };
-            let (let_go, _) = self.ask(&asking, dir, SETTLING);
+            let (let_go, failed) = self.ask(&asking, dir, SETTLING);
             match asking.end(&let_go, false)? {
                 Settled::Gone => {
                     self.store.prune_above(dir);
                     return Ok(());
                 }
-                Settled::Stays => return Ok(()),
+                Settled::Stays => return failed.map_or(Ok(()), Err),
                 Settled::Unsure => {}
             }
         }
@@ -171,70 +232,106 @@ impl Names {
     /// Tells homes once more what they could not be told.
     pub fn settle_untold(&self) {
         self.store.take_untold();
-        self.settle();
+        self.settle(&mut || {});
     }
 
-    /// What is to be done once at the start. Ends when every other node has been heard, if this node does not know all directories.
+    /// What is to be done once at the start. Ends when every other node has been heard, if this node does not know all directories, and has
+    /// asked this one what it holds, if it was killed.
     pub async fn start(self: Arc<Self>) {
+        let mut to_audit = BTreeSet::new();
         if self.store.was_killed() {
             // It may have entered what it did not make, or left what it did not tell.
+            to_audit = self.client.cluster().ids().filter(|&other| other != self.node).collect();
             let names = self.clone();
-            blocking(move || names.audit_own(None)).await;
-            for home in self.client.cluster().ids().filter(|&other| other != self.node) {
-                // One that is down asks by its own next start, if it was killed.
-                if let Err(error) = self.client.audit_dirs(home, self.node).await {
-                    tracing::debug!("{error}");
-                }
-            }
+            blocking(move || names.audit_all(None)).await;
         }
-        if self.store.knows_all_dirs() {
-            return;
-        }
+        let mut pause = RETRY.0;
         loop {
-            let unheard: Vec<NodeId> = self.lock().iter().copied().collect();
-            for &node in &unheard {
-                match self.clone().learn_from(node).await {
-                    Ok(()) => _ = self.lock().remove(&node),
+            for home in to_audit.clone() {
+                match self.patient(SETTLING).audit_dirs(home, self.node).await {
+                    Ok(()) => _ = to_audit.remove(&home),
                     Err(error) => tracing::debug!("{error}"),
                 }
             }
-            if self.lock().is_empty() {
-                break;
+            if to_audit.is_empty() {
+                self.store.note_audited();
             }
-            tokio::time::sleep(RETRY).await;
-        }
-        if let Err(error) = self.store.note_all_dirs() {
-            tracing::warn!("{error}");
+            let unheard: Vec<NodeId> = self.unheard().keys().copied().collect();
+            for node in unheard {
+                let learned = self.clone().learn_from(node).await;
+                match &learned {
+                    Ok(()) => _ = self.unheard().remove(&node),
+                    Err(error) => tracing::debug!("{error}"),
+                }
+                self.unheard().entry(node).and_modify(|answers| *answers = !matches!(&learned, Err(error) if is_silence(error)));
+            }
+            if self.unheard().is_empty() && !self.store.knows_all_dirs() {
+                if let Err(error) = self.store.note_all_dirs() {
+                    tracing::warn!("{error}");
+                }
+            }
+            if self.unheard().is_empty() && to_audit.is_empty() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
         }
     }
 
-    /// Records what `node` holds of the directories whose home this node is.
+    /// Records what `node` holds of the directories whose home this node is. Errors: it, or the home of a directory above, does not answer.
     async fn learn_from(self: Arc<Self>, node: NodeId) -> Result<()> {
-        let mut held = self.patient(SETTLING).held_dirs(node, self.node).await?;
+        let mut held = self.client.held_dirs(node, self.node).await?;
+        let (mut learned, mut failed) = (false, None);
         while let Some(dir) = held.next().await? {
-            let store = self.store.clone();
-            match blocking(move || store.enter(&dir, node)).await {
+            let (store, name) = (self.store.clone(), dir.clone());
+            match blocking(move || store.enter(&name, node)).await {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => tracing::warn!(
                     "{error}; it was a directory before this node lost its disk, and node {node} holds keys in it"
                 ),
-                entered => entered?,
+                Err(error) => failed = Some(error),
+                Ok(()) => learned = true,
             }
         }
-        Ok(())
+        if learned {
+            // What has gone there since it was told.
+            let names = self.clone();
+            blocking(move || names.audit_all(Some(node))).await;
+        }
+        failed.map_or(Ok(()), Err)
     }
 
-    /// The same for another node that was killed, of the directories whose home this is.
+    /// Settles what `node`, which was killed, is recorded to hold. If another thread is at that, it does so afterwards.
     pub fn audit(&self, node: NodeId) {
-        let _turn = self.auditing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.audit_own(Some(node));
+        {
+            let mut audits = self.audits.lock().unwrap_or_else(PoisonError::into_inner);
+            audits.waiting.insert(node);
+            if std::mem::replace(&mut audits.running, true) {
+                return;
+            }
+        }
+        loop {
+            let node = {
+                let mut audits = self.audits.lock().unwrap_or_else(PoisonError::into_inner);
+                let all = std::mem::take(&mut audits.waiting);
+                audits.running = !all.is_empty();
+                all
+            };
+            match node.len() {
+                0 => return,
+                1 => self.audit_all(node.first().copied()),
+                // One walk for all.
+                _ => self.audit_all(None),
+            }
+        }
     }
 
-    fn audit_own(&self, holder: Option<NodeId>) {
+    /// Settles all directories whose home this node is, and which `holder` is recorded to hold, or anybody.
+    fn audit_all(&self, holder: Option<NodeId>) {
         match self.store.doubtful_dirs(holder) {
-            Ok(dirs) => self.settle_own(dirs),
+            Ok(dirs) => self.settle_own(dirs, &mut || {}),
             Err(error) => tracing::warn!("{error}"),
         }
-        self.settle();
+        self.settle(&mut || {});
     }
 
     fn patient(&self, patience: Duration) -> Client {
@@ -245,7 +342,12 @@ impl Names {
         self.client.home_of(dir.as_str())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+    fn unheard(&self) -> MutexGuard<'_, BTreeMap<NodeId, bool>> {
         self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// True if no node has said anything.
+fn is_silence(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Deadline)
 }

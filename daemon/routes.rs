@@ -136,7 +136,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
         Route::PutPack(delivery) => handlers::packs::put(app, peer, delivery, request).await,
-        Route::LinkPack(delivery) => handlers::packs::link(app, delivery, whole_body(request).await?).await,
+        Route::LinkPack(delivery) => handlers::packs::link(app, peer, delivery, whole_body(request).await?).await,
         Route::GetPack => handlers::packs::get(app, whole_body(request).await?),
         Route::Eval(key) => handlers::commands::eval(app, key, whole_body(request).await?).await,
         Route::TryJob(key) => handlers::commands::attempt(app, key, &whole_body(request).await?).await,

@@ -110,7 +110,7 @@ pub struct Inodes(Mutex<Table>);
 impl Inodes {
     pub fn get(&self, ino: Ino) -> Option<Node> {
         if ino == ROOT {
-            return Some(Node::Dir(String::new(), DirStat::default()));
+            return Some(Node::Dir(String::new(), DirStat::UNKNOWN));
         }
         self.lock().inodes.get(&ino).map(|inode| inode.node.clone())
     }

@@ -12,6 +12,9 @@ use std::path::Path;
 /// The attribute's name.
 pub const DIR_ATTRIBUTE: &str = "user.s4.dir";
 
+/// Where version 0.1 noted that a directory was made by mkdir, at the same node.
+const MADE_ATTRIBUTE: &str = "user.s4.made";
+
 /// Permission bits of a directory that was not given others.
 pub const DIR_MODE: u32 = 0o755;
 
@@ -73,10 +76,12 @@ impl DirRecord {
         Some(record)
     }
 
-    /// The record of the directory at `path`. A directory without one, or with a damaged one, has the default.
+    /// The record of the directory at `path`. Errors: it is damaged, so that its holders are not known.
     pub fn read(path: &Path) -> io::Result<Self> {
-        let bytes = xattr::get(path, DIR_ATTRIBUTE)?;
-        Ok(bytes.and_then(|bytes| Self::decode(&bytes)).unwrap_or_default())
+        match xattr::get(path, DIR_ATTRIBUTE)? {
+            Some(bytes) => Self::decode(&bytes).ok_or_else(|| io::Error::other("its record is damaged")),
+            None => Ok(Self { made: xattr::get(path, MADE_ATTRIBUTE)?.is_some(), ..Self::default() }),
+        }
     }
 
     pub fn write(&self, path: &Path) -> io::Result<()> {

@@ -181,7 +181,8 @@ pub async fn put(app: &Arc<App>, peer: Peer, key: Key, born: Born, request: Requ
     let mut chunks = Arriving::new(request.into_body(), &key).await?;
     let store = app.jobs.shared.store.clone();
     let checksum = blocking(move || {
-        owner.enter(&store, &key, &mut None)?;
+        let mut receiving = None;
+        owner.enter(&store, &peer, &key, &mut receiving)?;
         let mut draft = owner.marked(store.draft(&key)?);
         while let Some(chunk) = chunks.next()? {
             draft.write(&chunk)?;
@@ -229,7 +230,10 @@ async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request:
     let (what, pipe) = (key.to_string(), Pipe::new().map_err(|e| Error::io(&key, &e))?);
     let take = move |stream| {
         let mut arrival = Arrival::new(stream, pipe);
-        let taken = receive(&store, &key, &owner, &mut arrival).and_then(|(draft, sums, change)| {
+        // Until the key is published.
+        let mut receiving = None;
+        let entered = owner.enter(&store, &peer, &key, &mut receiving);
+        let taken = entered.and_then(|()| receive(&store, &key, &owner, &mut arrival)).and_then(|(draft, sums, change)| {
             arrival.publish(|| owner.publish(|| draft.publish_hashed(&peer, &sums, change)))
         });
         arrival.answer(&taken)
@@ -238,7 +242,6 @@ async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request:
 }
 
 fn receive<'s>(store: &'s Store, key: &Key, owner: &Owner, arrival: &mut Arrival) -> Result<(Draft<'s>, Sums, Change)> {
-    owner.enter(store, key, &mut None)?;
     let mut draft = owner.marked(store.draft(key)?);
     let what = key.to_string();
     let (ending, found) = draft.fill(|file, progress| arrival.receive(file, &what, progress))?;
@@ -257,7 +260,7 @@ pub async fn delete(app: &Arc<App>, key: Key, keep_dirs: bool, only: Option<Chec
     let names = app.names.clone();
     blocking(move || {
         store.remove(&key, keep_dirs, only)?;
-        names.settle();
+        names.settle(&mut || {});
         Ok(done())
     })
     .await

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// Bytes of lines gathered into a chunk.
 const CHUNK: usize = 64 * 1024;
 
+/// Directories that a delete has left, of which homes are told before it goes on.
+const LEFT: usize = 1000;
+
 pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool, details: bool) -> Answer {
     let (sender, body) = app.channel();
     let app = app.clone();
@@ -32,9 +35,17 @@ pub fn held(app: &Arc<App>, home: NodeId) -> Answer {
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let mut lines = Vec::with_capacity(CHUNK);
+        let mut pulse = Pulse::new();
         let listed = app.jobs.shared.store.held_dirs(home, &mut |path| {
-            Entry::Dir { path: format!("{path}/"), stat: None }.write_line(&mut lines);
-            flush(&mut lines, &sender)
+            if let Some(path) = path {
+                Entry::Dir { path: format!("{path}/"), stat: None }.write_line(&mut lines);
+            }
+            if !pulse.is_due() {
+                return flush(&mut lines, &sender);
+            }
+            // A sign of life, with what there is.
+            lines.push(b'\n');
+            sender.send(std::mem::take(&mut lines).into()).is_ok()
         });
         end(listed, lines, &sender);
     });
@@ -75,12 +86,20 @@ pub fn delete(app: &Arc<App>, prefix: Prefix) -> Answer {
     tokio::task::spawn_blocking(move || {
         let events = EventSender(sender);
         let mut pulse = Pulse::new();
-        let deleted = app
-            .jobs
-            .shared
-            .store
-            .remove_prefix(&prefix, |keys| !pulse.is_due() || events.send(&Event::Deleted { keys }).is_ok());
-        app.names.settle();
+        let store = &app.jobs.shared.store;
+        let deleted = store.remove_prefix(&prefix, |keys| {
+            if store.left() >= LEFT {
+                app.names.settle(&mut || {});
+            }
+            !pulse.is_due() || events.send(&Event::Deleted { keys }).is_ok()
+        });
+        let keys = *deleted.as_ref().unwrap_or(&0);
+        app.names.settle(&mut || {
+            if pulse.is_due() {
+                // Also for a client that hung up the directories go.
+                let _ = events.send(&Event::Deleted { keys });
+            }
+        });
         let last = deleted.map_or_else(Event::Error, |keys| Event::Deleted { keys });
         // A client that hung up needs no end.
         let _ = events.send(&last);

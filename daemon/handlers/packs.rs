@@ -26,14 +26,14 @@ pub async fn put(app: &Arc<App>, peer: Peer, delivery: Option<Delivery>, request
     blocking(move || receive(&store, &peer, &owner, &mut pack, &name)).await.map(|answer| json(&answer))
 }
 
-fn receive(store: &Store, peer: &Peer, owner: &Owner, pack: &mut Received, name: &str) -> Result<PackAnswer> {
+fn receive(store: &Arc<Store>, peer: &Peer, owner: &Owner, pack: &mut Received, name: &str) -> Result<PackAnswer> {
     let mut answer = PackAnswer::default();
     let mut draft: Result<Draft> = Err(Error::new(ErrorKind::BadRequest, "no key has begun"));
     let mut dir = None;
     while let Some(item) = pack.next_item()? {
         match item {
             PackItem::Begin(key) => {
-                let entered = owner.enter(store, &key, &mut dir);
+                let entered = owner.enter(store, peer, &key, &mut dir);
                 draft = entered.and_then(|()| store.draft(&key)).map(|draft| owner.marked(draft));
             }
             PackItem::Piece(bytes) => {
@@ -60,7 +60,7 @@ fn receive(store: &Store, peer: &Peer, owner: &Owner, pack: &mut Received, name:
 }
 
 /// Links outputs of a job that another node of this machine has sealed. One that fails does not end the others.
-pub async fn link(app: &Arc<App>, delivery: Delivery, body: Vec<u8>) -> Answer {
+pub async fn link(app: &Arc<App>, peer: Peer, delivery: Delivery, body: Vec<u8>) -> Answer {
     let (owner, mark) = app.jobs.deliver(&delivery)?;
     let Handover { from, token, outputs } = parse(&body)?;
     let tasks = app.neighbours.tasks_dir(from, &token).await?;
@@ -68,7 +68,7 @@ pub async fn link(app: &Arc<App>, delivery: Delivery, body: Vec<u8>) -> Answer {
     blocking(move || {
         let (mut answer, mut dir) = (PackAnswer::default(), None);
         for output in outputs {
-            let entered = owner.enter(&store, &output.key, &mut dir);
+            let entered = owner.enter(&store, &peer, &output.key, &mut dir);
             match entered.and_then(|()| owner.publish(|| store.link_sealed(&tasks, &output, mark))) {
                 Ok(()) => answer.published += 1,
                 Err(error) => answer.refuse(error.by(&name)),

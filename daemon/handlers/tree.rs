@@ -71,8 +71,8 @@ pub async fn enter(app: &Arc<App>, body: Vec<u8>) -> Answer {
 pub async fn left(app: &Arc<App>, body: Vec<u8>) -> Answer {
     let dirs = parse(&body)?;
     on_names(app, move |names| {
-        names.settle_own(dirs);
-        names.settle();
+        names.settle_own(dirs, &mut || {});
+        names.settle(&mut || {});
         Ok(done())
     })
     .await

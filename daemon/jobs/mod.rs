@@ -262,7 +262,7 @@ impl Jobs {
         let ours = job.mark(inputs, 1);
         let is_earlier = |mark: Mark| standing::is_ours(mark, ours) && mark.job != ours.job;
         self.shared.store.remove_marked(prefix, is_earlier, &mut || job.fence.is_open())?;
-        self.shared.names.settle();
+        self.shared.names.settle(&mut || {});
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::Jobs;
 use super::fence::Fence;
-use crate::store::{Draft, Store};
+use crate::store::{Asker, Draft, Receiving, Store};
 use s4::attribute::Mark;
 use s4::error::Result;
 use s4::key::{Dir, Key};
@@ -26,14 +26,13 @@ impl Owner {
     }
 
     /// Makes a copy of the directory that a job's output lies in: its home, which sends the output, has recorded this node as a holder.
-    /// `last` is that of the output before.
-    pub fn enter(&self, store: &Store, key: &Key, last: &mut Option<Dir>) -> Result<()> {
-        if self.mark.is_none() || last.as_ref().is_some_and(|last| last.as_str() == key.parent()) {
+    /// `last` is that of the output before, and is to be kept until all are published.
+    pub fn enter(&self, store: &Arc<Store>, asker: &impl Asker, key: &Key, last: &mut Option<Receiving>) -> Result<()> {
+        if self.mark.is_none() || last.as_ref().is_some_and(|last| last.dir().as_str() == key.parent()) {
             return Ok(());
         }
         let dir = Dir::try_from(key.parent().to_owned())?;
-        store.hold_recorded(&dir)?;
-        *last = Some(dir);
+        *last = Some(store.begin_receiving(dir, || asker.check(key))?);
         Ok(())
     }
 

@@ -209,6 +209,8 @@ impl Work {
         let Some(output) = &task.output else {
             return Ok(Ended::Named { outputs: Outputs { dir, names: stdout, installed }, input });
         };
+        // Other nodes may be asked, which is not to hold up who shuts the fence.
+        store.hold_for(output)?;
         job.fence.pass(|| store.publish_output(&stdout, output, job.mark(input, 1)))?;
         Ok(Ended::Published)
     }

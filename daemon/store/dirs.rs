@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -34,21 +35,31 @@ const SETTLED: &str = ".s4/settled";
 /// Attempts at a directory that others remove meanwhile.
 const ATTEMPTS: usize = 100;
 
-/// Tells a home node that this node is about to hold something in a directory. Blocks, for at most so long if there is a limit.
-pub type Enter = Box<dyn Fn(NodeId, &Dir, Option<Duration>) -> Result<()> + Send + Sync>;
+/// What a store asks of other nodes. Blocks.
+pub struct Others {
+    /// Tells a home node that this node is about to hold something in a directory, within so long if there is a limit.
+    pub enter: Box<dyn Fn(NodeId, &Dir, Option<Duration>) -> Result<()> + Send + Sync>,
+    /// Refuses a name that another node knows as a directory, where this node, its home, does not know all.
+    pub refuse_dir: Box<dyn Fn(&Dir) -> Result<()> + Send + Sync>,
+}
 
 pub(super) struct Dirs {
     table: Mutex<Table>,
-    enter: OnceLock<Enter>,
+    others: OnceLock<Others>,
     /// The last daemon here was killed, or could not tell homes all.
     was_killed: bool,
+    /// Every home has asked since whether this node holds what it has recorded.
+    audited: AtomicBool,
+    /// This node knows all directories whose home it is.
+    knows_all: AtomicBool,
 }
 
 impl Dirs {
     /// Of the data directory `root`.
     pub fn new(root: &Path) -> Self {
         let was_killed = std::fs::remove_file(root.join(SETTLED)).is_err();
-        Self { table: Mutex::default(), enter: OnceLock::new(), was_killed }
+        let knows_all = AtomicBool::new(root.join(KNOWS_DIRS).exists());
+        Self { table: Mutex::default(), others: OnceLock::new(), was_killed, audited: AtomicBool::new(!was_killed), knows_all }
     }
 }
 
@@ -110,9 +121,17 @@ pub enum Settled {
 }
 
 impl Store {
-    /// To be called once, before any key is made: how homes are told.
-    pub fn set_enter(&self, enter: Enter) {
-        let _ = self.dirs.enter.set(enter);
+    /// To be called once, before any key is made: how other nodes are asked.
+    pub fn set_others(&self, others: Others) {
+        let _ = self.dirs.others.set(others);
+    }
+
+    /// Refuses a name for a new key that is a directory on another node, where this one does not know all directories.
+    pub(super) fn refuse_dir(&self, key: &Key) -> Result<()> {
+        match self.dirs.others.get().filter(|_| !self.knows_all_dirs()) {
+            Some(others) => (others.refuse_dir)(&Dir::try_from(key.as_str().to_owned())?),
+            None => Ok(()),
+        }
     }
 
     fn home_of(&self, path: &str) -> NodeId {
@@ -125,14 +144,25 @@ impl Store {
         let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
         for end in ends {
             let part = Dir::try_from(path[..end].to_owned())?;
-            match self.data.open_at(&self.dir_path(&part), OFlag::O_PATH | OFlag::O_DIRECTORY) {
-                Ok(_) => {}
-                Err(Errno::ENOENT) => self.hold_one(&part, limit)?,
-                Err(Errno::ENOTDIR) => return Err(below_a_key(dir)),
-                Err(errno) => return Err(failed(dir, errno)),
-            }
+            let held = match self.data.open_at(&self.dir_path(&part), OFlag::O_PATH | OFlag::O_DIRECTORY) {
+                Ok(_) => Ok(()),
+                Err(Errno::ENOENT) => self.hold_one(&part, limit),
+                Err(Errno::ENOTDIR) => Err(below_a_key(dir)),
+                Err(errno) => Err(failed(dir, errno)),
+            };
+            // What was made above it is not needed.
+            held.inspect_err(|_| self.prune(&self.dir_path(&part)))?;
         }
         Ok(())
+    }
+
+    /// Makes copies of the directories that `key` is to lie in, if they are not here.
+    pub fn hold_for(&self, key: &Key) -> Result<()> {
+        let path = self.path(key);
+        match path.parent().is_some_and(Path::is_dir) {
+            true => Ok(()),
+            false => self.hold_parent_of(key, None).inspect_err(|_| self.prune(&path)),
+        }
     }
 
     /// The same of what `key` lies in.
@@ -147,27 +177,43 @@ impl Store {
             let _table = self.lock_dirs();
             return self.make_copy(dir);
         }
-        let entering = Entering::begin(self, dir);
+        let entering = Entering { turn: self.enter_turn(dir), store: self, dir };
         let _turn = entering.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.dir_path(dir).is_dir() {
             return Ok(());
         }
-        match self.dirs.enter.get() {
-            // A home that has not answered may have recorded it.
-            Some(enter) => {
-                enter(home, dir, limit).inspect_err(|_| _ = self.lock_dirs().untold.insert(dir.as_str().to_owned()))?
-            }
-            None => return Err(Error::new(ErrorKind::ShuttingDown, format!("{dir}: the daemon has not started yet"))),
-        }
+        let Some(others) = self.dirs.others.get() else {
+            return Err(Error::new(ErrorKind::ShuttingDown, format!("{dir}: the daemon has not started yet")));
+        };
+        // A home that has not answered may have recorded it.
+        (others.enter)(home, dir, limit).inspect_err(|_| _ = self.lock_dirs().untold.insert(dir.as_str().to_owned()))?;
         self.make_copy(dir)
     }
 
-    /// To be called where the home has recorded this node as a holder of `dir`: makes its copy.
-    pub fn hold_recorded(&self, dir: &Dir) -> Result<()> {
-        if let Some((parent, _)) = dir.as_str().rsplit_once('/') {
+    /// To be called where the home of `dir` has recorded this node as a holder, and sends outputs in it: makes the copy. Until what is
+    /// returned is dropped, this node says that it holds `dir`. `is_sending` is asked once that is so: a home that has given up may have
+    /// forgotten this node.
+    pub fn begin_receiving(self: &Arc<Self>, dir: Dir, is_sending: impl FnOnce() -> Result<()>) -> Result<Receiving> {
+        let receiving = Receiving { turn: self.enter_turn(&dir), store: self.clone(), dir };
+        is_sending()?;
+        if let Some((parent, _)) = receiving.dir.as_str().rsplit_once('/') {
             self.hold_dir(&Dir::try_from(parent.to_owned())?, None)?;
         }
-        self.make_copy(dir)
+        self.make_copy(&receiving.dir)?;
+        Ok(receiving)
+    }
+
+    /// Has this node say that it holds `dir`, until [`leave_turn`](Self::leave_turn).
+    fn enter_turn(&self, dir: &Dir) -> Arc<Mutex<()>> {
+        self.lock_dirs().entering.entry(dir.as_str().to_owned()).or_default().clone()
+    }
+
+    fn leave_turn(&self, dir: &Dir, turn: &Arc<Mutex<()>>) {
+        let mut table = self.lock_dirs();
+        // The table's and this one.
+        if Arc::strong_count(turn) == 2 {
+            table.entering.remove(dir.as_str());
+        }
     }
 
     fn make_copy(&self, dir: &Dir) -> Result<()> {
@@ -220,6 +266,7 @@ impl Store {
                 })?;
             }
             drop(table);
+            self.note_made();
             return self.sync_dir(dir).map_err(|e| failed_io(dir, &e));
         }
         Err(removed_again(dir))
@@ -246,6 +293,7 @@ impl Store {
                 true
             })?;
             drop(table);
+            self.note_made();
             return self.sync_dir(dir).map_err(|e| failed_io(dir, &e));
         }
         Err(removed_again(dir))
@@ -255,6 +303,9 @@ impl Store {
     pub fn change_dir(&self, dir: &Dir, change: Change) -> Result<()> {
         self.at_home(dir)?;
         let _table = self.lock_dirs();
+        if !self.dir_path(dir).is_dir() {
+            return Err(self.absent(format_args!("{dir}: no such directory")));
+        }
         self.update(dir, |record| {
             record.change(change);
             true
@@ -269,7 +320,13 @@ impl Store {
         if !path.is_dir() {
             return self.check_there().map(|()| None);
         }
-        let holders = DirRecord::read(&path).map_err(|e| self.unreadable(dir, &e))?.holders;
+        let mut holders = DirRecord::read(&path).map_err(|e| self.unreadable(dir, &e))?.holders;
+        // Of a damaged record.
+        holders.retain(|&holder| holder < self.nodes);
+        if !is_empty(&path) {
+            // It stays anyway.
+            holders.clear();
+        }
         table.asked += 1;
         let number = table.asked;
         table.asking.entry(dir.as_str().to_owned()).or_default().insert(number, BTreeSet::new());
@@ -329,13 +386,19 @@ impl Store {
         let dir = self.root.join(path);
         let mut table = self.lock_dirs();
         if self.home_of(path) != self.node {
-            let gone = std::fs::remove_dir(&dir).is_ok();
-            if gone {
-                table.left.insert(path.to_owned());
-            }
-            return gone;
+            return match std::fs::remove_dir(&dir) {
+                Ok(()) => {
+                    table.left.insert(path.to_owned());
+                    true
+                }
+                Err(e) => e.kind() == io::ErrorKind::NotFound,
+            };
         }
-        let Ok(mut record) = DirRecord::read(&dir) else { return false };
+        let mut record = match DirRecord::read(&dir) {
+            Ok(_) if !is_empty(&dir) => return false,
+            Ok(record) => record,
+            Err(e) => return e.kind() == io::ErrorKind::NotFound,
+        };
         if record.made && !even_made {
             return false;
         }
@@ -357,9 +420,10 @@ impl Store {
         self.prune(&self.dir_path(dir));
     }
 
-    /// Every directory whose home is `home` and of which this node has a copy with something in it. `visit` ends the walk by false.
-    pub fn held_dirs(&self, home: NodeId, visit: &mut dyn FnMut(&str) -> bool) -> Result<()> {
-        self.walk_dirs("", &mut |path, is_empty| is_empty || self.home_of(path) != home || visit(path))?;
+    /// Every directory whose home is `home` and of which this node has a copy with something in it. `visit` also gets `None`, again and
+    /// again, and ends the walk by false.
+    pub fn held_dirs(&self, home: NodeId, visit: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
+        self.walk_dirs("", &mut |path, is_empty| visit(Some(path).filter(|path| !is_empty && self.home_of(path) == home)))?;
         self.check_there()
     }
 
@@ -411,14 +475,17 @@ impl Store {
 
     /// False if this node may not know of all directories whose home it is: it has lost its disk, or what was written last.
     pub fn knows_all_dirs(&self) -> bool {
-        self.root.join(KNOWS_DIRS).exists()
+        self.dirs.knows_all.load(Ordering::Relaxed)
     }
 
-    /// After a power cut: directories that other nodes hold may be lost here, unless each was synced.
+    /// Every home has asked whether this node, which was killed, still holds what it has recorded.
+    pub fn note_audited(&self) {
+        self.dirs.audited.store(true, Ordering::Relaxed);
+    }
+
+    /// After a power cut: directories that other nodes hold may be lost here.
     pub(super) fn forget_dirs(&self) -> io::Result<()> {
-        if self.fsync {
-            return Ok(());
-        }
+        self.dirs.knows_all.store(false, Ordering::Relaxed);
         match std::fs::remove_file(self.root.join(KNOWS_DIRS)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
@@ -428,24 +495,46 @@ impl Store {
     /// From now on it does.
     pub fn note_all_dirs(&self) -> Result<()> {
         let path = self.root.join(KNOWS_DIRS);
-        replace(&path, b"", self.fsync).map_err(|e| Error::io(path.display(), &e))
+        replace(&path, b"", self.fsync).map_err(|e| Error::io(path.display(), &e))?;
+        self.dirs.knows_all.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Directories that lost their last entry here since this was last called, at most `most`: their homes are to be told.
+    /// Directories that lost their last entry here since this was last called, at most `most`: their homes are to be told. They are
+    /// [untold](Self::take_untold) until [`told`](Self::told).
     pub fn take_left(&self, most: usize) -> Vec<Dir> {
         let mut table = self.lock_dirs();
         let mut taken = Vec::new();
         while taken.len() < most
             && let Some(path) = table.left.pop_first()
         {
-            taken.extend(Dir::try_from(path));
+            if let Ok(dir) = Dir::try_from(path.clone()) {
+                taken.push(dir);
+                table.untold.insert(path);
+            }
         }
         taken
     }
 
-    /// Keeps what a home could not be told, until [`take_untold`](Self::take_untold).
-    pub fn keep_untold(&self, dirs: impl IntoIterator<Item = Dir>) {
-        self.lock_dirs().untold.extend(dirs.into_iter().map(String::from));
+    /// Its holders are to be asked whether they still hold it.
+    pub fn note_left(&self, dir: &Dir) {
+        self.lock_dirs().left.insert(dir.as_str().to_owned());
+    }
+
+    /// The same, later.
+    pub fn note_untold(&self, dir: &Dir) {
+        self.lock_dirs().untold.insert(dir.as_str().to_owned());
+    }
+
+    /// The home has been told of these.
+    pub fn told(&self, dirs: &[Dir]) {
+        let mut table = self.lock_dirs();
+        dirs.iter().for_each(|dir| _ = table.untold.remove(dir.as_str()));
+    }
+
+    /// How many homes are to be told of, but for those that did not answer.
+    pub fn left(&self) -> usize {
+        self.lock_dirs().left.len()
     }
 
     /// Has what homes could not be told be told once more.
@@ -463,7 +552,8 @@ impl Store {
     /// At an orderly end: the next start need not ask homes, unless one is still to be told of a directory.
     pub(super) fn note_settled(&self) -> io::Result<()> {
         let table = self.lock_dirs();
-        match table.left.is_empty() && table.untold.is_empty() {
+        let is_audited = self.dirs.audited.load(Ordering::Relaxed);
+        match is_audited && table.left.is_empty() && table.untold.is_empty() {
             true => File::create(self.root.join(SETTLED)).map(drop),
             false => Ok(()),
         }
@@ -534,6 +624,9 @@ impl Asking<'_> {
             return Ok(Settled::Unsure);
         }
         let path = self.store.dir_path(&self.dir);
+        if !path.is_dir() {
+            return Ok(Settled::Gone);
+        }
         let mut rest = DirRecord::default();
         self.store.update(&self.dir, |record| {
             let before = record.holders.len();
@@ -569,6 +662,15 @@ impl Drop for Asking<'_> {
     }
 }
 
+impl Receivers {
+    /// Not all was sent: some may hold nothing.
+    pub fn note_failed(&self) {
+        if let Some(sending) = self.store.lock_dirs().sending.get_mut(self.dir.as_str()) {
+            sending.asked = true;
+        }
+    }
+}
+
 impl Drop for Receivers {
     fn drop(&mut self) {
         let mut table = self.store.lock_dirs();
@@ -585,25 +687,39 @@ impl Drop for Receivers {
 /// This node is about to make a copy of a directory: until this is dropped, it says that it holds the directory.
 struct Entering<'s> {
     store: &'s Store,
-    dir: &'s str,
+    dir: &'s Dir,
     turn: Arc<Mutex<()>>,
-}
-
-impl<'s> Entering<'s> {
-    fn begin(store: &'s Store, dir: &'s Dir) -> Self {
-        let turn = store.lock_dirs().entering.entry(dir.as_str().to_owned()).or_default().clone();
-        Self { store, dir: dir.as_str(), turn }
-    }
 }
 
 impl Drop for Entering<'_> {
     fn drop(&mut self) {
-        let mut table = self.store.lock_dirs();
-        // The table's and this one.
-        if Arc::strong_count(&self.turn) == 2 {
-            table.entering.remove(self.dir);
-        }
+        self.store.leave_turn(self.dir, &self.turn);
     }
+}
+
+/// The same while a task's outputs come. A copy in which there is nothing at the end goes.
+pub struct Receiving {
+    store: Arc<Store>,
+    dir: Dir,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Receiving {
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.store.leave_turn(&self.dir, &self.turn);
+        self.store.prune(&self.store.dir_path(&self.dir).join("any"));
+    }
+}
+
+/// True also of a directory that cannot be looked into.
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
 }
 
 fn removed_again(dir: &Dir) -> Error {

@@ -302,6 +302,7 @@ impl Store {
     }
 
     fn link_at(&self, asker: &impl Asker, file: &File, path: &Path, key: &Key, over_empty: bool) -> Result<()> {
+        self.refuse_dir(key)?;
         match self.link_or_replace(asker, file, path, over_empty) {
             Err(Errno::ENOENT) => {}
             linked => return self.linked(linked, path, key),
@@ -309,7 +310,7 @@ impl Store {
         self.check_there()?;
         // A delete may remove the parent between its making and the link, so both are tried again.
         for _ in 0..100 {
-            self.hold_parent_of(key, asker.waits())?;
+            self.hold_parent_of(key, asker.waits()).inspect_err(|_| self.prune(path))?;
             // That may have taken a while.
             let linked = asker.check(key).map(|()| self.link_or_replace(asker, file, path, over_empty));
             match linked {

@@ -30,7 +30,8 @@ impl Store {
             if !source.symlink_metadata().is_ok_and(|found| found.is_file()) {
                 return Err(self.absent(format_args!("{from}: no such key")));
             }
-            self.hold_parent_of(to, asker.waits())?;
+            self.refuse_dir(to)?;
+            self.hold_parent_of(to, asker.waits()).inspect_err(|_| self.prune(&target))?;
             let _naming = self.naming(&target);
             match self.give_other_name(&source, &target) {
                 Err(Errno::ENOENT) => {}

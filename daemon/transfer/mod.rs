@@ -314,10 +314,24 @@ impl Transfers {
         let (store, own) = (self.0.store.clone(), self.0.node);
         let holders: Vec<NodeId> = groups.keys().copied().filter(|&node| node != own).collect();
         let outdir = groups.values().flatten().next().map(|output| output.key.parent().to_owned());
-        let _receivers = match outdir.map(Dir::try_from).transpose()? {
+        let receivers = match outdir.map(Dir::try_from).transpose()? {
             Some(outdir) => Some(blocking(move || store.begin_sending(outdir, &holders)).await?),
             None => None,
         };
+        let sent = self.send_groups(job, delivery, groups, published).await;
+        if let (Err(_), Some(receivers)) = (&sent, &receivers) {
+            receivers.note_failed();
+        }
+        sent
+    }
+
+    async fn send_groups(
+        &self,
+        job: &Arc<Job>,
+        delivery: &Arc<Delivery>,
+        groups: BTreeMap<NodeId, Vec<Output>>,
+        published: &mut u64,
+    ) -> Result<()> {
         let mut sending = JoinSet::new();
         for (node, group) in groups {
             let (transfers, job, delivery) = (self.clone(), job.clone(), delivery.clone());

@@ -78,7 +78,7 @@ impl State {
         let (name, node) = match entry {
             Entry::Dir { path, stat } => {
                 let path = path.trim_end_matches('/').to_owned();
-                let stat = stat.map(|(mtime, mode)| DirStat { mtime, mode }).unwrap_or_default();
+                let stat = stat.map_or(DirStat::UNKNOWN, |(mtime, mode)| DirStat { mtime, mode });
                 (name_of(&path)?, Node::Dir(path, stat))
             }
             Entry::Key { path, size, mtime, detail: Some(detail) } => {
@@ -154,6 +154,13 @@ impl Fs {
                         continue;
                     }
                 }
+            }
+            if let Node::Dir(path, stat) = &mut node
+                && *stat == DirStat::UNKNOWN
+                && !path.is_empty()
+                && let Ok(Found::Dir(found)) = self.find(path).await
+            {
+                *stat = found;
             }
             let next = state.first_kept() + at as u64 + 1;
             let attributes = self.attributes(&node, self.inodes.peek(&node))?;

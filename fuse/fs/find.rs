@@ -3,6 +3,7 @@
 use super::Fs;
 use crate::errno::{Result, errno, io_errno};
 use nix::errno::Errno;
+use s4::directory::DIR_MODE;
 use s4::key::{Dir, Key};
 use s4::protocol::{KeyStat, Stat};
 use s4::stored;
@@ -15,12 +16,17 @@ pub(super) enum Found {
 }
 
 /// A directory's attributes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirStat {
     /// Nanoseconds since 1970.
     pub mtime: i64,
     /// Permission bits.
     pub mode: u32,
+}
+
+impl DirStat {
+    /// Where the home has not told.
+    pub const UNKNOWN: Self = Self { mtime: 0, mode: DIR_MODE };
 }
 
 impl Fs {

@@ -9,11 +9,10 @@ use crate::key::Dir;
 use crate::placement::{NodeId, node_of_basename};
 use crate::protocol::{Change, Entered, Entry, Stat, escape};
 use hyper::Method;
-use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// How long the home of a name is waited for before the others are asked too.
-const HOME_FIRST: Duration = Duration::from_millis(20);
+/// The part of a deadline for which the home of a name is waited for before the others are asked too.
+const HOME_FIRST: u32 = 5;
 
 /// The directories that a node holds of those whose home is another.
 pub struct HeldDirs {
@@ -24,7 +23,13 @@ pub struct HeldDirs {
 impl HeldDirs {
     pub async fn next(&mut self) -> Result<Option<Dir>> {
         let malformed = || Error::new(ErrorKind::Unreachable, format!("{}: malformed or cut off listing", self.who));
-        let line = self.lines.next().await?.ok_or_else(malformed)?;
+        let line = loop {
+            let line = self.lines.next().await?.ok_or_else(malformed)?;
+            // Else a sign of life.
+            if !line.is_empty() {
+                break line;
+            }
+        };
         match Entry::parse_line(std::str::from_utf8(&line).map_err(|_| malformed())?)? {
             Some(Entry::Dir { path, .. }) => Dir::try_from(path).map(Some),
             Some(Entry::Key { .. }) => Err(malformed()),
@@ -52,7 +57,7 @@ impl Client {
     pub async fn find(&self, path: &Dir) -> Result<Stat> {
         let asked = self.look_up_soon(path);
         tokio::pin!(asked);
-        let mut answer = tokio::time::timeout(HOME_FIRST, &mut asked).await.ok();
+        let mut answer = tokio::time::timeout(self.deadline() / HOME_FIRST, &mut asked).await.ok();
         match answer {
             Some(Err(error)) if !is_silence(&error) => return Err(error),
             Some(Ok(stat)) => return Ok(stat),
