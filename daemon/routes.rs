@@ -8,7 +8,7 @@ use crate::store::Range;
 use crate::watch::{self, Open};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use s4::body::BoxBody;
 use s4::checksum::Checksum;
@@ -169,45 +169,26 @@ fn refusal(app: &App, error: Error) -> Response<BoxBody> {
     response
 }
 
+/// One line for each route; what its query tells is parsed by a function of its own.
 fn route(request: &Request<Incoming>) -> Result<Route> {
     let uri = request.uri();
     let unknown = || Error::new(ErrorKind::NotFound, format!("no such route: {}", uri.path().escape_debug()));
     let path = uri.path().strip_prefix("/v1/").ok_or_else(unknown)?;
     let (head, rest) = path.split_once('/').unwrap_or((path, ""));
-    let query = |name: &str| query_value(uri.query().unwrap_or(""), name);
+    let query = uri.query().unwrap_or("");
     match (request.method(), head, rest) {
         (&Method::GET, "health", "") => Ok(Route::Health),
         (&Method::GET, "usage", "") => Ok(Route::Usage),
-        (&Method::GET, "status", "") => Ok(Route::Status { samples: parse_samples(query("samples")?)? }),
-        (&Method::GET, "watch", "") => Ok(Route::Watch { samples: parse_samples(query("samples")?)? }),
+        (&Method::GET, "status", "") => samples(query).map(|samples| Route::Status { samples }),
+        (&Method::GET, "watch", "") => samples(query).map(|samples| Route::Watch { samples }),
         (&Method::GET, "keys", key) => parse_key(key).map(Route::GetKey),
-        (&Method::GET, "range", key) => {
-            let range = Range {
-                checksum: field(uri, "checksum")?.parse().map_err(|()| malformed("checksum"))?,
-                offset: number(uri, "offset")?,
-                len: number(uri, "len")
-                    .and_then(|len| if len > MAX_RANGE { Err(malformed("len")) } else { Ok(len) })?,
-                open: is_true(query("open")?),
-            };
-            Ok(Route::GetRange { key: parse_key(key)?, range })
-        }
-        (&Method::GET, "rest", key) => {
-            let checksum = field(uri, "checksum")?.parse().map_err(|()| malformed("checksum"))?;
-            Ok(Route::GetRest { key: parse_key(key)?, checksum, offset: number(uri, "offset")? })
-        }
-        (&Method::PUT, "keys", key) => {
-            Ok(Route::PutKey { key: parse_key(key)?, born: born_with(uri.query().unwrap_or(""))? })
-        }
-        (&Method::DELETE, "keys", key) => {
-            let only = query("checksum")?.map(|sum| sum.parse().map_err(|()| malformed("checksum"))).transpose()?;
-            Ok(Route::DeleteKey { key: parse_key(key)?, keep_dirs: is_true(query("keep_dirs")?), only })
-        }
+        (&Method::GET, "range", key) => range_route(key, query),
+        (&Method::GET, "rest", key) => rest_route(key, query),
+        (&Method::PUT, "keys", key) => Ok(Route::PutKey { key: parse_key(key)?, born: born_with(query)? }),
+        (&Method::DELETE, "keys", key) => delete_route(key, query),
         (&Method::POST, "adopt", key) => parse_key(key).map(Route::AdoptKey),
         (&Method::POST, "change", key) => parse_key(key).map(Route::ChangeKey),
-        (&Method::POST, "rename", key) => {
-            let to = query("to")?.ok_or_else(|| Error::new(ErrorKind::BadRequest, "the query has no to"))?;
-            Ok(Route::RenameKey { from: parse_key(key)?, to: Key::parse(&to)? })
-        }
+        (&Method::POST, "rename", key) => rename_route(key, query),
         (&Method::GET, "stat", path) => parse_dir(path).map(Route::Stat),
         (&Method::GET, "made", key) => parse_key(key).map(Route::Made),
         (&Method::POST, "session", "") => Ok(Route::OpenSession),
@@ -218,62 +199,102 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::POST, "names", "enter") => Ok(Route::EnterDirs),
         (&Method::POST, "names", "left") => Ok(Route::LeftDirs),
         (&Method::POST, "names", "let_go") => Ok(Route::LetGoDirs),
-        (&Method::POST, "names", "audit") => number(uri, "node").map(Route::AuditDirs),
-        (&Method::GET, "names", "held") => number(uri, "home").map(Route::HeldDirs),
-        (&Method::GET, "list", "") => {
-            let prefix = Prefix::parse(&query("prefix")?.unwrap_or_default())?;
-            let (recursive, details) = (is_true(query("recursive")?), is_true(query("details")?));
-            Ok(Route::List { prefix, recursive, details })
-        }
-        (&Method::POST, "delete", "") => {
-            let prefix =
-                query("prefix")?.ok_or_else(|| Error::new(ErrorKind::BadRequest, "the query has no prefix"))?;
-            match prefix.is_empty() {
-                true => Err(Error::new(ErrorKind::BadRequest, "an empty prefix would delete everything")),
-                false => Prefix::parse(&prefix).map(Route::DeletePrefix),
-            }
-        }
-        (&Method::POST, "pack", "put") => delivery(uri.query().unwrap_or("")).map(Route::PutPack),
-        (&Method::POST, "pack", "link") => {
-            let no_job = || Error::new(ErrorKind::BadRequest, "the query has no job");
-            delivery(uri.query().unwrap_or(""))?.ok_or_else(no_job).map(Route::LinkPack)
-        }
+        (&Method::POST, "names", "audit") => number(query, "node").map(Route::AuditDirs),
+        (&Method::GET, "names", "held") => number(query, "home").map(Route::HeldDirs),
+        (&Method::GET, "list", "") => list_route(query),
+        (&Method::POST, "delete", "") => delete_prefix_route(query),
+        (&Method::POST, "pack", "put") => delivery(query).map(Route::PutPack),
+        (&Method::POST, "pack", "link") => delivery(query)?.ok_or_else(|| missing("job")).map(Route::LinkPack),
         (&Method::POST, "pack", "get") => Ok(Route::GetPack),
         (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
         (&Method::POST, "try", key) => parse_key(key).map(Route::TryJob),
         (&Method::GET, "files", digest) => Ok(Route::HasFile(digest.to_owned())),
         (&Method::PUT, "files", digest) => Ok(Route::PutFile(digest.to_owned())),
-        (&Method::GET, "standing", "") => {
-            Ok(Route::Standing { outdir: Dir::try_from(field(uri, "outdir")?)?, of: number(uri, "node")? })
-        }
-        (&Method::POST, "jobs", "") => Ok(Route::SubmitJob { dry_run: is_true(query("dry_run")?) }),
+        (&Method::GET, "standing", "") => standing_route(query),
+        (&Method::POST, "jobs", "") => is_true(query, "dry_run").map(|dry_run| Route::SubmitJob { dry_run }),
         (&Method::GET, "jobs", "") => Ok(Route::ListJobs),
-        (method, "jobs", job) => job_route(method, job, uri.query().unwrap_or("")).ok_or_else(unknown)?,
-        (_, "health" | "usage" | "status" | "watch" | "list" | "delete" | "session" | "standing", "")
-        | (
-            _,
-            "keys" | "range" | "rest" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "made"
-            | "dirs",
-            _,
-        )
-        | (_, "pack", "put" | "link" | "get")
-        | (_, "names", "enter" | "left" | "let_go" | "audit" | "held") => Err(wrong_method(request.method())),
+        (method, "jobs", job) => job_route(method, job, query).ok_or_else(unknown)?,
+        (method, head, rest) if is_route(head, rest) => Err(wrong_method(method)),
         _ => Err(unknown()),
     }
+}
+
+/// True of a path that some method has, but for those of jobs.
+fn is_route(head: &str, rest: &str) -> bool {
+    match head {
+        "health" | "usage" | "status" | "watch" | "list" | "delete" | "session" | "standing" => rest.is_empty(),
+        "keys" | "range" | "rest" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "made"
+        | "dirs" => true,
+        "pack" => matches!(rest, "put" | "link" | "get"),
+        "names" => matches!(rest, "enter" | "left" | "let_go" | "audit" | "held"),
+        _ => false,
+    }
+}
+
+fn range_route(key: &str, query: &str) -> Result<Route> {
+    let range = Range {
+        checksum: checksum(query)?.ok_or_else(|| missing("checksum"))?,
+        offset: number(query, "offset")?,
+        len: number(query, "len").and_then(|len| if len > MAX_RANGE { Err(malformed("len")) } else { Ok(len) })?,
+        open: is_true(query, "open")?,
+    };
+    Ok(Route::GetRange { key: parse_key(key)?, range })
+}
+
+fn rest_route(key: &str, query: &str) -> Result<Route> {
+    let checksum = checksum(query)?.ok_or_else(|| missing("checksum"))?;
+    Ok(Route::GetRest { key: parse_key(key)?, checksum, offset: number(query, "offset")? })
+}
+
+fn delete_route(key: &str, query: &str) -> Result<Route> {
+    Ok(Route::DeleteKey { key: parse_key(key)?, keep_dirs: is_true(query, "keep_dirs")?, only: checksum(query)? })
+}
+
+fn rename_route(from: &str, query: &str) -> Result<Route> {
+    let to = field(query, "to")?;
+    Ok(Route::RenameKey { from: parse_key(from)?, to: Key::parse(&to)? })
+}
+
+fn list_route(query: &str) -> Result<Route> {
+    let prefix = Prefix::parse(&query_value(query, "prefix")?.unwrap_or_default())?;
+    Ok(Route::List { prefix, recursive: is_true(query, "recursive")?, details: is_true(query, "details")? })
+}
+
+fn delete_prefix_route(query: &str) -> Result<Route> {
+    let prefix = field(query, "prefix")?;
+    match prefix.is_empty() {
+        true => Err(Error::new(ErrorKind::BadRequest, "an empty prefix would delete everything")),
+        false => Prefix::parse(&prefix).map(Route::DeletePrefix),
+    }
+}
+
+fn standing_route(query: &str) -> Result<Route> {
+    Ok(Route::Standing { outdir: Dir::try_from(field(query, "outdir")?)?, of: number(query, "node")? })
 }
 
 fn malformed(name: &str) -> Error {
     Error::new(ErrorKind::BadRequest, format!("the query's {name} is malformed"))
 }
 
-/// A field of the query that has to be there.
-fn field(uri: &Uri, name: &str) -> Result<String> {
-    let value = query_value(uri.query().unwrap_or(""), name)?;
-    value.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("the query has no {name}")))
+fn missing(name: &str) -> Error {
+    Error::new(ErrorKind::BadRequest, format!("the query has no {name}"))
 }
 
-fn number<T: FromStr>(uri: &Uri, name: &str) -> Result<T> {
-    field(uri, name)?.parse().map_err(|_| malformed(name))
+/// A field of the query that has to be there.
+fn field(query: &str, name: &str) -> Result<String> {
+    query_value(query, name)?.ok_or_else(|| missing(name))
+}
+
+fn number<T: FromStr>(query: &str, name: &str) -> Result<T> {
+    field(query, name)?.parse().map_err(|_| malformed(name))
+}
+
+fn is_true(query: &str, name: &str) -> Result<bool> {
+    Ok(query_value(query, name)?.is_some_and(|value| value == "true"))
+}
+
+fn checksum(query: &str) -> Result<Option<Checksum>> {
+    query_value(query, "checksum")?.map(|sum| sum.parse().map_err(|()| malformed("checksum"))).transpose()
 }
 
 /// What a key is to be from the start.
@@ -281,7 +302,7 @@ fn born_with(query: &str) -> Result<Born> {
     let mode = query_value(query, "mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| malformed("mode")));
     let mtime = query_value(query, "mtime")?.map(|text| text.parse().map_err(|_| malformed("mtime")));
     let delivery = delivery(query)?;
-    let over_empty = is_true(query_value(query, "over_empty")?);
+    let over_empty = is_true(query, "over_empty")?;
     Ok(Born { change: Change { mode: mode.transpose()?, mtime: mtime.transpose()?, over_empty }, delivery })
 }
 
@@ -337,13 +358,9 @@ fn parse_dir(path: &str) -> Result<Dir> {
     Dir::try_from(decode(path)?)
 }
 
-fn parse_samples(value: Option<String>) -> Result<Option<usize>> {
+fn samples(query: &str) -> Result<Option<usize>> {
     let wrong = |_| Error::new(ErrorKind::BadRequest, "the query's samples is no number");
-    value.map(|value| value.parse().map_err(wrong)).transpose()
-}
-
-fn is_true(value: Option<String>) -> bool {
-    value.is_some_and(|value| value == "true")
+    query_value(query, "samples")?.map(|value| value.parse().map_err(wrong)).transpose()
 }
 
 fn decode(text: &str) -> Result<String> {

@@ -31,19 +31,18 @@ impl Former {
         Ok(Self(records.peekable()))
     }
 
-    /// The keys of this merge name; to be asked in the order of the names.
-    pub fn of(&mut self, name: &str) -> Result<Vec<Key>> {
-        let mut found = Vec::new();
+    /// Hands out the keys of this merge name; to be asked in the order of the names.
+    pub fn each_of(&mut self, name: &str, visit: &mut dyn FnMut(Key) -> Result<()>) -> Result<()> {
         // A record that cannot be read comes out too, as the error that it is.
         while let Some(record) = self.0.next_if(|record| record.as_ref().map_or(true, |record| precedes(record, name)))
         {
             let record = record?;
             let text = std::str::from_utf8(&record).unwrap_or_default();
             match text.split_once(' ') {
-                Some((of, path)) if of == name => found.push(Key::parse(path)?),
+                Some((of, path)) if of == name => visit(Key::parse(path)?)?,
                 _ => {}
             }
         }
-        Ok(found)
+        Ok(())
     }
 }

@@ -321,22 +321,33 @@ impl Jobs {
     fn take_old(&self) -> Vec<Arc<Job>> {
         let mut table = self.lock();
         let oldest = now_milliseconds() - REMEMBERED_FOR.as_millis() as i64;
-        let ended = |was_started: bool| {
-            let of_kind = table.iter().rev().filter(move |(_, job)| job.state().started.is_some() == was_started);
+        let old = |was_started: bool| {
+            let of_kind = table.iter().filter(move |(_, job)| job.state().started.is_some() == was_started);
             let ended = of_kind.filter_map(|(id, job)| Some((id.clone(), job.state().ended?, job.bytes)));
-            let mut held = 0;
-            ended.enumerate().filter(move |(at, (_, end, bytes))| {
-                held += bytes;
-                *at >= REMEMBERED || held > REMEMBERED_BYTES || *end < oldest
-            })
+            not_remembered(ended.collect(), oldest)
         };
-        let old: Vec<JobId> = ended(true).chain(ended(false)).map(|(_, (id, ..))| id).collect();
+        let old = [old(true), old(false)].concat();
         old.iter().filter_map(|id| table.remove(id)).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, Arc<Job>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Of jobs that have ended, each with its end and its bytes, those that are not told of any more: those that ended before `oldest`,
+/// and those for which there is no room beside others that ended later.
+fn not_remembered(mut ended: Vec<(JobId, i64, usize)>, oldest: i64) -> Vec<JobId> {
+    ended.sort_by(|(a, a_end, _), (b, b_end, _)| (b_end, b).cmp(&(a_end, a)));
+    let (mut kept, mut held) = (0, 0);
+    ended.retain(|(_, end, bytes)| {
+        let stays = *end >= oldest && kept < REMEMBERED && held + bytes <= REMEMBERED_BYTES;
+        if stays {
+            (kept, held) = (kept + 1, held + bytes);
+        }
+        !stays
+    });
+    ended.into_iter().map(|(id, ..)| id).collect()
 }
 
 /// Refuses one more job, of so many bytes, where too many have not ended: each takes descriptors and room.
@@ -379,5 +390,27 @@ fn owner_of(id: &JobId) -> u64 {
 fn remove_dir(store: &Store, dir: &Path) {
     if let Err(error) = store.data_dir().remove_tree(dir) {
         tracing::warn!("cannot remove {}: {error}", dir.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jobs_that_ended_last_are_remembered_whatever_their_ids() {
+        let job = |number: usize, end: i64, bytes: usize| {
+            (JobId::try_from(format!("20990101-000000-000-{number:06x}")).unwrap(), end, bytes)
+        };
+        let forgotten = |ended: &[(JobId, i64, usize)], oldest: i64| not_remembered(ended.to_vec(), oldest);
+        // The first id ends last, as a long job does that many short ones overtake.
+        let ended: Vec<_> = (0..=REMEMBERED).map(|number| job(number, 1000 - number as i64, 1)).collect();
+        assert_eq!(forgotten(&ended, 0), [ended[REMEMBERED].0.clone()]);
+        let half = REMEMBERED_BYTES / 2;
+        let ended = [job(1, 9, half), job(2, 8, half), job(3, 7, half)];
+        assert_eq!(forgotten(&ended, 0), [ended[2].0.clone()]);
+        // What is not kept takes no room.
+        let ended = [job(3, 9, half), job(2, 8, REMEMBERED_BYTES), job(1, 7, half), job(4, 1, 0)];
+        assert_eq!(forgotten(&ended, 2), [ended[1].0.clone(), ended[3].0.clone()]);
     }
 }

@@ -140,17 +140,21 @@ impl Planner<'_> {
         let output = group.suffix.output(self.spec, &group.name)?;
         let inputs = group.inputs.finish().xxh3;
         let (decision, _) = self.decide(&output, &mut || Ok(inputs))?;
-        let former = self.former_outputs(former.of(&group.name)?, &output)?;
+        let former = self.former_outputs(former, &group.name, &output)?;
         let decision = if former.is_empty() { decision } else { Decision::Clean };
         let end = self.note(decision, inputs).unwrap_or_else(|| SKIP.to_owned());
         let former: String = former.iter().map(|key| format!(" {}", key.as_str())).collect();
         writeln!(self.out, " {} {end} {}{former}", group.size, group.name).map_err(|e| failed(&e))
     }
 
-    /// Those of `found` that maps from this INDIR to this OUTDIR made, beside `output`: all of the same merge name.
-    fn former_outputs(&self, found: Vec<Key>, output: &Key) -> Result<Vec<Key>> {
+    /// Those of the merge name `name` that maps from this INDIR to this OUTDIR made, beside `output`. They are few: a resume takes them
+    /// away.
+    fn former_outputs(&self, standing: &mut Former, name: &str, output: &Key) -> Result<Vec<Key>> {
         let mut former = Vec::new();
-        for key in found.into_iter().filter(|key| key != output) {
+        standing.each_of(name, &mut |key| {
+            if key == *output {
+                return Ok(());
+            }
             let record = match record_at(&self.store.path(&key)) {
                 Err(e) if !is_absent(&e) => return Err(self.store.unreadable(&key, &e)),
                 record => record.ok().flatten(),
@@ -161,7 +165,8 @@ impl Planner<'_> {
                 Some(is_ours) => return Err(taken(self.spec, &key, is_ours)),
                 None => {}
             }
-        }
+            Ok(())
+        })?;
         Ok(former)
     }
 

@@ -118,9 +118,10 @@ fn clone(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
     // `plan`, `stack` and `pidfd` outlive the child's use of them.
     let pid = unsafe { clone3(&args, plan) };
     match pid {
-        // SAFETY: the kernel has just made this descriptor for us, and nothing else owns it.
         1.. => {
-            Ok(Child { pid: Pid::from_raw(pid as i32), pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) }, status: None })
+            // SAFETY: the kernel has just made this descriptor for us, and nothing else owns it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Child { pid: Pid::from_raw(pid as i32), pidfd, status: None })
         }
         error => Err(io::Error::from_raw_os_error(-error as i32)),
     }

@@ -100,6 +100,11 @@ impl Store {
         if let Some((_, Some(trouble))) = &state.tried {
             return Some(format!("disk error: {trouble}"));
         }
+        if self.has_refused_writes() {
+            let message = "the disk refused a write since the start: the next start reads the keys that were made last, and takes away those \
+                           that are not whole";
+            return Some(message.to_owned());
+        }
         (state.failed_reads > 0)
             .then(|| format!("{} disk read errors since the start, the last: {}", state.failed_reads, state.last))
     }

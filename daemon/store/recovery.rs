@@ -42,6 +42,8 @@ pub(super) struct Synced {
     is_dirty: AtomicBool,
     /// Keys that were not whole at the start.
     lost: AtomicU64,
+    /// The disk refused a write since the start.
+    has_failed: AtomicBool,
     /// Guards the file, and a sync: what the file tells, once it was read or written.
     record: Mutex<Option<Record>>,
 }
@@ -120,6 +122,11 @@ impl Store {
         self.synced.lost.load(Ordering::Relaxed)
     }
 
+    /// True if the disk refused a write since the start: a sync that succeeds later means nothing for that.
+    pub(super) fn has_refused_writes(&self) -> bool {
+        self.synced.has_failed.load(Ordering::Relaxed)
+    }
+
     /// To be told after a key got its name.
     pub(super) fn note_made(&self) {
         // Mostly it is set already, and then no processor has to wait for another.
@@ -185,13 +192,17 @@ impl Store {
 
     /// The orderly end, by the last who has the store: the next start has nothing to look at, unless something was made a moment ago.
     pub fn end(self) -> io::Result<()> {
-        self.note_settled()?;
+        let settled = self.note_settled();
         let mut known = self.synced.record();
-        let has_failed = known.as_ref().is_none_or(|record| record.state == State::Failed);
-        if has_failed || self.synced.is_dirty.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.write_record(&mut known, Record { place: Place::of(&self.root)?, since: now(), state: State::Clean })
+        let last = match &*known {
+            // The disk may have refused this too.
+            Some(failed) if failed.state == State::Failed => failed.clone(),
+            Some(_) if !self.synced.is_dirty.load(Ordering::Acquire) => {
+                Record { place: Place::of(&self.root)?, since: now(), state: State::Clean }
+            }
+            _ => return settled,
+        };
+        self.write_record(&mut known, last).and(settled)
     }
 
     fn sync_now(&self, place: Place) -> io::Result<()> {
@@ -212,6 +223,7 @@ impl Store {
 
     fn write_record(&self, known: &mut Option<Record>, record: Record) -> io::Result<()> {
         let line = record.line();
+        self.synced.has_failed.store(record.state == State::Failed, Ordering::Relaxed);
         *known = Some(record);
         write_durably(&self.synced_path(), line.as_bytes())
     }

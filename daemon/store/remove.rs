@@ -22,10 +22,12 @@ impl Store {
         self.check_there()?;
         // Nobody makes another key of this name between the look and the deletion.
         let naming = only.map(|_| self.naming(&path));
-        if let Some(only) = only
-            && !matches!(recorded_at(&path), Ok(Some(found)) if found == only)
-        {
-            return Err(absent(" with these bytes"));
+        if let Some(only) = only {
+            match recorded_at(&path) {
+                Ok(Some(found)) if found == only => {}
+                Err(e) if !is_absent(&e) => return Err(self.unreadable(key, &e)),
+                _ => return Err(absent(" with these bytes")),
+            }
         }
         let unlinked = self.unlink(&path);
         drop(naming);
@@ -109,6 +111,8 @@ impl Store {
     }
 
     fn remove_if(&self, file: &Path, name: &str, is_ours: impl FnOnce(Mark) -> bool) -> Result<()> {
+        // Nobody makes another key of this name between the look and the deletion.
+        let naming = self.naming(file);
         let record = match record_at(file) {
             Err(e) if is_absent(&e) => None,
             Err(e) => return Err(self.unreadable(format_args!("s4://{name}"), &e)),
@@ -117,7 +121,9 @@ impl Store {
         if !record.and_then(|record| record.mark).is_some_and(is_ours) {
             return Ok(());
         }
-        match self.unlink(file) {
+        let unlinked = self.unlink(file);
+        drop(naming);
+        match unlinked {
             Ok(()) => self.prune(file),
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(failed(format_args!("s4://{name}"), errno)),

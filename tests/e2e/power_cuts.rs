@@ -125,8 +125,12 @@ fn keys_that_the_disk_refused_to_take_are_taken_away_at_the_next_start() {
     }
     // Its next one succeeds, which means nothing for what was refused.
     cluster.put("s4://b/1_after", b"after");
+    let health = || text(&cluster.run(&["health"]).stdout);
+    assert!(health().contains("refused a write"), "{}", health());
     cluster.stop_node(1);
     cluster.start_node(1);
+    let health = cluster.ok(&["health"]);
+    assert!(!health.contains("refused a write"), "{health}");
     assert!(cluster.log_text(1).contains("s4://b/1_refused: not whole, taken away"), "{}", cluster.log_text(1));
     assert!(cluster.fails(1, &["cp", "s4://b/1_refused", "-"]).contains("no such key"));
     assert!(cluster.get("s4://b/1_before") == vec![6; 3 * MIB]);

@@ -163,6 +163,21 @@ fn a_directory_that_cannot_be_looked_at_is_not_pruned() {
     assert!(dir.exists(), "whether it was made by itself is not known");
 }
 
+/// A mount that moves a key to another node deletes what it has copied, and takes "no such key with these bytes" for done.
+#[test]
+fn a_key_that_cannot_be_looked_at_is_not_said_to_be_gone() {
+    let Some(cluster) = Cluster::unprivileged(1) else { return };
+    cluster.put("s4://b/0_k", b"x");
+    let file = cluster.data(0).join("b/0_k");
+    let delete = || crate::strange_bodies::ask(&cluster, "DELETE", "/v1/keys/b/0_k?checksum=0000000000000001%201", b"");
+    let answer = delete();
+    assert!(answer.contains("no such key with these bytes"), "{answer}");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
+    let answer = delete();
+    assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("Permission denied"), "{answer}");
+    assert!(file.exists());
+}
+
 #[test]
 fn only_the_directory_of_a_task_is_cleaned() {
     let cluster = Cluster::start(1);
