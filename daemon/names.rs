@@ -58,7 +58,8 @@ impl Names {
         names.store.set_others(Others {
             enter: Box::new(move |home, dir, limit| {
                 let (client, runtime) = &telling;
-                let client = limit.map_or_else(|| client.clone(), |limit| client.with_deadline(client.deadline().min(limit)));
+                let client =
+                    limit.map_or_else(|| client.clone(), |limit| client.with_deadline(client.deadline().min(limit)));
                 runtime.block_on(client.enter_dir(home, node, dir))
             }),
             refuse_dir: Box::new(move |dir| match asking.upgrade() {
@@ -157,7 +158,12 @@ impl Names {
             let mut homes: BTreeMap<NodeId, Vec<Dir>> = BTreeMap::new();
             left.into_iter().for_each(|dir| homes.entry(self.home_of(&dir)).or_default().push(dir));
             self.settle_own(homes.remove(&self.node).unwrap_or_default(), tick);
-            for (home, dirs) in homes.iter().filter(|(home, _)| !silent.contains(*home)).map(|(&home, dirs)| (home, dirs)).collect::<Vec<_>>() {
+            for (home, dirs) in homes
+                .iter()
+                .filter(|(home, _)| !silent.contains(*home))
+                .map(|(&home, dirs)| (home, dirs))
+                .collect::<Vec<_>>()
+            {
                 for dirs in dirs.chunks(LEFT_AT_ONCE) {
                     tick();
                     match self.runtime.block_on(self.patient(SETTLING).left_dirs(home, dirs)) {
@@ -263,7 +269,9 @@ impl Names {
                     Ok(()) => _ = self.unheard().remove(&node),
                     Err(error) => tracing::debug!("{error}"),
                 }
-                self.unheard().entry(node).and_modify(|answers| *answers = !matches!(&learned, Err(error) if is_silence(error)));
+                self.unheard()
+                    .entry(node)
+                    .and_modify(|answers| *answers = !matches!(&learned, Err(error) if is_silence(error)));
             }
             if self.unheard().is_empty() && !self.store.knows_all_dirs() {
                 if let Err(error) = self.store.note_all_dirs() {

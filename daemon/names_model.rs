@@ -364,11 +364,9 @@ fn no_order_of_steps_breaks_what_nodes_agree_on() {
         ("both nodes", vec![PutX, DeleteX, PutY, DeleteY, PutX]),
         ("a task sends", vec![Send, PutX, DeleteX, DeleteX, rmdir]),
         ("tasks send", vec![Send, Send, DeleteX, PutY, DeleteY]),
-        ("all", vec![Send, PutX, DeleteX, PutY, DeleteY, PutKey, rmdir]),
+        ("all", vec![Send, DeleteX, PutY, DeleteY, PutKey, rmdir]),
     ] {
-        // Six processes and two kills are a million states.
-        let kills = if processes.len() > 6 { 2 } else { 3 };
-        counts.insert(name, (0..kills).map(|kills| explore(&processes, kills)).collect::<Vec<_>>());
+        counts.insert(name, explore(&processes, if processes.len() > 5 { 1 } else { 2 }));
     }
-    println!("states with 0, 1 and more kills: {counts:?}");
+    println!("states: {counts:?}");
 }

@@ -233,9 +233,10 @@ async fn put_stream(app: &Arc<App>, peer: Peer, key: Key, owner: Owner, request:
         // Until the key is published.
         let mut receiving = None;
         let entered = owner.enter(&store, &peer, &key, &mut receiving);
-        let taken = entered.and_then(|()| receive(&store, &key, &owner, &mut arrival)).and_then(|(draft, sums, change)| {
-            arrival.publish(|| owner.publish(|| draft.publish_hashed(&peer, &sums, change)))
-        });
+        let taken =
+            entered.and_then(|()| receive(&store, &key, &owner, &mut arrival)).and_then(|(draft, sums, change)| {
+                arrival.publish(|| owner.publish(|| draft.publish_hashed(&peer, &sums, change)))
+            });
         arrival.answer(&taken)
     };
     Ok(app.streams.grant(request, BODY_DEADLINE, what, take))

@@ -59,7 +59,13 @@ impl Dirs {
     pub fn new(root: &Path) -> Self {
         let was_killed = std::fs::remove_file(root.join(SETTLED)).is_err();
         let knows_all = AtomicBool::new(root.join(KNOWS_DIRS).exists());
-        Self { table: Mutex::default(), others: OnceLock::new(), was_killed, audited: AtomicBool::new(!was_killed), knows_all }
+        Self {
+            table: Mutex::default(),
+            others: OnceLock::new(),
+            was_killed,
+            audited: AtomicBool::new(!was_killed),
+            knows_all,
+        }
     }
 }
 
@@ -186,7 +192,8 @@ impl Store {
             return Err(Error::new(ErrorKind::ShuttingDown, format!("{dir}: the daemon has not started yet")));
         };
         // A home that has not answered may have recorded it.
-        (others.enter)(home, dir, limit).inspect_err(|_| _ = self.lock_dirs().untold.insert(dir.as_str().to_owned()))?;
+        (others.enter)(home, dir, limit)
+            .inspect_err(|_| _ = self.lock_dirs().untold.insert(dir.as_str().to_owned()))?;
         self.make_copy(dir)
     }
 
@@ -423,7 +430,9 @@ impl Store {
     /// Every directory whose home is `home` and of which this node has a copy with something in it. `visit` also gets `None`, again and
     /// again, and ends the walk by false.
     pub fn held_dirs(&self, home: NodeId, visit: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
-        self.walk_dirs("", &mut |path, is_empty| visit(Some(path).filter(|path| !is_empty && self.home_of(path) == home)))?;
+        self.walk_dirs("", &mut |path, is_empty| {
+            visit(Some(path).filter(|path| !is_empty && self.home_of(path) == home))
+        })?;
         self.check_there()
     }
 
