@@ -75,6 +75,7 @@ impl Fs {
         }
         if spool.is_mappable() && self.has_mapped(ino, caller).await {
             // What it stores through a mapping is published once that is gone too.
+            spool.owe();
             return Ok(());
         }
         // The opener has published an empty key, or is gone. Whoever else writes has until the last of them is done.
@@ -137,15 +138,22 @@ impl Fs {
 
     async fn release_last(&self, ino: Ino, spool: &Arc<Spool>) {
         let is_pending = spool.is_pending();
-        if spool.was_killed() {
+        if spool.was_killed() && !spool.is_owed() {
             let _turn = spool.publishing.lock().await;
-            if is_pending && spool.handles().1 == 0 {
+            if is_pending && spool.handles().1 == 0 && !spool.is_owed() {
+                if let Ok(len @ 1..) = spool.len() {
+                    tracing::warn!("{}: not published: who wrote its {len} bytes was killed", spool.key());
+                }
                 spool.discard();
                 self.inodes.unname_spool(spool);
             }
             return;
         }
         let _under_way = self.publishing.subscribe();
+        if is_pending || spool.len().is_ok_and(|len| len > 0) {
+            // Also if another opens it now, and is killed.
+            spool.owe();
+        }
         if spool.is_mappable() {
             self.unmapped(spool).await;
         }
