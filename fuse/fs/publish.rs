@@ -217,7 +217,7 @@ impl Fs {
         }
     }
 
-    /// Publishes; once more if the connection breaks off and the key was not made.
+    /// Publishes, surely.
     async fn publish_surely(
         &self,
         ino: Ino,
@@ -232,17 +232,26 @@ impl Fs {
             // To make some changes its time for a moment.
             blocking(move || grown.stop_room()).await;
         }
+        self.surely(|client| async move {
+            let (.., mtime) = spool.look().map_err(failed)?;
+            let mtime = to_nanoseconds(mtime);
+            let change = Change { mtime: Some(mtime), over_empty: spool.published().is_some(), ..asked };
+            let (snapshot, checksum) = self.publish_bytes(&client, (ino, is_last), spool, key, change).await?;
+            Ok((snapshot, KeyStat { checksum, mtime, mode: asked.mode.unwrap_or(0o444) }))
+        })
+        .await
+    }
+
+    /// Makes a key; once more if the connection breaks off and it was not made.
+    pub(super) async fn surely<T, F>(&self, mut make: impl FnMut(Client) -> F) -> S4Result<T>
+    where
+        F: Future<Output = S4Result<T>>,
+    {
         let (mut client, until) = (self.client.clone(), Instant::now() + self.client.deadline());
         let mut tries = TRIES;
         loop {
             tries -= 1;
-            let (.., mtime) = spool.look().map_err(failed)?;
-            let mtime = to_nanoseconds(mtime);
-            let change = Change { mtime: Some(mtime), over_empty: spool.published().is_some(), ..asked };
-            match self.publish_bytes(&client, (ino, is_last), spool, key, change).await {
-                Ok((snapshot, checksum)) => {
-                    return Ok((snapshot, KeyStat { checksum, mtime, mode: asked.mode.unwrap_or(0o444) }));
-                }
+            match make(client).await {
                 Err(error) if error.is_of_broken_connection() && tries > 0 && Instant::now() < until => {
                     tracing::info!("{error}; it is published again");
                     client = self.client.with_deadline(until - Instant::now());
@@ -251,7 +260,7 @@ impl Fs {
                 Err(error) if error.kind() == ErrorKind::Cancelled => {
                     return Err(Error::new(ErrorKind::Deadline, error.to_string()));
                 }
-                Err(error) => return Err(error),
+                made => return made,
             }
         }
     }
