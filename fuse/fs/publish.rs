@@ -21,6 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::task::JoinSet;
 
 /// Keys up to this size are published in one request.
 pub(super) const SMALL: u64 = 256 * 1024;
@@ -83,7 +84,11 @@ impl Fs {
         if !is_opener && self.looked(move || anyone_writes(ino, false, age)).await {
             return Ok(());
         }
-        self.publish(ino, spool, false).await
+        let published = self.publish(ino, spool, false).await;
+        if published.is_err() && caller.is_ending() {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        published
     }
 
     async fn has_mapped(&self, ino: Ino, caller: Caller) -> bool {
@@ -123,17 +128,20 @@ impl Fs {
     }
 
     /// Releases what was closed when the mount was taken away, and of which the kernel has told nothing any more.
-    pub async fn release_rest(&self) {
+    pub async fn release_rest(self: &Arc<Self>) {
         let spool_of = |(number, handle): (&u64, &Arc<Handle>)| match &**handle {
             Handle::Spool { spool, .. } => Some((*number, spool.clone())),
             _ => None,
         };
         let rest: Vec<_> = self.handles().files.iter().filter_map(spool_of).collect();
+        let mut releases = JoinSet::new();
         for (number, spool) in rest {
             if let Some(ino) = self.inodes.number_of(&spool) {
-                self.release(ino, number).await;
+                let fs = self.clone();
+                releases.spawn(async move { fs.release(ino, number).await });
             }
         }
+        releases.join_all().await;
     }
 
     async fn release_last(&self, ino: Ino, spool: &Arc<Spool>) {
@@ -161,6 +169,7 @@ impl Fs {
             && let Err(errno) = self.publish(ino, spool, true).await
         {
             tracing::error!("{}: not published: {}", spool.key(), errno.desc());
+            self.lost.store(true, Ordering::Relaxed);
         }
     }
 
