@@ -226,7 +226,7 @@ impl Fs {
         }
     }
 
-    /// Publishes, surely.
+    /// Publishes, once more where [`Fs::surely`] does so.
     async fn publish_surely(
         &self,
         ino: Ino,

@@ -45,10 +45,12 @@ import ctypes, mmap, os, signal, sys
 libc = ctypes.CDLL(None)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-out = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
-os.write(out, b'x' * 10000)
-libc.mmap(None, 10000, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, out, 0)
-os.close(out)
+# More than there are connections to the nodes, which take no new ones when they stop.
+for n in range(100):
+    out = os.open(f'{sys.argv[1]}/{n}_k', os.O_RDWR | os.O_CREAT)
+    os.write(out, b'x' * 10000)
+    libc.mmap(None, 10000, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, out, 0)
+    os.close(out)
 os.kill(int(sys.argv[2]), signal.SIGSTOP)
 "#;
     for detached in [true, false] {
@@ -59,10 +61,10 @@ os.kill(int(sys.argv[2]), signal.SIGSTOP)
         if detached {
             assert!(child.wait().unwrap().success());
         }
-        let (mount, key) = (local.mount_pid(&dir), format!("b/{detached}"));
-        std::fs::create_dir_all(dir.join("b")).unwrap();
+        let (mount, bucket) = (local.mount_pid(&dir), format!("b-{detached}"));
+        std::fs::create_dir(dir.join(&bucket)).unwrap();
         let mut python = Command::new("python3");
-        python.args(["-I", "-S", "-c", script]).arg(dir.join(&key)).arg(mount.to_string());
+        python.args(["-I", "-S", "-c", script]).arg(dir.join(&bucket)).arg(mount.to_string());
         assert!(python.status().unwrap().success());
         match detached {
             true => child = local.local(&["--stop"]).spawn().unwrap(),
@@ -77,7 +79,7 @@ os.kill(int(sys.argv[2]), signal.SIGSTOP)
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(mount), nix::sys::signal::Signal::SIGCONT).unwrap();
         assert!(eventually("s4 local ends", || child.try_wait().unwrap()).success());
         local.ok(&["--detach"]);
-        assert_eq!(local.sh(&format!("s4 cp s4://{key} - | wc -c")), "10000\n", "detached: {detached}");
+        assert_eq!(local.sh(&format!("s4 ls s4://{bucket}/ | wc -l")), "100\n", "detached: {detached}");
         local.ok(&["--stop"]);
     }
 }
