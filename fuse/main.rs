@@ -2,6 +2,7 @@
 
 mod adapter;
 mod ahead;
+mod askers;
 mod control;
 mod errno;
 mod fs;
@@ -16,10 +17,10 @@ mod specials;
 mod spool;
 mod spool_files;
 
+use askers::{Askers, SETTLE};
 use clap::Parser;
 use fs::Fs;
 use local::LocalNodes;
-use nix::sys::signal::{SigHandler, Signal};
 use options::MountOptions;
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::{self, Cluster};
@@ -31,9 +32,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Mount an s4 cluster: its keys as files that any program reads and writes.
 #[derive(Parser)]
@@ -82,7 +82,8 @@ Examples:
 
 /// How long closed files may still take to be published when the mount ends.
 const FINISH: Duration = Duration::from_secs(60);
-const SETTLE: Duration = Duration::from_millis(50);
+/// How often it is looked at how the mount does.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Tells the background process, through its environment, that it is one, and where it mounts: it must not look itself.
 /// What systemd makes an automount of answers nobody outside of the process group in which it has us mount.
@@ -128,9 +129,6 @@ fn run(mut args: Args) -> Result<()> {
             dir
         }
     };
-    // Sent where another opens a file on which we have a lease; see `spool_files`.
-    // SAFETY: to ignore a signal runs no code.
-    let _ = unsafe { nix::sys::signal::signal(Signal::SIGIO, SigHandler::SigIgn) };
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
     let runtime = s4::runtime::build()?;
@@ -148,76 +146,104 @@ async fn serve(client: Client, dir: &Path, args: &Args, options: &MountOptions) 
         return Err(Error::new(ErrorKind::Config, message));
     }
     let spool_dir = spool_dir(args.spool.as_deref(), &local)?;
-    let failed = |e: std::io::Error| Error::io("cannot wait for signals", &e);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut signals = Signals::new()?;
     let fs = Arc::new(Fs::new(client, local, spool_dir, dir.to_owned()));
     let published = fs.clone();
     let mounted = adapter::mount(fs, tokio::runtime::Handle::current(), dir, options)
         .map_err(|e| mountpoint::explain(dir, &e))?;
     let device = mountpoint::device(dir);
-    let listener = device.as_deref().and_then(s4::mounts::listen).and_then(in_runtime);
-    let mut asked = Vec::new();
+    let mut askers = Askers::of(device.as_deref());
     device.as_deref().inspect(|device| mountpoint::read_ahead(device));
     tell_ready(dir, args.background);
-    let mut look = tokio::time::interval(Duration::from_millis(100));
+    let ended = match attend(&mounted, &published, &mut signals, &mut askers).await {
+        true => {
+            askers.take_no_more();
+            finish_ended(mounted, &published, dir).await
+        }
+        false => {
+            // It may be gone, and another have taken its place.
+            if mounted.is_connected() && mountpoint::device(dir) == device {
+                s4::mounts::unmount(dir, true)?;
+            }
+            finish_told(mounted, &published, &mut signals, &mut askers).await
+        }
+    };
+    if ended.is_ok() && !published.has_lost() {
+        askers.end();
+    }
+    ended
+}
+
+/// What tells the mount to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let failed = |e: std::io::Error| Error::io("cannot wait for signals", &e);
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt()).map_err(failed)? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Until the mount has ended, which is true, or is told to end.
+async fn attend(mounted: &adapter::Mounted, fs: &Fs, signals: &mut Signals, askers: &mut Askers) -> bool {
+    let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            stream = accepted(listener.as_ref()) => asked.push((stream, Instant::now())),
+            () = signals.next() => return false,
+            () = askers.take() => {}
             _ = look.tick() => {
                 if mounted.has_ended() {
-                    return finish_ended(mounted, &published, dir).await;
+                    return true;
                 }
                 // Once the kernel has let go of the mount, it may not have told of all that was closed: the end of this process answers.
-                let is_open = |since: Instant| !mounted.is_connected() || since.elapsed() < SETTLE || published.is_publishing();
-                asked.retain(|(_, since)| is_open(*since));
+                if !mounted.is_connected() {
+                    askers.take_no_more();
+                } else if !fs.is_publishing() {
+                    askers.answer(!fs.has_lost());
+                }
             }
         }
     }
-    // It may be gone, and another have taken its place.
-    if mounted.is_connected() && mountpoint::device(dir) == device {
-        s4::mounts::unmount(dir, true)?;
-    }
+}
+
+/// Ends a mount that was told to, once it is unmounted.
+async fn finish_told(
+    mounted: adapter::Mounted,
+    fs: &Arc<Fs>,
+    signals: &mut Signals,
+    askers: &mut Askers,
+) -> Result<()> {
+    let mut look = tokio::time::interval(LOOK);
     while !mounted.has_ended() {
         tokio::select! {
             // Told twice, it does not wait for those who still use it.
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = look.tick() => {}
+            () = signals.next() => break,
+            _ = look.tick() => {
+                if !mounted.is_connected() {
+                    askers.take_no_more();
+                }
+            }
         }
     }
-    if mounted.has_ended() && mounted.join().is_ok() {
-        published.release_rest().await;
-    }
-    finish(&published).await
-}
-
-fn in_runtime(listener: std::os::unix::net::UnixListener) -> Option<UnixListener> {
-    listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).ok()
-}
-
-/// The next who asks whether all is published. Never, without a place where that is asked.
-async fn accepted(listener: Option<&UnixListener>) -> UnixStream {
-    loop {
-        match listener {
-            Some(listener) => match listener.accept().await {
-                Ok((stream, _)) => return stream,
-                Err(_) => tokio::time::sleep(SETTLE).await,
-            },
-            None => std::future::pending().await,
-        }
-    }
+    let is_over = mounted.has_ended() && mounted.join().is_ok();
+    finish(fs, is_over).await
 }
 
 /// Ends a mount that has ended by others' doing.
-async fn finish_ended(mounted: adapter::Mounted, fs: &Fs, dir: &Path) -> Result<()> {
+async fn finish_ended(mounted: adapter::Mounted, fs: &Arc<Fs>, dir: &Path) -> Result<()> {
     let (ended, was_dead) = (mounted.join(), mountpoint::unmount_dead(dir));
-    if ended.is_ok() && matches!(was_dead, Ok(false)) {
-        fs.release_rest().await;
-    }
-    finish(fs).await?;
+    finish(fs, ended.is_ok() && matches!(was_dead, Ok(false))).await?;
     let was_dead = was_dead?;
     let broken = |why: &str| Error::new(ErrorKind::Io, format!("{}: the mount was broken off{why}", dir.display()));
     match ended {
@@ -227,11 +253,17 @@ async fn finish_ended(mounted: adapter::Mounted, fs: &Fs, dir: &Path) -> Result<
     }
 }
 
-/// Lets what was closed last be published.
-async fn finish(fs: &Fs) -> Result<()> {
-    // The last releases may not have come to their publish yet.
-    tokio::time::sleep(SETTLE).await;
-    match tokio::time::timeout(FINISH, fs.all_published()).await {
+/// Lets what was closed last be published; also that of which the kernel tells nothing any more, where the mount `is_over`.
+async fn finish(fs: &Arc<Fs>, is_over: bool) -> Result<()> {
+    let published = async {
+        if is_over {
+            fs.release_rest().await;
+        }
+        // The last releases may not have come to their publish yet.
+        tokio::time::sleep(SETTLE).await;
+        fs.all_published().await;
+    };
+    match tokio::time::timeout(FINISH, published).await {
         Ok(()) => Ok(()),
         Err(_) => Err(Error::new(ErrorKind::Deadline, "files that were closed could not be published in time")),
     }

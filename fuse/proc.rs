@@ -87,9 +87,14 @@ impl Caller {
         }
     }
 
+    /// True if the thread is ending, so that it hears of no error.
+    pub fn is_ending(self) -> bool {
+        self.memory() == Memory::Gone
+    }
+
     /// True if the thread is ending because of a signal. The kernel notes the signal before it closes the files.
     pub fn was_killed(self) -> bool {
-        if self.memory() != Memory::Gone {
+        if !self.is_ending() {
             return false;
         }
         let stat = text_of(&format!("/proc/{}/stat", self.thread));

@@ -50,6 +50,8 @@ struct State {
     failed: Option<Errno>,
     /// The last close was that of a killed process.
     killed: bool,
+    /// A close was told that all went well, though what was written is still to be published.
+    owed: bool,
     /// Open handles, and those of them that may write.
     handles: u64,
     writers: u64,
@@ -101,6 +103,7 @@ impl Spool {
             discarded: false,
             failed: None,
             killed: false,
+            owed: false,
             handles: 0,
             writers: 0,
             mappable: false,
@@ -240,7 +243,9 @@ impl Spool {
 
     /// The bytes are a key's now, as the file was at `snapshot`.
     pub fn set_published(&self, snapshot: (u64, SystemTime), stat: KeyStat) {
-        self.lock().published = Some(Published { snapshot, stat });
+        let mut state = self.lock();
+        state.published = Some(Published { snapshot, stat });
+        state.owed = false;
     }
 
     /// True if the file does not look as it did when it was published.
@@ -352,6 +357,14 @@ impl Spool {
 
     pub fn was_killed(&self) -> bool {
         self.lock().killed
+    }
+
+    pub fn owe(&self) {
+        self.lock().owed = true;
+    }
+
+    pub fn is_owed(&self) -> bool {
+        self.lock().owed
     }
 
     /// The file, for one more handle with these flags of open(2). Errors: ESTALE once it is closed for good.

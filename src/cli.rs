@@ -226,7 +226,8 @@ pub struct UmountArgs {
 }
 
 const UMOUNT: &str = "\
-Takes a mount away, also that of an s4-mount that was killed, and returns once all that was closed in it is published.
+Takes a mount away, also that of an s4-mount that was killed, and returns once all that was closed in it is published; it fails
+if that could not be, or takes longer than 65 seconds. It waits for no s4-mount in another network namespace.
 
 Example:
   s4 umount /s4";

@@ -4,10 +4,13 @@
 use crate::error::{Error, ErrorKind, Result, reason};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials,
+};
 use nix::unistd::geteuid;
 use std::ffi::OsString;
-use std::io::{ErrorKind as Io, Read};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -20,6 +23,9 @@ pub const TYPE: &str = "fuse.s4";
 /// The extended attribute of a mount's root that names the cluster, by the digest of its node list.
 pub const CLUSTER_ATTRIBUTE: &str = "user.s4.cluster";
 
+/// How long what was closed in a mount may take to be published once it is taken away: a little longer than `s4-mount` waits for that.
+pub const PUBLISHED: Duration = Duration::from_secs(65);
+
 /// A mount that ends may hold the name by which it is found while the next one has its device's number already.
 const NAMES: u32 = 8;
 
@@ -30,6 +36,8 @@ pub struct Mounted {
     /// `MAJOR:MINOR` of the file system.
     pub device: String,
     pub is_cluster: bool,
+    /// The user who mounted it, where the file system tells.
+    pub owner: Option<u32>,
 }
 
 impl Mounted {
@@ -37,10 +45,13 @@ impl Mounted {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
         // Between the two parts there is any number of optional fields.
         let end = fields.iter().position(|field| *field == b"-")?;
+        let options = String::from_utf8_lossy(fields.get(end + 3).copied().unwrap_or_default());
+        let owner = options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
         Some(Self {
             dir: unescaped(fields.get(4)?),
             device: String::from_utf8_lossy(fields.get(2)?).into_owned(),
             is_cluster: *fields.get(end + 1)? == TYPE.as_bytes(),
+            owner,
         })
     }
 }
@@ -51,39 +62,79 @@ pub fn list() -> Vec<Mounted> {
     text.split(|&byte| byte == b'\n').filter_map(Mounted::parse).collect()
 }
 
-/// Where whoever takes a mount away asks whether all that was closed in it is published: the mount's process takes the connection, and closes
-/// it then. `device` is the mount's.
+/// Where whoever takes a mount away asks whether all that was closed in it is published: it connects, takes the mount away, and sends a byte. The
+/// mount's process sends one once all is published. Without that, the end of the connection is that of a process which gave up, or was killed.
+/// `device` is the mount's.
 pub fn listen(device: &str) -> Option<UnixListener> {
-    (0..NAMES).find_map(|number| UnixListener::bind_addr(&address(device, number)?).ok())
+    (0..NAMES)
+        .find_map(|number| UnixListener::bind_addr(&SocketAddr::from_abstract_name(name(device, number)).ok()?).ok())
 }
 
-/// The processes that serve a mount, or just did one of its number. The mount itself is not asked: it may be dead, or hang.
-pub struct Servers(Vec<UnixStream>);
+/// A mount that is taken away, and the processes that serve it, or just did one of its number. The mount itself is not asked: it may be
+/// dead, or hang.
+pub struct Unmounted {
+    dir: PathBuf,
+    servers: Vec<UnixStream>,
+    /// There is one that takes no more connections.
+    is_deaf: bool,
+}
 
-impl Servers {
-    /// Those of this network namespace, of this user and root.
-    pub fn of(device: &str) -> Self {
-        let connected = |number| UnixStream::connect_addr(&address(device, number)?).ok();
+impl Unmounted {
+    /// Finds those of this network namespace, of this user, root, and the user who mounted it.
+    fn find(mounted: &Mounted) -> Self {
         let is_trusted = |stream: &UnixStream| {
-            getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
+            getsockopt(stream, PeerCredentials).is_ok_and(|peer| {
+                peer.uid() == 0 || peer.uid() == geteuid().as_raw() || Some(peer.uid()) == mounted.owner
+            })
         };
-        Self((0..NAMES).filter_map(connected).filter(is_trusted).collect())
+        let (mut servers, mut is_deaf) = (Vec::new(), false);
+        for number in 0..NAMES {
+            match connected(&name(&mounted.device, number)) {
+                Ok(stream) if is_trusted(&stream) => servers.push(stream),
+                Err(Errno::EAGAIN) => is_deaf = true,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Self { dir: mounted.dir.clone(), servers, is_deaf }
     }
 
-    /// Waits until all is published; false if it is not within `limit`.
-    pub fn have_published(&mut self, limit: Duration) -> bool {
-        let until = Instant::now() + limit;
-        self.0.iter_mut().all(|stream| {
+    /// Waits for that until `until`. A mount whose process was dead before has nothing to publish.
+    pub fn await_published(mut self, until: Instant) -> Result<()> {
+        let has_published = |stream: &mut UnixStream| {
             let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            // Nobody says anything there, so that what comes is the end.
-            let heard = stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut [0]));
-            !heard.is_err_and(|e| matches!(e.kind(), Io::WouldBlock | Io::TimedOut))
-        })
+            stream.set_read_timeout(Some(left)).and_then(|()| stream.read_exact(&mut [0])).is_ok()
+        };
+        if self.servers.iter_mut().all(has_published) && !self.is_deaf {
+            return Ok(());
+        }
+        let why = "files that were closed are not published, or not yet: only the log of s4-mount will tell";
+        Err(Error::new(ErrorKind::Deadline, format!("{}: unmounted, but {why}", self.dir.display())))
     }
 }
 
-fn address(device: &str, number: u32) -> Option<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("s4-mount {device} {number}")).ok()
+/// Takes a mount away; see [`unmount`]. What was closed in it may still have to be published.
+pub fn take_away(mounted: &Mounted, lazily: bool) -> Result<Unmounted> {
+    // Found before, or a process could end unheard in between.
+    let mut unmounted = Unmounted::find(mounted);
+    unmount(&mounted.dir, lazily)?;
+    for stream in &mut unmounted.servers {
+        // One that has ended gives no answer either.
+        let _ = stream.write_all(&[1]);
+    }
+    Ok(unmounted)
+}
+
+fn name(device: &str, number: u32) -> String {
+    format!("s4-mount {device} {number}")
+}
+
+/// A connection, or EAGAIN where one would have to wait for it.
+fn connected(name: &str) -> nix::Result<UnixStream> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let made = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(made.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+    let stream = UnixStream::from(made);
+    stream.set_nonblocking(false).map(|()| stream).map_err(|_| Errno::EIO)
 }
 
 /// What is seen on `dir`, an absolute path; `None` if nothing is mounted there.
@@ -146,7 +197,7 @@ mod tests {
         let line = b"62 29 0:55 / /mnt/a\\040b\\134c rw,nosuid shared:7 master:1 - fuse.s4 s4 rw,user_id=0";
         let found = Mounted::parse(line).expect("a mount");
         assert_eq!(found.dir, Path::new("/mnt/a b\\c"));
-        assert_eq!((found.device.as_str(), found.is_cluster), ("0:55", true));
+        assert_eq!((found.device.as_str(), found.is_cluster, found.owner), ("0:55", true, Some(0)));
         assert!(!Mounted::parse(b"62 29 0:55 / /mnt rw - tmpfs s4 rw").expect("a mount").is_cluster);
         for cut in [&b""[..], b"62 29", b"62 29 0:55 / /mnt rw -"] {
             assert_eq!(Mounted::parse(cut), None);

@@ -30,7 +30,7 @@ use s4::time::from_nanoseconds;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
@@ -83,6 +83,8 @@ pub struct Fs {
     looks: Arc<Semaphore>,
     /// Subscribed to by each publish under way, so that the mount's end can wait for them.
     publishing: watch::Sender<()>,
+    /// A publish has failed of which nobody was told.
+    lost: AtomicBool,
     handles: Mutex<Handles>,
     space: Mutex<Option<(Instant, Space)>>,
     /// The time of the root, which has no home.
@@ -112,6 +114,7 @@ impl Fs {
             passthrough: Arc::default(),
             looks: Arc::new(Semaphore::new(LOOKS)),
             publishing: watch::Sender::new(()),
+            lost: AtomicBool::default(),
             handles: Mutex::default(),
             space: Mutex::default(),
             mounted: SystemTime::now(),
@@ -122,6 +125,11 @@ impl Fs {
     /// True while a file is being published.
     pub fn is_publishing(&self) -> bool {
         self.publishing.receiver_count() > 0
+    }
+
+    /// True if what was closed is in no key, and only the log tells.
+    pub fn has_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Resolves when no file is being published.

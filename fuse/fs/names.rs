@@ -162,7 +162,8 @@ impl Fs {
             return self.entered(Node::Special(special));
         }
         let change = Change { mode: Some(mode & 0o555), mtime: None, over_empty: false };
-        let made = self.client.put_small(&key, Bytes::new(), change).await;
+        let empty = &key;
+        let made = self.surely(|client| async move { client.put_small(empty, Bytes::new(), change).await }).await;
         made.map_err(|e| errno(&e))?;
         match self.find(key.as_str()).await? {
             Found::Key(key, stat) => self.entered(Node::Key(key, stat)),

@@ -21,6 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::task::JoinSet;
 
 /// Keys up to this size are published in one request.
 pub(super) const SMALL: u64 = 256 * 1024;
@@ -75,6 +76,7 @@ impl Fs {
         }
         if spool.is_mappable() && self.has_mapped(ino, caller).await {
             // What it stores through a mapping is published once that is gone too.
+            spool.owe();
             return Ok(());
         }
         // The opener has published an empty key, or is gone. Whoever else writes has until the last of them is done.
@@ -82,7 +84,11 @@ impl Fs {
         if !is_opener && self.looked(move || anyone_writes(ino, false, age)).await {
             return Ok(());
         }
-        self.publish(ino, spool, false).await
+        let published = self.publish(ino, spool, false).await;
+        if published.is_err() && caller.is_ending() {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        published
     }
 
     async fn has_mapped(&self, ino: Ino, caller: Caller) -> bool {
@@ -122,30 +128,40 @@ impl Fs {
     }
 
     /// Releases what was closed when the mount was taken away, and of which the kernel has told nothing any more.
-    pub async fn release_rest(&self) {
+    pub async fn release_rest(self: &Arc<Self>) {
         let spool_of = |(number, handle): (&u64, &Arc<Handle>)| match &**handle {
             Handle::Spool { spool, .. } => Some((*number, spool.clone())),
             _ => None,
         };
         let rest: Vec<_> = self.handles().files.iter().filter_map(spool_of).collect();
+        let mut releases = JoinSet::new();
         for (number, spool) in rest {
             if let Some(ino) = self.inodes.number_of(&spool) {
-                self.release(ino, number).await;
+                let fs = self.clone();
+                releases.spawn(async move { fs.release(ino, number).await });
             }
         }
+        releases.join_all().await;
     }
 
     async fn release_last(&self, ino: Ino, spool: &Arc<Spool>) {
         let is_pending = spool.is_pending();
-        if spool.was_killed() {
+        if spool.was_killed() && !spool.is_owed() {
             let _turn = spool.publishing.lock().await;
-            if is_pending && spool.handles().1 == 0 {
+            if is_pending && spool.handles().1 == 0 && !spool.is_owed() {
+                if let Ok(len @ 1..) = spool.len() {
+                    tracing::warn!("{}: not published: who wrote its {len} bytes was killed", spool.key());
+                }
                 spool.discard();
                 self.inodes.unname_spool(spool);
             }
             return;
         }
         let _under_way = self.publishing.subscribe();
+        if is_pending || spool.len().is_ok_and(|len| len > 0) {
+            // Also if another opens it now, and is killed.
+            spool.owe();
+        }
         if spool.is_mappable() {
             self.unmapped(spool).await;
         }
@@ -153,6 +169,7 @@ impl Fs {
             && let Err(errno) = self.publish(ino, spool, true).await
         {
             tracing::error!("{}: not published: {}", spool.key(), errno.desc());
+            self.lost.store(true, Ordering::Relaxed);
         }
     }
 
@@ -209,7 +226,7 @@ impl Fs {
         }
     }
 
-    /// Publishes; once more if the connection breaks off and the key was not made.
+    /// Publishes, once more where [`Fs::surely`] does so.
     async fn publish_surely(
         &self,
         ino: Ino,
@@ -224,17 +241,26 @@ impl Fs {
             // To make some changes its time for a moment.
             blocking(move || grown.stop_room()).await;
         }
+        self.surely(|client| async move {
+            let (.., mtime) = spool.look().map_err(failed)?;
+            let mtime = to_nanoseconds(mtime);
+            let change = Change { mtime: Some(mtime), over_empty: spool.published().is_some(), ..asked };
+            let (snapshot, checksum) = self.publish_bytes(&client, (ino, is_last), spool, key, change).await?;
+            Ok((snapshot, KeyStat { checksum, mtime, mode: asked.mode.unwrap_or(0o444) }))
+        })
+        .await
+    }
+
+    /// Makes a key; once more if the connection breaks off and it was not made.
+    pub(super) async fn surely<T, F>(&self, mut make: impl FnMut(Client) -> F) -> S4Result<T>
+    where
+        F: Future<Output = S4Result<T>>,
+    {
         let (mut client, until) = (self.client.clone(), Instant::now() + self.client.deadline());
         let mut tries = TRIES;
         loop {
             tries -= 1;
-            let (.., mtime) = spool.look().map_err(failed)?;
-            let mtime = to_nanoseconds(mtime);
-            let change = Change { mtime: Some(mtime), over_empty: spool.published().is_some(), ..asked };
-            match self.publish_bytes(&client, (ino, is_last), spool, key, change).await {
-                Ok((snapshot, checksum)) => {
-                    return Ok((snapshot, KeyStat { checksum, mtime, mode: asked.mode.unwrap_or(0o444) }));
-                }
+            match make(client).await {
                 Err(error) if error.is_of_broken_connection() && tries > 0 && Instant::now() < until => {
                     tracing::info!("{error}; it is published again");
                     client = self.client.with_deadline(until - Instant::now());
@@ -243,7 +269,7 @@ impl Fs {
                 Err(error) if error.kind() == ErrorKind::Cancelled => {
                     return Err(Error::new(ErrorKind::Deadline, error.to_string()));
                 }
-                Err(error) => return Err(error),
+                made => return made,
             }
         }
     }

@@ -339,12 +339,13 @@ fn start_mount(dir: &Path, mountpoint: &Path, secret: &Path) -> Result<()> {
     std::fs::write(&note, mountpoint.as_os_str().as_bytes()).map_err(|e| Error::io(note.display(), &e))
 }
 
-/// Takes the cluster's mounts away: the noted one, which may be dead, and those that were made by hand.
+/// Takes the cluster's mounts away: the noted one, which may be dead, and those that were made by hand. Waits until what was closed in
+/// them is published, for which the nodes must still be there.
 fn stop_mounts(dir: &Path, cluster: &Cluster) -> Result<()> {
     let note = mount_note(dir);
     let noted = std::fs::read(&note).ok().map(|path| PathBuf::from(OsStr::from_bytes(&path)));
     let digest = cluster.digest();
-    let stopped: Vec<Result<()>> = mounts::list()
+    let unmounted: Vec<_> = mounts::list()
         .into_iter()
         .filter(|mounted| mounted.is_cluster)
         .filter(|mounted| match answer(&mounted.dir) {
@@ -352,8 +353,10 @@ fn stop_mounts(dir: &Path, cluster: &Cluster) -> Result<()> {
             // A dead one of ours says nothing any more.
             None => noted.as_ref() == Some(&mounted.dir),
         })
-        .map(|mounted| mounts::unmount(&mounted.dir, true))
+        .map(|mounted| mounts::take_away(&mounted, true))
         .collect();
+    let until = Instant::now() + mounts::PUBLISHED;
+    let stopped: Vec<Result<()>> = unmounted.into_iter().map(|unmounted| unmounted?.await_published(until)).collect();
     if noted.is_some() {
         std::fs::remove_file(&note).map_err(|e| Error::io(note.display(), &e))?;
     }

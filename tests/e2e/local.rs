@@ -1,7 +1,6 @@
 //! `s4 local`: a whole cluster on this machine in one command.
 
 use crate::harness::{assert_no_crash, eventually, text};
-use crate::mounting::no_mounts;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
@@ -9,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 /// A directory for `s4 local`. Dropped, its cluster is stopped and it is removed.
-struct Local {
-    dir: tempfile::TempDir,
+pub struct Local {
+    pub dir: tempfile::TempDir,
 }
 
 impl Local {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { dir: tempfile::Builder::new().prefix("s4-local-test-").tempdir().unwrap() }
     }
 
@@ -28,7 +27,7 @@ impl Local {
     }
 
     /// `s4 local --dir D ARGS`, in an environment that knows no cluster.
-    fn local(&self, args: &[&str]) -> Command {
+    pub fn local(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
         command.args(["local", "--dir"]).arg(self.cluster()).args(args);
         command.env_remove("S4_CONF_PATH").env("HOME", self.dir.path()).current_dir(self.dir.path());
@@ -42,7 +41,7 @@ impl Local {
         output
     }
 
-    fn ok(&self, args: &[&str]) -> String {
+    pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(output.status.success(), "s4 local {args:?}: {}", text(&output.stderr));
         text(&output.stdout)
@@ -56,7 +55,7 @@ impl Local {
     }
 
     /// Starts in the foreground, and waits until the nodes are healthy.
-    fn foreground(&self, args: &[&str]) -> Child {
+    pub fn foreground(&self, args: &[&str]) -> Child {
         let mut child = self.local(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -64,12 +63,12 @@ impl Local {
         child
     }
 
-    fn export_line(&self) -> String {
+    pub fn export_line(&self) -> String {
         format!("export S4_CONF_PATH={}\n", self.conf().display())
     }
 
     /// Runs a script as a shell would that has evaluated the export line.
-    fn sh(&self, script: &str) -> String {
+    pub fn sh(&self, script: &str) -> String {
         let bin = Path::new(env!("CARGO_BIN_EXE_s4")).parent().unwrap();
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         let mut bash = Command::new("bash");
@@ -80,7 +79,7 @@ impl Local {
     }
 
     /// Puts a key on each of 3 nodes.
-    fn put_keys(&self) {
+    pub fn put_keys(&self) {
         self.sh("for node in 0 1 2; do echo content of $node | s4 cp - s4://b/${node}_key; done");
     }
 
@@ -92,7 +91,7 @@ impl Local {
     }
 
     /// The command lines of processes that name the directory.
-    fn processes(&self) -> Vec<String> {
+    pub fn processes(&self) -> Vec<String> {
         let dir = self.cluster();
         let dir = dir.as_os_str().as_bytes();
         let entries = std::fs::read_dir("/proc").unwrap().flatten();
@@ -101,7 +100,7 @@ impl Local {
     }
 
     /// The process that serves the mount on `dir`.
-    fn mount_pid(&self, dir: &Path) -> i32 {
+    pub fn mount_pid(&self, dir: &Path) -> i32 {
         let of = |entry: std::fs::DirEntry| {
             let environment = std::fs::read(entry.path().join("environ")).ok()?;
             let mut variables = environment.split(|&byte| byte == 0);
@@ -133,12 +132,12 @@ impl Drop for Local {
 }
 
 /// Whether something is mounted there.
-fn is_mounted(dir: &Path) -> bool {
+pub fn is_mounted(dir: &Path) -> bool {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
     mounts.lines().any(|line| line.split(' ').nth(1) == dir.to_str())
 }
 
-fn signal(child: &Child, signal: &str) {
+pub fn signal(child: &Child, signal: &str) {
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
 }
 
@@ -287,101 +286,6 @@ fn a_port_taken_by_others_is_replaced_and_the_keys_are_found() {
     let after = local.ports();
     assert!(after.len() == 3 && !after.contains(&before[1]), "{before:?} became {after:?}");
     local.check_keys();
-    local.ok(&["--stop"]);
-}
-
-#[test]
-fn a_mount_comes_with_the_cluster_and_goes_with_it() {
-    if let Some(reason) = no_mounts() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let local = Local::new();
-    let mountpoint = local.dir.path().join("M");
-    std::fs::create_dir(&mountpoint).unwrap();
-    for turn in 0..2 {
-        assert_eq!(local.ok(&["-n", "3", "--detach", "--mount", "M"]), local.export_line());
-        assert!(is_mounted(&mountpoint));
-        if turn == 0 {
-            local.put_keys();
-        }
-        assert_eq!(local.sh("cat M/b/*_key"), "content of 0\ncontent of 1\ncontent of 2\n");
-        local.sh(&format!("echo made > M/b/{turn}_made"));
-        assert_eq!(local.sh(&format!("s4 cp s4://b/{turn}_made -")), "made\n");
-        local.ok(&["--stop"]);
-        assert!(!is_mounted(&mountpoint));
-        assert_eq!(std::fs::read_dir(&mountpoint).unwrap().count(), 0);
-        eventually("s4-mount ends", || local.processes().is_empty().then_some(()));
-    }
-}
-
-#[test]
-fn a_mount_in_the_foreground_goes_with_its_cluster() {
-    if let Some(reason) = no_mounts() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let local = Local::new();
-    let mountpoint = local.dir.path().join("M");
-    std::fs::create_dir(&mountpoint).unwrap();
-    let mut child = local.foreground(&["-n", "3", "--mount", "M"]);
-    assert!(is_mounted(&mountpoint));
-    signal(&child, "-INT");
-    assert!(eventually("s4 local ends", || child.try_wait().unwrap()).success());
-    assert!(!is_mounted(&mountpoint));
-    eventually("s4-mount ends", || local.processes().is_empty().then_some(()));
-}
-
-#[test]
-fn mounts_that_were_made_by_hand_go_with_the_cluster_and_those_of_others_stay() {
-    if let Some(reason) = no_mounts() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let (local, other) = (Local::new(), Local::new());
-    local.ok(&["-n", "2", "--detach", "--mount", "M"]);
-    other.ok(&["-n", "2", "--detach"]);
-    local.sh("s4 mount 'by hand' --background; s4 mount second --background; ls 'by hand' second");
-    let theirs = local.dir.path().join("theirs");
-    other.sh(&format!("s4 mount {} --background", theirs.display()));
-    local.ok(&["--stop"]);
-    assert!(!is_mounted(&local.dir.path().join("M")) && !is_mounted(&local.dir.path().join("second")));
-    assert!(std::fs::read_dir(local.dir.path().join("by hand")).unwrap().next().is_none());
-    assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains("by\\040hand"));
-    assert!(is_mounted(&theirs));
-    eventually("s4-mount ends", || local.processes().is_empty().then_some(()));
-    other.ok(&["--stop"]);
-    assert!(!is_mounted(&theirs));
-}
-
-#[test]
-fn a_mount_is_taken_away_by_umount() {
-    if let Some(reason) = no_mounts() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let local = Local::new();
-    local.ok(&["-n", "1", "--detach"]);
-    let at = local.dir.path().join("a mount");
-    let seen = || std::fs::read_to_string("/proc/mounts").unwrap().contains("a\\040mount");
-    local.sh("s4 mount 'a mount' --background; mkdir 'a mount/b'; echo x > 'a mount/b/k'");
-    assert!(seen());
-    let busy = "cd 'a mount/b'; ! s4 umount '../../a mount' 2> ../../why; cat ../../why; cd ../..";
-    let told = local.sh(&format!("{busy}; ls 'a mount/b'"));
-    assert!(told.contains("in use") && told.ends_with("\nk\n"), "{told}");
-    local.sh("s4 umount 'a mount/'; s4 cp s4://b/k -");
-    assert!(!seen());
-    assert!(local.sh("s4 umount 'a mount' 2>&1 || true").contains("nothing is mounted there"));
-    assert!(local.sh("s4 umount /proc 2>&1 || true").contains("no s4 cluster"));
-    local.sh("s4 mount 'a mount' --background; cd 'a mount/b'; s4 umount --lazy \"$OLDPWD/a mount\"; cat k");
-    assert!(!seen());
-    // One that was killed is dead, and hangs nobody.
-    local.sh("s4 mount 'a mount' --background");
-    let pid = local.mount_pid(&at);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-    eventually("the mount is dead", || std::fs::read_dir(&at).is_err().then_some(()));
-    local.sh("s4 umount 'a mount'");
-    assert!(!seen() && std::fs::read_dir(&at).unwrap().next().is_none());
     local.ok(&["--stop"]);
 }
 

@@ -27,6 +27,7 @@ mod job_records;
 mod kills;
 mod liars;
 mod local;
+mod local_mounts;
 mod lost_disks;
 mod map_inputs;
 mod maps;

@@ -3,6 +3,8 @@
 use crate::harness::eventually;
 use crate::mounting::Mount;
 use crate::scripting::{LOCAL, REMOTE, Setup, finish_python, next_line, send_line, setup, setup_with, spawn_python};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -61,6 +63,64 @@ fn s4_umount_waits_for_a_key_whose_node_is_slow() {
     setup.cluster.signal(1, "CONT");
     assert!(umounting.wait().unwrap().success());
     assert!(setup.cluster.data(1).join(REMOTE).exists());
+}
+
+/// Closed in order, but the node whose key it is hangs.
+fn with_a_publish_that_waits() -> Option<Setup> {
+    let setup = setup_with(2, &[1], &["--deadline", "20"])?;
+    let mut writer = setup.spawn_python(MAPS, &[REMOTE]);
+    assert_eq!(next_line(&mut writer), "closed");
+    setup.cluster.signal(1, "STOP");
+    send_line(&mut writer, "end");
+    finish_python(writer);
+    Some(setup)
+}
+
+fn assert_told_of_loss(umounting: Child) {
+    let output = umounting.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("files that were closed"), "{}: {told}", output.status);
+}
+
+#[test]
+fn s4_umount_fails_if_s4_mount_is_killed_before_all_is_published() {
+    let Some(mut setup) = with_a_publish_that_waits() else { return };
+    let umounting = umount(&setup);
+    let dir = setup.mount.dir().to_owned();
+    eventually("it is unmounted", || s4::mounts::at(&dir).is_none().then_some(()));
+    setup.mount.kill();
+    assert_told_of_loss(umounting);
+    setup.cluster.signal(1, "CONT");
+}
+
+#[test]
+fn s4_umount_fails_if_what_was_closed_could_not_be_published() {
+    let Some(mut setup) = with_a_publish_that_waits() else { return };
+    setup.cluster.kill_node(1);
+    assert_told_of_loss(umount(&setup));
+    assert!(!setup.cluster.data(1).join(REMOTE).exists());
+}
+
+/// Where another has taken a name by which the mount's process might be found, and answers nobody.
+#[test]
+fn s4_umount_does_not_wait_to_be_heard() {
+    let Some(setup) = setup() else { return };
+    let device = s4::mounts::at(setup.mount.dir()).expect("it is mounted").device;
+    // As long as it is open, no other mount gets that number.
+    let _open = std::fs::File::open(setup.mount.dir()).unwrap();
+    let name = UnixAddr::new_abstract(format!("s4-mount {device} 1").as_bytes()).unwrap();
+    let made = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    let deaf = made();
+    bind(deaf.as_raw_fd(), &name).unwrap();
+    listen(&deaf, Backlog::new(0).unwrap()).unwrap();
+    let callers: Vec<_> =
+        std::iter::repeat_with(made).take_while(|caller| connect(caller.as_raw_fd(), &name).is_ok()).collect();
+    assert!(!callers.is_empty());
+    let mut umounting = setup.cluster.command(&["umount", "--lazy", setup.mount.dir().to_str().unwrap()]);
+    let mut umounting = umounting.stderr(Stdio::piped()).spawn().expect("s4 starts");
+    eventually("s4 umount ends", || umounting.try_wait().unwrap());
+    assert_told_of_loss(umounting);
+    assert!(s4::mounts::at(setup.mount.dir()).is_none());
 }
 
 /// Nobody can tell it which process serves the mount.

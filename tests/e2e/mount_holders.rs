@@ -276,3 +276,43 @@ os.waitpid(child, 0)
         assert_eq!(seen, text(&setup.key(key)), "{key}");
     }
 }
+
+/// The first was told that all went well; its mapping has the mount wait. What the second has written may be with it.
+#[test]
+fn what_was_closed_in_order_is_not_lost_with_a_later_writer_that_is_killed() {
+    let Some(setup) = setup() else { return };
+    let first = r#"
+out = os.open(sys.argv[1], RW | os.O_CREAT)
+os.write(out, b'x' * 1_000_000)
+mapped = map(out)
+os.close(out)
+tell('closed')
+await_word()
+"#;
+    let second = r#"
+out = os.open(sys.argv[1], W | os.O_APPEND)
+os.write(out, b'half')
+tell('half')
+await_word()
+"#;
+    for key in BOTH {
+        for ends_first in [true, false] {
+            let key = format!("{key}_{ends_first}");
+            let mut writer = setup.spawn_python(&format!("{MAP}{first}"), &[&key]);
+            assert_eq!(next_line(&mut writer), "closed");
+            let mut killed = setup.spawn_python(second, &[&key]);
+            assert_eq!(next_line(&mut killed), "half");
+            let mut kill = || killed.kill().and_then(|()| killed.wait()).unwrap();
+            if !ends_first {
+                kill();
+            }
+            send_line(&mut writer, "end");
+            finish_python(writer);
+            if ends_first {
+                kill();
+            }
+            eventually("it is a key", || setup.is_key(&key).then_some(()));
+            assert!(setup.key(&key).starts_with(&[b'x'; 1_000_000]), "{key}");
+        }
+    }
+}

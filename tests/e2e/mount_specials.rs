@@ -92,3 +92,23 @@ fn a_script_with_named_pipes_runs_in_the_mount() {
     let made = Command::new("mknod").arg(setup.mount.path("b/made")).arg("p").status();
     assert!(made.is_ok_and(|status| status.success()));
 }
+
+/// It has many connections to the node, which are all broken then.
+#[test]
+fn mknod_makes_a_file_also_after_its_node_was_restarted() {
+    let Some(mut setup) = setup() else { return };
+    let script = r#"
+def make_node(number):
+    assert errno_of(os.mknod, f'b/{sys.argv[1]}/1_{number}', 0o644) == 'ok'
+os.mkdir(f'b/{sys.argv[1]}')
+threads = [threading.Thread(target=make_node, args=(number,)) for number in range(30)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert len(os.listdir(f'b/{sys.argv[1]}')) == 30
+"#;
+    for round in ["0_first", "0_second", "0_third"] {
+        setup.python(script, &[round]);
+        setup.cluster.kill_node(1);
+        setup.cluster.start_node(1);
+    }
+}
