@@ -273,10 +273,11 @@ impl Names {
                     .entry(node)
                     .and_modify(|answers| *answers = !matches!(&learned, Err(error) if is_silence(error)));
             }
-            if self.unheard().is_empty() && !self.store.knows_all_dirs() {
-                if let Err(error) = self.store.note_all_dirs() {
-                    tracing::warn!("{error}");
-                }
+            if self.unheard().is_empty()
+                && !self.store.knows_all_dirs()
+                && let Err(error) = self.store.note_all_dirs()
+            {
+                tracing::warn!("{error}");
             }
             if self.unheard().is_empty() && to_audit.is_empty() {
                 return;

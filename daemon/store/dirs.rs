@@ -35,12 +35,15 @@ const SETTLED: &str = ".s4/settled";
 /// Attempts at a directory that others remove meanwhile.
 const ATTEMPTS: usize = 100;
 
-/// What a store asks of other nodes. Blocks.
+/// Tells a home node that this node is about to hold something in a directory, within so long if there is a limit. Blocks.
+pub type Enter = dyn Fn(NodeId, &Dir, Option<Duration>) -> Result<()> + Send + Sync;
+/// Refuses a name that another node knows as a directory, where this node, its home, does not know all. Blocks.
+pub type RefuseDir = dyn Fn(&Dir) -> Result<()> + Send + Sync;
+
+/// What a store asks of other nodes.
 pub struct Others {
-    /// Tells a home node that this node is about to hold something in a directory, within so long if there is a limit.
-    pub enter: Box<dyn Fn(NodeId, &Dir, Option<Duration>) -> Result<()> + Send + Sync>,
-    /// Refuses a name that another node knows as a directory, where this node, its home, does not know all.
-    pub refuse_dir: Box<dyn Fn(&Dir) -> Result<()> + Send + Sync>,
+    pub enter: Box<Enter>,
+    pub refuse_dir: Box<RefuseDir>,
 }
 
 pub(super) struct Dirs {
