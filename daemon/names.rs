@@ -60,7 +60,8 @@ impl Names {
                 let (client, runtime) = &telling;
                 let client =
                     limit.map_or_else(|| client.clone(), |limit| client.with_deadline(client.deadline().min(limit)));
-                runtime.block_on(client.enter_dir(home, node, dir))
+                let dir = dir.clone();
+                wait(runtime, async move { client.enter_dir(home, node, &dir).await })?
             }),
             refuse_dir: Box::new(move |dir| match asking.upgrade() {
                 Some(names) if names.is_dir_elsewhere(dir) => {
@@ -97,23 +98,25 @@ impl Names {
         }
         let unheard: Vec<NodeId> =
             self.unheard().iter().filter(|(_, answers)| **answers).map(|(&node, _)| node).collect();
-        let holder = self.runtime.block_on(async {
-            let mut asked: JoinSet<_> = unheard
+        let (client, dir) = (self.patient(SETTLING), path.clone());
+        let heard = wait(&self.runtime, async move {
+            let asked: JoinSet<_> = unheard
                 .into_iter()
                 .map(|node| {
-                    let (client, path) = (self.patient(SETTLING), path.clone());
-                    async move { (node, client.holds_dir(node, &path).await) }
+                    let (client, dir) = (client.clone(), dir.clone());
+                    async move { (node, client.holds_dir(node, &dir).await) }
                 })
                 .collect();
-            while let Some(answer) = asked.join_next().await {
-                match answer {
-                    Ok((node, Ok(true))) => return Some(node),
-                    Ok((node, Err(_))) => _ = self.unheard().entry(node).and_modify(|answers| *answers = false),
-                    Ok((_, Ok(false))) | Err(_) => {}
-                }
-            }
-            None
+            asked.join_all().await
         });
+        let mut holder = None;
+        for (node, answer) in heard.unwrap_or_default() {
+            match answer {
+                Ok(true) => holder = Some(node),
+                Ok(false) => {}
+                Err(_) => _ = self.unheard().entry(node).and_modify(|answers| *answers = false),
+            }
+        }
         // Its last key may go meanwhile.
         holder.is_some_and(|holder| self.store.enter(path, holder).map(|()| self.store.note_left(path)).is_ok())
     }
@@ -131,6 +134,7 @@ impl Names {
     pub fn remove_dir(&self, dir: &Dir) -> Result<()> {
         // Whoever waits for the answer has the client's own deadline.
         let patience = self.client.deadline() * 4 / 5;
+        self.hear_of(dir)?;
         for _ in 0..ATTEMPTS {
             let Some(asking) = self.store.begin_asking(dir)? else {
                 return Err(Error::new(ErrorKind::NotFound, format!("{dir}: no such directory")));
@@ -144,6 +148,18 @@ impl Names {
             }
         }
         Err(Error::new(ErrorKind::NotEmpty, format!("{dir}: not empty")))
+    }
+
+    /// Learns of all that hold `dir`, if this node does not know. Errors: one does not answer.
+    fn hear_of(&self, dir: &Dir) -> Result<()> {
+        let unheard: Vec<NodeId> = self.unheard().keys().copied().collect();
+        for node in unheard {
+            let (client, asked) = (self.patient(SETTLING), dir.clone());
+            if wait(&self.runtime, async move { client.holds_dir(node, &asked).await })?? {
+                self.store.enter(dir, node)?;
+            }
+        }
+        Ok(())
     }
 
     /// After a delete: has the homes of directories that this node does not hold any more decide about them. `tick` is called again and
@@ -166,7 +182,9 @@ impl Names {
             {
                 for dirs in dirs.chunks(LEFT_AT_ONCE) {
                     tick();
-                    match self.runtime.block_on(self.patient(SETTLING).left_dirs(home, dirs)) {
+                    let (client, left) = (self.patient(SETTLING), dirs.to_vec());
+                    let told = wait(&self.runtime, async move { client.left_dirs(home, &left).await });
+                    match told.and_then(|told| told) {
                         Ok(()) => self.store.told(dirs),
                         Err(error) => {
                             // The others are told later too.
@@ -216,7 +234,9 @@ impl Names {
     fn ask(&self, asking: &Asking, dir: &Dir, patience: Duration) -> (Vec<NodeId>, Option<Error>) {
         let mut let_go = Vec::new();
         for &holder in &asking.holders {
-            match self.runtime.block_on(self.patient(patience).let_go_dirs(holder, std::slice::from_ref(dir))) {
+            let (client, asked) = (self.patient(patience), vec![dir.clone()]);
+            let answer = wait(&self.runtime, async move { client.let_go_dirs(holder, &asked).await });
+            match answer.and_then(|answer| answer) {
                 Ok(held) if held == [false] => let_go.push(holder),
                 Ok(_) => return (let_go, None),
                 Err(error) => return (let_go, Some(error)),
@@ -354,6 +374,16 @@ impl Names {
     fn unheard(&self) -> MutexGuard<'_, BTreeMap<NodeId, bool>> {
         self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits for what is done in the runtime. Blocks. Errors: the runtime ends meanwhile.
+fn wait<T: Send + 'static>(runtime: &Handle, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    runtime.spawn(async move {
+        // Who waits is there until it has heard.
+        let _ = sender.send(work.await);
+    });
+    receiver.recv().map_err(|_| Error::new(ErrorKind::ShuttingDown, "the daemon is going down"))
 }
 
 /// True if no node has said anything.

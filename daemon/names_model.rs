@@ -110,6 +110,16 @@ impl State {
 
     fn run(&mut self, process: Process) -> Option<Process> {
         match process {
+            PutX | PutXEnter | LateEnter | PutXCopy | DeleteX | LeaveX => self.run_on_n(process),
+            PutY | DeleteY | PutKey | DeleteKey | MakeDir => self.run_on_h(process),
+            Send | Receive | ReceiveCopy | Sent => self.run_sending(process),
+            Audit | Settle { .. } | LetGo { .. } | Decide { .. } => self.run_settling(process),
+        }
+    }
+
+    /// What N does with `x`.
+    fn run_on_n(&mut self, process: Process) -> Option<Process> {
+        match process {
             PutX if self.copy => {
                 self.x = true;
                 None
@@ -134,33 +144,6 @@ impl State {
                 self.entering -= 1;
                 Some(PutX)
             }
-            Send => match self.enter() {
-                true => {
-                    self.sending += 1;
-                    self.processes.push(Receive);
-                    Some(Sent)
-                }
-                false => None,
-            },
-            Receive if self.sending == 0 => None,
-            Receive => {
-                self.entering += 1;
-                Some(ReceiveCopy)
-            }
-            ReceiveCopy => {
-                (self.copy, self.x) = (true, true);
-                self.entering -= 1;
-                None
-            }
-            Sent => {
-                self.sending -= 1;
-                self.void_answers();
-                // Who gives up asks afterwards.
-                self.asked |= self.processes.iter().any(|other| matches!(other, Receive | ReceiveCopy));
-                let asked = self.asked && self.sending == 0;
-                self.asked &= !asked;
-                asked.then_some(Settle { even_made: false })
-            }
             DeleteX => {
                 self.x = false;
                 Some(LeaveX)
@@ -170,6 +153,13 @@ impl State {
                 self.copy &= !left;
                 left.then_some(Settle { even_made: false })
             }
+            _ => unreachable!("another group's"),
+        }
+    }
+
+    /// What H does with the name itself.
+    fn run_on_h(&mut self, process: Process) -> Option<Process> {
+        match process {
             PutY => {
                 match &mut self.home {
                     AtHome::Absent => self.home = AtHome::Dir { made: false, holder: false, y: true },
@@ -203,6 +193,47 @@ impl State {
                 }
                 None
             }
+            _ => unreachable!("another group's"),
+        }
+    }
+
+    /// What both do with a task's output.
+    fn run_sending(&mut self, process: Process) -> Option<Process> {
+        match process {
+            Send => match self.enter() {
+                true => {
+                    self.sending += 1;
+                    self.processes.push(Receive);
+                    Some(Sent)
+                }
+                false => None,
+            },
+            Receive if self.sending == 0 => None,
+            Receive => {
+                self.entering += 1;
+                Some(ReceiveCopy)
+            }
+            ReceiveCopy => {
+                (self.copy, self.x) = (true, true);
+                self.entering -= 1;
+                None
+            }
+            Sent => {
+                self.sending -= 1;
+                self.void_answers();
+                // Who gives up asks afterwards.
+                self.asked |= self.processes.iter().any(|other| matches!(other, Receive | ReceiveCopy));
+                let asked = self.asked && self.sending == 0;
+                self.asked &= !asked;
+                asked.then_some(Settle { even_made: false })
+            }
+            _ => unreachable!("another group's"),
+        }
+    }
+
+    /// How H finds out whether N still holds the directory.
+    fn run_settling(&mut self, process: Process) -> Option<Process> {
+        match process {
             Audit => {
                 self.to_audit = false;
                 // N's own look, before.
@@ -238,6 +269,7 @@ impl State {
                 self.remove_if_free(even_made);
                 None
             }
+            _ => unreachable!("another group's"),
         }
     }
 

@@ -128,7 +128,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::HoldsDir(dir) => handlers::tree::holds_dir(app, dir).await,
         Route::ChangeDir(dir) => handlers::tree::change_dir(app, dir, whole_body(request).await?).await,
         Route::RemoveDir(dir) => handlers::tree::remove_dir(app, dir).await,
-        Route::EnterDirs => handlers::tree::enter(app, whole_body(request).await?).await,
+        Route::EnterDirs => handlers::tree::enter(app, peer, whole_body(request).await?).await,
         Route::LeftDirs => handlers::tree::left(app, whole_body(request).await?).await,
         Route::LetGoDirs => handlers::tree::let_go(app, whole_body(request).await?).await,
         Route::AuditDirs(node) => handlers::tree::audit(app, node),

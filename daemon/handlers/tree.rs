@@ -59,8 +59,10 @@ pub async fn remove_dir(app: &Arc<App>, dir: Dir) -> Answer {
 }
 
 /// A node is about to hold something in directories whose home this node is.
-pub async fn enter(app: &Arc<App>, body: Vec<u8>) -> Answer {
+pub async fn enter(app: &Arc<App>, peer: Peer, body: Vec<u8>) -> Answer {
     let Entered { node, dirs } = parse(&body)?;
+    // One that was killed holds nothing.
+    dirs.first().map_or(Ok(()), |dir| peer.check(dir))?;
     if !app.cluster.ids().contains(&node) {
         return Err(Error::new(ErrorKind::BadRequest, format!("there is no node {node}")));
     }

@@ -319,8 +319,8 @@ impl Transfers {
             None => None,
         };
         let sent = self.send_groups(job, delivery, groups, published).await;
-        if let (Err(_), Some(receivers)) = (&sent, &receivers) {
-            receivers.note_failed();
+        if let (Ok(()), Some(receivers)) = (&sent, receivers) {
+            receivers.end();
         }
         sent
     }

@@ -82,6 +82,14 @@ fn outputs_that_fill_another_nodes_disk_fail_the_shuffle_naming_that_node() {
     assert!(disk.free_bytes() + SLACK > free, "{} of {free} bytes are back", disk.free_bytes());
     assert_eq!(leftovers(&cluster), Vec::<std::path::PathBuf>::new());
     cluster.fails(1, &["ls", "-r", "s4://out/"]);
+    // Whoever deletes on this node waits until it has heard what the other holds.
+    cluster.ok(&["rm", "s4://in/0_k"]);
+    for node in 0..2 {
+        assert!(
+            !cluster.data(node).join("out").exists(),
+            "node {node} keeps a directory in which nothing was published"
+        );
+    }
 }
 
 #[test]

@@ -157,12 +157,13 @@ fn a_put_that_comes_when_its_sender_has_given_up_makes_no_key() {
     for (name, len) in [("small", 5000), ("large", 8 << 20)] {
         let file = hosts.dir().join(name).display().to_string();
         std::fs::File::create(&file).unwrap().set_len(len).unwrap();
-        let put = Running::start(hosts.s4(&["cp", &file, &format!("s4://b/1_{name}"), "--deadline", "2"]));
+        let key = format!("s4://b/1_new/1_dir/1_{name}");
+        let put = Running::start(hosts.s4(&["cp", &file, &key, "--deadline", "2"]));
         let error = put.end(Instant::now()).fails_within(&format!("put of a {name} file, held back"), DEADLINE);
         assert!(error.contains("was not stored"), "{error}");
     }
     proxy.deliver(2);
-    assert_eq!(made(&hosts), 0, "keys came to be later");
+    assert!(!hosts.disk(1).join("data/b").exists(), "a key came to be later, or a directory for it");
 }
 
 /// A mount on `host`.

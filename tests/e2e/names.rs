@@ -162,3 +162,51 @@ fn post(cluster: &Cluster, node: usize, path: &str, body: &str) -> String {
     );
     cluster.raw(node, format!("{head}{body}").as_bytes())
 }
+
+#[test]
+fn a_put_that_fails_leaves_none_of_the_directories_that_were_made_for_it() {
+    let mut cluster = Cluster::start(3);
+    cluster.put("s4://b/1_here", b"x");
+    cluster.kill_node(2);
+    // Below the first directory, whose home is the key's own node, is one whose home is down.
+    let refused = cluster.put_output("s4://b/1_made/2_not/1_k", b"x");
+    assert!(!refused.status.success() && text(&refused.stderr).contains(&cluster.name(2)), "{}", text(&refused.stderr));
+    assert!(!cluster.data(1).join("b/1_made").exists(), "nothing is in it");
+}
+
+#[test]
+fn a_home_that_was_down_when_a_killed_holder_came_back_is_asked_later() {
+    let mut cluster = Cluster::start(2);
+    cluster.put("s4://b/0_dir/1_key", b"content");
+    // It has nothing to ask at its next start.
+    eventually("the home ends in order", || {
+        cluster.stop_node(0);
+        let is_settled = cluster.data(0).join(".s4/settled").exists();
+        if !is_settled {
+            cluster.start_node(0);
+        }
+        is_settled.then_some(())
+    });
+    cluster.kill_node(1);
+    // As if node 1 had been killed after it deleted the key, and before it told the home.
+    std::fs::remove_dir_all(cluster.data(1).join("b/0_dir")).unwrap();
+    cluster.start_node(1);
+    // By then, node 1 has given up to reach the home.
+    assert!(!cluster.put_output("s4://b/0_other/1_key", b"content").status.success(), "the home is down");
+    cluster.start_node(0);
+    eventually("the directory goes", || (!cluster.data(0).join("b/0_dir").exists()).then_some(()));
+}
+
+#[test]
+fn a_directory_is_not_called_absent_before_all_have_been_heard() {
+    let mut cluster = Cluster::start(3);
+    cluster.put("s4://b/0_dir/1_key", b"content");
+    [0, 1].into_iter().for_each(|node| cluster.kill_node(node));
+    std::fs::remove_dir_all(cluster.data(0)).unwrap();
+    cluster.start_node(0);
+    let rmdir = |cluster: &Cluster| crate::strange_bodies::ask(cluster, "DELETE", "/v1/dirs/b/0_dir", b"");
+    let told = rmdir(&cluster);
+    assert!(told.starts_with("HTTP/1.1 5") && told.contains(&cluster.name(1)), "{told}");
+    cluster.start_node(1);
+    eventually("it is known", || rmdir(&cluster).contains("not empty").then_some(()));
+}

@@ -1,0 +1,105 @@
+//! How a home settles whether a directory is still held: it asks the holders, and decides once they have answered.
+
+use super::is_empty;
+use crate::store::Store;
+use crate::store::remove::failed;
+use nix::errno::Errno;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use s4::directory::DirRecord;
+use s4::error::Result;
+use s4::key::Dir;
+use s4::placement::NodeId;
+use std::collections::BTreeSet;
+
+/// A directory about which holders are being asked. Dropped, what they answered is forgotten.
+pub struct Asking<'s> {
+    store: &'s Store,
+    dir: Dir,
+    number: u64,
+    pub holders: BTreeSet<NodeId>,
+}
+
+/// What came of asking.
+pub enum Settled {
+    /// The directory is gone.
+    Gone,
+    /// It stays.
+    Stays,
+    /// Whoever let it go has entered again meanwhile, and may have let it go since: it is to be asked again.
+    Unsure,
+}
+
+impl Store {
+    /// At the home of `dir`: begins to ask the holders whether they still hold it. `None` if it is not there.
+    pub fn begin_asking(&self, dir: &Dir) -> Result<Option<Asking<'_>>> {
+        self.at_home(dir)?;
+        let mut table = self.lock_dirs();
+        let path = self.dir_path(dir);
+        if !path.is_dir() {
+            return self.check_there().map(|()| None);
+        }
+        let mut holders = DirRecord::read(&path).map_err(|e| self.unreadable(dir, &e))?.holders;
+        // Of a damaged record.
+        holders.retain(|&holder| holder < self.nodes);
+        if !is_empty(&path) {
+            // It stays anyway.
+            holders.clear();
+        }
+        table.asked += 1;
+        let number = table.asked;
+        table.asking.entry(dir.as_str().to_owned()).or_default().insert(number, BTreeSet::new());
+        Ok(Some(Asking { store: self, dir: dir.clone(), number, holders }))
+    }
+}
+
+impl Asking<'_> {
+    /// Forgets the holders that have let it go, and removes the directory if nobody holds it any more, even if it was `made` to stay.
+    pub fn end(self, let_go: &[NodeId], even_made: bool) -> Result<Settled> {
+        let mut table = self.store.lock_dirs();
+        if let Some(sending) = table.sending.get_mut(self.dir.as_str()) {
+            sending.asked = true;
+            return Ok(Settled::Stays);
+        }
+        let asking = table.asking.get(self.dir.as_str()).and_then(|asking| asking.get(&self.number));
+        let entered = |node: &NodeId| asking.is_some_and(|entered| entered.contains(node));
+        if let_go.iter().any(entered) {
+            return Ok(Settled::Unsure);
+        }
+        let path = self.store.dir_path(&self.dir);
+        if !path.is_dir() {
+            return Ok(Settled::Gone);
+        }
+        let mut rest = DirRecord::default();
+        self.store.update(&self.dir, |record| {
+            let before = record.holders.len();
+            let_go.iter().for_each(|node| _ = record.holders.remove(node));
+            rest = record.clone();
+            record.holders.len() != before
+        })?;
+        if !rest.holders.is_empty() || (rest.made && !even_made) {
+            return Ok(Settled::Stays);
+        }
+        let removed = self
+            .store
+            .data
+            .open_parent(&path)
+            .and_then(|(parent, name)| unlinkat(&parent, name, UnlinkatFlags::RemoveDir));
+        match removed {
+            Ok(()) | Err(Errno::ENOENT) => Ok(Settled::Gone),
+            Err(Errno::ENOTEMPTY) => Ok(Settled::Stays),
+            Err(errno) => Err(failed(&self.dir, errno)),
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut table = self.store.lock_dirs();
+        if let Some(asking) = table.asking.get_mut(self.dir.as_str()) {
+            asking.remove(&self.number);
+            if asking.is_empty() {
+                table.asking.remove(self.dir.as_str());
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Directories that a task's outputs are sent to. Their home is the task's node: it records who receives some, and forgets none of them
+//! until all is sent.
+
+use crate::store::Store;
+use s4::error::Result;
+use s4::key::Dir;
+use s4::placement::NodeId;
+use std::sync::{Arc, Mutex};
+
+/// While this lives, the nodes that a directory's outputs are sent to stay recorded.
+pub struct Receivers {
+    store: Arc<Store>,
+    dir: Dir,
+    receivers: Vec<NodeId>,
+    is_done: bool,
+}
+
+/// The same while a task's outputs come. A copy in which there is nothing at the end goes.
+pub struct Receiving {
+    store: Arc<Store>,
+    dir: Dir,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Receiving {
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.store.leave_turn(&self.dir, &self.turn);
+        self.store.prune(&self.store.dir_path(&self.dir).join("any"));
+    }
+}
+
+impl Store {
+    /// At the home of `dir`: records the nodes that outputs in it are about to be sent to.
+    pub fn begin_sending(self: &Arc<Self>, dir: Dir, receivers: &[NodeId]) -> Result<Receivers> {
+        self.lock_dirs().sending.entry(dir.as_str().to_owned()).or_default().count += 1;
+        let sending = Receivers { store: self.clone(), dir, receivers: receivers.to_vec(), is_done: false };
+        self.enter_all(&sending.dir, receivers)?;
+        Ok(sending)
+    }
+
+    /// To be called where the home of `dir` has recorded this node as a holder, and sends outputs in it: makes the copy. Until what is
+    /// returned is dropped, this node says that it holds `dir`. `is_sending` is asked once that is so: a home that has given up may have
+    /// forgotten this node.
+    pub fn begin_receiving(self: &Arc<Self>, dir: Dir, is_sending: impl FnOnce() -> Result<()>) -> Result<Receiving> {
+        let receiving = Receiving { turn: self.enter_turn(&dir), store: self.clone(), dir };
+        is_sending()?;
+        if let Some((parent, _)) = receiving.dir.as_str().rsplit_once('/') {
+            self.hold_dir(&Dir::try_from(parent.to_owned())?, None)?;
+        }
+        self.make_copy(&receiving.dir)?;
+        Ok(receiving)
+    }
+}
+
+impl Receivers {
+    /// All was sent. Dropped without, the receivers are asked: some may hold nothing.
+    pub fn end(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for Receivers {
+    fn drop(&mut self) {
+        let mut table = self.store.lock_dirs();
+        // What one has answered meanwhile may be older than its copy.
+        table.void_answers(&self.dir, &self.receivers);
+        let Some(sending) = table.sending.get_mut(self.dir.as_str()) else { return };
+        sending.asked |= !self.is_done;
+        sending.count -= 1;
+        if sending.count == 0 && table.sending.remove(self.dir.as_str()).is_some_and(|sending| sending.asked) {
+            table.left.insert(self.dir.as_str().to_owned());
+        }
+    }
+}

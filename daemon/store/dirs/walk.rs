@@ -1,0 +1,96 @@
+//! Walks over all directories of a node: for homes that have lost their disk, and after a kill.
+
+use crate::store::Store;
+use crate::store::list::is_name;
+use s4::directory::DirRecord;
+use s4::error::{Error, Result};
+use s4::file::replace;
+use s4::key::{Dir, MAX_KEY};
+use s4::placement::NodeId;
+use s4::stored::KNOWS_DIRS;
+use std::io;
+use std::sync::atomic::Ordering;
+
+impl Store {
+    /// Every directory whose home is `home` and of which this node has a copy with something in it. `visit` also gets `None`, again and
+    /// again, and ends the walk by false.
+    pub fn held_dirs(&self, home: NodeId, visit: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
+        self.walk_dirs("", &mut |path, is_empty| {
+            visit(Some(path).filter(|path| !is_empty && self.home_of(path) == home))
+        })?;
+        self.check_there()
+    }
+
+    /// Notes what a killed predecessor may have left: empty copies are removed. Returns the directories whose home this is, in which
+    /// nothing is here, and which have `holder` among their holders, or any if there is none.
+    pub fn doubtful_dirs(&self, holder: Option<NodeId>) -> Result<Vec<Dir>> {
+        let mut doubtful = Vec::new();
+        self.walk_dirs("", &mut |path, is_empty| {
+            if !is_empty {
+                return true;
+            }
+            if self.home_of(path) != self.node {
+                self.prune_one(path, false);
+                return true;
+            }
+            let record = DirRecord::read(&self.root.join(path)).unwrap_or_default();
+            if !record.made && holder.is_none_or(|holder| record.holders.contains(&holder)) {
+                doubtful.extend(Dir::try_from(path.to_owned()));
+            }
+            true
+        })?;
+        Ok(doubtful)
+    }
+
+    /// Visits every directory below `path`, those within it first, and whether it is empty.
+    fn walk_dirs(&self, path: &str, visit: &mut dyn FnMut(&str, bool) -> bool) -> Result<bool> {
+        let dir = self.root.join(path);
+        let failed = |e: io::Error| self.unreadable(dir.display(), &e);
+        let entries = match std::fs::read_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+            entries => entries.map_err(failed)?,
+        };
+        let (mut below, mut is_empty) = (Vec::new(), true);
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            is_empty = false;
+            let name = entry.file_name().into_string().ok().filter(|name| is_name(name, path.is_empty()));
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            below.extend(name.filter(|_| is_dir));
+        }
+        for name in below {
+            let child = if path.is_empty() { name } else { format!("{path}/{name}") };
+            if child.len() <= MAX_KEY && !self.walk_dirs(&child, visit)? {
+                return Ok(false);
+            }
+        }
+        Ok(path.is_empty() || visit(path, is_empty))
+    }
+
+    /// False if this node may not know of all directories whose home it is: it has lost its disk, or what was written last.
+    pub fn knows_all_dirs(&self) -> bool {
+        self.dirs.knows_all.load(Ordering::Relaxed)
+    }
+
+    /// Every home has asked whether this node, which was killed, still holds what it has recorded.
+    pub fn note_audited(&self) {
+        self.dirs.audited.store(true, Ordering::Relaxed);
+    }
+
+    /// After a power cut: directories that other nodes hold may be lost here.
+    pub(in crate::store) fn forget_dirs(&self) -> io::Result<()> {
+        self.dirs.knows_all.store(false, Ordering::Relaxed);
+        match std::fs::remove_file(self.root.join(KNOWS_DIRS)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// From now on it does.
+    pub fn note_all_dirs(&self) -> Result<()> {
+        let path = self.root.join(KNOWS_DIRS);
+        replace(&path, b"", self.fsync).map_err(|e| Error::io(path.display(), &e))?;
+        self.dirs.knows_all.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
