@@ -6,7 +6,7 @@ mod job_report;
 mod listing;
 pub mod node;
 
-pub use dirs::{DIRS_AT_ONCE, Entered};
+pub use dirs::Entered;
 pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Plan, Standing};
 pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, TaskFailure};
 pub use listing::{Entry, LISTING_END, LISTING_ERROR};
