@@ -38,7 +38,7 @@ cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-den
 cargo deny --log-level error check licenses bans sources
 
 say "pjdfstest, which the tests run in a mount"
-[ -x target/pjdfstest/bin/pjdfstest ] || cargo install --quiet --locked --root target/pjdfstest pjdfstest@0.1.0
+[ -x target/pjdfstest/bin/pjdfstest ] || cargo install --quiet --locked --root target/pjdfstest pjdfstest@0.2.2
 export PJDFSTEST=$PWD/target/pjdfstest/bin/pjdfstest
 
 say "tests"
