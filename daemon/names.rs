@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 
 /// Before a node is asked again that did not answer: at first, and after a while.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Nodes that are asked at once at the start.
+const AT_ONCE: usize = 32;
 /// Directories that a home is told of at once: few enough that it has settled them soon.
 const LEFT_AT_ONCE: usize = 50;
 /// How often a directory is settled that is entered and left meanwhile.
@@ -273,25 +275,21 @@ impl Names {
         }
         let mut pause = RETRY.0;
         loop {
-            for home in to_audit.clone() {
-                match self.patient(SETTLING).audit_dirs(home, self.node).await {
-                    Ok(()) => _ = to_audit.remove(&home),
-                    Err(error) => tracing::debug!("{error}"),
-                }
+            for homes in to_audit.iter().copied().collect::<Vec<_>>().chunks(AT_ONCE) {
+                let audited = homes.iter().map(|&home| {
+                    let (client, node) = (self.patient(SETTLING), self.node);
+                    async move { client.audit_dirs(home, node).await.is_ok().then_some(home) }
+                });
+                let audited = audited.collect::<JoinSet<_>>().join_all().await;
+                audited.into_iter().flatten().for_each(|home| _ = to_audit.remove(&home));
             }
             if to_audit.is_empty() {
                 self.store.note_audited();
             }
             let unheard: Vec<NodeId> = self.unheard().keys().copied().collect();
-            for node in unheard {
-                let learned = self.clone().learn_from(node).await;
-                match &learned {
-                    Ok(()) => _ = self.unheard().remove(&node),
-                    Err(error) => tracing::debug!("{error}"),
-                }
-                self.unheard()
-                    .entry(node)
-                    .and_modify(|answers| *answers = !matches!(&learned, Err(error) if is_silence(error)));
+            for nodes in unheard.chunks(AT_ONCE) {
+                let learning: JoinSet<_> = nodes.iter().map(|&node| self.clone().learn_from(node)).collect();
+                learning.join_all().await;
             }
             if self.unheard().is_empty()
                 && !self.store.knows_all_dirs()
@@ -307,8 +305,21 @@ impl Names {
         }
     }
 
+    /// Learns what `node` holds, and notes whether it has answered.
+    async fn learn_from(self: Arc<Self>, node: NodeId) {
+        let learned = self.clone().try_to_learn_from(node).await;
+        let mut unheard = self.unheard();
+        match learned {
+            Ok(()) => _ = unheard.remove(&node),
+            Err(error) => {
+                tracing::debug!("{error}");
+                unheard.insert(node, !is_silence(&error));
+            }
+        }
+    }
+
     /// Records what `node` holds of the directories whose home this node is. Errors: it, or the home of a directory above, does not answer.
-    async fn learn_from(self: Arc<Self>, node: NodeId) -> Result<()> {
+    async fn try_to_learn_from(self: Arc<Self>, node: NodeId) -> Result<()> {
         let mut held = self.client.held_dirs(node, self.node).await?;
         let (mut learned, mut failed) = (false, None);
         while let Some(dir) = held.next().await? {
