@@ -42,7 +42,9 @@ by_mount() { # the busiest carrier of each month, started and read through the m
     cat "$work"/mnt/step10/*.csv >"$work/busiest"
 }
 
-build() { cargo build --release --quiet; }
+# S4_DEMO_PROGRAMS=debug takes those that the tests have built.
+programs=${S4_DEMO_PROGRAMS:-release}
+build() { cargo build --quiet --profile "${programs/debug/dev}"; }
 start() { s4 local -n "$nodes" --detach --dir "$work/cluster" >"$work/export" && . "$work/export"; }
 unpack() { mkdir "$work/flights" && tar -C "$work/flights" --strip-components=1 -xJf tests/data/flights.tar.xz; }
 quiet() { "$@" 2>>"$work/log" || { tail -n 20 "$work/log" >&2; exit 1; }; }
@@ -77,7 +79,7 @@ sum_up() {
 }
 
 busiest=" 1 EV 11 UA "
-export PATH="$PWD/target/release:$PATH"
+export PATH="$PWD/target/$programs:$PATH"
 step "build" build
 step "start $nodes nodes" start
 s4 health

@@ -45,6 +45,7 @@ say "tests"
 cargo test --locked
 
 say "the demo, on 3 nodes and on 12"
+export S4_DEMO_PROGRAMS=debug
 scripts/demo.sh 3
 scripts/demo.sh 12 >/dev/null
 say "the bench, on small data: its figures are no result"
