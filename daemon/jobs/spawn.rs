@@ -6,10 +6,13 @@
 //! clone(2), and posix_spawn(3) for what a child has to undo. glibc has no function for clone3, so it is called here.
 
 use nix::errno::Errno;
-use nix::libc::{self, c_char, c_int};
+use nix::fcntl::{OFlag, openat};
+use nix::libc::{self, c_char, c_int, c_void};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use std::arch::asm;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -22,6 +25,8 @@ use std::process::ExitStatus;
 
 /// Room for what the child does before it executes, in bytes.
 const STACK: usize = 128 * 1024;
+/// The child borrows this process's memory until it executes.
+const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
 /// `CLONE_INTO_CGROUP`, since Linux 5.7; libc has it as a number that is too short for it.
 const INTO_GROUP: u64 = 0x2_0000_0000;
 
@@ -101,14 +106,20 @@ impl Spawn<'_> {
     }
 }
 
+/// Filters of system calls, as those of containers, often know no clone3, and say that the kernel has none.
 fn clone(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
+    match clone_into(plan, group) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => clone_and_enter(plan, group),
+        done => done,
+    }
+}
+
+fn clone_into(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
     let mut stack: Vec<u128> = Vec::with_capacity(STACK / size_of::<u128>());
     let mut pidfd: c_int = -1;
-    let into_group = if group.is_some() { INTO_GROUP } else { 0 };
-    let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64 | into_group;
     // SAFETY: all zeros are valid: no flags, addresses or signals.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags;
+    args.flags = FLAGS as u64 | if group.is_some() { INTO_GROUP } else { 0 };
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     args.stack = stack.as_mut_ptr() as u64;
@@ -127,12 +138,38 @@ fn clone(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
     }
 }
 
+/// The same without clone3: the child enters the group before it executes.
+fn clone_and_enter(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
+    let procs = group.map(|group| openat(group, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()));
+    let procs = procs.transpose()?;
+    plan.groups.extend(procs.as_ref().map(AsRawFd::as_raw_fd));
+    let mut stack: Vec<u128> = Vec::with_capacity(STACK / size_of::<u128>());
+    let mut pidfd: c_int = -1;
+    // SAFETY: as in `clone_into`; the end of `stack` is the top of a stack that grows down.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(stack.capacity()).cast::<c_void>();
+        libc::clone(run_cloned, top, FLAGS | libc::SIGCHLD, std::ptr::from_mut(plan).cast(), &raw mut pidfd)
+    };
+    let pid = Pid::from_raw(Errno::result(pid)?);
+    // SAFETY: the kernel has just made this descriptor for us, and nothing else owns it.
+    Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) }, status: None })
+}
+
+extern "C" fn run_cloned(plan: *mut c_void) -> c_int {
+    run_child(plan.cast())
+}
+
 /// Returns the child's pid, or a negative errno. The child calls [`run_child`] on its own stack.
 ///
 /// # Safety
 /// As for clone3(2) with `CLONE_VM`: the stack must be unused, and `plan` must outlive the child's use of it.
 unsafe fn clone3(args: &libc::clone_args, plan: *mut Plan) -> i64 {
     let result: i64;
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let _ = (args, plan);
+        result = -i64::from(libc::ENOSYS);
+    }
     // SAFETY: as the caller promises. The child never comes back: `run_child` does not return.
     #[cfg(target_arch = "x86_64")]
     unsafe {

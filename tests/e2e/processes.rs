@@ -278,3 +278,35 @@ fn every_command_finds_its_directory_empty_and_its_own() {
     }
     assert_eq!(leftovers(&cluster), Vec::<PathBuf>::new());
 }
+
+/// Runs its arguments where clone3(2) is not to be had, as in containers whose filter of system calls does not know it.
+const WITHOUT_CLONE3: &str = r#"
+import ctypes, os, struct, sys
+SYS_clone3, ENOSYS, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, FILTER = 435, 38, 38, 22, 2
+# See seccomp(2): the number of the call; if it is clone3, its error; else it is allowed.
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, SYS_clone3), (0x06, 0, 0, 0x50000 | ENOSYS), (0x06, 0, 0, 0x7fff0000)]
+program = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *line) for line in code))
+filter = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', len(code), ctypes.addressof(program)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+assert libc.prctl(PR_SET_SECCOMP, FILTER, filter, 0, 0) == 0, os.strerror(ctypes.get_errno())
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+#[test]
+fn commands_run_where_clone3_is_not_to_be_had() {
+    let mut cluster = Cluster::start(1);
+    cluster.put("s4://in/0_k", b"content");
+    cluster.stop_node(0);
+    let server = cluster.server(0);
+    let mut filtered = std::process::Command::new("python3");
+    filtered.args(["-c", WITHOUT_CLONE3]).arg(server.get_program()).args(server.get_args());
+    let mut daemon = filtered.spawn().expect("python3 runs");
+    eventually("the daemon answers", || cluster.run(&["health"]).status.success().then_some(()));
+    let mapped = cluster.run(&["map", "s4://in/", "s4://out/", "cat"]);
+    let got = cluster.run(&["cp", "s4://out/0_k", "-"]);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    daemon.wait().unwrap();
+    assert!(mapped.status.success(), "{}", text(&mapped.stderr));
+    assert_eq!(got.stdout, b"content");
+}
