@@ -56,7 +56,8 @@ impl Names {
         };
         let (unheard, audits) = (Mutex::new(unheard), Mutex::default());
         let names = Arc::new(Self { store, client, node, runtime, unheard, audits });
-        let (telling, asking) = (names.clone_for_store(), Arc::downgrade(&names));
+        // Neither keeps the store, which keeps them.
+        let (telling, asking) = ((names.client.clone(), names.runtime.clone()), Arc::downgrade(&names));
         names.store.set_others(Others {
             enter: Box::new(move |home, dir, limit| {
                 let (client, runtime) = &telling;
@@ -73,11 +74,6 @@ impl Names {
             }),
         });
         names
-    }
-
-    /// What a store needs of this, which does not keep the store.
-    fn clone_for_store(&self) -> (Client, Handle) {
-        (self.client.clone(), self.runtime.clone())
     }
 
     /// What `path` is, if its home is this node.
@@ -176,12 +172,8 @@ impl Names {
             let mut homes: BTreeMap<NodeId, Vec<Dir>> = BTreeMap::new();
             left.into_iter().for_each(|dir| homes.entry(self.home_of(&dir)).or_default().push(dir));
             self.settle_own(homes.remove(&self.node).unwrap_or_default(), tick);
-            for (home, dirs) in homes
-                .iter()
-                .filter(|(home, _)| !silent.contains(*home))
-                .map(|(&home, dirs)| (home, dirs))
-                .collect::<Vec<_>>()
-            {
+            homes.retain(|home, _| !silent.contains(home));
+            for (home, dirs) in homes {
                 for dirs in dirs.chunks(LEFT_AT_ONCE) {
                     tick();
                     let (client, left) = (self.patient(SETTLING), dirs.to_vec());

@@ -308,17 +308,19 @@ impl Store {
             linked => return self.linked(linked, path, key),
         }
         self.check_there()?;
+        // Also directories that were made for it go, if it fails.
+        self.link_in_new_dir(asker, file, path, key, over_empty).inspect_err(|_| self.prune(path))
+    }
+
+    fn link_in_new_dir(&self, asker: &impl Asker, file: &File, path: &Path, key: &Key, over_empty: bool) -> Result<()> {
         // A delete may remove the parent between its making and the link, so both are tried again.
         for _ in 0..100 {
-            self.hold_parent_of(key, asker.waits()).inspect_err(|_| self.prune(path))?;
+            self.hold_parent_of(key, asker.waits())?;
             // That may have taken a while.
-            let linked = asker.check(key).map(|()| self.link_or_replace(asker, file, path, over_empty));
-            match linked {
-                Ok(Err(Errno::ENOENT)) => {}
-                linked => {
-                    let done = linked.and_then(|linked| self.linked(linked, path, key));
-                    return done.inspect_err(|_| self.prune(path));
-                }
+            asker.check(key)?;
+            match self.link_or_replace(asker, file, path, over_empty) {
+                Err(Errno::ENOENT) => {}
+                linked => return self.linked(linked, path, key),
             }
         }
         Err(Error::new(ErrorKind::Io, format!("{key}: its directory is deleted again and again")))

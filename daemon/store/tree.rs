@@ -23,17 +23,23 @@ impl Store {
     pub fn rename(&self, asker: &impl Asker, from: &Key, to: &Key) -> Result<()> {
         self.misplaced(from)?;
         self.misplaced(to)?;
-        let (source, target) = (self.path(from), self.path(to));
         asker.check(to)?;
+        self.refuse_dir(to)?;
+        let target = self.path(to);
+        // Also directories that were made for it go, if it fails.
+        self.rename_to(asker, from, to, &target).inspect_err(|_| self.prune(&target))
+    }
+
+    fn rename_to(&self, asker: &impl Asker, from: &Key, to: &Key, target: &Path) -> Result<()> {
+        let source = self.path(from);
         // A delete may remove the target's directory between its making and the rename, so both are tried again.
         for _ in 0..100 {
             if !source.symlink_metadata().is_ok_and(|found| found.is_file()) {
                 return Err(self.absent(format_args!("{from}: no such key")));
             }
-            self.refuse_dir(to)?;
-            self.hold_parent_of(to, asker.waits()).inspect_err(|_| self.prune(&target))?;
-            let _naming = self.naming(&target);
-            match self.give_other_name(&source, &target) {
+            self.hold_parent_of(to, asker.waits())?;
+            let _naming = self.naming(target);
+            match self.give_other_name(&source, target) {
                 Err(Errno::ENOENT) => {}
                 Ok(()) => {
                     self.note_made();

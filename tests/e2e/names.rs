@@ -210,3 +210,44 @@ fn a_directory_is_not_called_absent_before_all_have_been_heard() {
     cluster.start_node(1);
     eventually("it is known", || rmdir(&cluster).contains("not empty").then_some(()));
 }
+
+#[test]
+fn no_directory_is_reached_by_a_link_in_the_data_directory() {
+    let cluster = Cluster::start(2);
+    cluster.put("s4://b/0_here", b"x");
+    let outside = cluster.dir().join("outside");
+    std::fs::create_dir_all(outside.join("0_empty")).unwrap();
+    std::os::unix::fs::symlink(&outside, cluster.data(0).join("b/0_link")).unwrap();
+    // Node 1 would enter the directory at its home, where the link is.
+    for key in ["s4://b/0_link/1_k", "s4://b/0_link/0_empty/1_k"] {
+        assert!(!cluster.put_output(key, b"x").status.success(), "{key}");
+    }
+    for (method, dir) in [("POST", "b/0_link"), ("DELETE", "b/0_link/0_empty"), ("POST", "b/0_link/0_empty")] {
+        let told = crate::strange_bodies::ask(&cluster, method, &format!("/v1/dirs/{dir}"), b"{\"mode\":448}");
+        assert!(told.starts_with("HTTP/1.1 4") || told.starts_with("HTTP/1.1 5"), "{method} {dir}: {told}");
+    }
+    for path in [outside.clone(), outside.join("0_empty")] {
+        assert_eq!(xattr::list(&path).unwrap().count(), 0, "{} was written to", path.display());
+    }
+}
+
+#[test]
+fn a_directory_that_version_0_1_made_stays_when_it_is_empty() {
+    let mut cluster = Cluster::start(2);
+    cluster.put("s4://b/1_key", b"x");
+    cluster.stop_node(0);
+    for name in [".s4/settled", ".s4/knows-dirs"] {
+        let _ = std::fs::remove_file(cluster.data(0).join(name));
+    }
+    let old = cluster.data(0).join("b/0_old");
+    std::fs::create_dir_all(&old).unwrap();
+    xattr::set(&old, "user.s4.made", b"1").unwrap();
+    std::fs::create_dir(cluster.data(0).join("b/0_left")).unwrap();
+    cluster.start_node(0);
+    // One that nobody made goes at such a start.
+    eventually("the start has looked at all", || (!cluster.data(0).join("b/0_left").exists()).then_some(()));
+    assert!(old.is_dir());
+    cluster.put("s4://b/0_old/1_k", b"x");
+    cluster.ok(&["rm", "s4://b/0_old/1_k"]);
+    assert!(old.is_dir(), "it went with its last key");
+}

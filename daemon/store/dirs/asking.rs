@@ -4,7 +4,6 @@ use super::is_empty;
 use crate::store::Store;
 use crate::store::remove::failed;
 use nix::errno::Errno;
-use nix::unistd::{UnlinkatFlags, unlinkat};
 use s4::directory::DirRecord;
 use s4::error::Result;
 use s4::key::Dir;
@@ -35,7 +34,7 @@ impl Store {
         self.at_home(dir)?;
         let mut table = self.lock_dirs();
         let path = self.dir_path(dir);
-        if !path.is_dir() {
+        if !self.has_copy(&path) {
             return self.check_there().map(|()| None);
         }
         let mut holders = DirRecord::read(&path).map_err(|e| self.unreadable(dir, &e))?.holders;
@@ -66,7 +65,7 @@ impl Asking<'_> {
             return Ok(Settled::Unsure);
         }
         let path = self.store.dir_path(&self.dir);
-        if !path.is_dir() {
+        if !self.store.has_copy(&path) {
             return Ok(Settled::Gone);
         }
         let mut rest = DirRecord::default();
@@ -79,12 +78,7 @@ impl Asking<'_> {
         if !rest.holders.is_empty() || (rest.made && !even_made) {
             return Ok(Settled::Stays);
         }
-        let removed = self
-            .store
-            .data
-            .open_parent(&path)
-            .and_then(|(parent, name)| unlinkat(&parent, name, UnlinkatFlags::RemoveDir));
-        match removed {
+        match self.store.remove_copy(&path) {
             Ok(()) | Err(Errno::ENOENT) => Ok(Settled::Gone),
             Err(Errno::ENOTEMPTY) => Ok(Settled::Stays),
             Err(errno) => Err(failed(&self.dir, errno)),

@@ -2,6 +2,8 @@
 
 use super::{SETTLED, is_empty};
 use crate::store::Store;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use s4::directory::DirRecord;
 use s4::error::Result;
 use s4::key::{Dir, MAX_KEY};
@@ -23,9 +25,9 @@ impl Store {
     /// Removes this node's empty copies of `path` and of what is below. False if something is left.
     fn remove_copies(&self, path: &str) -> bool {
         let dir = self.root.join(path);
-        match std::fs::remove_dir(&dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return true,
-            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        match self.remove_copy(&dir) {
+            Err(Errno::ENOENT) => return true,
+            Err(Errno::ENOTEMPTY) => {}
             done => return done.is_ok(),
         }
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
@@ -38,7 +40,7 @@ impl Store {
             }
             self.lock_dirs().left.insert(below);
         }
-        std::fs::remove_dir(&dir).is_ok()
+        self.remove_copy(&dir).is_ok()
     }
 
     /// Removes the directories above `file` that are empty now, as far as this node can tell. What their homes are to decide is noted;
@@ -58,13 +60,16 @@ impl Store {
         let dir = self.root.join(path);
         let mut table = self.lock_dirs();
         if self.home_of(path) != self.node {
-            return match std::fs::remove_dir(&dir) {
+            return match self.remove_copy(&dir) {
                 Ok(()) => {
                     table.left.insert(path.to_owned());
                     true
                 }
-                Err(e) => e.kind() == io::ErrorKind::NotFound,
+                Err(errno) => errno == Errno::ENOENT,
             };
+        }
+        if let Err(errno) = self.data.open_at(&dir, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+            return errno == Errno::ENOENT;
         }
         let mut record = match DirRecord::read(&dir) {
             Ok(_) if !is_empty(&dir) => return false,
@@ -75,7 +80,7 @@ impl Store {
             return false;
         }
         if record.holders.is_empty() {
-            return std::fs::remove_dir(&dir).is_ok();
+            return self.remove_copy(&dir).is_ok();
         }
         if record.made {
             record.made = false;

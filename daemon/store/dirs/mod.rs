@@ -21,6 +21,7 @@ use super::remove::{failed, failed_io};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use s4::directory::DirRecord;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key};
@@ -169,7 +170,7 @@ impl Store {
         }
         let entering = Entering { turn: self.enter_turn(dir), store: self, dir };
         let _turn = entering.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.dir_path(dir).is_dir() {
+        if self.has_copy(&self.dir_path(dir)) {
             return Ok(());
         }
         let Some(others) = self.dirs.others.get() else {
@@ -179,7 +180,7 @@ impl Store {
         (others.enter)(home, dir, limit)
             .inspect_err(|_| _ = self.lock_dirs().untold.insert(dir.as_str().to_owned()))?;
         self.make_copy(dir)?;
-        if !self.dir_path(dir).is_dir() {
+        if !self.has_copy(&self.dir_path(dir)) {
             // Its parent has gone, or it has itself: whoever still needs it enters again.
             self.note_untold(dir);
         }
@@ -207,6 +208,17 @@ impl Store {
         }
     }
 
+    /// True if there is a directory at `path`, to which no link leads.
+    fn has_copy(&self, path: &Path) -> bool {
+        self.data.open_at(path, OFlag::O_PATH | OFlag::O_DIRECTORY).is_ok()
+    }
+
+    /// Removes an empty directory, to which no link leads.
+    fn remove_copy(&self, path: &Path) -> nix::Result<()> {
+        let (parent, name) = self.data.open_parent(path)?;
+        unlinkat(&parent, name, UnlinkatFlags::RemoveDir)
+    }
+
     fn make_dir_at(&self, path: &Path) -> nix::Result<()> {
         let (parent, name) = self.data.open_parent(path)?;
         mkdirat(&parent, name, Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO)
@@ -226,7 +238,7 @@ impl Store {
             let mut table = self.lock_dirs();
             match self.make_dir_at(&path) {
                 Ok(()) => {}
-                Err(Errno::EEXIST) if path.is_dir() => {}
+                Err(Errno::EEXIST) if self.has_copy(&path) => {}
                 Err(Errno::ENOENT) => continue,
                 Err(Errno::EEXIST | Errno::ENOTDIR) => return Err(below_a_key(dir)),
                 Err(errno) => return Err(failed(dir, errno)),
@@ -278,7 +290,7 @@ impl Store {
     pub fn change_dir(&self, dir: &Dir, change: Change) -> Result<()> {
         self.at_home(dir)?;
         let _table = self.lock_dirs();
-        if !self.dir_path(dir).is_dir() {
+        if !self.has_copy(&self.dir_path(dir)) {
             return Err(self.absent(format_args!("{dir}: no such directory")));
         }
         self.update(dir, |record| {
@@ -290,7 +302,7 @@ impl Store {
     /// True if this node has a copy of `dir`, which then is a directory, whatever its home says or does not.
     pub fn holds_dir(&self, dir: &Dir) -> Result<bool> {
         self.check_there()?;
-        Ok(self.dir_path(dir).is_dir())
+        Ok(self.has_copy(&self.dir_path(dir)))
     }
 
     /// Refuses a directory whose home is another node.
