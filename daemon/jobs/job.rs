@@ -2,9 +2,9 @@
 
 use super::cgroup::Limits;
 use super::command::{Control, Killed};
+use super::failures::Failures;
 use super::fence::Fence;
 use super::journal::{self, Journal};
-use super::lines::Lines;
 use super::logs::Logs;
 use super::plan::{Task, Tasks};
 use super::{Shared, mark_of};
@@ -14,10 +14,9 @@ use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::file;
 use s4::key::Key;
-use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, RunningTask, TaskFailure};
+use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, RunningTask};
 use s4::time::now_milliseconds;
 use std::collections::HashMap;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -29,10 +28,6 @@ const RECORD: &str = "record";
 
 /// Bytes of a record: a request that submits a job is shorter.
 const LONGEST_RECORD: usize = 16 << 20;
-/// Bytes of failures that are read at a time.
-const PAGE: u64 = 1 << 20;
-/// Bytes of failures that are read at all: what somebody else made of the file may have no end.
-const FAILURES: u64 = 4 << 30;
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,8 +66,7 @@ pub struct Job {
     state: watch::Sender<State>,
     /// Guards the tasks that run now, by their number.
     running: Mutex<HashMap<u64, RunningNow>>,
-    /// Failures as lines of JSON, appended whole.
-    failures: Lines,
+    failures: Failures,
     /// The record is synced to the disk each time that it is written.
     sync: bool,
     /// Bytes that its spec takes in memory.
@@ -124,7 +118,7 @@ impl Job {
         let job = Self::open(record, dir, 0, sync)?;
         job.fence.shut();
         if interrupted {
-            job.state.send_modify(|state| state.progress.failed = job.count_failures());
+            job.state.send_modify(|state| state.progress.failed = job.failures.count());
             // On a full disk the next daemon finds out the same.
             if let Err(error) = job.save() {
                 tracing::warn!("{error}");
@@ -134,8 +128,6 @@ impl Job {
     }
 
     fn open(record: JobRecord, dir: PathBuf, log_bytes: u64, sync: bool) -> Result<Self> {
-        let path = dir.join("failures");
-        let failures = Lines::new(path.clone()).map_err(|e| Error::io(path.display(), &e))?;
         let JobRecord { spec, plan, progress, started, ended, elapsed, outcome } = record;
         let (mark, bytes) = (mark_of(&spec), spec.bytes());
         Ok(Self {
@@ -147,7 +139,7 @@ impl Job {
             mark,
             state: watch::Sender::new(State { started, progress, ended, elapsed, outcome, ..State::default() }),
             running: Mutex::default(),
-            failures,
+            failures: Failures::new(&dir)?,
             dir,
             sync,
             bytes,
@@ -252,39 +244,7 @@ impl Job {
 
     /// Failures from byte `from` of their record on, and where they end.
     pub fn failures(&self, from: u64) -> Result<(Vec<Event>, u64)> {
-        let failed = |e: std::io::Error| Error::io("the job's failures", &e);
-        let Some(file) = self.failures.read().map_err(failed)? else {
-            return Ok((Vec::new(), from));
-        };
-        let mut from = from;
-        loop {
-            let len = file.metadata().map_err(failed)?.len().min(FAILURES);
-            let mut bytes = vec![0; len.saturating_sub(from).min(PAGE) as usize];
-            file.read_exact_at(&mut bytes, from).map_err(failed)?;
-            let whole = match bytes.iter().rposition(|&b| b == b'\n') {
-                Some(at) => at + 1,
-                // No line is so long that was written by us: what is behind it counts.
-                None if bytes.len() as u64 == PAGE => bytes.len(),
-                None => return Ok((Vec::new(), from)),
-            };
-            from += whole as u64;
-            let lines = bytes[..whole].split(|&b| b == b'\n');
-            let events = lines.filter_map(|line| serde_json::from_slice::<TaskFailure>(line).ok()).map(Event::Failure);
-            let events: Vec<_> = events.collect();
-            if !events.is_empty() {
-                return Ok((events, from));
-            }
-        }
-    }
-
-    fn count_failures(&self) -> u64 {
-        let (mut from, mut count) = (0, 0);
-        while let Ok((failures, end)) = self.failures(from)
-            && !failures.is_empty()
-        {
-            (from, count) = (end, count + failures.len() as u64);
-        }
-        count
+        self.failures.read(from)
     }
 
     /// Ends a job that nobody has started here. What is written down of it says to whoever asks that it is not whole: others may have
@@ -458,12 +418,13 @@ impl Job {
             return;
         };
         let failure = failed.into().report(shared.node, key);
-        let mut line = serde_json::to_vec(&failure).expect("a failure is plain JSON");
-        line.push(b'\n');
         let job = self.clone();
-        if let Err(error) = blocking(move || job.failures.append(&line)).await {
-            tracing::error!("job {}: cannot record a failure: {error}: {failure:?}", self.spec.id);
-        }
+        blocking(move || {
+            if let Err(error) = job.failures.append(&failure) {
+                tracing::error!("job {}: cannot record a failure: {error}: {failure:?}", job.spec.id);
+            }
+        })
+        .await;
         shared.task_counts.add_failed();
         self.state.send_modify(|state| state.progress.failed += 1);
         if !self.spec.keep_going {

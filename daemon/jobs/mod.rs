@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod command;
 pub mod eval;
+mod failures;
 pub mod fence;
 pub mod files;
 mod former;
