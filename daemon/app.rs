@@ -4,7 +4,7 @@ use crate::connections::Connections;
 use crate::jobs::Jobs;
 use crate::names::Names;
 use crate::strangers;
-use crate::streams::Streams;
+use crate::upgrades::Upgrades;
 use crate::transfer::Neighbours;
 use crate::watch::Watch;
 use hyper::header::HeaderMap;
@@ -31,9 +31,7 @@ pub struct App {
     pub secret: Option<Secret>,
     pub started: Instant,
     pub watch: Watch,
-    pub streams: Streams,
-    /// Connections for small exchanges.
-    pub sessions: Streams,
+    pub upgrades: Upgrades,
     pub neighbours: Neighbours,
     pub connections: Connections,
     /// For what waits in memory to be read by peers.

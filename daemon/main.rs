@@ -14,8 +14,8 @@ mod routes;
 mod server;
 mod store;
 mod strangers;
-mod streams;
 mod transfer;
+mod upgrades;
 mod watch;
 
 use app::{App, IN_FLIGHT};
@@ -35,10 +35,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::{Options, Store};
-use streams::Streams;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use transfer::Neighbours;
+use upgrades::Upgrades;
 use watch::{Sampler, Watch};
 
 /// How long the address may be in use before that is an error.
@@ -144,7 +144,6 @@ fn run(args: Args) -> Result<()> {
             cluster.address(place.node)
         );
         let watch = Watch::default();
-        let streams = Streams::default();
         let started = Instant::now();
         let node = place.node;
         let app = Arc::new(App {
@@ -156,8 +155,7 @@ fn run(args: Args) -> Result<()> {
             secret,
             started,
             watch,
-            streams,
-            sessions: Streams::default(),
+            upgrades: Upgrades::new(),
             neighbours,
             connections: Connections::new(),
             in_flight: MemoryBudget::new(IN_FLIGHT),

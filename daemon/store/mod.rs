@@ -21,7 +21,6 @@ mod wipe;
 pub use claim::make;
 pub use data_dir::{DataDir, open_linked, open_within};
 pub use dirs::{Asking, Others, Receiving, Settled};
-pub use held::{Part, Range};
 pub use list::Selection;
 pub use publish::{Asker, Draft};
 pub use read::Opened;

@@ -16,15 +16,13 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{SFlag, fstat, fstatat};
 use s4::attribute::Mark;
-use s4::body::Hangup;
-use s4::client::{Client, blocking};
+use s4::client::{Client, Puts, blocking};
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::{AtPosition, is_written};
-use s4::frame::FrameWriter;
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
 use s4::protocol::{Delivery, PackAnswer};
-use s4::stream::LARGE;
+use s4::wire::LARGE;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -404,7 +402,7 @@ impl Transfers {
         if group.is_empty() {
             return (published, Ok(()));
         }
-        match self.0.client.put_pack(node, Some(delivery), move |frames| write_pack(frames, &group)).await {
+        match self.0.client.put_many(node, Some(delivery), move |puts| put_all(puts, &group)).await {
             Ok((sent, answer)) => (published + answer.published, sent.and(self.first_refusal(node, answer))),
             Err(error) => (published, Err(error)),
         }
@@ -417,18 +415,18 @@ impl Transfers {
     }
 }
 
-fn write_pack(mut frames: FrameWriter, group: &[Output]) -> std::result::Result<Result<()>, Hangup> {
+/// Puts outputs up to the first that cannot be read, whose error is the inner one.
+fn put_all(puts: &mut Puts, group: &[Output]) -> Result<Result<()>> {
     for output in group {
         let failed = |e: std::io::Error| Error::io(output.path.display(), &e);
         let opened = output.open_whole().and_then(|(file, _)| Ok((file.metadata().map_err(failed)?.len(), file)));
         let (len, mut file) = match opened {
             Ok(opened) => opened,
-            Err(error) => return frames.end().map(|()| Err(error)),
+            Err(error) => return Ok(Err(error)),
         };
-        frames.key(&output.key)?;
-        if let Err(error) = frames.content(&mut file, len, output.key.as_str())? {
-            return frames.end().map(|()| Err(error));
+        if let Err(error) = puts.put(&output.key, &mut file, len, output.key.as_str())? {
+            return Ok(Err(error));
         }
     }
-    frames.end().map(Ok)
+    Ok(Ok(()))
 }

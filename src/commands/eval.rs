@@ -4,7 +4,7 @@ use super::unbuffered;
 use crate::cli::EvalArgs;
 use s4::client::Client;
 use s4::error::{ExitStatus, Result};
-use s4::frame::CommandEnd;
+use s4::wire::CommandEnd;
 use s4::key::Key;
 use s4::protocol::CommandText;
 use std::os::unix::ffi::OsStrExt;

@@ -4,7 +4,7 @@ use crate::commands::format::{seconds_text, size_text};
 use crate::commands::{say, unbuffered};
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::frame::CommandEnd;
+use s4::wire::CommandEnd;
 use s4::key::{Dir, Key, Prefix};
 use s4::protocol::{Entry, JobSpec, MapKind, Plan, Stat};
 use std::time::Instant;
