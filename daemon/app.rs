@@ -5,7 +5,6 @@ use crate::jobs::Jobs;
 use crate::names::Names;
 use crate::strangers;
 use crate::upgrades::Upgrades;
-use crate::transfer::Neighbours;
 use crate::watch::Watch;
 use hyper::header::HeaderMap;
 use s4::body::{self, ChannelBody, ChunkSender};
@@ -32,7 +31,6 @@ pub struct App {
     pub started: Instant,
     pub watch: Watch,
     pub upgrades: Upgrades,
-    pub neighbours: Neighbours,
     pub connections: Connections,
     /// For what waits in memory to be read by peers.
     pub in_flight: MemoryBudget,

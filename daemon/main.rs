@@ -37,7 +37,6 @@ use std::time::{Duration, Instant};
 use store::{Options, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use transfer::Neighbours;
 use upgrades::Upgrades;
 use watch::{Sampler, Watch};
 
@@ -132,7 +131,6 @@ fn run(args: Args) -> Result<()> {
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
-        let neighbours = Neighbours::new(store.clone(), &client);
         let names = Names::new(store.clone(), client.clone(), place.node);
         let shared = Arc::new(Shared::new(store, client, names.clone(), place.node, slots)?);
         let jobs = Arc::new(Jobs::open(shared)?);
@@ -156,7 +154,6 @@ fn run(args: Args) -> Result<()> {
             started,
             watch,
             upgrades: Upgrades::new(),
-            neighbours,
             connections: Connections::new(),
             in_flight: MemoryBudget::new(IN_FLIGHT),
         });
