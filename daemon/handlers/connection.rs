@@ -76,7 +76,7 @@ fn serve_while_asked(
                         return Ok(connection);
                     }
                 }
-                next_request(&mut connection)?
+                next_request(&mut connection).map_err(|error| last_words(app, &mut connection, error))?
             }
         };
         answer(app, peer, &mut connection, request, &mut receiving)?;
@@ -86,18 +86,17 @@ fn serve_while_asked(
 fn next_request(connection: &mut Connection) -> Result<Request> {
     match connection.receive_next() {
         Ok(wire::Incoming::Message(request)) => Ok(request),
-        Ok(_) => refuse(connection, |connection| connection.malformed("data or an error where a request is expected")),
-        Err(error) => refuse(connection, |_| error),
+        Ok(_) => Err(connection.malformed("data or an error where a request is expected")),
+        Err(error) => Err(error),
     }
 }
 
-/// Ends a connection of which it is not known any more what comes next, with the reason if the peer still hears it.
-fn refuse<T>(connection: &mut Connection, reason: impl FnOnce(&Connection) -> Error) -> Result<T> {
-    let reason = reason(connection);
-    if reason.kind() == ErrorKind::BadRequest {
-        let _ = connection.put_error(&reason).and_then(|()| connection.flush());
-    }
-    Err(reason)
+/// Says why a connection ends of which it is not known any more what comes next. Returns the reason.
+fn last_words(app: &App, connection: &mut Connection, reason: Error) -> Error {
+    let reason = app.named(reason);
+    // A peer that is gone needs no telling.
+    let _ = connection.put_error(&reason).and_then(|()| connection.flush());
+    reason
 }
 
 /// Errors: of the connection, which ends. Those of the request are its answer.
@@ -131,11 +130,11 @@ fn answer(
             app.watch.requests.count("try");
             commands::attempt(app, &mut data, &key)
         }
-        Request::PutEnd(_) | Request::End => return refuse(connection, |_| connection_order(connection)),
+        Request::PutEnd(_) | Request::End => Err(data.connection.malformed("the end of data that has not begun")),
     };
     match answered {
         Ok(response) => data.connection.put_message(&response),
-        Err(error) if data.connection.is_lost() => refuse(data.connection, |_| error),
+        Err(error) if data.connection.is_lost() => Err(last_words(app, data.connection, error)),
         Err(error) => {
             data.connection.put_error(&app.named(error))?;
             data.skip()
@@ -199,8 +198,4 @@ impl Data<'_> {
         }
         Ok(())
     }
-}
-
-fn connection_order(connection: &Connection) -> Error {
-    connection.malformed("the end of data that has not begun")
 }
