@@ -202,7 +202,7 @@ mod tests {
         fn a_flipped_bit_is_found(payload in proptest::collection::vec(any::<u8>(), 1..100), at in any::<prop::sample::Index>(), bit in 0..8) {
             let mut bytes = encoded(Kind::Message, &payload);
             let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1u8 << bit;
             // A longer frame is not there whole yet; as data, a sum of 0 would be none.
             let is_found = parse(&bytes).is_err() || (1..5).contains(&at);
             prop_assert!(is_found, "byte {}: {:?}", at, parse(&bytes));
