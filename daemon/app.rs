@@ -5,7 +5,6 @@ use crate::jobs::Jobs;
 use crate::names::Names;
 use crate::strangers;
 use crate::streams::Streams;
-use crate::transfer::Neighbours;
 use crate::watch::Watch;
 use hyper::header::HeaderMap;
 use s4::body::{self, ChannelBody, ChunkSender};
@@ -34,7 +33,6 @@ pub struct App {
     pub streams: Streams,
     /// Connections for small exchanges.
     pub sessions: Streams,
-    pub neighbours: Neighbours,
     pub connections: Connections,
     /// For what waits in memory to be read by peers.
     pub in_flight: MemoryBudget,

@@ -38,7 +38,6 @@ use store::{Options, Store};
 use streams::Streams;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use transfer::Neighbours;
 use watch::{Sampler, Watch};
 
 /// How long the address may be in use before that is an error.
@@ -132,7 +131,6 @@ fn run(args: Args) -> Result<()> {
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
-        let neighbours = Neighbours::new(store.clone(), &client);
         let names = Names::new(store.clone(), client.clone(), place.node);
         let shared = Arc::new(Shared::new(store, client, names.clone(), place.node, slots)?);
         let jobs = Arc::new(Jobs::open(shared)?);
@@ -158,7 +156,6 @@ fn run(args: Args) -> Result<()> {
             watch,
             streams,
             sessions: Streams::default(),
-            neighbours,
             connections: Connections::new(),
             in_flight: MemoryBudget::new(IN_FLIGHT),
         });

@@ -52,7 +52,6 @@ enum Route {
     List { prefix: Prefix, recursive: bool, details: bool },
     DeletePrefix(Prefix),
     PutPack(Option<Delivery>),
-    LinkPack(Delivery),
     GetPack,
     Eval(Key),
     TryJob(Key),
@@ -136,7 +135,6 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
         Route::PutPack(delivery) => handlers::packs::put(app, peer, delivery, request).await,
-        Route::LinkPack(delivery) => handlers::packs::link(app, peer, delivery, whole_body(request).await?).await,
         Route::GetPack => handlers::packs::get(app, whole_body(request).await?),
         Route::Eval(key) => handlers::commands::eval(app, key, whole_body(request).await?).await,
         Route::TryJob(key) => handlers::commands::attempt(app, key, &whole_body(request).await?).await,
@@ -204,7 +202,6 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::GET, "list", "") => list_route(query),
         (&Method::POST, "delete", "") => delete_prefix_route(query),
         (&Method::POST, "pack", "put") => delivery(query).map(Route::PutPack),
-        (&Method::POST, "pack", "link") => delivery(query)?.ok_or_else(|| missing("job")).map(Route::LinkPack),
         (&Method::POST, "pack", "get") => Ok(Route::GetPack),
         (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
         (&Method::POST, "try", key) => parse_key(key).map(Route::TryJob),
@@ -225,7 +222,7 @@ fn is_route(head: &str, rest: &str) -> bool {
         "health" | "usage" | "status" | "watch" | "list" | "delete" | "session" | "standing" => rest.is_empty(),
         "keys" | "range" | "rest" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "made"
         | "dirs" => true,
-        "pack" => matches!(rest, "put" | "link" | "get"),
+        "pack" => matches!(rest, "put" | "get"),
         "names" => matches!(rest, "enter" | "left" | "let_go" | "audit" | "held"),
         _ => false,
     }

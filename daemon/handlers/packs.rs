@@ -1,6 +1,6 @@
 //! Many keys in one exchange.
 
-use super::{Answer, json, parse};
+use super::{Answer, json};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::owner::Owner;
 use crate::peer::Peer;
@@ -13,7 +13,7 @@ use s4::client::{PackItem, Received, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::frame::FrameWriter;
 use s4::key::Key;
-use s4::protocol::{Change, Delivery, Handover, PACK_KEYS, PackAnswer};
+use s4::protocol::{Change, Delivery, PACK_KEYS, PackAnswer};
 use std::sync::Arc;
 
 /// Publishes each key of the pack as it has come. One that fails does not end the others. A job's are taken only while it
@@ -57,26 +57,6 @@ fn receive(store: &Arc<Store>, peer: &Peer, owner: &Owner, pack: &mut Received, 
         }
     }
     Ok(answer)
-}
-
-/// Links outputs of a job that another node of this machine has sealed. One that fails does not end the others.
-pub async fn link(app: &Arc<App>, peer: Peer, delivery: Delivery, body: Vec<u8>) -> Answer {
-    let (owner, mark) = app.jobs.deliver(&delivery)?;
-    let Handover { from, token, outputs } = parse(&body)?;
-    let tasks = app.neighbours.tasks_dir(from, &token).await?;
-    let (store, name) = (app.jobs.shared.store.clone(), app.cluster.name(app.node).to_string());
-    blocking(move || {
-        let (mut answer, mut dir) = (PackAnswer::default(), None);
-        for output in outputs {
-            let entered = owner.enter(&store, &peer, &output.key, &mut dir);
-            match entered.and_then(|()| owner.publish(|| store.link_sealed(&tasks, &output, mark))) {
-                Ok(()) => answer.published += 1,
-                Err(error) => answer.refuse(error.by(&name)),
-            }
-        }
-        Ok(json(&answer))
-    })
-    .await
 }
 
 /// Sends the keys that `list` names, one a line.

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{BEAT, CommandEnd, Frame, FrameReader, FrameWriter};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
-use crate::protocol::{self, CHECKSUM_HEADER, Change, Delivery, Event, Handover, PackAnswer, escape};
+use crate::protocol::{self, CHECKSUM_HEADER, Change, Delivery, Event, PackAnswer, escape};
 use crate::summed::Summed;
 use crate::upload::{Ending, Upload};
 use bytes::Bytes;
@@ -268,15 +268,6 @@ impl Client {
             Ok(Err(Hangup)) => Err(answer.errors.into_iter().next().unwrap_or_else(hung_up)),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
-    }
-
-    /// Has `node` link files of the daemon that asks, as outputs of a task. Errors: bad request, if it cannot link
-    /// them.
-    pub async fn hand_over(&self, node: NodeId, delivery: &Delivery, handover: &Handover) -> Result<PackAnswer> {
-        let path = format!("/v1/pack/link?{}", delivery.query());
-        let json = serde_json::to_vec(handover).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))?;
-        let response = self.send(node, Method::POST, &path, body::full(json), &Activity::default()).await?;
-        self.json(node, response).await
     }
 
     /// Asks `node` for `keys`, all its own, in one exchange.

@@ -229,24 +229,3 @@ pub struct Adoption {
     #[serde(default)]
     pub change: Change,
 }
-
-/// Outputs of a job's task that are on the receiver's machine already: files of another of its daemons, to be linked as keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Handover {
-    /// Whose files they are, and what the file `.s4/token` in that node's data directory holds now.
-    pub from: NodeId,
-    pub token: String,
-    pub outputs: Vec<HandedOver>,
-}
-
-/// A file that has all of a key but its name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HandedOver {
-    /// Below the directory of that node's tasks.
-    pub path: String,
-    pub inode: u64,
-    pub key: Key,
-    pub checksum: Checksum,
-}

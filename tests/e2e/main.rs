@@ -8,7 +8,6 @@ mod copying;
 mod damage;
 mod disks;
 mod faults;
-mod hand_over;
 mod harness;
 mod help;
 mod hostile_commands;
