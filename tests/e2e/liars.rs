@@ -2,6 +2,7 @@
 
 use crate::harness::{Cluster, assert_no_crash, text};
 use crate::observe::{Random, end_within};
+use crate::programs::program;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ impl Liars {
 }
 
 fn run(dir: &Path, conf: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
+    let mut command = Command::new(program("s4"));
     command.args(args).args(["--deadline", "2"]).env("S4_CONF_PATH", conf).current_dir(dir).stdin(Stdio::null());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let output = end_within(Duration::from_secs(20), child);
