@@ -27,11 +27,11 @@ packages setpriv:util-linux cc:gcc xz:xz-utils python3:python3 pip3:python3-pip 
 command -v cargo >/dev/null || { echo "test: no cargo: install a Rust toolchain" >&2; exit 1; }
 
 say "format"
-cargo fmt --check
+cargo fmt --all --check
 shellcheck scripts/*.sh .ci/run
 
 say "lints"
-cargo clippy --locked --quiet --all-targets -- -D warnings
+cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 
 say "licences and duplicate versions"
 cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
@@ -42,7 +42,7 @@ say "pjdfstest, which the tests run in a mount"
 export PJDFSTEST=$PWD/target/pjdfstest/bin/pjdfstest
 
 say "tests"
-cargo test --locked
+cargo test --locked --workspace
 
 say "the demo, on 3 nodes and on 12"
 export S4_DEMO_PROGRAMS=debug

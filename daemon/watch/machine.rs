@@ -1,5 +1,6 @@
 //! What the machine has done since its start, from `/proc`: CPU, disk, network. What is not there counts as zero.
 
+use nix::sys::stat::{major, minor};
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -30,7 +31,7 @@ pub struct Machine {
 impl Machine {
     pub fn new(data: &Path, loopback: bool) -> Self {
         let device = data.metadata().map_or(0, |found| found.dev());
-        let disk = (libc::major(device).into(), libc::minor(device).into());
+        let disk = (major(device), minor(device));
         Self { disk, loopback, text: String::new() }
     }
 

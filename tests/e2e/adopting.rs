@@ -1,6 +1,7 @@
 //! Files of other processes of the machine, which a daemon is asked to link as keys.
 
 use crate::harness::{Cluster, eventually};
+use crate::programs::program;
 use crate::strange_bodies::ask;
 use std::fs::{File, Metadata};
 use std::io::Write;
@@ -47,7 +48,7 @@ fn a_daemon_keeps_its_lock_whatever_it_is_asked_to_link() {
     let lock = cluster.data(0).join(".s4/lock");
     let opened = File::open(&lock).unwrap();
     assert_refused(&cluster, &adopt(&cluster, std::process::id(), opened.as_raw_fd(), &opened.metadata().unwrap()));
-    let second = Command::new(env!("CARGO_BIN_EXE_s4-server"))
+    let second = Command::new(program("s4-server"))
         .arg("--conf")
         .arg(cluster.conf())
         .args(["--port", &cluster.port(0).to_string(), "--data"])

@@ -1,6 +1,7 @@
 //! systemd's automount: whoever looks at the directory waits until the program that systemd starts has mounted there, and
 //! that program must not wait for itself.
 
+use crate::programs::program;
 use crate::scripting::setup;
 use std::process::{Command, Stdio};
 
@@ -52,12 +53,12 @@ fn an_automount_is_mounted_and_does_not_hang() {
         return eprintln!("skipped: not root, who alone can mount autofs");
     }
     let Some(setup) = setup() else { return };
-    let (dir, program) = (setup.cluster.dir().join("auto"), setup.cluster.dir().join("mount.s4"));
+    let (dir, linked) = (setup.cluster.dir().join("auto"), setup.cluster.dir().join("mount.s4"));
     std::fs::create_dir(&dir).unwrap();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_s4-mount"), &program).unwrap();
+    std::os::unix::fs::symlink(program("s4-mount"), &linked).unwrap();
     let output = Command::new("timeout")
         .args(["60", "python3", "-I", "-S", "-c", SYSTEMD])
-        .arg(&program)
+        .arg(&linked)
         .arg(setup.cluster.conf())
         .arg(&dir)
         .stdin(Stdio::null())

@@ -1,6 +1,7 @@
 //! Bytes pass as they are: in commands, in what commands print, and in keys of any size.
 
 use crate::harness::{Cluster, assert_no_crash, peak_kib, text};
+use crate::programs::program;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -211,7 +212,7 @@ fn a_producer_that_is_silent_for_longer_than_the_deadline_is_waited_for() {
     let cluster = Cluster::start(1);
     let script = "(echo one; sleep 3; echo two) | \"$0\" --deadline 1 cp - s4://b/k";
     let mut command = std::process::Command::new("bash");
-    command.args(["-c", script, env!("CARGO_BIN_EXE_s4")]).env("S4_CONF_PATH", cluster.conf());
+    command.args(["-c", script, program("s4")]).env("S4_CONF_PATH", cluster.conf());
     assert!(command.status().unwrap().success());
     assert_eq!(cluster.get("s4://b/k"), b"one\ntwo\n");
 }

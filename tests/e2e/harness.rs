@@ -1,6 +1,7 @@
 //! Real clusters for tests: daemons as processes, on free ports, in a directory that goes with the test.
 
 use crate::mounts::Mounted;
+use crate::programs::program;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt;
@@ -171,11 +172,11 @@ impl Cluster {
     /// `s4-server` as this node, still without the cluster's options.
     pub fn server(&self, node: usize) -> Command {
         let mut command = match self.unprivileged {
-            false => Command::new(env!("CARGO_BIN_EXE_s4-server")),
+            false => Command::new(program("s4-server")),
             true => {
                 let mut command = Command::new("unshare");
                 command.args(["-m", "bash", "-c", AS_NOBODY]).arg(self.dir().join(format!("fuse-{node}")));
-                command.arg(env!("CARGO_BIN_EXE_s4-server"));
+                command.arg(program("s4-server"));
                 command
             }
         };
@@ -275,7 +276,7 @@ impl Cluster {
 
     /// `s4` with this cluster's file, run in the test's directory.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
+        let mut command = Command::new(program("s4"));
         command.args(args).env("S4_CONF_PATH", self.conf()).current_dir(self.dir.path()).stdin(Stdio::null());
         command
     }

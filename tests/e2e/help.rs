@@ -1,11 +1,10 @@
 //! Help texts, completions and man pages tell of the same commands and options.
 
 use crate::harness::text;
+use crate::programs::program;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-
-const S4: &str = env!("CARGO_BIN_EXE_s4");
 
 fn output_of(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).env_remove("S4_CONF_PATH").output().unwrap();
@@ -16,7 +15,7 @@ fn output_of(program: &str, args: &[&str]) -> String {
 
 /// The subcommands that `s4 --help` lists, without `help`.
 fn subcommands() -> Vec<String> {
-    let help = output_of(S4, &["--help"]);
+    let help = output_of(program("s4"), &["--help"]);
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     let names: Vec<String> = names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
@@ -42,12 +41,13 @@ fn defined_options(help: &str) -> BTreeSet<String> {
 fn every_help_text_shows_an_example() {
     for name in subcommands() {
         for args in [vec![&*name, "--help"], vec![&*name, "-h"], vec!["help", &*name]] {
-            let help = output_of(S4, &args);
+            let help = output_of(program("s4"), &args);
             assert!(help.contains("Example"), "s4 {args:?}: {help}");
             assert!(help.contains(&format!("s4 {name}")), "s4 {args:?}: {help}");
         }
     }
-    for program in [S4, env!("CARGO_BIN_EXE_s4-server"), env!("CARGO_BIN_EXE_s4-mount")] {
+    for name in ["s4", "s4-server", "s4-mount"] {
+        let program = program(name);
         assert!(output_of(program, &["--help"]).contains("Example"), "{program}");
         assert!(output_of(program, &["--version"]).contains(env!("CARGO_PKG_VERSION")), "{program}");
     }
@@ -56,10 +56,10 @@ fn every_help_text_shows_an_example() {
 #[test]
 fn completions_name_every_subcommand_and_option() {
     for shell in ["bash", "zsh", "fish"] {
-        let script = output_of(S4, &["completions", shell]);
+        let script = output_of(program("s4"), &["completions", shell]);
         for name in subcommands() {
             assert!(script.contains(&name), "{shell} has no {name}");
-            for option in defined_options(&output_of(S4, &[&name, "--help"])) {
+            for option in defined_options(&output_of(program("s4"), &[&name, "--help"])) {
                 let name = option.trim_start_matches("--");
                 assert!(script.contains(name), "{shell} has no {option}");
             }
@@ -70,7 +70,7 @@ fn completions_name_every_subcommand_and_option() {
 #[test]
 fn bash_takes_its_completions() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("s4.bash"), output_of(S4, &["completions", "bash"])).unwrap();
+    std::fs::write(dir.path().join("s4.bash"), output_of(program("s4"), &["completions", "bash"])).unwrap();
     let try_it = "source ./s4.bash; complete -p s4";
     let output = Command::new("bash").args(["-euc", try_it]).current_dir(dir.path()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -95,17 +95,17 @@ fn page_agrees(page: &str, helps: &[String], subcommands: &[String]) {
 #[test]
 fn the_man_page_of_s4_agrees_with_its_help() {
     let names = subcommands();
-    let mut helps = vec![output_of(S4, &["--help"])];
-    helps.extend(names.iter().map(|name| output_of(S4, &[name, "--help"])));
+    let mut helps = vec![output_of(program("s4"), &["--help"])];
+    helps.extend(names.iter().map(|name| output_of(program("s4"), &[name, "--help"])));
     page_agrees("s4.1", &helps, &names);
 }
 
 #[test]
 fn the_man_page_of_s4_server_agrees_with_its_help() {
-    page_agrees("s4-server.8", &[output_of(env!("CARGO_BIN_EXE_s4-server"), &["--help"])], &[]);
+    page_agrees("s4-server.8", &[output_of(program("s4-server"), &["--help"])], &[]);
 }
 
 #[test]
 fn the_man_page_of_s4_mount_agrees_with_its_help() {
-    page_agrees("s4-mount.8", &[output_of(env!("CARGO_BIN_EXE_s4-mount"), &["--help"])], &[]);
+    page_agrees("s4-mount.8", &[output_of(program("s4-mount"), &["--help"])], &[]);
 }

@@ -4,6 +4,7 @@
 //! Each namespace lives as long as a process that holds it. Dropped, all of them end, and with them links and mounts.
 
 use crate::harness::{PATIENCE, assert_no_crash, eventually, text};
+use crate::programs::{directory, program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Write};
@@ -179,7 +180,7 @@ impl Hosts {
 
     /// `s4` on the client's host.
     pub fn s4(&self, args: &[&str]) -> Command {
-        let mut command = self.on(self.client(), env!("CARGO_BIN_EXE_s4"));
+        let mut command = self.on(self.client(), program("s4"));
         command.args(args);
         command
     }
@@ -202,7 +203,7 @@ impl Hosts {
     /// The same, to be started.
     pub fn script(&self, script: &str) -> Command {
         let mut command = self.on(self.client(), "bash");
-        let programs = Path::new(env!("CARGO_BIN_EXE_s4")).parent().unwrap().display().to_string();
+        let programs = directory().display().to_string();
         let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
         let cd = format!("cd {} && {script}", self.dir.path().display());
         command.args(["-c", &cd]).env("PATH", path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -210,7 +211,7 @@ impl Hosts {
     }
 
     fn server(&self, node: usize) -> Command {
-        let mut command = self.on(node, env!("CARGO_BIN_EXE_s4-server"));
+        let mut command = self.on(node, program("s4-server"));
         command.arg("--conf").arg(self.dir().join("s4.conf")).arg("--data").arg(self.own_disk(node).join("data"));
         command.args(&self.options);
         command

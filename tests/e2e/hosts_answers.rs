@@ -4,6 +4,7 @@
 use crate::harness::{eventually, text};
 use crate::hosts::{Hosts, Running, say};
 use crate::mounting::no_mounts;
+use crate::programs::program;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
@@ -174,7 +175,7 @@ fn mounted(hosts: &Hosts, host: usize) -> Option<Running> {
     }
     let mount = hosts.dir().join("mnt");
     std::fs::create_dir_all(&mount).unwrap();
-    let mut command = hosts.on(host, env!("CARGO_BIN_EXE_s4-mount"));
+    let mut command = hosts.on(host, program("s4-mount"));
     command.arg(&mount).args(["--deadline", "2"]);
     let running = Running::start(command);
     eventually("the mount is there", || {

@@ -4,6 +4,7 @@ use crate::harness::eventually;
 use crate::hosts::{Hosts, Running, say};
 use crate::mounting::no_mounts;
 use crate::observe::{longest_open, open_files};
+use crate::programs::program;
 use nix::sys::signal::Signal;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -235,7 +236,7 @@ fn mounted(hosts: &Hosts) -> Option<Running> {
     }
     let mount = hosts.dir().join("mnt");
     std::fs::create_dir(&mount).unwrap();
-    let mut command = hosts.on(hosts.client(), env!("CARGO_BIN_EXE_s4-mount"));
+    let mut command = hosts.on(hosts.client(), program("s4-mount"));
     command.arg(&mount).args(["--deadline", "3"]);
     let running = Running::start(command);
     eventually("the mount is there", || hosts.script("mountpoint -q mnt").status().unwrap().success().then_some(()));

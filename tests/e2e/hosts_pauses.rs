@@ -3,6 +3,7 @@
 
 use crate::harness::eventually;
 use crate::hosts::{Hosts, Running};
+use crate::programs::directory;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::time::{Duration, Instant};
@@ -81,7 +82,7 @@ fn nothing_is_stored_after_no_answer_was_said() {
     let asked =
         "until s4 health > /dev/null; do :; done; s4 ls -r s4://pack/ | grep -c [13579]_k; s4 ls s4://one/ | wc -l";
     let mut other = hosts.on(0, "bash");
-    let programs = std::path::Path::new(env!("CARGO_BIN_EXE_s4")).parent().unwrap().display().to_string();
+    let programs = directory().display().to_string();
     other.args(["-c", asked]).env("PATH", format!("{programs}:/usr/bin:/bin"));
     let odd_keys = String::from_utf8(other.output().unwrap().stdout).unwrap();
     assert_eq!(odd_keys, "0\n0\n", "keys of node 1 that came to be after the client had given up");

@@ -1,6 +1,7 @@
 //! The examples of docs/http.md do what they show.
 
 use crate::harness::{Cluster, text};
+use crate::programs::directory;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -60,7 +61,7 @@ fn normal(output: &str) -> Vec<String> {
 }
 
 fn bash(cluster: &Cluster, setup: &str, command: &str) -> String {
-    let programs = Path::new(env!("CARGO_BIN_EXE_s4")).parent().unwrap().display().to_string();
+    let programs = directory().display().to_string();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
     let output = Command::new("bash")
         .args(["-euc", &format!("{setup}\n{command}")])

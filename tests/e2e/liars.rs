@@ -3,6 +3,7 @@
 use crate::frames::{data, message, of_kind};
 use crate::harness::{Cluster, assert_no_crash, text};
 use crate::observe::{Random, end_within};
+use crate::programs::program;
 use s4::wire::Kind;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -55,7 +56,7 @@ impl Liars {
 }
 
 fn run(dir: &Path, conf: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
+    let mut command = Command::new(program("s4"));
     command.args(args).args(["--deadline", "2"]).env("S4_CONF_PATH", conf).current_dir(dir).stdin(Stdio::null());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let output = end_within(Duration::from_secs(20), child);

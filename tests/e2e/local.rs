@@ -1,6 +1,7 @@
 //! `s4 local`: a whole cluster on this machine in one command.
 
 use crate::harness::{assert_no_crash, eventually, text};
+use crate::programs::{directory, program};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +29,7 @@ impl Local {
 
     /// `s4 local --dir D ARGS`, in an environment that knows no cluster.
     pub fn local(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
+        let mut command = Command::new(program("s4"));
         command.args(["local", "--dir"]).arg(self.cluster()).args(args);
         command.env_remove("S4_CONF_PATH").env("HOME", self.dir.path()).current_dir(self.dir.path());
         command.stdin(Stdio::null());
@@ -69,7 +70,7 @@ impl Local {
 
     /// Runs a script as a shell would that has evaluated the export line.
     pub fn sh(&self, script: &str) -> String {
-        let bin = Path::new(env!("CARGO_BIN_EXE_s4")).parent().unwrap();
+        let bin = directory();
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         let mut bash = Command::new("bash");
         bash.args(["-c", &format!("set -eu\n{}{script}", self.export_line())]).env("PATH", path);
@@ -168,7 +169,7 @@ fn stop_ends_running_commands_too() {
     local.put_keys();
     let started = local.dir.path().join("started");
     let cmd = format!("echo $$ > {}; exec tail -f /dev/null", started.display());
-    let mut eval = Command::new(env!("CARGO_BIN_EXE_s4"));
+    let mut eval = Command::new(program("s4"));
     eval.args(["eval", "s4://b/1_key", &cmd]).env("S4_CONF_PATH", local.conf()).stdin(Stdio::null());
     let mut eval = eval.stderr(Stdio::null()).spawn().unwrap();
     let pid: u32 = eventually("the command runs", || std::fs::read_to_string(&started).ok()?.trim().parse().ok());
@@ -376,7 +377,7 @@ fn other_users_of_the_machine_are_strangers() {
     let (bare, conf) = (local.dir.path().join("bare.conf"), local.conf());
     std::fs::copy(&conf, &bare).unwrap();
     let s4 = |conf: &Path, args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
+        let mut command = Command::new(program("s4"));
         command.args(args).env("S4_CONF_PATH", conf).env_remove("S4_SECRET_PATH").stdin(Stdio::null()).output().unwrap()
     };
     for args in [&["ls"][..], &["cp", bare.to_str().unwrap(), "s4://b/0_x"], &["eval", "s4://b/0_x", "id"]] {

@@ -2,6 +2,7 @@
 
 use crate::harness::{Cluster, eventually, text};
 use crate::observe::{Marker, assert_died_by, listed};
+use crate::programs::program;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::os::unix::process::CommandExt;
@@ -183,7 +184,7 @@ fn ctrl_c_ends_the_script_that_called_s4_too() {
 
 /// Runs a script whose first command is `s4 COMMAND`, and presses Ctrl-C.
 fn interrupted(cluster: &Cluster, command: &str) {
-    let script = format!("{} {command}; echo after", env!("CARGO_BIN_EXE_s4"));
+    let script = format!("{} {command}; echo after", program("s4"));
     let bash = Command::new("bash")
         .args(["-c", &script])
         .env("S4_CONF_PATH", cluster.conf())

@@ -1,6 +1,7 @@
 //! Who may use a mount: the user who mounted, and others only where they are let in, never its control files.
 
 use crate::mounting::Mount;
+use crate::programs::program;
 use crate::scripting::{Setup, setup, setup_with};
 use std::process::Command;
 
@@ -99,7 +100,7 @@ fn the_mount_has_its_type_and_takes_what_every_file_system_takes() {
     setup.mount = Mount::new(&setup.cluster, "every", &["-o", every]);
     assert!(line(&setup).contains("noexec"), "{}", line(&setup));
     setup.bash("echo x > b/0_k; cat b/0_k");
-    let output = Command::new(env!("CARGO_BIN_EXE_s4-mount"))
+    let output = Command::new(program("s4-mount"))
         .args(["-c", setup.cluster.conf().to_str().unwrap(), "-o", "nosuchoption"])
         .arg(setup.cluster.dir().join("none"))
         .output()
@@ -115,7 +116,7 @@ fn a_mount_is_remounted_with_other_options() {
     let Some(setup) = setup() else { return };
     setup.bash("echo x > b/0_k");
     let remount = |options: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_s4-mount"));
+        let mut command = Command::new(program("s4-mount"));
         command.arg("s4").arg(setup.mount.dir()).args(["-o", options]).env_remove("S4_CONF_PATH").output().unwrap()
     };
     assert!(remount("remount,ro,noexec").status.success());
@@ -123,7 +124,7 @@ fn a_mount_is_remounted_with_other_options() {
     setup.bash("cat b/0_k");
     assert!(remount("rw,remount").status.success());
     setup.bash("echo y > b/1_k");
-    let nothing = Command::new(env!("CARGO_BIN_EXE_s4-mount")).args(["s4", "/proc", "-o", "remount"]).output().unwrap();
+    let nothing = Command::new(program("s4-mount")).args(["s4", "/proc", "-o", "remount"]).output().unwrap();
     let told = String::from_utf8_lossy(&nothing.stderr).into_owned();
     assert!(!nothing.status.success() && told.contains("no s4 cluster is mounted there"), "{told}");
 }
@@ -136,7 +137,7 @@ fn what_cannot_be_reached_as_it_is_meant_is_not_mounted() {
     let (first, _) = text.split_once('\n').unwrap();
     std::fs::write(&wrong, format!("{first}\n127.0.0.1:1\n")).unwrap();
     let mount = |background: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_s4-mount"));
+        let mut command = Command::new(program("s4-mount"));
         command.arg(setup.cluster.dir().join("no")).arg("-c").arg(&wrong).args(background).output().unwrap()
     };
     let output = mount(&[]);
@@ -158,7 +159,7 @@ fn a_mount_with_a_wrong_secret_is_refused() {
     std::fs::write(&right, "a secret of many characters\n").unwrap();
     std::fs::write(&wrong, "another one of many characters\n").unwrap();
     let cluster = crate::harness::Cluster::with_options(1, &["--reserve", "0", "--secret", right.to_str().unwrap()]);
-    let output = Command::new(env!("CARGO_BIN_EXE_s4-mount"))
+    let output = Command::new(program("s4-mount"))
         .arg(cluster.dir().join("no"))
         .arg("-c")
         .arg(cluster.conf())
@@ -182,7 +183,7 @@ fn times_that_nobody_can_wait_for_are_refused_everywhere() {
         let timeout = format!("--timeout={seconds}");
         assert!(cluster.fails(2, &["map", "s4://b/", "s4://o/", "cat", &timeout]).contains("seconds"), "{seconds}");
         for args in [vec![deadline.clone()], vec!["-o".to_owned(), format!("deadline={seconds}")]] {
-            let output = Command::new(env!("CARGO_BIN_EXE_s4-mount"))
+            let output = Command::new(program("s4-mount"))
                 .arg(cluster.dir().join("no"))
                 .arg("-c")
                 .arg(cluster.conf())

@@ -1,6 +1,7 @@
 //! Which close publishes a file, as shells and programs close it, for keys of this machine and of others.
 
 use crate::harness::{eventually, text};
+use crate::programs::program;
 use crate::scripting::{BOTH, LOCAL, REMOTE, Setup, finish_python, next_line, send_line, setup, setup_with};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -162,7 +163,7 @@ fn s4_script(setup: &Setup) -> String {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&path, mode).unwrap();
     let conf = setup.cluster.conf();
-    format!("#!/bin/sh\nexec {} \"$@\" --conf-path {}\n", env!("CARGO_BIN_EXE_s4"), conf.display())
+    format!("#!/bin/sh\nexec {} \"$@\" --conf-path {}\n", program("s4"), conf.display())
 }
 
 fn a_killed_writer_publishes_nothing(signal: &str, script: &str) {

@@ -4,6 +4,7 @@ use crate::harness::{eventually, text};
 use crate::mount_faults::two_nodes;
 use crate::mounting::Mount;
 use crate::mounts::Mounted;
+use crate::programs::program;
 use crate::scripting::{finish_python, setup};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -141,7 +142,7 @@ tell(errno_of(os.close, out))
 }
 
 fn mount_output(args: &[&Path]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_s4-mount")).args(args).env_remove("S4_CONF_PATH").output().unwrap()
+    Command::new(program("s4-mount")).args(args).env_remove("S4_CONF_PATH").output().unwrap()
 }
 
 /// One line that says `what`, and no trace of ours.
@@ -181,7 +182,7 @@ fn a_mount_over_a_data_directory_or_in_one_is_refused() {
     let Some(setup) = two_nodes() else { return };
     std::fs::create_dir(setup.cluster.data(0).join("b/inner")).unwrap();
     for dir in [setup.cluster.dir().to_owned(), setup.cluster.data(0), setup.cluster.data(0).join("b/inner")] {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_s4-mount"))
+        let output = std::process::Command::new(program("s4-mount"))
             .arg(&dir)
             .arg("--conf-path")
             .arg(setup.cluster.conf())

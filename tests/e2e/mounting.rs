@@ -1,6 +1,7 @@
 //! Real mounts for tests, as processes of `s4-mount`.
 
 use crate::harness::{Cluster, eventually};
+use crate::programs::program;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -44,13 +45,13 @@ impl Mount {
 
     /// The same with another cluster file.
     pub fn with_conf(cluster: &Cluster, conf: &Path, name: &str, options: &[&str]) -> Self {
-        Self::start(cluster, conf, name, options, Command::new(env!("CARGO_BIN_EXE_s4-mount")))
+        Self::start(cluster, conf, name, options, Command::new(program("s4-mount")))
     }
 
     /// The same in a PID namespace of its own, from which no process of the test can be seen; only root may.
     pub fn in_pid_namespace(cluster: &Cluster, name: &str) -> Self {
         let mut unshared = Command::new("unshare");
-        unshared.args(["--pid", "--fork", "--kill-child", "--", env!("CARGO_BIN_EXE_s4-mount")]);
+        unshared.args(["--pid", "--fork", "--kill-child", "--", program("s4-mount")]);
         Self::start(cluster, &cluster.conf(), name, &[], unshared)
     }
 

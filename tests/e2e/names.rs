@@ -2,6 +2,7 @@
 
 use crate::frames::{connect, exchange};
 use crate::harness::{Cluster, eventually, text};
+use crate::programs::directory;
 use std::net::TcpStream;
 use std::sync::Barrier;
 
@@ -57,7 +58,7 @@ fn nor_where_the_home_is_killed_in_between() {
                 .map(|url| format!("echo x | s4 cp - {url} 2> /dev/null && echo {url}\n"))
                 .collect::<String>();
             let mut command = std::process::Command::new("bash");
-            let bin = std::path::Path::new(env!("CARGO_BIN_EXE_s4")).parent().unwrap();
+            let bin = directory();
             let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
             command.args(["-c", &script]).env("S4_CONF_PATH", cluster.conf()).env("PATH", path);
             command.stdout(std::process::Stdio::piped()).spawn().unwrap()

@@ -1,6 +1,7 @@
 //! A daemon without root's privileges, which file modes bind.
 
 use crate::harness::{Port, eventually, text};
+use crate::programs::program;
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
@@ -30,14 +31,14 @@ fn what_a_command_leaves_read_only_is_published_and_removed() {
     let server = || {
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
-        command.arg(env!("CARGO_BIN_EXE_s4-server")).arg("--conf").arg(&conf).arg("--data").arg(&data);
+        command.arg(program("s4-server")).arg("--conf").arg(&conf).arg("--data").arg(&data);
         command
     };
     assert!(server().arg("--init").status().unwrap().success());
     let _daemon = Daemon(server().args(["--reserve", "0"]).stdout(Stdio::null()).spawn().unwrap());
     eventually("the daemon listens", || TcpStream::connect(("127.0.0.1", port)).ok());
     let s4 = |args: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_s4"))
+        let output = Command::new(program("s4"))
             .args(args)
             .env("S4_CONF_PATH", &conf)
             .stdin(std::fs::File::open(&conf).unwrap())

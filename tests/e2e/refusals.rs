@@ -1,6 +1,7 @@
 //! What is refused: each with one line, the right exit status, and nothing changed.
 
 use crate::harness::{Cluster, assert_no_crash, text};
+use crate::programs::program;
 use std::path::Path;
 
 /// Arguments, exit status, and a fragment of the error.
@@ -225,7 +226,7 @@ fn a_daemon_refuses_the_same_bad_cluster_files() {
         [("", "s4.conf:1: no node"), ("127.0.0.1:0\n", "s4.conf:1: "), ("127.0.0.1:1\n127.0.0.1:1\n", "s4.conf:2: ")]
     {
         std::fs::write(dir.path().join("s4.conf"), content).unwrap();
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_s4-server"))
+        let output = std::process::Command::new(program("s4-server"))
             .args(["--conf", "s4.conf", "--data", "data"])
             .current_dir(dir.path())
             .output()

@@ -2,6 +2,7 @@
 
 use crate::harness::{Cluster, text};
 use crate::mounting::{Mount, no_mounts};
+use crate::programs::program;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -87,7 +88,7 @@ impl Setup {
     pub fn bash_output(&self, script: &str) -> Output {
         Command::new("bash")
             .args(["-c", script])
-            .env("S4", env!("CARGO_BIN_EXE_s4"))
+            .env("S4", program("s4"))
             .env("S4_CONF_PATH", self.cluster.conf())
             .current_dir(self.mount.dir())
             .stdin(Stdio::null())

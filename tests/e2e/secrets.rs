@@ -1,6 +1,7 @@
 //! The shared secret: who does not know it is kept out.
 
 use crate::harness::{Cluster, text};
+use crate::programs::program;
 use std::path::Path;
 use std::process::Command;
 
@@ -58,7 +59,7 @@ fn a_secret_that_is_too_short_or_missing_is_refused_at_start() {
     write_secret(home.path(), "empty", "\nthe second line does not count\n");
     write_secret(home.path(), "binary", "has a \u{7f} control character\n");
     for name in ["short", "empty", "binary", "missing"] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_s4-server"));
+        let mut command = Command::new(program("s4-server"));
         command.current_dir(home.path()).args(["--conf", "s4.conf", "--data", "data", "--secret", name]);
         let output = command.output().unwrap();
         let stderr = text(&output.stderr);

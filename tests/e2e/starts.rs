@@ -3,13 +3,14 @@
 use crate::harness::{Cluster, text};
 use crate::mounts::Mounted;
 use crate::observe::end_within;
+use crate::programs::program;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// `s4-server` as node `node` with another data directory.
 fn server(cluster: &Cluster, node: usize, data: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_s4-server"));
+    let mut command = Command::new(program("s4-server"));
     command.arg("--conf").arg(cluster.conf()).args(["--port", &cluster.port(node).to_string()]).arg("--data").arg(data);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -233,7 +234,7 @@ fn a_name_that_only_this_machine_understands_is_refused() {
     let (hosts, conf, data) = (dir.path().join("hosts"), dir.path().join("conf"), dir.path().join("data"));
     std::fs::write(&hosts, "127.0.0.1 localhost\n127.0.1.1 ourselves\n").unwrap();
     std::fs::write(&conf, "ourselves:8080\n10.255.255.1:8080\n").unwrap();
-    let server = env!("CARGO_BIN_EXE_s4-server");
+    let server = program("s4-server");
     let script = format!(
         "mount --bind {} /etc/hosts && exec {server} --conf {} --data {}",
         hosts.display(),
@@ -263,8 +264,7 @@ fn the_unit_of_the_docs_is_one_that_systemd_takes() {
     let dir = tempfile::Builder::new().prefix("s4-test-").tempdir().unwrap();
     let path = dir.path().join("s4-server.service");
     // What is not on this machine is not what is looked at.
-    let unit =
-        unit.replace("/usr/local/bin/s4-server", env!("CARGO_BIN_EXE_s4-server")).replace("User=s4", "User=root");
+    let unit = unit.replace("/usr/local/bin/s4-server", program("s4-server")).replace("User=s4", "User=root");
     std::fs::write(&path, unit).unwrap();
     let Ok(verified) = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output() else {
         eprintln!("no systemd-analyze here");

@@ -1,6 +1,7 @@
 //! `s4 top`: once as text, and full-screen in a terminal.
 
 use crate::harness::{Cluster, eventually, text};
+use crate::programs::program;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -88,7 +89,7 @@ fn the_full_screen_draws_and_gives_the_terminal_back() {
     let cluster = Cluster::start(2);
     cluster.put("s4://in/0_a", b"x");
     cluster.ok(&["map", "s4://in/", "s4://out/", "cat"]);
-    let line = format!("{} top; echo \"status $?\"; stty -a", env!("CARGO_BIN_EXE_s4"));
+    let line = format!("{} top; echo \"status $?\"; stty -a", program("s4"));
     for end in ["q", "\x1b", "\x03"] {
         let Some(mut terminal) = Terminal::run(&cluster, &line) else { return };
         // The alternate screen, the nodes, the job.

@@ -2,6 +2,7 @@
 
 use crate::harness::{Cluster, eventually, peak_kib, resident_kib, text};
 use crate::observe::{end_within, spawn};
+use crate::programs::program;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -186,7 +187,7 @@ fn what_a_client_asked_for_whose_host_vanishes_ends_within_a_minute() {
     std::fs::write(&conf, format!("10.77.{net}.1:{}\n", port.number())).unwrap();
     let log = std::fs::File::create(dir.path().join("log")).unwrap();
     let server = || {
-        let mut server = Command::new(env!("CARGO_BIN_EXE_s4-server"));
+        let mut server = Command::new(program("s4-server"));
         server.arg("--conf").arg(&conf).arg("--data").arg(dir.path().join("data")).args(["--reserve", "0"]);
         server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log.try_clone().unwrap());
         server
@@ -194,7 +195,7 @@ fn what_a_client_asked_for_whose_host_vanishes_ends_within_a_minute() {
     assert!(server().arg("--init").status().unwrap().success());
     let daemon = Running(server().spawn().unwrap());
     let s4 = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_s4"));
+        let mut command = Command::new(program("s4"));
         command.args(args).env("S4_CONF_PATH", &conf).stdin(Stdio::null());
         command
     };
@@ -212,7 +213,7 @@ fn what_a_client_asked_for_whose_host_vanishes_ends_within_a_minute() {
     let cmd = format!("touch {}; trap 'rm {}' EXIT; yes", mark.display(), mark.display());
     let there = |args: &[&str]| {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &host.name, env!("CARGO_BIN_EXE_s4")]).args(args).env("S4_CONF_PATH", &conf);
+        command.args(["netns", "exec", &host.name, program("s4")]).args(args).env("S4_CONF_PATH", &conf);
         Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
     };
     // One that is read, one that prints nothing, one that is not read.
