@@ -43,16 +43,18 @@ pub fn grant(
 
 async fn serve(app: Arc<App>, peer: Peer, mut connection: Connection, mut first: Option<Request>) -> Result<()> {
     loop {
-        let (serving, peer, first) = (app.clone(), peer.clone(), first.take());
-        let left = blocking(move || serve_while_asked(&serving, &peer, connection, first)).await?;
-        let idle = tokio::select! {
-            idle = left.idle(IDLE) => idle,
-            () = app.upgrades.ends() => return Ok(()),
-        };
-        match idle {
-            Ok(Some(asked)) => connection = asked,
-            Ok(None) | Err(_) => return Ok(()),
+        if first.is_none() && !connection.has_unparsed() {
+            let idle = tokio::select! {
+                idle = connection.idle(IDLE) => idle,
+                () = app.upgrades.ends() => return Ok(()),
+            };
+            match idle {
+                Ok(Some(asked)) => connection = asked,
+                Ok(None) | Err(_) => return Ok(()),
+            }
         }
+        let (serving, peer, first) = (app.clone(), peer.clone(), first.take());
+        connection = blocking(move || serve_while_asked(&serving, &peer, connection, first)).await?;
     }
 }
 
@@ -74,6 +76,9 @@ fn serve_while_asked(
                     let wait = if app.upgrades.is_ending() { Duration::ZERO } else { LINGER };
                     if !connection.wait_to_receive(wait, None) {
                         return Ok(connection);
+                    }
+                    if connection.is_closed() {
+                        return Err(connection.broken(&std::io::ErrorKind::UnexpectedEof.into()));
                     }
                 }
                 next_request(&mut connection).map_err(|error| last_words(app, &mut connection, error))?

@@ -160,9 +160,9 @@ fn what_a_request_may_not_ask_is_refused_and_the_connection_goes_on() {
         (part("b/0_none", HELLO, "0"), "not_found"),
         (eval("b/0_none", b"cat"), "not_found"),
         (eval("b/1_k", b"cat"), "wrong_node"),
-        (eval("b/0_k", b""), "bad_request"),
-        (eval("b/0_k", b" \n"), "bad_request"),
-        (eval("b/0_k", b"touch ran\0"), "bad_request"),
+        (eval("b/0_k", b""), "usage"),
+        (eval("b/0_k", b" \n"), "usage"),
+        (eval("b/0_k", b"touch ran\0"), "usage"),
         ([message(r#"{"eval":{"key":"b/0_k"}}"#), data(&large).repeat(4), message(r#""end""#)].concat(), "too_large"),
         ([message(r#"{"try":{"key":"b/0_k"}}"#), data(b"{}"), message(r#""end""#)].concat(), "bad_request"),
     ] {
@@ -232,7 +232,7 @@ fn what_is_no_request_is_refused_with_a_reason_and_the_connection_ends() {
 fn a_daemon_survives_messages_that_were_changed_at_random() {
     let cluster = Cluster::start(1);
     cluster.put("s4://b/0_k", &vec![7; 700_000]);
-    let rounds = std::env::var("S4_TEST_FRAMES").map_or(20_000, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("S4_TEST_FRAMES").map_or(4_000, |rounds| rounds.parse().unwrap());
     let sum = s4::checksum::Checksum::of(&vec![7; 700_000]).to_string();
     let said: Vec<Vec<u8>> = vec![
         message(r#"{"stat":{"path":"b/0_k"}}"#),
@@ -274,9 +274,15 @@ fn a_daemon_survives_messages_that_were_changed_at_random() {
         }
     }
     drop(streams);
-    eventually("threads and descriptors come back", || {
-        (count(&cluster, "fd") <= open + 2 && count(&cluster, "task") <= threads + 40).then_some(())
-    });
+    let left = || (count(&cluster, "fd"), count(&cluster, "task"));
+    let began = Instant::now();
+    // A few unnamed files are kept for the next keys. What was refused is waited for, should its sender go on, for 30 seconds.
+    while left().0 > open + 16 || left().1 > threads + 40 {
+        let links = || std::fs::read_dir(format!("/proc/{}/fd", cluster.pid(0))).unwrap().flatten();
+        let links = || links().filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect::<Vec<_>>();
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?} after {:?}: {:?}", left(), (open, threads), links());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
     assert!(resident_kib(cluster.pid(0)) < 100 * 1024, "{} KiB", resident_kib(cluster.pid(0)));
     assert!(!cluster.log_text(0).contains("panicked"), "{}", cluster.log_text(0));
     assert_eq!(cluster.get("s4://b/0_k").len(), 700_000);
@@ -355,8 +361,10 @@ fn connections_over_which_nothing_is_asked_take_no_threads_and_end() {
     for stream in &mut streams {
         assert!(exchange(stream, &stat).contains("absent"));
     }
-    let threads = std::fs::read_dir(format!("/proc/{}/task", cluster.pid(0))).unwrap().count();
-    assert!(threads < 150, "{threads} threads");
+    // Before the node gives them up.
+    let began = Instant::now();
+    eventually("few threads are left", || (count(&cluster, "task") < 100).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     for stream in &mut streams {
         stream.shutdown(Shutdown::Write).unwrap();
         assert_eq!(receive(stream), None);

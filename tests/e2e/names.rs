@@ -1,6 +1,6 @@
 //! Each name has one owner: it is a key or a directory over the whole cluster, and a directory goes with what is in it.
 
-use crate::frames::{connect, exchange};
+use crate::frames::{connect, exchange, message};
 use crate::harness::{Cluster, eventually, text};
 use crate::programs::directory;
 use std::net::TcpStream;
@@ -129,8 +129,8 @@ fn a_home_that_lost_its_disk_learns_what_others_hold() {
     std::fs::remove_dir_all(cluster.data(0)).unwrap();
     cluster.start_node(0);
     for n in 0..20 {
-        let mut session = open_with(&cluster, 0);
-        let stat = exchange(&mut session, &message(&format!(r#"{{"ask":"stat","path":"b/{}_dir"}}"#, 3 * n), b""));
+        let mut session = connect(&cluster, 0);
+        let stat = exchange(&mut session, &message(&format!(r#"{{"stat":{{"path":"b/{}_dir"}}}}"#, 3 * n)));
         assert!(stat.contains(r#""is":"dir""#), "{n}: {stat}");
     }
     eventually("it knows all", || cluster.data(0).join(".s4/knows-dirs").exists().then_some(()));
