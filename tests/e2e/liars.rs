@@ -177,7 +177,6 @@ fn frames_that_were_not_asked_for_are_refused() {
         [key.clone(), data(b"abd"), end.clone()].concat(),
         [key.clone(), data(b"abcd"), end.clone()].concat(),
         [key.clone(), data(b"ab"), end.clone()].concat(),
-        [key.clone(), data(b"abc")].concat(),
         [key.clone(), message(r#""stored""#)].concat(),
         [key, flipped].concat(),
         message(r#"{"stat":{"is":"absent"}}"#),

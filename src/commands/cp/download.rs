@@ -1,7 +1,7 @@
 //! `s4 cp -r` to a local tree: keys come many in one exchange, from all nodes at once.
 
 use super::draft::Draft;
-use super::{Failures, SMALL};
+use super::{Failures, SMALL, get_file, is_of_lost_node};
 use crate::commands::unbuffered;
 use bytes::BytesMut;
 use s4::client::{Client, Fetched, FetchedItem, TRIES, blocking};
@@ -168,6 +168,16 @@ async fn fetch(client: &Client, node: NodeId, mut keys: Vec<Key>, target: &Arc<T
             return errors;
         }
         keys.drain(..came);
+        if came == 0 {
+            // It may be what breaks off: alone, its node can say why.
+            let key = keys.remove(0);
+            let failed = get_file(client, &key, &target.path(&key)).await.err();
+            let is_lost = failed.as_ref().is_some_and(is_of_lost_node);
+            errors.extend(failed);
+            if is_lost || keys.is_empty() {
+                return errors;
+            }
+        }
     }
 }
 

@@ -72,13 +72,18 @@ async fn get(client: &Client, key: &Key, dst: &str) -> Result<ExitStatus> {
             client.get(key, sink, &path.display().to_string(), SMALL).await?;
         }
         _ => {
-            let draft = Draft::beside(&path)?;
-            let sink = draft.file().try_clone().map_err(|e| Error::io(path.display(), &e))?;
-            client.get(key, sink, &path.display().to_string(), SMALL).await?;
-            draft.keep(&path)?;
+            get_file(client, key, &path).await?;
         }
     }
     Ok(ExitStatus::Done)
+}
+
+/// Copies a key to a file, which appears only when it is whole.
+async fn get_file(client: &Client, key: &Key, path: &Path) -> Result<()> {
+    let draft = Draft::beside(path)?;
+    let sink = draft.file().try_clone().map_err(|e| Error::io(path.display(), &e))?;
+    client.get(key, sink, &path.display().to_string(), SMALL).await?;
+    draft.keep(path)
 }
 
 /// The file that `dst` means; a directory keeps the key's basename.
@@ -88,6 +93,10 @@ fn target_path(key: &Key, dst: &str) -> PathBuf {
         true => path.join(key.basename()),
         false => path.to_owned(),
     }
+}
+
+fn is_of_lost_node(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Unreachable)
 }
 
 /// Errors of many keys: each told at once on stderr, and the first kept for the exit status.
@@ -104,7 +113,7 @@ impl Failures {
 
     /// True once a node is lost: without it the copy cannot become whole, so it ends now and not when all else is copied.
     fn is_lost(&self) -> bool {
-        self.0.as_ref().is_some_and(|first| matches!(first.kind(), ErrorKind::Deadline | ErrorKind::Unreachable))
+        self.0.as_ref().is_some_and(is_of_lost_node)
     }
 
     fn result(self) -> Result<ExitStatus> {
