@@ -2,9 +2,8 @@
 //! means it: once it is published, that means a key. The library gives both the same time, so the message is made here; without
 //! it, each caller that looks at what it has opened, as most do, would ask once more.
 
-use super::flags;
-use super::opener::Opener;
-use super::replies::{FRESH, to_fuse};
+use super::passthrough::Passthrough;
+use super::replies::{FRESH, open_flags, to_fuse};
 use crate::fs::OpenedFile;
 use fuser::{FileAttr, FileHandle, FopenFlags, Generation, ReplyCreate, RequestId};
 use nix::errno::Errno;
@@ -17,12 +16,12 @@ pub fn answer(
     reply: ReplyCreate,
     device: Option<BorrowedFd>,
     request: RequestId,
-    opener: &Opener,
+    passthrough: &Passthrough,
     flags_given: i32,
     attr: &FileAttr,
     opened: &OpenedFile,
 ) {
-    let backing = opener.register(attr.ino.0, opened.backing.as_ref(), flags_given, &reply);
+    let backing = passthrough.register(attr.ino.0, opened.backing.as_ref(), flags_given, &reply);
     let (handle, never) = (FileHandle(opened.handle), Duration::ZERO);
     match (device, backing) {
         (Some(device), Some((_, number))) => {
@@ -30,12 +29,12 @@ pub fn answer(
             Created { request, attr, handle, flags, backing: number }.send(device, reply);
         }
         (Some(device), None) if !opened.direct => {
-            Created { request, attr, handle, flags: flags(opened), backing: 0 }.send(device, reply);
+            Created { request, attr, handle, flags: open_flags(opened), backing: 0 }.send(device, reply);
         }
         (None, Some((backing, _))) => {
             reply.created_passthrough(&never, attr, Generation(0), handle, FopenFlags::empty(), &backing);
         }
-        (_, None) => reply.created(&never, attr, Generation(0), handle, flags(opened)),
+        (_, None) => reply.created(&never, attr, Generation(0), handle, open_flags(opened)),
     }
 }
 
