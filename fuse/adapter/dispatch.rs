@@ -15,7 +15,7 @@ pub struct Dispatcher {
     fs: Arc<Fs>,
     runtime: Handle,
     /// The connection to the kernel, once it is known.
-    pub(super) requests: Arc<OnceLock<OwnedFd>>,
+    requests: Arc<OnceLock<OwnedFd>>,
 }
 
 impl Dispatcher {

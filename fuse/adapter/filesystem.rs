@@ -1,6 +1,5 @@
 //! The requests of the kernel, each of which is passed on to the operation of the file system that it means.
 
-use super::created;
 use super::dispatch::{Dispatcher, unless_killed};
 use super::passthrough::Passthrough;
 use super::replies::{Shown, answer_xattr, file_type, freshness, open_flags, to_fuse};
@@ -15,9 +14,9 @@ use fuser::{
     ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 
 const MAX_WRITE: u32 = 1 << 20;
@@ -213,7 +212,7 @@ impl Filesystem for Adapter {
             move |reply, opened| {
                 let handle = FileHandle(opened.handle);
                 match passthrough.register(ino.0, opened.backing.as_ref(), given.0, &reply) {
-                    Some((backing, _)) => reply.opened_passthrough(handle, FopenFlags::empty(), &backing),
+                    Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), &backing),
                     None => reply.opened(handle, open_flags(&opened)),
                 }
             },
@@ -234,15 +233,21 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EACCES);
         }
         let (name, shown, caller) = (name.to_owned(), self.shown, Caller { thread: request.pid() });
-        let (passthrough, requests, id) =
-            (self.passthrough.clone(), self.dispatcher.requests.clone(), request.unique());
+        let passthrough = self.passthrough.clone();
         self.dispatcher.answer(
             Some(request),
             reply,
             |fs| async move { fs.files.create(parent.0, &name, mode & !umask & 0o7777, flags_given, caller).await },
-            move |reply, (made, opened)| {
-                let device = requests.get().map(AsFd::as_fd);
-                created::answer(reply, device, id, &passthrough, flags_given, &shown.attr(&made), &opened);
+            move |reply, (created, opened)| {
+                let (attr, handle) = (shown.attr(&created), FileHandle(opened.handle));
+                // Nothing is cached: the size changes, and a publish that fails takes the name away.
+                let (never, generation) = (Duration::ZERO, Generation(0));
+                match passthrough.register(created.ino, opened.backing.as_ref(), flags_given, &reply) {
+                    Some(backing) => {
+                        reply.created_passthrough(&never, &attr, generation, handle, FopenFlags::empty(), &backing);
+                    }
+                    None => reply.created(&never, &attr, generation, handle, open_flags(&opened)),
+                }
             },
         );
     }

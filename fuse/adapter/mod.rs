@@ -3,7 +3,6 @@
 //! converts results.
 
 mod connect;
-mod created;
 mod dispatch;
 mod filesystem;
 mod passthrough;

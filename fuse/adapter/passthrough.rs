@@ -9,24 +9,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The registered file of each open inode, if it has one, and how many opens use it: the kernel demands one file for all opens of an inode,
 /// or none for any.
-type Backings = HashMap<Ino, (Option<Backing>, u64)>;
-
-/// A registered file, and its number.
-pub type Backing = (Arc<BackingId>, u32);
+type Backings = HashMap<Ino, (Option<Arc<BackingId>>, u64)>;
 
 /// A reply by which a file is registered.
 pub trait Registrar {
-    fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)>;
+    fn register(&self, file: &File) -> std::io::Result<BackingId>;
 }
 
 /// The library has the same methods for both types, and no trait.
 macro_rules! registrar {
     ($($reply:ty),*) => {$(
         impl Registrar for $reply {
-            fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)> {
-                let number = self.open_backing(file)?.into_raw();
-                // SAFETY: the number is new, and nothing else owns it.
-                Ok((unsafe { self.wrap_backing(number) }, number))
+            fn register(&self, file: &File) -> std::io::Result<BackingId> {
+                self.open_backing(file)
             }
         }
     )*};
@@ -59,7 +54,13 @@ impl Passthrough {
     /// The file that the kernel is to use for this open of `ino`. If it refuses to register one, for lack of privilege or since the file
     /// system does not fit, it is not asked again. A file that is opened with O_DIRECT is not registered: the kernel would apply the alignment
     /// rules of the file system below.
-    pub fn register(&self, ino: Ino, file: Option<&Arc<File>>, flags: i32, reply: &impl Registrar) -> Option<Backing> {
+    pub fn register(
+        &self,
+        ino: Ino,
+        file: Option<&Arc<File>>,
+        flags: i32,
+        reply: &impl Registrar,
+    ) -> Option<Arc<BackingId>> {
         let mut backings = self.backings.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((backing, uses)) = backings.get_mut(&ino) {
             *uses += 1;
@@ -67,9 +68,9 @@ impl Passthrough {
         }
         let wanted = self.allowed.load(Ordering::Relaxed) && flags & nix::libc::O_DIRECT == 0;
         let backing = file.filter(|_| wanted).and_then(|file| match reply.register(file) {
-            Ok((backing, number)) => {
+            Ok(backing) => {
                 self.used.store(true, Ordering::Relaxed);
-                Some((Arc::new(backing), number))
+                Some(Arc::new(backing))
             }
             Err(error) => {
                 tracing::info!("no passthrough, files are read through the mount: {error}");
