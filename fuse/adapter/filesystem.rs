@@ -38,7 +38,7 @@ impl Adapter {
         Self { dispatcher: Dispatcher::new(fs.clone(), runtime, requests), fs, passthrough, shown }
     }
 
-    /// The control files are for the mounting user, and for root, however far the mount is open to others.
+    /// True for control files, unless the caller is the mounting user or root: `allow_other` does not open them.
     fn is_closed_to(&self, request: &Request, ino: INodeNo, child: Option<&OsStr>) -> bool {
         let is_own = !self.shown.checked || request.uid() == self.shown.uid || request.uid() == 0;
         !is_own && ((ino.0 == ROOT && child.is_some_and(|name| name == CONTROL)) || self.fs.namespace.is_control(ino.0))
@@ -49,25 +49,25 @@ impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let wanted = [
             InitFlags::FUSE_ATOMIC_O_TRUNC,
-            // Always, not by the kernel's guess: `find` looks at an entry only after it has read the whole directory, and
-            // a lookup for each would be a request to the cluster.
+            // Always, and not when the kernel expects a use: `find` looks at entries only after it has read the whole directory, and each
+            // lookup would be a request to the cluster.
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             InitFlags::FUSE_ASYNC_READ,
             InitFlags::FUSE_BIG_WRITES,
             InitFlags::FUSE_MAX_PAGES,
-            // So that a connection that was broken off is told from a mount that was taken away.
+            // Reading from the connection fails with ECONNABORTED if it was aborted, and with ENODEV after an unmount.
             InitFlags::FUSE_ABORT_ERROR,
         ];
         for capability in wanted {
-            // Each only saves work; a kernel without it is served all the same.
+            // Each only saves work: a kernel without it works too.
             let _ = config.add_capabilities(capability);
         }
         let deep =
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok();
         self.passthrough.allow(deep);
-        // The nearest that the kernel takes will do.
+        // The kernel returns the nearest value that it accepts.
         if let Err(nearest) = config.set_max_write(MAX_WRITE) {
             let _ = config.set_max_write(nearest);
         }
@@ -309,7 +309,7 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        // First: once it is known to be closed, its inode may be opened by another file.
+        // First: after the answer, the kernel may open the inode with another file.
         self.passthrough.release(ino.0);
         self.dispatcher.answer(
             None,
@@ -377,7 +377,7 @@ impl Filesystem for Adapter {
                 let full = reply.add(INodeNo(ino), entry.next, &entry.name, &fresh, &attr, Generation(0));
                 match (dots, full) {
                     (true, _) => {}
-                    // The kernel was not told of one that did not fit.
+                    // The kernel does not get an entry that did not fit.
                     (false, true) => fs.namespace.inodes.forget(ino, 1),
                     (false, false) => entered.push(ino),
                 }
@@ -386,7 +386,7 @@ impl Filesystem for Adapter {
             match unless_killed(Some(caller), fs.dirs.readdir(ino.0, handle.0, offset, &mut take)).await {
                 Ok(()) => reply.ok(),
                 Err(errno) => {
-                    // Nor of any.
+                    // The kernel gets none of them.
                     entered.into_iter().for_each(|ino| fs.namespace.inodes.forget(ino, 1));
                     reply.error(to_fuse(errno));
                 }
@@ -447,7 +447,7 @@ impl Filesystem for Adapter {
         }
     }
 
-    /// Ours are not listed: `rsync -X` and `cp -a` would copy them, and setting them is refused.
+    /// The attributes of s4 are not listed: `rsync -X` and `cp -a` would copy them, and setting them fails.
     fn listxattr(&self, _: &Request, _: INodeNo, size: u32, reply: ReplyXattr) {
         answer_xattr(b"", size, reply);
     }

@@ -5,7 +5,7 @@ mod job;
 pub mod path;
 
 use crate::errno::Result;
-use crate::proc::{Caller, Closing};
+use crate::proc::{AfterClose, Caller};
 use bytes::Bytes;
 use job::{Follower, MountJob};
 use nix::errno::Errno;
@@ -238,9 +238,9 @@ impl ControlFile {
     pub async fn close(&self, ino: u64, caller: Caller) -> Result<()> {
         match self {
             Self::Start { writer, killed, .. } => {
-                let closing = caller.closing(ino, false);
-                killed.store(closing == Closing::Killed, Ordering::Relaxed);
-                match closing == Closing::Done && caller.is_of(*writer) {
+                let left = caller.after_close(ino, false);
+                killed.store(left == AfterClose::Killed, Ordering::Relaxed);
+                match left == AfterClose::Closed && caller.is_of(*writer) {
                     true => self.start().await,
                     false => Ok(()),
                 }

@@ -6,7 +6,7 @@ use super::publisher::Publisher;
 use super::writers::Writers;
 use crate::errno::{Result, io_errno};
 use crate::inodes::Ino;
-use crate::proc::{Caller, Closing};
+use crate::proc::{AfterClose, Caller};
 use crate::spool::Spool;
 use crate::spool::files::SpoolFiles;
 use nix::errno::Errno;
@@ -52,9 +52,9 @@ impl Closes {
             spool.closed_by(caller.was_killed());
             return Ok(());
         }
-        let closing = caller.closing(ino, !has_bytes);
-        spool.closed_by(closing == Closing::Killed);
-        if closing != Closing::Done || (!has_bytes && !spool.is_unpublished()) {
+        let left = caller.after_close(ino, !has_bytes);
+        spool.closed_by(left == AfterClose::Killed);
+        if left != AfterClose::Closed || (!has_bytes && !spool.is_unpublished()) {
             return Ok(());
         }
         if spool.is_mappable() && self.writers.has_mapped(ino, caller).await {
