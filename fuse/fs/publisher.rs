@@ -120,26 +120,25 @@ impl Publisher {
 
     async fn to_node(&self, publish: &Publish<'_>) -> S4Result<(Snapshot, KeyStat)> {
         let Publish { spool, key, change: asked, .. } = publish;
-        let failed = |e: std::io::Error| Error::io(key, &e);
-        if spool.len().map_err(failed)? >= LARGE {
-            let spool = (*spool).clone();
-            // Allocating changes the file's time for a moment.
-            blocking(move || spool.stop_room()).await;
-        }
         retrying(&self.namespace.client, |client| async move {
-            let (.., mtime) = spool.attributes().map_err(failed)?;
-            let mtime = to_nanoseconds(mtime);
+            let snapshot = seal(spool).await.map_err(|e| Error::io(key, &e))?;
+            let mtime = to_nanoseconds(spool.mtime(snapshot));
             let change = Change { mtime: Some(mtime), over_empty: spool.stat().is_some(), ..*asked };
-            let (snapshot, checksum) = self.send(&client, publish, change).await?;
+            let (snapshot, checksum) = self.send(&client, publish, (snapshot, change)).await?;
             Ok((snapshot, KeyStat { checksum, mtime, mode: asked.mode.unwrap_or(0o444) }))
         })
         .await
     }
 
-    async fn send(&self, client: &Client, publish: &Publish<'_>, change: Change) -> S4Result<(Snapshot, Checksum)> {
+    async fn send(
+        &self,
+        client: &Client,
+        publish: &Publish<'_>,
+        (snapshot, change): (Snapshot, Change),
+    ) -> S4Result<(Snapshot, Checksum)> {
         let Publish { spool, key, .. } = publish;
         let failed = |e: std::io::Error| Error::io(key, &e);
-        let (file, snapshot) = (spool.file().map_err(failed)?, spool.seal().map_err(failed)?);
+        let file = spool.file().map_err(failed)?;
         if snapshot.len <= SMALL {
             let mut bytes = vec![0; snapshot.len as usize];
             let filled = read_full(&file, &mut bytes, 0).map_err(failed)?;
@@ -194,6 +193,18 @@ impl Publisher {
         let linked = change.mtime.filter(|_| copied.is_none()).map(from_nanoseconds);
         Ok((Snapshot { modified: linked.unwrap_or(snapshot.modified), ..snapshot }, checksum))
     }
+}
+
+/// How the file looks from now on, if it has bytes.
+async fn seal(spool: &Arc<Spool>) -> std::io::Result<Snapshot> {
+    let snapshot = spool.seal()?;
+    if snapshot.len < LARGE {
+        return Ok(snapshot);
+    }
+    // Allocating space changes the time of the file for a moment.
+    let allocating = spool.clone();
+    blocking(move || allocating.stop_room()).await;
+    spool.seal()
 }
 
 /// Runs `make`, which makes a key; once more if the connection breaks off and the key was not made.

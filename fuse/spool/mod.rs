@@ -70,6 +70,11 @@ pub struct Handles {
 }
 
 impl Inner {
+    /// `modified` is the time of the file, which may have served another spool before.
+    fn mtime(&self, modified: SystemTime) -> SystemTime {
+        self.mtime.unwrap_or(modified.max(self.created))
+    }
+
     fn file(&self) -> std::io::Result<&Arc<File>> {
         self.file.as_ref().ok_or_else(|| std::io::Error::from_raw_os_error(libc::ESTALE))
     }
@@ -152,7 +157,12 @@ impl Spool {
         let found = inner.file()?.metadata()?;
         // Without the space behind the end.
         let blocks = found.blocks().min(found.len().div_ceil(found.blksize().max(1)) * (found.blksize() / 512));
-        Ok((found.len(), blocks, inner.mtime.unwrap_or(found.modified()?.max(inner.created))))
+        Ok((found.len(), blocks, inner.mtime(found.modified()?)))
+    }
+
+    /// The time of the last change of a file that looks like `snapshot`.
+    pub fn mtime(&self, snapshot: Snapshot) -> SystemTime {
+        self.lock().mtime(snapshot.modified)
     }
 
     pub fn len(&self) -> std::io::Result<u64> {
