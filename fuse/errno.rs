@@ -1,11 +1,11 @@
-//! Errors as the callers of the mount see them.
+//! Errors as users of the mount see them.
 
 use nix::errno::Errno;
 use s4::error::{Error, ErrorKind};
 
 pub type Result<T> = std::result::Result<T, Errno>;
 
-/// Says on stderr what a user of the mount only sees as a number, unless the number says it all.
+/// The errno of an error. Logs the error, of which users see the number only, unless the number is enough.
 pub fn errno(error: &Error) -> Errno {
     let errno = Errno::from_raw(error.kind().errno());
     let is_ordinary = matches!(

@@ -1,15 +1,15 @@
-//! Inode numbers and what they stand for.
+//! Inode numbers, and what they stand for.
 //!
-//! A key's number follows from its name and checksum, so it is the same in every mount, and a key that was deleted and
-//! made again is another inode: the kernel's cached pages of the old one are never mixed with the new. A file that is made
-//! here has a number of its own, from a random base and used once, by which its holders are found in /proc. It keeps that number
-//! when it is published, as long as the kernel knows it.
+//! The number of a key is a hash of its name and checksum. It is the same in every mount, and a key that was deleted and created again
+//! is another inode: the kernel never mixes its cached pages of the two. A file that is created here has a number from a random base,
+//! used once, by which /proc tells the processes that have it open. It keeps the number when it is published, as long as the kernel
+//! knows it.
 
 use crate::control::path::ControlPath;
-use crate::fs::DirStat;
 use crate::specials::Special;
 use crate::spool::Spool;
 use s4::checksum;
+use s4::directory::DIR_MODE;
 use s4::key::Key;
 use s4::protocol::KeyStat;
 use std::collections::HashMap;
@@ -18,6 +18,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub type Ino = u64;
 pub const ROOT: Ino = 1;
+
+/// The attributes of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirStat {
+    /// Nanoseconds since 1970.
+    pub mtime: i64,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+impl DirStat {
+    /// Where the home node has not reported them.
+    pub const UNKNOWN: Self = Self { mtime: 0, mode: DIR_MODE };
+}
 
 /// What an inode stands for.
 #[derive(Clone)]
@@ -32,7 +46,7 @@ pub enum Node {
     Control(ControlPath),
 }
 
-/// What finds an inode again.
+/// The name by which an inode is found again.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Name {
     Dir(String),
@@ -42,7 +56,7 @@ enum Name {
 }
 
 impl Name {
-    /// `None` for the root, which needs none, and for a file that is being written, which may get another.
+    /// `None` for the root, which has a fixed number, and for a file that is being written, which may be renamed.
     fn of(node: &Node) -> Option<Self> {
         match node {
             Node::Dir(path, _) if path.is_empty() => None,
@@ -57,11 +71,11 @@ impl Name {
 
 struct Inode {
     node: Node,
-    /// How often the kernel was told of it, less how often it forgot.
+    /// How often the kernel was given the number, minus how often it forgot it.
     lookups: u64,
-    /// Open files of it.
+    /// How many files of it are open.
     opens: u64,
-    /// It was deleted here.
+    /// It was deleted through this mount.
     unlinked: bool,
 }
 
@@ -75,7 +89,7 @@ impl Inode {
         match (&self.node, node) {
             (Node::Key(_, ours), Node::Key(_, theirs)) => ours.checksum == theirs.checksum,
             (Node::Spool(ours), Node::Key(_, theirs)) => {
-                ours.published().is_some_and(|ours| ours.checksum == theirs.checksum)
+                ours.stat().is_some_and(|ours| ours.checksum == theirs.checksum)
             }
             _ => true,
         }
@@ -115,7 +129,7 @@ impl Inodes {
         self.lock().inodes.get(&ino).map(|inode| inode.node.clone())
     }
 
-    /// The number of `node`, which the kernel is about to be told of once more.
+    /// The number of `node`, which the kernel is about to be given once more.
     pub fn enter(&self, node: Node) -> Ino {
         let mut table = self.lock();
         if let Node::Spool(spool) = &node {
@@ -134,7 +148,7 @@ impl Inodes {
         ino
     }
 
-    /// The number that `enter` would give, without telling the kernel of it.
+    /// The number that `enter` would return, for a reply by which the kernel does not learn it.
     pub fn peek(&self, node: &Node) -> Ino {
         if let Node::Spool(spool) = node {
             return self.lock().spools.get(spool.key().as_str()).copied().unwrap_or(ROOT);
@@ -151,20 +165,20 @@ impl Inodes {
     }
 
     /// One more file of it is open.
-    pub fn opened(&self, ino: Ino) {
+    pub fn add_open(&self, ino: Ino) {
         if let Some(inode) = self.lock().inodes.get_mut(&ino) {
             inode.opens += 1;
         }
     }
 
-    /// One file less.
-    pub fn closed(&self, ino: Ino) {
+    /// One file of it was closed.
+    pub fn remove_open(&self, ino: Ino) {
         if let Some(inode) = self.lock().inodes.get_mut(&ino) {
             inode.opens = inode.opens.saturating_sub(1);
         }
     }
 
-    /// True if it was deleted here.
+    /// True if it was deleted through this mount.
     pub fn is_unlinked(&self, ino: Ino) -> bool {
         self.lock().inodes.get(&ino).is_some_and(|inode| inode.unlinked)
     }
@@ -220,7 +234,7 @@ impl Inodes {
         true
     }
 
-    /// A key has another name now; the kernel goes on with the same number.
+    /// A key was renamed. The kernel keeps its number.
     pub fn rename_key(&self, from: &Key, to: &Key, stat: &KeyStat) {
         let mut table = self.lock();
         let renamed = Node::Key(to.clone(), stat.clone());
@@ -233,7 +247,7 @@ impl Inodes {
         table.names.insert(Name::Key(to.clone()), ino);
     }
 
-    /// A key was deleted here. One of its name that is made later is another.
+    /// A key was deleted. A later key of its name gets another number.
     pub fn unlink_key(&self, key: &Key) {
         let mut table = self.lock();
         if let Some(ino) = table.names.remove(&Name::Key(key.clone()))
@@ -243,7 +257,7 @@ impl Inodes {
         }
     }
 
-    /// The file `ino` was published with bytes: its name means the key now, whose number stays the file's.
+    /// The file `ino` was published with bytes: its name means the key from now on, which has the number of the file.
     pub fn publish_spool(&self, ino: Ino, spool: &Arc<Spool>) {
         let mut table = self.lock();
         spool.lose_name();
@@ -254,13 +268,13 @@ impl Inodes {
         }
     }
 
-    /// Nobody can write to the file `ino` any more. If it was published, it is nothing but the key now.
+    /// No descriptor can write to the file `ino` any more. If it was published, its inode stands for the key from now on.
     pub fn settle_spool(&self, ino: Ino, spool: &Arc<Spool>) {
         let mut table = self.lock();
-        let Some(stat) = spool.published() else { return };
+        let Some(stat) = spool.stat() else { return };
         let key = spool.key();
         if spool.has_name() && table.spools.get(key.as_str()) == Some(&ino) {
-            // Nothing was written after the empty key.
+            // An empty key was published, and nothing was written later.
             spool.lose_name();
             table.spools.remove(key.as_str());
             table.names.insert(Name::Key(key.clone()), ino);
@@ -270,13 +284,13 @@ impl Inodes {
             return;
         }
         match table.inodes.get_mut(&ino) {
-            // Who has it open since before it was published could see what another stores by a mapping.
+            // A file that was opened before the publish may share a mapping that is still written to.
             Some(inode) if inode.is_spool(spool) && !spool.is_shared() => inode.node = Node::Key(key, stat),
             _ => drop(table.names.remove(&name)),
         }
     }
 
-    /// The next that the kernel is told of this key has another number: the file `ino` is not only the key's.
+    /// Gives the key another number at the next lookup: the file `ino` may not hold the bytes of the key any more.
     pub fn part_from_key(&self, ino: Ino, key: &Key) {
         let mut table = self.lock();
         let name = Name::Key(key.clone());
@@ -285,8 +299,8 @@ impl Inodes {
         }
     }
 
-    /// Has the empty key `ino` be written once more, by `spool`. False if it is open, or is another by now: then its name gets
-    /// another number, since the kernel knows one file at a time for each.
+    /// Makes the inode of the empty key `ino` stand for `spool`, which will replace it. False if the key is open, or is another key by now:
+    /// then the next lookup gets another number, since the kernel uses one backing file for each inode.
     pub fn write_empty(&self, ino: Ino, spool: &Arc<Spool>) -> bool {
         let mut table = self.lock();
         let (key, name) = (spool.key(), Name::Key(spool.key()));
@@ -307,16 +321,16 @@ impl Inodes {
         true
     }
 
-    /// A directory is gone. One that is made of its name later is another, while the kernel still knows the old one.
+    /// A directory was deleted. A later one of its name gets another number while the kernel still knows this one.
     pub fn remove_dir(&self, path: &str) {
         self.lock().names.remove(&Name::Dir(path.to_owned()));
     }
 
-    /// The file is gone, and will be no key.
+    /// The file will be no key: its name is free.
     pub fn unname_spool(&self, spool: &Spool) {
         let mut table = self.lock();
         if !spool.has_name() {
-            // What is there now is another's.
+            // Its name stands for something else by now.
             return;
         }
         spool.lose_name();
@@ -327,7 +341,7 @@ impl Inodes {
         }
     }
 
-    /// Drops an inode that the kernel has forgotten.
+    /// Drops an inode if the kernel has forgotten it.
     pub fn drop_unnamed(&self, ino: Ino) {
         let mut table = self.lock();
         if table.inodes.get(&ino).is_some_and(|inode| inode.lookups == 0) {
@@ -335,7 +349,7 @@ impl Inodes {
         }
     }
 
-    /// Puts changed attributes in the place of the old.
+    /// Sets what `ino` stands for, with changed attributes.
     pub fn update(&self, ino: Ino, node: Node) {
         if let Some(inode) = self.lock().inodes.get_mut(&ino) {
             inode.node = node;
@@ -351,8 +365,8 @@ impl Table {
     fn enter_spool(&mut self, spool: Arc<Spool>) -> Ino {
         let key = spool.key();
         let path = key.as_str().to_owned();
-        // Who looked it up while it was published may come here when its name means the key already.
-        let as_key = || self.known(&Name::Key(key.clone()), &Node::Key(key.clone(), spool.published()?));
+        // A lookup that has found the spool may come here after its publish, when its name means the key.
+        let as_key = || self.known(&Name::Key(key.clone()), &Node::Key(key.clone(), spool.stat()?));
         let ino = match self.spools.get(&path).copied().or_else(as_key) {
             Some(ino) => ino,
             None => {
@@ -361,7 +375,7 @@ impl Table {
                 ino
             }
         };
-        // One that has lost its name meanwhile is known by its number only.
+        // It may have lost its name since it was looked up.
         if spool.has_name() {
             self.spools.insert(path, ino);
         }
@@ -408,6 +422,7 @@ fn number(node: &Node) -> Ino {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::Snapshot;
     use s4::checksum::Checksum;
     use std::path::PathBuf;
     use std::time::SystemTime;
@@ -419,8 +434,8 @@ mod tests {
         let spool = Arc::new(Spool::new(file, PathBuf::new(), key, 0o444));
         let ino = inodes.enter(Node::Spool(spool.clone()));
         let stat = KeyStat { checksum: Checksum::of(b"one"), mtime: 0, mode: 0o444 };
-        spool.set_published((3, SystemTime::UNIX_EPOCH), stat);
-        // Between these two a lookup that has found the file tells the kernel of it.
+        spool.set_published(Snapshot { len: 3, modified: SystemTime::UNIX_EPOCH }, stat);
+        // A lookup between these two steps has found the spool.
         inodes.publish_spool(ino, &spool);
         assert_eq!(inodes.enter(Node::Spool(spool.clone())), ino, "published");
         inodes.settle_spool(ino, &spool);

@@ -1,4 +1,4 @@
-//! Nodes of this machine: their data directories, once it is sure that they are this cluster's.
+//! Nodes of this machine: the data directories that surely belong to this cluster.
 
 use s4::client::Client;
 use s4::error::{ErrorKind, Result};
@@ -10,12 +10,12 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The data directory of each node that this process may read directly.
+/// The data directory of each node, if this process may read it directly.
 pub struct LocalNodes(Vec<Option<FoundDir>>);
 
 impl LocalNodes {
-    /// Asks every node where its data is, and keeps the directories that hold the token that the node names. Errors: a node
-    /// that answers, but not to us, since our node list or secret is another. It would refuse all that it is asked.
+    /// Asks every node for its data directory, and keeps those that hold the token that the node reports. Errors: a node refuses us, since
+    /// our node list or secret differs from its own. It would refuse all requests.
     pub async fn find(client: &Client) -> Result<Self> {
         let mut asked = Vec::new();
         for node in client.cluster().ids() {
@@ -29,7 +29,7 @@ impl LocalNodes {
                 Ok(Err(error)) if matches!(error.kind(), ErrorKind::ClusterMismatch | ErrorKind::Forbidden) => {
                     return Err(error);
                 }
-                // A node that is down is asked over the network later.
+                // A node that is down is reached over the network later.
                 _ => None,
             };
             nodes.push(dir);
@@ -41,13 +41,13 @@ impl LocalNodes {
         self.0[node].as_ref().map(FoundDir::path)
     }
 
-    /// True if the directory is where it was.
+    /// True if the directory is still at its path.
     pub fn is_there(&self, node: NodeId) -> bool {
         self.0[node].as_ref().is_some_and(FoundDir::is_there)
     }
 
-    /// True if a name that is absent there is absent: the directory is where it was, and its node knows all directories whose home it
-    /// is. Else the node itself is to be asked.
+    /// True if a name that is absent in the directory is absent in the cluster: the directory is still at its path, and its node knows all
+    /// directories whose home it is. Else the node must be asked.
     pub fn knows_absent(&self, node: NodeId) -> bool {
         let knows = |dir: &FoundDir| dir.path().join(KNOWS_DIRS).exists() && dir.is_there();
         self.0[node].as_ref().is_some_and(knows)
@@ -59,7 +59,7 @@ impl LocalNodes {
     }
 }
 
-/// Opens a key's file if it still is the key that `stat` tells of.
+/// Opens the file of a key, if it still is the key that `stat` describes.
 pub fn open(dir: &Path, key: &Key, stat: &KeyStat) -> std::io::Result<Option<File>> {
     let flags = nix::libc::O_NOFOLLOW;
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(dir.join(key.as_str())) {

@@ -1,27 +1,40 @@
 //! The program `s4-mount`: a cluster as a directory.
+//!
+//! Modules use only those below them:
+//!
+//! ```text
+//! main         the command line; the life of the mount
+//! requesters   those who wait for the mount's end        mountpoint   the directory that is mounted on
+//! adapter      requests of the kernel, by the FUSE library
+//! fs           what each operation means
+//! inodes       numbers of files                          size_watcher   what is done for large files
+//! spool        a file that is being written              specials       FIFOs and sockets
+//! control      files below .s4/                          eager_upload   sends a file before its close
+//! readahead    reads a remote key                        local          data directories of this machine
+//! proc, errno, options
+//! ```
 
 mod adapter;
-mod ahead;
-mod askers;
 mod control;
+mod eager_upload;
 mod errno;
 mod fs;
-mod growing;
 mod inodes;
 mod local;
 mod mountpoint;
 mod options;
 mod proc;
 mod readahead;
+mod requesters;
+mod size_watcher;
 mod specials;
 mod spool;
-mod spool_files;
 
-use askers::{Askers, SETTLE};
 use clap::Parser;
 use fs::Fs;
 use local::LocalNodes;
 use options::MountOptions;
+use requesters::{Requesters, SETTLE};
 use s4::client::{Client, Secret, Settings};
 use s4::cluster::{self, Cluster};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
@@ -82,11 +95,11 @@ Examples:
 
 /// How long closed files may still take to be published when the mount ends.
 const FINISH: Duration = Duration::from_secs(60);
-/// How often it is looked at how the mount does.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the state of the mount is looked at.
+const POLL: Duration = Duration::from_millis(100);
 
-/// Tells the background process, through its environment, that it is one, and where it mounts: it must not look itself.
-/// What systemd makes an automount of answers nobody outside of the process group in which it has us mount.
+/// Set in the environment of the background process: the directory on which it mounts. It must not look for the directory itself: systemd
+/// blocks the access of all processes to an automount but those of the process group that mounts.
 const PREPARED: &str = "S4_MOUNT_PREPARED";
 
 fn main() -> ExitCode {
@@ -148,33 +161,32 @@ async fn serve(client: Client, dir: &Path, args: &Args, options: &MountOptions) 
     let spool_dir = spool_dir(args.spool.as_deref(), &local)?;
     let mut signals = Signals::new()?;
     let fs = Arc::new(Fs::new(client, local, spool_dir, dir.to_owned()));
-    let published = fs.clone();
-    let mounted = adapter::mount(fs, tokio::runtime::Handle::current(), dir, options)
+    let mounted = adapter::mount(fs.clone(), tokio::runtime::Handle::current(), dir, options)
         .map_err(|e| mountpoint::explain(dir, &e))?;
     let device = mountpoint::device(dir);
-    let mut askers = Askers::of(device.as_deref());
+    let mut requesters = Requesters::of(device.as_deref());
     device.as_deref().inspect(|device| mountpoint::read_ahead(device));
     tell_ready(dir, args.background);
-    let ended = match attend(&mounted, &published, &mut signals, &mut askers).await {
+    let ended = match attend(&mounted, &fs, &mut signals, &mut requesters).await {
         true => {
-            askers.take_no_more();
-            finish_ended(mounted, &published, dir).await
+            requesters.take_no_more();
+            finish_ended(mounted, &fs, dir).await
         }
         false => {
-            // It may be gone, and another have taken its place.
+            // It may be gone, and another mount in its place.
             if mounted.is_connected() && mountpoint::device(dir) == device {
                 s4::mounts::unmount(dir, true)?;
             }
-            finish_told(mounted, &published, &mut signals, &mut askers).await
+            finish_signalled(mounted, &fs, &mut signals, &mut requesters).await
         }
     };
-    if ended.is_ok() && !published.has_lost() {
-        askers.end();
+    if ended.is_ok() && !fs.publisher.has_lost() {
+        requesters.end();
     }
     ended
 }
 
-/// What tells the mount to end.
+/// The signals by which the mount ends.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -195,43 +207,43 @@ impl Signals {
     }
 }
 
-/// Until the mount has ended, which is true, or is told to end.
-async fn attend(mounted: &adapter::Mounted, fs: &Fs, signals: &mut Signals, askers: &mut Askers) -> bool {
-    let mut look = tokio::time::interval(LOOK);
+/// Serves until the mount has ended, which returns true, or until a signal comes.
+async fn attend(mounted: &adapter::Mounted, fs: &Fs, signals: &mut Signals, requesters: &mut Requesters) -> bool {
+    let mut poll = tokio::time::interval(POLL);
     loop {
         tokio::select! {
             () = signals.next() => return false,
-            () = askers.take() => {}
-            _ = look.tick() => {
+            () = requesters.take() => {}
+            _ = poll.tick() => {
                 if mounted.has_ended() {
                     return true;
                 }
-                // Once the kernel has let go of the mount, it may not have told of all that was closed: the end of this process answers.
+                // After the mount is gone, files may be closed that no release was sent for yet: the end of this process answers.
                 if !mounted.is_connected() {
-                    askers.take_no_more();
-                } else if !fs.is_publishing() {
-                    askers.answer(!fs.has_lost());
+                    requesters.take_no_more();
+                } else if !fs.publisher.is_publishing() {
+                    requesters.answer(!fs.publisher.has_lost());
                 }
             }
         }
     }
 }
 
-/// Ends a mount that was told to, once it is unmounted.
-async fn finish_told(
+/// Ends the mount after a signal, once it is unmounted.
+async fn finish_signalled(
     mounted: adapter::Mounted,
     fs: &Arc<Fs>,
     signals: &mut Signals,
-    askers: &mut Askers,
+    requesters: &mut Requesters,
 ) -> Result<()> {
-    let mut look = tokio::time::interval(LOOK);
+    let mut poll = tokio::time::interval(POLL);
     while !mounted.has_ended() {
         tokio::select! {
-            // Told twice, it does not wait for those who still use it.
+            // A second signal does not wait for processes that still use the mount.
             () = signals.next() => break,
-            _ = look.tick() => {
+            _ = poll.tick() => {
                 if !mounted.is_connected() {
-                    askers.take_no_more();
+                    requesters.take_no_more();
                 }
             }
         }
@@ -240,7 +252,7 @@ async fn finish_told(
     finish(fs, is_over).await
 }
 
-/// Ends a mount that has ended by others' doing.
+/// Ends after the mount was taken away or broke off.
 async fn finish_ended(mounted: adapter::Mounted, fs: &Arc<Fs>, dir: &Path) -> Result<()> {
     let (ended, was_dead) = (mounted.join(), mountpoint::unmount_dead(dir));
     finish(fs, ended.is_ok() && matches!(was_dead, Ok(false))).await?;
@@ -253,15 +265,15 @@ async fn finish_ended(mounted: adapter::Mounted, fs: &Arc<Fs>, dir: &Path) -> Re
     }
 }
 
-/// Lets what was closed last be published; also that of which the kernel tells nothing any more, where the mount `is_over`.
+/// Waits until all closed files are published. Where the mount `is_over`, the kernel sends no more releases, and open files are released.
 async fn finish(fs: &Arc<Fs>, is_over: bool) -> Result<()> {
     let published = async {
         if is_over {
-            fs.release_rest().await;
+            fs.files.release_all().await;
         }
-        // The last releases may not have come to their publish yet.
+        // The last releases may not have begun to publish yet.
         tokio::time::sleep(SETTLE).await;
-        fs.all_published().await;
+        fs.publisher.all_published().await;
     };
     match tokio::time::timeout(FINISH, published).await {
         Ok(()) => Ok(()),
@@ -269,7 +281,7 @@ async fn finish(fs: &Arc<Fs>, is_over: bool) -> Result<()> {
     }
 }
 
-/// Options that mount(8) passes on are the same as ours.
+/// Takes the options of mount(8), some of which are the same as arguments.
 fn take_options(args: &mut Args) -> Result<MountOptions> {
     let mut options = MountOptions::default();
     for option in std::mem::take(&mut args.options) {
@@ -310,7 +322,7 @@ fn spool_dir(given: Option<&Path>, local: &LocalNodes) -> Result<PathBuf> {
     }
 }
 
-/// Starts this program again without a terminal, and returns once its mount is there.
+/// Starts this program again without a terminal, and returns once it has mounted.
 fn run_in_background(dir: &Path) -> Result<()> {
     let failed = |e: std::io::Error| Error::io("cannot go to the background", &e);
     let program = std::env::current_exe().map_err(failed)?;
@@ -325,7 +337,7 @@ fn run_in_background(dir: &Path) -> Result<()> {
     let told = child.stdout.take().map(|mut stdout| stdout.read(&mut ready));
     match told {
         Some(Ok(1)) => Ok(()),
-        // It has said why on stderr.
+        // It has printed why.
         _ => {
             let status = child.wait().map_err(failed)?;
             Err(Error::new(ErrorKind::Io, format!("the mount did not come up: {status}")))
@@ -336,10 +348,10 @@ fn run_in_background(dir: &Path) -> Result<()> {
 fn tell_ready(dir: &Path, in_background: bool) {
     let mut stdout = std::io::stdout();
     if in_background {
-        // What the caller's terminal says to its processes is not for us any more. We are one that may have a session.
+        // Signals of the caller's terminal are not for us any more. We lead no process group, so that this works.
         let _ = nix::unistd::setsid();
     }
-    // Nobody may be listening.
+    // The reader may be gone.
     let _ = match in_background {
         true => stdout.write_all(b"\n"),
         false => writeln!(stdout, "s4-mount: mounted on {}", dir.display()),
@@ -350,7 +362,7 @@ fn tell_ready(dir: &Path, in_background: bool) {
     }
 }
 
-/// Lets go of the caller's stderr, unless it is a log file: a caller that reads it would wait for the mount's end.
+/// Closes the caller's stderr, unless it is a log file: a caller that reads it would wait for the mount's end.
 fn leave_terminal() {
     let stderr = std::io::stderr();
     let copy = stderr.as_fd().try_clone_to_owned().map(std::fs::File::from);
@@ -359,7 +371,7 @@ fn leave_terminal() {
         return;
     }
     if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
-        // It stays as it is where that fails, which is no reason not to serve.
+        // Where that fails, the mount still works.
         let _ = nix::unistd::dup2_stderr(&null);
         let _ = nix::unistd::dup2_stdout(&null);
     }

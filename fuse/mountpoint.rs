@@ -1,4 +1,4 @@
-//! The directory that is mounted on, and what the machine needs for it.
+//! The directory that is mounted on, and what the machine must have for it.
 
 use crate::adapter;
 use crate::options::MountOptions;
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 /// What the kernel reads ahead of a sequential reader, in KiB.
 const READ_AHEAD: &str = "512";
 
-/// The absolute path of `dir`, made if it is not there. A mount that a killed predecessor left is taken away.
+/// The absolute path of `dir`, which is created if it is absent. A dead mount of a process that was killed is unmounted.
 pub fn prepare(dir: &Path) -> Result<PathBuf> {
     if !Path::new("/dev/fuse").exists() {
         return Err(Error::new(
@@ -24,7 +24,7 @@ pub fn prepare(dir: &Path) -> Result<PathBuf> {
     }
     let failed = |e: std::io::Error| Error::new(ErrorKind::Config, format!("{}: {}", dir.display(), reason(&e)));
     for _ in 0..16 {
-        // Opened, since of a dead mount the kernel still answers for what it knows.
+        // Opened, since the kernel may answer stat(2) of a dead mount from its cache.
         match std::fs::read_dir(dir) {
             Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => mounts::unmount(dir, true)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(dir).map_err(failed)?,
@@ -32,7 +32,6 @@ pub fn prepare(dir: &Path) -> Result<PathBuf> {
                 return Err(Error::new(ErrorKind::Config, format!("{}: is no directory", dir.display())));
             }
             Err(e) => return Err(failed(e)),
-
             Ok(_) => break,
         }
     }
@@ -67,7 +66,7 @@ pub fn device(dir: &Path) -> Option<String> {
     mounts::at(dir).map(|mounted| mounted.device)
 }
 
-/// Gives the mount on `dir` other flags, as `mount -o remount` asks for.
+/// Changes the flags of the mount on `dir`, for `mount -o remount`.
 pub fn remount(dir: &Path, options: &MountOptions) -> Result<()> {
     let failed = |why: &str| Error::new(ErrorKind::Config, format!("{}: cannot be remounted: {why}", dir.display()));
     let dir = mounts::resolve(dir).map_err(|e| failed(&reason(&e)))?;
@@ -77,7 +76,7 @@ pub fn remount(dir: &Path, options: &MountOptions) -> Result<()> {
     }
 }
 
-/// Takes away the mount on `dir` if it is dead, as one is whose connection was broken off. True if it was.
+/// Unmounts `dir` if the mount is dead, since its connection broke off. True if it was.
 pub fn unmount_dead(dir: &Path) -> Result<bool> {
     match std::fs::read_dir(dir) {
         Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => mounts::unmount(dir, true).map(|()| true),
@@ -85,7 +84,7 @@ pub fn unmount_dead(dir: &Path) -> Result<bool> {
     }
 }
 
-/// Lets the kernel read more ahead than it does by itself. Only root may; without it all works, a little slower.
+/// Raises the kernel's readahead. Only root may do so; without it reading is a little slower.
 pub fn read_ahead(device: &str) {
     if let Err(error) = std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), READ_AHEAD) {
         tracing::debug!("the kernel's readahead stays: {error}");

@@ -1,4 +1,4 @@
-//! Options of mount(8): those of every file system, and what they mean here.
+//! The options of mount(8) that all file systems have, and what they mean here.
 
 use nix::mount::MsFlags;
 
@@ -8,9 +8,9 @@ pub struct MountOptions {
     pub flags: MsFlags,
     /// Opens the mount to other users, by mode bits.
     pub allow_other: bool,
-    /// Changes the flags of a mount that is there.
+    /// Changes the flags of an existing mount.
     pub remount: bool,
-    /// Security labels, which only the kernel understands.
+    /// Security labels, for the kernel.
     pub labels: Vec<String>,
 }
 
@@ -21,7 +21,7 @@ impl Default for MountOptions {
     }
 }
 
-/// Options that set a flag, or take it away.
+/// Options that set or clear a flag.
 const FLAGS: [(&str, MsFlags, bool); 16] = [
     ("ro", MsFlags::MS_RDONLY, true),
     ("rw", MsFlags::MS_RDONLY, false),
@@ -41,7 +41,7 @@ const FLAGS: [(&str, MsFlags, bool); 16] = [
     ("strictatime", MsFlags::MS_STRICTATIME, true),
 ];
 
-/// Options that others have dealt with, or that change nothing here: no access times, links or versions are kept.
+/// Options that other programs handle, or that change nothing here, since there are no access times, links or versions.
 const WITHOUT_EFFECT: [&str; 30] = [
     "defaults",
     "auto",
@@ -80,7 +80,7 @@ const PREFIXES_WITHOUT_EFFECT: [&str; 7] = ["x-", "X-", "comment=", "helper=", "
 const LABELS: [&str; 4] = ["context=", "fscontext=", "defcontext=", "rootcontext="];
 
 impl MountOptions {
-    /// Takes one option; false if there is none of its name.
+    /// Takes one option; false if it is unknown.
     pub fn take(&mut self, option: &str) -> bool {
         if let Some((_, flag, on)) = FLAGS.iter().find(|(name, ..)| *name == option) {
             self.flags.set(*flag, *on);
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_two_contrary_options_holds() {
+    fn the_last_of_two_contrary_options_wins() {
         let mut options = MountOptions::default();
         for option in ["ro", "rw", "rw", "ro", "noexec", "exec", "suid"] {
             assert!(options.take(option), "{option}");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_option_is_not_taken() {
+    fn unknown_options_are_refused() {
         for option in ["nosuch", "conf", "roo", "comment", "x", "rw "] {
             assert!(!MountOptions::default().take(option), "{option}");
         }

@@ -1,8 +1,8 @@
-//! What /proc says of the processes that use the mount: the rules of which close publishes rest on it.
+//! What /proc says of the processes that use the mount. The rules about the close that publishes rest on it.
 //!
-//! A file is known by its inode number, which starts from a random base in each mount: neither the path by which a process reached
-//! the file nor its mount namespace matters. Everything here is read while the process may be waiting for us, also in the middle of
-//! execve(2). Then its links in `fd`, its `maps` and its `stat` cannot be read before we answer; `fdinfo`, `statm` and `status` can.
+//! A file is identified by its inode number, which starts from a random base in each mount: the path by which a process opened the file, and
+//! its mount namespace, do not matter. The process may be waiting for our answer while we read, also in the middle of execve(2). Until we
+//! answer, reading its `fd` links, `maps` or `stat` would block then; `fdinfo`, `statm` and `status` do not.
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -15,37 +15,37 @@ use std::fs::File;
 use std::io::{Read, Result};
 use std::time::Duration;
 
-/// How long a caller waits before it is looked at whether it still wants an answer.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How often a caller that waits is checked for a signal that kills it.
+const POLL: Duration = Duration::from_millis(200);
 
-/// In what /proc counts time; see proc(5).
+/// The unit of time in /proc; see proc(5).
 const TICK: Duration = Duration::from_millis(10);
 
 /// The number of the first PID namespace, in which every process is visible; from the kernel's `linux/proc_ns.h`.
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// A process that asks something of the mount.
+/// The process that has sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     /// The thread, as the kernel names it in a request; 0 for one of a PID namespace that we cannot see.
     pub thread: u32,
 }
 
-/// What a thread that closes a descriptor still has of the file.
+/// What a thread has of a file after it closed a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closing {
-    /// Another descriptor to write to it.
-    Holds,
+pub enum AfterClose {
+    /// Another descriptor that can write to it.
+    Held,
     /// None.
-    Done,
+    Closed,
     /// None, since a signal ended its process.
     Killed,
-    /// It cannot be looked into.
+    /// Its descriptors cannot be read.
     Unknown,
 }
 
 impl Caller {
-    /// The process that the thread belongs to. One that is gone is its own.
+    /// The process of the thread; of a thread that is gone, its own number.
     pub fn process(self) -> u32 {
         if self.is_first() {
             return self.thread;
@@ -53,14 +53,14 @@ impl Caller {
         field(&self.status(), "Tgid:").and_then(|tgid| tgid.parse().ok()).unwrap_or(self.thread)
     }
 
-    /// True if the thread is the first of its process, whose number it has.
+    /// True if the thread is the first of its process, and has its number.
     fn is_first(self) -> bool {
-        // SAFETY: the call takes numbers, and no signal is sent by number 0.
+        // SAFETY: the call takes numbers only, and signal 0 is not sent.
         let found = unsafe { libc::syscall(libc::SYS_tgkill, self.thread, self.thread, 0) };
         Errno::result(found) != Err(Errno::ESRCH) && self.thread > 0
     }
 
-    /// True if the thread, which could be seen, has ended or is about to: it has given up its memory, and so writes nothing more.
+    /// True if the thread has ended, or is ending and has released its memory: then it writes nothing more. False if we cannot see it.
     pub fn is_over(self) -> bool {
         self.thread > 0 && (!self.is_first() || self.memory() == Memory::Gone)
     }
@@ -70,29 +70,30 @@ impl Caller {
         self.thread == process || self.process() == process
     }
 
-    /// What the thread, which waits for the answer to a close, still has of file `ino`. A shell mostly has just made it its
-    /// output: `moved` looks there first.
-    pub fn closing(self, ino: u64, moved: bool) -> Closing {
-        if moved && descriptor(None, &format!("/proc/{}/fdinfo/1", self.thread)).is_ok_and(|found| found.writes_to(ino))
+    /// What the thread, which waits for our answer to a close, still has of file `ino`. With `stdout_first`, its standard output is looked at
+    /// first: a shell that redirects has just duplicated the descriptor there.
+    pub fn after_close(self, ino: u64, stdout_first: bool) -> AfterClose {
+        if stdout_first
+            && descriptor(None, &format!("/proc/{}/fdinfo/1", self.thread)).is_ok_and(|found| found.writes_to(ino))
         {
-            return Closing::Holds;
+            return AfterClose::Held;
         }
         match descriptors(self.thread, |found| found.writes_to(ino)) {
-            Err(_) => Closing::Unknown,
-            Ok(Some(true)) => Closing::Holds,
-            Ok(Some(false)) => Closing::Done,
-            // A thread that ends gives up all of them before it closes the first.
-            Ok(None) if self.was_killed() => Closing::Killed,
-            Ok(None) => Closing::Done,
+            Err(_) => AfterClose::Unknown,
+            Ok(Some(true)) => AfterClose::Held,
+            Ok(Some(false)) => AfterClose::Closed,
+            // The kernel takes all descriptors from a thread that ends before it closes the first.
+            Ok(None) if self.was_killed() => AfterClose::Killed,
+            Ok(None) => AfterClose::Closed,
         }
     }
 
-    /// True if the thread is ending, so that it hears of no error.
+    /// True if the thread is ending, so that it gets no error.
     pub fn is_ending(self) -> bool {
         self.memory() == Memory::Gone
     }
 
-    /// True if the thread is ending because of a signal. The kernel notes the signal before it closes the files.
+    /// True if a signal ends the thread. The kernel records the signal before it closes the files.
     pub fn was_killed(self) -> bool {
         if !self.is_ending() {
             return false;
@@ -102,8 +103,8 @@ impl Caller {
         exit_code & 0x7f != 0
     }
 
-    /// True if the thread has file `ino` in its memory so that stores change the file, or if that cannot be found out. May wait for
-    /// another thread that changes that memory.
+    /// True if a shared mapping of the thread may change file `ino`, or if that is unknown. May block while another thread changes the
+    /// mappings.
     pub fn has_mapped(self, ino: u64) -> bool {
         match self.memory() {
             Memory::Running => maps_file(self.thread, ino).unwrap_or(true),
@@ -133,10 +134,10 @@ impl Caller {
         field(&self.status(), "Threads:") == Some("1")
     }
 
-    /// Resolves some time after the thread was told to die. Never for one that is not.
+    /// Resolves soon after the thread got SIGKILL, else never.
     pub async fn killed(self) {
         loop {
-            tokio::time::sleep(PATIENCE).await;
+            tokio::time::sleep(POLL).await;
             let status = self.status();
             let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|name| field(&status, name));
             let signals = pending.filter_map(|set| u64::from_str_radix(set, 16).ok());
@@ -147,23 +148,23 @@ impl Caller {
     }
 }
 
-/// A field of what /proc says of a thread or a descriptor.
+/// A field of a file of /proc.
 fn field<'s>(text: &'s str, name: &str) -> Option<&'s str> {
     text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// What a thread that closes a file does with its memory.
+/// The state of a thread's memory while it closes a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Memory {
     Running,
-    /// It is in execve(2): its old memory is gone, and the new one has no code yet.
+    /// The thread is in execve(2): close-on-exec descriptors are closed before the new image is mapped.
     New,
-    /// It ends: a thread gives up its memory before its files.
+    /// The thread is ending: the kernel releases its memory before its files.
     Gone,
     Unknown,
 }
 
-/// Resolves when the caller was told to die; never where there is none, since its close must be carried out.
+/// Resolves when the caller was killed; never without a caller, which is for requests that must be carried out.
 pub async fn killed(caller: Option<Caller>) {
     match caller {
         Some(caller) => caller.killed().await,
@@ -176,12 +177,12 @@ struct Descriptor {
     ino: u64,
     /// Those of open(2).
     flags: i32,
-    /// It is a socket or a ring that holds open files which are no descriptors.
+    /// It is a socket or an io_uring that holds open files which are no descriptors.
     holds_others: bool,
 }
 
 impl Descriptor {
-    /// Errors: the kernel does not tell of the inode, as before Linux 5.14.
+    /// Errors: there is no inode number, as before Linux 5.14.
     fn parse(text: &str) -> Result<Self> {
         let number = |name: &str, radix| field(text, name).and_then(|value| u64::from_str_radix(value, radix).ok());
         let (Some(ino), Some(flags)) = (number("ino:", 10), number("flags:", 8)) else {
@@ -211,7 +212,7 @@ fn read_descriptor(dir: Option<&Dir>, name: &CStr) -> Result<Descriptor> {
     Descriptor::parse(&String::from_utf8_lossy(&text[..len]))
 }
 
-/// Whether one of the thread's descriptors is `wanted`; `None` if it has none at all. Errors: it cannot be looked into.
+/// True if one of the thread's descriptors is `wanted`; `None` if it has no descriptors. Errors: they cannot be read.
 fn descriptors(thread: u32, wanted: impl Fn(&Descriptor) -> bool) -> Result<Option<bool>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let mut dir = Dir::open(&*format!("/proc/{thread}/fdinfo"), flags, Mode::empty())?;
@@ -230,7 +231,7 @@ fn descriptors(thread: u32, wanted: impl Fn(&Descriptor) -> bool) -> Result<Opti
     Ok(any)
 }
 
-/// True if the thread has a shared mapping of file `ino`. Stores in a private one do not change the file.
+/// True if the thread has a shared mapping of file `ino`. A private mapping does not change the file.
 fn maps_file(thread: u32, ino: u64) -> Result<bool> {
     let ino = ino.to_string();
     let maps = read_proc(&format!("/proc/{thread}/maps"), true)?;
@@ -241,9 +242,9 @@ fn maps_file(thread: u32, ino: u64) -> Result<bool> {
     }))
 }
 
-/// True if any process may still write to file `ino`: by a descriptor, by one that is on its way over a socket, or, if it is
-/// `mappable`, by a mapping; or if that cannot be found out. Of the processes that cannot be looked into, those count that are
-/// younger than the file, whose age is `age`: they may have inherited it.
+/// True if any process may still write to file `ino`: by a descriptor, by a descriptor in a socket's queue, or, if it is `mappable`, by a
+/// mapping; or if that is unknown. Processes that we may not look at count if they are younger than the file, whose age is `age`: they may
+/// have inherited a descriptor.
 pub fn anyone_writes(ino: u64, mappable: bool, age: Duration) -> bool {
     use std::os::unix::fs::MetadataExt;
     if !std::fs::metadata("/proc/self/ns/pid").is_ok_and(|found| found.ino() == FIRST_PID_NAMESPACE) {
@@ -267,7 +268,7 @@ pub fn anyone_writes(ino: u64, mappable: bool, age: Duration) -> bool {
         (any, is_empty)
     };
     pids.any(|pid: u32| match any_of(pid, pid) {
-        // Its first thread may have ended before the others.
+        // The first thread may have ended before the others.
         (false, true) => other_threads(pid).into_iter().any(|thread| any_of(pid, thread).0),
         (any, _) => any,
     })
@@ -282,15 +283,15 @@ fn other_threads(pid: u32) -> Vec<u32> {
     threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|thread| *thread != pid).collect()
 }
 
-/// How long a process has been there.
+/// How long ago a process started.
 fn age_of(pid: u32) -> Option<Duration> {
     let stat = text_of(&format!("/proc/{pid}/stat"));
-    // The name, in brackets, may hold anything. The 22nd field is the start, since the machine's.
+    // The name, in brackets, may contain anything. The 22nd field is the start, since boot.
     let ticks: u32 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
     since_boot().checked_sub(TICK * ticks)
 }
 
-/// By the clock that processes' starts are told by, which nobody sets. 0 if there is none, as there always is.
+/// By the clock of process starts, which is never set. It always exists; 0 if not.
 pub fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
@@ -300,12 +301,11 @@ fn text_of(path: &str) -> String {
     String::from_utf8_lossy(&read_proc(path, false).unwrap_or_default()).into_owned()
 }
 
-/// A file of /proc: one that is `long`, or one that the kernel gives in one piece. Asks for nothing else, since a close waits
-/// for each call.
+/// A file of /proc. One that is not `long` comes in one read. No other call is made, since a close waits for each.
 fn read_proc(path: &str, long: bool) -> Result<Vec<u8>> {
     let (mut text, mut filled) = (vec![0; 8192], 0);
     let mut file = File::open(path)?;
-    // What was read before an error is of a process that has gone since.
+    // After an error, the process is gone, and what was read stays.
     while let Ok(n @ 1..) = file.read(&mut text[filled..]) {
         filled += n;
         if !long && filled < text.len() {
@@ -323,13 +323,13 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     #[test]
-    fn what_the_kernel_says_of_a_descriptor_is_understood() {
+    fn descriptors_are_parsed() {
         let file = tempfile();
         let ino = file.metadata().expect("metadata").ino();
         let own = std::process::id();
-        assert_eq!(descriptors(own, |found| found.writes_to(ino)).expect("of ourselves"), Some(true));
+        assert_eq!(descriptors(own, |found| found.writes_to(ino)).expect("our own"), Some(true));
         drop(file);
-        assert_eq!(descriptors(own, |found| found.writes_to(ino)).expect("of ourselves"), Some(false));
+        assert_eq!(descriptors(own, |found| found.writes_to(ino)).expect("our own"), Some(false));
     }
 
     fn tempfile() -> File {
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn who_only_reads_or_holds_a_path_writes_nothing() {
+    fn read_only_and_path_descriptors_do_not_write() {
         let writes = |flags: &str| {
             let text = format!("pos:\t0\nflags:\t{flags}\nmnt_id:\t43\nino:\t7\n");
             Descriptor::parse(&text).expect("it has an inode").writes_to(7)
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_with_descriptors_under_way_and_a_kernel_without_inodes_are_told_apart() {
+    fn queued_descriptors_count_and_a_missing_inode_number_is_an_error() {
         let text = "pos:\t0\nflags:\t02\nmnt_id:\t10\nino:\t9\nscm_fds: 1\n";
         assert!(Descriptor::parse(text).expect("it has an inode").holds_others);
         assert!(Descriptor::parse("pos:\t0\nflags:\t02\nmnt_id:\t10\n").is_err());
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_process_that_cannot_be_seen_is_unknown() {
-        assert_eq!(Caller { thread: 0 }.closing(7, true), Closing::Unknown);
+        assert_eq!(Caller { thread: 0 }.after_close(7, true), AfterClose::Unknown);
         assert!(Caller { thread: 0 }.has_mapped(7));
     }
 }

@@ -1,6 +1,6 @@
-//! Reading a remote key piece by piece. A reader that begins at the start and goes on gets the key as one stream, received a
-//! block ahead of it; one that has jumped gets what it asks for. All of it is compared with the sums that were recorded when the key
-//! was published, before a byte is given out. All open files share one budget of memory.
+//! Reads a remote key. A reader that starts at the beginning and continues gets the key as one stream, of which a block is read ahead; a
+//! reader that seeks gets the ranges that it asks for. All bytes are compared with the checksums that were recorded when the key was
+//! published, before any is returned. All open files share one budget of memory.
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -17,42 +17,42 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
 
-/// The longest block, in bytes. A block is what one request of the kernel asks for, so that its answer is one piece.
+/// The longest block, in bytes: as long as a request of the kernel, so that an answer is one block.
 const BLOCK: u64 = 1024 * 1024;
 /// Blocks read ahead by all files together.
 const BUDGET: usize = 24;
-/// Blocks that all reads under way may ask for together; one that needs more waits for others to end.
-const IN_HAND: u32 = 40;
-/// How far from the last read, in bytes, one may be that still goes on with it.
+/// Blocks that all running reads may ask for together. A read that needs more waits for others.
+const IN_FLIGHT: u32 = 40;
+/// How far from the end of the last read, in bytes, a sequential read may begin.
 const NEAR: u64 = 2 * BLOCK;
-/// Leaves that were read at random and are kept for the next reads, of all files together.
-const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
-/// A stream that nobody reads from for so long is given up; a later read begins another where it ended.
+/// Leaves that random reads leave in the cache, of all files together.
+const CACHED: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
+/// A stream that is not read from for so long is closed. A later read opens another at the same place.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// A part of a key, and where it begins.
+/// The key of a leaf, and the offset of the leaf.
 type Leaf = (Key, Checksum, u64);
 
-/// What all open files share.
+/// The memory that all open files share.
 #[derive(Clone)]
 pub struct Budget {
     ahead: Arc<Semaphore>,
-    in_hand: Arc<Semaphore>,
-    /// Leaves that were read at random, by key and where they begin.
-    kept: Arc<Mutex<LruCache<Leaf, Bytes>>>,
+    in_flight: Arc<Semaphore>,
+    /// Guards the leaves of random reads.
+    leaves: Arc<Mutex<LruCache<Leaf, Bytes>>>,
 }
 
 impl Budget {
     pub fn new() -> Self {
         Self {
             ahead: Arc::new(Semaphore::new(BUDGET)),
-            in_hand: Arc::new(Semaphore::new(IN_HAND as usize)),
-            kept: Arc::new(Mutex::new(LruCache::new(KEPT))),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT as usize)),
+            leaves: Arc::new(Mutex::new(LruCache::new(CACHED))),
         }
     }
 }
 
-/// An open remote key. Dropped, its stream ends.
+/// An open remote key. Dropping it closes its stream.
 pub struct RemoteFile(Arc<File>);
 
 struct File {
@@ -61,46 +61,46 @@ struct File {
     checksum: Checksum,
     budget: Budget,
     state: Mutex<State>,
-    /// Wakes the stream's thread when a block is wanted, or none any more.
+    /// Wakes the thread of the stream when a block is wanted, or the stream is to end.
     wanted: Condvar,
 }
 
-/// Guards where the reader is, and what came ahead of it.
+/// Guards the position of the reader, and the blocks ahead of it.
 struct State {
-    /// Blocks that are here or wanted, by where they begin. From `received` on there is no gap between them.
+    /// Blocks that have come or are wanted, by offset. From `received` on there is no gap between them.
     blocks: BTreeMap<u64, Arc<Block>>,
     /// Where the last sequential read ended.
     next: u64,
-    course: Course,
+    mode: Mode,
 }
 
-enum Course {
-    /// From the start on: the bytes before `received` have come.
+enum Mode {
+    /// Sequential, from the start: the bytes before `received` have come.
     Stream {
         received: u64,
         /// A thread receives.
-        runs: bool,
+        running: bool,
     },
-    /// The reader has jumped.
+    /// The reader has seeked.
     Random,
     Closed,
 }
 
-/// Blocks with where they begin, in order.
+/// Blocks with their offsets, in order.
 type Placed = Vec<(u64, Arc<Block>)>;
 
-/// What became of a block.
+/// The result of a block.
 enum Arrived {
     Bytes(Bytes),
     Failed(Error),
-    /// The stream ended before it: what is still wanted of it is asked for apart.
-    Not,
+    /// The stream ended before it. A reader that wants it reads it as a range.
+    Never,
 }
 
 struct Block {
     len: u64,
     arrived: SetOnce<Arrived>,
-    /// How many of its bytes the reader has got.
+    /// How many of its bytes were returned.
     served: AtomicU64,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -111,20 +111,20 @@ impl Block {
     }
 
     fn set(&self, arrived: Arrived) {
-        // Once set, it stays.
+        // Only the first result counts.
         let _ = self.arrived.set(arrived);
     }
 }
 
 impl RemoteFile {
     pub fn new(client: Client, key: Key, checksum: Checksum, budget: &Budget) -> Self {
-        let course = Course::Stream { received: 0, runs: false };
-        let state = Mutex::new(State { blocks: BTreeMap::new(), next: 0, course });
+        let mode = Mode::Stream { received: 0, running: false };
+        let state = Mutex::new(State { blocks: BTreeMap::new(), next: 0, mode });
         let wanted = Condvar::new();
         Self(Arc::new(File { client, key, checksum, budget: budget.clone(), state, wanted }))
     }
 
-    /// `size` bytes from `offset`, fewer only at the key's end.
+    /// `size` bytes from `offset`; fewer only at the end of the key.
     pub async fn read(&self, offset: u64, size: u64) -> Result<Bytes> {
         let file = &self.0;
         let end = (offset + size).min(file.checksum.len);
@@ -132,7 +132,7 @@ impl RemoteFile {
             return Ok(Bytes::new());
         }
         let blocks = size.div_ceil(BLOCK) as u32 + 1;
-        let _in_hand = file.budget.in_hand.acquire_many(blocks.min(IN_HAND)).await;
+        let _in_flight = file.budget.in_flight.acquire_many(blocks.min(IN_FLIGHT)).await;
         let taken = match file.want(offset, end)? {
             Some(blocks) => file.take(blocks, offset, end).await?,
             None => None,
@@ -147,32 +147,31 @@ impl RemoteFile {
 impl Drop for RemoteFile {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.leave(Course::Closed);
+        state.leave(Mode::Closed);
         self.0.wanted.notify_all();
     }
 }
 
 impl File {
-    /// The blocks of a read that goes on with the stream, which are on their way then with those ahead of them; `None` for
-    /// one that does not.
+    /// The blocks of a sequential read. Makes the stream receive them, and those ahead of them. `None` for any other read.
     fn want(self: &Arc<Self>, offset: u64, end: u64) -> Result<Option<Placed>> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let received = match &state.course {
-            Course::Random | Course::Closed => return Ok(None),
-            Course::Stream { received, .. } => *received,
+        let received = match &state.mode {
+            Mode::Random | Mode::Closed => return Ok(None),
+            Mode::Stream { received, .. } => *received,
         };
-        // The kernel's own readahead sends several requests at once, which may come a little out of order.
+        // The kernel's readahead sends several requests at once, which may come a little out of order.
         let near = offset <= state.next + NEAR && offset + NEAR >= state.next;
         if !near {
-            state.leave(Course::Random);
+            state.leave(Mode::Random);
             self.wanted.notify_all();
             return Ok(None);
         }
-        // Of a first read it is not known whether another follows. The socket's own buffer holds what comes after the block.
+        // After a first read, another may not follow. The buffer of the socket holds the bytes after the block.
         let ahead = if state.next > 0 { (end - offset).min(BLOCK) } else { 0 };
         state.next = state.next.max(end);
-        // What was passed unread is let go after a while, and asked for apart should it be read after all.
+        // Blocks that were skipped are dropped after a while. If they are read after all, it is as a range.
         if offset < received && !state.has(offset, end.min(received)) {
             return Ok(None);
         }
@@ -183,7 +182,7 @@ impl File {
             state.blocks.insert(planned, Block::new(len, None));
             planned += len;
         }
-        // The kernel goes on with requests of the size of its last one.
+        // The next request of the kernel has the size of the last one.
         let len = ahead.min(self.checksum.len - planned);
         if len > 0
             && planned < end + ahead
@@ -192,10 +191,10 @@ impl File {
             state.blocks.insert(planned, Block::new(len, Some(permit)));
         }
         let blocks = state.overlapping(offset, end).map(|(start, block)| (start, block.clone())).collect();
-        if let Course::Stream { runs, .. } = &mut state.course
+        if let Mode::Stream { running, .. } = &mut state.mode
             && state.blocks.contains_key(&received)
         {
-            match std::mem::replace(runs, true) {
+            match std::mem::replace(running, true) {
                 true => self.wanted.notify_all(),
                 false => drop(tokio::spawn(self.clone().receive())),
             }
@@ -203,42 +202,42 @@ impl File {
         Ok(Some(blocks))
     }
 
-    /// The bytes of a read from its blocks, as they come; `None` if the stream has ended before them.
+    /// Waits for the blocks of a read, and returns its bytes; `None` if the stream has ended before them.
     async fn take(&self, blocks: Placed, offset: u64, end: u64) -> Result<Option<Bytes>> {
         let mut parts = Vec::with_capacity(blocks.len());
         for (start, block) in blocks {
             let bytes = match block.arrived.wait().await {
                 Arrived::Bytes(bytes) => bytes,
                 Arrived::Failed(error) => return Err(error.clone()),
-                Arrived::Not => return Ok(None),
+                Arrived::Never => return Ok(None),
             };
             let part = bytes.slice(offset.saturating_sub(start) as usize..(end - start).min(block.len) as usize);
             block.served.fetch_add(part.len() as u64, Ordering::Relaxed);
             parts.push(part);
         }
-        if self.lock().let_go() {
+        if self.lock().drop_served() {
             self.wanted.notify_all();
         }
         Ok(Some(if parts.len() == 1 { parts.remove(0) } else { parts.concat().into() }))
     }
 
-    /// Receives what is wanted until nothing is, or the transfer fails: then those who wait get the error, and a later read
-    /// tries again.
+    /// Receives the wanted blocks until none is wanted, or the transfer fails: then the waiting reads get the error, and a later read tries
+    /// again.
     async fn receive(self: Arc<Self>) {
-        // Also should the work panic, nobody is left waiting.
+        // After a panic, no read must wait for ever.
         let unless_done = Unfinished(&self);
-        let received = self.client.noting(self.client.cluster().node_of(&self.key), self.receive_on().await);
+        let received = self.client.noting(self.client.cluster().node_of(&self.key), self.receive_again().await);
         std::mem::forget(unless_done);
         match received {
             Ok(()) => {}
-            // Only a part is damaged: each read asks for its own.
-            Err(error) if error.kind() == ErrorKind::Checksum => self.lock().leave(Course::Random),
+            // A part of the key is damaged: each read gets its own range.
+            Err(error) if error.kind() == ErrorKind::Checksum => self.lock().leave(Mode::Random),
             Err(error) => self.lock().fail(&error),
         }
     }
 
-    /// Receives on where a connection breaks off: the daemon may just restart.
-    async fn receive_on(self: &Arc<Self>) -> Result<()> {
+    /// Receives again from where a connection breaks off: the daemon may be restarting.
+    async fn receive_again(self: &Arc<Self>) -> Result<()> {
         let mut tries = TRIES;
         loop {
             let before = self.received();
@@ -253,14 +252,14 @@ impl File {
 
     /// How many bytes of the stream have come.
     fn received(&self) -> u64 {
-        match &self.lock().course {
-            Course::Stream { received, .. } => *received,
-            Course::Random | Course::Closed => 0,
+        match &self.lock().mode {
+            Mode::Stream { received, .. } => *received,
+            Mode::Random | Mode::Closed => 0,
         }
     }
 
     async fn receive_all(self: &Arc<Self>) -> Result<()> {
-        // The first block in an exchange of its own: many readers want no more than a file's head.
+        // The first block is a request of its own: many readers want the head of a file only.
         let mut ready = Bytes::new();
         if let Some((0, len)) = self.next_wanted() {
             let whole = len.next_multiple_of(LEAF).min(self.checksum.len);
@@ -290,17 +289,17 @@ impl File {
         let mut state = self.lock();
         let mut waited = false;
         loop {
-            let State { blocks, course, .. } = &mut *state;
-            let Course::Stream { received, runs, .. } = course else {
+            let State { blocks, mode, .. } = &mut *state;
+            let Mode::Stream { received, running, .. } = mode else {
                 return None;
             };
             if let Some(block) = blocks.get(received) {
                 return Some((*received, block.len));
             }
             if waited || *received == self.checksum.len {
-                *runs = false;
+                *running = false;
                 if waited {
-                    // What was read ahead for nothing is asked for apart, should it be read after all.
+                    // Blocks that were read ahead in vain are read as a range if they are wanted after all.
                     blocks.retain(|_, block| block.permit.is_none());
                 }
                 return None;
@@ -310,11 +309,11 @@ impl File {
         }
     }
 
-    /// Hands out the next block.
+    /// The next block has come.
     fn arrived(&self, bytes: Bytes) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Course::Stream { received, .. } = &mut state.course else {
+        let Mode::Stream { received, .. } = &mut state.mode else {
             return;
         };
         let start = *received;
@@ -326,23 +325,23 @@ impl File {
 
     async fn read_random(&self, offset: u64, end: u64) -> Result<Bytes> {
         let start = offset / LEAF * LEAF;
-        let bytes = match self.kept(start).filter(|leaf| end <= start + leaf.len() as u64) {
+        let bytes = match self.cached(start).filter(|leaf| end <= start + leaf.len() as u64) {
             Some(leaf) => leaf,
             None => {
                 let bytes = self.range(start, end.next_multiple_of(LEAF).min(self.checksum.len) - start).await?;
-                let mut kept = self.budget.kept.lock().unwrap_or_else(PoisonError::into_inner);
-                // The last one, which a reader that goes on wants next.
+                let mut leaves = self.budget.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+                // The last leaf, which a reader that continues wants next.
                 let last = (bytes.len() as u64).saturating_sub(1) / LEAF * LEAF;
-                kept.put((self.key.clone(), self.checksum, start + last), bytes.slice(last as usize..));
+                leaves.put((self.key.clone(), self.checksum, start + last), bytes.slice(last as usize..));
                 bytes
             }
         };
         Ok(bytes.slice((offset - start) as usize..(end - start) as usize))
     }
 
-    fn kept(&self, start: u64) -> Option<Bytes> {
-        let mut kept = self.budget.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(&(self.key.clone(), self.checksum, start)).cloned()
+    fn cached(&self, start: u64) -> Option<Bytes> {
+        let mut leaves = self.budget.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        leaves.get(&(self.key.clone(), self.checksum, start)).cloned()
     }
 
     async fn range(&self, offset: u64, len: u64) -> Result<Bytes> {
@@ -355,7 +354,7 @@ impl File {
 }
 
 impl State {
-    /// The blocks that hold some of the bytes from `offset` to `end`.
+    /// The blocks that hold bytes from `offset` to `end`.
     fn overlapping(&self, offset: u64, end: u64) -> impl Iterator<Item = (u64, &Arc<Block>)> {
         let blocks = self.blocks.range(..end).map(|(start, block)| (*start, block));
         blocks.filter(move |(start, block)| start + block.len > offset)
@@ -369,35 +368,34 @@ impl State {
         }) >= end
     }
 
-    /// Leaves the stream. Whoever waits for its blocks asks for them apart.
-    fn leave(&mut self, course: Course) {
-        self.course = course;
+    /// Leaves the stream for `mode`. Reads that wait for its blocks read ranges instead.
+    fn leave(&mut self, mode: Mode) {
+        self.mode = mode;
         for (_, block) in std::mem::take(&mut self.blocks) {
-            block.set(Arrived::Not);
+            block.set(Arrived::Never);
         }
     }
 
-    /// Gives the error to all who wait. The stream may begin again where it was.
+    /// Gives the error to all waiting reads. The stream may begin again where it was.
     fn fail(&mut self, error: &Error) {
-        if let Course::Stream { runs, .. } = &mut self.course {
-            *runs = false;
+        if let Mode::Stream { running, .. } = &mut self.mode {
+            *running = false;
         }
         for (_, block) in std::mem::take(&mut self.blocks) {
             block.set(Arrived::Failed(error.clone()));
         }
     }
 
-    /// Lets go of the blocks that the reader has got whole. One that leaves blocks out is no sequential reader: true if that
-    /// has ended the stream.
-    fn let_go(&mut self) -> bool {
+    /// Drops the blocks that were returned whole. A reader that skips blocks is not sequential: true if that has ended the stream.
+    fn drop_served(&mut self) -> bool {
         let next = self.next;
-        let is_left_out = |start: u64, block: &Block| {
+        let is_skipped = |start: u64, block: &Block| {
             start + block.len + NEAR < next
                 && block.served.load(Ordering::Relaxed) == 0
                 && block.arrived.get().is_some()
         };
-        if self.blocks.iter().any(|(&start, block)| is_left_out(start, block)) {
-            self.leave(Course::Random);
+        if self.blocks.iter().any(|(&start, block)| is_skipped(start, block)) {
+            self.leave(Mode::Random);
             return true;
         }
         self.blocks.retain(|&start, block| match block.arrived.get() {
@@ -408,7 +406,7 @@ impl State {
     }
 }
 
-/// Dropped, it tells those who wait for a stream that none of it comes.
+/// When it is dropped, all reads that wait for the stream get an error.
 struct Unfinished<'a>(&'a File);
 
 impl Drop for Unfinished<'_> {

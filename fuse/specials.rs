@@ -1,5 +1,4 @@
-//! FIFOs and sockets. The kernel moves their data; the mount only keeps their names, which are its own: no node and no
-//! other mount knows them.
+//! FIFOs and sockets. The kernel moves their data; the mount keeps their names only, in memory: no node and no other mount knows them.
 
 use nix::errno::Errno;
 use nix::libc;
@@ -8,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// So many at once: they are kept in memory.
+/// The most of them, since they are kept in memory.
 const MOST: usize = 65_536;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +17,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Of a mode as mknod(2) takes it.
+    /// By a mode of mknod(2).
     pub fn of(mode: u32) -> Option<Self> {
         match mode & libc::S_IFMT {
             libc::S_IFIFO => Some(Self::Fifo),
@@ -30,7 +29,7 @@ impl Kind {
 
 pub struct Special {
     pub kind: Kind,
-    /// Unlike its name, its own for good.
+    /// Unlike its name, it never changes, and is never used again.
     pub number: u64,
     attributes: Mutex<(u32, SystemTime)>,
 }
@@ -54,7 +53,7 @@ impl Special {
     }
 }
 
-/// Guards them, by their `bucket/dir/name`.
+/// All of them. Guards them by their `bucket/dir/name`.
 #[derive(Default)]
 pub struct Specials(Mutex<BTreeMap<String, Arc<Special>>>);
 

@@ -1,8 +1,7 @@
-//! How the kernel is asked to mount. The program does it itself where it may: the mount then has our type for every user,
-//! and nothing at the directory is touched, which may be an automount whose daemon waits for us.
+//! Mounts. Where it may, the program calls mount(2) itself: then the mount has our type for every user, and the directory is not touched,
+//! which may be an automount whose daemon waits for us.
 
-use super::Adapter;
-use super::opener::Opener;
+use super::filesystem::Adapter;
 use super::replies::Shown;
 use crate::fs::Fs;
 use crate::options::MountOptions;
@@ -20,31 +19,31 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
 
-/// Threads that take requests from the kernel. With two, each request wakes another than the last, which costs. What waits for
-/// others is done elsewhere; but where the kernel may not write the files itself, which needs root, their bytes are written here.
+/// Threads that take requests from the kernel. With two, each request wakes the thread that has slept longer, which costs. No request waits
+/// on these threads; but where the kernel may not write files itself, which needs root, they write the bytes.
 fn threads() -> usize {
     if geteuid().is_root() { 1 } else { 2 }
 }
 
-/// A mount that is being served. Never dropped: the library would unmount whatever is mounted there by then.
+/// A mount that is served. The session is never dropped: the library would unmount whatever is mounted on the directory by then.
 pub struct Mounted {
     session: ManuallyDrop<fuser::BackgroundSession>,
     requests: OwnedFd,
 }
 
 impl Mounted {
-    /// True once the mount is gone by others' doing.
+    /// True once no more requests come, since the mount is gone.
     pub fn has_ended(&self) -> bool {
         self.session.guard.is_finished()
     }
 
-    /// False once the kernel has let go of it.
+    /// False once the kernel has closed the connection.
     pub fn is_connected(&self) -> bool {
         let mut asked = [PollFd::new(self.requests.as_fd(), PollFlags::empty())];
         !matches!(poll(&mut asked, PollTimeout::ZERO), Ok(1..))
     }
 
-    /// Waits until requests have ended. Errors: they did so though the mount may be there.
+    /// Waits until no more requests come. Errors: the connection failed, and the mount may still be there.
     pub fn join(self) -> Result<()> {
         // SAFETY: `self` is neither used nor dropped after this, so that the handle has one owner.
         let guard = unsafe { std::ptr::read(&raw const self.session.guard) };
@@ -56,16 +55,9 @@ impl Mounted {
 pub fn mount(fs: Arc<Fs>, runtime: Handle, mountpoint: &Path, options: &MountOptions) -> Result<Mounted> {
     let requests = Arc::new(OnceLock::new());
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    let opener = Opener::new(fs.passthrough.clone());
-    let adapter = Adapter {
-        fs,
-        runtime,
-        requests: requests.clone(),
-        opener,
-        shown: Shown { uid, gid, checked: options.allow_other },
-    };
+    let adapter = Adapter::new(fs, runtime, requests.clone(), Shown { uid, gid, checked: options.allow_other });
     let session = session(adapter, mountpoint, options)?;
-    // It is empty, so that it takes what it is given.
+    // It is empty until here.
     let _ = requests.set(session.as_fd().try_clone_to_owned()?);
     let requests = session.as_fd().try_clone_to_owned()?;
     session.spawn().map(|session| Mounted { session: ManuallyDrop::new(session), requests })
@@ -77,13 +69,13 @@ fn session(adapter: Adapter, dir: &Path, options: &MountOptions) -> Result<Sessi
     if geteuid().is_root() {
         match mounted(dir, options) {
             Ok(device) => {
-                // The kernel itself keeps others out, and lets those go on to whom a file is handed.
+                // The kernel refuses other users, and serves those to whom a descriptor was passed.
                 let served = Session::from_fd(adapter, device, SessionACL::All, config);
                 return served.inspect_err(|_| {
                     let _ = umount2(dir, MntFlags::MNT_DETACH);
                 });
             }
-            // As root of a container, who may have to ask the helper as any user does.
+            // Root of a container may have to use the helper, as any user does.
             Err(Errno::EPERM) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -125,7 +117,7 @@ fn helper_options(options: &MountOptions) -> Vec<MountOption> {
     ];
     let mut taken = vec![MountOption::FSName("s4".to_owned()), MountOption::Subtype("s4".to_owned())];
     taken.extend(flags.into_iter().filter(|(flag, _)| options.flags.contains(*flag)).map(|(_, option)| option));
-    // The helper refuses them to an ordinary user, who needs no refusal of what is off in any case.
+    // The helper refuses them for an ordinary user, and applies `nodev` and `nosuid` anyway.
     if !options.flags.contains(MsFlags::MS_NODEV) {
         taken.push(MountOption::Dev);
     }

@@ -1,14 +1,14 @@
 //! Replies: errors, attributes and values, as the FUSE library wants them.
 
-use crate::fs::Attributes;
+use crate::fs::{Attributes, OpenedFile};
 use crate::specials::Kind;
 use fuser::{
-    Errno, FileAttr, FileType, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyXattr,
+    Errno, FileAttr, FileType, FopenFlags, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyXattr,
 };
 use std::time::Duration;
 
-/// How long the kernel may believe what it was told of a name that is there. Of one that is not, never.
+/// How long the kernel may cache a name that exists, and its attributes. An absent name is never cached.
 pub const FRESH: Duration = Duration::from_secs(1);
 /// Bytes that tools read and write at a time: what one request of the kernel carries.
 const BLOCK_SIZE: u32 = 1024 * 1024;
@@ -69,12 +69,12 @@ pub fn to_fuse(errno: nix::errno::Errno) -> Errno {
 pub struct Shown {
     pub uid: u32,
     pub gid: u32,
-    /// The kernel holds callers to the mode bits.
+    /// The kernel checks mode bits.
     pub checked: bool,
 }
 
 impl Shown {
-    /// An empty key may be written once, which its mode must allow where the kernel goes by it. Root needs no leave.
+    /// An empty key may be written once. Where the kernel checks mode bits, they must allow that. Root needs no permission.
     fn mode(self, a: &Attributes) -> u32 {
         let may_be_written = self.checked && self.uid != 0 && !a.is_dir && a.special.is_none() && a.size == 0;
         if may_be_written { a.mode | 0o200 } else { a.mode }
@@ -110,11 +110,19 @@ pub fn file_type(a: &Attributes) -> FileType {
     }
 }
 
+pub fn open_flags(opened: &OpenedFile) -> FopenFlags {
+    match opened.direct {
+        true => FopenFlags::FOPEN_DIRECT_IO,
+        // The bytes of a key never change, so that cached pages stay right.
+        false => FopenFlags::FOPEN_KEEP_CACHE,
+    }
+}
+
 pub fn freshness(attributes: &Attributes) -> Duration {
     if attributes.stable { FRESH } else { Duration::ZERO }
 }
 
-/// A size of 0 asks how long the value is.
+/// A size of 0 asks for the length of the value.
 pub fn answer_xattr(value: &[u8], size: u32, reply: ReplyXattr) {
     match size {
         0 => reply.size(value.len() as u32),

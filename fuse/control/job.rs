@@ -1,4 +1,4 @@
-//! A job that a control file started: followed to its end, and told to whoever reads.
+//! A job that a control file started. It is followed to its end, and readers of the control file get its progress.
 
 use crate::errno::Result;
 use bytes::Bytes;
@@ -14,10 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{Mutex, watch};
 
-/// Failures that are remembered in full.
+/// Failures that are kept in full.
 const FAILURES: usize = 1000;
 
-/// Where a job stands, over all nodes.
+/// The progress of a job, over all nodes.
 #[derive(Debug, Clone, Default)]
 struct State {
     nodes: Vec<(Progress, Option<Outcome>)>,
@@ -46,8 +46,7 @@ impl MountJob {
         job
     }
 
-    /// A job that could not be started, so that whoever reads its file hears why: many programs do not look at how a close
-    /// went.
+    /// A job that could not be started. Its file says why: many programs ignore the error of a close.
     pub fn refused(kind: MapKind, name: String, error: &Error) -> Arc<Self> {
         let state = State { error: Some(error.to_string()), ended: Some(false), ..State::default() };
         Arc::new(Self { kind, name, id: JobId::new(), tasks: 0, state: watch::Sender::new(state) })
@@ -129,11 +128,11 @@ fn failure_line(failure: &TaskFailure) -> String {
 /// One reader of a job's control file.
 pub struct Follower {
     job: Arc<MountJob>,
-    /// Guards what this reader was told.
-    told: Mutex<Told>,
+    /// Guards what this reader has got.
+    reader: Mutex<Reader>,
 }
 
-struct Told {
+struct Reader {
     watch: watch::Receiver<State>,
     failures: usize,
     status: String,
@@ -145,40 +144,40 @@ struct Told {
 impl Follower {
     pub fn new(job: Arc<MountJob>) -> Self {
         let watch = job.state.subscribe();
-        let told = Told { watch, failures: 0, status: String::new(), left: Vec::new(), ended: false };
-        Self { job, told: Mutex::new(told) }
+        let reader = Reader { watch, failures: 0, status: String::new(), left: Vec::new(), ended: false };
+        Self { job, reader: Mutex::new(reader) }
     }
 
     /// The next lines. After those of a failed job comes an error, after those of any other the end.
     pub async fn read(&self, size: usize) -> Result<Bytes> {
-        let mut told = self.told.lock().await;
-        if told.left.is_empty() {
-            if told.ended {
-                let done = told.watch.borrow().ended == Some(true);
+        let mut reader = self.reader.lock().await;
+        if reader.left.is_empty() {
+            if reader.ended {
+                let done = reader.watch.borrow().ended == Some(true);
                 return if done { Ok(Bytes::new()) } else { Err(Errno::EIO) };
             }
-            self.next_lines(&mut told).await;
+            self.next_lines(&mut reader).await;
         }
-        let end = size.min(told.left.len());
-        let rest = told.left.split_off(end);
-        Ok(std::mem::replace(&mut told.left, rest).into())
+        let end = size.min(reader.left.len());
+        let rest = reader.left.split_off(end);
+        Ok(std::mem::replace(&mut reader.left, rest).into())
     }
 
-    async fn next_lines(&self, told: &mut Told) {
-        let (status, failures) = (told.status.clone(), told.failures);
+    async fn next_lines(&self, reader: &mut Reader) {
+        let (status, failures) = (reader.status.clone(), reader.failures);
         let news = |state: &State| state.ended.is_some() || state.failures.len() > failures;
         if !status.is_empty() {
-            // Without news within a heartbeat the same is said again, so that no read waits for long.
-            let _ = tokio::time::timeout(HEARTBEAT, told.watch.wait_for(news)).await;
+            // Without news within a heartbeat the same line is returned again, so that no read waits for long.
+            let _ = tokio::time::timeout(HEARTBEAT, reader.watch.wait_for(news)).await;
         }
-        let state = told.watch.borrow_and_update().clone();
-        for failure in &state.failures[told.failures..] {
-            told.left.extend_from_slice(failure_line(failure).as_bytes());
+        let state = reader.watch.borrow_and_update().clone();
+        for failure in &state.failures[reader.failures..] {
+            reader.left.extend_from_slice(failure_line(failure).as_bytes());
         }
-        told.failures = state.failures.len();
-        told.status = self.job.status_of(&state);
-        told.left.extend_from_slice(told.status.as_bytes());
-        told.ended = state.ended.is_some();
+        reader.failures = state.failures.len();
+        reader.status = self.job.status_of(&state);
+        reader.left.extend_from_slice(reader.status.as_bytes());
+        reader.ended = state.ended.is_some();
     }
 }
 

@@ -1,15 +1,15 @@
-//! Control files under `.s4/`: the cluster's nodes as text, and maps started and followed by writing and reading.
+//! Control files under `.s4/`: the cluster's nodes as text, and maps that are started by writing and followed by reading. It knows
+//! paths below `.s4/` only; inode numbers, and where `.s4` is, are left to the file system.
 
 mod job;
 pub mod path;
 
 use crate::errno::Result;
-use crate::inodes::{Ino, Node};
-use crate::proc::{Caller, Closing};
+use crate::proc::{AfterClose, Caller};
 use bytes::Bytes;
 use job::{Follower, MountJob};
 use nix::errno::Errno;
-use path::{CONTROL, ControlPath, JobFile};
+use path::{ControlPath, JobFile};
 use s4::client::Client;
 use s4::protocol::{JobId, MapKind};
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The longest text that starts a job, in bytes: what one argument of a program may hold.
 const MAX_TEXT: usize = 128 * 1024;
-/// Jobs that are still told of.
+/// How many jobs are listed: the latest ones.
 const REMEMBERED: usize = 200;
 
 const KINDS: [MapKind; 3] = [MapKind::Map, MapKind::MapToN, MapKind::MapFromN];
@@ -33,16 +33,16 @@ const JOB_FILES: [(&str, JobFile); 4] = [
 
 /// An open control file.
 pub enum ControlFile {
-    /// What it says, as it was when it was opened.
+    /// Its text when it was opened.
     Text(Bytes),
-    /// The text that is to start a job.
+    /// A map that the written text will start.
     Start {
         control: Control,
         kind: MapKind,
         name: String,
         writer: u32,
         text: Mutex<Vec<u8>>,
-        /// The last close was that of a killed process.
+        /// The last process that closed it was killed.
         killed: AtomicBool,
     },
     Follow(Follower),
@@ -67,39 +67,30 @@ impl Control {
         Self { client, mountpoint, jobs: Arc::default() }
     }
 
-    /// The control file `name` in `parent`; `None` where that is no control directory.
-    pub fn child(&self, parent: &Node, name: &OsStr) -> Result<Option<ControlPath>> {
-        let dir = match parent {
-            Node::Dir(path, _) if path.is_empty() && name == CONTROL => return Ok(Some(ControlPath::Root)),
-            Node::Control(dir) => dir,
-            Node::Dir(..) | Node::Key(..) | Node::Spool(_) | Node::Special(_) => return Ok(None),
-        };
-        let name = name.to_str().ok_or(Errno::ENOENT)?;
-        let child = self.children(dir).into_iter().find(|(child, _)| child == name);
-        child.map(|(_, path)| Some(path)).ok_or(Errno::ENOENT)
+    /// The entry `name` of a control directory.
+    pub fn child(&self, dir: &ControlPath, name: &OsStr) -> Result<ControlPath> {
+        let child = self.children(dir).into_iter().find(|(child, _)| name == &**child);
+        child.map(|(_, path)| path).ok_or(Errno::ENOENT)
     }
 
-    /// The control file that making `name` in `parent` means; `None` where that is no control directory.
-    pub fn made(&self, parent: &Node, name: &OsStr) -> Result<Option<ControlPath>> {
-        match parent {
-            Node::Control(ControlPath::Maps(kind)) => {
+    /// The control file that is meant by creating `name` in a control directory.
+    pub fn created(dir: &ControlPath, name: &OsStr) -> Result<ControlPath> {
+        match dir {
+            ControlPath::Maps(kind) => {
                 let name = name.to_str().ok_or(Errno::EINVAL)?;
-                Ok(Some(ControlPath::Map(*kind, name.to_owned())))
+                Ok(ControlPath::Map(*kind, name.to_owned()))
             }
-            Node::Control(_) => Err(Errno::EPERM),
-            Node::Dir(..) | Node::Key(..) | Node::Spool(_) | Node::Special(_) => Ok(None),
+            ControlPath::Root
+            | ControlPath::Nodes
+            | ControlPath::Map(..)
+            | ControlPath::Jobs
+            | ControlPath::Job(_)
+            | ControlPath::JobFile(..) => Err(Errno::EPERM),
         }
     }
 
-    /// What a control directory holds.
-    pub fn entries(&self, node: &Node) -> Vec<(String, Node)> {
-        let Node::Control(dir) = node else {
-            return Vec::new();
-        };
-        self.children(dir).into_iter().map(|(name, path)| (name, Node::Control(path))).collect()
-    }
-
-    fn children(&self, dir: &ControlPath) -> Vec<(String, ControlPath)> {
+    /// The entries of a control directory. A file has none.
+    pub fn children(&self, dir: &ControlPath) -> Vec<(String, ControlPath)> {
         match dir {
             ControlPath::Root => {
                 let maps = KINDS.iter().map(|kind| (kind.to_string(), ControlPath::Maps(*kind)));
@@ -115,7 +106,7 @@ impl Control {
             }
             ControlPath::Jobs => {
                 let jobs = self.lock();
-                // One that was refused never was a job.
+                // A refused job has no id that a node knows.
                 let started = jobs.iter().filter(|job| job.was_started());
                 started.map(|job| (job.id.to_string(), ControlPath::Job(job.id.clone()))).collect()
             }
@@ -159,7 +150,7 @@ impl Control {
         }
     }
 
-    /// One line a node: number, address, state, keys, bytes, free, running tasks.
+    /// A line for each node: number, address, state, keys, bytes, free, running tasks.
     async fn nodes(&self) -> String {
         let lines = self.client.on_every_node(|client, node| async move {
             let address = client.cluster().address(node).clone();
@@ -208,7 +199,7 @@ impl Control {
 }
 
 impl ControlFile {
-    /// What is there from `offset` on. Following a job, this waits for news, but never longer than a heartbeat.
+    /// The text from `offset` on. A reader that follows a job waits for news, but never longer than a heartbeat.
     pub async fn read(&self, offset: u64, size: usize) -> Result<Bytes> {
         match self {
             Self::Text(text) => {
@@ -228,7 +219,7 @@ impl ControlFile {
                     return Err(Errno::ESPIPE);
                 }
                 if text.len() + bytes.len() > MAX_TEXT {
-                    // A part of a command is not to be run.
+                    // A part of a command must not run.
                     text.clear();
                     return Err(Errno::EFBIG);
                 }
@@ -243,13 +234,13 @@ impl ControlFile {
         }
     }
 
-    /// Does what was written, once: at the close that would publish a file.
-    pub async fn close(&self, ino: Ino, caller: Caller) -> Result<()> {
+    /// Carries out what was written, once, at the close that would publish a file.
+    pub async fn close(&self, ino: u64, caller: Caller) -> Result<()> {
         match self {
             Self::Start { writer, killed, .. } => {
-                let closing = caller.closing(ino, false);
-                killed.store(closing == Closing::Killed, Ordering::Relaxed);
-                match closing == Closing::Done && caller.is_of(*writer) {
+                let left = caller.after_close(ino, false);
+                killed.store(left == AfterClose::Killed, Ordering::Relaxed);
+                match left == AfterClose::Closed && caller.is_of(*writer) {
                     true => self.start().await,
                     false => Ok(()),
                 }
@@ -265,8 +256,8 @@ impl ControlFile {
         }
     }
 
-    /// The last descriptor is closed, and nobody hears how it went: does what no close could, as that of a child, or of a
-    /// process that executes a program.
+    /// The last descriptor is closed, and errors cannot be returned any more. Starts a map that no close has started, as where a child
+    /// process closed it, or execve(2) did.
     pub async fn release(&self) {
         if let Self::Start { name, killed, .. } = self
             && !killed.load(Ordering::Relaxed)

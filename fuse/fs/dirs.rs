@@ -1,77 +1,80 @@
-//! Reading directories: every node's sorted listing, merged and streamed, and then the files being written and what else is
-//! this mount's own.
+//! Reading directories: first the sorted listings of all nodes, merged and streamed, then the files being written, FIFOs and sockets of this
+//! mount.
 //!
-//! An offset is the number of an entry within one open directory. What was handed out is remembered by the hash of its name, so
-//! that a reader that goes back, or whose listing was broken off, goes on after the names that it has had, and not after so
-//! many entries: others may be made and removed meanwhile.
+//! An offset is the number of an entry within one open directory. The names that were returned are kept as hashes: a reader that goes back,
+//! or whose listing broke off, continues after these names. The number of entries would not do, since others are created and deleted
+//! meanwhile.
 
-use super::{Attributes, DirStat, Found, Fs};
+use super::attributes::Attributes;
+use super::handles::Handles;
+use super::namespace::{Found, Namespace};
 use crate::errno::{Result, errno};
-use crate::inodes::{Ino, Node};
+use crate::inodes::{DirStat, Ino, Node};
 use nix::errno::Errno;
 use s4::checksum::{Checksum, hash};
 use s4::client::Listing;
 use s4::key::Key;
 use s4::protocol::{Entry, KeyStat};
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 /// An entry of a directory.
 pub struct DirEntry {
     pub name: String,
     pub attributes: Attributes,
-    /// Where the next read goes on.
+    /// The offset of the next entry.
     pub next: u64,
-    /// What it is, for one whom the kernel is told of.
+    /// What it is, for a reply by which the kernel learns its number.
     pub node: Node,
 }
 
-/// A directory being read.
-pub struct DirStream {
-    /// Empty for the root; `None` for one of control files.
+/// An open directory.
+struct DirStream {
+    /// Empty for the root; `None` for a directory of control files.
     path: Option<String>,
     state: tokio::sync::Mutex<State>,
 }
 
-/// Guards how far the reading has come.
+/// Guards how far it was read.
 #[derive(Default)]
 struct State {
-    /// The hash of each name that was handed out, in their order.
-    handed: Vec<u64>,
-    /// The last of these, which the reader may not have taken yet: its buffer is smaller than the kernel's.
+    /// The hashes of the names that were returned, in order.
+    returned: Vec<u64>,
+    /// The last of these entries, which the reader may ask for again: its buffer may be smaller than the kernel's.
     kept: VecDeque<(String, Node)>,
-    /// `None` before it has begun. One that is broken off, or whose reader was killed, begins anew.
+    /// `None` before it has begun. After an error, or after the reader was killed, it begins anew.
     listing: Option<Listing>,
-    /// What the reader had when the listing began.
+    /// The hashes that had been returned when the listing began.
     before: HashSet<u64>,
-    /// Names of this mount's own when the listing began: what they are is looked for after it.
+    /// The names of this mount when the listing began. They are returned after it.
     own: HashSet<String>,
-    /// The keys so far that the next name may begin with: one hides a directory of its name, which comes after it.
+    /// Keys of the listing by which the next name may begin: a key hides a directory of its name, which comes later.
     keys: Vec<String>,
-    /// What comes after the listing, once it has ended, in reverse; without a node what it is is to be found out.
+    /// The entries after the listing, once it has ended, in reverse. An entry without a node is looked up first.
     rest: Option<Vec<(String, Option<Node>)>>,
 }
 
 impl State {
     /// The offset of the first kept entry.
     fn first_kept(&self) -> u64 {
-        (self.handed.len() - self.kept.len()) as u64
+        (self.returned.len() - self.kept.len()) as u64
     }
 
-    /// Makes `offset` the place of the next entry, as far as the reader has been there.
+    /// Moves to `offset`, if it was read before.
     fn seek(&mut self, offset: u64) {
         if offset == 0 {
             *self = Self::default();
         } else if offset < self.first_kept() {
-            self.handed.truncate(offset as usize);
+            self.returned.truncate(offset as usize);
             (self.listing, self.rest) = (None, None);
             self.kept.clear();
         }
         let taken = (offset - self.first_kept()).min(self.kept.len() as u64);
-        // The reader has these.
+        // The reader continues after these.
         self.kept.drain(..taken as usize);
     }
 
-    /// What an entry of the listing of `dir` is; `None` for one that is not shown, or not yet.
+    /// The name of an entry of the listing of `dir`, and what it is; `None` if it is not returned here.
     fn take(&mut self, dir: &str, entry: Entry) -> Result<Option<(String, Node)>> {
         let from = if dir.is_empty() { 0 } else { dir.len() + 1 };
         let name_of = |path: &str| path.get(from..).map(str::to_owned).ok_or(Errno::EIO);
@@ -99,22 +102,32 @@ impl State {
     }
 }
 
-impl Fs {
+/// The open directories of the mount.
+pub struct Dirs {
+    namespace: Arc<Namespace>,
+    handles: Handles<DirStream>,
+}
+
+impl Dirs {
+    pub fn new(namespace: Arc<Namespace>) -> Self {
+        Self { namespace, handles: Handles::default() }
+    }
+
     pub async fn opendir(&self, ino: Ino) -> Result<u64> {
-        let path = match self.node(ino)? {
+        let path = match self.namespace.node(ino)? {
             Node::Dir(path, _) => Some(path),
             Node::Control(path) if path.is_dir() => None,
             Node::Control(_) | Node::Key(..) | Node::Spool(_) | Node::Special(_) => return Err(Errno::ENOTDIR),
         };
-        Ok(self.handles().add_dir(DirStream { path, state: tokio::sync::Mutex::default() }))
+        Ok(self.handles.add(DirStream { path, state: tokio::sync::Mutex::default() }))
     }
 
     pub fn releasedir(&self, handle: u64) {
-        self.handles().dirs.remove(&handle);
+        self.handles.remove(handle);
     }
 
-    /// Hands entries from `offset` on to `take` until it returns false, because it has no room for one. May be broken off:
-    /// the next read goes on.
+    /// Passes the entries from `offset` on to `take` until it returns false for one for which it has no room. If this is cancelled, the
+    /// next read continues.
     pub async fn readdir(
         &self,
         ino: Ino,
@@ -122,11 +135,11 @@ impl Fs {
         offset: u64,
         take: &mut (dyn FnMut(DirEntry) -> bool + Send),
     ) -> Result<()> {
-        let stream = self.handles().dirs.get(&handle).cloned().ok_or(Errno::EBADF)?;
+        let stream = self.handles.get(handle)?;
         let mut state = stream.state.lock().await;
         state.seek(offset);
-        // Of another open directory, as a server of files may ask: there is nothing to go by but the count.
-        while (state.handed.len() as u64) < offset {
+        // An offset of another open directory, as file servers use it, can only be counted to.
+        while (state.returned.len() as u64) < offset {
             if self.next_entry(ino, &stream, &mut state).await?.is_none() {
                 return Ok(());
             }
@@ -137,33 +150,18 @@ impl Fs {
                 match self.next_entry(ino, &stream, &mut state).await {
                     Ok(Some(next)) => state.kept.push_back(next),
                     Ok(None) => return Ok(()),
-                    // The next read tells.
+                    // The next read returns the error.
                     Err(_) if at > 0 => return Ok(()),
                     Err(errno) => return Err(errno),
                 }
             }
-            let (name, mut node) = state.kept[at].clone();
-            if let Node::Spool(spool) = &node
-                && !spool.has_name()
-            {
-                // A key by now, or gone.
-                match self.own_or_found(spool.key().as_str()).await? {
-                    Some(now) => node = now,
-                    None => {
-                        at += 1;
-                        continue;
-                    }
-                }
-            }
-            if let Node::Dir(path, stat) = &mut node
-                && *stat == DirStat::UNKNOWN
-                && !path.is_empty()
-                && let Ok(Found::Dir(found)) = self.find(path).await
-            {
-                *stat = found;
-            }
+            let (name, node) = state.kept[at].clone();
+            let Some(node) = self.now(node).await? else {
+                at += 1;
+                continue;
+            };
             let next = state.first_kept() + at as u64 + 1;
-            let attributes = self.attributes(&node, self.inodes.peek(&node))?;
+            let attributes = self.namespace.attributes(&node, self.namespace.inodes.peek(&node))?;
             if !take(DirEntry { name, attributes, next, node }) {
                 return Ok(());
             }
@@ -171,25 +169,39 @@ impl Fs {
         }
     }
 
-    /// The next entry that the reader has not had.
+    /// What an entry is by now, with the attributes of a directory; `None` if it is gone.
+    async fn now(&self, node: Node) -> Result<Option<Node>> {
+        match node {
+            Node::Spool(spool) if !spool.has_name() => self.own_or_listed(spool.key().as_str()).await,
+            Node::Dir(path, stat) if stat == DirStat::UNKNOWN && !path.is_empty() => {
+                let found = self.namespace.look_up(&path).await;
+                let stat = if let Ok(Found::Dir(found)) = found { found } else { stat };
+                Ok(Some(Node::Dir(path, stat)))
+            }
+            node => Ok(Some(node)),
+        }
+    }
+
+    /// The next entry that was not returned yet.
     async fn next_entry(&self, ino: Ino, stream: &DirStream, state: &mut State) -> Result<Option<(String, Node)>> {
-        let next = match state.handed.len() {
-            0 => Some((".".to_owned(), self.node(ino)?)),
-            1 => Some(("..".to_owned(), self.node(ino)?)),
+        let next = match state.returned.len() {
+            0 => Some((".".to_owned(), self.namespace.node(ino)?)),
+            1 => Some(("..".to_owned(), self.namespace.node(ino)?)),
             _ => match self.next_listed(ino, stream, state).await? {
                 Some(next) => Some(next),
                 None => self.next_own(stream, state).await?,
             },
         };
-        state.handed.extend(next.as_ref().map(|(name, _)| hash(name.as_bytes())));
+        state.returned.extend(next.as_ref().map(|(name, _)| hash(name.as_bytes())));
         Ok(next)
     }
 
     async fn next_listed(&self, ino: Ino, stream: &DirStream, state: &mut State) -> Result<Option<(String, Node)>> {
         let Some(dir) = &stream.path else {
             if state.rest.is_none() {
-                let entries = self.control.entries(&self.node(ino)?);
-                state.rest = Some(entries.into_iter().map(|(name, node)| (name, Some(node))).collect());
+                let Node::Control(dir) = self.namespace.node(ino)? else { return Err(Errno::ENOTDIR) };
+                let entries = self.namespace.control.children(&dir).into_iter();
+                state.rest = Some(entries.map(|(name, path)| (name, Some(Node::Control(path)))).collect());
             }
             return Ok(None);
         };
@@ -215,25 +227,25 @@ impl Fs {
                     state.rest = Some(self.rest_of(dir, state));
                     return Ok(None);
                 }
-                // A node does not wait for ever for a reader that pauses.
+                // The node gives up a reader that pauses for long.
                 Err(_) if waited => waited = false,
                 Err(error) => return Err(errno(&error)),
             }
         }
     }
 
-    /// What is this mount's own is looked for first: it may be a key by the time of the listing.
+    /// Takes the names of this mount first: they may be keys by the time of the listing.
     async fn begin_listing(&self, dir: &str, state: &mut State) -> Result<Listing> {
         state.own.extend(self.own_names(dir));
-        state.before = state.handed.iter().copied().collect();
+        state.before = state.returned.iter().copied().collect();
         state.keys.clear();
-        self.client.list_dir(dir).await.map_err(|e| errno(&e))
+        self.namespace.client.list_dir(dir).await.map_err(|e| errno(&e))
     }
 
     /// Names of files being written, of FIFOs and sockets.
     fn own_names(&self, dir: &str) -> Vec<String> {
-        let mut names = self.specials.names_in(dir);
-        names.extend(self.inodes.spools_in(dir, false).iter().map(|spool| spool.key().basename().to_owned()));
+        let mut names = self.namespace.specials.names_in(dir);
+        names.extend(self.namespace.inodes.spools_in(dir, false).iter().map(|spool| spool.key().basename().to_owned()));
         names
     }
 
@@ -243,7 +255,7 @@ impl Fs {
         if own.is_empty() {
             return Vec::new();
         }
-        let had: HashSet<u64> = state.handed.iter().copied().collect();
+        let had: HashSet<u64> = state.returned.iter().copied().collect();
         own.into_iter().filter(|name| !had.contains(&hash(name.as_bytes()))).map(|name| (name, None)).collect()
     }
 
@@ -254,10 +266,10 @@ impl Fs {
             };
             let node = match (node, &stream.path) {
                 (Some(node), _) => Some(node),
-                (None, Some(dir)) => self.own_or_found(&format!("{dir}/{name}")).await?,
+                (None, Some(dir)) => self.own_or_listed(&format!("{dir}/{name}")).await?,
                 (None, None) => None,
             };
-            // Only now, since finding out may be broken off.
+            // Only now, since the lookup may be cancelled.
             state.rest.as_mut().and_then(Vec::pop);
             if let Some(node) = node {
                 return Ok(Some((name, node)));
@@ -265,12 +277,12 @@ impl Fs {
         }
     }
 
-    /// What is at `path`, where something of this mount's own was.
-    async fn own_or_found(&self, path: &str) -> Result<Option<Node>> {
-        if let Some(own) = self.own_at(path) {
+    /// What `path` is by now, where this mount had something.
+    async fn own_or_listed(&self, path: &str) -> Result<Option<Node>> {
+        if let Some(own) = self.namespace.own_at(path) {
             return Ok(Some(own));
         }
-        Ok(match self.find(path).await? {
+        Ok(match self.namespace.look_up(path).await? {
             Found::Key(key, stat) => Some(Node::Key(key, stat)),
             Found::Dir(stat) => Some(Node::Dir(path.to_owned(), stat)),
             Found::Absent => None,

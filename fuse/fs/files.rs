@@ -1,14 +1,19 @@
-//! Open files: making, opening, reading, writing.
+//! Open files: creating, opening, reading, writing and closing them.
 
-use super::publish::SMALL;
-use super::{Attributes, Fs};
+use super::attributes::Attributes;
+use super::closes::Closes;
+use super::handles::Handles;
+use super::namespace::Namespace;
+use super::publisher::SMALL;
 use crate::control::ControlFile;
 use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Node};
 use crate::local;
 use crate::proc::Caller;
-use crate::readahead::{self, RemoteFile};
+use crate::readahead::{self, Budget, RemoteFile};
+use crate::size_watcher::SizeWatcher;
 use crate::spool::Spool;
+use crate::spool::files::SpoolFiles;
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -19,25 +24,25 @@ use s4::key::Key;
 use s4::protocol::KeyStat;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
-/// How long who opens a file waits while it is just being published.
+/// How long an open waits while the file is being published.
 const PUBLISHING: Duration = Duration::from_secs(1);
 
-/// How long who opens a file that was just published waits for the kernel to say that its writers are done.
+/// How long an open of a file that was just published waits for the kernel to release its writers.
 const SETTLING: Duration = Duration::from_millis(50);
 
 /// An open file.
-pub enum Handle {
+enum Handle {
     /// A key of this machine.
     Local(Arc<File>),
     Small(Bytes),
     Remote(RemoteFile),
     Spool {
         spool: Arc<Spool>,
-        /// The process that opened it, whose close publishes, 0 for one that cannot be seen; `None` if it only reads.
+        /// The process that opened it for writing, 0 if we cannot see it; `None` if it only reads. Its close publishes.
         writer: Option<u32>,
     },
     Control(ControlFile),
@@ -52,43 +57,70 @@ pub struct OpenedFile {
     pub direct: bool,
 }
 
-impl Fs {
+/// The open files of the mount.
+pub struct Files {
+    namespace: Arc<Namespace>,
+    handles: Handles<Handle>,
+    spool_files: Arc<SpoolFiles>,
+    size_watcher: SizeWatcher,
+    closes: Closes,
+    budget: Budget,
+}
+
+impl Files {
+    pub fn new(
+        namespace: Arc<Namespace>,
+        spool_files: Arc<SpoolFiles>,
+        size_watcher: SizeWatcher,
+        closes: Closes,
+    ) -> Self {
+        Self { namespace, handles: Handles::default(), spool_files, size_watcher, closes, budget: Budget::new() }
+    }
+
     pub async fn open(&self, ino: Ino, flags: i32, caller: Caller) -> Result<OpenedFile> {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
-        match self.node(ino)? {
+        match self.namespace.node(ino)? {
             Node::Dir(..) => Err(Errno::EISDIR),
             // The kernel opens these without us.
             Node::Special(_) => Err(Errno::ENXIO),
             Node::Control(path) => {
-                let file = self.control.open(&path, writes, caller).await?;
-                Ok(OpenedFile { handle: self.handles().add_file(Handle::Control(file)), backing: None, direct: true })
+                let file = self.namespace.control.open(&path, writes, caller).await?;
+                Ok(OpenedFile { handle: self.handles.add(Handle::Control(file)), backing: None, direct: true })
             }
             Node::Key(key, stat) => self.open_published(ino, key, stat, flags, writes.then_some(caller)).await,
-            Node::Spool(spool) => {
-                let was_open_ended = spool.is_open_ended();
-                let turn = tokio::time::timeout(PUBLISHING, spool.publishing.lock()).await;
-                // While it is being published, its bytes are read and nobody is to change them.
-                if writes && (turn.is_err() || spool.is_whole()) {
-                    return Err(Errno::EPERM);
-                }
-                if spool.is_whole() {
-                    drop(turn);
-                    return self.open_settled(ino, &spool).await;
-                }
-                // Its last writer may just have been done with it: its name is a key's now, or nothing's.
-                let is_same = matches!(self.node(ino)?, Node::Spool(now) if Arc::ptr_eq(&now, &spool));
-                if writes && (!is_same || (was_open_ended && !spool.is_open_ended())) {
-                    return Err(Errno::ESTALE);
-                }
-                if flags & libc::O_TRUNC != 0 {
-                    spool.truncate(0).map_err(io_errno)?;
-                }
-                // Only then may it be published: who publishes counts the handles.
-                let opened = self.open_spool(ino, spool.clone(), flags, writes.then(|| caller.process()));
-                drop(turn);
-                opened
-            }
+            Node::Spool(spool) => self.open_unpublished(ino, spool, flags, writes.then_some(caller)).await,
         }
+    }
+
+    async fn open_unpublished(
+        &self,
+        ino: Ino,
+        spool: Arc<Spool>,
+        flags: i32,
+        writer: Option<Caller>,
+    ) -> Result<OpenedFile> {
+        let could_publish = spool.may_publish();
+        let turn = tokio::time::timeout(PUBLISHING, spool.publishing.lock()).await;
+        // While it is being published, its bytes are read and must not change.
+        if writer.is_some() && (turn.is_err() || spool.is_published()) {
+            return Err(Errno::EPERM);
+        }
+        if spool.is_published() {
+            drop(turn);
+            return self.open_settled(ino, &spool).await;
+        }
+        // While this waited, its name may have become a key, or free.
+        let is_same = matches!(self.namespace.node(ino)?, Node::Spool(now) if Arc::ptr_eq(&now, &spool));
+        if writer.is_some() && (!is_same || (could_publish && !spool.may_publish())) {
+            return Err(Errno::ESTALE);
+        }
+        if flags & libc::O_TRUNC != 0 {
+            spool.truncate(0).map_err(io_errno)?;
+        }
+        let opened = self.open_spool(ino, spool.clone(), flags, writer.map(Caller::process));
+        // Only now may it be published, since the publish counts the handles.
+        drop(turn);
+        opened
     }
 
     /// Opens a key; for a `writer` only if it is empty.
@@ -100,83 +132,82 @@ impl Fs {
         flags: i32,
         writer: Option<Caller>,
     ) -> Result<OpenedFile> {
-        let opened = self.open_key(&key, &stat).await?;
+        let (handle, backing) = self.open_key(&key, &stat).await?;
         let Some(writer) = writer else {
-            self.inodes.opened(ino);
-            return Ok(opened);
+            self.namespace.inodes.add_open(ino);
+            return Ok(OpenedFile { handle: self.handles.add(handle), backing, direct: false });
         };
-        // Refused only now, since one that is gone is looked up again, and may be made anew.
-        self.handles().files.remove(&opened.handle);
+        // Refused only now: if the key is gone, the kernel looks its name up again, and may create it anew.
         if stat.checksum.len > 0 {
             return Err(Errno::EPERM);
         }
-        let (file, dir) = self.spool_file(&key)?;
+        let (file, dir) = self.spool_files.take(self.namespace.local_dir(&key)).map_err(io_errno)?;
         let spool = Arc::new(Spool::over_empty(file, dir, key, stat));
-        match self.inodes.write_empty(ino, &spool) {
+        match self.namespace.inodes.write_empty(ino, &spool) {
             true => self.open_spool(ino, spool, flags, Some(writer.process())),
-            // It is looked up again, and has another number then.
+            // The kernel looks it up again, and gets another number.
             false => Err(Errno::ESTALE),
         }
     }
 
-    /// Opens what was just published for reading, once nobody can write to the file any more. What a descriptor or a mapping that
-    /// is left still stores in the file is in no key: who reads it then reads the key, which gets another number.
+    /// Opens a file for reading that was just published, once no descriptor can write to it any more. What a remaining descriptor or
+    /// mapping stores in the file is in no key: then the kernel has to look up the key, which gets another number.
     async fn open_settled(&self, ino: Ino, spool: &Arc<Spool>) -> Result<OpenedFile> {
         let settled = async {
             loop {
-                let told = spool.settled.notified();
-                if let Node::Key(key, stat) = self.node(ino)? {
+                let notified = spool.settled.notified();
+                if let Node::Key(key, stat) = self.namespace.node(ino)? {
                     return self.open_published(ino, key, stat, libc::O_RDONLY, None).await;
                 }
-                told.await;
+                notified.await;
             }
         };
         match tokio::time::timeout(SETTLING, settled).await {
             Ok(opened) => opened,
             Err(_) => {
-                self.inodes.part_from_key(ino, &spool.key());
+                self.namespace.inodes.part_from_key(ino, &spool.key());
                 Err(Errno::ESTALE)
             }
         }
     }
 
-    async fn open_key(&self, key: &Key, stat: &KeyStat) -> Result<OpenedFile> {
-        if let Some(dir) = self.local.dir(self.home(key)) {
+    /// Opens a key for reading. Returns the handle, and a file that the kernel may read instead. Errors: ESTALE if it is gone or another
+    /// key by now, so that the kernel looks it up again.
+    async fn open_key(&self, key: &Key, stat: &KeyStat) -> Result<(Handle, Option<Arc<File>>)> {
+        if let Some(dir) = self.namespace.local_dir(key) {
             match local::open(dir, key, stat).map_err(io_errno)? {
                 Some(file) => {
                     let file = Arc::new(file);
-                    let handle = self.handles().add_file(Handle::Local(file.clone()));
-                    return Ok(OpenedFile { handle, backing: Some(file), direct: false });
+                    return Ok((Handle::Local(file.clone()), Some(file)));
                 }
-                None if self.local.is_there(self.home(key)) => return Err(Errno::ESTALE),
-                // Its node says what has become of its disk.
+                None if self.namespace.local.is_there(self.namespace.home(key)) => return Err(Errno::ESTALE),
+                // The node knows what became of its disk.
                 None => {}
             }
         }
-        // A key that is another one now is looked up again by the kernel.
-        let changed = |e: Error| match e.kind() {
+        let stale = |e: Error| match e.kind() {
             ErrorKind::NotFound => Errno::ESTALE,
             _ => errno(&e),
         };
-        let handle = match stat.checksum.len <= SMALL {
-            true => Handle::Small(readahead::read_small(&self.client, key, stat.checksum).await.map_err(changed)?),
-            false => {
-                // Of no bytes: it makes sure of the key, and has the node hold it open.
-                self.client.open_range(key, stat.checksum, 0).await.map_err(changed)?;
-                Handle::Remote(RemoteFile::new(self.client.clone(), key.clone(), stat.checksum, &self.budget))
-            }
-        };
-        Ok(OpenedFile { handle: self.handles().add_file(handle), backing: None, direct: false })
+        let client = &self.namespace.client;
+        if stat.checksum.len <= SMALL {
+            let bytes = readahead::read_small(client, key, stat.checksum).await.map_err(stale)?;
+            return Ok((Handle::Small(bytes), None));
+        }
+        // Reads no bytes: it checks that the key is there, and makes the node keep it open.
+        client.open_range(key, stat.checksum, 0).await.map_err(stale)?;
+        let file = RemoteFile::new(client.clone(), key.clone(), stat.checksum, &self.budget);
+        Ok((Handle::Remote(file), None))
     }
 
     fn open_spool(&self, ino: Ino, spool: Arc<Spool>, flags: i32, writer: Option<u32>) -> Result<OpenedFile> {
-        let backing = spool.opened(flags, writer.is_some()).map_err(io_errno)?;
-        self.inodes.opened(ino);
-        let handle = self.handles().add_file(Handle::Spool { spool, writer });
+        let backing = spool.add_handle(flags, writer.is_some()).map_err(io_errno)?;
+        self.namespace.inodes.add_open(ino);
+        let handle = self.handles.add(Handle::Spool { spool, writer });
         Ok(OpenedFile { handle, backing: Some(backing), direct: false })
     }
 
-    /// Makes a file that is to become a key. `mode` and `flags` are those of open(2).
+    /// Creates a file that is to become a key. `mode` and `flags` are those of open(2).
     pub async fn create(
         &self,
         parent: Ino,
@@ -185,41 +216,34 @@ impl Fs {
         flags: i32,
         caller: Caller,
     ) -> Result<(Attributes, OpenedFile)> {
-        if let Some(path) = self.control.made(&self.node(parent)?, name)? {
-            let file = self.control.open(&path, true, caller).await?;
-            let attributes = self.entered(Node::Control(path))?;
-            let handle = self.handles().add_file(Handle::Control(file));
+        if let Some(path) = self.namespace.control_created(parent, name)? {
+            let file = self.namespace.control.open(&path, true, caller).await?;
+            let attributes = self.namespace.enter(Node::Control(path))?;
+            let handle = self.handles.add(Handle::Control(file));
             return Ok((attributes, OpenedFile { handle, backing: None, direct: true }));
         }
-        let key = self.key_in(parent, name)?;
-        if self.specials.at(key.as_str()).is_some() {
+        let key = self.namespace.key_in(parent, name)?;
+        if self.namespace.specials.at(key.as_str()).is_some() {
             return Err(Errno::EEXIST);
         }
-        let (file, dir) = self.spool_file(&key)?;
-        let stays = self.local.dir(self.home(&key)).is_some();
+        // On the node that the key belongs to, the file can be linked as it is.
+        let local_dir = self.namespace.local_dir(&key);
+        let (file, dir) = self.spool_files.take(local_dir).map_err(io_errno)?;
         let spool = Arc::new(Spool::new(file, dir, key, mode));
-        self.growing.watch(&spool, stays);
-        let attributes = self.entered(Node::Spool(spool.clone()))?;
+        self.size_watcher.watch(&spool, local_dir.is_some());
+        let attributes = self.namespace.enter(Node::Spool(spool.clone()))?;
         let opened = self.open_spool(attributes.ino, spool, flags, Some(caller.process()))?;
         Ok((attributes, opened))
     }
 
-    /// An unnamed file that is to become `key`, and where it was made.
-    fn spool_file(&self, key: &Key) -> Result<(Arc<File>, PathBuf)> {
-        // On the key's own node the file can be linked as it is.
-        let local = self.local.dir(self.home(key));
-        let made_in = |dir: &Path| self.spool_files.take(dir).map(|file| (file, dir.to_owned()));
-        made_in(local.unwrap_or(&self.spool_dir)).or_else(|_| made_in(&self.spool_dir)).map_err(io_errno)
-    }
-
     /// True if a read of this handle may wait for a disk, and not only for the network.
     pub fn may_wait_for_a_disk(&self, handle: u64) -> bool {
-        let handle = self.handle(handle);
+        let handle = self.handles.get(handle);
         handle.is_ok_and(|handle| !matches!(&*handle, Handle::Remote(_) | Handle::Small(_)))
     }
 
     pub async fn read(&self, handle: u64, offset: u64, size: u32) -> Result<Bytes> {
-        let handle = self.handle(handle)?;
+        let handle = self.handles.get(handle)?;
         match &*handle {
             Handle::Local(file) => read_file(file, offset, size),
             Handle::Spool { spool, .. } => read_file(&*spool.file().map_err(io_errno)?, offset, size),
@@ -236,21 +260,21 @@ impl Fs {
     }
 
     pub fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<()> {
-        match &*self.handle(handle)? {
+        match &*self.handles.get(handle)? {
             Handle::Spool { spool, writer: Some(_) } => spool.write(offset, bytes).map_err(io_errno),
             Handle::Control(file) => file.write(offset, bytes),
             Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => Err(Errno::EBADF),
         }
     }
 
-    /// Gives a file that is being written its length, or its blocks, before they are written.
+    /// Sets the length of a file that is being written, or allocates blocks for it.
     pub fn allocate(&self, handle: u64, offset: u64, len: u64, mode: i32) -> Result<()> {
-        match &*self.handle(handle)? {
+        match &*self.handles.get(handle)? {
             Handle::Spool { spool, writer: Some(_) } => {
-                let _changing = spool.changing().map_err(io_errno)?;
+                let _change = spool.lock_for_change().map_err(io_errno)?;
                 let flags = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
-                // Blocks that are given before they are written would be sent as zeros.
-                spool.take_ahead();
+                // An upload would send the allocated blocks as zeros.
+                spool.take_upload();
                 fallocate(&*spool.file().map_err(io_errno)?, flags, offset as i64, len as i64)
             }
             Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) | Handle::Control(_) => {
@@ -260,14 +284,44 @@ impl Fs {
     }
 
     pub async fn fsync(&self, handle: u64) -> Result<()> {
-        match &*self.handle(handle)? {
+        match &*self.handles.get(handle)? {
             Handle::Spool { spool, .. } => spool.file().and_then(|file| file.sync_data()).map_err(io_errno),
             Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) | Handle::Control(_) => Ok(()),
         }
     }
 
-    pub(super) fn handle(&self, handle: u64) -> Result<Arc<Handle>> {
-        self.handles().files.get(&handle).cloned().ok_or(Errno::EBADF)
+    /// A descriptor is closed by `caller`. The close that publishes returns how that went.
+    pub async fn flush(&self, ino: Ino, handle: u64, caller: Caller) -> Result<()> {
+        let handle = self.handles.get(handle)?;
+        match &*handle {
+            Handle::Spool { spool, writer: Some(opener) } => self.closes.flush(ino, spool, *opener, caller).await,
+            Handle::Control(file) => file.close(ino, caller).await,
+            Handle::Spool { .. } | Handle::Local(_) | Handle::Small(_) | Handle::Remote(_) => Ok(()),
+        }
+    }
+
+    /// The last descriptor of a handle is closed; errors can only be logged.
+    pub async fn release(&self, ino: Ino, handle: u64) {
+        match self.handles.remove(handle).as_deref() {
+            Some(Handle::Spool { spool, writer }) => self.closes.release(ino, spool, writer.is_some()).await,
+            Some(Handle::Control(file)) => file.release().await,
+            Some(Handle::Local(_) | Handle::Small(_) | Handle::Remote(_)) => self.namespace.inodes.remove_open(ino),
+            None => {}
+        }
+    }
+
+    /// Releases the files that were closed when the mount was taken away: the kernel sends no more releases.
+    pub async fn release_all(self: &Arc<Self>) {
+        let mut releases = JoinSet::new();
+        for (number, handle) in self.handles.all() {
+            if let Handle::Spool { spool, .. } = &*handle
+                && let Some(ino) = self.namespace.inodes.number_of(spool)
+            {
+                let files = self.clone();
+                releases.spawn(async move { files.release(ino, number).await });
+            }
+        }
+        releases.join_all().await;
     }
 }
 

@@ -22,11 +22,11 @@ def await_word():
     told.set()
 threading.Thread(target=await_word, daemon=True).start()
 def is_done(data, asked):
-    return (b'"published":1' in data or data.strip() == b'null' or b' 201 Created' in data or b'"reply":"stored"' in data
+    return (b' 201 Created' in data or b'"stored"' in data
             or (b'POST /v1/adopt/' in asked and data.startswith(b'HTTP/1.1 200')))
 def is_end(data):
     small = data.startswith(b'PUT /v1/keys/') and b's4-checksum' in data
-    return small or b'"ask":"put"' in data or b'POST /v1/adopt/' in data or b'\xff' * 8 in data or ('\r\n' + data.decode('latin1')).endswith('\r\n0\r\n\r\n')
+    return small or b'"put_end"' in data or b'POST /v1/adopt/' in data
 def close(*ends):
     for end in ends:
         try:

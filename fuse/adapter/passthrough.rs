@@ -7,26 +7,21 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The registered file of each open inode, if it has one, and how many opens use it: the kernel wants one and the same for
-/// all, or none for any.
-type Backings = HashMap<Ino, (Option<Backing>, u64)>;
-
-/// A registered file, and its number.
-pub type Backing = (Arc<BackingId>, u32);
+/// The registered file of each open inode, if it has one, and how many opens use it: the kernel demands one file for all opens of an inode,
+/// or none for any.
+type Backings = HashMap<Ino, (Option<Arc<BackingId>>, u64)>;
 
 /// A reply by which a file is registered.
 pub trait Registrar {
-    fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)>;
+    fn register(&self, file: &File) -> std::io::Result<BackingId>;
 }
 
-/// The library has the same methods for both, and no trait.
+/// The library has the same methods for both types, and no trait.
 macro_rules! registrar {
     ($($reply:ty),*) => {$(
         impl Registrar for $reply {
-            fn register(&self, file: &File) -> std::io::Result<(BackingId, u32)> {
-                let number = self.open_backing(file)?.into_raw();
-                // SAFETY: the number was just given, and belongs to nobody else.
-                Ok((unsafe { self.wrap_backing(number) }, number))
+            fn register(&self, file: &File) -> std::io::Result<BackingId> {
+                self.open_backing(file)
             }
         }
     )*};
@@ -36,16 +31,16 @@ registrar!(ReplyOpen, ReplyCreate);
 
 /// Decides which files are registered with the kernel.
 #[derive(Clone, Default)]
-pub struct Opener {
-    /// Whether the kernel may be asked.
-    passthrough: Arc<AtomicBool>,
+pub struct Passthrough {
+    /// True if the kernel takes registrations.
+    allowed: Arc<AtomicBool>,
     /// Set once any was registered: the kernel may write files without asking us.
     used: Arc<AtomicBool>,
-    /// Guards what is registered now.
+    /// Guards the registered files.
     backings: Arc<Mutex<Backings>>,
 }
 
-impl Opener {
+impl Passthrough {
     /// `used` is set once any file was registered.
     pub fn new(used: Arc<AtomicBool>) -> Self {
         Self { used, ..Self::default() }
@@ -53,27 +48,33 @@ impl Opener {
 
     /// Allows registering, if the kernel can do it.
     pub fn allow(&self, passthrough: bool) {
-        self.passthrough.store(passthrough, Ordering::Relaxed);
+        self.allowed.store(passthrough, Ordering::Relaxed);
     }
 
-    /// The file that the kernel is to use for this open of `ino`. A kernel that refuses to register one, for want of
-    /// privilege or of a fitting file system, is not asked again. What is opened to bypass caches is not registered: the
-    /// kernel would hold the file itself to the rules of such writes.
-    pub fn register(&self, ino: Ino, file: Option<&Arc<File>>, flags: i32, reply: &impl Registrar) -> Option<Backing> {
+    /// The file that the kernel is to use for this open of `ino`. If it refuses to register one, for lack of privilege or since the file
+    /// system does not fit, it is not asked again. A file that is opened with O_DIRECT is not registered: the kernel would apply the alignment
+    /// rules of the file system below.
+    pub fn register(
+        &self,
+        ino: Ino,
+        file: Option<&Arc<File>>,
+        flags: i32,
+        reply: &impl Registrar,
+    ) -> Option<Arc<BackingId>> {
         let mut backings = self.backings.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((backing, uses)) = backings.get_mut(&ino) {
             *uses += 1;
             return backing.clone();
         }
-        let wanted = self.passthrough.load(Ordering::Relaxed) && flags & nix::libc::O_DIRECT == 0;
+        let wanted = self.allowed.load(Ordering::Relaxed) && flags & nix::libc::O_DIRECT == 0;
         let backing = file.filter(|_| wanted).and_then(|file| match reply.register(file) {
-            Ok((backing, number)) => {
+            Ok(backing) => {
                 self.used.store(true, Ordering::Relaxed);
-                Some((Arc::new(backing), number))
+                Some(Arc::new(backing))
             }
             Err(error) => {
                 tracing::info!("no passthrough, files are read through the mount: {error}");
-                self.passthrough.store(false, Ordering::Relaxed);
+                self.allowed.store(false, Ordering::Relaxed);
                 None
             }
         });

@@ -1,10 +1,9 @@
-//! Large files for other nodes are sent while they are still written, so that the publishing close need not send them whole.
+//! Uploads a large file to its node while a program still writes it, so that the publishing close has little left to send.
 //!
-//! Nobody tells what a program writes where the kernel writes the file itself, so it is a guess that all but the file's end
-//! stays as it is. At the close the file is read once more and hashed; the node compares, and where the guess was wrong, all
-//! is sent again.
+//! Where the kernel writes the file itself, the mount does not see the writes. It assumes that all bytes but the last ones stay as they
+//! are. At the close the file is read once more and hashed; the node compares, and where the assumption was wrong, the close sends the
+//! whole file again. Which files are uploaded so, and what becomes of the handle until the close, is left to the caller.
 
-use crate::spool::Spool;
 use s4::checksum::{self, Checksum};
 use s4::client::{Client, Upload, blocking};
 use s4::error::{Error, ErrorKind, Result};
@@ -12,48 +11,49 @@ use s4::key::Key;
 use s4::protocol::Change;
 use s4::wire::PutEnd;
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Files that are sent so at once; each takes a thread here and one at its node.
+/// Uploads that run at once. Each takes a thread here and one at its node.
 const MOST: usize = 8;
-/// Bytes at the file's end that may still be changed by who writes it from its start to its end.
+/// Bytes at the file's end that a program may still change that writes a file from its start to its end.
 const UNSETTLED: u64 = 1 << 20;
-/// Bytes sent between two looks at what is to be done.
+/// Bytes sent between two looks at the orders.
 const STEP: u64 = 8 << 20;
-/// Between two looks at whether a file that is being sent has grown.
-const LOOK: Duration = Duration::from_millis(10);
-/// Between two signs of life of a writer that writes nothing; a node gives up after 30 seconds.
-const BEAT: Duration = Duration::from_secs(5);
+/// How often an upload that has caught up looks whether the file has grown.
+const POLL: Duration = Duration::from_millis(10);
+/// Between two keepalives while the program writes nothing. A node gives up after 30 seconds.
+const KEEPALIVE: Duration = Duration::from_secs(5);
 
-/// What the close tells who sends.
+/// What the close sends to the thread of the upload.
 enum Order {
-    /// The file has this length now, and keeps it.
+    /// The file has this length from now on.
     Close(u64),
     Publish(PutEnd),
 }
 
-/// A file that is being sent. Dropped, it is broken off and leaves nothing.
-pub struct Ahead {
-    /// Its put.
+/// A running upload. Dropping it cancels the upload, which leaves nothing at the node.
+pub struct EagerUpload {
+    /// Numbers the put.
     client: Client,
     key: Key,
     orders: Sender<Order>,
     ended: oneshot::Receiver<Result<Option<Sent>>>,
 }
 
-/// All was sent, and this was the answer, awaited since then.
+/// The answer of a node that has got the whole file.
 struct Sent {
     checksum: Checksum,
+    /// When it was asked to publish.
     asked: Instant,
     answer: Result<()>,
 }
 
-impl Ahead {
-    /// Publishes `file`, of `len` bytes. `None` if it is to be sent again: the transfer broke off, or what was sent is not what
-    /// is in the file. Errors: it is not published, or not known to be.
+impl EagerUpload {
+    /// Publishes `file`, of `len` bytes. `None` if it must be sent again: the transfer broke off, or the file does not hold the bytes
+    /// that were sent. Errors: it is not published, or that is unknown.
     pub async fn publish(self, file: Arc<File>, len: u64, change: Change) -> Result<Option<Checksum>> {
         let (client, key) = (self.client.clone(), self.key.clone());
         match self.send_rest(file, len, change).await? {
@@ -67,11 +67,11 @@ impl Ahead {
 
     async fn send_rest(mut self, file: Arc<File>, len: u64, change: Change) -> Result<Option<Sent>> {
         if self.orders.send(Order::Close(len)).is_err() {
-            // Who sends has given up.
+            // The upload has ended early.
             return self.ended.await.unwrap_or(Ok(None));
         }
         tokio::select! {
-            // Who sends may give up before the file is hashed.
+            // The upload may end before the file is hashed.
             ended = &mut self.ended => return ended.unwrap_or(Ok(None)),
             hashed = blocking(move || checksum::of_file(&file)) => if let Ok(checksum) = hashed {
                 let _ = self.orders.send(Order::Publish(PutEnd { checksum, change }));
@@ -82,47 +82,50 @@ impl Ahead {
     }
 }
 
-/// Sends files ahead. Clones share its bounds.
+/// Starts uploads. Clones share the bound on them.
 #[derive(Clone)]
-pub struct Sending {
+pub struct EagerUploads {
     client: Client,
-    most: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-impl Sending {
+impl EagerUploads {
     pub fn new(client: Client) -> Self {
-        Self { client, most: Arc::new(Semaphore::new(MOST)) }
+        Self { client, permits: Arc::new(Semaphore::new(MOST)) }
     }
 
-    /// Begins to send a file, which goes on by itself. False if there are too many at once.
-    pub fn begin(&self, spool: Arc<Spool>) -> bool {
-        let permit = self.most.clone().try_acquire_owned();
-        permit.map(|permit| tokio::spawn(self.clone().send(spool, permit))).is_ok()
+    /// The right to start an upload; `None` if too many are running.
+    pub fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.permits.clone().try_acquire_owned().ok()
     }
 
-    async fn send(self, spool: Arc<Spool>, permit: OwnedSemaphorePermit) {
-        let Ok(file) = spool.file() else { return };
-        // What is wrong with the key or its node, the close will tell.
-        let key = spool.key();
+    /// Starts to upload `file` as `key`, and calls `before_step` each time before it looks for more bytes until the close. `None` if the
+    /// node refuses: the close will report why.
+    pub async fn start(
+        &self,
+        key: Key,
+        file: Arc<File>,
+        before_step: impl Fn() + Send + 'static,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<EagerUpload> {
         let client = self.client.putting();
-        let Ok(upload) = client.upload(&key, None).await else { return };
+        let upload = client.upload(&key, None).await.ok()?;
         let ((orders, ordered), (tell, ended)) = (mpsc::channel(), oneshot::channel());
-        spool.set_ahead(Ahead { client: client.clone(), key: key.clone(), orders, ended });
-        let growing = Arc::downgrade(&spool);
-        drop(spool);
+        let handle = EagerUpload { client: client.clone(), key: key.clone(), orders, ended };
         tokio::task::spawn_blocking(move || {
-            let sent = send(&file, &growing, upload, &ordered, &client, &key);
-            // A spool that is gone wants no answer.
+            let sent = send(&file, before_step, upload, &ordered, &client, &key);
+            // The receiver is gone if the upload was dropped.
             let _ = tell.send(sent);
             drop(permit);
         });
+        Some(handle)
     }
 }
 
-/// Sends `file` as `key`. `None` if it is to be sent again. Blocks. Errors: the node was silent before it had all.
+/// Sends `file` as `key`. `None` if it must be sent again. Blocks. Errors: the node was silent before it had the whole file.
 fn send(
     file: &File,
-    growing: &Weak<Spool>,
+    before_step: impl Fn(),
     mut upload: Upload,
     orders: &Receiver<Order>,
     client: &Client,
@@ -130,20 +133,20 @@ fn send(
 ) -> Result<Option<Sent>> {
     let node = client.cluster().node_of(key);
     let mut closed = None;
-    let sent = client.noting(node, send_bytes(file, growing, &mut upload, orders, &mut closed));
+    let sent = client.noting(node, send_bytes(file, before_step, &mut upload, orders, &mut closed));
     // The close may have come in the last wait for the node.
     let is_closed = closed.is_some() || orders.try_recv().is_ok();
     match sent {
         Ok(Some(ending)) => {
             let asked = Instant::now();
             match client.noting(node, upload.end(ending)) {
-                // Other bytes have come than are in the file.
+                // The node has got other bytes than the file holds.
                 Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
                 answer => Ok(Some(Sent { checksum: ending.checksum, asked, answer })),
             }
         }
         Ok(None) => Ok(None),
-        // To send it again would take as long once more.
+        // Sending it again would take as long once more.
         Err(error) if error.kind() == ErrorKind::Deadline && is_closed => Err(error),
         Err(error) => {
             tracing::debug!("{error}");
@@ -152,11 +155,11 @@ fn send(
     }
 }
 
-/// Sends `file` as it grows, to its end at the close. `None` if nobody wants it any more, or what was sent is not in it.
-/// `whole` becomes its length then.
+/// Sends `file` as it grows, and its rest after the close. `None` if the upload was dropped, or the file got shorter than what was sent.
+/// The close sets `whole` to the length of the file.
 fn send_bytes(
     file: &File,
-    growing: &Weak<Spool>,
+    before_step: impl Fn(),
     upload: &mut Upload,
     orders: &Receiver<Order>,
     whole: &mut Option<u64>,
@@ -165,14 +168,14 @@ fn send_bytes(
     let mut last = Instant::now();
     loop {
         if whole.is_none() {
-            growing.upgrade().inspect(|spool| spool.make_room());
+            before_step();
         }
         let until = whole.map_or_else(|| settled(file), Ok)?;
         if sent < until {
             let n = STEP.min(until - sent);
             upload.send_file(file, sent, n)?;
             (sent, last) = (sent + n, Instant::now());
-        } else if last.elapsed() >= BEAT {
+        } else if last.elapsed() >= KEEPALIVE {
             upload.send_alive()?;
             last = Instant::now();
         }
@@ -181,7 +184,7 @@ fn send_bytes(
             _ if whole.is_some_and(|len| len < sent) => return Ok(None),
             _ => {}
         }
-        match orders.recv_timeout(if sent < until { Duration::ZERO } else { LOOK }) {
+        match orders.recv_timeout(if sent < until { Duration::ZERO } else { POLL }) {
             Ok(Order::Close(len)) => *whole = Some(len),
             Ok(Order::Publish(told)) => ending = Some(told),
             Err(RecvTimeoutError::Timeout) => {}
@@ -191,7 +194,7 @@ fn send_bytes(
     }
 }
 
-/// Bytes of a file that are not expected to change any more.
+/// How many bytes from the start of a file are assumed to stay as they are.
 fn settled(file: &File) -> Result<u64> {
     let found = file.metadata().map_err(|e| Error::io("the spool", &e))?;
     Ok(found.len().saturating_sub(UNSETTLED))

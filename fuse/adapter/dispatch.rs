@@ -1,19 +1,35 @@
-//! How requests are answered: on the thread that took them where nothing is waited for, else on a task.
+//! On which thread a request is answered: the one that has taken it if the answer needs no wait, else a task of its own.
 
-use super::Adapter;
 use super::replies::{Refuse, to_fuse};
 use crate::errno::Result;
 use crate::fs::Fs;
 use crate::proc::{self, Caller};
 use fuser::Request;
 use s4::client::with_moments;
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
+use tokio::runtime::Handle;
 
-impl Adapter {
-    /// Answers a request, here and now if it need not wait: to hand it to another thread would cost more than most take.
-    /// One that waits goes on as a task of its own, so that it holds up no other.
+pub struct Dispatcher {
+    fs: Arc<Fs>,
+    runtime: Handle,
+    /// The connection to the kernel, once it is known.
+    requests: Arc<OnceLock<OwnedFd>>,
+}
+
+impl Dispatcher {
+    pub fn new(fs: Arc<Fs>, runtime: Handle, requests: Arc<OnceLock<OwnedFd>>) -> Self {
+        Self { fs, runtime, requests }
+    }
+
+    /// Answers a request in a task.
+    pub(super) fn spawn(&self, answering: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(answering);
+    }
+
+    /// Answers a request on this thread if it need not wait: handing it to another thread would cost more than most requests take. A
+    /// request that waits continues in a task, so that it blocks no other.
     pub(super) fn answer<R: Refuse, T: Send + 'static, F, W, D>(
         &self,
         request: Option<&Request>,
@@ -28,18 +44,18 @@ impl Adapter {
         let mut answering = Box::pin(self.answering(request, reply, work, done));
         let _entered = self.runtime.enter();
         let mut begin = || answering.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        // An exchange with a node is waited for here, for a moment, as long as the kernel asks nothing else.
+        // This thread waits a moment for an answer of a node, until the kernel sends another request.
         let begun = match self.requests.get() {
             Some(requests) => with_moments(requests.as_fd(), begin),
             None => begin(),
         };
         if begun.is_pending() {
-            // Asked again there, it learns whom to wake.
+            // The task polls it again, with its own waker.
             self.runtime.spawn(answering);
         }
     }
 
-    /// Answers a request on a thread of its own: one whose work waits for a disk.
+    /// Answers a request on a thread that may wait for a disk.
     pub(super) fn answer_apart<R: Refuse, T: Send + 'static, F, W, D>(
         &self,
         request: Option<&Request>,
@@ -55,7 +71,7 @@ impl Adapter {
         self.runtime.spawn_blocking(move || runtime.block_on(answering));
     }
 
-    /// A caller that is killed while it waits is let go: the library does not hand interrupts on.
+    /// The answer, or EINTR once the caller is killed: the library does not pass on interrupts.
     fn answering<R: Refuse, T: Send + 'static, F, W, D>(
         &self,
         request: Option<&Request>,
@@ -79,7 +95,7 @@ impl Adapter {
     }
 }
 
-/// What `work` gives, unless the caller is killed meanwhile.
+/// The result of `work`, or EINTR once the caller is killed.
 pub(super) async fn unless_killed<T>(caller: Option<Caller>, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         biased;

@@ -18,8 +18,13 @@ const MOST: usize = 32;
 /// The longest file that is kept, in bytes: a longer one takes a while to be emptied.
 const LONGEST: u64 = 256 * 1024;
 
-/// Unnamed files by the directory that they are made in.
-pub struct SpoolFiles(HashMap<PathBuf, Files>);
+/// Unnamed files.
+pub struct SpoolFiles {
+    /// Those of each directory in which they are created.
+    dirs: HashMap<PathBuf, Files>,
+    /// The directory of those whose key belongs to no node of this machine.
+    spool_dir: PathBuf,
+}
 
 #[derive(Default)]
 struct Files {
@@ -32,16 +37,21 @@ struct Files {
 }
 
 impl SpoolFiles {
-    /// For the data directories `data`, and for `other`, which may be another.
-    pub fn new<'d>(data: impl Iterator<Item = &'d Path>, other: &Path) -> Self {
-        let mut files = HashMap::from([(other.to_owned(), Files::default())]);
-        files.extend(data.map(|dir| (dir.to_owned(), Files { is_data: true, ..Files::default() })));
-        Self(files)
+    /// For the data directories `data`, and for `spool_dir`, which may be one of them.
+    pub fn new<'d>(data: impl Iterator<Item = &'d Path>, spool_dir: PathBuf) -> Self {
+        let mut dirs = HashMap::from([(spool_dir.clone(), Files::default())]);
+        dirs.extend(data.map(|dir| (dir.to_owned(), Files { is_data: true, ..Files::default() })));
+        Self { dirs, spool_dir }
     }
 
-    /// An empty file in `dir`, one of those that this was made for. Nobody else has it open.
-    pub fn take(&self, dir: &Path) -> io::Result<Arc<File>> {
-        let files = self.0.get(dir).ok_or(io::ErrorKind::NotFound)?;
+    /// An empty file in the data directory `dir`, else in the spool directory, and where it is. Nothing else has it open.
+    pub fn take(&self, dir: Option<&Path>) -> io::Result<(Arc<File>, PathBuf)> {
+        let taken = |dir: &Path| self.take_in(dir).map(|file| (file, dir.to_owned()));
+        taken(dir.unwrap_or(&self.spool_dir)).or_else(|_| taken(&self.spool_dir))
+    }
+
+    fn take_in(&self, dir: &Path) -> io::Result<Arc<File>> {
+        let files = self.dirs.get(dir).ok_or(io::ErrorKind::NotFound)?;
         let make = if files.is_data { draft } else { unnamed_file };
         let ready = files.ready.get_or_init(|| {
             let (used, dir) = (files.used.clone(), dir.to_owned());
@@ -52,7 +62,7 @@ impl SpoolFiles {
 
     /// Keeps a file of `dir` that is closed, unless it is a key now. The kernel may still have it open for a moment.
     pub fn keep(&self, dir: &Path, file: Arc<File>) {
-        let Some(files) = self.0.get(dir) else { return };
+        let Some(files) = self.dirs.get(dir) else { return };
         if file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= LONGEST) {
             let mut used = lock(&files.used);
             used.push_back(file);

@@ -1,4 +1,5 @@
-//! Those who take the mount away and ask whether all that was closed in it is published; see `s4::mounts`.
+//! Processes that unmount, and wait until all files that were closed in the mount are published; see `s4::mounts`. Each connects to a socket
+//! of the mount.
 
 use nix::sys::socket::{Shutdown, shutdown};
 use s4::mounts;
@@ -8,21 +9,21 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 
-/// How long the last releases may take to come to their publish.
+/// How long the last releases may take until they begin to publish.
 pub const SETTLE: Duration = Duration::from_millis(50);
 
-pub struct Askers {
+pub struct Requesters {
     listener: Option<UnixListener>,
-    asked: Vec<Asker>,
+    waiting: Vec<Requester>,
 }
 
-struct Asker {
+struct Requester {
     stream: UnixStream,
-    /// When it had taken the mount away.
+    /// When it had unmounted.
     since: Option<Instant>,
 }
 
-impl Askers {
+impl Requesters {
     /// Of the mount whose file system has this number.
     pub fn of(device: Option<&str>) -> Self {
         let in_runtime = |listener: std::os::unix::net::UnixListener| {
@@ -32,50 +33,50 @@ impl Askers {
         if listener.is_none() {
             tracing::warn!("no socket can be made for 's4 umount', which so will not wait until all is published");
         }
-        Self { listener, asked: Vec::new() }
+        Self { listener, waiting: Vec::new() }
     }
 
-    /// Takes the next one. Never, without a place where is asked.
+    /// Accepts the next one. Never resolves without a socket.
     pub async fn take(&mut self) {
         let Some(listener) = &self.listener else { return std::future::pending().await };
         match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => self.asked.push(Asker { stream, since: None }),
+            Ok(stream) => self.waiting.push(Requester { stream, since: None }),
             Err(_) => tokio::time::sleep(SETTLE).await,
         }
     }
 
-    /// Answers those who have taken the mount away, which others still use.
+    /// Answers those that have unmounted, while other processes still use the mount.
     pub fn answer(&mut self, all_published: bool) {
-        self.asked.retain_mut(|asker| {
-            let waits = asker.waits();
+        self.waiting.retain_mut(|requester| {
+            let waits = requester.must_wait();
             if waits == Some(false) && all_published {
-                tell(&asker.stream);
+                answer(&requester.stream);
             }
             waits == Some(true)
         });
     }
 
-    /// To be called once the mount is gone: who comes then asks for another of its number.
+    /// To be called once the mount is gone: another mount may have its number, to which later requests belong.
     pub fn take_no_more(&mut self) {
         let Some(listener) = self.listener.take().and_then(|listener| listener.into_std().ok()) else { return };
-        // Those who have come are heard all the same.
+        // Those that have connected are still answered.
         if shutdown(listener.as_raw_fd(), Shutdown::Read).is_ok() {
             while let Ok((stream, _)) = listener.accept() {
-                self.asked.push(Asker { stream, since: None });
+                self.waiting.push(Requester { stream, since: None });
             }
         }
     }
 
-    /// Answers all: all is published.
+    /// Answers all of them: all files are published.
     pub fn end(mut self) {
         self.take_no_more();
-        self.asked.iter().for_each(|asker| tell(&asker.stream));
+        self.waiting.iter().for_each(|requester| answer(&requester.stream));
     }
 }
 
-impl Asker {
-    /// True while it is too early for an answer; `None` for one who wants none any more.
-    fn waits(&mut self) -> Option<bool> {
+impl Requester {
+    /// True while it is too early for an answer; `None` if it has gone.
+    fn must_wait(&mut self) -> Option<bool> {
         if self.since.is_none() {
             match self.stream.read(&mut [0]) {
                 Ok(1..) => self.since = Some(Instant::now()),
@@ -87,7 +88,7 @@ impl Asker {
     }
 }
 
-fn tell(mut stream: &UnixStream) {
-    // Nobody may be listening any more.
+fn answer(mut stream: &UnixStream) {
+    // It may have gone.
     let _ = stream.write_all(&[1]);
 }

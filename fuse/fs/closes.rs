@@ -1,0 +1,131 @@
+//! Which close publishes a file. That is the last close of the process that opened it for writing, as far as it can be told: every closed
+//! descriptor is a flush, also one that was duplicated or inherited. What no flush has published, the release of the last handle does.
+
+use super::namespace::Namespace;
+use super::publisher::Publisher;
+use super::writers::Writers;
+use crate::errno::{Result, io_errno};
+use crate::inodes::Ino;
+use crate::proc::{AfterClose, Caller};
+use crate::spool::Spool;
+use crate::spool::files::SpoolFiles;
+use nix::errno::Errno;
+use s4::client::blocking;
+use std::sync::Arc;
+
+pub struct Closes {
+    namespace: Arc<Namespace>,
+    writers: Arc<Writers>,
+    publisher: Arc<Publisher>,
+    spool_files: Arc<SpoolFiles>,
+}
+
+impl Closes {
+    pub fn new(
+        namespace: Arc<Namespace>,
+        writers: Arc<Writers>,
+        publisher: Arc<Publisher>,
+        spool_files: Arc<SpoolFiles>,
+    ) -> Self {
+        Self { namespace, writers, publisher, spool_files }
+    }
+
+    /// A descriptor of a handle that process `opener` opened for writing is closed by `caller`. Publishes if this is the close that does,
+    /// and returns how that went.
+    pub async fn flush(&self, ino: Ino, spool: &Arc<Spool>, opener: u32, caller: Caller) -> Result<()> {
+        let late = spool.clone();
+        if spool.has_changed() && blocking(move || late.was_written_late()).await {
+            tracing::warn!("{}: written to after its publishing close; that is in no key", spool.key());
+            return Err(Errno::EIO);
+        }
+        if let Some(errno) = spool.failed() {
+            // What this process wrote is in no key either.
+            return Err(errno);
+        }
+        let has_bytes = spool.len().map_err(io_errno)? > 0;
+        if !spool.may_publish() {
+            return Ok(());
+        }
+        let is_opener = caller.is_of(opener);
+        if !is_opener && spool.is_unpublished() && !(Caller { thread: opener }).is_over() {
+            // A close of the opener publishes, or the last release.
+            spool.closed_by(caller.was_killed());
+            return Ok(());
+        }
+        let left = caller.after_close(ino, !has_bytes);
+        spool.closed_by(left == AfterClose::Killed);
+        if left != AfterClose::Closed || (!has_bytes && !spool.is_unpublished()) {
+            return Ok(());
+        }
+        if spool.is_mappable() && self.writers.has_mapped(ino, caller).await {
+            // Stores through the mapping are published once it is gone.
+            spool.acknowledge();
+            return Ok(());
+        }
+        // The opener has published an empty key, or is gone. The last of the other writers publishes.
+        if !is_opener && self.writers.is_held(ino, spool).await {
+            return Ok(());
+        }
+        let published = self.publisher.publish(ino, spool, false).await;
+        if published.is_err() && caller.is_ending() {
+            self.publisher.note_lost();
+        }
+        published
+    }
+
+    /// The last descriptor of a handle is closed; errors can only be logged. `writes`: it was opened for writing.
+    pub async fn release(&self, ino: Ino, spool: &Arc<Spool>, writes: bool) {
+        let left = spool.remove_handle(writes);
+        if left.all == 0 && spool.may_publish() {
+            self.release_last(ino, spool).await;
+        }
+        if left.writers == 0 {
+            let _turn = spool.publishing.lock().await;
+            // Another process may have opened it meanwhile.
+            if spool.handles().writers == 0 {
+                self.namespace.inodes.settle_spool(ino, spool);
+                spool.settled.notify_waiters();
+            }
+        }
+        self.namespace.inodes.remove_open(ino);
+        self.namespace.inodes.drop_unnamed(ino);
+        if let Some(file) = spool.end() {
+            self.spool_files.keep(&spool.dir, file);
+        }
+    }
+
+    async fn release_last(&self, ino: Ino, spool: &Arc<Spool>) {
+        if spool.was_killed() {
+            self.discard_killed(spool).await;
+            return;
+        }
+        let _running = self.publisher.begin();
+        let is_due = || spool.is_unpublished() || spool.len().is_ok_and(|len| len > 0);
+        if is_due() {
+            // Whatever becomes of a process that opens it from now on.
+            spool.acknowledge();
+        }
+        if spool.is_mappable() {
+            self.writers.unmapped(spool).await;
+        }
+        if is_due()
+            && let Err(errno) = self.publisher.publish(ino, spool, true).await
+        {
+            tracing::error!("{}: not published: {}", spool.key(), errno.desc());
+            self.publisher.note_lost();
+        }
+    }
+
+    /// Publishes nothing of a file whose writer was killed.
+    async fn discard_killed(&self, spool: &Arc<Spool>) {
+        let _turn = spool.publishing.lock().await;
+        if !spool.is_unpublished() || spool.handles().writers > 0 || !spool.was_killed() {
+            return;
+        }
+        if let Ok(len @ 1..) = spool.len() {
+            tracing::warn!("{}: not published: who wrote its {len} bytes was killed", spool.key());
+        }
+        spool.discard();
+        self.namespace.inodes.unname_spool(spool);
+    }
+}

@@ -1,0 +1,124 @@
+//! Watches files that are being written until they are large, closed, or gone. A large file for another node is
+//! [uploaded](crate::eager_upload) before its close. One that stays on this machine gets space ahead of what is written, as does one that
+//! is uploaded.
+
+use crate::eager_upload::EagerUploads;
+use crate::spool::Spool;
+use s4::reserve;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+
+/// Bytes from which on a file counts as large.
+pub const LARGE: u64 = reserve::LEAST;
+/// How long after its creation a file is looked at first, and the longest pause between two looks.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One task watches all files: starting or waking a task for each small file would cost more than its close. Clones share the task.
+#[derive(Clone)]
+pub struct SizeWatcher {
+    uploads: EagerUploads,
+    watched: Arc<Mutex<Watched>>,
+    /// Wakes the task for a file that is due before the others.
+    sooner: Arc<Notify>,
+}
+
+/// Guards the files that are watched.
+#[derive(Default)]
+struct Watched {
+    files: Vec<WatchedFile>,
+    /// When the task looks at them next; `None` if there is no task.
+    next: Option<Instant>,
+}
+
+struct WatchedFile {
+    spool: Weak<Spool>,
+    /// Its key belongs to a node of this machine.
+    is_local: bool,
+    /// Its length at the last look.
+    len: u64,
+    due: Instant,
+    pause: Duration,
+}
+
+impl SizeWatcher {
+    pub fn new(uploads: EagerUploads) -> Self {
+        Self { uploads, watched: Arc::default(), sooner: Arc::default() }
+    }
+
+    /// Watches one more file; `is_local` if its key belongs to a node of this machine.
+    pub fn watch(&self, spool: &Arc<Spool>, is_local: bool) {
+        let mut watched = self.watched();
+        let due = Instant::now() + FIRST_LOOK;
+        watched.files.push(WatchedFile { spool: Arc::downgrade(spool), is_local, len: 0, due, pause: FIRST_LOOK });
+        match watched.next {
+            None => {
+                watched.next = Some(due);
+                tokio::spawn(self.clone().run(due));
+            }
+            Some(next) if next > due + FIRST_LOOK => {
+                watched.next = Some(due);
+                self.sooner.notify_one();
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Looks at all files that are due, from `next` on, until none is left.
+    async fn run(self, mut next: Instant) {
+        loop {
+            let was_woken = tokio::time::timeout_at(next.into(), self.sooner.notified()).await.is_ok();
+            let (now, mut watched) = (Instant::now(), self.watched());
+            if !was_woken {
+                watched.files.retain_mut(|file| file.due > now || self.look_at(file, now));
+                let due = watched.files.iter().map(|file| file.due).min();
+                watched.next = due.map(|due| due.max(now + FIRST_LOOK));
+            }
+            match watched.next {
+                Some(due) => next = due,
+                None => return,
+            }
+        }
+    }
+
+    /// False if the file need not be watched any more.
+    fn look_at(&self, file: &mut WatchedFile, now: Instant) -> bool {
+        let Some(spool) = file.spool.upgrade().filter(|spool| spool.may_upload()) else { return false };
+        let len = spool.len().unwrap_or(0);
+        let has_grown = len > std::mem::replace(&mut file.len, len);
+        let is_large = len >= LARGE;
+        if is_large
+            && !file.is_local
+            && let Some(permit) = self.uploads.permit()
+        {
+            tokio::spawn(upload(self.uploads.clone(), spool, permit));
+            return false;
+        }
+        if is_large && file.is_local && has_grown {
+            tokio::task::spawn_blocking(move || spool.make_room());
+            file.pause = FIRST_LOOK;
+        } else {
+            file.pause = (file.pause * 2).min(LONGEST_PAUSE);
+        }
+        file.due = now + file.pause;
+        true
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts the upload of `spool`, and hands it over for the close.
+async fn upload(uploads: EagerUploads, spool: Arc<Spool>, permit: OwnedSemaphorePermit) {
+    let Ok(file) = spool.file() else { return };
+    // The thread of the upload must not keep the spool: it ends when the spool drops the upload.
+    let weak = Arc::downgrade(&spool);
+    let make_room = move || {
+        weak.upgrade().inspect(|spool| spool.make_room());
+    };
+    if let Some(upload) = uploads.start(spool.key(), file, make_room, permit).await {
+        spool.set_upload(upload);
+    }
+}
