@@ -4,6 +4,7 @@ pub mod commands;
 pub mod jobs;
 pub mod keys;
 pub mod lists;
+pub mod monitoring;
 pub mod packs;
 pub mod session;
 pub mod tree;

@@ -1,6 +1,6 @@
 //! `s4 eval`
 
-use super::unbuffered;
+use super::console::unbuffered;
 use crate::cli::EvalArgs;
 use s4::client::Client;
 use s4::error::{ExitStatus, Result};

@@ -1,8 +1,15 @@
 //! Lines of a listing.
 
-use super::Detail;
 use crate::bounds::{beginning, bounded};
 use crate::error::{Error, ErrorKind, Result};
+
+/// What a listing tells of a key only when asked, since it takes another look at the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detail {
+    /// Permission bits.
+    pub mode: u32,
+    pub xxh3: u64,
+}
 
 /// A line of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]

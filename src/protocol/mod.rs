@@ -9,7 +9,7 @@ pub mod node;
 pub use dirs::Entered;
 pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Plan, Standing};
 pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, TaskFailure};
-pub use listing::{Entry, LISTING_END, LISTING_ERROR};
+pub use listing::{Detail, Entry, LISTING_END, LISTING_ERROR};
 
 use crate::bounds;
 use crate::checksum::Checksum;
@@ -163,14 +163,6 @@ impl PackAnswer {
             self.errors.push(error);
         }
     }
-}
-
-/// What a listing tells of a key only when asked, since it takes another look at the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Detail {
-    /// Permission bits.
-    pub mode: u32,
-    pub xxh3: u64,
 }
 
 /// What a name is, as its home knows.

@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::{Failures, SMALL};
-use crate::commands::unbuffered;
+use crate::commands::console::unbuffered;
 use s4::client::{Client, PackItem, Received, TRIES, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key, Prefix};

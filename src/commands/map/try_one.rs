@@ -1,7 +1,7 @@
 //! `--try`: the command on one key, and what that says of the whole.
 
+use crate::commands::console::{say, unbuffered};
 use crate::commands::format::{seconds_text, size_text};
-use crate::commands::{say, unbuffered};
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::frame::CommandEnd;
