@@ -4,8 +4,7 @@ use crate::connections::Connections;
 use crate::jobs::Jobs;
 use crate::monitoring::Monitoring;
 use crate::names::Names;
-use crate::streams::Streams;
-use crate::transfer::Neighbours;
+use crate::upgrades::Upgrades;
 use s4::body::{self, ChannelBody, ChunkSender};
 use s4::budget::MemoryBudget;
 use s4::client::Secret;
@@ -28,10 +27,7 @@ pub struct App {
     pub secret: Option<Secret>,
     pub started: Instant,
     pub monitoring: Monitoring,
-    pub streams: Streams,
-    /// Connections for small exchanges.
-    pub sessions: Streams,
-    pub neighbours: Neighbours,
+    pub upgrades: Upgrades,
     pub connections: Connections,
     /// For what waits in memory to be read by peers.
     pub in_flight: MemoryBudget,

@@ -15,8 +15,8 @@ mod place;
 mod routes;
 mod server;
 mod store;
-mod streams;
 mod transfer;
+mod upgrades;
 
 use app::{App, IN_FLIGHT};
 use clap::Parser;
@@ -36,10 +36,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::{Options, Store};
-use streams::Streams;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use transfer::Neighbours;
+use upgrades::Upgrades;
 
 /// How long the address may be in use before that is an error.
 const IN_USE: Duration = Duration::from_secs(1);
@@ -132,7 +131,6 @@ fn run(args: Args) -> Result<()> {
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
-        let neighbours = Neighbours::new(store.clone(), &client);
         let names = Names::new(store.clone(), client.clone(), place.node);
         let shared = Arc::new(Shared::new(store, client, names.clone(), place.node, slots)?);
         let jobs = Arc::new(Jobs::open(shared)?);
@@ -145,7 +143,6 @@ fn run(args: Args) -> Result<()> {
         );
         let monitoring = Monitoring::default();
         let host = cluster.address(place.node).host().to_owned();
-        let streams = Streams::default();
         let started = Instant::now();
         let node = place.node;
         let app = Arc::new(App {
@@ -157,9 +154,7 @@ fn run(args: Args) -> Result<()> {
             secret,
             started,
             monitoring,
-            streams,
-            sessions: Streams::default(),
-            neighbours,
+            upgrades: Upgrades::new(),
             connections: Connections::new(),
             in_flight: MemoryBudget::new(IN_FLIGHT),
         });

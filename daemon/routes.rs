@@ -2,11 +2,9 @@
 
 use crate::app::{App, BODY_DEADLINE};
 use crate::guard;
-use crate::handlers::keys::Born;
 use crate::handlers::monitoring::{self, Open};
 use crate::handlers::{self, Answer};
 use crate::peer::Peer;
-use crate::store::Range;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
@@ -16,7 +14,7 @@ use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
 use s4::placement::NodeId;
-use s4::protocol::{Change, Delivery, JobId, MAX_RANGE};
+use s4::protocol::{Change, JobId};
 use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -31,16 +29,14 @@ enum Route {
     Status { samples: Option<usize> },
     Watch { samples: Option<usize> },
     GetKey(Key),
-    GetRange { key: Key, range: Range },
-    GetRest { key: Key, checksum: Checksum, offset: u64 },
-    PutKey { key: Key, born: Born },
+    PutKey { key: Key, change: Change },
     DeleteKey { key: Key, keep_dirs: bool, only: Option<Checksum> },
     AdoptKey(Key),
     ChangeKey(Key),
     RenameKey { from: Key, to: Key },
     Stat(Dir),
     Made(Key),
-    OpenSession,
+    Connect,
     MakeDir(Dir),
     HoldsDir(Dir),
     ChangeDir(Dir),
@@ -52,11 +48,6 @@ enum Route {
     HeldDirs(NodeId),
     List { prefix: Prefix, recursive: bool, details: bool },
     DeletePrefix(Prefix),
-    PutPack(Option<Delivery>),
-    LinkPack(Delivery),
-    GetPack,
-    Eval(Key),
-    TryJob(Key),
     SubmitJob { dry_run: bool },
     HasFile(String),
     PutFile(String),
@@ -114,15 +105,13 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
             guard::check(&app.cluster, request.headers())?;
             monitoring::page::data(app, samples).await
         }
-        Route::GetKey(key) => handlers::keys::get(app, key, request).await,
-        Route::GetRest { key, checksum, offset } => handlers::keys::rest(app, key, checksum, offset, request).await,
-        Route::GetRange { key, range } => handlers::keys::range(app, key, range).await,
-        Route::PutKey { key, born } => handlers::keys::put(app, peer, key, born, request).await,
+        Route::GetKey(key) => handlers::keys::get(app, peer, key, request).await,
+        Route::PutKey { key, change } => handlers::keys::put(app, peer, key, change, request).await,
         Route::DeleteKey { key, keep_dirs, only } => handlers::keys::delete(app, key, keep_dirs, only).await,
         Route::AdoptKey(key) => handlers::tree::adopt(app, peer, key, whole_body(request).await?).await,
         Route::ChangeKey(key) => handlers::tree::change(app, key, whole_body(request).await?).await,
         Route::RenameKey { from, to } => handlers::tree::rename(app, peer, from, to).await,
-        Route::OpenSession => handlers::session::open(app, peer, request),
+        Route::Connect => handlers::connection::open(app, peer, request),
         Route::Stat(path) => handlers::tree::stat(app, path).await,
         Route::Made(key) => handlers::keys::made(app, peer, key).await,
         Route::MakeDir(dir) => handlers::tree::make_dir(app, peer, dir, whole_body(request).await?).await,
@@ -136,11 +125,6 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::HeldDirs(home) => handlers::lists::held(app, home),
         Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
-        Route::PutPack(delivery) => handlers::packs::put(app, peer, delivery, request).await,
-        Route::LinkPack(delivery) => handlers::packs::link(app, peer, delivery, whole_body(request).await?).await,
-        Route::GetPack => handlers::packs::get(app, whole_body(request).await?),
-        Route::Eval(key) => handlers::commands::eval(app, key, whole_body(request).await?).await,
-        Route::TryJob(key) => handlers::commands::attempt(app, key, &whole_body(request).await?).await,
         Route::HasFile(digest) => handlers::jobs::has_file(app, digest).await,
         Route::PutFile(digest) => handlers::jobs::put_file(app, digest, request).await,
         Route::SubmitJob { dry_run } => handlers::jobs::submit(app, &whole_body(request).await?, dry_run),
@@ -183,16 +167,14 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::GET, "status", "") => samples(query).map(|samples| Route::Status { samples }),
         (&Method::GET, "watch", "") => samples(query).map(|samples| Route::Watch { samples }),
         (&Method::GET, "keys", key) => parse_key(key).map(Route::GetKey),
-        (&Method::GET, "range", key) => range_route(key, query),
-        (&Method::GET, "rest", key) => rest_route(key, query),
-        (&Method::PUT, "keys", key) => Ok(Route::PutKey { key: parse_key(key)?, born: born_with(query)? }),
+        (&Method::PUT, "keys", key) => Ok(Route::PutKey { key: parse_key(key)?, change: born_with(query)? }),
         (&Method::DELETE, "keys", key) => delete_route(key, query),
         (&Method::POST, "adopt", key) => parse_key(key).map(Route::AdoptKey),
         (&Method::POST, "change", key) => parse_key(key).map(Route::ChangeKey),
         (&Method::POST, "rename", key) => rename_route(key, query),
         (&Method::GET, "stat", path) => parse_dir(path).map(Route::Stat),
         (&Method::GET, "made", key) => parse_key(key).map(Route::Made),
-        (&Method::POST, "session", "") => Ok(Route::OpenSession),
+        (&Method::POST, "connect", "") => Ok(Route::Connect),
         (&Method::PUT, "dirs", dir) => parse_dir(dir).map(Route::MakeDir),
         (&Method::GET, "dirs", dir) => parse_dir(dir).map(Route::HoldsDir),
         (&Method::POST, "dirs", dir) => parse_dir(dir).map(Route::ChangeDir),
@@ -204,11 +186,6 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
         (&Method::GET, "names", "held") => number(query, "home").map(Route::HeldDirs),
         (&Method::GET, "list", "") => list_route(query),
         (&Method::POST, "delete", "") => delete_prefix_route(query),
-        (&Method::POST, "pack", "put") => delivery(query).map(Route::PutPack),
-        (&Method::POST, "pack", "link") => delivery(query)?.ok_or_else(|| missing("job")).map(Route::LinkPack),
-        (&Method::POST, "pack", "get") => Ok(Route::GetPack),
-        (&Method::POST, "eval", key) => parse_key(key).map(Route::Eval),
-        (&Method::POST, "try", key) => parse_key(key).map(Route::TryJob),
         (&Method::GET, "files", digest) => Ok(Route::HasFile(digest.to_owned())),
         (&Method::PUT, "files", digest) => Ok(Route::PutFile(digest.to_owned())),
         (&Method::GET, "standing", "") => standing_route(query),
@@ -223,28 +200,11 @@ fn route(request: &Request<Incoming>) -> Result<Route> {
 /// True of a path that some method has, but for those of jobs.
 fn is_route(head: &str, rest: &str) -> bool {
     match head {
-        "health" | "usage" | "status" | "watch" | "list" | "delete" | "session" | "standing" => rest.is_empty(),
-        "keys" | "range" | "rest" | "eval" | "try" | "files" | "adopt" | "change" | "rename" | "stat" | "made"
-        | "dirs" => true,
-        "pack" => matches!(rest, "put" | "link" | "get"),
+        "health" | "usage" | "status" | "watch" | "list" | "delete" | "connect" | "standing" => rest.is_empty(),
+        "keys" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs" => true,
         "names" => matches!(rest, "enter" | "left" | "let_go" | "audit" | "held"),
         _ => false,
     }
-}
-
-fn range_route(key: &str, query: &str) -> Result<Route> {
-    let range = Range {
-        checksum: checksum(query)?.ok_or_else(|| missing("checksum"))?,
-        offset: number(query, "offset")?,
-        len: number(query, "len").and_then(|len| if len > MAX_RANGE { Err(malformed("len")) } else { Ok(len) })?,
-        open: is_true(query, "open")?,
-    };
-    Ok(Route::GetRange { key: parse_key(key)?, range })
-}
-
-fn rest_route(key: &str, query: &str) -> Result<Route> {
-    let checksum = checksum(query)?.ok_or_else(|| missing("checksum"))?;
-    Ok(Route::GetRest { key: parse_key(key)?, checksum, offset: number(query, "offset")? })
 }
 
 fn delete_route(key: &str, query: &str) -> Result<Route> {
@@ -298,24 +258,11 @@ fn checksum(query: &str) -> Result<Option<Checksum>> {
     query_value(query, "checksum")?.map(|sum| sum.parse().map_err(|()| malformed("checksum"))).transpose()
 }
 
-/// What a key is to be from the start.
-fn born_with(query: &str) -> Result<Born> {
+/// What a key is born with.
+fn born_with(query: &str) -> Result<Change> {
     let mode = query_value(query, "mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| malformed("mode")));
     let mtime = query_value(query, "mtime")?.map(|text| text.parse().map_err(|_| malformed("mtime")));
-    let delivery = delivery(query)?;
-    let over_empty = is_true(query, "over_empty")?;
-    Ok(Born { change: Change { mode: mode.transpose()?, mtime: mtime.transpose()?, over_empty }, delivery })
-}
-
-/// The task whose outputs are sent; `None` if they are no task's.
-fn delivery(query: &str) -> Result<Option<Delivery>> {
-    let Some(job) = query_value(query, "job")? else {
-        return Ok(None);
-    };
-    let field = |name: &str| query_value(query, name)?.ok_or_else(|| malformed(name));
-    let inputs = u64::from_str_radix(&field("inputs")?, 16).map_err(|_| malformed("inputs"))?;
-    let outputs = field("outputs")?.parse().map_err(|_| malformed("outputs"))?;
-    Ok(Some(Delivery { job: JobId::try_from(job)?, inputs, outputs }))
+    Ok(Change { mode: mode.transpose()?, mtime: mtime.transpose()?, over_empty: is_true(query, "over_empty")? })
 }
 
 /// `None` for a path that no method has.

@@ -114,11 +114,11 @@ async fn look_after(app: Arc<App>) {
 /// Lets what runs finish for a moment, then kills it, and whatever any command has left behind.
 async fn end(app: Arc<App>, ending: watch::Sender<bool>) {
     let (jobs, running) = (app.jobs.clone(), app.jobs.shared.running.clone());
-    let (streams, sessions) = (app.streams.clone(), app.sessions.clone());
-    let under_way = move || jobs.running() + jobs.shared.running.count() + streams.count() + sessions.count();
+    let upgrades = app.upgrades.clone();
+    let under_way = move || jobs.running() + jobs.shared.running.count() + upgrades.count();
     tracing::info!("going down, {} commands run", app.jobs.shared.running.count());
     app.jobs.close();
-    app.sessions.end();
+    app.upgrades.end();
     let finished = async {
         ending.send_replace(true);
         ending.closed().await;
@@ -128,8 +128,7 @@ async fn end(app: Arc<App>, ending: watch::Sender<bool>) {
     blocking(move || {
         let shared = &app.jobs.shared;
         if !in_time {
-            app.streams.close();
-            app.sessions.close();
+            app.upgrades.close();
             app.jobs.interrupt();
             shared.running.kill_all();
         }

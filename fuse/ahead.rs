@@ -6,11 +6,11 @@
 
 use crate::spool::Spool;
 use s4::checksum::{self, Checksum};
-use s4::client::{Client, blocking};
+use s4::client::{Client, Upload, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::Change;
-use s4::upload::{Ending, Upload};
+use s4::wire::PutEnd;
 use std::fs::File;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
@@ -32,7 +32,7 @@ const BEAT: Duration = Duration::from_secs(5);
 enum Order {
     /// The file has this length now, and keeps it.
     Close(u64),
-    Publish(Ending),
+    Publish(PutEnd),
 }
 
 /// A file that is being sent. Dropped, it is broken off and leaves nothing.
@@ -74,7 +74,7 @@ impl Ahead {
             // Who sends may give up before the file is hashed.
             ended = &mut self.ended => return ended.unwrap_or(Ok(None)),
             hashed = blocking(move || checksum::of_file(&file)) => if let Ok(checksum) = hashed {
-                let _ = self.orders.send(Order::Publish(Ending { checksum, change }));
+                let _ = self.orders.send(Order::Publish(PutEnd { checksum, change }));
             },
         }
         drop(self.orders);
@@ -136,7 +136,7 @@ fn send(
     match sent {
         Ok(Some(ending)) => {
             let asked = Instant::now();
-            match client.noting(node, upload.end(&ending)) {
+            match client.noting(node, upload.end(ending)) {
                 // Other bytes have come than are in the file.
                 Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
                 answer => Ok(Some(Sent { checksum: ending.checksum, asked, answer })),
@@ -160,7 +160,7 @@ fn send_bytes(
     upload: &mut Upload,
     orders: &Receiver<Order>,
     whole: &mut Option<u64>,
-) -> Result<Option<Ending>> {
+) -> Result<Option<PutEnd>> {
     let (mut sent, mut ending) = (0, None);
     let mut last = Instant::now();
     loop {
@@ -173,7 +173,7 @@ fn send_bytes(
             upload.send_file(file, sent, n)?;
             (sent, last) = (sent + n, Instant::now());
         } else if last.elapsed() >= BEAT {
-            upload.beat()?;
+            upload.send_alive()?;
             last = Instant::now();
         }
         match ending {

@@ -9,7 +9,7 @@ use s4::checksum::Checksum;
 use s4::client::{Client, TRIES, blocking};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::summed::Summed;
+use s4::wire::parts::Parts;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -276,7 +276,7 @@ impl File {
         blocking(move || file.receive_from(stream)).await
     }
 
-    fn receive_from(&self, mut stream: Summed) -> Result<()> {
+    fn receive_from(&self, mut stream: Parts) -> Result<()> {
         while let Some((_, len)) = self.next_wanted() {
             let bytes = stream.next_block(len as usize)?;
             self.arrived(bytes);

@@ -6,7 +6,6 @@ use crate::checksum::BLOCK;
 use crate::error::{Error, Result};
 use crate::protocol::HEARTBEAT;
 pub use crate::side::{Side, cause};
-use crate::stream::Stream;
 use crate::timeout::Timeout;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -148,18 +147,12 @@ impl Body for ChannelBody {
 }
 
 /// The draining end of a received body, for a blocking thread.
-pub enum ChunkReader {
-    Channel(mpsc::Receiver<Result<Bytes>>),
-    Stream(Stream),
-}
+pub struct ChunkReader(mpsc::Receiver<Result<Bytes>>);
 
 impl ChunkReader {
     /// The next chunk, or `None` at the body's end. Blocks.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>> {
-        match self {
-            Self::Channel(chunks) => chunks.blocking_recv().transpose(),
-            Self::Stream(stream) => stream.next_chunk(),
-        }
+        self.0.blocking_recv().transpose()
     }
 }
 
@@ -178,7 +171,7 @@ where
             }
         }
     });
-    ChunkReader::Channel(receiver)
+    ChunkReader(receiver)
 }
 
 /// A received body, read chunk by chunk in async code.

@@ -9,9 +9,8 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread::Thread;
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Bytes read from a file at a time.
@@ -303,54 +302,6 @@ fn read_by_turns(file: &File, len: u64, hasher: Hasher) -> std::io::Result<Hashe
     });
     let turns = turns.into_inner().unwrap_or_else(PoisonError::into_inner);
     turns.failed.map_or(Ok(turns.hasher), Err)
-}
-
-/// Dropped, it tells the reader of a growing file that it grows no more.
-struct Ending<'a> {
-    ended: &'a AtomicBool,
-    reader: Thread,
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Release);
-        self.reader.unpark();
-    }
-}
-
-/// The checksum of `file` and of its parts while `write` makes it longer, which tells how long it is so far: a second thread reads what was
-/// written, since the kernel moves bytes without showing them. Blocks. Errors: those of `write`, and what `failed` makes of one
-/// where there is no thread to be had or the file cannot be read.
-pub fn of_growing<T, E>(
-    file: &File,
-    failed: impl Fn(std::io::Error) -> E,
-    write: impl FnOnce(&dyn Fn(u64)) -> std::result::Result<T, E>,
-) -> std::result::Result<(T, Sums), E> {
-    let (written, ended) = (AtomicU64::new(0), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let hash = || {
-            let mut hasher = FileHasher::of_parts();
-            loop {
-                // Read before the length: what was written until then is all there is.
-                let is_all = ended.load(Ordering::Acquire);
-                hasher.read_to(file, written.load(Ordering::Acquire))?;
-                match is_all {
-                    true => return Ok(hasher.sums()),
-                    false => std::thread::park(),
-                }
-            }
-        };
-        let hashing = std::thread::Builder::new().spawn_scoped(scope, hash).map_err(&failed)?;
-        // Also when `write` panics: the scope waits for its threads.
-        let ending = Ending { ended: &ended, reader: hashing.thread().clone() };
-        let done = write(&|len| {
-            written.store(len, Ordering::Release);
-            ending.reader.unpark();
-        });
-        drop(ending);
-        let hashed = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok((done?, hashed.map_err(&failed)?))
-    })
 }
 
 impl Checksum {

@@ -6,7 +6,7 @@
 //! - [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`budget`], [`file`], [`limits`], [`mounts`], [`ports`], [`reserve`], [`runtime`], [`stock`], [`tcp`], [`timeout`]: of the system
 //! - [`checksum`] and [`blocks`]: sums of a key and of its parts
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
-//! - [`protocol`], [`side`], [`stream`], [`summed`], [`upload`], [`body`], [`frame`], [`session`]: what crosses the wire, and how bodies stream; [`attribute`], [`stored`]: what lies on a disk
+//! - [`protocol`], [`side`], [`body`], [`wire`]: what crosses the wire; [`attribute`], [`stored`]: what lies on a disk
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
 //!
 //! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`) and `s4-mount` (`fuse/`). The last two are packages of
@@ -24,7 +24,6 @@ pub mod cluster;
 pub mod directory;
 pub mod error;
 pub mod file;
-pub mod frame;
 pub mod key;
 pub mod limits;
 pub mod mounts;
@@ -34,14 +33,11 @@ pub mod ports;
 pub mod protocol;
 pub mod reserve;
 pub mod runtime;
-pub mod session;
 pub mod side;
 pub mod size;
 pub mod stock;
 pub mod stored;
-pub mod stream;
-pub mod summed;
 pub mod tcp;
 pub mod time;
 pub mod timeout;
-pub mod upload;
+pub mod wire;

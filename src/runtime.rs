@@ -1,10 +1,14 @@
 //! The asynchronous runtime of the daemon and of the mount.
 
 use crate::error::{Error, Result};
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 /// Threads for work that blocks: files, hashes, streams, each of them for one transfer.
 const BLOCKING: usize = 4096;
+
+/// How long one of them is kept that has nothing to do.
+const KEPT: Duration = Duration::from_secs(3);
 
 /// A runtime whose workers mostly move messages, so that half of the processors do: each further one wakes and is woken for
 /// nothing, which small keys wait for.
@@ -13,6 +17,7 @@ pub fn build() -> Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads((cpus / 2).clamp(1, 8))
         .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(KEPT)
         .enable_all()
         .build()
         .map_err(|e| Error::io("the runtime", &e))

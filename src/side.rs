@@ -26,6 +26,15 @@ impl Side {
         if cause == Cause::Closed { broken.of_broken_connection() } else { broken }
     }
 
+    /// `who` has said what it must not.
+    pub fn malformed(self, who: &str, why: &str) -> Error {
+        let kind = match self {
+            Self::Client => ErrorKind::Unreachable,
+            Self::Server => ErrorKind::BadRequest,
+        };
+        Error::new(kind, format!("{who}: malformed message: {why}"))
+    }
+
     /// Nothing came from `who`, or it took nothing, for as long as is waited.
     pub fn silent(self, who: &str, deadline: Duration) -> Error {
         let kind = match self {

@@ -9,7 +9,7 @@ use s4::body::ChunkSender;
 use s4::error::Result;
 use s4::key::Prefix;
 use s4::placement::NodeId;
-use s4::protocol::{Entry, Event, LISTING_END, LISTING_ERROR};
+use s4::protocol::{Entry, Event, ListingLine};
 use std::sync::Arc;
 
 /// Bytes of lines gathered into a chunk.
@@ -38,13 +38,13 @@ pub fn held(app: &Arc<App>, home: NodeId) -> Answer {
         let mut pulse = Pulse::new();
         let listed = app.jobs.shared.store.held_dirs(home, &mut |path| {
             if let Some(path) = path {
-                Entry::Dir { path: format!("{path}/"), stat: None }.write_line(&mut lines);
+                Entry::Dir { path: format!("{path}/"), stat: None }.line().write(&mut lines);
             }
             if !pulse.is_due() {
                 return flush(&mut lines, &sender);
             }
-            // A sign of life, with what there is.
-            lines.push(b'\n');
+            // With what there is.
+            ListingLine::Alive.write(&mut lines);
             sender.send(std::mem::take(&mut lines).into()).is_ok()
         });
         end(listed, lines, &sender);
@@ -54,7 +54,7 @@ pub fn held(app: &Arc<App>, home: NodeId) -> Answer {
 
 fn fill(app: &App, selection: &Selection, lines: &mut Vec<u8>, sender: &ChunkSender) -> Result<()> {
     app.jobs.shared.store.list(selection, &mut |entry| {
-        entry.write_line(lines);
+        entry.line().write(lines);
         Ok(flush(lines, sender))
     })
 }
@@ -70,12 +70,8 @@ fn flush(lines: &mut Vec<u8>, sender: &ChunkSender) -> bool {
 
 /// Sends the last lines, and how the listing ended.
 fn end(listed: Result<()>, mut lines: Vec<u8>, sender: &ChunkSender) {
-    let end = match listed {
-        Ok(()) => LISTING_END.to_owned(),
-        Err(error) => format!("{LISTING_ERROR}{}", serde_json::to_string(&error).expect("an error is plain JSON")),
-    };
-    lines.extend_from_slice(end.as_bytes());
-    lines.push(b'\n');
+    let last = listed.map_or_else(ListingLine::Error, |()| ListingLine::End);
+    last.write(&mut lines);
     // A client that hung up needs no end.
     let _ = sender.send(lines.into());
 }

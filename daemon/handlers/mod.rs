@@ -1,12 +1,13 @@
 //! Handlers: a typed request in, an answer out. Files, hashing and commands are left to blocking threads.
 
-pub mod commands;
+mod commands;
+pub mod connection;
+mod get;
 pub mod jobs;
 pub mod keys;
 pub mod lists;
 pub mod monitoring;
-pub mod packs;
-pub mod session;
+mod put;
 pub mod tree;
 
 use crate::app::App;

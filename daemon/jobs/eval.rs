@@ -7,12 +7,12 @@ use super::plan;
 use super::running::Entered;
 use super::task::{self, Inputs, environment};
 use super::taskdir::TaskDir;
-use s4::body::{ChunkSender, Hangup};
+use s4::body::Hangup;
 use s4::error::{Error, Result};
-use s4::frame::{CommandEnd, FrameWriter};
 use s4::key::Key;
 use s4::protocol::{CommandText, HEARTBEAT, JobId, JobSpec};
 use s4::time::seconds;
+use s4::wire::{CommandEnd, Connection, Kind};
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
@@ -24,19 +24,19 @@ pub const AT_ONCE: usize = 64;
 /// Between two looks at a check that is under way after the command's end.
 const VERIFYING: Duration = Duration::from_millis(1);
 
-/// Runs `cmd` with `key` as its stdin and its streams into `chunks`. Blocks until it has ended; a client that hangs up
-/// ends it. An error is only of what comes before the start.
-pub fn run(shared: &Arc<Shared>, key: &Key, cmd: &CommandText, chunks: ChunkSender) -> Result<()> {
+/// Runs `cmd` with `key` as its stdin and its streams over `connection`. Blocks until it has ended; a client that hangs up ends it.
+/// Errors: it could not be started, or has not ended by itself.
+pub fn run(shared: &Arc<Shared>, key: &Key, cmd: &CommandText, connection: &mut Connection) -> Result<CommandEnd> {
     let opened = shared.store.open_key(key)?;
     let place = Place::enter(shared, JobId::new(), Limits::default())?;
     let env = environment(key, place.id.as_str(), 0, shared, &[]);
     let stdin = opened.file.try_clone().map_err(|e| Error::io(key, &e))?;
     let verify = |control: &Control| task::verify(&shared.store, &opened.file, opened.checksum, key, control);
-    stream(place, cmd, &env, stdin, None, verify, chunks)
+    stream(place, cmd, &env, stdin, None, verify, connection)
 }
 
 /// Runs the command of a job on the task of `key` as [`run`] does, and publishes nothing of it.
-pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, chunks: ChunkSender) -> Result<()> {
+pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, connection: &mut Connection) -> Result<CommandEnd> {
     let limits = Limits { memory: spec.memory, cpus: spec.cpus };
     shared.running.check(limits)?;
     let task = plan::one(&shared.store, spec, key)?;
@@ -49,7 +49,7 @@ pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, chunks: ChunkSen
     let env = environment(key, spec.id.as_str(), 0, shared, &spec.env);
     let stdin = inputs.stdin().map_err(|e| Error::io(key, &e))?;
     let verify = |control: &Control| inputs.verify(&shared.store, key, control).map(drop);
-    stream(place, &spec.cmd, &env, stdin, spec.timeout.and_then(seconds), verify, chunks)
+    stream(place, &spec.cmd, &env, stdin, spec.timeout.and_then(seconds), verify, connection)
 }
 
 /// Where a command runs.
@@ -74,11 +74,11 @@ fn stream(
     stdin: File,
     timeout: Option<Duration>,
     verify: impl FnOnce(&Control) -> Result<()> + Send,
-    chunks: ChunkSender,
-) -> Result<()> {
+    connection: &mut Connection,
+) -> Result<CommandEnd> {
     let Place { dir, control, .. } = place;
     let running = command::start(Setup { cmd, dir: &dir, env, stdin, stdout: None }, &control)?;
-    let mut streams = Streams { frames: FrameWriter::new(chunks), beaten: Instant::now() };
+    let mut streams = Streams { connection, beaten: Instant::now() };
     let (status, verified) = std::thread::scope(|scope| {
         let verifying = scope.spawn(|| verify(&control));
         let status = running.attend(&mut streams, timeout);
@@ -91,43 +91,40 @@ fn stream(
         }
         (status, task::join(verifying))
     });
-    let end = match status.and_then(|status| verified.map(|()| status)) {
-        Ok(Ended { status, .. }) => {
-            status.code().map_or_else(|| CommandEnd::Signal(status.signal().unwrap_or_default()), CommandEnd::Exit)
-        }
-        Err(error) => CommandEnd::Error(error),
-    };
     // The directory goes before the client hears of the end, so that nothing is left once it knows.
     drop(dir);
-    // A client that is gone needs no telling.
-    let _ = streams.frames.exit(&end);
-    Ok(())
+    let Ended { status, .. } = status.and_then(|status| verified.map(|()| status))?;
+    Ok(status.code().map_or_else(|| CommandEnd::Signal(status.signal().unwrap_or_default()), CommandEnd::Exit))
 }
 
-struct Streams {
-    frames: FrameWriter,
+struct Streams<'c> {
+    connection: &'c mut Connection,
     beaten: Instant,
 }
 
-impl Streams {
+impl Streams<'_> {
     fn beat_if_due(&mut self) -> std::result::Result<(), Hangup> {
         if self.beaten.elapsed() < HEARTBEAT {
             return Ok(());
         }
         self.beaten = Instant::now();
-        self.frames.beat()
+        self.idle()
     }
 }
 
-impl Attendant for Streams {
+impl Attendant for Streams<'_> {
     fn output(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Hangup> {
-        match stream {
-            Stream::Stdout => self.frames.stdout(bytes),
-            Stream::Stderr => self.frames.stderr(bytes),
-        }
+        let kind = match stream {
+            Stream::Stdout => Kind::Data,
+            Stream::Stderr => Kind::Stderr,
+        };
+        self.connection.put(kind, bytes).and_then(|()| self.connection.flush()).map_err(|_| Hangup)
     }
 
     fn idle(&mut self) -> std::result::Result<(), Hangup> {
-        self.frames.beat()
+        if self.connection.is_closed() {
+            return Err(Hangup);
+        }
+        self.connection.send_alive().map_err(|_| Hangup)
     }
 }

@@ -44,13 +44,10 @@ impl Owner {
 
 impl Jobs {
     pub fn owner(&self, delivery: Option<&Delivery>) -> Result<Owner> {
-        delivery.map_or_else(|| Ok(Owner::default()), |delivery| self.deliver(delivery).map(|(owner, _)| owner))
-    }
-
-    /// The owner of a task's outputs, and their mark.
-    pub fn deliver(&self, delivery: &Delivery) -> Result<(Owner, Mark)> {
+        let Some(delivery) = delivery else {
+            return Ok(Owner::default());
+        };
         let job = self.find(&delivery.job)?;
-        let mark = job.mark(delivery.inputs, delivery.outputs);
-        Ok((Owner { fence: job.fence.clone(), mark: Some(mark) }, mark))
+        Ok(Owner { fence: job.fence.clone(), mark: Some(job.mark(delivery.inputs, delivery.outputs)) })
     }
 }

@@ -9,13 +9,11 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::file::read_full;
 use s4::key::Key;
 use s4::stored;
-use s4::summed;
+use s4::wire::{Part, parts};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::ops;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,34 +21,6 @@ use std::time::{Duration, Instant};
 const MOST: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// A key that nobody reads for this long is let go.
 const IDLE: Duration = Duration::from_secs(600);
-
-/// A part of a key as it was when it had this checksum.
-pub struct Range {
-    pub checksum: Checksum,
-    pub offset: u64,
-    /// A length of 0 only opens the key, and so holds it.
-    pub len: usize,
-    /// Make sure that the name still is this key: a deleted one is read on, but not opened again.
-    pub open: bool,
-}
-
-impl Range {
-    /// What of it the key has.
-    fn within(&self) -> ops::Range<u64> {
-        let start = self.offset.min(self.checksum.len);
-        start..start.saturating_add(self.len as u64).min(self.checksum.len)
-    }
-
-    /// What is read for it: whole leaves, up to the key's end.
-    pub fn read(&self) -> ops::Range<u64> {
-        let wanted = self.within();
-        let first = wanted.start / LEAF * LEAF;
-        match wanted.is_empty() {
-            true => first..first,
-            false => first..wanted.end.next_multiple_of(LEAF).min(self.checksum.len),
-        }
-    }
-}
 
 /// A key that is held open, for as long as somebody has it and a while longer.
 pub struct HeldFile {
@@ -60,12 +30,6 @@ pub struct HeldFile {
     table: Option<Table>,
     /// Sums of leaves of blocks that were found to be as recorded, by the first leaf of the block.
     proven: Mutex<HashMap<usize, Vec<u32>>>,
-}
-
-/// A part of a key, with the sums of its leaves where it consists of whole ones.
-pub struct Part {
-    pub bytes: Vec<u8>,
-    pub sums: Option<Vec<u32>>,
 }
 
 /// Held files, and when each was last asked for.
@@ -81,23 +45,6 @@ impl Default for HeldFiles {
 }
 
 impl Store {
-    /// A range, shorter only at the key's end. One that does not consist of whole leaves, which its reader could compare, is
-    /// compared here. Errors: the key is gone, or is another one now.
-    pub fn read_range(&self, key: &Key, range: &Range) -> Result<Part> {
-        let held = self.hold(key, range)?;
-        let (wanted, read) = (range.within(), range.read());
-        let mut bytes = vec![0; (read.end - read.start) as usize];
-        held.file.read_exact_at(&mut bytes, read.start).map_err(|e| self.unreadable(key, &e))?;
-        let leaves = (read.start / LEAF) as usize..read.end.div_ceil(LEAF) as usize;
-        let sums = leaves.map(|leaf| self.leaf_sum(&held, key, leaf)).collect::<Result<Vec<u32>>>()?;
-        if read == wanted {
-            return Ok(Part { bytes, sums: Some(sums) });
-        }
-        summed::verify(&bytes, &sums, read.start, &key.to_string())?;
-        let part = (wanted.start - read.start) as usize..(wanted.end - read.start) as usize;
-        Ok(Part { bytes: bytes.get(part).unwrap_or_default().to_vec(), sums: None })
-    }
-
     /// The sum of a leaf as it was recorded, or one of a block that is as it was recorded.
     pub fn leaf_sum(&self, held: &HeldFile, key: &Key, leaf: usize) -> Result<u32> {
         if held.checksum.len <= LEAF {
@@ -133,13 +80,8 @@ impl Store {
         }
         match table.has_block(first, &sums) {
             true => Ok(sums),
-            false => Err(summed::changed(&key.to_string(), first as u64 * LEAF)),
+            false => Err(parts::changed(&key.to_string(), first as u64 * LEAF)),
         }
-    }
-
-    /// The file of a key as it was when it had this checksum, open. Errors as of [`Store::read_range`].
-    pub fn held_file(&self, key: &Key, checksum: Checksum) -> Result<Arc<HeldFile>> {
-        self.hold(key, &Range { checksum, offset: 0, len: 0, open: false })
     }
 
     /// Lets go of keys that nobody reads any more, so that the space of deleted ones is free. Blocks: to free it takes a while.
@@ -158,16 +100,17 @@ impl Store {
         drop(table);
     }
 
-    fn hold(&self, key: &Key, range: &Range) -> Result<Arc<HeldFile>> {
-        let name = (key.clone(), range.checksum);
-        if !range.open
+    /// The key of which this is a part, open. Errors: the key is gone, or is another one now.
+    pub fn hold(&self, key: &Key, part: &Part) -> Result<Arc<HeldFile>> {
+        let name = (key.clone(), part.checksum);
+        if !part.open
             && let Some((held, used)) = self.held.lock().get_mut(&name)
         {
             *used = Instant::now();
             return Ok(held.clone());
         }
         let opened = self.open_key(key)?;
-        if opened.checksum != range.checksum {
+        if opened.checksum != part.checksum {
             return Err(Error::new(ErrorKind::NotFound, format!("{key}: is another key now")));
         }
         let table = stored::table(&opened.file, opened.checksum).map_err(|e| self.unreadable(key, &e))?;

@@ -10,7 +10,6 @@ mod publish;
 mod read;
 mod recovery;
 mod remove;
-mod sealed;
 mod sorter;
 mod space;
 mod spread;
@@ -22,7 +21,6 @@ mod wipe;
 pub use claim::make;
 pub use data_dir::{DataDir, open_linked, open_within};
 pub use dirs::{Asking, Others, Receiving, Settled};
-pub use held::{Part, Range};
 pub use list::Selection;
 pub use publish::{Asker, Draft};
 pub use read::Opened;
@@ -161,12 +159,7 @@ impl Store {
 
     /// Where tasks have their directories.
     pub fn tasks_dir(&self) -> PathBuf {
-        Self::tasks_in(&self.root)
-    }
-
-    /// The same of the data directory `root`.
-    pub fn tasks_in(root: &Path) -> PathBuf {
-        root.join(".s4/tasks")
+        self.root.join(".s4/tasks")
     }
 
     /// Where empty directories wait for their next task.

@@ -5,7 +5,7 @@ use super::remove::failed;
 use super::tree::apply;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
-use nix::unistd::linkat;
+use nix::unistd::{geteuid, linkat};
 use s4::aligned::Block;
 use s4::attribute::{KeyRecord, Mark};
 use s4::checksum::{self, Checksum, FileHasher, Hasher, Sums};
@@ -26,7 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Permission bits of a key that was not given others.
-pub(super) const KEY_MODE: u32 = 0o444;
+const KEY_MODE: u32 = 0o444;
 
 /// Who a key is made for.
 pub trait Asker {
@@ -238,14 +238,18 @@ impl Store {
         self.link(asker, file, (&sums, mark), key, change).map(|()| sums.checksum)
     }
 
-    /// Publishes a file that a command left in its directory, as an output of a map: by a link where it lies there
-    /// itself and can be [sealed](Store::seal), else by copying its bytes.
+    /// Publishes a file that a command left in its directory, as an output of a map: by a link if it lies there itself, has no
+    /// other name and is this process's own; else by its bytes, since it may change later.
     pub fn publish_left(&self, mut file: &File, is_itself: bool, key: &Key, mark: Mark) -> Result<()> {
         self.check_new(key)?;
-        if is_itself && self.seal(file, key, mark)?.is_some() {
-            return self.give_name(&(), file, key, false);
-        }
         let failed = |e: std::io::Error| Error::io(key, &e);
+        let found = file.metadata().map_err(failed)?;
+        let is_own = is_itself && found.nlink() == 1 && found.uid() == geteuid().as_raw();
+        if is_own && found.dev() == self.found.device() {
+            let sums = checksum::sums_of_file(file).map_err(failed)?;
+            allow_attributes(file, found.mode()).map_err(failed)?;
+            return self.link(&(), file, (&sums, Some(mark)), key, Change::default());
+        }
         let mut draft = self.draft_in(key, self.unnamed_file())?;
         draft.mark(mark);
         let mut block = Block::new(checksum::BLOCK);
@@ -271,12 +275,7 @@ impl Store {
     }
 
     /// Gives a file all that a key has but its name.
-    pub(super) fn complete(
-        &self,
-        file: &File,
-        (sums, mark): (&Sums, Option<Mark>),
-        change: Change,
-    ) -> std::io::Result<()> {
+    fn complete(&self, file: &File, (sums, mark): (&Sums, Option<Mark>), change: Change) -> std::io::Result<()> {
         stored::set_record(file, &KeyRecord { checksum: sums.checksum, mark })?;
         if let Some(table) = &sums.table {
             stored::set_table(file, table, sums.checksum)?;
@@ -289,7 +288,7 @@ impl Store {
     }
 
     /// Links a file that is complete: from then on it is the key. With `over_empty`, it may take the place of an empty one.
-    pub(super) fn give_name(&self, asker: &impl Asker, file: &File, key: &Key, over_empty: bool) -> Result<()> {
+    fn give_name(&self, asker: &impl Asker, file: &File, key: &Key, over_empty: bool) -> Result<()> {
         let path = self.path(key);
         self.link_at(asker, file, &path, key, over_empty)?;
         if self.fsync {
@@ -406,7 +405,7 @@ pub(super) fn path_of(file: &File) -> String {
 }
 
 /// An attribute is refused on a file that its owner may not write, as a command may have left it.
-pub(super) fn allow_attributes(file: &File, mode: u32) -> std::io::Result<()> {
+fn allow_attributes(file: &File, mode: u32) -> std::io::Result<()> {
     match mode & 0o200 {
         0 => file.set_permissions(Permissions::from_mode(0o600)),
         _ => Ok(()),

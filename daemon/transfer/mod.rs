@@ -1,10 +1,4 @@
-//! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections, or handed
-//! over for a link where the destination is on the same machine.
-
-mod hand_over;
-mod neighbours;
-
-pub use neighbours::Neighbours;
+//! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections.
 
 use crate::jobs::Job;
 use crate::jobs::fence::Fence;
@@ -16,15 +10,13 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{SFlag, fstat, fstatat};
 use s4::attribute::Mark;
-use s4::body::Hangup;
-use s4::client::{Client, blocking};
+use s4::client::{Client, Puts, blocking};
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::{AtPosition, is_written};
-use s4::frame::FrameWriter;
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
 use s4::protocol::{Delivery, PackAnswer};
-use s4::stream::LARGE;
+use s4::wire::LARGE;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -73,20 +65,14 @@ struct Inner {
     store: Arc<Store>,
     client: Client,
     node: NodeId,
-    ways: Vec<Way>,
-}
-
-/// The way to one node.
-struct Way {
-    turns: Semaphore,
-    links: hand_over::Links,
+    /// For each node, how many exchanges with it may begin.
+    turns: Vec<Semaphore>,
 }
 
 impl Transfers {
     pub fn new(store: Arc<Store>, client: Client, node: NodeId) -> Self {
-        let way = || Way { turns: Semaphore::new(PER_NODE), links: hand_over::Links::default() };
-        let ways = client.cluster().ids().map(|_| way()).collect();
-        Self(Arc::new(Inner { store, client, node, ways }))
+        let turns = client.cluster().ids().map(|_| Semaphore::new(PER_NODE)).collect();
+        Self(Arc::new(Inner { store, client, node, turns }))
     }
 }
 
@@ -103,7 +89,7 @@ struct Output {
 }
 
 impl Output {
-    /// Publishes it on this node, by a link where its file can be [sealed](Store::seal).
+    /// Publishes it on this node.
     fn publish(&self, store: &Store, mark: Mark) -> Result<()> {
         let (file, is_itself) = self.open_whole()?;
         store.publish_left(&file, is_itself, &self.key, mark)
@@ -338,7 +324,7 @@ impl Transfers {
             sending.spawn(async move {
                 match node == transfers.0.node {
                     true => transfers.publish_here(job, &delivery, group).await,
-                    false => transfers.send_to(node, &job, &delivery, group).await,
+                    false => transfers.send_to(node, &delivery, group).await,
                 }
             });
         }
@@ -374,25 +360,14 @@ impl Transfers {
         .await
     }
 
-    async fn send_to(&self, node: NodeId, job: &Job, delivery: &Delivery, group: Vec<Output>) -> (u64, Result<()>) {
-        let _turn = self.0.ways[node].turns.acquire().await;
-        let (linked, left) = self.hand_over(node, job, delivery, group).await;
-        match left {
-            Ok(left) => {
-                let (sent, result) = self.send_bytes(node, delivery, left).await;
-                (linked + sent, result)
-            }
-            Err(error) => (linked, Err(error)),
-        }
-    }
-
     fn first_refusal(&self, node: NodeId, answer: PackAnswer) -> Result<()> {
         let first = answer.errors.into_iter().next();
         first.map_or(Ok(()), |error| Err(error.by(self.0.client.cluster().name(node))))
     }
 
     /// Large outputs go each over a stream, the others together.
-    async fn send_bytes(&self, node: NodeId, delivery: &Delivery, group: Vec<Output>) -> (u64, Result<()>) {
+    async fn send_to(&self, node: NodeId, delivery: &Delivery, group: Vec<Output>) -> (u64, Result<()>) {
+        let _turn = self.0.turns[node].acquire().await;
         let (large, group): (Vec<_>, Vec<_>) = group.into_iter().partition(|output| output.len >= LARGE);
         let mut published = 0;
         for output in large {
@@ -404,7 +379,7 @@ impl Transfers {
         if group.is_empty() {
             return (published, Ok(()));
         }
-        match self.0.client.put_pack(node, Some(delivery), move |frames| write_pack(frames, &group)).await {
+        match self.0.client.put_many(node, Some(delivery), move |puts| put_all(puts, &group)).await {
             Ok((sent, answer)) => (published + answer.published, sent.and(self.first_refusal(node, answer))),
             Err(error) => (published, Err(error)),
         }
@@ -417,18 +392,18 @@ impl Transfers {
     }
 }
 
-fn write_pack(mut frames: FrameWriter, group: &[Output]) -> std::result::Result<Result<()>, Hangup> {
+/// Puts outputs up to the first that cannot be read, whose error is the inner one.
+fn put_all(puts: &mut Puts, group: &[Output]) -> Result<Result<()>> {
     for output in group {
         let failed = |e: std::io::Error| Error::io(output.path.display(), &e);
         let opened = output.open_whole().and_then(|(file, _)| Ok((file.metadata().map_err(failed)?.len(), file)));
         let (len, mut file) = match opened {
             Ok(opened) => opened,
-            Err(error) => return frames.end().map(|()| Err(error)),
+            Err(error) => return Ok(Err(error)),
         };
-        frames.key(&output.key)?;
-        if let Err(error) = frames.content(&mut file, len, output.key.as_str())? {
-            return frames.end().map(|()| Err(error));
+        if let Err(error) = puts.put(&output.key, &mut file, len, output.key.as_str())? {
+            return Ok(Err(error));
         }
     }
-    frames.end().map(Ok)
+    Ok(Ok(()))
 }

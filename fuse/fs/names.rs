@@ -271,7 +271,7 @@ impl Fs {
         }
         let (input, change) =
             (AtPosition::new(copy, 0), Change { mode: Some(stat.mode), mtime: Some(stat.mtime), over_empty: false });
-        self.client.put_born(to, input, "the spool", change).await.map_err(|e| errno(&e))?;
+        self.client.put(to, input, "the spool", change).await.map_err(|e| errno(&e))?;
         match self.client.unlink_only(from, copied).await {
             // One that was deleted meanwhile, or is another by now, is not the key that was moved.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -304,7 +304,7 @@ impl Fs {
             return Ok((snapshot, checksum));
         }
         let input = AtPosition::new(file, 0);
-        let checksum = client.put_born(key, input, "the spool", change).await?;
+        let checksum = client.put(key, input, "the spool", change).await?;
         Ok((snapshot, checksum))
     }
 

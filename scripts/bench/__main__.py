@@ -38,7 +38,6 @@ def main():
             jobs.shuffle,
             jobs.sort,
             basics.mount,
-            basics.apart,
             jobs.tasks,
             jobs.listing,
         ):

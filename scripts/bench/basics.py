@@ -11,7 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-import jobs
 from harness import GIB
 
 
@@ -87,7 +86,7 @@ def maps(bench):
         1.15,
     )
     steps(bench, slots)
-    map_to_n(bench, "map-to-n, 21 outputs each")
+    map_to_n(bench)
     lines = bench.full(7_000_000, 300_000)
     bench.sh(f"for c in 000 001 002; do seq -f '%.0f,some,text,and,some,more' 1 {lines} > large_$c; s4 cp large_$c s4://large/; done")
     for command in ("cut -d, -f1,3", "cat"):
@@ -113,18 +112,17 @@ def steps(bench, slots):
         )
 
 
-def map_to_n(bench, name):
+def map_to_n(bench):
     slots = bench.nodes * (os.cpu_count() + 2)
-    bench.sh("s4 ls s4://small/ >/dev/null 2>&1 || s4 cp -r small s4://small/")
     bench.row(
-        name,
+        "map-to-n, 21 outputs each",
         (
             "mkdir n_RUN",
             f"ls small | xargs -P {slots} -I{{}} bash -c"
             " 'mkdir n_RUN/{} && cd n_RUN/{} && split -n r/21 ../../small/{} p && ls' >/dev/null",
         ),
         "s4 map-to-n s4://small/ s4://n_RUN/ 'split -n r/21 - p; ls'",
-        1.3,
+        1.4,
     )
 
 
@@ -171,11 +169,3 @@ def mount(bench):
     bench.row(f"mount: ls -l of {many} keys", "ls -l many > /dev/null", "ls -l mnt/many > /dev/null", 5)
     bench.row(f"mount: find of {many} keys", "find many -size +1 > /dev/null", "find mnt/many -size +1 > /dev/null", 5)
     bench.unmount()
-
-
-def apart(bench):
-    """What nodes send each other, where otherwise those of one machine link files of each other."""
-    bench.make_remote(range(bench.nodes))
-    map_to_n(bench, "map-to-n, 21 outputs each, nodes apart")
-    jobs.shuffle(bench, "shuffle of 600 MB, nodes apart")
-    bench.sh("rm -rf lines; s4 rm -r s4://lines/")

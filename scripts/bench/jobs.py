@@ -58,7 +58,7 @@ def lines(bench):
     bench.sh("s4 cp -r lines s4://lines/")
 
 
-def shuffle(bench, name="shuffle of 600 MB, 12 to 12 x 12, and merge"):
+def shuffle(bench):
     lines(bench)
     slots = bench.nodes * (os.cpu_count() + 2)
     each = f"xargs -P {slots} -I{{}} bash -c"
@@ -75,7 +75,7 @@ def shuffle(bench, name="shuffle of 600 MB, 12 to 12 x 12, and merge"):
         s4 map-from-n s4://s_RUN/parts/ s4://s_RUN/merged/ 'xargs -d "\\n" cat'
     """
     last = "rm -rf s_*; s4 rm -r s4://s_ 2>/dev/null || true"
-    bench.row(name, (last, bare), (last, s4), 1.5)
+    bench.row("shuffle of 600 MB, 12 to 12 x 12, and merge", (last, bare), (last, s4), 1.4)
     bench.sh(last)
 
 

@@ -7,7 +7,7 @@ use crate::directory::DIR_MODE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Dir;
 use crate::placement::{NodeId, node_of_basename};
-use crate::protocol::{Change, Entered, Entry, Stat, escape};
+use crate::protocol::{Change, Entered, Entry, Listed, Stat, escape};
 use hyper::Method;
 use tokio::task::JoinSet;
 
@@ -23,17 +23,17 @@ pub struct HeldDirs {
 impl HeldDirs {
     pub async fn next(&mut self) -> Result<Option<Dir>> {
         let malformed = || Error::new(ErrorKind::Unreachable, format!("{}: malformed or cut off listing", self.who));
-        let line = loop {
+        loop {
             let line = self.lines.next().await?.ok_or_else(malformed)?;
-            // Else a sign of life.
-            if !line.is_empty() {
-                break line;
+            match Listed::parse(&line)? {
+                Listed::Entry(Entry::Dir { path, .. }) => {
+                    let dir = path.strip_suffix('/').ok_or_else(malformed)?;
+                    return Dir::try_from(dir.to_owned()).map(Some);
+                }
+                Listed::Entry(Entry::Key { .. }) => return Err(malformed()),
+                Listed::Alive => {}
+                Listed::End => return Ok(None),
             }
-        };
-        match Entry::parse_line(std::str::from_utf8(&line).map_err(|_| malformed())?)? {
-            Some(Entry::Dir { path, .. }) => Dir::try_from(path).map(Some),
-            Some(Entry::Key { .. }) => Err(malformed()),
-            None => Ok(None),
         }
     }
 }

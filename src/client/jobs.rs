@@ -5,7 +5,6 @@ use super::{Client, blocking};
 use crate::body::{self, Activity, ChunkSender, Chunks};
 use crate::checksum::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::CommandEnd;
 use crate::key::{Dir, Key, Prefix};
 use crate::placement::NodeId;
 use crate::protocol::{Event, JobFile, JobId, JobRecord, JobSpec, Plan, Source, Standing, TaskFailure, escape};
@@ -154,19 +153,6 @@ impl Client {
         .await
     }
 
-    /// Runs the job's command on the task of `key` on its node, and publishes nothing. Its streams go to `stdout` and
-    /// `stderr` as they come; of a 1:n map the printed names come on stdout.
-    pub async fn try_job(
-        &self,
-        spec: &JobSpec,
-        key: &Key,
-        stdout: impl Write + Send + 'static,
-        stderr: impl Write + Send + 'static,
-    ) -> Result<CommandEnd> {
-        let path = format!("/v1/try/{}", escape(key.as_str()));
-        self.run_command(self.cluster().node_of(key), &path, body::full(job_json(spec)?), stdout, stderr).await
-    }
-
     /// Has `node` keep the local file at `path` for jobs, unless it has it.
     pub async fn put_job_file(&self, node: NodeId, file: &JobFile, path: PathBuf) -> Result<()> {
         let route = format!("/v1/files/{}", file.digest);
@@ -221,6 +207,6 @@ fn send_local(path: &Path, sender: &ChunkSender) -> Result<()> {
     sent.inspect_err(|error: &Error| sender.fail(error.clone()))
 }
 
-fn job_json(spec: &JobSpec) -> Result<Vec<u8>> {
+pub(super) fn job_json(spec: &JobSpec) -> Result<Vec<u8>> {
     serde_json::to_vec(spec).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))
 }

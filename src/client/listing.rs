@@ -6,7 +6,7 @@ use crate::body::{self, Activity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key, Prefix};
 use crate::placement::NodeId;
-use crate::protocol::{Entry, escape};
+use crate::protocol::{Entry, Listed, escape};
 use hyper::Method;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -31,12 +31,15 @@ impl NodeListing {
     async fn advance(&mut self) -> Result<()> {
         let cut = || Error::new(ErrorKind::Unreachable, format!("{}: the listing was cut off", self.who));
         let line = self.lines.next().await?.ok_or_else(cut)?;
-        let text = std::str::from_utf8(&line).map_err(|_| cut())?;
-        let head = Entry::parse_line(text).map_err(|e| e.by(&self.who))?;
-        if let Some(entry) = &head {
-            self.check(entry)?;
-        }
-        self.head = head;
+        self.head = match Listed::parse(&line).map_err(|e| e.by(&self.who))? {
+            Listed::Entry(entry) => {
+                self.check(&entry)?;
+                Some(entry)
+            }
+            Listed::End => None,
+            // A listing is never so slow.
+            Listed::Alive => return Err(cut()),
+        };
         Ok(())
     }
 

@@ -2,8 +2,11 @@
 
 mod cluster_job;
 pub mod cluster_view;
+mod commands;
 mod connect;
+mod connections;
 mod dirs;
+mod fetch;
 pub mod job_table;
 mod jobs;
 mod keys;
@@ -11,23 +14,24 @@ mod lines;
 mod listing;
 mod local;
 mod outcome;
-mod sessions;
 mod tree;
 mod unfinished;
+mod upload;
 
+pub use connections::with_moments;
 pub use dirs::HeldDirs;
+pub use fetch::{Fetched, FetchedItem};
 pub use jobs::EventStream;
-pub use keys::{PackItem, Received};
 pub use listing::Listing;
-pub use sessions::with_moments;
+pub use upload::{Puts, Upload};
 
-use crate::body::{self, Activity, BoxBody, Chunks, Side};
+use crate::body::{self, Activity, BoxBody, ChunkReader, Chunks, Side};
 use crate::cluster::{self, Cluster};
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
 use crate::protocol::{self, CLUSTER_HEADER, Health, PUT_HEADER, SECRET_HEADER, WAITS_HEADER};
-use crate::stream::{self, Stream};
 use crate::timeout::{Liveness, Timeout, within};
+use crate::wire::{self, Connection};
 use bytes::{Bytes, BytesMut};
 use connect::Connector;
 use hyper::body::Incoming;
@@ -134,7 +138,7 @@ struct Inner {
     liveness: Vec<Liveness>,
     http: legacy::Client<Connector, BoxBody>,
     /// With each node.
-    sessions: Vec<sessions::Pool>,
+    connections: Vec<connections::Pool>,
 }
 
 impl Client {
@@ -145,9 +149,9 @@ impl Client {
             .build(Connector::new(settings.restart, settings.deadline));
         let digest = HeaderValue::from_str(&cluster.digest()).expect("hexadecimal digits make a header");
         let liveness = cluster.ids().map(|_| Liveness::default()).collect();
-        let sessions = cluster.ids().map(|_| sessions::Pool::new()).collect();
+        let connections = cluster.ids().map(|_| connections::Pool::default()).collect();
         let deadline = settings.deadline;
-        Self { inner: Arc::new(Inner { cluster, digest, settings, liveness, http, sessions }), deadline, put: None }
+        Self { inner: Arc::new(Inner { cluster, digest, settings, liveness, http, connections }), deadline, put: None }
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -235,38 +239,35 @@ impl Client {
         };
         self.inner.liveness[node].hear();
         match response.status() {
-            // A stream, only where one was asked for.
+            // Only where a connection was asked for.
             StatusCode::SWITCHING_PROTOCOLS => Ok(response),
             status if status.is_success() => Ok(response),
             _ => Err(self.refusal(node, response).await),
         }
     }
 
-    /// Sends a request without a body that asks for a stream, which the node may grant.
-    async fn send_for_stream(&self, node: NodeId, method: Method, path: &str) -> Result<Response<Incoming>> {
+    /// Sends a request without a body that asks for a connection of frames, which the node may grant.
+    async fn send_for_connection(&self, node: NodeId, method: Method, path: &str) -> Result<Response<Incoming>> {
         if self.is_silent(node).await {
             return Err(self.late(node));
         }
         let ask = || async {
             let mut request = self.request(node, method.clone(), path, body::empty())?;
-            stream::mark(request.headers_mut());
+            wire::mark(request.headers_mut());
             self.exchange(node, request, &Activity::default()).await
         };
-        // A stream carries nothing yet when it is asked for.
+        // It carries nothing yet when it is asked for.
         again_if_broken(ask).await
     }
 
-    /// The stream that the answer grants; the answer itself if it grants none.
-    async fn granted(
-        &self,
-        response: Response<Incoming>,
-        node: NodeId,
-        who: String,
-    ) -> Result<std::result::Result<Stream, Response<Incoming>>> {
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Err(response));
+    /// The connection that the answer grants. Errors: it grants none.
+    async fn upgraded(&self, node: NodeId, response: Response<Incoming>, who: String) -> Result<Connection> {
+        match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => {
+                Connection::take(hyper::upgrade::on(response), self.timeout(node), Side::Client, who).await
+            }
+            _ => Err(self.malformed(node, "no connection was granted")),
         }
-        Stream::take(hyper::upgrade::on(response), self.timeout(node), Side::Client, who).await.map(Ok)
     }
 
     /// True if `node` was silent for a deadline and does not answer now either.
@@ -386,6 +387,17 @@ impl Client {
             whole.extend_from_slice(&chunk);
         }
         Ok(whole.freeze())
+    }
+
+    fn reader(&self, node: NodeId, response: Response<Incoming>) -> ChunkReader {
+        let who = self.cluster().name(node).to_string();
+        body::reader(response.into_body(), self.timeout(node), Side::Client, who)
+    }
+
+    /// Sends a request whose answer is a stream of events.
+    async fn events(&self, node: NodeId, method: Method, path: &str, body: BoxBody) -> Result<EventStream> {
+        let response = self.send(node, method, path, body, &Activity::default()).await?;
+        Ok(EventStream::new(self.chunks(node, response), node, self.cluster().name(node).to_string()))
     }
 
     fn chunks(&self, node: NodeId, response: Response<Incoming>) -> Chunks<Incoming> {

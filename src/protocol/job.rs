@@ -301,7 +301,8 @@ impl Recipe {
 }
 
 /// The task whose outputs one node sends to another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Delivery {
     pub job: JobId,
     /// Digest of the names and checksums of the task's inputs.

@@ -1,23 +1,67 @@
-//! Lines of a listing.
+//! What a listing consists of: JSON, one value a line, as all that HTTP answers bit by bit.
 
 use crate::bounds::{beginning, bounded};
 use crate::error::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// What a listing tells of a key only when asked, since it takes another look at the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detail {
     /// Permission bits.
     pub mode: u32,
+    /// As 16 hexadecimal digits: other languages have no numbers of 64 bits in JSON.
+    #[serde(with = "hex")]
     pub xxh3: u64,
 }
 
-/// A line of a listing.
+/// A number of 64 bits as 16 hexadecimal digits.
+mod hex {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::borrow::Cow;
+
+    pub fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{number:016x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let digits = Cow::<str>::deserialize(from)?;
+        u64::from_str_radix(&digits, 16).map_err(D::Error::custom)
+    }
+}
+
+/// A name in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// `mtime`: nanoseconds since 1970. `detail` only where it was asked for.
     Key { path: String, size: u64, mtime: i64, detail: Option<Detail> },
     /// `path` ends in `/`. `stat`: mtime and permission bits, from the directory's home only, and where details were asked for.
     Dir { path: String, stat: Option<(i64, u32)> },
+}
+
+/// A line of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListingLine<'a> {
+    Key {
+        path: Cow<'a, str>,
+        size: u64,
+        mtime: i64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<Detail>,
+    },
+    Dir {
+        path: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stat: Option<(i64, u32)>,
+    },
+    /// Nothing but a sign of life.
+    Alive,
+    /// The last line of a whole listing: one without it was cut off.
+    End,
+    /// The last line of a listing that failed.
+    Error(Error),
 }
 
 impl Entry {
@@ -28,55 +72,97 @@ impl Entry {
         }
     }
 
-    /// Appends the entry's line. Names hold no whitespace, so a space parts the fields.
-    pub fn write_line(&self, out: &mut Vec<u8>) {
-        use std::io::Write;
-        let written = match self {
-            Self::Key { path, size, mtime, detail: None } => writeln!(out, "k {mtime} {size} {path}"),
-            Self::Key { path, size, mtime, detail: Some(Detail { mode, xxh3 }) } => {
-                writeln!(out, "a {mtime} {size} {mode:o} {xxh3:016x} {path}")
+    /// Its line in a listing.
+    pub fn line(&self) -> ListingLine<'_> {
+        match self {
+            Self::Key { path, size, mtime, detail } => {
+                ListingLine::Key { path: path.into(), size: *size, mtime: *mtime, detail: *detail }
             }
-            Self::Dir { path, stat: None } => writeln!(out, "d {path}"),
-            Self::Dir { path, stat: Some((mtime, mode)) } => writeln!(out, "h {mtime} {mode:o} {path}"),
-        };
-        written.expect("a vector takes every write");
-    }
-
-    /// Parses a line without its newline; `None` at the listing's end mark. A line of an error is that error.
-    pub fn parse_line(line: &str) -> Result<Option<Self>> {
-        if let Some(Ok(error)) = line.strip_prefix(LISTING_ERROR).map(serde_json::from_str) {
-            return Err(error);
+            Self::Dir { path, stat } => ListingLine::Dir { path: path.into(), stat: *stat },
         }
-        let shown = beginning(line, 200);
-        let malformed =
-            || Error::new(ErrorKind::Unreachable, format!("malformed line in a listing: '{}'", shown.escape_debug()));
-        let fields: Vec<&str> = line.split(' ').collect();
-        let key = |path: &str, size: &str, mtime: &str, detail| {
-            let (size, mtime) = (size.parse().map_err(|_| malformed())?, mtime.parse().map_err(|_| malformed())?);
-            let size = bounded(size);
-            Ok(Self::Key { path: path.to_owned(), size, mtime, detail })
-        };
-        let entry = match fields[..] {
-            ["k", mtime, size, path] => key(path, size, mtime, None)?,
-            ["a", mtime, size, mode, xxh3, path] => {
-                let mode = u32::from_str_radix(mode, 8).map_err(|_| malformed())?;
-                let xxh3 = u64::from_str_radix(xxh3, 16).map_err(|_| malformed())?;
-                key(path, size, mtime, Some(Detail { mode, xxh3 }))?
-            }
-            ["d", path] => Self::Dir { path: path.to_owned(), stat: None },
-            ["h", mtime, mode, path] => {
-                let mode = u32::from_str_radix(mode, 8).map_err(|_| malformed())?;
-                let mtime = mtime.parse().map_err(|_| malformed())?;
-                Self::Dir { path: path.to_owned(), stat: Some((mtime, mode & 0o7777)) }
-            }
-            [LISTING_END] => return Ok(None),
-            _ => return Err(malformed()),
-        };
-        Ok(Some(entry))
     }
 }
 
-/// The last line of a whole listing: a listing without it was cut off.
-pub const LISTING_END: &str = "end";
-/// How the last line of a listing that failed begins; the error follows as JSON.
-pub const LISTING_ERROR: &str = "error ";
+impl ListingLine<'_> {
+    /// Appends the line with its newline.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        serde_json::to_writer(&mut *out, self).expect("a listing is plain JSON");
+        out.push(b'\n');
+    }
+}
+
+/// What a listing goes on with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Listed {
+    Entry(Entry),
+    Alive,
+    End,
+}
+
+impl Listed {
+    /// Parses a line without its newline. A line of an error is that error.
+    pub fn parse(line: &[u8]) -> Result<Self> {
+        let parsed: ListingLine = serde_json::from_slice(line).map_err(|_| {
+            let text = String::from_utf8_lossy(line);
+            let shown = beginning(&text, 200);
+            Error::new(ErrorKind::Unreachable, format!("malformed line in a listing: '{}'", shown.escape_debug()))
+        })?;
+        Ok(match parsed {
+            ListingLine::Key { path, size, mtime, detail } => {
+                Self::Entry(Entry::Key { path: path.into_owned(), size: bounded(size), mtime, detail })
+            }
+            ListingLine::Dir { path, stat } => {
+                let stat = stat.map(|(mtime, mode)| (mtime, mode & 0o7777));
+                Self::Entry(Entry::Dir { path: path.into_owned(), stat })
+            }
+            ListingLine::Alive => Self::Alive,
+            ListingLine::End => Self::End,
+            ListingLine::Error(error) => return Err(error),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(line: &ListingLine) -> String {
+        let mut out = Vec::new();
+        line.write(&mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn entries_come_back_as_they_were() {
+        let detail = Some(Detail { mode: 0o444, xxh3: u64::MAX });
+        for (entry, line) in [
+            (
+                Entry::Key { path: "b/k".into(), size: 6, mtime: -1, detail: None },
+                r#"{"key":{"path":"b/k","size":6,"mtime":-1}}"#,
+            ),
+            (
+                Entry::Key { path: "b/\u{e4}".into(), size: 0, mtime: 1, detail },
+                "{\"key\":{\"path\":\"b/\u{e4}\",\"size\":0,\"mtime\":1,\"detail\":{\"mode\":292,\"xxh3\":\"ffffffffffffffff\"}}}",
+            ),
+            (Entry::Dir { path: "b/".into(), stat: Some((1, 0o755)) }, r#"{"dir":{"path":"b/","stat":[1,493]}}"#),
+        ] {
+            assert_eq!(written(&entry.line()), format!("{line}\n"));
+            assert_eq!(Listed::parse(line.as_bytes()), Ok(Listed::Entry(entry)));
+        }
+        assert_eq!(Listed::parse(written(&ListingLine::End).trim_end().as_bytes()), Ok(Listed::End));
+    }
+
+    #[test]
+    fn a_line_of_an_error_is_that_error_and_what_is_no_line_is_one() {
+        let error = Error::new(ErrorKind::Io, "b/k: Input/output error");
+        let line = written(&ListingLine::Error(error.clone()));
+        assert_eq!(Listed::parse(line.trim_end().as_bytes()), Err(error));
+        for line in
+            ["", "k 1 2 b/k", "{}", r#"{"key":{"path":"b/k"}}"#, r#"{"key":{"path":"b/k","size":-1,"mtime":0}}"#]
+        {
+            assert_eq!(Listed::parse(line.as_bytes()).unwrap_err().kind(), ErrorKind::Unreachable, "{line}");
+        }
+        let large = Listed::parse(br#"{"key":{"path":"b/k","size":18446744073709551615,"mtime":0}}"#);
+        assert!(matches!(large, Ok(Listed::Entry(Entry::Key { size, .. })) if size < u64::MAX / 1000), "{large:?}");
+    }
+}

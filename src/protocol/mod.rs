@@ -9,7 +9,7 @@ pub mod node;
 pub use dirs::Entered;
 pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Plan, Standing};
 pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, TaskFailure};
-pub use listing::{Detail, Entry, LISTING_END, LISTING_ERROR};
+pub use listing::{Detail, Entry, Listed, ListingLine};
 
 use crate::bounds;
 use crate::checksum::Checksum;
@@ -25,8 +25,6 @@ use std::time::Duration;
 pub const CLUSTER_HEADER: &str = "s4-cluster";
 /// A key's checksum, with its bytes in the body.
 pub const CHECKSUM_HEADER: &str = "s4-checksum";
-/// The sums of a range's leaves, 8 hexadecimal digits each, where it consists of whole ones.
-pub const SUMS_HEADER: &str = "s4-sums";
 /// The shared secret, where the daemons ask for one.
 pub const SECRET_HEADER: &str = "s4-secret";
 
@@ -45,12 +43,6 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 pub const RESTART: Duration = Duration::from_secs(1);
 /// Bytes that a disk surely reads or writes in a second.
 const SURELY_A_SECOND: u64 = 64 << 20;
-/// Keys asked for in one pack.
-pub const PACK_KEYS: usize = 256;
-
-/// The longest part of a key that can be asked for, in bytes.
-pub const MAX_RANGE: usize = 4 << 20;
-
 const ESCAPED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -142,7 +134,7 @@ pub struct Usage {
     pub bytes: u64,
 }
 
-/// The answer to a pack of puts: what was not published, and how many were.
+/// The answers to many puts: what was not published, and how many were.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackAnswer {
     #[serde(deserialize_with = "bounds::count")]
@@ -220,25 +212,4 @@ pub struct Adoption {
     pub blocks: Option<Vec<u8>>,
     #[serde(default)]
     pub change: Change,
-}
-
-/// Outputs of a job's task that are on the receiver's machine already: files of another of its daemons, to be linked as keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Handover {
-    /// Whose files they are, and what the file `.s4/token` in that node's data directory holds now.
-    pub from: NodeId,
-    pub token: String,
-    pub outputs: Vec<HandedOver>,
-}
-
-/// A file that has all of a key but its name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HandedOver {
-    /// Below the directory of that node's tasks.
-    pub path: String,
-    pub inode: u64,
-    pub key: Key,
-    pub checksum: Checksum,
 }

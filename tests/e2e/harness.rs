@@ -50,9 +50,6 @@ impl Port {
     }
 }
 
-/// Starts a cluster of so many nodes.
-pub type Start = fn(usize) -> Cluster;
-
 /// The daemons of a cluster. Dropped, they are killed and their directory is removed.
 pub struct Cluster {
     dir: tempfile::TempDir,

@@ -239,7 +239,7 @@ fn a_job_that_was_only_planned_can_be_cancelled() {
 
 #[test]
 fn a_cancelled_job_does_not_wait_for_a_silent_node_to_take_its_outputs() {
-    let cluster = Cluster::apart(2);
+    let cluster = Cluster::start(2);
     cluster.put("s4://in/0_k", b"x");
     let (wait, go) = gate(&cluster);
     let shell = cluster.dir().join("shell");

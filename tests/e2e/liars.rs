@@ -1,8 +1,10 @@
 //! Nodes that lie: whatever they answer, a client ends with an error and writes nowhere but below its destination.
 
+use crate::frames::{data, message, of_kind};
 use crate::harness::{Cluster, assert_no_crash, text};
 use crate::observe::{Random, end_within};
 use crate::programs::program;
+use s4::wire::Kind;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -88,56 +90,59 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     paths.filter(|path| path != Path::new("s4.conf")).collect()
 }
 
-/// Lines of a listing of `s4://b/in/`, each of them with a name that was not asked for, or that is none.
+/// A line of a listing with a key of this name.
+fn key_line(path: &str) -> String {
+    format!(r#"{{"key":{{"path":{},"size":1,"mtime":0}}}}"#, serde_json::to_string(path).unwrap())
+}
+
+fn dir_line(path: &str) -> String {
+    format!(r#"{{"dir":{{"path":"{path}"}}}}"#)
+}
+
+/// Names in a listing of `s4://b/in/` that were not asked for, or that are none.
+const KEYS: &[&str] = &[
+    "../../evil",
+    "/etc/evil",
+    "b/in/../../evil",
+    "b/in/../../../../../../../tmp/evil",
+    "b/in//evil",
+    "b/in/./evil",
+    "b/other/evil",
+    "b/in",
+    "b/i",
+    "b",
+    "a",
+    "c/in/evil",
+    "",
+    "b/in/evil\u{1b}[2J",
+    "b/\u{e4}\u{e4}/evil",
+];
+const DIRS: &[&str] = &["", "/", "b", "b/", "b/other/", "../", "b/in/../"];
+/// What is no line of a listing.
 const LINES: &[&str] = &[
-    "k 0 1 ../../evil",
-    "k 0 1 /etc/evil",
-    "k 0 1 b/in/../../evil",
-    "k 0 1 b/in/../../../../../../../tmp/evil",
-    "k 0 1 b/in//evil",
-    "k 0 1 b/in/./evil",
-    "k 0 1 b/other/evil",
-    "k 0 1 b/in",
-    "k 0 1 b/i",
-    "k 0 1 b",
-    "k 0 1 a",
-    "k 0 1 c/in/evil",
-    "k 0 1 ",
-    "k 0 1 b/in/evil\u{1b}[2J",
-    "k 0 1 b/\u{e4}\u{e4}/evil",
-    "d ",
-    "d /",
-    "d b",
-    "d b/",
-    "d b/other/",
-    "d ../",
-    "d b/in/../",
-    "e 0 1 b/in/x",
-    "k 99999999999999999999 1 b/in/x",
-    "k 0 -1 b/in/x",
+    r#"{"elf":{"path":"b/in/x","size":1,"mtime":0}}"#,
+    r#"{"key":{"path":"b/in/x","size":1,"mtime":99999999999999999999}}"#,
+    r#"{"key":{"path":"b/in/x","size":-1,"mtime":0}}"#,
+    "k 0 1 b/in/x",
     "\u{1b}]0;title\u{7}",
 ];
 
+/// The answer that grants a connection of frames, and what is said over it.
+fn frames(said: &[&[u8]]) -> Vec<u8> {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: s4-frames\r\n\r\n";
+    [head.as_bytes(), &said.concat()].concat()
+}
+
 #[test]
 fn a_listed_name_that_was_not_asked_for_is_refused() {
-    for line in LINES {
-        let pack = |name: &str| {
-            let key = name.rsplit(' ').next().unwrap_or("").to_owned();
-            let sum = b"78af5f94892f3950 3";
-            [
-                &b"K"[..],
-                &(key.len() as u32).to_le_bytes(),
-                key.as_bytes(),
-                b"D\x03\0\0\0abcS",
-                &18u32.to_le_bytes(),
-                sum,
-            ]
-            .concat()
-        };
-        let (listing, pack) = (format!("{line}\nend\n"), [pack(line), b"E\0\0\0\0".to_vec()].concat());
+    let keys = KEYS.iter().map(|path| key_line(path));
+    let lines = keys.chain(DIRS.iter().map(|path| dir_line(path))).chain(LINES.iter().map(|line| (*line).to_owned()));
+    for line in lines {
+        let listing = format!("{line}\n\"end\"\n");
+        let got = [message(r#"{"key":"78af5f94892f3950 3"}"#), data(b"abc"), message(r#""end""#)].concat();
         let liars = Liars::start(1, move |head| match head.contains("/v1/list") {
             true => ok("", listing.as_bytes()),
-            false => ok("", &pack),
+            false => frames(&[&got]),
         });
         std::fs::create_dir(liars.dir.path().join("to")).unwrap();
         for args in [
@@ -151,6 +156,48 @@ fn a_listed_name_that_was_not_asked_for_is_refused() {
         }
         let made = files(liars.dir.path());
         assert!(made.iter().all(|path| path.starts_with("to") && !liars.dir.path().join(path).is_file()), "{made:?}");
+    }
+}
+
+/// What a node says over a connection instead of a key, or of what a command says.
+#[test]
+fn frames_that_were_not_asked_for_are_refused() {
+    let key = message(r#"{"key":"78af5f94892f3950 3"}"#);
+    let end = message(r#""end""#);
+    let mut flipped = data(b"abc");
+    *flipped.last_mut().unwrap() ^= 1;
+    for said in [
+        vec![],
+        b"garbage that is long enough for a header".to_vec(),
+        [[b'M'; 5], [0xff; 5]].concat(),
+        end.clone(),
+        data(b"abc"),
+        [key.clone(), end.clone()].concat(),
+        [key.clone(), key.clone()].concat(),
+        [key.clone(), data(b"abd"), end.clone()].concat(),
+        [key.clone(), data(b"abcd"), end.clone()].concat(),
+        [key.clone(), data(b"ab"), end.clone()].concat(),
+        [key.clone(), data(b"abc")].concat(),
+        [key.clone(), message(r#""stored""#)].concat(),
+        [key, flipped].concat(),
+        message(r#"{"stat":{"is":"absent"}}"#),
+        message(r#"{"frob":1}"#),
+        of_kind(Kind::Error, b"no json"),
+        of_kind(Kind::Error, br#"{"kind":"frob","message":"x"}"#),
+    ] {
+        let answer = frames(&[&said]);
+        let liars = Liars::start(1, move |head| match head.contains("/v1/list") {
+            true => ok("", format!("{}\n\"end\"\n", key_line("b/in/x")).as_bytes()),
+            false => answer.clone(),
+        });
+        std::fs::create_dir(liars.dir.path().join("to")).unwrap();
+        for args in
+            [&["cp", "-r", "s4://b/in/", "to"][..], &["cp", "s4://b/in/x", "-"], &["eval", "s4://b/in/x", "cat"]]
+        {
+            let stderr = liars.refused(args);
+            assert!(stderr.starts_with("s4: node 0 (127.0.0.1:"), "{:?} {args:?}: {stderr}", text(&said));
+        }
+        assert_eq!(files(liars.dir.path()), [PathBuf::from("to")], "{:?}", text(&said));
     }
 }
 
@@ -198,14 +245,18 @@ fn numbers_of_every_size_are_no_trouble() {
                 "/v1/health" => ok("", health.as_bytes()),
                 "/v1/status" => ok("", status.as_bytes()),
                 "/v1/list" => {
-                    ok("", format!("k 9223372036854775807 {most} b/x\nk -9223372036854775808 0 b/y\nend\n").as_bytes())
+                    let key = |path: &str, size: &str, mtime: i64| {
+                        format!("{{\"key\":{{\"path\":\"{path}\",\"size\":{size},\"mtime\":{mtime}}}}}\n")
+                    };
+                    let keys = [key("b/x", most, i64::MAX), key("b/y", "0", i64::MIN)].concat();
+                    ok("", format!("{keys}\"end\"\n").as_bytes())
                 }
                 "/v1/jobs" if head.starts_with("POST") => ok("", planned.as_bytes()),
                 "/v1/jobs" => ok("", jobs.as_bytes()),
                 path if path.ends_with("/events") => ok("", events.as_bytes()),
                 path if path.ends_with("/start") => ok("content-length: 0\r\n", b""),
                 "/v1/delete" => ok("", format!("{{\"event\":\"deleted\",\"keys\":{most}}}\n").as_bytes()),
-                "/v1/eval/b/x" => ok("", b"X\x0e\0\0\0{\"signal\":200}"),
+                "/v1/connect" => frames(&[&message(r#"{"exit":{"signal":200}}"#)]),
                 _ => ok("", record.as_bytes()),
             }
         });
@@ -244,9 +295,9 @@ fn an_error_is_one_line_whatever_the_node_says() {
     for args in [&["ls"][..], &["cp", "s4://b/x", "-"], &["rm", "s4://b/x"], &["eval", "s4://b/x", "cat"]] {
         liars.refused(args);
     }
-    let liars = Liars::start(1, move |_| ok("", format!("error {error}\n").as_bytes()));
+    let liars = Liars::start(1, move |_| ok("", format!("{{\"error\":{error}}}\n").as_bytes()));
     liars.refused(&["ls"]);
-    let liars = Liars::start(1, move |_| ok("", "k 0 1 b/".repeat(1_000_000).as_bytes()));
+    let liars = Liars::start(1, move |_| ok("", r#"{"key":{"path":"b/"#.repeat(500_000).as_bytes()));
     liars.refused(&["ls"]);
     liars.refused(&["jobs"]);
 }
@@ -272,11 +323,10 @@ fn no_node_ends_a_client_without_a_word() {
         assert!(liars.refused(args).contains("gone"), "{args:?}");
     }
     let event = format!("{{\"event\":\"error\",{}\n", &error[1..]);
-    let exit = format!("{{\"error\":{error}}}");
-    let exit = [&b"X"[..], &(exit.len() as u32).to_le_bytes(), exit.as_bytes()].concat();
-    let liars = Liars::start(2, move |head| match head.contains("/v1/eval/") {
-        true => ok("", &exit),
-        false if head.contains("/v1/list") => ok("", format!("error {error}\n").as_bytes()),
+    let exit = message(&format!(r#"{{"exit":{{"error":{error}}}}}"#));
+    let liars = Liars::start(2, move |head| match head.contains("/v1/connect") {
+        true => frames(&[&exit]),
+        false if head.contains("/v1/list") => ok("", format!("{{\"error\":{error}}}\n").as_bytes()),
         false => ok("", event.as_bytes()),
     });
     for args in
@@ -315,10 +365,10 @@ const STRANGE: &[&str] = &[
     "{",
     "\"",
     "\u{1b}[2J",
-    "end\n",
-    "error ",
+    "\"end\"\n",
+    "{\"error\":",
     "\u{fffd}",
-    "K\u{8}\0\0\0b/in/0_e",
+    "M\u{8}\0\0\0",
 ];
 
 /// Changes `answer` somewhere, mostly in its body.
@@ -351,6 +401,7 @@ fn ask(port: u16, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     stream.write_all(request).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     answer
@@ -375,7 +426,7 @@ fn real_answers_with_random_damage_crash_no_client() {
         ("GET /v1/jobs", &["jobs"]),
         ("GET /v1/jobs/ID/events", &["wait", "ID"]),
         ("GET /v1/jobs/ID/logs", &["logs", "ID"]),
-        ("POST /v1/pack/get", &["cp", "-r", "s4://b/in/", "to"]),
+        ("POST /v1/connect", &["cp", "-r", "s4://b/in/", "to"]),
     ];
     let port = cluster.port(0);
     let digest = cluster.digest();
@@ -384,7 +435,7 @@ fn real_answers_with_random_damage_crash_no_client() {
         let lied = route.split(['?', ' ']).nth(1).unwrap().replace("ID", &id);
         let (digest, random) = (digest.clone(), random.clone());
         let liars = Liars::start(1, move |head| {
-            // The request as the real node takes it; the packs that are asked for are known.
+            // The request as the real node takes it; the keys that are asked for over a connection are known.
             let (first, rest) = head.split_once("\r\n").unwrap();
             let headers: String = rest
                 .lines()
@@ -395,12 +446,14 @@ fn real_answers_with_random_damage_crash_no_client() {
                 })
                 .map(|line| format!("{line}\r\n"))
                 .collect();
-            let body = if first.contains("/v1/pack/get") { "b/in/0_a\nb/in/1_b\nb/in/dir/2_c\n" } else { "" };
-            let request = format!(
-                "{first}\r\nhost: 127.0.0.1\r\nconnection: close\r\ns4-cluster: {digest}\r\ncontent-length: {}\r\n{headers}\r\n{body}",
-                body.len()
-            );
-            let mut answer = ask(port, request.as_bytes());
+            let how = match first.contains("/v1/connect") {
+                true => "connection: upgrade\r\nupgrade: s4-frames",
+                false => "connection: close",
+            };
+            let head = format!("{first}\r\nhost: 127.0.0.1\r\n{how}\r\ns4-cluster: {digest}\r\n{headers}\r\n");
+            let gets = ["0_a", "1_b", "dir/2_c"].map(|name| message(&format!(r#"{{"get":{{"key":"b/in/{name}"}}}}"#)));
+            let asked = if first.contains("/v1/connect") { gets.concat() } else { Vec::new() };
+            let mut answer = ask(port, &[head.as_bytes(), &asked].concat());
             if first.contains(&lied) {
                 let mut random = random.lock().unwrap();
                 (0..=random.below(3)).for_each(|_| mutate(&mut answer, &mut random));

@@ -1,8 +1,8 @@
 //! Each name has one owner: it is a key or a directory over the whole cluster, and a directory goes with what is in it.
 
+use crate::frames::{connect, exchange, message};
 use crate::harness::{Cluster, eventually, text};
 use crate::programs::directory;
-use crate::sessions::{exchange, message, open_with};
 use std::net::TcpStream;
 use std::sync::Barrier;
 
@@ -12,8 +12,7 @@ const ROUNDS: usize = 10_000;
 const KILL_EACH: usize = 50;
 
 fn put(session: &mut TcpStream, key: &str) -> bool {
-    let question = format!(r#"{{"ask":"put","key":"{key}","checksum":"99fc819aaba2462a 6"}}"#);
-    let answer = exchange(session, &message(&question, b"hello\n"));
+    let answer = exchange(session, &crate::frames::put(key, "99fc819aaba2462a 6", b"hello\n"));
     assert!(answer.contains("stored") || answer.contains("already_exists"), "{key}: {answer}");
     answer.contains("stored")
 }
@@ -31,7 +30,7 @@ fn a_key_and_a_directory_of_one_name_never_both_come_to_be() {
         line.wait();
         put(session, &key)
     };
-    let [a, b] = &mut [open_with(&cluster, 0), open_with(&cluster, 1)];
+    let [a, b] = &mut [connect(&cluster, 0), connect(&cluster, 1)];
     std::thread::scope(|scope| {
         let makes_key = scope.spawn(|| (0..ROUNDS).map(|n| race(a, format!("b/{}_r", 3 * n))).collect::<Vec<bool>>());
         let makes_dir =
@@ -130,8 +129,8 @@ fn a_home_that_lost_its_disk_learns_what_others_hold() {
     std::fs::remove_dir_all(cluster.data(0)).unwrap();
     cluster.start_node(0);
     for n in 0..20 {
-        let mut session = open_with(&cluster, 0);
-        let stat = exchange(&mut session, &message(&format!(r#"{{"ask":"stat","path":"b/{}_dir"}}"#, 3 * n), b""));
+        let mut session = connect(&cluster, 0);
+        let stat = exchange(&mut session, &message(&format!(r#"{{"stat":{{"path":"b/{}_dir"}}}}"#, 3 * n)));
         assert!(stat.contains(r#""is":"dir""#), "{n}: {stat}");
     }
     eventually("it knows all", || cluster.data(0).join(".s4/knows-dirs").exists().then_some(()));

@@ -53,7 +53,7 @@ fn what_is_not_http_is_refused_or_hung_up_on() {
 fn a_body_shorter_than_announced_publishes_nothing() {
     let cluster = cluster();
     changes_nothing(&cluster, || {
-        for (method, path) in [("PUT", "/v1/keys/held/0_x"), ("POST", "/v1/pack/put"), ("POST", "/v1/jobs")] {
+        for (method, path) in [("PUT", "/v1/keys/held/0_x"), ("POST", "/v1/adopt/held/0_x"), ("POST", "/v1/jobs")] {
             let whole = request(&cluster, method, path, "", &[b'x'; 1000]);
             let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
             stream.write_all(&whole[..whole.len() - 1]).unwrap();

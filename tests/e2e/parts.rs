@@ -114,28 +114,6 @@ fn a_key_without_sums_of_its_parts_is_compared_whole_before_a_part_is_delivered(
     assert!(mount.fails("head -c 1 b/1_k").contains("Input/output error"));
 }
 
-#[test]
-fn a_range_of_a_damaged_leaf_is_refused_whatever_its_ends() {
-    let cluster = Cluster::start(1);
-    let content = content();
-    cluster.put("s4://b/0_k", &content);
-    flip(&cluster.data(0).join("b/0_k"), &[2 * LEAF + 5]);
-    let digest = cluster.digest();
-    let sum = Checksum::of(&content).to_string().replace(' ', "%20");
-    let ask = |offset: u64, len: u64| {
-        let head = format!("GET /v1/range/b/0_k?checksum={sum}&offset={offset}&len={len} HTTP/1.1");
-        cluster.raw(
-            0,
-            format!("{head}\r\nhost: 127.0.0.1\r\ns4-cluster: {digest}\r\nconnection: close\r\n\r\n").as_bytes(),
-        )
-    };
-    for (offset, len) in [(2 * LEAF + 100, 10), (2 * LEAF - 10, 20)] {
-        let answer = ask(offset, len);
-        assert!(answer.contains("checksum error"), "{offset}: {answer}");
-    }
-    assert!(ask(LEAF + 3, 10).starts_with("HTTP/1.1 200"), "another leaf is as it was stored");
-}
-
 /// Fails unless the key at `file` has the sums of its parts.
 fn assert_has_sums(file: &Path, how: &str) {
     let bytes = std::fs::read(file).unwrap();

@@ -55,8 +55,8 @@ fn the_flights_job_gives_the_known_answers_on_3_nodes_twice() {
 }
 
 #[test]
-fn the_flights_job_gives_the_known_answers_on_12_nodes_of_other_machines_twice() {
-    flights_job(&Cluster::apart(12));
+fn the_flights_job_gives_the_known_answers_on_12_nodes_twice() {
+    flights_job(&Cluster::start(12));
 }
 
 fn flights_job(cluster: &Cluster) {

@@ -1,7 +1,7 @@
 //! `--resume` after every kind of interruption, of all three maps, with commands whose names and bytes are chance: the
 //! state at the end is that of one clean run, and never a mix of two.
 
-use crate::harness::{Cluster, Start, eventually, text};
+use crate::harness::{Cluster, eventually, text};
 use crate::mounts::Mounted;
 use crate::observe::{assert_died_by, end_within, leftovers, listed, send, spawn};
 use nix::sys::signal::Signal;
@@ -114,13 +114,6 @@ fn head(bytes: &[u8]) -> Vec<&str> {
 }
 
 const KINDS: [&str; 3] = ["map", "map-to-n", "map-from-n"];
-/// The same, each with its cluster: outputs of a 1:n map are linked by nodes of one machine, and sent to those of others.
-const CASES: [(&str, Start); 4] = [
-    ("map", Cluster::start),
-    ("map-to-n", Cluster::start),
-    ("map-to-n", Cluster::apart),
-    ("map-from-n", Cluster::start),
-];
 const WAIT: &str = "until [ -e $GATE ]; do sleep 0.02; done";
 
 fn assert_failed(output: &Output) {
@@ -129,8 +122,8 @@ fn assert_failed(output: &Output) {
 
 #[test]
 fn after_a_command_that_failed() {
-    for (kind, start) in CASES {
-        let case = Case::new(start(3), kind, "[ -e $GATE ] || exit 7");
+    for kind in KINDS {
+        let case = Case::new(Cluster::start(3), kind, "[ -e $GATE ] || exit 7");
         assert_failed(&case.cluster.run(&case.args()));
         let before = case.outputs();
         case.finish(&before);
@@ -139,8 +132,8 @@ fn after_a_command_that_failed() {
 
 #[test]
 fn after_a_cancel() {
-    for (kind, start) in CASES {
-        let case = Case::new(start(3), kind, WAIT);
+    for kind in KINDS {
+        let case = Case::new(Cluster::start(3), kind, WAIT);
         let client = spawn(&case.cluster, &case.args());
         case.await_outputs();
         send(client.id(), Signal::SIGINT);
@@ -152,8 +145,8 @@ fn after_a_cancel() {
 
 #[test]
 fn a_killed_client_leaves_its_job_running_to_its_end() {
-    for (kind, start) in CASES {
-        let case = Case::new(start(3), kind, WAIT);
+    for kind in KINDS {
+        let case = Case::new(Cluster::start(3), kind, WAIT);
         let client = spawn(&case.cluster, &case.args());
         case.await_outputs();
         send(client.id(), Signal::SIGKILL);
@@ -173,8 +166,8 @@ fn a_killed_client_leaves_its_job_running_to_its_end() {
 
 #[test]
 fn after_a_killed_daemon() {
-    for (kind, start) in CASES {
-        let mut case = Case::new(start(3), kind, WAIT);
+    for kind in KINDS {
+        let mut case = Case::new(Cluster::start(3), kind, WAIT);
         let client = spawn(&case.cluster, &case.args());
         case.await_outputs();
         case.cluster.kill_node(0);
@@ -193,8 +186,8 @@ fn after_a_killed_daemon() {
 
 #[test]
 fn after_a_node_killed_amid_the_outputs() {
-    for (kind, start) in CASES {
-        let mut case = Case::new(start(3), kind, "sleep 0.3");
+    for kind in KINDS {
+        let mut case = Case::new(Cluster::start(3), kind, "sleep 0.3");
         let client = spawn(&case.cluster, &case.args());
         case.await_outputs();
         case.cluster.kill_node(1);

@@ -116,7 +116,7 @@ impl Cell<'_> {
     }
 
     /// What the cell ends in.
-    fn check(&mut self, event: Event, fails_first: bool, apart: bool) -> &'static str {
+    fn check(&mut self, event: Event, fails_first: bool) -> &'static str {
         let gate = self.cluster.dir().join("gate");
         let _ = std::fs::remove_file(&gate);
         (0..KEYS).for_each(|number| self.put_input(number, "first"));
@@ -127,9 +127,6 @@ impl Cell<'_> {
         assert_eq!(first.status.success(), !fails_first, "{}", text(&first.stderr));
         std::fs::write(&gate, "").unwrap();
         let in_the_way = self.happens(event);
-        if apart {
-            self.cluster.separate((0..2).filter(|&node| self.cluster.data(node).join(".s4/token").exists()));
-        }
         let mut ended = "a clean run's bytes";
         if let Some(key) = in_the_way {
             let refused = self.run(&self.outdir(), &["--resume"]);
@@ -157,8 +154,8 @@ impl Cell<'_> {
     }
 }
 
-fn check_kind(kind: &str, start: crate::harness::Start, apart: bool) {
-    let mut cluster = start(2);
+fn check_kind(kind: &str) {
+    let mut cluster = Cluster::start(2);
     let work = match kind {
         "map" => "cat; echo mapped",
         "map-to-n" => "cat > in; for i in 0 1 2 3; do { echo $i; cat in; } > ${i}_$filename; echo ${i}_$filename; done",
@@ -170,30 +167,25 @@ fn check_kind(kind: &str, start: crate::harness::Start, apart: bool) {
         EVENTS.into_iter().flat_map(|event| [(event, false), (event, true)]).enumerate()
     {
         let mut cell = Cell { cluster: &mut cluster, kind, number, cmd: cmd.clone() };
-        let ended = cell.check(event, fails_first, apart);
+        let ended = cell.check(event, fails_first);
         let first = if fails_first { "failed" } else { "done" };
-        eprintln!("{kind}{}, {first}, {event:?}: {ended}", if apart { " (apart)" } else { "" });
+        eprintln!("{kind}, {first}, {event:?}: {ended}");
     }
 }
 
 #[test]
 fn of_a_map() {
-    check_kind("map", Cluster::start, false);
+    check_kind("map");
 }
 
 #[test]
 fn of_a_shuffle() {
-    check_kind("map-to-n", Cluster::start, false);
-}
-
-#[test]
-fn of_a_shuffle_between_machines() {
-    check_kind("map-to-n", Cluster::apart, true);
+    check_kind("map-to-n");
 }
 
 #[test]
 fn of_a_merge() {
-    check_kind("map-from-n", Cluster::start, false);
+    check_kind("map-from-n");
 }
 
 /// Of a shuffle whose commands print names by chance, a second run would add to the first.

@@ -2,6 +2,7 @@
 
 use crate::harness::{Cluster, text};
 use crate::observe::{leftovers, listed};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The node that holds the file of a key, given without its scheme.
@@ -132,20 +133,52 @@ fn an_output_that_is_the_input_itself_is_a_copy() {
 
 #[test]
 fn one_task_may_have_thousands_of_outputs() {
-    for start in [Cluster::start, Cluster::apart] {
-        let cluster = start(3);
-        cluster.put("s4://in/1_a", b"x");
-        cluster.ok(&["map-to-n", "s4://in/", "s4://out/", "for n in {00000..04999}; do echo $n > ${n}_x; done; ls"]);
-        assert_eq!(listed(&cluster, "s4://out/").len(), 5000);
-        cluster.ok(&["cp", "-r", "s4://out/1_a/", "all"]);
-        for number in 0..5000 {
-            let name = format!("{number:05}_x");
-            let content = std::fs::read_to_string(cluster.dir().join("all").join(&name)).unwrap();
-            assert_eq!(content, format!("{number:05}\n"));
-            assert!(cluster.data(number % 3).join("out/1_a").join(&name).is_file(), "{name}");
-        }
-        assert_eq!(leftovers(&cluster), Vec::<PathBuf>::new());
+    let cluster = Cluster::start(3);
+    cluster.put("s4://in/1_a", b"x");
+    cluster.ok(&["map-to-n", "s4://in/", "s4://out/", "for n in {00000..04999}; do echo $n > ${n}_x; done; ls"]);
+    assert_eq!(listed(&cluster, "s4://out/").len(), 5000);
+    cluster.ok(&["cp", "-r", "s4://out/1_a/", "all"]);
+    for number in 0..5000 {
+        let name = format!("{number:05}_x");
+        let content = std::fs::read_to_string(cluster.dir().join("all").join(&name)).unwrap();
+        assert_eq!(content, format!("{number:05}\n"));
+        assert!(cluster.data(number % 3).join("out/1_a").join(&name).is_file(), "{name}");
     }
+    assert_eq!(leftovers(&cluster), Vec::<PathBuf>::new());
+}
+
+/// Has an output for each of two nodes, which holds the number of its own inode.
+const INODES: &str = "for f in 0_a 1_b; do : > $f; stat -c %i $f >> $f; echo $f; done";
+
+/// Checks whether the output `name` of `0_in` is the file that the command wrote. Either way it belongs to the daemon, and nobody may write
+/// to it.
+fn check_inode(cluster: &Cluster, node: usize, name: &str, is_same: bool) {
+    let written: u64 = text(&cluster.get(&format!("s4://out/0_in/{name}"))).trim().parse().unwrap();
+    let found = std::fs::metadata(cluster.data(node).join("out/0_in").join(name)).unwrap();
+    assert_eq!(found.ino() == written, is_same, "{name}");
+    assert_eq!((found.mode() & 0o7777, found.uid()), (0o444, nix::unistd::geteuid().as_raw()), "{name}");
+}
+
+#[test]
+fn an_output_for_the_tasks_own_node_is_the_file_that_the_command_wrote() {
+    let cluster = Cluster::start(2);
+    cluster.put("s4://in/0_in", b"");
+    cluster.ok(&["map-to-n", "s4://in/", "s4://out/", INODES]);
+    check_inode(&cluster, 0, "0_a", true);
+    check_inode(&cluster, 1, "1_b", false);
+    assert_eq!(leftovers(&cluster), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn outputs_that_a_command_gave_to_another_user_are_copied_and_the_daemons_own() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: not root, who alone can give files to another user");
+    }
+    let cluster = Cluster::start(2);
+    cluster.put("s4://in/0_in", b"");
+    cluster.ok(&["map-to-n", "s4://in/", "s4://out/", &INODES.replace("; echo $f", "; chown 65534 $f; echo $f")]);
+    check_inode(&cluster, 0, "0_a", false);
+    check_inode(&cluster, 1, "1_b", false);
 }
 
 #[test]

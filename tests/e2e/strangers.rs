@@ -29,12 +29,10 @@ const ROUTES: &[Row] = &[
     ("HEAD", "/v1/list", b"", 405),
     ("PUT", "/v1/list", b"", 405),
     ("GET", "/v1/delete?prefix=held/", b"", 405),
-    ("GET", "/v1/pack/put", b"", 405),
-    ("GET", "/v1/pack/get", b"", 405),
-    ("GET", "/v1/pack/link", b"", 405),
-    ("GET", "/v1/pack/other", b"", 404),
-    ("GET", "/v1/eval/held/0_k", b"", 405),
     ("GET", "/v1/adopt/held/0_k", b"", 405),
+    ("GET", "/v1/connect", b"", 405),
+    ("POST", "/v1/connect", b"", 400),
+    ("POST", "/v1/connect/x", b"", 404),
     ("PUT", "/v1/jobs", b"{}", 405),
     ("OPTIONS", "/v1/keys/held/0_k", b"", 405),
     ("TRACE", "/v1/keys/held/0_k", b"", 405),
@@ -92,24 +90,9 @@ const NAMES: &[Row] = &[
     ("POST", "/v1/rename/held/0_k?to=%2e%2e/0_x", b"", 400),
     ("POST", "/v1/rename/held/0_k?to=held/1_x", b"", 421),
     ("POST", "/v1/rename/held/0_none?to=held/0_x", b"", 404),
-    ("GET", "/v1/range/held/0_k", b"", 400),
-    ("GET", "/v1/range/held/0_k?offset=0&len=1&checksum=none", b"", 400),
-    ("GET", "/v1/range/held/0_k?offset=-1&len=1&checksum=0000000000000000%201", b"", 400),
-    ("GET", "/v1/range/held/0_k?offset=0&len=99999999999&checksum=0000000000000000%201", b"", 400),
-    (
-        "GET",
-        "/v1/range/held/0_k?offset=9223372036854775800&len=9&checksum=0000000000000000%209223372036854775807",
-        b"",
-        404,
-    ),
 ];
 
 const BODIES: &[Row] = &[
-    ("POST", "/v1/eval/held/0_k", b"", 400),
-    ("POST", "/v1/eval/held/0_k", b" \n", 400),
-    ("POST", "/v1/eval/held/0_k", b"touch ran\0", 400),
-    ("POST", "/v1/eval/held/0_none", b"cat", 404),
-    ("POST", "/v1/eval/held/1_k", b"cat", 421),
     ("POST", "/v1/adopt/held/0_x", b"", 400),
     ("POST", "/v1/adopt/held/0_x", b"{}", 400),
     ("POST", "/v1/adopt/held/0_x", br#"{"pid":1,"fd":0,"device":0,"inode":0,"len":0}"#, 400),
@@ -117,32 +100,6 @@ const BODIES: &[Row] = &[
     ("POST", "/v1/change/held/0_k", b"", 400),
     ("POST", "/v1/change/held/0_k", br#"{"owner":0}"#, 400),
     ("POST", "/v1/change/held/0_none", br#"{"mode":0}"#, 404),
-    ("POST", "/v1/pack/get", b"held/../x\n", 400),
-    ("POST", "/v1/pack/get", b"\xff\n", 400),
-    ("POST", "/v1/pack/get", b"held/0_k\n\nheld/0_k\n", 400),
-    ("POST", "/v1/pack/link", b"", 400),
-    ("POST", "/v1/pack/link?job=short", b"", 400),
-    ("POST", "/v1/pack/link?job=no-such-job-1", b"{}", 400),
-    ("POST", "/v1/pack/link?job=no-such-job-1&inputs=0", b"{}", 400),
-    ("POST", "/v1/pack/link?job=no-such-job-1&inputs=x&outputs=1", b"{}", 400),
-    ("POST", "/v1/pack/link?job=no-such-job-1&inputs=0&outputs=-1", b"{}", 400),
-    ("POST", "/v1/pack/link?job=no-such-job-1&inputs=0&outputs=1", b"{}", 404),
-    ("POST", "/v1/pack/put", b"", 400),
-    ("POST", "/v1/pack/put", b"not a frame at all", 400),
-    ("POST", "/v1/pack/put", b"Z\0\0\0\0", 400),
-    ("POST", "/v1/pack/put", b"E\0", 400),
-    ("POST", "/v1/pack/put", b"K\xff\xff\xff\xffheld/0_x", 400),
-    ("POST", "/v1/pack/put", b"K\x08\0\0\0held/0_x", 400),
-    ("POST", "/v1/pack/put", b"K\x08\0\0\0held/0_xE\0\0\0\0", 400),
-    ("POST", "/v1/pack/put", b"K\x08\0\0\0held/0_xD\x01\0\0\0xE\0\0\0\0", 400),
-    ("POST", "/v1/pack/put", b"K\x08\0\0\0held/0_xD\x05\0\0\0x", 400),
-    ("POST", "/v1/pack/put", b"K\x08\0\0\0held/0_xS\x03\0\0\0sumE\0\0\0\0", 400),
-    ("POST", "/v1/pack/put", b"K\x08\0\0\0held/0_xK\x08\0\0\0held/0_yE\0\0\0\0", 400),
-    ("POST", "/v1/pack/put", b"K\x08\0\0\0held/0_xF\x01\0\0\0{E\0\0\0\0", 400),
-    ("POST", "/v1/pack/put", b"K\x07\0\0\0../../xE\0\0\0\0", 400),
-    ("POST", "/v1/pack/put", b"K\x02\0\0\0\xff\xfeE\0\0\0\0", 400),
-    ("POST", "/v1/pack/put", b"D\x01\0\0\0xE\0\0\0\0", 400),
-    ("POST", "/v1/pack/put", b"D\xff\xff\xff\x7fx", 400),
     ("POST", "/v1/jobs", b"", 400),
     ("POST", "/v1/jobs", b"{}", 400),
     ("POST", "/v1/jobs", b"[1, 2", 400),
@@ -291,9 +248,6 @@ fn large_bodies_are_refused_where_none_is_due() {
         ("POST", "/v1/jobs", &large, 413),
         ("POST", "/v1/jobs", job.as_bytes(), 413),
         ("POST", "/v1/jobs", nested.as_bytes(), 400),
-        ("POST", "/v1/eval/held/0_k", &large, 413),
-        ("POST", "/v1/pack/get", &large, 413),
-        ("POST", "/v1/pack/get", "held/0_k\n".repeat(257).as_bytes(), 413),
         ("POST", "/v1/change/held/0_k", &large, 413),
     ]);
 }
@@ -343,38 +297,6 @@ fn a_checksum_with_a_sign_is_malformed() {
 }
 
 #[test]
-fn a_range_beyond_the_end_is_no_trouble() {
-    let cluster = cluster();
-    let answer = cluster.raw(0, &request(&cluster, "GET", "/v1/keys/held/0_k", "", b""));
-    let sum = answer.lines().find_map(|line| line.strip_prefix("s4-checksum: ")).unwrap().replace(' ', "%20");
-    changes_nothing(&cluster, || {
-        for offset in [7, 8, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX - 8, u64::MAX] {
-            for verify in [false, true] {
-                let path = format!("/v1/range/held/0_k?offset={offset}&len=9&checksum={sum}&verify={verify}");
-                let answer = cluster.raw(0, &request(&cluster, "GET", &path, "", b""));
-                assert!(status(&answer).is_some_and(|status| status < 500), "{path}: {answer}");
-                assert!(!answer.ends_with("content"), "{path}: {answer}");
-            }
-        }
-    });
-}
-
-#[test]
-fn frames_with_a_wrong_sum_or_for_another_node_publish_nothing() {
-    let cluster = cluster();
-    changes_nothing(&cluster, || {
-        for (name, part) in [("held/0_x", "checksum error"), ("held/1_x", "belongs on node 1")] {
-            let mut pack = b"K\x08\0\0\0".to_vec();
-            pack.extend_from_slice(name.as_bytes());
-            pack.extend_from_slice(b"D\x03\0\0\0abcS\x12\0\0\x000000000000000000 3E\0\0\0\0");
-            let answer = cluster.raw(0, &request(&cluster, "POST", "/v1/pack/put", "", &pack));
-            assert_eq!(status(&answer), Some(200), "{answer}");
-            assert!(answer.contains("\"published\":0,\"failed\":1") && answer.contains(part), "{answer}");
-        }
-    });
-}
-
-#[test]
 fn who_lacks_the_header_or_comes_from_a_browser_is_refused() {
     let cluster = cluster();
     let right = format!("s4-cluster: {}\r\n", cluster.digest());
@@ -397,7 +319,7 @@ fn who_lacks_the_header_or_comes_from_a_browser_is_refused() {
                 ("PUT", "/v1/keys/held/0_x", "x"),
                 ("DELETE", "/v1/keys/held/0_k", ""),
                 ("POST", "/v1/delete?prefix=held/", ""),
-                ("POST", "/v1/eval/held/0_k", &cmd),
+                ("POST", "/v1/connect", &cmd),
                 ("GET", "/v1/unknown", ""),
             ] {
                 let answer = cluster.raw(0, &bare_request(method, path, &headers, body.as_bytes()));

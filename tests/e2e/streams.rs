@@ -1,12 +1,12 @@
-//! Large bodies over connections of their own, in both directions and broken off.
+//! Large keys over connections of frames, in both directions and broken off.
 
+use crate::frames::{connect, data, exchange, message, put_end};
 use crate::harness::{Cluster, eventually, text};
 use crate::observe::{end_within, listed, longest_open, send, spawn};
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,61 +17,6 @@ const SOON: Duration = Duration::from_secs(8);
 
 fn content(len: usize) -> Vec<u8> {
     (0..len as u32 / 4 + 1).flat_map(|word| word.wrapping_mul(2_654_435_761).to_le_bytes()).take(len).collect()
-}
-
-/// Asks node 0 for a stream, and returns the connection with the head of the answer read.
-pub fn ask(cluster: &Cluster, method: &str, path: &str) -> (TcpStream, String) {
-    ask_node(cluster, 0, method, path)
-}
-
-/// The same of `node`.
-pub fn ask_node(cluster: &Cluster, node: usize, method: &str, path: &str) -> (TcpStream, String) {
-    let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(node))).unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ns4-cluster: {}\r\nconnection: upgrade\r\nupgrade: s4-stream\r\n\r\n",
-        cluster.digest(),
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        answer.push(byte[0]);
-    }
-    (stream, text(&answer))
-}
-
-/// A number of an upload, and a piece of its bytes.
-fn number(n: u64) -> Vec<u8> {
-    n.to_le_bytes().to_vec()
-}
-
-fn piece(bytes: &[u8]) -> Vec<u8> {
-    [&number(bytes.len() as u64), bytes].concat()
-}
-
-fn ending(json: &str) -> Vec<u8> {
-    [number(u64::MAX), piece(json.as_bytes())].concat()
-}
-
-/// What a node says to an upload of `in/0_new` that is sent over a stream, and then `ends` or waits.
-fn upload(cluster: &Cluster, body: &[u8], ends: bool) -> String {
-    let (mut stream, head) = ask(cluster, "PUT", "/v1/keys/in/0_new");
-    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    if ends {
-        // The end is there when the node looks at what came before it.
-        cluster.signal(0, "STOP");
-    }
-    // The node may answer before it has taken all.
-    let _ = stream.write_all(body);
-    if ends {
-        let _ = stream.shutdown(Shutdown::Write);
-        cluster.signal(0, "CONT");
-    }
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    text(&answer)
 }
 
 #[test]
@@ -101,84 +46,16 @@ fn a_large_key_of_a_node_of_this_machine_is_copied_there() {
 }
 
 #[test]
-fn a_stream_that_is_no_upload_stores_nothing() {
-    let cluster = Cluster::start(1);
-    cluster.put("s4://in/0_old", b"kept\n");
-    let hello = piece(b"hello\n");
-    let sum = r#"{"checksum":"99fc819aaba2462a 6","change":{}}"#;
-    let bodies = [
-        vec![],
-        b"garbage".to_vec(),
-        hello.clone(),
-        hello[..10].to_vec(),
-        number(1 << 60),
-        [&hello[..], &ending("garbage")].concat(),
-        [&hello[..], &number(u64::MAX), &number(1 << 40)].concat(),
-        [&hello[..], &ending(&sum.replace("99", "00"))].concat(),
-        [&hello[..], &ending(&sum.replace(" 6", " 7"))].concat(),
-        ending(sum),
-    ];
-    for body in bodies {
-        let answer = upload(&cluster, &body, true);
-        assert!(answer.contains("\"kind\":\"bad_request\""), "{:?}: {answer}", text(&body));
-        assert_eq!(listed(&cluster, "s4://in/"), ["0_old"]);
-    }
-    // Who hangs up does not want it any more.
-    let answer = upload(&cluster, &[&hello[..], &ending(sum)].concat(), true);
-    assert!(answer.contains("\"kind\":\"cancelled\""), "{answer}");
-    assert_eq!(listed(&cluster, "s4://in/"), ["0_old"]);
-    // So it is none of the others that was wrong with them.
-    let beat = number(0);
-    let whole =
-        [&beat[..], &piece(b"hel"), &beat, &piece(b"lo\n"), &ending(&sum.replace("{}", r#"{"mode":365}"#))].concat();
-    assert_eq!(upload(&cluster, &whole, false), "null");
-    assert_eq!(cluster.get("s4://in/0_new"), b"hello\n");
-    let found = std::fs::metadata(cluster.data(0).join("in/0_new")).unwrap();
-    assert_eq!(found.permissions().mode() & 0o7777, 0o555);
-}
-
-#[test]
 fn a_sender_hears_at_once_that_its_key_exists() {
     let cluster = Cluster::apart(1);
-    let (mut stream, _) = ask(&cluster, "PUT", "/v1/keys/in/0_new");
     cluster.put("s4://in/0_new", b"another's\n");
-    let sum = r#"{"checksum":"99fc819aaba2462a 6","change":{}}"#;
-    stream.write_all(&[piece(b"hello\n"), ending(sum)].concat()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert!(text(&answer).contains("\"kind\":\"already_exists\""), "{}", text(&answer));
-    assert_eq!(cluster.get("s4://in/0_new"), b"another's\n");
     let file = std::fs::File::create(cluster.dir().join("file")).unwrap();
     // To send it would take for ever.
     file.set_len(1 << 43).unwrap();
     let client = spawn(&cluster, &["cp", "file", "s4://in/0_new"]);
     let end = end_within(SOON, client);
     assert!(text(&end.stderr).contains("key already exists"), "{}", text(&end.stderr));
-}
-
-#[test]
-fn a_stream_without_the_node_list_or_of_no_key_is_refused_before_it_begins() {
-    let cluster = Cluster::start(1);
-    cluster.put("s4://in/0_small", b"small\n");
-    for (method, path, status) in [
-        ("GET", "/v1/keys/in/0_absent", 404),
-        ("GET", "/v1/rest/in/0_small?checksum=0000000000000000%206&offset=0", 404),
-        ("GET", "/v1/rest/in/0_small?offset=0", 400),
-        ("GET", "/v1/rest/in/0_small?checksum=x&offset=0", 400),
-        // Too small to be worth a stream.
-        ("GET", "/v1/keys/in/0_small", 200),
-        ("PUT", "/v1/keys/in/0_small", 409),
-        ("PUT", "/v1/keys/in", 400),
-        ("PUT", "/v1/keys/in/0_new?mode=555", 400),
-    ] {
-        let (_, head) = ask(&cluster, method, path);
-        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{method} {path}: {head}");
-    }
-    let answer = cluster.raw(
-        0,
-        b"GET /v1/keys/in/0_small HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: s4-stream\r\n\r\n",
-    );
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    assert_eq!(cluster.get("s4://in/0_new"), b"another's\n");
 }
 
 #[test]
@@ -300,18 +177,12 @@ fn large_outputs_of_a_shuffle_go_over_streams_and_only_to_a_job_that_goes_on() {
     }
     let told = cluster.fails(1, &["map-to-n", "s4://in/", "s4://out/", "tee 0_a 1_b 2_c > /dev/null; ls"]);
     assert!(told.contains("already exist"), "{told}");
-    let sum = r#"{"checksum":"99fc819aaba2462a 6"}"#;
-    let (_, head) =
-        ask(&cluster, "PUT", "/v1/keys/in/0_new?job=20200101-000000-001-000000&inputs=0000000000000001&outputs=1");
-    assert!(head.starts_with("HTTP/1.1 404"), "{head}");
     let job = cluster.ok(&["map", "--detach", "s4://in/", "s4://other/", "sleep 1000"]);
-    let path = format!("/v1/keys/in/0_new?job={}&inputs=0000000000000001&outputs=1", job.trim());
-    let (mut stream, head) = ask(&cluster, "PUT", &path);
-    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let delivery = format!(r#"{{"job":"{}","inputs":1,"outputs":1}}"#, job.trim());
+    let mut stream = connect(&cluster, 0);
+    stream.write_all(&message(&format!(r#"{{"put":{{"key":"in/0_new","delivery":{delivery}}}}}"#))).unwrap();
     cluster.ok(&["cancel", job.trim()]);
-    stream.write_all(&[piece(b"hello\n"), ending(sum)].concat()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert!(text(&answer).contains("the job has ended"), "{}", text(&answer));
+    let answer = exchange(&mut stream, &[data(b"hello\n"), put_end("99fc819aaba2462a 6")].concat());
+    assert!(answer.contains("the job has ended"), "{answer}");
     assert_eq!(listed(&cluster, "s4://in/").len(), 3);
 }

@@ -30,7 +30,20 @@ fn send(stream: &mut TcpStream, digest: &str, path: &str, headers: &str) {
     stream.write_all(head.as_bytes()).unwrap();
 }
 
-/// A cluster of one with a key of 32 MiB, and the key's checksum as a part of a query.
+/// A connection over which a part of a key was asked for, of which nothing is read.
+fn ask_part(cluster: &Cluster, key: &str, sum: &str, offset: u64, len: u64) -> TcpStream {
+    let mut stream = connect(cluster);
+    let part = format!(r#"{{"checksum":"{sum}","offset":{offset},"len":{len}}}"#);
+    let head = format!(
+        "POST /v1/connect HTTP/1.1\r\nhost: 127.0.0.1\r\ns4-cluster: {}\r\nconnection: upgrade\r\nupgrade: s4-frames\r\n\
+         s4-request: {{\"get\":{{\"key\":\"{key}\",\"part\":{part}}}}}\r\n\r\n",
+        cluster.digest()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+/// A cluster of one with a key of 32 MiB, and the key's checksum.
 fn cluster() -> (Cluster, String) {
     s4::limits::raise_descriptors();
     let cluster = Cluster::start(1);
@@ -43,7 +56,7 @@ fn checksum(cluster: &Cluster, key: &str) -> String {
     let mut head = [0; 512];
     let n = ask(cluster, &format!("/v1/keys/{key}"), "").read(&mut head).unwrap();
     let head = text(&head[..n]);
-    head.lines().find_map(|line| line.strip_prefix("s4-checksum: ")).unwrap().replace(' ', "%20")
+    head.lines().find_map(|line| line.strip_prefix("s4-checksum: ")).unwrap().to_owned()
 }
 
 fn assert_healthy(cluster: &Cluster) {
@@ -55,9 +68,11 @@ fn assert_healthy(cluster: &Cluster) {
 fn what_nobody_reads_takes_little_memory_and_none_afterwards() {
     let (cluster, sum) = cluster();
     let pid = cluster.pid(0);
-    let range = format!("/v1/range/b/0_large?offset=0&len=4194304&checksum={sum}");
-    for (path, count) in [(&*range, 300), ("/v1/keys/b/0_large", 600)] {
-        let unread: Vec<TcpStream> = (0..count).map(|_| ask(&cluster, path, "")).collect();
+    let part = |cluster: &Cluster| ask_part(cluster, "b/0_large", &sum, 0, 4 << 20);
+    let whole = |cluster: &Cluster| ask(cluster, "/v1/keys/b/0_large", "");
+    let ways: [(&str, &dyn Fn(&Cluster) -> TcpStream, usize); 2] = [("a part", &part, 300), ("the key", &whole, 600)];
+    for (path, open, count) in ways {
+        let unread: Vec<TcpStream> = (0..count).map(|_| open(&cluster)).collect();
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(3) {
             assert_healthy(&cluster);
@@ -74,25 +89,22 @@ fn what_nobody_reads_takes_little_memory_and_none_afterwards() {
 }
 
 #[test]
-fn parts_of_a_byte_count_with_all_that_is_read_for_them() {
+fn parts_whose_sums_are_not_known_take_little_memory() {
     let (cluster, _) = cluster();
     std::fs::File::create(cluster.dir().join("0_larger")).unwrap().set_len(512 << 20).unwrap();
     cluster.ok(&["cp", "0_larger", "s4://b/"]);
     let sum = checksum(&cluster, "b/0_larger");
     // Without the sums of its parts, all of it is read before the first part is given out, and the others wait for that.
     xattr::remove(cluster.data(0).join("b/0_larger"), s4::blocks::BLOCKS_ATTRIBUTE).unwrap();
-    let part = |number| format!("/v1/range/b/0_larger?offset={}&len=1&checksum={sum}", number * 300_000 + 1);
-    let (digest, mut asking) = (cluster.digest(), (0..1000).map(|_| connect(&cluster)).collect::<Vec<_>>());
-    cluster.signal(0, "STOP");
-    (0..).zip(&mut asking).for_each(|(number, stream)| send(stream, &digest, &part(number), ""));
-    cluster.signal(0, "CONT");
+    let asking: Vec<TcpStream> =
+        (0..1000).map(|number| ask_part(&cluster, "b/0_larger", &sum, number * 300_000 + 1, 1)).collect();
     for mut stream in asking {
         let mut answer = Vec::new();
-        let mut byte = [0; 4096];
+        let mut block = [0; 4096];
         while !answer.ends_with(b"\0") {
-            let n = stream.read(&mut byte).unwrap();
+            let n = stream.read(&mut block).unwrap();
             assert!(n > 0, "{}", text(&answer));
-            answer.extend_from_slice(&byte[..n]);
+            answer.extend_from_slice(&block[..n]);
         }
     }
     let peak = peak_kib(cluster.pid(0));
@@ -102,7 +114,7 @@ fn parts_of_a_byte_count_with_all_that_is_read_for_them() {
 #[test]
 fn more_unread_streams_than_a_daemon_has_room_for_keep_nobody_out_for_long() {
     let (cluster, _) = cluster();
-    let upgrade = "connection: upgrade\r\nupgrade: s4-stream\r\n";
+    let upgrade = "connection: upgrade\r\nupgrade: s4-frames\r\n";
     let unread: Vec<TcpStream> = (0..2500).map(|_| ask(&cluster, "/v1/keys/b/0_large", upgrade)).collect();
     assert_healthy(&cluster);
     let threads = std::fs::read_dir(format!("/proc/{}/task", cluster.pid(0))).unwrap().count();

@@ -3,11 +3,12 @@
 use super::draft::Draft;
 use super::{Failures, SMALL};
 use crate::commands::console::unbuffered;
-use s4::client::{Client, PackItem, Received, TRIES, blocking};
+use bytes::BytesMut;
+use s4::client::{Client, Fetched, FetchedItem, TRIES, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key, Prefix};
 use s4::placement::NodeId;
-use s4::protocol::{Entry, PACK_KEYS};
+use s4::protocol::Entry;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use tokio::task::JoinSet;
 
 /// Exchanges at once.
 const AT_ONCE: usize = 8;
+/// Keys that are asked for together.
+const PACK_KEYS: usize = 256;
 /// Bytes of keys after which a pack is asked for, so that large keys come side by side.
 const PACK_BYTES: u64 = 64 << 20;
 
@@ -145,15 +148,15 @@ impl Fetches {
 async fn fetch(client: &Client, node: NodeId, mut keys: Vec<Key>, target: &Arc<Target>) -> Vec<Error> {
     let (mut errors, mut tries) = (Vec::new(), TRIES);
     loop {
-        let pack = match client.get_pack(node, &keys).await {
+        let pack = match client.get_many(node, &keys).await {
             Ok(pack) => pack,
             Err(error) => {
                 errors.push(error);
                 return errors;
             }
         };
-        let (asked, to) = (keys.clone(), target.clone());
-        let (came, mut failed) = blocking(move || receive(pack, &asked, &to)).await;
+        let to = target.clone();
+        let (came, mut failed) = blocking(move || receive(pack, &to)).await;
         tries = if came > 0 { TRIES } else { tries - 1 };
         let is_again = failed.pop_if(|last| last.is_of_broken_connection() && tries > 0).is_some();
         for error in &failed {
@@ -169,27 +172,17 @@ async fn fetch(client: &Client, node: NodeId, mut keys: Vec<Key>, target: &Arc<T
 }
 
 /// Writes the keys of a pack; returns how many have come, and what failed.
-fn receive(mut pack: Received, keys: &[Key], target: &Target) -> (usize, Vec<Error>) {
-    let mut errors = Vec::new();
-    let mut asked = keys.iter();
-    let mut came = 0;
-    let other = |what: &str| {
-        Error::new(ErrorKind::Unreachable, format!("{what}: the node sent another key than was asked for"))
-    };
+fn receive(mut pack: Fetched, target: &Target) -> (usize, Vec<Error>) {
+    let (mut errors, mut came, mut buffer) = (Vec::new(), 0, BytesMut::new());
     let mut open: Option<(PathBuf, Result<Draft>)> = None;
     while !target.ended.load(Ordering::Relaxed) {
-        match pack.next_item() {
-            Ok(Some(PackItem::Begin(key))) => {
-                // Names come from the node; none but those that were asked for may make a local path.
-                if asked.next() != Some(&key) {
-                    errors.push(other(key.as_str()));
-                    return (came, errors);
-                }
+        match pack.next_item(&mut buffer) {
+            Ok(Some(FetchedItem::Begin(key))) => {
                 let path = target.path(&key);
                 let draft = Draft::beside(&path);
                 open = Some((path, draft));
             }
-            Ok(Some(PackItem::Piece(bytes))) => {
+            Ok(Some(FetchedItem::Piece(bytes))) => {
                 if let Some((path, draft)) = &mut open
                     && let Ok(file) = draft
                     && let Err(error) = file.write_all(&bytes)
@@ -197,19 +190,19 @@ fn receive(mut pack: Received, keys: &[Key], target: &Target) -> (usize, Vec<Err
                     *draft = Err(Error::io(path.display(), &error));
                 }
             }
-            Ok(Some(PackItem::Whole(_))) => {
+            Ok(Some(FetchedItem::Whole)) => {
                 came += 1;
                 if let Some((path, draft)) = open.take() {
                     errors.extend(draft.and_then(|draft| draft.keep(&path)).err());
                 }
             }
-            Ok(Some(PackItem::Failed(error))) => {
+            Ok(Some(FetchedItem::Failed(error))) => {
                 came += 1;
                 open = None;
                 errors.push(error);
             }
             Ok(None) => {
-                errors.extend(asked.next().map(|key| other(key.as_str())));
+                pack.finish();
                 return (came, errors);
             }
             Err(error) => {

@@ -7,10 +7,10 @@ mod upload;
 use super::console::{say, unbuffered};
 use crate::cli::CpArgs;
 use draft::Draft;
-use s4::checksum::BLOCK;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{self, Dir, Key};
+use s4::protocol::Change;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
 async fn put(client: &Client, src: &str, dst: &str) -> Result<ExitStatus> {
     let key = target_key(src, dst)?;
     if src == "-" {
-        client.put(&key, unbuffered(std::io::stdin())?, BLOCK as u64, "stdin").await?;
+        client.put(&key, unbuffered(std::io::stdin())?, "stdin", Change::default()).await?;
         return Ok(ExitStatus::Done);
     }
     let failed = |e: std::io::Error| Error::io(src, &e);

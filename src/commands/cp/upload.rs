@@ -1,10 +1,8 @@
 //! `s4 cp -r` from a local tree: one walk feeds a stream of keys to each node.
 
 use super::Failures;
-use s4::body::Hangup;
-use s4::client::Client;
+use s4::client::{Client, Puts};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::frame::FrameWriter;
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
 use std::fs::File;
@@ -112,14 +110,12 @@ async fn send_all(client: Client, node: NodeId, mut items: mpsc::Receiver<Item>,
     let mut errors = Vec::new();
     while let Some(first) = items.recv().await {
         let _turn = turns.acquire().await;
-        let sent = client.put_pack(node, None, move |frames| send_pack(frames, first, items)).await;
+        let sent = client.put_many(node, None, move |puts| send_pack(puts, first, items)).await;
         match sent {
             Ok(((rest, unread), answer)) => {
                 items = rest;
                 let more = answer.failed.saturating_sub(answer.errors.len() as u64);
-                // Files that could not be read are failures here and not the node's.
-                let is_ours = |error: &Error| unread.iter().any(|own| error.to_string().ends_with(&own.to_string()));
-                errors.extend(answer.errors.into_iter().filter(|error| !is_ours(error)));
+                errors.extend(answer.errors);
                 errors.extend(unread);
                 if more > 0 {
                     errors.push(Error::new(
@@ -140,25 +136,18 @@ async fn send_all(client: Client, node: NodeId, mut items: mpsc::Receiver<Item>,
 type Sent = (mpsc::Receiver<Item>, Vec<Error>);
 
 /// Sends `first` and what waits behind it. Never waits for more, so that the stream is never silent.
-fn send_pack(
-    mut frames: FrameWriter,
-    first: Item,
-    mut items: mpsc::Receiver<Item>,
-) -> std::result::Result<Sent, Hangup> {
+fn send_pack(puts: &mut Puts, first: Item, mut items: mpsc::Receiver<Item>) -> Result<Sent> {
     let mut unread = Vec::new();
     let mut next = Some(first);
     let mut count = 0;
     while let Some(item) = next {
         let shown = item.path.display().to_string();
         match File::open(&item.path).and_then(|file| Ok((file.metadata()?.len(), file))) {
-            Ok((len, mut file)) => {
-                frames.key(&item.key)?;
-                unread.extend(frames.content(&mut file, len, &shown)?.err());
-            }
+            Ok((len, mut file)) => unread.extend(puts.put(&item.key, &mut file, len, &shown)?.err()),
             Err(error) => unread.push(Error::io(shown, &error)),
         }
         count += 1;
         next = if count < PACK { items.try_recv().ok() } else { None };
     }
-    frames.end().map(|()| (items, unread))
+    Ok((items, unread))
 }

@@ -4,9 +4,9 @@ use crate::commands::console::{say, unbuffered};
 use crate::commands::format::{seconds_text, size_text};
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::frame::CommandEnd;
 use s4::key::{Dir, Key, Prefix};
 use s4::protocol::{Entry, JobSpec, MapKind, Plan, Stat};
+use s4::wire::CommandEnd;
 use std::time::Instant;
 
 /// Below this, starting a command takes longer than reading its input.

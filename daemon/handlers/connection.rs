@@ -1,0 +1,206 @@
+//! A connection that carries frames: requests of our own programs, one after the other, each answered before the next.
+
+use super::{Answer, commands, get, parse, put};
+use crate::app::{App, BODY_DEADLINE};
+use crate::peer::Peer;
+use crate::store::Receiving;
+use hyper::body::Incoming;
+use hyper::{Request as HttpRequest, Response as HttpResponse};
+use s4::body::BoxBody;
+use s4::client::blocking;
+use s4::error::{Error, ErrorKind, Result};
+use s4::wire::{self, Connection, REQUEST_HEADER, Request, Response};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A connection over which nothing is asked for so long ends. Clients keep one that they do not use for half as long.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How long a thread waits for the next request, before the connection waits without one.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// What is thrown away of the data of a request that was refused, until its sender has seen that: bytes, and time.
+const SKIPPED: (usize, Duration) = (256 << 20, Duration::from_secs(30));
+
+pub fn open(app: &Arc<App>, peer: Peer, request: HttpRequest<Incoming>) -> Answer {
+    if !wire::is_wanted(request.headers()) {
+        return Err(Error::new(ErrorKind::BadRequest, "this route answers with a connection, and none is asked for"));
+    }
+    let first = request.headers().get(REQUEST_HEADER).map(|json| parse(json.as_bytes())).transpose()?;
+    Ok(grant(app, peer, request, first))
+}
+
+/// The answer that grants a connection, which begins with the answer to `first`.
+pub fn grant(
+    app: &Arc<App>,
+    peer: Peer,
+    request: HttpRequest<Incoming>,
+    first: Option<Request>,
+) -> HttpResponse<BoxBody> {
+    let served = app.clone();
+    app.upgrades.grant(request, BODY_DEADLINE, move |connection| serve(served, peer, connection, first))
+}
+
+async fn serve(app: Arc<App>, peer: Peer, mut connection: Connection, mut first: Option<Request>) -> Result<()> {
+    loop {
+        if first.is_none() && !connection.has_unparsed() {
+            let idle = tokio::select! {
+                idle = connection.idle(IDLE) => idle,
+                () = app.upgrades.ends() => return Ok(()),
+            };
+            match idle {
+                Ok(Some(asked)) => connection = asked,
+                Ok(None) | Err(_) => return Ok(()),
+            }
+        }
+        let (serving, peer, first) = (app.clone(), peer.clone(), first.take());
+        connection = blocking(move || serve_while_asked(&serving, &peer, connection, first)).await?;
+    }
+}
+
+/// Answers requests until none has come for a moment.
+fn serve_while_asked(
+    app: &Arc<App>,
+    peer: &Peer,
+    mut connection: Connection,
+    mut next: Option<Request>,
+) -> Result<Connection> {
+    // Of the task whose outputs come, until others come or none.
+    let mut receiving = None;
+    loop {
+        let request = match next.take() {
+            Some(request) => request,
+            None => {
+                if !connection.has_unparsed() {
+                    connection.flush()?;
+                    let wait = if app.upgrades.is_ending() { Duration::ZERO } else { LINGER };
+                    if !connection.wait_to_receive(wait, None) {
+                        return Ok(connection);
+                    }
+                    if connection.is_closed() {
+                        return Err(connection.broken(&std::io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+                next_request(&mut connection).map_err(|error| last_words(app, &mut connection, error))?
+            }
+        };
+        answer(app, peer, &mut connection, request, &mut receiving)?;
+    }
+}
+
+fn next_request(connection: &mut Connection) -> Result<Request> {
+    match connection.receive_next() {
+        Ok(wire::Incoming::Message(request)) => Ok(request),
+        Ok(_) => Err(connection.malformed("data or an error where a request is expected")),
+        Err(error) => Err(error),
+    }
+}
+
+/// Says why a connection ends of which it is not known any more what comes next. Returns the reason.
+fn last_words(app: &App, connection: &mut Connection, reason: Error) -> Error {
+    let reason = app.named(reason);
+    // A peer that is gone needs no telling.
+    let _ = connection.put_error(&reason).and_then(|()| connection.flush());
+    reason
+}
+
+/// Errors: of the connection, which ends. Those of the request are its answer.
+fn answer(
+    app: &Arc<App>,
+    peer: &Peer,
+    connection: &mut Connection,
+    request: Request,
+    receiving: &mut Option<Receiving>,
+) -> Result<()> {
+    let has_data = matches!(request, Request::Put { .. } | Request::Eval { .. } | Request::Try { .. });
+    let mut data = Data { connection, has_ended: !has_data };
+    let answered = match request {
+        Request::Stat { path } => {
+            app.watch.requests.count("stat");
+            app.names.look_up(&path).map(Response::Stat)
+        }
+        Request::Get { key, part } => {
+            app.watch.requests.count("keys");
+            get::serve(app, data.connection, &key, part)
+        }
+        Request::Put { key, put, delivery } => {
+            app.watch.requests.count("keys");
+            put::serve(app, &peer.putting(put), &mut data, &key, delivery.as_ref(), receiving)
+        }
+        Request::Eval { key } => {
+            app.watch.requests.count("eval");
+            commands::eval(app, &mut data, &key)
+        }
+        Request::Try { key } => {
+            app.watch.requests.count("try");
+            commands::attempt(app, &mut data, &key)
+        }
+        Request::PutEnd(_) | Request::End => Err(data.connection.malformed("the end of data that has not begun")),
+    };
+    match answered {
+        Ok(response) => data.connection.put_message(&response),
+        Err(error) if data.connection.is_lost() => Err(last_words(app, data.connection, error)),
+        Err(error) => {
+            data.connection.put_error(&app.named(error))?;
+            data.skip()
+        }
+    }
+}
+
+/// The data that follows a request.
+pub struct Data<'c> {
+    pub connection: &'c mut Connection,
+    has_ended: bool,
+}
+
+/// What comes of a request's data.
+pub enum Next {
+    /// The payload is to be received: its length in bytes.
+    Piece(usize),
+    End(Request),
+}
+
+impl Data<'_> {
+    pub fn next(&mut self) -> Result<Next> {
+        match self.connection.receive_next()? {
+            wire::Incoming::Data(len) => Ok(Next::Piece(len)),
+            wire::Incoming::Message(end @ (Request::PutEnd(_) | Request::End)) => {
+                self.has_ended = true;
+                Ok(Next::End(end))
+            }
+            // In place of the end.
+            wire::Incoming::Error(_) => {
+                self.has_ended = true;
+                Err(Error::new(ErrorKind::BadRequest, "its sender could not read it to its end"))
+            }
+            _ => Err(self.connection.malformed("neither data nor its end follows")),
+        }
+    }
+
+    /// All of it, at most `most` bytes.
+    pub fn whole(&mut self, most: usize) -> Result<Vec<u8>> {
+        let mut whole = Vec::new();
+        while let Next::Piece(len) = self.next()? {
+            if whole.len() + len > most {
+                return Err(Error::new(ErrorKind::TooLarge, format!("the request has more than {most} bytes")));
+            }
+            whole.extend_from_slice(&self.connection.receive_small()?);
+        }
+        Ok(whole)
+    }
+
+    /// Throws away what is still to come, so that the next request is found behind it.
+    fn skip(mut self) -> Result<()> {
+        let (mut left, began) = (SKIPPED.0, Instant::now());
+        while !self.has_ended {
+            self.connection.skip_data()?;
+            if let Next::Piece(len) = self.next()? {
+                left = left.saturating_sub(len);
+            }
+            if left == 0 || began.elapsed() > SKIPPED.1 {
+                return Err(self.connection.malformed("the sender of what was refused goes on"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! A key that comes over a connection.
+
+use super::connection::{Data, Next};
+use crate::app::App;
+use crate::jobs::owner::Owner;
+use crate::peer::Peer;
+use crate::store::{Draft, Receiving, Store};
+use bytes::Bytes;
+use s4::checksum::{Checksum, Sums};
+use s4::error::{Error, Result};
+use s4::key::Key;
+use s4::protocol::{Change, Delivery, HEARTBEAT};
+use s4::wire::{Pipe, PutEnd, Request, Response};
+use std::io::Write;
+use std::sync::Arc;
+
+/// A first piece of at most so many bytes may be all of the key.
+const SMALL: usize = 64 * 1024;
+
+/// Bytes that are received and then hashed: as many as a pipe takes. With fewer, sender and receiver mostly wake each other, and with
+/// more, they wait for each other.
+const AT_ONCE: usize = 1024 * 1024;
+
+/// Publishes the key that follows as `data`. A job's output is taken only while the job goes on; `receiving` is kept from one to the next.
+pub fn serve(
+    app: &App,
+    peer: &Peer,
+    data: &mut Data,
+    key: &Key,
+    delivery: Option<&Delivery>,
+    receiving: &mut Option<Receiving>,
+) -> Result<Response> {
+    let store = &app.jobs.shared.store;
+    let owner = app.jobs.owner(delivery)?;
+    owner.enter(store, peer, key, receiving)?;
+    let mut first = Bytes::new();
+    let mut next = data.next()?;
+    if let Next::Piece(len) = next
+        && len <= SMALL
+    {
+        first = data.connection.receive_small()?;
+        next = data.next()?;
+    }
+    match next {
+        Next::End(end) => put_whole(store, &owner, peer, key, end_of(data, end)?, &first)?,
+        Next::Piece(_) => put_stream(store, &owner, peer, key, &first, data)?,
+    }
+    Ok(Response::Stored)
+}
+
+fn end_of(data: &Data, end: Request) -> Result<PutEnd> {
+    match end {
+        Request::PutEnd(end) => Ok(end),
+        _ => Err(data.connection.malformed("the end of a key has no checksum")),
+    }
+}
+
+/// Takes a small key that is here whole.
+fn put_whole(store: &Store, owner: &Owner, peer: &Peer, key: &Key, end: PutEnd, bytes: &[u8]) -> Result<()> {
+    let mut draft = owner.marked(store.draft_small(key, bytes.len())?);
+    draft.write(bytes)?;
+    publish(draft, peer, key, Some(end.checksum), end.change, owner).map(drop)
+}
+
+/// Publishes a key whose bytes have all come, if they are what was announced.
+pub fn publish(
+    draft: Draft,
+    peer: &Peer,
+    key: &Key,
+    announced: Option<Checksum>,
+    change: Change,
+    owner: &Owner,
+) -> Result<Checksum> {
+    let found = draft.checksum();
+    announced.map_or(Ok(()), |announced| announced.verify_sent(found, key))?;
+    owner.publish(|| draft.publish_for(peer, change)).map(|()| found)
+}
+
+/// Takes a key as it comes, of which `first` is here. One that cannot be is refused at once.
+fn put_stream(store: &Arc<Store>, owner: &Owner, peer: &Peer, key: &Key, first: &[u8], data: &mut Data) -> Result<()> {
+    let mut draft = owner.marked(store.draft(key)?);
+    let (end, found): (PutEnd, Sums) = draft.fill(|file, progress| {
+        let what = key.to_string();
+        let pipe = Pipe::new().map_err(|e| Error::io(key, &e))?;
+        let mut received = first.len();
+        { file }.write_all(first).map_err(|e| Error::io(key, &e))?;
+        progress(received as u64)?;
+        loop {
+            while data.connection.data_left() > 0 {
+                // File systems keep whole, aligned pieces together.
+                let most = AT_ONCE - received % AT_ONCE;
+                received += data.connection.receive_into_file(file, most, &pipe, &what)?;
+                progress(received as u64)?;
+            }
+            if let Next::End(end) = data.next()? {
+                return end_of(data, end);
+            }
+        }
+    })?;
+    end.checksum.verify_sent(found.checksum, key)?;
+    data.connection.keep_alive(HEARTBEAT, || owner.publish(|| draft.publish_hashed(peer, &found, end.change)))
+}

@@ -1,0 +1,72 @@
+//! Commands that run on a key's node, and whose streams come as they are written.
+
+use super::{Client, blocking};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::protocol::JobSpec;
+use crate::wire::frame::MAX_DATA;
+use crate::wire::{CommandEnd, Connection, Incoming, Request, Response};
+use std::io::Write;
+
+impl Client {
+    /// Runs `cmd` on the node of `key` with the key as stdin. Its streams go to `stdout` and `stderr` as they come.
+    pub async fn eval(
+        &self,
+        key: &Key,
+        cmd: Vec<u8>,
+        stdout: impl Write + Send + 'static,
+        stderr: impl Write + Send + 'static,
+    ) -> Result<CommandEnd> {
+        self.run_command(key, Request::Eval { key: key.clone() }, cmd, stdout, stderr).await
+    }
+
+    /// Runs the job's command on the task of `key` on its node, and publishes nothing. Its streams go to `stdout` and
+    /// `stderr` as they come; of a 1:n map the printed names come on stdout.
+    pub async fn try_job(
+        &self,
+        spec: &JobSpec,
+        key: &Key,
+        stdout: impl Write + Send + 'static,
+        stderr: impl Write + Send + 'static,
+    ) -> Result<CommandEnd> {
+        let json = super::jobs::job_json(spec)?;
+        self.run_command(key, Request::Try { key: key.clone() }, json, stdout, stderr).await
+    }
+
+    async fn run_command(
+        &self,
+        key: &Key,
+        request: Request,
+        data: Vec<u8>,
+        stdout: impl Write + Send + 'static,
+        stderr: impl Write + Send + 'static,
+    ) -> Result<CommandEnd> {
+        let node = self.cluster().node_of(key);
+        let connection = self.ask(node, &request, self.cluster().name(node).to_string()).await?;
+        let ran = blocking(move || {
+            let mut connection = connection;
+            for part in data.chunks(MAX_DATA) {
+                connection.put_data(part, 0)?;
+            }
+            connection.put_message(&Request::End)?;
+            pass_on(connection, stdout, stderr)
+        });
+        self.noting(node, ran.await)
+    }
+}
+
+/// Passes a command's streams on until it ends.
+fn pass_on(mut connection: Connection, mut stdout: impl Write, mut stderr: impl Write) -> Result<CommandEnd> {
+    loop {
+        match connection.receive_next()? {
+            Incoming::Data(_) => {
+                let bytes = connection.receive_small()?;
+                stdout.write_all(&bytes).and_then(|()| stdout.flush()).map_err(|e| Error::io("stdout", &e))?;
+            }
+            Incoming::Stderr(bytes) => stderr.write_all(&bytes).map_err(|e| Error::io("stderr", &e))?,
+            Incoming::Message(Response::Exit(end)) => return Ok(end),
+            Incoming::Error(error) => return Err(error.by(connection.who())),
+            Incoming::Message(_) => return Err(connection.malformed("another response than to what was asked")),
+        }
+    }
+}

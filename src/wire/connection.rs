@@ -1,0 +1,669 @@
+//! A connection that carries frames. It begins as HTTP/1.1, which hands it over by `Upgrade`; from then on threads send and receive with
+//! the kernel's own means, `sendfile` and `splice`, since HTTP costs a buffer for each chunk and its way through a channel.
+//!
+//! Everything here blocks, each step for the timeout at most. Only a node waits without limit for a client that lives and does not read.
+//! Whoever sends reads meanwhile what the peer says, so that two that send at once do not wait for each other.
+
+use super::Response;
+use super::frame::{self, HEADER, Header, Kind, MAX_DATA, Malformed};
+use crate::aligned;
+use crate::checksum::Checksum;
+use crate::error::{Error, Result};
+use crate::side::Side;
+use crate::timeout::{STEP, Timeout};
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::sendfile::sendfile64;
+use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::time::TimeSpec;
+use nix::unistd::pipe2;
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// As the `Upgrade` header has it.
+const PROTOCOL: &str = "s4-frames";
+
+/// Bytes received at a time: what stays in the processor's cache until it is hashed and written.
+const BLOCK: usize = 256 * 1024;
+/// Bytes received at a time where small frames are expected.
+const SMALL_BLOCK: usize = 16 * 1024;
+/// Bytes of small frames that are gathered before they are sent.
+const GATHERED: usize = 64 * 1024;
+/// Bytes of the peer's that are kept while this end only sends; then they stay in the kernel.
+const MAX_UNREAD: usize = 4 * MAX_DATA;
+/// Bytes that a pipe is asked to hold: what every user may have.
+const PIPE: usize = 1 << 20;
+
+/// The headers that ask for a connection of frames, and that grant one.
+pub fn mark(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+}
+
+/// True if the sender asks for one.
+pub fn is_wanted(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes()))
+}
+
+/// What bytes go through from a socket to a file without a copy in between.
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipe {
+    pub fn new() -> std::io::Result<Self> {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+        // Where the user has no room for so much, it stays as it is.
+        let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
+        Ok(Self { read, write })
+    }
+
+    /// Appends the `len` bytes that are in the pipe to `file`.
+    fn empty_into(&self, file: &File, len: usize) -> std::io::Result<()> {
+        let mut left = len;
+        while left > 0 {
+            match splice(&self.read, None, file, None, left, SpliceFFlags::empty()) {
+                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(n) => left -= n,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the peer has sent.
+#[derive(Debug)]
+pub enum Incoming<T> {
+    Message(T),
+    /// The payload follows and is to be received before anything else: its length in bytes.
+    Data(usize),
+    Stderr(Bytes),
+    Error(Error),
+}
+
+/// One end of a connection.
+pub struct Connection {
+    socket: TcpStream,
+    /// Not yet parsed.
+    received: BytesMut,
+    unsent: Vec<u8>,
+    /// The data frame whose payload is being received, and how many bytes of it are to come.
+    data: Option<(Header, usize)>,
+    /// Large data is coming: of what follows it only a header is received at once, so that the kernel can move the rest.
+    is_bulk: bool,
+    /// Bytes that a data frame has announced and that its file did not give.
+    missing: usize,
+    /// It cannot be told any more what comes next.
+    is_lost: Cell<bool>,
+    timeout: Timeout,
+    side: Side,
+    who: String,
+}
+
+impl Connection {
+    /// Takes over an upgraded connection. `who` names the peer in errors.
+    pub async fn take(upgrade: OnUpgrade, timeout: impl Into<Timeout>, side: Side, who: String) -> Result<Self> {
+        let mut timeout = timeout.into();
+        let upgraded = match timeout.run_while(upgrade, || false).await {
+            Some(Ok(upgraded)) => upgraded,
+            Some(Err(error)) => return Err(side.broken(&who, &error)),
+            None => return Err(side.silent(&who, timeout.limit())),
+        };
+        let parts = upgraded
+            .downcast::<TokioIo<tokio::net::TcpStream>>()
+            .map_err(|_| side.broken(&who, &std::io::Error::other("the connection is no socket")))?;
+        let blocking = || -> std::io::Result<TcpStream> {
+            let socket = parts.io.into_inner().into_std()?;
+            socket.set_nonblocking(false)?;
+            socket.set_read_timeout(Some(STEP))?;
+            // A client that does not read for a while has a consumer that is busy; a dead one is found by keepalives.
+            socket.set_write_timeout(matches!(side, Side::Client).then_some(STEP))?;
+            Ok(socket)
+        };
+        let socket = blocking().map_err(|e| side.broken(&who, &e))?;
+        let received = BytesMut::from(&parts.read_buf[..]);
+        Ok(Self {
+            socket,
+            received,
+            unsent: Vec::new(),
+            data: None,
+            is_bulk: false,
+            missing: 0,
+            is_lost: Cell::new(false),
+            timeout,
+            side,
+            who,
+        })
+    }
+
+    /// Who the peer is, for errors.
+    pub fn who(&self) -> &str {
+        &self.who
+    }
+
+    /// Waits from now on as `timeout` says, and names the peer so.
+    pub fn serve_for(&mut self, timeout: impl Into<Timeout>, who: String) {
+        (self.timeout, self.who) = (timeout.into(), who);
+    }
+
+    /// Gathers a message, to be sent by [`flush`](Self::flush) or with what is sent next.
+    pub fn put_message(&mut self, message: &impl Serialize) -> Result<()> {
+        let json = serde_json::to_vec(message).expect("a message is plain JSON");
+        self.put(Kind::Message, &json)
+    }
+
+    pub fn put_error(&mut self, error: &Error) -> Result<()> {
+        self.put(Kind::Error, &serde_json::to_vec(error).expect("an error is plain JSON"))
+    }
+
+    /// Gathers small data; a large part of it is sent at once. `sum` is that of the bytes, or 0.
+    pub fn put_data(&mut self, bytes: &[u8], sum: u32) -> Result<()> {
+        debug_assert!(bytes.len() <= MAX_DATA);
+        self.unsent.extend_from_slice(&Header { kind: Kind::Data, len: bytes.len(), sum }.encode());
+        if bytes.len() < SMALL_BLOCK {
+            self.unsent.extend_from_slice(bytes);
+            return self.flush_if_full();
+        }
+        self.flush_before_more()?;
+        self.send_all(bytes, MsgFlags::empty())
+    }
+
+    /// Gathers all of a small key's bytes, so that they go with what is around them.
+    pub fn put_small_data(&mut self, bytes: &[u8]) -> Result<()> {
+        match bytes.is_empty() {
+            true => Ok(()),
+            false => self.put(Kind::Data, bytes),
+        }
+    }
+
+    /// Gathers a frame of any other kind.
+    pub fn put(&mut self, kind: Kind, payload: &[u8]) -> Result<()> {
+        frame::encode(kind, payload, &mut self.unsent);
+        self.flush_if_full()
+    }
+
+    fn flush_if_full(&mut self) -> Result<()> {
+        if self.unsent.len() < GATHERED { Ok(()) } else { self.flush() }
+    }
+
+    /// Sends what is gathered.
+    pub fn flush(&mut self) -> Result<()> {
+        self.flush_with(MsgFlags::empty())
+    }
+
+    /// The same of what others follow at once, with which it then goes.
+    fn flush_before_more(&mut self) -> Result<()> {
+        self.flush_with(MsgFlags::from_bits_retain(libc::MSG_MORE))
+    }
+
+    fn flush_with(&mut self, flags: MsgFlags) -> Result<()> {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        let sent = self.send_all(&unsent, flags);
+        unsent.clear();
+        self.unsent = unsent;
+        sent
+    }
+
+    /// Sends a sign of life.
+    pub fn send_alive(&mut self) -> Result<()> {
+        self.put(Kind::Alive, &[])?;
+        self.flush()
+    }
+
+    /// Sends `len` bytes of `file` from `offset` as one frame of data. They never come into this process. Errors: I/O, if the file ends
+    /// before or cannot be read. Then the connection is of no use, unless [`fill_up`](Self::fill_up) follows.
+    pub fn send_file(&mut self, file: &File, offset: u64, len: usize, sum: u32) -> Result<()> {
+        self.unsent.extend_from_slice(&Header { kind: Kind::Data, len, sum }.encode());
+        self.flush_before_more()?;
+        let (mut position, end) = (offset as i64, offset + len as u64);
+        self.timeout.begin();
+        while (position as u64) < end {
+            let left = (end - position as u64) as usize;
+            let unreadable = match sendfile64(&self.socket, file, Some(&mut position), left) {
+                // Of the disk: no socket says so.
+                Err(Errno::EIO) => Errno::EIO.into(),
+                Ok(0) => std::io::Error::other("the file became shorter"),
+                sent => {
+                    if self.tried(sent)?.is_some() {
+                        self.timeout.begin();
+                    }
+                    continue;
+                }
+            };
+            self.missing = left;
+            self.is_lost.set(true);
+            return Err(Error::io(&self.who, &unreadable));
+        }
+        Ok(())
+    }
+
+    /// Sends zeros for what a file did not give, so that the reason can follow. Only for data with a sum, which they do not match.
+    pub fn fill_up(&mut self) -> Result<()> {
+        let zeros = vec![0; std::mem::take(&mut self.missing)];
+        self.is_lost.set(false);
+        self.send_all(&zeros, MsgFlags::empty())
+    }
+
+    fn send_all(&mut self, mut bytes: &[u8], flags: MsgFlags) -> Result<()> {
+        let flags = flags | MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        self.timeout.begin();
+        while !bytes.is_empty() {
+            match send(self.socket.as_raw_fd(), bytes, flags) {
+                Ok(n) => {
+                    bytes.advance(n);
+                    self.timeout.begin();
+                }
+                Err(Errno::EAGAIN) => self.wait_to_send()?,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(self.failed(&errno.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the peer takes more. What it says meanwhile is kept.
+    fn wait_to_send(&mut self) -> Result<()> {
+        let reads = self.received.len() < MAX_UNREAD;
+        let wanted = PollFlags::POLLOUT | if reads { PollFlags::POLLIN } else { PollFlags::empty() };
+        let mut socket = [PollFd::new(self.socket.as_fd(), wanted)];
+        match ppoll(&mut socket, Some(TimeSpec::from_duration(STEP)), None) {
+            Ok(0) if matches!(self.side, Side::Client) && self.timeout.is_over() => {
+                Err(self.failed(&Errno::EAGAIN.into()))
+            }
+            Ok(0) | Err(_) => Ok(()),
+            Ok(_) => match socket[0].revents() {
+                Some(found) if reads && found.contains(PollFlags::POLLIN) && !found.contains(PollFlags::POLLOUT) => {
+                    let received = self.receive(MsgFlags::MSG_DONTWAIT);
+                    self.received_some(received).map(drop)
+                }
+                // An error of the socket comes again at the next try to send.
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// The next frame but signs of life, after what is gathered is sent.
+    pub fn receive_next<T: DeserializeOwned>(&mut self) -> Result<Incoming<T>> {
+        self.flush()?;
+        self.timeout.begin();
+        loop {
+            if let Some(incoming) = self.parse()? {
+                self.timeout.hear();
+                return Ok(incoming);
+            }
+            let received = self.receive(MsgFlags::empty());
+            self.received_some(received)?;
+        }
+    }
+
+    /// The same; `None` if it has not come by `until`, or if `other` has something to read before: then this may be called again.
+    pub fn receive_until<T: DeserializeOwned>(
+        &mut self,
+        until: Instant,
+        other: Option<BorrowedFd>,
+    ) -> Result<Option<Incoming<T>>> {
+        self.flush()?;
+        loop {
+            if let Some(incoming) = self.parse()? {
+                self.timeout.hear();
+                return Ok(Some(incoming));
+            }
+            if !self.wait_to_receive(until.saturating_duration_since(Instant::now()), other) {
+                return Ok(None);
+            }
+            match self.receive(MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EAGAIN) => {}
+                received => drop(self.received_some(received)?),
+            }
+        }
+    }
+
+    /// Why the peer has broken off, if it says so within `limit`. Nothing more is sent.
+    pub fn last_words(&mut self, limit: Duration) -> Option<Error> {
+        self.unsent.clear();
+        let until = Instant::now() + limit;
+        loop {
+            match self.receive_until::<IgnoredAny>(until, None) {
+                Ok(Some(Incoming::Error(error))) => return Some(error),
+                // Answers to what came before.
+                Ok(Some(Incoming::Message(_))) => {}
+                _ => return None,
+            }
+        }
+    }
+
+    /// What the node says of the key that it is about to send.
+    pub fn receive_head(&mut self) -> Result<Checksum> {
+        match self.receive_next()? {
+            Incoming::Message(Response::Key(checksum)) => Ok(checksum),
+            Incoming::Error(error) => Err(error.by(&self.who)),
+            _ => Err(self.malformed("no key came where one was expected")),
+        }
+    }
+
+    /// True if the peer says something within `limit`, or has closed; false if not, or if `other` has something to read.
+    pub fn wait_to_receive(&self, limit: Duration, other: Option<BorrowedFd>) -> bool {
+        let asked = PollFd::new(self.socket.as_fd(), PollFlags::POLLIN);
+        let mut asked = [asked, PollFd::new(other.unwrap_or(self.socket.as_fd()), PollFlags::POLLIN)];
+        let asked = &mut asked[..if other.is_some() { 2 } else { 1 }];
+        match ppoll(asked, Some(TimeSpec::from_duration(limit)), None) {
+            Ok(0) => false,
+            // An error of the socket comes again at the next try to receive.
+            Ok(_) => asked[0].any() != Some(false),
+            Err(_) => !limit.is_zero(),
+        }
+    }
+
+    /// True if something of the peer waits to be parsed here.
+    pub fn has_unparsed(&self) -> bool {
+        !self.received.is_empty()
+    }
+
+    /// True if the peer has said something that was not received, or has closed.
+    pub fn is_answered(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        self.has_unparsed() || recv(self.socket.as_raw_fd(), &mut [0], flags) != Err(Errno::EAGAIN)
+    }
+
+    /// True if nothing is under way in either direction.
+    pub fn is_quiet(&self) -> bool {
+        self.data.is_none() && self.unsent.is_empty() && !self.is_answered()
+    }
+
+    /// True if the peer has hung up.
+    pub fn is_closed(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        !matches!(recv(self.socket.as_raw_fd(), &mut [0], flags), Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR))
+    }
+
+    /// The next frame, if it is here: whole, but of data only its header.
+    fn parse<T: DeserializeOwned>(&mut self) -> Result<Option<Incoming<T>>> {
+        debug_assert!(self.data.is_none(), "a payload was not received");
+        while let Some(header) = self.received.first_chunk::<HEADER>() {
+            let header = Header::parse(header).map_err(|e| self.malformed(&e.to_string()))?;
+            if header.kind == Kind::Data {
+                self.received.advance(HEADER);
+                if header.len == 0 {
+                    continue;
+                }
+                self.is_bulk = header.len > GATHERED;
+                self.data = Some((header, header.len));
+                return Ok(Some(Incoming::Data(header.len)));
+            }
+            if self.received.len() < HEADER + header.len {
+                return Ok(None);
+            }
+            self.received.advance(HEADER);
+            self.is_bulk = false;
+            let payload = self.received.split_to(header.len).freeze();
+            header.verify(&payload).map_err(|e| self.malformed(&e.to_string()))?;
+            match header.kind {
+                Kind::Alive | Kind::Data => self.timeout.hear(),
+                Kind::Stderr => return Ok(Some(Incoming::Stderr(payload))),
+                Kind::Error => return self.json(&payload).map(|error| Some(Incoming::Error(error))),
+                Kind::Message => return self.json(&payload).map(|message| Some(Incoming::Message(message))),
+            }
+        }
+        Ok(None)
+    }
+
+    fn json<T: DeserializeOwned>(&self, payload: &[u8]) -> Result<T> {
+        serde_json::from_slice(payload).map_err(|e| self.malformed(&e.to_string()))
+    }
+
+    /// Bytes of the data frame that are to come.
+    pub fn data_left(&self) -> usize {
+        self.data.map_or(0, |(_, left)| left)
+    }
+
+    /// The next bytes of the data frame, as they come; `buffer` is used for them again once the last piece is dropped. They are not
+    /// compared with the frame's sum: whoever receives a whole key compares the whole.
+    pub fn receive_piece(&mut self, buffer: &mut BytesMut) -> Result<Bytes> {
+        let left = self.data_left();
+        let piece = match self.received.is_empty() {
+            false => self.received.split_to(left.min(self.received.len())).freeze(),
+            true => {
+                aligned::reserve(buffer, BLOCK);
+                self.receive_into_buffer(buffer, left.min(BLOCK))?;
+                buffer.split().freeze()
+            }
+        };
+        self.note_data(piece.len());
+        Ok(piece)
+    }
+
+    /// Appends the whole payload of the data frame to `first` up to a length of `most`, and the rest to `rest`, which is empty. True if it
+    /// matches its sum.
+    pub fn receive_data(&mut self, first: &mut BytesMut, most: usize, rest: &mut BytesMut) -> Result<bool> {
+        let Some((header, left)) = self.data else { return Ok(true) };
+        let begin = first.len();
+        let here = left.min(most.saturating_sub(begin));
+        self.receive_exactly(first, here)?;
+        if here < left {
+            aligned::reserve(rest, left - here);
+            self.receive_exactly(rest, left - here)?;
+        }
+        let parts = [&first[begin..], &rest[..if here < left { left - here } else { 0 }]];
+        Ok(header.verify_parts(parts).is_ok())
+    }
+
+    /// The whole payload of the data frame, compared with its sum.
+    pub fn receive_small(&mut self) -> Result<Bytes> {
+        let mut bytes = BytesMut::new();
+        match self.receive_data(&mut bytes, MAX_DATA, &mut BytesMut::new())? {
+            true => Ok(bytes.freeze()),
+            false => Err(self.malformed(&Malformed::WrongSum.to_string())),
+        }
+    }
+
+    fn receive_exactly(&mut self, buffer: &mut BytesMut, len: usize) -> Result<()> {
+        let early = self.received.split_to(len.min(self.received.len()));
+        buffer.extend_from_slice(&early);
+        let mut left = len - early.len();
+        buffer.reserve(left);
+        while left > 0 {
+            left -= self.receive_into_buffer(buffer, left)?;
+        }
+        self.note_data(len);
+        Ok(())
+    }
+
+    /// Appends the next bytes of the data frame to `file`, at most `most` and as many as the pipe takes. They never come into this
+    /// process. `what` names the file in errors. Returns how many. Errors: the file takes no more.
+    pub fn receive_into_file(&mut self, file: &File, most: usize, pipe: &Pipe, what: &str) -> Result<usize> {
+        let unwritable = |e: std::io::Error| Error::io(what, &e);
+        let most = most.min(self.data_left());
+        if !self.received.is_empty() {
+            let early = self.received.split_to(self.received.len().min(most));
+            (&*file).write_all(&early).map_err(unwritable)?;
+            self.note_data(early.len());
+            return Ok(early.len());
+        }
+        let mut n = 0;
+        self.timeout.begin();
+        while n < most {
+            let left = (most - n).min(PIPE);
+            match splice(&self.socket, None, &pipe.write, None, left, SpliceFFlags::SPLICE_F_NONBLOCK) {
+                Ok(0) => return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
+                Ok(more) => n += more,
+                // The pipe may be full before: it counts pieces, each up to a page. Or nothing more has come yet.
+                Err(Errno::EAGAIN) if n > 0 => break,
+                failed => drop(self.tried(failed)?),
+            }
+        }
+        self.timeout.hear();
+        pipe.empty_into(file, n).map_err(unwritable)?;
+        self.note_data(n);
+        Ok(n)
+    }
+
+    /// Throws away the rest of the data frame.
+    pub fn skip_data(&mut self) -> Result<()> {
+        let mut buffer = BytesMut::new();
+        while self.data_left() > 0 {
+            self.receive_piece(&mut buffer)?;
+        }
+        self.note_data(0);
+        Ok(())
+    }
+
+    fn note_data(&mut self, received: usize) {
+        self.data = self.data.map(|(header, left)| (header, left - received)).filter(|(_, left)| *left > 0);
+    }
+
+    /// Receives once, and no more than is surely parsed here.
+    fn receive(&mut self, flags: MsgFlags) -> nix::Result<usize> {
+        let mut block = [0; SMALL_BLOCK];
+        let most = if self.is_bulk { HEADER - self.received.len().min(HEADER - 1) } else { SMALL_BLOCK };
+        let n = recv(self.socket.as_raw_fd(), &mut block[..most], flags)?;
+        self.received.extend_from_slice(&block[..n]);
+        Ok(n)
+    }
+
+    fn received_some(&mut self, received: nix::Result<usize>) -> Result<()> {
+        match self.tried(received)? {
+            Some(0) => Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
+            Some(_) => {
+                self.timeout.hear();
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Appends between one and `most` bytes to `buffer`, which has room for them.
+    fn receive_into_buffer(&mut self, buffer: &mut BytesMut, most: usize) -> Result<usize> {
+        let spare = buffer.spare_capacity_mut();
+        let room = spare.len().min(most);
+        self.timeout.begin();
+        let received = loop {
+            // SAFETY: the buffer has room for as many bytes as are told, and the socket is open.
+            let n = unsafe { libc::recv(self.socket.as_raw_fd(), spare.as_mut_ptr().cast(), room, 0) };
+            if let Some(n) = self.tried(Errno::result(n))? {
+                break n as usize;
+            }
+        };
+        if received == 0 {
+            return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.timeout.hear();
+        // SAFETY: the kernel has just written so many bytes behind those that were there.
+        unsafe { buffer.set_len(buffer.len() + received) };
+        Ok(received)
+    }
+
+    /// Does `work` while the peer gets signs of life: it may take long, as to write much to a slow disk.
+    pub fn keep_alive<T>(&mut self, period: Duration, work: impl FnOnce() -> T) -> T {
+        use std::sync::mpsc::{self, RecvTimeoutError};
+        let (socket, (done, is_done)) = (self.socket.as_raw_fd(), mpsc::channel::<()>());
+        let mut alive = Vec::new();
+        frame::encode(Kind::Alive, &[], &mut alive);
+        let beat = move || {
+            while is_done.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                // One that has no room has not heard the last one either.
+                let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+                if send(socket, &alive, flags) != Ok(alive.len()) {
+                    break;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            // Without a thread there are no signs of life.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, beat);
+            let worked = work();
+            drop(done);
+            worked
+        })
+    }
+
+    /// A handle by which the connection can be ended under whoever uses it.
+    pub fn closer(&self) -> Result<Closer> {
+        self.socket.try_clone().map(Closer).map_err(|e| self.broken(&e))
+    }
+
+    /// Waits without a thread until the peer says something or closes, or for `limit`; `None` then.
+    pub async fn idle(self, limit: Duration) -> std::io::Result<Option<Self>> {
+        let socket = self.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::TcpStream::from_std(socket)?;
+        let is_ready = tokio::time::timeout(limit, socket.readable()).await;
+        drop(socket);
+        self.socket.set_nonblocking(false)?;
+        match is_ready {
+            Ok(ready) => ready.map(|()| Some(self)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The error of a transfer that broke off.
+    pub fn broken(&self, cause: &std::io::Error) -> Error {
+        self.is_lost.set(true);
+        self.side.broken(&self.who, cause)
+    }
+
+    /// The error of a peer that does not say what it should.
+    pub fn malformed(&self, why: &str) -> Error {
+        self.is_lost.set(true);
+        self.side.malformed(&self.who, why)
+    }
+
+    /// True once one of the two has come, or a file could not be sent.
+    pub fn is_lost(&self) -> bool {
+        self.is_lost.get()
+    }
+
+    /// What a call on the socket gave; `None` if it is to be made again.
+    fn tried<T>(&mut self, result: nix::Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(Errno::EINTR) => Ok(None),
+            // How a socket with a time limit says that it was reached.
+            Err(Errno::EAGAIN) if !self.timeout.is_over() => Ok(None),
+            Err(errno) => Err(self.failed(&errno.into())),
+        }
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Error {
+        use std::io::ErrorKind as Io;
+        self.is_lost.set(true);
+        match error.kind() {
+            // That there is no way, the kernel says of a connection that stood only once nothing was confirmed in its time.
+            Io::WouldBlock | Io::TimedOut | Io::HostUnreachable | Io::NetworkUnreachable => {
+                self.timeout.end();
+                self.side.silent(&self.who, self.timeout.limit())
+            }
+            _ => self.side.broken(&self.who, error),
+        }
+    }
+}
+
+/// Ends a connection under whoever uses it.
+pub struct Closer(TcpStream);
+
+impl Closer {
+    /// Breaks it off.
+    pub fn close(&self) {
+        // One that is broken off already needs no more.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+
+    /// Lets what is here already be read, and then no more.
+    pub fn close_reading(&self) {
+        // One that is broken off already needs no more.
+        let _ = self.0.shutdown(Shutdown::Read);
+    }
+}

@@ -1,0 +1,21 @@
+//! What crosses the wire between our own programs where plain HTTP would cost too much: frames, over a connection that HTTP hands over.
+//!
+//! A client asks `POST /v1/connect` with `Upgrade: s4-frames`, and may send its first [`Request`] along in a header. From then on it sends
+//! requests, and the node answers each by one [`Response`] or an error, in their order. Data of a key, or the streams of a command, stand
+//! between the two. This is the only place that parses them: `frame` the format, `message` what is said, [`Connection`] the socket,
+//! [`parts`] the data of a part of a key.
+
+mod connection;
+pub mod frame;
+mod message;
+pub mod parts;
+
+pub use connection::{Closer, Connection, Incoming, Pipe, is_wanted, mark};
+pub use frame::Kind;
+pub use message::{CommandEnd, Part, PutEnd, Request, Response};
+
+/// A key of so many bytes or more is worth a connection.
+pub const LARGE: u64 = 1 << 20;
+
+/// The header in which the first request may come, JSON.
+pub const REQUEST_HEADER: &str = "s4-request";
