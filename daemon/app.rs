@@ -1,19 +1,16 @@
-//! What every request is answered from, and who may ask.
+//! What every request is answered from.
 
 use crate::connections::Connections;
 use crate::jobs::Jobs;
+use crate::monitoring::Monitoring;
 use crate::names::Names;
-use crate::strangers;
 use crate::upgrades::Upgrades;
-use crate::watch::Watch;
-use hyper::header::HeaderMap;
 use s4::body::{self, ChannelBody, ChunkSender};
 use s4::budget::MemoryBudget;
 use s4::client::Secret;
 use s4::cluster::Cluster;
-use s4::error::{Error, ErrorKind, Result};
+use s4::error::Error;
 use s4::placement::NodeId;
-use s4::protocol::{CLUSTER_HEADER, SECRET_HEADER};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +26,7 @@ pub struct App {
     pub digest: String,
     pub secret: Option<Secret>,
     pub started: Instant,
-    pub watch: Watch,
+    pub monitoring: Monitoring,
     pub upgrades: Upgrades,
     pub connections: Connections,
     /// For what waits in memory to be read by peers.
@@ -52,24 +49,5 @@ impl App {
             tracing::warn!("{error}");
         }
         error
-    }
-
-    /// Refuses strangers: browsers, other clusters, and who does not know the secret.
-    pub fn admit(&self, headers: &HeaderMap) -> Result<()> {
-        let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
-        strangers::check(&self.cluster, headers)?;
-        if let Some(secret) = &self.secret
-            && !headers.get(SECRET_HEADER).is_some_and(|given| secret.matches(given))
-        {
-            return forbid("the shared secret is missing or wrong; set S4_SECRET_PATH to its file");
-        }
-        match headers.get(CLUSTER_HEADER) {
-            None => forbid("the header s4-cluster is missing; its value is what 's4 config --digest' prints"),
-            Some(digest) if digest.as_bytes() != self.digest.as_bytes() => {
-                Err(Error::new(ErrorKind::ClusterMismatch, "this node has another node list")
-                    .with_nodes(self.cluster.lines()))
-            }
-            Some(_) => Ok(()),
-        }
     }
 }

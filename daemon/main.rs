@@ -2,8 +2,10 @@
 
 mod app;
 mod connections;
+mod guard;
 mod handlers;
 mod jobs;
+mod monitoring;
 mod mounts;
 mod names;
 #[cfg(test)]
@@ -13,15 +15,14 @@ mod place;
 mod routes;
 mod server;
 mod store;
-mod strangers;
 mod transfer;
 mod upgrades;
-mod watch;
 
 use app::{App, IN_FLIGHT};
 use clap::Parser;
 use connections::Connections;
 use jobs::{Jobs, Shared};
+use monitoring::Monitoring;
 use names::Names;
 use s4::budget::MemoryBudget;
 use s4::client::{Client, Secret, Settings, blocking};
@@ -38,7 +39,6 @@ use store::{Options, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use upgrades::Upgrades;
-use watch::{Sampler, Watch};
 
 /// How long the address may be in use before that is an error.
 const IN_USE: Duration = Duration::from_secs(1);
@@ -141,7 +141,8 @@ fn run(args: Args) -> Result<()> {
             cluster.len(),
             cluster.address(place.node)
         );
-        let watch = Watch::default();
+        let monitoring = Monitoring::default();
+        let host = cluster.address(place.node).host().to_owned();
         let started = Instant::now();
         let node = place.node;
         let app = Arc::new(App {
@@ -152,12 +153,17 @@ fn run(args: Args) -> Result<()> {
             digest,
             secret,
             started,
-            watch,
+            monitoring,
             upgrades: Upgrades::new(),
             connections: Connections::new(),
             in_flight: MemoryBudget::new(IN_FLIGHT),
         });
-        tokio::spawn(Sampler::run(app.clone()));
+        tokio::spawn(monitoring::sample_until_the_end(
+            app.monitoring.sampler.clone(),
+            app.monitoring.views.clone(),
+            app.jobs.shared.clone(),
+            host,
+        ));
         tokio::spawn(let_go_of_idle(app.jobs.clone()));
         tokio::spawn(names.start());
         tokio::spawn(sync_now_and_then(app.jobs.shared.store.clone()));

@@ -1,9 +1,10 @@
 //! HTTP in: what is asked, and which handler answers. Every error leaves here as JSON, naming this node.
 
 use crate::app::{App, BODY_DEADLINE};
+use crate::guard;
+use crate::handlers::monitoring::{self, Open};
 use crate::handlers::{self, Answer};
 use crate::peer::Peer;
-use crate::watch::{self, Open};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
@@ -68,10 +69,10 @@ pub async fn serve(
     request: Request<Incoming>,
     is_extra: bool,
 ) -> std::result::Result<Response<BoxBody>, Infallible> {
-    app.watch.requests.count(request.uri().path());
+    app.monitoring.requests.count(request.uri().path());
     let answered = match Open::of(request.uri().path()) {
-        Some(open) => watch::serve(&app, open, &request).await,
-        None => match app.admit(request.headers()).and_then(|()| route(&request)) {
+        Some(open) => monitoring::serve(&app, open, &request).await,
+        None => match guard::admit(&app, request.headers()).and_then(|()| route(&request)) {
             Ok(route) if is_extra && !route.is_urgent() => Err(crowded(&app)),
             Ok(route) => dispatch(&app, peer.asking(request.headers()), route, request).await,
             Err(error) => Err(error),
@@ -99,10 +100,10 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
     match route {
         Route::Health => handlers::health(app).await,
         Route::Usage => handlers::tree::usage(app).await,
-        Route::Status { samples } => watch::status::answer(app, samples).await,
+        Route::Status { samples } => monitoring::status::answer(app, samples).await,
         Route::Watch { samples } => {
-            watch::check(app, &request)?;
-            watch::page::data(app, samples).await
+            guard::check(&app.cluster, request.headers())?;
+            monitoring::page::data(app, samples).await
         }
         Route::GetKey(key) => handlers::keys::get(app, peer, key, request).await,
         Route::PutKey { key, change } => handlers::keys::put(app, peer, key, change, request).await,

@@ -32,6 +32,8 @@ shellcheck scripts/*.sh .ci/run
 
 say "lints"
 cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+say "circles among modules"
+python3 scripts/circles.py
 
 say "licences and duplicate versions"
 cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny

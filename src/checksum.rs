@@ -373,6 +373,23 @@ impl From<Checksum> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_checksum_reads_as_written(xxh3 in any::<u64>(), len in 0..=i64::MAX as u64) {
+            let checksum = Checksum { xxh3, len };
+            prop_assert_eq!(checksum.to_string().parse(), Ok(checksum));
+        }
+
+        #[test]
+        fn any_text_is_a_checksum_that_reads_as_written_or_an_error(text in "[0-9a-fA-F+]{14,18} [0-9+-]{0,20}|\\PC{0,20}") {
+            if let Ok(checksum) = text.parse::<Checksum>() {
+                prop_assert!(i64::try_from(checksum.len).is_ok());
+                prop_assert_eq!(checksum.to_string().parse(), Ok(checksum));
+            }
+        }
+    }
 
     #[test]
     fn two_threads_find_what_one_finds_also_of_a_file_that_becomes_longer_or_shorter() {

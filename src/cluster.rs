@@ -175,3 +175,42 @@ pub fn conf_path(given: Option<&Path>) -> Result<PathBuf> {
     home.map(|home| Path::new(&home).join(".s4.conf"))
         .ok_or_else(|| Error::new(ErrorKind::Config, "no cluster file: set S4_CONF_PATH or give --conf-path FILE"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<Cluster> {
+        Cluster::parse(text, Path::new("conf"))
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_reads_as_it_is_shown(text in "((a|b\\.c|\\[::1\\]|127\\.0\\.0\\.1):[1-9]{1,4} ?(\n|\r\n)|#[:a]{0,2}\n|\n){1,5}") {
+            if let Ok(cluster) = parse(&text) {
+                let again = parse(&cluster.lines().join("\n")).unwrap();
+                prop_assert_eq!(again.lines(), cluster.lines());
+                prop_assert_eq!(again.digest(), cluster.digest());
+                for node in cluster.ids() {
+                    prop_assert!(cluster.address(node).port() > 0);
+                }
+            } else {
+                // Nothing in such a text is malformed: it has no node, or one of them twice.
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+                let mut lines: Vec<&str> = lines.collect();
+                let all = lines.len();
+                lines.sort_unstable();
+                lines.dedup();
+                prop_assert!(all == 0 || lines.len() < all, "{text:?}");
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_list_or_an_error_of_one_line(text in "[a:0-9\\[\\]. #\\PC\n\t]{0,24}") {
+            if let Err(error) = parse(&text) {
+                prop_assert!(!error.to_string().contains(char::is_control), "{error:?}");
+            }
+        }
+    }
+}

@@ -113,8 +113,10 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_are_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = DirRecord::decode(&bytes);
+        fn any_bytes_are_a_record_that_reads_as_written_or_damaged(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Some(record) = DirRecord::decode(&bytes) {
+                prop_assert_eq!(DirRecord::decode(&record.encode()), Some(record));
+            }
         }
     }
 

@@ -249,6 +249,40 @@ fn bad_as_typed(shown: &str, rule: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_text_that_is_a_key_keeps_every_rule(text in "(s4://)?[ab12_]{0,3}(/[ab12_. é]{0,4}){0,3}") {
+            if let Ok(key) = Key::parse_url(&text) {
+                let parts: Vec<&str> = key.as_str().split('/').collect();
+                prop_assert!(parts.len() >= 2 && parts.iter().all(|part| !matches!(*part, "" | "." | "..")));
+                prop_assert!(!key.as_str().contains(char::is_whitespace) && !key.as_str().starts_with(['.', '_']));
+                prop_assert_eq!(key.to_string(), &*text);
+                prop_assert_eq!(format!("{}/{}", key.parent(), key.basename()), key.as_str());
+                prop_assert_eq!(format!("{}{}", key.merge_name(), key.merge_suffix()), key.basename());
+                prop_assert_eq!(Dir::parse_url(&format!("s4://{}", key.parent())).unwrap().join(key.basename()).unwrap(), key);
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_name_or_an_error_of_one_line(text in any::<String>()) {
+            let errors = [Key::parse(&text).err(), Dir::try_from(text.clone()).err(), Prefix::parse(&text).err()];
+            for error in errors.into_iter().flatten() {
+                prop_assert!(!error.to_string().contains(char::is_control), "{error:?}");
+            }
+        }
+
+        #[test]
+        fn every_beginning_of_a_key_is_a_prefix(key in "[ab]{1,3}(/[ab.]{0,2}é){1,3}", end in 0_usize..20) {
+            prop_assert!(Key::parse(&key).is_ok());
+            let end = (0..=end.min(key.len())).rev().find(|&end| key.is_char_boundary(end)).unwrap();
+            let prefix = Prefix::parse(&key[..end]).unwrap();
+            let (dir, start) = prefix.split();
+            let slash = if key[..end].contains('/') { "/" } else { "" };
+            prop_assert_eq!([dir, slash, start].concat(), &key[..end]);
+        }
+    }
 
     #[test]
     fn merge_name_is_the_number_as_written_else_the_basename() {

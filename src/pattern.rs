@@ -104,6 +104,31 @@ impl From<Pattern> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_matches_is_listed_and_overlaps(pattern in "[ab*?]{1,3}(/[ab*?]{1,2}|/\\[[!ab]{1,3}\\]){0,3}", key in "[ab]{1,2}(/[ab]{1,2}){1,4}") {
+            let Ok(pattern) = Pattern::try_from(pattern) else { return Ok(()) };
+            let key = Key::parse(&key).unwrap();
+            let parent = Dir::try_from(key.parent().to_owned()).unwrap();
+            if pattern.matches(&key) {
+                prop_assert!(pattern.may_hold(parent.as_str()));
+                prop_assert!(pattern.overlaps(&parent));
+                prop_assert!(key.as_str().ends_with(pattern.below(&key)));
+            }
+            let literal = Pattern::try_from(key.parent().to_owned()).unwrap();
+            prop_assert!(literal.matches(&key) && literal.base() == key.parent());
+        }
+
+        #[test]
+        fn any_text_is_a_pattern_that_reads_as_written_or_an_error(text in "[ab*?/\\[\\]!-]{0,12}|\\PC{0,8}") {
+            if let Ok(pattern) = Pattern::try_from(text) {
+                prop_assert_eq!(&Pattern::try_from(String::from(pattern.clone())).unwrap(), &pattern);
+                prop_assert_eq!(&Pattern::parse_url(&pattern.to_string()).unwrap(), &pattern);
+            }
+        }
+    }
 
     fn matches(pattern: &str, key: &str) -> bool {
         let pattern = Pattern::parse_url(pattern).unwrap();

@@ -18,6 +18,22 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_size_is_its_number_times_its_unit(number in any::<u64>(), power in 0_u32..5) {
+            let unit = ["", "k", "M", "g", "T"][power as usize];
+            let size = u128::from(number) << (10 * power);
+            prop_assert_eq!(parse_size(&format!("{number}{unit}")).ok(), u64::try_from(size).ok());
+        }
+
+        #[test]
+        fn any_text_is_a_size_or_an_error(text in "[0-9kKmMgGtT+.é-]{0,6}|\\PC{0,4}") {
+            let is_size = text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().rev().skip(1).all(|c| c.is_ascii_digit());
+            prop_assert!(is_size || parse_size(&text).is_err());
+        }
+    }
 
     #[test]
     fn sizes_take_binary_units() {

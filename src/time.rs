@@ -56,6 +56,18 @@ pub fn utc(seconds: i64) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_time_within_bounds_or_an_error(text in "[0-9]{0,12}(\\.[0-9]{1,3})?(e-?[0-9]{1,3})?|-?(inf|NaN)|\\PC{0,4}") {
+            if let Ok(time) = parse_seconds(&text) {
+                prop_assert!(!time.is_zero() && time <= LONGEST);
+                // It can be added to any moment of now.
+                prop_assert!(SystemTime::now().checked_add(time).is_some());
+            }
+        }
+    }
 
     #[test]
     fn nanoseconds_come_back() {

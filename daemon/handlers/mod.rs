@@ -6,6 +6,7 @@ mod get;
 pub mod jobs;
 pub mod keys;
 pub mod lists;
+pub mod monitoring;
 mod put;
 pub mod tree;
 

@@ -77,14 +77,7 @@ pub fn publish(
 }
 
 /// Takes a key as it comes, of which `first` is here. One that cannot be is refused at once.
-fn put_stream(
-    store: &Arc<Store>,
-    owner: &Owner,
-    peer: &Peer,
-    key: &Key,
-    first: &[u8],
-    data: &mut Data,
-) -> Result<()> {
+fn put_stream(store: &Arc<Store>, owner: &Owner, peer: &Peer, key: &Key, first: &[u8], data: &mut Data) -> Result<()> {
     let mut draft = owner.marked(store.draft(key)?);
     let (end, found): (PutEnd, Sums) = draft.fill(|file, progress| {
         let what = key.to_string();

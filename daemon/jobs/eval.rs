@@ -36,12 +36,7 @@ pub fn run(shared: &Arc<Shared>, key: &Key, cmd: &CommandText, connection: &mut 
 }
 
 /// Runs the command of a job on the task of `key` as [`run`] does, and publishes nothing of it.
-pub fn attempt(
-    shared: &Arc<Shared>,
-    spec: &JobSpec,
-    key: &Key,
-    connection: &mut Connection,
-) -> Result<CommandEnd> {
+pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, connection: &mut Connection) -> Result<CommandEnd> {
     let limits = Limits { memory: spec.memory, cpus: spec.cpus };
     shared.running.check(limits)?;
     let task = plan::one(&shared.store, spec, key)?;

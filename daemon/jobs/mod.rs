@@ -23,11 +23,11 @@ pub mod taskdir;
 
 pub use job::{Job, State, logs_dir};
 
+use crate::monitoring::counters::TaskCounts;
 use crate::mounts::Mounts;
 use crate::names::Names;
 use crate::store::Store;
 use crate::transfer::Transfers;
-use crate::watch::TaskCounts;
 use cgroup::{Cgroups, Limits};
 use files::JobFiles;
 use running::RunningTasks;

@@ -1,7 +1,7 @@
 //! The data directory as a descriptor. Whatever is opened or deleted from here is reached without following a link and
 //! without crossing a mount, so that nothing outside the directory is touched, whatever a command has left in it.
 
-use super::wipe::Trash;
+use super::trash::Trash;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::syncfs;

@@ -14,6 +14,7 @@ mod sorter;
 mod space;
 mod spread;
 mod sweep;
+mod trash;
 mod tree;
 mod wipe;
 

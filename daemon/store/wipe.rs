@@ -36,24 +36,6 @@ const WAIT: Duration = Duration::from_secs(1);
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
 
-/// Trees that are deleted while others go on.
-pub(super) struct Trash {
-    dir: PathBuf,
-    /// Guards whether a thread deletes, and how many trees were moved here by this process.
-    state: Mutex<(bool, u64)>,
-}
-
-impl Trash {
-    /// Of the data directory `root`.
-    pub fn new(root: &Path) -> Self {
-        Self { dir: root.join(".s4/trash"), state: Mutex::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (bool, u64)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl DataDir {
     /// Deletes all that is in the directory `path`. Blocks for a while at most. Errors: not found; timed out; what cannot be
     /// deleted is left.

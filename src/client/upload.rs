@@ -9,7 +9,7 @@ use crate::key::Key;
 use crate::placement::NodeId;
 use crate::protocol::{Change, Delivery, PackAnswer};
 use crate::wire::frame::MAX_DATA;
-use crate::wire::{Connection, LARGE, Incoming, PutEnd, Request, Response};
+use crate::wire::{Connection, Incoming, LARGE, PutEnd, Request, Response};
 use bytes::Bytes;
 use std::fs::File;
 use std::io::Read;

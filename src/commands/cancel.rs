@@ -1,6 +1,7 @@
 //! `s4 cancel`
 
-use super::{job_id, say};
+use super::console::say;
+use super::job_id;
 use crate::cli::CancelArgs;
 use s4::client::Client;
 use s4::client::job_table::JobState;

@@ -1,12 +1,12 @@
 //! `s4 eval`
 
-use super::unbuffered;
+use super::console::unbuffered;
 use crate::cli::EvalArgs;
 use s4::client::Client;
 use s4::error::{ExitStatus, Result};
-use s4::wire::CommandEnd;
 use s4::key::Key;
 use s4::protocol::CommandText;
+use s4::wire::CommandEnd;
 use std::os::unix::ffi::OsStrExt;
 
 pub async fn run(client: &Client, args: EvalArgs) -> Result<ExitStatus> {

@@ -1,7 +1,7 @@
 //! `s4 jobs`
 
+use super::console::say;
 use super::format::{cut, seconds_text};
-use super::say;
 use crate::cli::JobsArgs;
 use s4::client::Client;
 use s4::client::job_table::ClusterJob;

@@ -1,6 +1,8 @@
 //! `s4 local`: a cluster of daemons on this machine's loopback address.
 
-use super::{mount, program, say};
+use super::console::say;
+use super::mount;
+use super::programs::program;
 use crate::cli::LocalArgs;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::kill;

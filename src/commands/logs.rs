@@ -1,6 +1,7 @@
 //! `s4 logs`
 
-use super::{job_id, say, unbuffered};
+use super::console::{say, unbuffered};
+use super::job_id;
 use crate::cli::LogsArgs;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};

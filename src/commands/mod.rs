@@ -3,6 +3,7 @@
 mod cancel;
 mod completions;
 mod config;
+mod console;
 mod cp;
 mod eval;
 mod follow;
@@ -15,6 +16,7 @@ mod logs;
 mod ls;
 mod map;
 mod mount;
+mod programs;
 mod rm;
 mod top;
 mod umount;
@@ -25,11 +27,6 @@ use s4::client::{Client, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::{ExitStatus, Result};
 use s4::protocol::MapKind;
-use std::fmt::Display;
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 
 pub async fn run(cli: Cli) -> Result<ExitStatus> {
     let global = cli.global;
@@ -59,21 +56,4 @@ fn connect(global: &Global) -> Result<Client> {
     let cluster = Cluster::load(global.conf_path.as_deref())?;
     let secret = Secret::find(global.secret.as_deref(), global.conf_path.as_deref())?;
     Ok(Client::new(cluster, Settings { deadline: global.deadline, secret, ..Settings::default() }))
-}
-
-/// Says something on stderr. Nobody may be reading it.
-fn say(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "s4: {text}");
-}
-
-/// A program of ours: the one beside this one, or else the one on the path.
-fn program(name: &str) -> PathBuf {
-    let beside = std::env::current_exe().ok().map(|path| path.with_file_name(name));
-    beside.filter(|path| path.exists()).unwrap_or_else(|| name.into())
-}
-
-/// A standard stream without a buffer: what is written is written.
-fn unbuffered(stream: impl AsFd) -> Result<File> {
-    let owned: std::io::Result<OwnedFd> = stream.as_fd().try_clone_to_owned();
-    owned.map(File::from).map_err(|e| s4::error::Error::io("a standard stream", &e))
 }

@@ -1,6 +1,6 @@
 //! `s4 mount`: runs s4-mount in this program's place.
 
-use super::program;
+use super::programs::program;
 use crate::cli::{Global, MountArgs};
 use s4::error::{Error, ExitStatus, Result};
 use std::os::unix::process::CommandExt;

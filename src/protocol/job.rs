@@ -365,3 +365,52 @@ pub struct Standing {
     /// One of them.
     pub key: Key,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    /// JSON that is a job's, or nearly.
+    fn specs() -> impl Strategy<Value = Value> {
+        let dir = "[ab*?]{1,2}(/[ab*.]{1,2}){0,2}";
+        let cmd = prop_oneof!["[ -~é\0]{0,6}".prop_map(Value::from), vec(any::<u8>(), 0..4).prop_map(Value::from)];
+        let options = (any::<Option<f64>>(), any::<Option<f64>>(), any::<Option<u64>>(), vec(any::<i32>(), 0..3));
+        let env = vec(("[A-Z_0-9=]{0,3}", "[a-z\0]{0,2}"), 0..3);
+        let files = vec("[a./\n]{0,3}", 0..2);
+        (dir, dir, cmd, options, env, files).prop_map(|(indir, outdir, cmd, (timeout, cpus, memory, ok_exit), env, files)| {
+            let file = |name| json!({"name": name, "digest": "0", "len": 1, "executable": false});
+            let files: Vec<Value> = files.into_iter().map(file).collect();
+            json!({
+                "id": "20260101-000000-000-000000", "kind": "map", "indir": indir, "outdir": outdir, "cmd": cmd, "timeout": timeout,
+                "cpus": cpus, "memory": memory, "ok_exit": ok_exit, "env": env, "files": files,
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_job_that_is_accepted_can_be_run_and_reads_as_written(json in specs()) {
+            let Ok(spec) = serde_json::from_value::<JobSpec>(json) else { return Ok(()) };
+            prop_assert!(spec.bytes() >= size_of::<JobSpec>());
+            if spec.check().is_ok() {
+                prop_assert!(!spec.cmd.as_os_str().as_bytes().contains(&0));
+                prop_assert!(spec.env.iter().all(|(name, value)| !name.contains('=') && !value.contains('\0')));
+                prop_assert!(spec.files.iter().all(|file| !file.name.contains('/') && !matches!(&*file.name, "" | "." | "..")));
+                prop_assert!(spec.timeout.is_none_or(|seconds| time::seconds(seconds).is_some()));
+                prop_assert!(!spec.indir.overlaps(&spec.outdir));
+                let again: JobSpec = serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
+                prop_assert_eq!((again.recipe(), again.source()), (spec.recipe(), spec.source()));
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_job_id_that_is_a_file_name_or_an_error(text in "[0-9a-f-]{6,30}|[./\\PC]{0,12}") {
+            if let Ok(id) = JobId::try_from(text) {
+                prop_assert!(id.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && id.as_str().len() <= 64);
+            }
+        }
+    }
+}

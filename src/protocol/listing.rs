@@ -1,10 +1,35 @@
 //! What a listing consists of: JSON, one value a line, as all that HTTP answers bit by bit.
 
-use super::Detail;
 use crate::bounds::{beginning, bounded};
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+
+/// What a listing tells of a key only when asked, since it takes another look at the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detail {
+    /// Permission bits.
+    pub mode: u32,
+    /// As 16 hexadecimal digits: other languages have no numbers of 64 bits in JSON.
+    #[serde(with = "hex")]
+    pub xxh3: u64,
+}
+
+/// A number of 64 bits as 16 hexadecimal digits.
+mod hex {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::borrow::Cow;
+
+    pub fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{number:016x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let digits = Cow::<str>::deserialize(from)?;
+        u64::from_str_radix(&digits, 16).map_err(D::Error::custom)
+    }
+}
 
 /// A name in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +157,9 @@ mod tests {
         let error = Error::new(ErrorKind::Io, "b/k: Input/output error");
         let line = written(&ListingLine::Error(error.clone()));
         assert_eq!(Listed::parse(line.trim_end().as_bytes()), Err(error));
-        for line in ["", "k 1 2 b/k", "{}", r#"{"key":{"path":"b/k"}}"#, r#"{"key":{"path":"b/k","size":-1,"mtime":0}}"#] {
+        for line in
+            ["", "k 1 2 b/k", "{}", r#"{"key":{"path":"b/k"}}"#, r#"{"key":{"path":"b/k","size":-1,"mtime":0}}"#]
+        {
             assert_eq!(Listed::parse(line.as_bytes()).unwrap_err().kind(), ErrorKind::Unreachable, "{line}");
         }
         let large = Listed::parse(br#"{"key":{"path":"b/k","size":18446744073709551615,"mtime":0}}"#);

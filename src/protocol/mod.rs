@@ -9,7 +9,7 @@ pub mod node;
 pub use dirs::Entered;
 pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Plan, Standing};
 pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, TaskFailure};
-pub use listing::{Entry, Listed, ListingLine};
+pub use listing::{Detail, Entry, Listed, ListingLine};
 
 use crate::bounds;
 use crate::checksum::Checksum;
@@ -154,32 +154,6 @@ impl PackAnswer {
         if self.errors.len() < Self::ERRORS {
             self.errors.push(error);
         }
-    }
-}
-
-/// What a listing tells of a key only when asked, since it takes another look at the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Detail {
-    /// Permission bits.
-    pub mode: u32,
-    /// As 16 hexadecimal digits: other languages have no numbers of 64 bits in JSON.
-    #[serde(with = "hex")]
-    pub xxh3: u64,
-}
-
-/// A number of 64 bits as 16 hexadecimal digits.
-mod hex {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-    use std::borrow::Cow;
-
-    pub fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&format_args!("{number:016x}"))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-        let digits = Cow::<str>::deserialize(from)?;
-        u64::from_str_radix(&digits, 16).map_err(D::Error::custom)
     }
 }
 

@@ -136,7 +136,18 @@ impl Connection {
         };
         let socket = blocking().map_err(|e| side.broken(&who, &e))?;
         let received = BytesMut::from(&parts.read_buf[..]);
-        Ok(Self { socket, received, unsent: Vec::new(), data: None, is_bulk: false, missing: 0, is_lost: Cell::new(false), timeout, side, who })
+        Ok(Self {
+            socket,
+            received,
+            unsent: Vec::new(),
+            data: None,
+            is_bulk: false,
+            missing: 0,
+            is_lost: Cell::new(false),
+            timeout,
+            side,
+            who,
+        })
     }
 
     /// Who the peer is, for errors.

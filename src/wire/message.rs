@@ -104,7 +104,10 @@ mod tests {
         assert_eq!(serde_json::to_string(&get).expect("JSON"), json);
         assert_eq!(serde_json::from_str::<Request>(json).expect("a request"), get);
         assert_eq!(serde_json::to_string(&Response::Stored).expect("JSON"), r#""stored""#);
-        assert_eq!(serde_json::to_string(&Response::Exit(CommandEnd::Exit(3))).expect("JSON"), r#"{"exit":{"exit":3}}"#);
+        assert_eq!(
+            serde_json::to_string(&Response::Exit(CommandEnd::Exit(3))).expect("JSON"),
+            r#"{"exit":{"exit":3}}"#
+        );
     }
 
     #[test]

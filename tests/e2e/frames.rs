@@ -152,7 +152,10 @@ fn what_a_request_may_not_ask_is_refused_and_the_connection_goes_on() {
         (put("b/0_other", HELLO, b"hello"), "bad_request"),
         (put("b/0_other", HELLO, &large), "bad_request"),
         (put("b/0_k", HELLO, &large), "already_exists"),
-        ([put_begin("b/0_other"), data(b"hel"), of_kind(Kind::Error, br#"{"kind":"io","message":"no"}"#)].concat(), "bad_request"),
+        (
+            [put_begin("b/0_other"), data(b"hel"), of_kind(Kind::Error, br#"{"kind":"io","message":"no"}"#)].concat(),
+            "bad_request",
+        ),
         ([delivered, data(b"hello\n"), put_end(HELLO)].concat(), "not_found"),
         (message(r#"{"get":{"key":"b/0_none"}}"#), "not_found"),
         (message(r#"{"get":{"key":"b/1_k"}}"#), "wrong_node"),

@@ -190,7 +190,9 @@ fn frames_that_were_not_asked_for_are_refused() {
             false => answer.clone(),
         });
         std::fs::create_dir(liars.dir.path().join("to")).unwrap();
-        for args in [&["cp", "-r", "s4://b/in/", "to"][..], &["cp", "s4://b/in/x", "-"], &["eval", "s4://b/in/x", "cat"]] {
+        for args in
+            [&["cp", "-r", "s4://b/in/", "to"][..], &["cp", "s4://b/in/x", "-"], &["eval", "s4://b/in/x", "cat"]]
+        {
             let stderr = liars.refused(args);
             assert!(stderr.starts_with("s4: node 0 (127.0.0.1:"), "{:?} {args:?}: {stderr}", text(&said));
         }

@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::{Failures, SMALL, get_file, is_of_lost_node};
-use crate::commands::unbuffered;
+use crate::commands::console::unbuffered;
 use bytes::BytesMut;
 use s4::client::{Client, Fetched, FetchedItem, TRIES, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};

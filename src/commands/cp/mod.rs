@@ -4,7 +4,7 @@ mod download;
 mod draft;
 mod upload;
 
-use super::{say, unbuffered};
+use super::console::{say, unbuffered};
 use crate::cli::CpArgs;
 use draft::Draft;
 use s4::client::Client;

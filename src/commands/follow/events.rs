@@ -1,7 +1,5 @@
 //! `--json`: what a job tells, one JSON object a line on stdout. The man page says what each holds.
 
-use super::Report;
-use super::report::total;
 use s4::error::{Error, Result};
 use s4::placement::NodeId;
 use s4::protocol::{Event, JobSpec, Plan, Progress};
@@ -71,21 +69,7 @@ pub fn event_line(node: NodeId, event: &Event) -> String {
     }
 }
 
-/// The last line.
-pub fn ended_line(report: &Report, state: &str, error: Option<&Error>) -> String {
-    let mut value = counts(&total(&report.parts));
-    value["event"] = "ended".into();
-    value["job"] = report.job().as_str().into();
-    value["state"] = state.into();
-    value["done_before"] = report.done_before().into();
-    value["seconds"] = report.elapsed().as_secs_f64().into();
-    if let Some(error) = error {
-        value["error"] = error.to_string().into();
-    }
-    line(&value)
-}
-
-fn counts(progress: &Progress) -> Value {
+pub(super) fn counts(progress: &Progress) -> Value {
     json!({
         "tasks": progress.tasks,
         "done": progress.done,
@@ -96,7 +80,7 @@ fn counts(progress: &Progress) -> Value {
     })
 }
 
-fn line(value: &Value) -> String {
+pub(super) fn line(value: &Value) -> String {
     format!("{value}\n")
 }
 

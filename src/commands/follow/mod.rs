@@ -2,13 +2,14 @@
 
 mod display;
 mod events;
+mod parts;
 mod report;
 mod summary;
 
 pub use events::planned_line;
 pub use report::Report;
 
-use crate::commands::say;
+use crate::commands::console::say;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::protocol::{Event, Outcome};

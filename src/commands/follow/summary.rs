@@ -1,10 +1,10 @@
 //! How a job ended, and how to go on.
 
-use super::Report;
 use super::events;
-use super::report::{Failures, total};
+use super::parts::{Part, total};
+use super::report::{Failures, Report};
+use crate::commands::console::say;
 use crate::commands::format::seconds_text;
-use crate::commands::say;
 use s4::client::job_table::JobState;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::protocol::{MapKind, Outcome};
@@ -16,7 +16,7 @@ impl Report {
         let state = self.state();
         if self.lost.is_empty() && state == JobState::Done {
             match (self.is_json(), self.is_quiet()) {
-                (true, _) => events::print(&events::ended_line(&self, state.name(), None))?,
+                (true, _) => events::print(&ended_line(&self, state.name(), None))?,
                 (false, false) => say(self.success()),
                 (false, true) => {}
             }
@@ -56,7 +56,7 @@ impl Report {
     /// The failures again, or the last event.
     fn tell_end(&self, state: &str, error: &Error) -> Result<()> {
         if self.is_json() {
-            return events::print(&events::ended_line(self, state, Some(error)));
+            return events::print(&ended_line(self, state, Some(error)));
         }
         let Failures { first, count, .. } = &self.failures;
         if *count > 0 {
@@ -96,7 +96,7 @@ impl Report {
     }
 
     fn interrupted_text(&self) -> String {
-        let ended = |(_, part): &(usize, &super::report::Part)| part.outcome == Some(Outcome::Interrupted);
+        let ended = |(_, part): &(usize, &Part)| part.outcome == Some(Outcome::Interrupted);
         let nodes = self.parts.iter().enumerate().filter(ended);
         let names: Vec<String> = nodes.map(|(node, _)| self.cluster.name(node).to_string()).collect();
         let daemons = if names.len() == 1 { "daemon" } else { "daemons" };
@@ -133,4 +133,18 @@ impl Report {
             true => format!("{stand}; 's4 logs {}' has the stderr", self.spec.id),
         }
     }
+}
+
+/// The last line.
+fn ended_line(report: &Report, state: &str, error: Option<&Error>) -> String {
+    let mut value = events::counts(&total(&report.parts));
+    value["event"] = "ended".into();
+    value["job"] = report.job().as_str().into();
+    value["state"] = state.into();
+    value["done_before"] = report.done_before().into();
+    value["seconds"] = report.elapsed().as_secs_f64().into();
+    if let Some(error) = error {
+        value["error"] = error.to_string().into();
+    }
+    events::line(&value)
 }

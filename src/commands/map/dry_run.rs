@@ -1,8 +1,8 @@
 //! `--dry-run`: what each node would do.
 
+use crate::commands::console::say;
 use crate::commands::follow::planned_line;
 use crate::commands::format::size_text;
-use crate::commands::say;
 use s4::client::Client;
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};

@@ -1,12 +1,12 @@
 //! `--try`: the command on one key, and what that says of the whole.
 
+use crate::commands::console::{say, unbuffered};
 use crate::commands::format::{seconds_text, size_text};
-use crate::commands::{say, unbuffered};
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::wire::CommandEnd;
 use s4::key::{Dir, Key, Prefix};
 use s4::protocol::{Entry, JobSpec, MapKind, Plan, Stat};
+use s4::wire::CommandEnd;
 use std::time::Instant;
 
 /// Below this, starting a command takes longer than reading its input.

@@ -1,6 +1,6 @@
 //! The screen: nodes above, jobs below, in whatever size the terminal has.
 
-use super::Choice;
+use super::choice::Choice;
 use super::rows::{COLUMNS, cells, command_line, counts, summary, time};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};

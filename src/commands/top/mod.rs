@@ -1,13 +1,14 @@
 //! `s4 top`: the cluster in a terminal, live; or once, as plain text.
 
+mod choice;
 mod draw;
 mod plain;
 mod rows;
 
 use crate::cli::TopArgs;
+use choice::Choice;
 use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use rows::Order;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use s4::client::Client;
 use s4::client::cluster_view::ClusterView;
 use s4::error::{Error, ExitStatus, Result};
@@ -59,14 +60,6 @@ enum News {
     Input(Event),
 }
 
-/// What the user has chosen to see.
-#[derive(Default)]
-struct Choice {
-    order: Order,
-    /// The first node that is shown.
-    scroll: usize,
-}
-
 /// Hands the terminal's events on until nobody takes them.
 fn read_keys(news: &mpsc::Sender<News>) {
     while let Ok(event) = event::read() {
@@ -100,26 +93,5 @@ fn show_on(terminal: &mut DefaultTerminal, news: &mpsc::Receiver<News>) -> std::
             Ok(News::Input(_)) => {}
             Err(_) => return Ok(()),
         }
-    }
-}
-
-impl Choice {
-    /// Reacts to a key; false if it means the end.
-    fn take(&mut self, key: KeyEvent) -> bool {
-        let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return false,
-            KeyCode::Char('c') if control => return false,
-            KeyCode::Down | KeyCode::Char('j') => self.scroll += 1,
-            KeyCode::Up | KeyCode::Char('k') => self.scroll = self.scroll.saturating_sub(1),
-            KeyCode::PageDown => self.scroll += 10,
-            KeyCode::PageUp => self.scroll = self.scroll.saturating_sub(10),
-            KeyCode::Home => self.scroll = 0,
-            // The drawing brings it back to the last node.
-            KeyCode::End => self.scroll = usize::MAX / 2,
-            KeyCode::Char('s') => self.order = self.order.next(),
-            _ => {}
-        }
-        true
     }
 }

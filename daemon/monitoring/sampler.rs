@@ -1,7 +1,9 @@
 //! Samples of the machine every two seconds, and now and then a count of the keys.
 
+use super::cluster_view::Views;
 use super::machine::{Machine, Totals};
-use crate::app::App;
+use crate::jobs::Shared;
+use crate::store::Store;
 use s4::client::blocking;
 use s4::protocol::node::{Counted, SAMPLE_SECONDS, SAMPLES_KEPT, Sample};
 use s4::time::now_milliseconds;
@@ -55,27 +57,6 @@ impl Sampler {
         state.counted
     }
 
-    /// Samples until the process ends.
-    pub async fn run(app: Arc<App>) {
-        let host = app.cluster.address(app.node).host();
-        let is_local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        let mut machine = Machine::new(app.jobs.shared.store.root(), is_local);
-        let mut before = (Instant::now(), machine.totals());
-        loop {
-            tokio::time::sleep(until_next()).await;
-            // A few microseconds each time: a thread for it would cost more.
-            let now = (Instant::now(), machine.totals());
-            let running = app.jobs.shared.running.count() as u64;
-            let sampler = &app.watch.sampler;
-            sampler.push(sample(before.1, now.1, now.0 - before.0, running), now.1);
-            before = now;
-            app.watch.views.forget_old();
-            if sampler.claim_count() {
-                tokio::spawn(count(app.clone()));
-            }
-        }
-    }
-
     fn push(&self, sample: Sample, totals: Totals) {
         let mut state = self.lock();
         state.totals = totals;
@@ -106,11 +87,29 @@ impl Sampler {
     }
 }
 
-async fn count(app: Arc<App>) {
+/// Samples until the process ends. `host`: this node's, as the cluster file has it.
+pub async fn sample_until_the_end(sampler: Arc<Sampler>, views: Arc<Views>, shared: Arc<Shared>, host: String) {
+    let is_local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let mut machine = Machine::new(shared.store.root(), is_local);
+    let mut before = (Instant::now(), machine.totals());
+    loop {
+        tokio::time::sleep(until_next()).await;
+        // A few microseconds each time: a thread for it would cost more.
+        let now = (Instant::now(), machine.totals());
+        let running = shared.running.count() as u64;
+        sampler.push(sample(before.1, now.1, now.0 - before.0, running), now.1);
+        before = now;
+        views.forget_old();
+        if sampler.claim_count() {
+            tokio::spawn(count(sampler.clone(), shared.store.clone()));
+        }
+    }
+}
+
+async fn count(sampler: Arc<Sampler>, store: Arc<Store>) {
     let (began, at) = (Instant::now(), now_milliseconds());
-    let store = app.jobs.shared.store.clone();
     let usage = blocking(move || store.usage()).await;
-    let mut state = app.watch.sampler.lock();
+    let mut state = sampler.lock();
     state.counting = false;
     state.next_count = Some(Instant::now() + (began.elapsed() * PAUSE).max(LEAST_PAUSE));
     match usage {

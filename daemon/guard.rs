@@ -1,11 +1,31 @@
-//! Requests that a browser could be tricked into: refused on every route.
+//! The request guard: which requests are answered at all. A browser on this network can be made to send requests by any page; those are
+//! refused on every route.
 
 use crate::app::App;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN};
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, Result};
-use s4::protocol::SECRET_HEADER;
+use s4::protocol::{CLUSTER_HEADER, SECRET_HEADER};
 use std::net::{IpAddr, Ipv6Addr};
+
+/// Refuses requests of browsers, of other clusters, and those without the secret where one is required.
+pub fn admit(app: &App, headers: &HeaderMap) -> Result<()> {
+    let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
+    check(&app.cluster, headers)?;
+    if let Some(secret) = &app.secret
+        && !headers.get(SECRET_HEADER).is_some_and(|given| secret.matches(given))
+    {
+        return forbid("the shared secret is missing or wrong; set S4_SECRET_PATH to its file");
+    }
+    match headers.get(CLUSTER_HEADER) {
+        None => forbid("the header s4-cluster is missing; its value is what 's4 config --digest' prints"),
+        Some(digest) if digest.as_bytes() != app.digest.as_bytes() => {
+            Err(Error::new(ErrorKind::ClusterMismatch, "this node has another node list")
+                .with_nodes(app.cluster.lines()))
+        }
+        Some(_) => Ok(()),
+    }
+}
 
 /// Refuses a foreign `Host`, any `Origin`, and what the browser itself calls another site's request.
 pub fn check(cluster: &Cluster, headers: &HeaderMap) -> Result<()> {
@@ -16,7 +36,7 @@ pub fn check(cluster: &Cluster, headers: &HeaderMap) -> Result<()> {
     if headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"cross-site") {
         return forbid("requests that another site caused are refused; type the address");
     }
-    // Else a stranger's name could be made to point here, and his page would be of the same origin.
+    // An attacker can make a name of his own resolve to this address: the browser would take his page and this daemon for one site.
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) if host.to_str().is_ok_and(|host| is_ours(host, cluster)) => Ok(()),
@@ -41,7 +61,7 @@ fn is_port(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Where a secret is required: it is in s4's own header, or a bearer's.
+/// Requires the secret, if there is one, in s4's own header or as a bearer token.
 pub fn knows_secret(app: &App, headers: &HeaderMap) -> Result<()> {
     let Some(secret) = &app.secret else {
         return Ok(());

@@ -1,0 +1,55 @@
+//! This node's status: how it is, what the machine did, its jobs and the first failures of each.
+
+use crate::app::App;
+use crate::handlers::{Answer, health_now, json};
+use s4::client::blocking;
+use s4::error::Result;
+use s4::protocol::JobRecord;
+use s4::protocol::node::{JOBS_TOLD, JobStatus, NodeStatus, SAMPLES_KEPT, shortened};
+use std::sync::Arc;
+
+/// Bytes of a command that are told.
+const COMMAND: usize = 2000;
+/// Exit statuses that are told.
+const OK_EXIT: usize = 16;
+/// Bytes of JSON of all records, so that the status stays below what a client reads.
+const RECORDS: usize = 384 * 1024;
+
+/// `samples`: how many to tell, the last ones.
+pub async fn answer(app: &Arc<App>, samples: Option<usize>) -> Answer {
+    let app = app.clone();
+    blocking(move || status(&app, samples.unwrap_or(SAMPLES_KEPT))).await.map(|status| json(&status))
+}
+
+/// Blocks: looks at the disk.
+fn status(app: &App, samples: usize) -> Result<NodeStatus> {
+    let records = told(app.jobs.records());
+    let failures = app.monitoring.failures.of(&app.jobs, &records);
+    Ok(NodeStatus {
+        health: health_now(app)?,
+        usage: app.monitoring.sampler.counted(),
+        samples: app.monitoring.sampler.samples(samples),
+        jobs: records.into_iter().zip(failures).map(|(record, failures)| JobStatus { record, failures }).collect(),
+    })
+}
+
+/// The newest jobs and those that have not ended, as far as there is room, without what may be long or secret. The newest first.
+fn told(records: Vec<JobRecord>) -> Vec<JobRecord> {
+    let newest_first = records.into_iter().rev().enumerate();
+    let kept = newest_first.filter(|(at, record)| *at < JOBS_TOLD || record.outcome.is_none());
+    let mut room = RECORDS;
+    let shortened = kept.map(|(_, mut record)| {
+        record.spec.cmd = shortened(&record.spec.cmd, COMMAND);
+        record.spec.env.clear();
+        record.spec.files.clear();
+        record.spec.ok_exit.truncate(OK_EXIT);
+        record
+    });
+    let fitting = shortened.filter(|record| {
+        let len = serde_json::to_string(record).map_or(usize::MAX, |json| json.len());
+        let fits = len <= room;
+        room -= if fits { len } else { 0 };
+        fits
+    });
+    fitting.collect()
+}

@@ -1,0 +1,25 @@
+//! What this node keeps for monitoring: samples of the machine, counts of requests, and what was read of failed tasks. It answers no
+//! requests itself: that is `handlers::monitoring`.
+
+mod cluster_view;
+pub mod counters;
+mod failures;
+mod machine;
+mod sampler;
+
+pub use machine::Totals;
+pub use sampler::sample_until_the_end;
+
+use cluster_view::Views;
+use counters::Requests;
+use failures::Failures;
+use sampler::Sampler;
+use std::sync::Arc;
+
+#[derive(Default)]
+pub struct Monitoring {
+    pub sampler: Arc<Sampler>,
+    pub views: Arc<Views>,
+    pub failures: Failures,
+    pub requests: Requests,
+}
