@@ -1,6 +1,6 @@
 //! Commands whose streams go to the client as they come: `eval`, and a job's command tried on one task.
 
-use super::connection::Data;
+use super::data::Data;
 use crate::app::App;
 use crate::jobs::{self, Shared};
 use s4::error::{Error, ErrorKind, Result};

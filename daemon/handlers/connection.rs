@@ -1,5 +1,6 @@
 //! A connection that carries frames: requests of our own programs, one after the other, each answered before the next.
 
+use super::data::Data;
 use super::{Answer, commands, get, parse, put};
 use crate::app::{App, BODY_DEADLINE};
 use crate::peer::Peer;
@@ -11,16 +12,13 @@ use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::wire::{self, Connection, REQUEST_HEADER, Request, Response};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A connection over which nothing is asked for so long ends. Clients keep one that they do not use for half as long.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How long a thread waits for the next request, before the connection waits without one.
 const LINGER: Duration = Duration::from_millis(20);
-
-/// What is thrown away of the data of a request that was refused, until its sender has seen that: bytes, and time.
-const SKIPPED: (usize, Duration) = (256 << 20, Duration::from_secs(30));
 
 pub fn open(app: &Arc<App>, peer: Peer, request: HttpRequest<Incoming>) -> Answer {
     if !wire::is_wanted(request.headers()) {
@@ -113,26 +111,26 @@ fn answer(
     receiving: &mut Option<Receiving>,
 ) -> Result<()> {
     let has_data = matches!(request, Request::Put { .. } | Request::Eval { .. } | Request::Try { .. });
-    let mut data = Data { connection, has_ended: !has_data };
+    let mut data = Data::of(connection, has_data);
     let answered = match request {
         Request::Stat { path } => {
-            app.watch.requests.count("stat");
+            app.monitoring.requests.count("stat");
             app.names.look_up(&path).map(Response::Stat)
         }
         Request::Get { key, part } => {
-            app.watch.requests.count("keys");
+            app.monitoring.requests.count("keys");
             get::serve(app, data.connection, &key, part)
         }
         Request::Put { key, put, delivery } => {
-            app.watch.requests.count("keys");
+            app.monitoring.requests.count("keys");
             put::serve(app, &peer.putting(put), &mut data, &key, delivery.as_ref(), receiving)
         }
         Request::Eval { key } => {
-            app.watch.requests.count("eval");
+            app.monitoring.requests.count("eval");
             commands::eval(app, &mut data, &key)
         }
         Request::Try { key } => {
-            app.watch.requests.count("try");
+            app.monitoring.requests.count("try");
             commands::attempt(app, &mut data, &key)
         }
         Request::PutEnd(_) | Request::End => Err(data.connection.malformed("the end of data that has not begun")),
@@ -144,63 +142,5 @@ fn answer(
             data.connection.put_error(&app.named(error))?;
             data.skip()
         }
-    }
-}
-
-/// The data that follows a request.
-pub struct Data<'c> {
-    pub connection: &'c mut Connection,
-    has_ended: bool,
-}
-
-/// What comes of a request's data.
-pub enum Next {
-    /// The payload is to be received: its length in bytes.
-    Piece(usize),
-    End(Request),
-}
-
-impl Data<'_> {
-    pub fn next(&mut self) -> Result<Next> {
-        match self.connection.receive_next()? {
-            wire::Incoming::Data(len) => Ok(Next::Piece(len)),
-            wire::Incoming::Message(end @ (Request::PutEnd(_) | Request::End)) => {
-                self.has_ended = true;
-                Ok(Next::End(end))
-            }
-            // In place of the end.
-            wire::Incoming::Error(_) => {
-                self.has_ended = true;
-                Err(Error::new(ErrorKind::BadRequest, "its sender could not read it to its end"))
-            }
-            _ => Err(self.connection.malformed("neither data nor its end follows")),
-        }
-    }
-
-    /// All of it, at most `most` bytes.
-    pub fn whole(&mut self, most: usize) -> Result<Vec<u8>> {
-        let mut whole = Vec::new();
-        while let Next::Piece(len) = self.next()? {
-            if whole.len() + len > most {
-                return Err(Error::new(ErrorKind::TooLarge, format!("the request has more than {most} bytes")));
-            }
-            whole.extend_from_slice(&self.connection.receive_small()?);
-        }
-        Ok(whole)
-    }
-
-    /// Throws away what is still to come, so that the next request is found behind it.
-    fn skip(mut self) -> Result<()> {
-        let (mut left, began) = (SKIPPED.0, Instant::now());
-        while !self.has_ended {
-            self.connection.skip_data()?;
-            if let Next::Piece(len) = self.next()? {
-                left = left.saturating_sub(len);
-            }
-            if left == 0 || began.elapsed() > SKIPPED.1 {
-                return Err(self.connection.malformed("the sender of what was refused goes on"));
-            }
-        }
-        Ok(())
     }
 }

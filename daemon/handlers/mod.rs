@@ -2,6 +2,7 @@
 
 mod commands;
 pub mod connection;
+mod data;
 mod get;
 pub mod jobs;
 pub mod keys;

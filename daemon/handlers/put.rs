@@ -1,6 +1,6 @@
 //! A key that comes over a connection.
 
-use super::connection::{Data, Next};
+use super::data::{Data, Next};
 use crate::app::App;
 use crate::jobs::owner::Owner;
 use crate::peer::Peer;

@@ -1,6 +1,7 @@
 //! A job over the whole cluster: planned everywhere before it starts anywhere, then followed on every node.
 
-use super::{Client, unfinished};
+use super::core::Client;
+use super::unfinished;
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
 use crate::protocol::{Event, HEARTBEAT, JobId, JobSpec, Plan, Source};

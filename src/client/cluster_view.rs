@@ -1,7 +1,7 @@
 //! The whole cluster at one moment, for those who watch: each node's status, and the jobs put together.
 
+use super::core::{Client, Settings};
 use super::job_table::{self, ClusterJob, JobState};
-use super::{Client, Settings};
 use crate::body::{self, Activity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;

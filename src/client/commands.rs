@@ -1,6 +1,6 @@
 //! Commands that run on a key's node, and whose streams come as they are written.
 
-use super::{Client, blocking};
+use super::core::{Client, blocking};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::protocol::JobSpec;

@@ -1,7 +1,7 @@
 //! Connections of frames with the nodes: those that nobody uses are kept for a while, and small questions go over them from threads
 //! that may wait a moment for the answer.
 
-use super::{Client, again_if_broken, blocking};
+use super::core::{Client, again_if_broken, blocking};
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
 use crate::error::{ErrorKind, Result};
@@ -14,21 +14,12 @@ use hyper::Method;
 use hyper::header::HeaderValue;
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a caller waits for an answer before another thread goes on to.
 const MOMENT: Duration = Duration::from_millis(10);
-/// Connections with each node that are kept though nobody uses them.
-const MOST: usize = 8;
-/// How long one is kept that nobody uses: half as long as the node does.
-const KEPT: Duration = Duration::from_secs(5);
 /// The longest key that goes with its put in one message, in bytes: what a socket mostly takes at once.
 const SMALL: usize = 64 * 1024;
-/// A node that is asked again within this time is worth a connection.
-const AGAIN: Duration = Duration::from_millis(100);
-/// How long a node is not asked for another after it refused one.
-const REFUSED: Duration = Duration::from_secs(10);
 
 thread_local! {
     /// What this thread waits for otherwise, if it may wait for an answer now.
@@ -46,51 +37,6 @@ pub fn with_moments<T>(other: BorrowedFd, work: impl FnOnce() -> T) -> T {
     }
     let _over = Over(MAY_WAIT.replace(Some(other.as_raw_fd())));
     work()
-}
-
-/// The connections with one node that nobody uses.
-#[derive(Default)]
-pub(super) struct Pool(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    idle: Vec<Idle>,
-    /// When there was none for a thread that could have waited.
-    missed: Option<Instant>,
-    refused: Option<Instant>,
-    /// One is being opened for such threads.
-    is_opening: bool,
-    /// A task closes those that nobody uses for long.
-    is_swept: bool,
-}
-
-struct Idle {
-    connection: Connection,
-    since: Instant,
-}
-
-impl Pool {
-    fn take(&self) -> Option<Connection> {
-        let mut state = self.lock();
-        while let Some(Idle { connection, since }) = state.idle.pop() {
-            if since.elapsed() < KEPT && connection.is_quiet() {
-                return Some(connection);
-            }
-        }
-        None
-    }
-
-    /// True if it is time to open one for threads that may wait a moment: then the caller is to do so.
-    fn is_worth_one(&self) -> bool {
-        let mut state = self.lock();
-        let again = state.missed.replace(Instant::now()).is_some_and(|then| then.elapsed() < AGAIN);
-        let refused = state.refused.is_some_and(|then| then.elapsed() < REFUSED);
-        again && !refused && !std::mem::replace(&mut state.is_opening, true)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Client {
@@ -156,41 +102,20 @@ impl Client {
         }
     }
 
-    /// Keeps a connection on which everything is answered.
-    pub fn keep(&self, node: NodeId, connection: Connection) {
-        let pool = &self.inner.connections[node];
-        let mut state = pool.lock();
-        if state.idle.len() >= MOST || !connection.is_quiet() {
-            return;
-        }
-        state.idle.push(Idle { connection, since: Instant::now() });
-        if !std::mem::replace(&mut state.is_swept, true) {
-            drop(state);
-            tokio::spawn(self.clone().sweep(node));
-        }
-    }
-
-    async fn sweep(self, node: NodeId) {
-        loop {
-            tokio::time::sleep(KEPT).await;
-            let mut state = self.inner.connections[node].lock();
-            state.idle.retain(|idle| idle.since.elapsed() < KEPT);
-            state.is_swept = !state.idle.is_empty();
-            if !state.is_swept {
-                return;
-            }
+    /// Keeps a connection on which everything is answered, for the next request.
+    pub(super) fn keep(&self, node: NodeId, connection: Connection) {
+        if self.inner.connections[node].keep(connection) {
+            let client = self.clone();
+            tokio::spawn(async move { client.inner.connections[node].sweep().await });
         }
     }
 
     async fn open(self, node: NodeId) {
         let opened = self.connect(node, None, String::new()).await;
-        self.inner.connections[node].lock().is_opening = false;
+        self.inner.connections[node].note_opened(opened.is_err());
         match opened {
             Ok(connection) => self.keep(node, connection),
-            Err(error) => {
-                tracing::debug!("{error}");
-                self.inner.connections[node].lock().refused = Some(Instant::now());
-            }
+            Err(error) => tracing::debug!("{error}"),
         }
     }
 }

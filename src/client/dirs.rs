@@ -1,6 +1,6 @@
 //! Directories and names: questions to the node that is a name's home.
 
-use super::Client;
+use super::core::Client;
 use super::lines::Lines;
 use crate::body::{self, Activity};
 use crate::directory::DIR_MODE;

@@ -1,6 +1,6 @@
 //! Keys on their way from their nodes: one, or many small ones.
 
-use super::{Client, TRIES, blocking};
+use super::core::{Client, TRIES, blocking};
 use crate::blocks::LEAF;
 use crate::body::{ChunkReader, Side};
 use crate::checksum::{BLOCK, Checksum, Hasher};

@@ -1,6 +1,6 @@
 //! The jobs of a cluster: what each node knows of a job, put together.
 
-use super::Client;
+use super::core::Client;
 use crate::error::{Error, Result};
 use crate::placement::NodeId;
 use crate::protocol::{JobId, JobRecord, JobSpec, Outcome, Progress};

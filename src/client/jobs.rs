@@ -1,7 +1,7 @@
 //! Jobs over the wire: submit to a node, start, follow, stop, cancel; records, logs and files.
 
+use super::core::{Client, blocking};
 use super::lines::Lines;
-use super::{Client, blocking};
 use crate::body::{self, Activity, ChunkSender, Chunks};
 use crate::checksum::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
@@ -168,6 +168,18 @@ impl Client {
         // Of both errors ours is the cause.
         let sent = sending.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         sent.and(answer.map(drop))
+    }
+
+    /// Sends a request whose answer is a stream of events.
+    pub(super) async fn events(
+        &self,
+        node: NodeId,
+        method: Method,
+        path: &str,
+        body: body::BoxBody,
+    ) -> Result<EventStream> {
+        let response = self.send(node, method, path, body, &Activity::default()).await?;
+        Ok(EventStream::new(self.chunks(node, response), node, self.cluster().name(node).to_string()))
     }
 
     async fn submission(&self, node: NodeId, path: &str, spec: &JobSpec) -> Result<(Plan, Vec<Source>)> {

@@ -1,6 +1,6 @@
 //! Keys over plain HTTP: small puts, deletes.
 
-use super::Client;
+use super::core::Client;
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};

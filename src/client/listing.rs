@@ -1,7 +1,7 @@
 //! The listing of a whole cluster: every node's sorted stream, merged as it comes.
 
+use super::core::{Client, again_if_broken};
 use super::lines::Lines;
-use super::{Client, again_if_broken};
 use crate::body::{self, Activity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key, Prefix};

@@ -2,7 +2,7 @@
 //! either the key is there, or the node refuses the put from then on, however late it comes. What is not known is what became of a put
 //! of which the node does not tell within the deadline.
 
-use super::Client;
+use super::core::Client;
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,7 +10,6 @@ use crate::key::Key;
 use crate::protocol::{Change, Made, escape};
 use crate::timeout::within;
 use hyper::Method;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// What two clocks may differ in the length of a put.
@@ -19,21 +18,7 @@ const SLACK: Duration = Duration::from_millis(100);
 /// How long the node is asked though the deadline is over.
 const LAST_QUESTION: Duration = Duration::from_millis(500);
 
-/// A put under way.
-#[derive(Clone, Copy)]
-pub(super) struct Put {
-    /// Random.
-    pub number: u64,
-    began: Instant,
-}
-
 impl Client {
-    /// The same client for one put.
-    pub fn putting(&self) -> Self {
-        let number = RandomState::new().build_hasher().finish();
-        Self { put: Some(Put { number, began: Instant::now() }), ..self.clone() }
-    }
-
     /// How the [put](Self::putting) of this client ended, whose answer is waited for since `asked` and may be lost; `sum` is what the key
     /// was to be. An error of a broken connection says that the key was not stored and will not be.
     pub async fn settled(

@@ -1,7 +1,7 @@
 //! What a mount asks of a cluster besides whole keys: attributes, directories, renames.
 
+use super::core::{Client, blocking};
 use super::fetch::stored_checksum;
-use super::{Client, blocking};
 use crate::body::{self, Activity};
 use crate::checksum::{self, Checksum};
 use crate::error::{Error, ErrorKind, Result};

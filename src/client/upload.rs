@@ -1,6 +1,6 @@
 //! Keys on their way to their nodes: one of any length, or many small ones.
 
-use super::{Client, blocking};
+use super::core::{Client, blocking};
 use crate::aligned::Block;
 use crate::checksum::{BLOCK, Checksum, FileHasher, Hasher};
 use crate::error::{Error, ErrorKind, Result};

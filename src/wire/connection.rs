@@ -4,8 +4,8 @@
 //! Everything here blocks, each step for the timeout at most. Only a node waits without limit for a client that lives and does not read.
 //! Whoever sends reads meanwhile what the peer says, so that two that send at once do not wait for each other.
 
-use super::Response;
 use super::frame::{self, HEADER, Header, Kind, MAX_DATA, Malformed};
+use super::message::Response;
 use crate::aligned;
 use crate::checksum::Checksum;
 use crate::error::{Error, Result};

@@ -1,7 +1,8 @@
 //! A part of a key over a connection, each leaf with its sum as it was recorded when the key was published: a reader that never comes to
 //! the key's end cannot compare the whole.
 
-use super::{Connection, Incoming, Response};
+use super::connection::{Connection, Incoming};
+use super::message::Response;
 use crate::aligned;
 use crate::blocks::LEAF;
 use crate::error::{Error, ErrorKind, Result};

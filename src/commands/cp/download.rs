@@ -1,7 +1,8 @@
 //! `s4 cp -r` to a local tree: keys come many in one exchange, from all nodes at once.
 
 use super::draft::Draft;
-use super::{Failures, SMALL, get_file, is_of_lost_node};
+use super::failures::{Failures, is_of_lost_node};
+use super::file::{SMALL, get_file};
 use crate::commands::console::unbuffered;
 use bytes::BytesMut;
 use s4::client::{Client, Fetched, FetchedItem, TRIES, blocking};

@@ -2,20 +2,19 @@
 
 mod download;
 mod draft;
+mod failures;
+mod file;
 mod upload;
 
-use super::console::{say, unbuffered};
+use super::console::unbuffered;
 use crate::cli::CpArgs;
-use draft::Draft;
+use file::{SMALL, get_file};
 use s4::client::Client;
-use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::error::{Error, ExitStatus, Result};
 use s4::key::{self, Dir, Key};
 use s4::protocol::Change;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-
-/// No more than a pipe holds, so that to write it seldom waits.
-const SMALL: u64 = 64 * 1024;
 
 pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
     let CpArgs { src, dst, recursive } = args;
@@ -78,48 +77,11 @@ async fn get(client: &Client, key: &Key, dst: &str) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// Copies a key to a file, which appears only when it is whole.
-async fn get_file(client: &Client, key: &Key, path: &Path) -> Result<()> {
-    let draft = Draft::beside(path)?;
-    let sink = draft.file().try_clone().map_err(|e| Error::io(path.display(), &e))?;
-    client.get(key, sink, &path.display().to_string(), SMALL).await?;
-    draft.keep(path)
-}
-
 /// The file that `dst` means; a directory keeps the key's basename.
 fn target_path(key: &Key, dst: &str) -> PathBuf {
     let path = Path::new(dst);
     match dst.ends_with('/') || path.is_dir() {
         true => path.join(key.basename()),
         false => path.to_owned(),
-    }
-}
-
-fn is_of_lost_node(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Unreachable)
-}
-
-/// Errors of many keys: each told at once on stderr, and the first kept for the exit status.
-#[derive(Default)]
-struct Failures(Option<Error>);
-
-impl Failures {
-    fn add(&mut self, error: Error) {
-        match &mut self.0 {
-            None => self.0 = Some(error),
-            Some(_) => say(error),
-        }
-    }
-
-    /// True once a node is lost: without it the copy cannot become whole, so it ends now and not when all else is copied.
-    fn is_lost(&self) -> bool {
-        self.0.as_ref().is_some_and(is_of_lost_node)
-    }
-
-    fn result(self) -> Result<ExitStatus> {
-        match self.0 {
-            None => Ok(ExitStatus::Done),
-            Some(first) => Err(first),
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! `s4 cp -r` from a local tree: one walk feeds a stream of keys to each node.
 
-use super::Failures;
+use super::failures::Failures;
 use s4::client::{Client, Puts};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key};

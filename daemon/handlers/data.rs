@@ -1,0 +1,71 @@
+//! The data that follows a request on a connection.
+
+use s4::error::{Error, ErrorKind, Result};
+use s4::wire::{Connection, Incoming, Request};
+use std::time::{Duration, Instant};
+
+/// What is thrown away of the data of a request that was refused, until its sender has seen that: bytes, and time.
+const SKIPPED: (usize, Duration) = (256 << 20, Duration::from_secs(30));
+
+/// The data that follows a request.
+pub struct Data<'c> {
+    pub connection: &'c mut Connection,
+    has_ended: bool,
+}
+
+/// What comes of a request's data.
+pub enum Next {
+    /// The payload is to be received: its length in bytes.
+    Piece(usize),
+    End(Request),
+}
+
+impl<'c> Data<'c> {
+    /// That of a request that has some, or none.
+    pub fn of(connection: &'c mut Connection, has_data: bool) -> Self {
+        Self { connection, has_ended: !has_data }
+    }
+
+    pub fn next(&mut self) -> Result<Next> {
+        match self.connection.receive_next()? {
+            Incoming::Data(len) => Ok(Next::Piece(len)),
+            Incoming::Message(end @ (Request::PutEnd(_) | Request::End)) => {
+                self.has_ended = true;
+                Ok(Next::End(end))
+            }
+            // In place of the end.
+            Incoming::Error(_) => {
+                self.has_ended = true;
+                Err(Error::new(ErrorKind::BadRequest, "its sender could not read it to its end"))
+            }
+            _ => Err(self.connection.malformed("neither data nor its end follows")),
+        }
+    }
+
+    /// All of it, at most `most` bytes.
+    pub fn whole(&mut self, most: usize) -> Result<Vec<u8>> {
+        let mut whole = Vec::new();
+        while let Next::Piece(len) = self.next()? {
+            if whole.len() + len > most {
+                return Err(Error::new(ErrorKind::TooLarge, format!("the request has more than {most} bytes")));
+            }
+            whole.extend_from_slice(&self.connection.receive_small()?);
+        }
+        Ok(whole)
+    }
+
+    /// Throws away what is still to come, so that the next request is found behind it.
+    pub fn skip(mut self) -> Result<()> {
+        let (mut left, began) = (SKIPPED.0, Instant::now());
+        while !self.has_ended {
+            self.connection.skip_data()?;
+            if let Next::Piece(len) = self.next()? {
+                left = left.saturating_sub(len);
+            }
+            if left == 0 || began.elapsed() > SKIPPED.1 {
+                return Err(self.connection.malformed("the sender of what was refused goes on"));
+            }
+        }
+        Ok(())
+    }
+}

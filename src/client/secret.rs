@@ -1,0 +1,62 @@
+//! The shared secret that daemons may ask for.
+
+use crate::cluster;
+use crate::error::{Error, ErrorKind, Result};
+use hyper::header::HeaderValue;
+use std::path::{Path, PathBuf};
+
+/// The shared secret that daemons may ask for.
+#[derive(Clone)]
+pub struct Secret(HeaderValue);
+
+impl Secret {
+    /// The one in the file `given`, else the cluster file's own, if it has one: see [`Secret::beside`].
+    pub fn find(given: Option<&Path>, conf: Option<&Path>) -> Result<Option<Self>> {
+        if let Some(given) = given {
+            return Self::read(given).map(Some);
+        }
+        let own = Self::beside(&cluster::conf_path(conf)?);
+        match own.symlink_metadata() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            _ => Self::read(&own).map(Some),
+        }
+    }
+
+    /// Where the cluster file `conf` has its secret: in the same directory, by its name and `.secret`.
+    pub fn beside(conf: &Path) -> PathBuf {
+        let mut path = conf.as_os_str().to_owned();
+        path.push(".secret");
+        path.into()
+    }
+
+    /// As it is sent.
+    pub fn as_text(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    /// The first line of the file at `path`.
+    pub fn read(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let refuse = |why: &str| Error::new(ErrorKind::Config, format!("{shown}: {why}"));
+        let text = std::fs::read_to_string(path).map_err(|e| refuse(&crate::error::reason(&e)))?;
+        let line = text.lines().next().unwrap_or("").trim();
+        if line.len() < 16 {
+            return Err(refuse("a secret is at least 16 characters"));
+        }
+        let mut value = HeaderValue::from_str(line).map_err(|_| refuse("a secret is printable ASCII"))?;
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+
+    /// As a header.
+    pub(super) fn header(&self) -> &HeaderValue {
+        &self.0
+    }
+
+    /// Compares in a time that does not depend on where the two differ.
+    pub fn matches(&self, given: &HeaderValue) -> bool {
+        let (ours, theirs) = (self.0.as_bytes(), given.as_bytes());
+        let differing = ours.iter().zip(theirs).fold(0, |all, (a, b)| all | (a ^ b));
+        ours.len() == theirs.len() && differing == 0
+    }
+}
