@@ -74,7 +74,10 @@ pub async fn serve(
         Some(open) => monitoring::serve(&app, open, &request).await,
         None => match guard::admit(&app, request.headers()).and_then(|()| route(&request)) {
             Ok(route) if is_extra && !route.is_urgent() => Err(crowded(&app)),
-            Ok(route) => dispatch(&app, peer.asking(request.headers()), route, request).await,
+            Ok(route) => {
+                let key = route.key().map(|key| key.as_str().to_owned());
+                dispatch(&app, peer.asking(request.headers()), route, request).await.map_err(|error| error.about(key))
+            }
             Err(error) => Err(error),
         },
     };
@@ -82,6 +85,20 @@ pub async fn serve(
 }
 
 impl Route {
+    /// The key that is asked for, if it is one.
+    fn key(&self) -> Option<&Key> {
+        match self {
+            Self::GetKey(key)
+            | Self::PutKey { key, .. }
+            | Self::DeleteKey { key, .. }
+            | Self::AdoptKey(key)
+            | Self::ChangeKey(key)
+            | Self::RenameKey { from: key, .. }
+            | Self::Made(key) => Some(key),
+            _ => None,
+        }
+    }
+
     /// True of what has to be answered also where there are too many connections.
     fn is_urgent(&self) -> bool {
         matches!(self, Self::Health | Self::Status { .. } | Self::Watch { .. } | Self::CancelJob(_))

@@ -161,6 +161,12 @@ impl ErrorKind {
 pub struct Error {
     #[serde(deserialize_with = "kind_of_peer")]
     kind: ErrorKind,
+    /// The node that met it, as a message names it: `node 1 (10.0.0.1:8080)`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::optional_line")]
+    node: Option<String>,
+    /// The key that was asked for, `bucket/dir/name`. The message names it where that helps.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::optional_line")]
+    key: Option<String>,
     #[serde(deserialize_with = "bounds::line")]
     message: String,
     /// The daemon's own node list, with [`ErrorKind::ClusterMismatch`] only.
@@ -185,7 +191,7 @@ impl Error {
         if message.contains('\n') {
             message = message.replace('\n', "\\n");
         }
-        Self { kind, message, nodes: None, broken_off: false }
+        Self { kind, node: None, key: None, message, nodes: None, broken_off: false }
     }
 
     pub fn usage(message: impl Into<String>) -> Self {
@@ -211,13 +217,35 @@ impl Error {
         self
     }
 
-    /// The same error, its message led by `who`, unless it says so already.
-    pub fn by(mut self, who: impl fmt::Display) -> Self {
-        let lead = format!("{who}: ");
-        if !self.message.starts_with(&lead) {
-            self.message.insert_str(0, &lead);
+    /// The same error, met by `node`. If that only passes on what another has met, it names both.
+    pub fn by(mut self, node: impl fmt::Display) -> Self {
+        let node = node.to_string();
+        match self.node.take() {
+            Some(other) if other != node => self.message.insert_str(0, &format!("{other}: ")),
+            Some(_) => {}
+            None => {
+                if let Some(rest) = self.message.strip_prefix(&node).and_then(|rest| rest.strip_prefix(": ")) {
+                    self.message = rest.to_owned();
+                }
+            }
         }
+        self.node = Some(node);
         self
+    }
+
+    /// The same error as a peer has sent it, which should have named itself.
+    pub fn of_peer(self, who: impl fmt::Display) -> Self {
+        if self.node.is_some() { self } else { self.by(who) }
+    }
+
+    /// The same error of a request for `key`.
+    pub fn about(self, key: Option<String>) -> Self {
+        Self { key: self.key.or(key), ..self }
+    }
+
+    /// What was asked for, if that was a key.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// The same error with more to say.
@@ -240,6 +268,11 @@ impl Error {
         self.kind
     }
 
+    /// The node that met it.
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
     pub fn nodes(&self) -> Option<&[String]> {
         self.nodes.as_deref()
     }
@@ -256,8 +289,39 @@ pub fn reason(error: &std::io::Error) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        match &self.node {
+            Some(node) => write!(f, "{node}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
     }
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_node_that_met_it_and_once() {
+        let error = Error::new(ErrorKind::NotFound, "s4://b/k: no such key");
+        let named = error.clone().by("node 1 (a:1)");
+        assert_eq!(named.to_string(), "node 1 (a:1): s4://b/k: no such key");
+        assert_eq!(named.clone().by("node 1 (a:1)"), named);
+        assert_eq!(Error::new(ErrorKind::NotFound, named.to_string()).by("node 1 (a:1)"), named);
+        assert_eq!(named.clone().of_peer("node 2 (a:2)"), named, "a peer has named itself");
+        assert_eq!(named.by("node 0 (a:0)").to_string(), "node 0 (a:0): node 1 (a:1): s4://b/k: no such key");
+        assert_eq!(error.of_peer("node 2 (a:2)").node(), Some("node 2 (a:2)"));
+    }
+
+    #[test]
+    fn what_crosses_the_wire_is_fields() {
+        let error = Error::new(ErrorKind::NoSpace, "full").by("node 1 (a:1)").about(Some("b/k".to_owned()));
+        let json = r#"{"kind":"no_space","node":"node 1 (a:1)","key":"b/k","message":"full"}"#;
+        assert_eq!(serde_json::to_string(&error).expect("JSON"), json);
+        assert_eq!(serde_json::from_str::<Error>(json).expect("an error"), error);
+        let hostile = r#"{"kind":"output_closed","node":"n\u001b[2J","message":"a\nb"}"#;
+        let read = serde_json::from_str::<Error>(hostile).expect("an error");
+        assert_eq!((read.kind(), read.to_string()), (ErrorKind::Io, "n\\u{1b}[2J: a\\nb".to_owned()));
+    }
+}

@@ -111,6 +111,7 @@ fn answer(
     receiving: &mut Option<Receiving>,
 ) -> Result<()> {
     let has_data = matches!(request, Request::Put { .. } | Request::Eval { .. } | Request::Try { .. });
+    let key = request.key().map(|key| key.as_str().to_owned());
     let mut data = Data::of(connection, has_data);
     let answered = match request {
         Request::Stat { path } => {
@@ -139,7 +140,7 @@ fn answer(
         Ok(response) => data.connection.put_message(&response),
         Err(error) if data.connection.is_lost() => Err(last_words(app, data.connection, error)),
         Err(error) => {
-            data.connection.put_error(&app.named(error))?;
+            data.connection.put_error(&app.named(error.about(key)))?;
             data.skip()
         }
     }

@@ -362,7 +362,7 @@ impl Transfers {
 
     fn first_refusal(&self, node: NodeId, answer: PackAnswer) -> Result<()> {
         let first = answer.errors.into_iter().next();
-        first.map_or(Ok(()), |error| Err(error.by(self.0.client.cluster().name(node))))
+        first.map_or(Ok(()), |error| Err(error.of_peer(self.0.client.cluster().name(node))))
     }
 
     /// Large outputs go each over a stream, the others together.

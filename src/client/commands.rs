@@ -65,7 +65,7 @@ fn pass_on(mut connection: Connection, mut stdout: impl Write, mut stderr: impl 
             }
             Incoming::Stderr(bytes) => stderr.write_all(&bytes).map_err(|e| Error::io("stderr", &e))?,
             Incoming::Message(Response::Exit(end)) => return Ok(end),
-            Incoming::Error(error) => return Err(error.by(connection.who())),
+            Incoming::Error(error) => return Err(error.of_peer(connection.who())),
             Incoming::Message(_) => return Err(connection.malformed("another response than to what was asked")),
         }
     }

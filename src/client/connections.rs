@@ -148,7 +148,7 @@ impl Asked {
                 Ok(response)
             }
             Incoming::Error(error) => {
-                let error = error.by(self.client.cluster().name(self.node));
+                let error = error.of_peer(self.client.cluster().name(self.node));
                 self.client.keep(self.node, self.connection);
                 Err(error)
             }

@@ -293,7 +293,7 @@ impl Client {
         let status = response.status();
         let name = self.cluster().name(node);
         let error = match self.json::<Error>(node, response).await {
-            Ok(error) => error.by(&name),
+            Ok(error) => error.of_peer(&name),
             Err(_) => {
                 return Error::new(
                     ErrorKind::Unreachable,

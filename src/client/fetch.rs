@@ -222,7 +222,7 @@ impl Fetched {
                 let verified = checksum.verify(hasher.finish(), format!("{name}: {key}"));
                 verified.map_or_else(FetchedItem::Failed, |()| FetchedItem::Whole)
             }
-            (Incoming::Error(error), _) => FetchedItem::Failed(error.by(name)),
+            (Incoming::Error(error), _) => FetchedItem::Failed(error.of_peer(name)),
             _ => return Err(self.connection.malformed("frames out of order")),
         };
         self.asked.pop_front();
@@ -316,7 +316,7 @@ impl<W: Write> Copying<W> {
                     match connection.receive_next()? {
                         Incoming::Data(_) => {}
                         Incoming::Message(Response::End) => return Ok(None),
-                        Incoming::Error(error) => return Err(error.by(&self.who)),
+                        Incoming::Error(error) => return Err(error.of_peer(&self.who)),
                         _ => return Err(connection.malformed("frames out of order")),
                     }
                 }

@@ -37,7 +37,7 @@ impl EventStream {
             return Ok(None);
         };
         match serde_json::from_slice(&line) {
-            Ok(Event::Error(error)) => Err(error.by(&self.who)),
+            Ok(Event::Error(error)) => Err(error.of_peer(&self.who)),
             // A node tells of its own tasks only.
             Ok(Event::Failure(failure)) => Ok(Some(Event::Failure(TaskFailure { node: self.node, ..failure }))),
             Ok(event) => Ok(Some(event)),

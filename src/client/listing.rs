@@ -31,7 +31,7 @@ impl NodeListing {
     async fn advance(&mut self) -> Result<()> {
         let cut = || Error::new(ErrorKind::Unreachable, format!("{}: the listing was cut off", self.who));
         let line = self.lines.next().await?.ok_or_else(cut)?;
-        self.head = match Listed::parse(&line).map_err(|e| e.by(&self.who))? {
+        self.head = match Listed::parse(&line).map_err(|e| e.of_peer(&self.who))? {
             Listed::Entry(entry) => {
                 self.check(&entry)?;
                 Some(entry)

@@ -95,7 +95,7 @@ impl Upload {
                 Ok(())
             }
             Incoming::Error(error) => {
-                let error = error.by(name);
+                let error = error.of_peer(name);
                 self.client.keep(self.node, self.connection);
                 Err(error)
             }
@@ -116,7 +116,7 @@ impl Upload {
 fn said_instead(connection: &mut Connection, error: Error) -> Error {
     match error.kind() {
         ErrorKind::Deadline => error,
-        _ => connection.last_words(LAST_WORDS).map_or(error, |said| said.by(connection.who())),
+        _ => connection.last_words(LAST_WORDS).map_or(error, |said| said.of_peer(connection.who())),
     }
 }
 
@@ -185,7 +185,7 @@ impl Puts {
     fn receive(&mut self) -> Result<()> {
         match self.connection.receive_next()? {
             Incoming::Message(Response::Stored) => self.answer.published += 1,
-            Incoming::Error(error) => self.answer.refuse(error.by(self.connection.who())),
+            Incoming::Error(error) => self.answer.refuse(error.of_peer(self.connection.who())),
             _ => return Err(self.connection.malformed("it did not say whether a key is stored")),
         }
         self.unanswered -= 1;

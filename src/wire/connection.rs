@@ -350,7 +350,7 @@ impl Connection {
     pub fn receive_head(&mut self) -> Result<Checksum> {
         match self.receive_next()? {
             Incoming::Message(Response::Key(checksum)) => Ok(checksum),
-            Incoming::Error(error) => Err(error.by(&self.who)),
+            Incoming::Error(error) => Err(error.of_peer(&self.who)),
             _ => Err(self.malformed("no key came where one was expected")),
         }
     }

@@ -39,6 +39,16 @@ pub enum Request {
     End,
 }
 
+impl Request {
+    /// The key that is asked for, if it is one.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Get { key, .. } | Self::Put { key, .. } | Self::Eval { key } | Self::Try { key } => Some(key),
+            Self::Stat { .. } | Self::PutEnd(_) | Self::End => None,
+        }
+    }
+}
+
 /// What ends a put.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

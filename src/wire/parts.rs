@@ -76,7 +76,7 @@ impl Parts {
     pub fn finish(mut self) -> Result<Connection> {
         match self.connection.receive_next()? {
             Incoming::Message(Response::End) => Ok(self.connection),
-            Incoming::Error(error) => Err(error.by(&self.who)),
+            Incoming::Error(error) => Err(error.of_peer(&self.who)),
             _ => Err(self.connection.malformed("more data than was asked for")),
         }
     }
@@ -86,7 +86,7 @@ impl Parts {
         let leaf = LEAF.min(self.end.saturating_sub(self.next)) as usize;
         match self.connection.receive_next::<Response>()? {
             Incoming::Data(len) if len == leaf && leaf > 0 => {}
-            Incoming::Error(error) => return Err(error.by(&self.who)),
+            Incoming::Error(error) => return Err(error.of_peer(&self.who)),
             _ => return Err(self.connection.malformed("no leaf came where one was expected")),
         }
         let begin = block.len();
@@ -106,7 +106,7 @@ impl Parts {
     /// Why a leaf does not match its sum: the node may say that it could not read it.
     fn reason(&mut self) -> Error {
         match self.connection.is_answered().then(|| self.connection.receive_next::<Response>()) {
-            Some(Ok(Incoming::Error(error))) => error.by(&self.who),
+            Some(Ok(Incoming::Error(error))) => error.of_peer(&self.who),
             _ => changed(&self.who, self.next),
         }
     }
