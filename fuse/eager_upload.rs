@@ -99,21 +99,14 @@ impl EagerUploads {
         self.permits.clone().try_acquire_owned().ok()
     }
 
-    /// Starts to upload `file` as `key`, and calls `before_step` each time before it looks for more bytes until the close. `None` if the
-    /// node refuses: the close will report why.
-    pub async fn start(
-        &self,
-        key: Key,
-        file: Arc<File>,
-        before_step: impl Fn() + Send + 'static,
-        permit: OwnedSemaphorePermit,
-    ) -> Option<EagerUpload> {
+    /// Starts to upload `file` as `key`. `None` if the node refuses: the close will report why.
+    pub async fn start(&self, key: Key, file: Arc<File>, permit: OwnedSemaphorePermit) -> Option<EagerUpload> {
         let client = self.client.putting();
         let upload = client.upload(&key, None).await.ok()?;
         let ((orders, ordered), (tell, ended)) = (mpsc::channel(), oneshot::channel());
         let handle = EagerUpload { client: client.clone(), key: key.clone(), orders, ended };
         tokio::task::spawn_blocking(move || {
-            let sent = send(&file, before_step, upload, &ordered, &client, &key);
+            let sent = send(&file, upload, &ordered, &client, &key);
             // The receiver is gone if the upload was dropped.
             let _ = tell.send(sent);
             drop(permit);
@@ -123,17 +116,10 @@ impl EagerUploads {
 }
 
 /// Sends `file` as `key`. `None` if it must be sent again. Blocks. Errors: the node was silent before it had the whole file.
-fn send(
-    file: &File,
-    before_step: impl Fn(),
-    mut upload: Upload,
-    orders: &Receiver<Order>,
-    client: &Client,
-    key: &Key,
-) -> Result<Option<Sent>> {
+fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Client, key: &Key) -> Result<Option<Sent>> {
     let node = client.cluster().node_of(key);
     let mut closed = None;
-    let sent = client.noting(node, send_bytes(file, before_step, &mut upload, orders, &mut closed));
+    let sent = client.noting(node, send_bytes(file, &mut upload, orders, &mut closed));
     // The close may have come in the last wait for the node.
     let is_closed = closed.is_some() || orders.try_recv().is_ok();
     match sent {
@@ -159,7 +145,6 @@ fn send(
 /// The close sets `whole` to the length of the file.
 fn send_bytes(
     file: &File,
-    before_step: impl Fn(),
     upload: &mut Upload,
     orders: &Receiver<Order>,
     whole: &mut Option<u64>,
@@ -167,9 +152,6 @@ fn send_bytes(
     let (mut sent, mut ending) = (0, None);
     let mut last = Instant::now();
     loop {
-        if whole.is_none() {
-            before_step();
-        }
         let until = whole.map_or_else(|| settled(file), Ok)?;
         if sent < until {
             let n = STEP.min(until - sent);

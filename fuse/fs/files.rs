@@ -230,7 +230,9 @@ impl Files {
         let local_dir = self.namespace.local_dir(&key);
         let (file, dir) = self.spool_files.take(local_dir).map_err(io_errno)?;
         let spool = Arc::new(Spool::new(file, dir, key, mode));
-        self.size_watcher.watch(&spool, local_dir.is_some());
+        if local_dir.is_none() {
+            self.size_watcher.watch(&spool);
+        }
         let attributes = self.namespace.enter(Node::Spool(spool.clone()))?;
         let opened = self.open_spool(attributes.ino, spool, flags, Some(caller.process()))?;
         Ok((attributes, opened))

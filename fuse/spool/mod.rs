@@ -12,7 +12,6 @@ use s4::checksum;
 use s4::error::{Error, Result};
 use s4::key::Key;
 use s4::protocol::{Adoption, Change, KeyStat};
-use s4::reserve::Reserve;
 use s4::time::{from_nanoseconds, to_nanoseconds};
 pub use state::{LastClose, Snapshot};
 use std::fs::File;
@@ -30,8 +29,6 @@ pub struct Spool {
     inner: Mutex<Inner>,
     /// Read-locked while bytes are written, so that sealing waits for the write.
     changes: RwLock<()>,
-    /// The space that was allocated behind the file's end.
-    reserve: Mutex<Reserve>,
     /// Notified once no descriptor can write to the file any more.
     pub settled: tokio::sync::Notify,
     /// Held while the file is published, so that a second close waits for the outcome of the first.
@@ -109,7 +106,6 @@ impl Spool {
             dir,
             inner: Mutex::new(inner),
             changes: RwLock::default(),
-            reserve: Mutex::default(),
             settled: tokio::sync::Notify::default(),
             publishing: tokio::sync::Mutex::default(),
         }
@@ -155,9 +151,7 @@ impl Spool {
             return Ok((len, len.div_ceil(512), from_nanoseconds(stat.mtime)));
         }
         let found = inner.file()?.metadata()?;
-        // Without the space behind the end.
-        let blocks = found.blocks().min(found.len().div_ceil(found.blksize().max(1)) * (found.blksize() / 512));
-        Ok((found.len(), blocks, inner.mtime(found.modified()?)))
+        Ok((found.len(), found.blocks(), inner.mtime(found.modified()?)))
     }
 
     /// The time of the last change of a file that looks like `snapshot`.
@@ -196,8 +190,6 @@ impl Spool {
     }
 
     pub fn truncate(&self, len: u64) -> std::io::Result<()> {
-        // Space that is being allocated may lie behind the new end.
-        let _reserve = self.reserve();
         let _change = self.lock_for_change()?;
         let mut inner = self.lock();
         inner.state.take_upload();
@@ -273,29 +265,6 @@ impl Spool {
 
     pub fn may_upload(&self) -> bool {
         self.lock().state.may_upload()
-    }
-
-    /// Allocates space for what is still to be written, unless another thread does. Blocks.
-    pub fn make_room(&self) {
-        let Ok(mut reserve) = self.reserve.try_lock() else { return };
-        if self.may_upload()
-            && let Ok(file) = self.file()
-            && let Ok(found) = file.metadata()
-        {
-            reserve.look_for_holes(&file, found.len());
-        }
-    }
-
-    /// No more space is allocated once this returns. Blocks.
-    pub fn stop_room(&self) {
-        self.reserve().stop();
-    }
-
-    /// Frees the space that was not needed. Nobody may write to the file meanwhile. Blocks.
-    pub fn end_room(&self) {
-        if let Ok(file) = self.file() {
-            self.reserve().end(&file);
-        }
     }
 
     /// Keeps a running upload for the close, or drops it where it is of no use.
@@ -395,10 +364,6 @@ impl Spool {
             blocks: None,
             change,
         })
-    }
-
-    fn reserve(&self) -> MutexGuard<'_, Reserve> {
-        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
