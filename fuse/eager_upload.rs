@@ -1,8 +1,10 @@
-//! Uploads a large file to its node while a program still writes it, so that the publishing close has little left to send.
+//! Uploads a large file to its node while a program still writes it, so that the publishing close has little left to
+//! send.
 //!
-//! Where the kernel writes the file itself, the mount does not see the writes. It assumes that all bytes but the last ones stay as they
-//! are. At the close the file is read once more and hashed; the node compares, and where the assumption was wrong, the close sends the
-//! whole file again. Which files are uploaded so, and what becomes of the handle until the close, is left to the caller.
+//! Where the kernel writes the file itself, the mount does not see the writes. It assumes that all bytes but the last
+//! ones stay as they are. At the close the file is read once more and hashed; the node compares, and where the
+//! assumption was wrong, the close sends the whole file again. Which files are uploaded so, and what becomes of the
+//! handle until the close, is left to the caller.
 
 use s4::checksum::{self, Checksum};
 use s4::client::{Client, blocking};
@@ -52,8 +54,8 @@ struct Sent {
 }
 
 impl EagerUpload {
-    /// Publishes `file`, of `len` bytes. `None` if it must be sent again: the transfer broke off, or the file does not hold the bytes
-    /// that were sent. Errors: it is not published, or that is unknown.
+    /// Publishes `file`, of `len` bytes. `None` if it must be sent again: the transfer broke off, or the file does not
+    /// hold the bytes that were sent. Errors: it is not published, or that is unknown.
     pub async fn publish(self, file: Arc<File>, len: u64, change: Change) -> Result<Option<Checksum>> {
         let (client, key) = (self.client.clone(), self.key.clone());
         match self.send_rest(file, len, change).await? {
@@ -115,7 +117,8 @@ impl EagerUploads {
     }
 }
 
-/// Sends `file` as `key`. `None` if it must be sent again. Blocks. Errors: the node was silent before it had the whole file.
+/// Sends `file` as `key`. `None` if it must be sent again. Blocks. Errors: the node was silent before it had the whole
+/// file.
 fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Client, key: &Key) -> Result<Option<Sent>> {
     let node = client.cluster().node_of(key);
     let mut closed = None;
@@ -141,8 +144,8 @@ fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Clie
     }
 }
 
-/// Sends `file` as it grows, and its rest after the close. `None` if the upload was dropped, or the file got shorter than what was sent.
-/// The close sets `whole` to the length of the file.
+/// Sends `file` as it grows, and its rest after the close. `None` if the upload was dropped, or the file got shorter
+/// than what was sent. The close sets `whole` to the length of the file.
 fn send_bytes(
     file: &File,
     upload: &mut Upload,

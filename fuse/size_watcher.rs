@@ -1,5 +1,5 @@
-//! Watches files for nodes of other machines while they are written, until they are large, closed, or gone. A large file is
-//! [uploaded](crate::eager_upload) before its close.
+//! Watches files for nodes of other machines while they are written, until they are large, closed, or gone. A large
+//! file is [uploaded](crate::eager_upload) before its close.
 
 use crate::eager_upload::EagerUploads;
 use crate::spool::Spool;
@@ -13,7 +13,8 @@ const LARGE: u64 = 16 << 20;
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// One task watches all files: starting or waking a task for each small file would cost more than its close. Clones share the task.
+/// One task watches all files: starting or waking a task for each small file would cost more than its close. Clones
+/// share the task.
 #[derive(Clone)]
 pub struct SizeWatcher {
     uploads: EagerUploads,

@@ -1,5 +1,6 @@
-//! Space for a file that grows, taken ahead of its end. ext4 notes for each block written behind what it has allocated that it
-//! will need one; where the block is there already, a write takes a third less time. Other file systems are left alone.
+//! Space for a file that grows, taken ahead of its end. ext4 notes for each block written behind what it has allocated
+//! that it will need one; where the block is there already, a write takes a third less time. Other file systems are
+//! left alone.
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, Statfs, fstatfs};
@@ -10,8 +11,8 @@ use std::io;
 const LEAST: u64 = 16 << 20;
 /// The most to take at once, in bytes; below it as many as the file has.
 const MOST: u64 = 256 << 20;
-/// Never more than this part of what is free, of which a tenth of the disk does not count: that is more than a node keeps free
-/// by itself.
+/// Never more than this part of what is free, of which a tenth of the disk does not count: that is more than a node
+/// keeps free by itself.
 const PART_OF_FREE: u64 = 64;
 const PART_LEFT: u64 = 10;
 
@@ -35,8 +36,8 @@ impl Reserve {
         }
     }
 
-    /// Takes no more, and frees what the file has not used behind its end. Its time of the last change stays. Nothing may write to it
-    /// meanwhile. Blocks.
+    /// Takes no more, and frees what the file has not used behind its end. Its time of the last change stays. Nothing
+    /// may write to it meanwhile. Blocks.
     pub fn end(&mut self, file: &File) {
         self.over = true;
         if self.until > 0

@@ -75,8 +75,8 @@ impl Publisher {
         self.lost.store(true, Ordering::Relaxed);
     }
 
-    /// Publishes a file, once; or once more if only an empty key was published of it. With `is_last`, no handle was open: a writer that
-    /// has opened it meanwhile will publish it at its close.
+    /// Publishes a file, once; or once more if only an empty key was published of it. With `is_last`, no handle was
+    /// open: a writer that has opened it meanwhile will publish it at its close.
     pub async fn publish(&self, ino: Ino, spool: &Arc<Spool>, is_last: bool) -> Result<()> {
         let _running = self.begin();
         let _turn = spool.publishing.lock().await;
@@ -162,8 +162,8 @@ impl Publisher {
         Ok((snapshot, checksum))
     }
 
-    /// Makes the daemon of this machine link the file itself, or a copy if it may still be written to: the kernel lets writes through
-    /// without asking us.
+    /// Makes the daemon of this machine link the file itself, or a copy if it may still be written to: the kernel lets
+    /// writes through without asking us.
     async fn link(
         &self,
         client: &Client,

@@ -1,5 +1,5 @@
-//! A file that is being written: an unnamed local file until its publishing close. [`state`] has the states that it goes through. What
-//! publishes it, and when, is left to [`fs`](crate::fs).
+//! A file that is being written: an unnamed local file until its publishing close. [`state`] has the states that it
+//! goes through. What publishes it, and when, is left to [`fs`](crate::fs).
 
 pub mod files;
 mod state;
@@ -38,7 +38,8 @@ pub struct Spool {
 /// Guards what changes besides the bytes.
 struct Inner {
     state: State,
-    /// `None` once it is closed for good: the kernel may know the inode for long, and the file may be another spool's by then.
+    /// `None` once it will not be opened again: the kernel may know the inode for long, and another spool may use the
+    /// file by then.
     file: Option<Arc<File>>,
     key: Key,
     /// False once it is unlinked, or its name means a key. Changed under the lock of the inode table only.
@@ -111,7 +112,7 @@ impl Spool {
         }
     }
 
-    /// Errors: ESTALE once it is closed for good.
+    /// Errors: ESTALE once the file was given up.
     pub fn file(&self) -> std::io::Result<Arc<File>> {
         self.lock().file().cloned()
     }
@@ -227,8 +228,9 @@ impl Spool {
         published.is_some_and(|then| self.snapshot().map_or(true, |now| now != then))
     }
 
-    /// True if the file holds other bytes than were published: the kernel may let a write through that comes late. They are in no key.
-    /// Where a key of this machine is the file itself, a new time of the key changes how the file looks. Blocks.
+    /// True if the file holds other bytes than were published: the kernel may let a write through that comes late. They
+    /// are in no key. Where a key of this machine is the file itself, a new time of the key changes how the file looks.
+    /// Blocks.
     pub fn was_written_late(&self) -> bool {
         let (Some(stat), Ok(file), Ok(now)) = (self.stat(), self.file(), self.snapshot()) else { return true };
         if now.len != stat.checksum.len || checksum::of_file(&file).ok() != Some(stat.checksum) {
@@ -302,7 +304,7 @@ impl Spool {
         self.lock().state.last_close() == Some(LastClose::Killed)
     }
 
-    /// The file, for one more handle with these flags of open(2). Errors: ESTALE once it is closed for good.
+    /// The file, for one more handle with these flags of open(2). Errors: ESTALE once the file was given up.
     pub fn add_handle(&self, flags: i32, writes: bool) -> std::io::Result<Arc<File>> {
         let mut inner = self.lock();
         let file = inner.file()?.clone();
@@ -335,7 +337,7 @@ impl Spool {
         inner.handles
     }
 
-    /// Lets go of the file once it is neither open nor to be published. Returns it if it may serve another spool.
+    /// Gives up the file once it is neither open nor to be published. Returns it if it may serve another spool.
     pub fn end(&self) -> Option<Arc<File>> {
         let mut inner = self.lock();
         let done = inner.handles.all == 0 && !inner.state.is_unpublished();

@@ -1,5 +1,5 @@
-//! Large files for other nodes are sent while they are written. What is published is what is in them at the close. Their node allocates space
-//! ahead of what it has got, which no key keeps.
+//! Large files for other nodes are sent while they are written. What is published is what is in them at the close.
+//! Their node allocates space ahead of what it has got, which no key keeps.
 
 use crate::harness::eventually;
 use crate::observe::{longest_open, open_files};
