@@ -1,8 +1,10 @@
-//! Uploads a large file to its node while a program still writes it, so that the publishing close has little left to send.
+//! Uploads a large file to its node while a program still writes it, so that the publishing close has little left to
+//! send.
 //!
-//! Where the kernel writes the file itself, the mount does not see the writes. It assumes that all bytes but the last ones stay as they
-//! are. At the close the file is read once more and hashed; the node compares, and where the assumption was wrong, the close sends the
-//! whole file again. Which files are uploaded so, and what becomes of the handle until the close, is left to the caller.
+//! Where the kernel writes the file itself, the mount does not see the writes. It assumes that all bytes but the last
+//! ones stay as they are. At the close the file is read once more and hashed; the node compares, and where the
+//! assumption was wrong, the close sends the whole file again. Which files are uploaded so, and what becomes of the
+//! handle until the close, is left to the caller.
 
 use s4::checksum::{self, Checksum};
 use s4::client::{Client, Upload, blocking};
@@ -52,8 +54,8 @@ struct Sent {
 }
 
 impl EagerUpload {
-    /// Publishes `file`, of `len` bytes. `None` if it must be sent again: the transfer broke off, or the file does not hold the bytes
-    /// that were sent. Errors: it is not published, or that is unknown.
+    /// Publishes `file`, of `len` bytes. `None` if it must be sent again: the transfer broke off, or the file does not
+    /// hold the bytes that were sent. Errors: it is not published, or that is unknown.
     pub async fn publish(self, file: Arc<File>, len: u64, change: Change) -> Result<Option<Checksum>> {
         let (client, key) = (self.client.clone(), self.key.clone());
         match self.send_rest(file, len, change).await? {
@@ -99,21 +101,14 @@ impl EagerUploads {
         self.permits.clone().try_acquire_owned().ok()
     }
 
-    /// Starts to upload `file` as `key`, and calls `before_step` each time before it looks for more bytes until the close. `None` if the
-    /// node refuses: the close will report why.
-    pub async fn start(
-        &self,
-        key: Key,
-        file: Arc<File>,
-        before_step: impl Fn() + Send + 'static,
-        permit: OwnedSemaphorePermit,
-    ) -> Option<EagerUpload> {
+    /// Starts to upload `file` as `key`. `None` if the node refuses: the close will report why.
+    pub async fn start(&self, key: Key, file: Arc<File>, permit: OwnedSemaphorePermit) -> Option<EagerUpload> {
         let client = self.client.putting();
         let upload = client.upload(&key, None).await.ok()?;
         let ((orders, ordered), (tell, ended)) = (mpsc::channel(), oneshot::channel());
         let handle = EagerUpload { client: client.clone(), key: key.clone(), orders, ended };
         tokio::task::spawn_blocking(move || {
-            let sent = send(&file, before_step, upload, &ordered, &client, &key);
+            let sent = send(&file, upload, &ordered, &client, &key);
             // The receiver is gone if the upload was dropped.
             let _ = tell.send(sent);
             drop(permit);
@@ -122,18 +117,12 @@ impl EagerUploads {
     }
 }
 
-/// Sends `file` as `key`. `None` if it must be sent again. Blocks. Errors: the node was silent before it had the whole file.
-fn send(
-    file: &File,
-    before_step: impl Fn(),
-    mut upload: Upload,
-    orders: &Receiver<Order>,
-    client: &Client,
-    key: &Key,
-) -> Result<Option<Sent>> {
+/// Sends `file` as `key`. `None` if it must be sent again. Blocks. Errors: the node was silent before it had the whole
+/// file.
+fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Client, key: &Key) -> Result<Option<Sent>> {
     let node = client.cluster().node_of(key);
     let mut closed = None;
-    let sent = client.noting(node, send_bytes(file, before_step, &mut upload, orders, &mut closed));
+    let sent = client.noting(node, send_bytes(file, &mut upload, orders, &mut closed));
     // The close may have come in the last wait for the node.
     let is_closed = closed.is_some() || orders.try_recv().is_ok();
     match sent {
@@ -155,11 +144,10 @@ fn send(
     }
 }
 
-/// Sends `file` as it grows, and its rest after the close. `None` if the upload was dropped, or the file got shorter than what was sent.
-/// The close sets `whole` to the length of the file.
+/// Sends `file` as it grows, and its rest after the close. `None` if the upload was dropped, or the file got shorter
+/// than what was sent. The close sets `whole` to the length of the file.
 fn send_bytes(
     file: &File,
-    before_step: impl Fn(),
     upload: &mut Upload,
     orders: &Receiver<Order>,
     whole: &mut Option<u64>,
@@ -167,9 +155,6 @@ fn send_bytes(
     let (mut sent, mut ending) = (0, None);
     let mut last = Instant::now();
     loop {
-        if whole.is_none() {
-            before_step();
-        }
         let until = whole.map_or_else(|| settled(file), Ok)?;
         if sent < until {
             let n = STEP.min(until - sent);

@@ -1,9 +1,9 @@
 //! Inode numbers, and what they stand for.
 //!
-//! The number of a key is a hash of its name and checksum. It is the same in every mount, and a key that was deleted and created again
-//! is another inode: the kernel never mixes its cached pages of the two. A file that is created here has a number from a random base,
-//! used once, by which /proc tells the processes that have it open. It keeps the number when it is published, as long as the kernel
-//! knows it.
+//! The number of a key is a hash of its name and checksum. It is the same in every mount, and a key that was deleted
+//! and created again is another inode: the kernel never mixes its cached pages of the two. A file that is created here
+//! has a number from a random base, used once, by which /proc tells the processes that have it open. It keeps the
+//! number when it is published, as long as the kernel knows it.
 
 use crate::control::path::ControlPath;
 use crate::specials::Special;
@@ -268,7 +268,8 @@ impl Inodes {
         }
     }
 
-    /// No descriptor can write to the file `ino` any more. If it was published, its inode stands for the key from now on.
+    /// No descriptor can write to the file `ino` any more. If it was published, its inode stands for the key from now
+    /// on.
     pub fn settle_spool(&self, ino: Ino, spool: &Arc<Spool>) {
         let mut table = self.lock();
         let Some(stat) = spool.stat() else { return };
@@ -299,8 +300,9 @@ impl Inodes {
         }
     }
 
-    /// Makes the inode of the empty key `ino` stand for `spool`, which will replace it. False if the key is open, or is another key by now:
-    /// then the next lookup gets another number, since the kernel uses one backing file for each inode.
+    /// Makes the inode of the empty key `ino` stand for `spool`, which will replace it. False if the key is open, or is
+    /// another key by now: then the next lookup gets another number, since the kernel uses one backing file for each
+    /// inode.
     pub fn write_empty(&self, ino: Ino, spool: &Arc<Spool>) -> bool {
         let mut table = self.lock();
         let (key, name) = (spool.key(), Name::Key(spool.key()));

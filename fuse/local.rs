@@ -14,8 +14,8 @@ use std::path::Path;
 pub struct LocalNodes(Vec<Option<FoundDir>>);
 
 impl LocalNodes {
-    /// Asks every node for its data directory, and keeps those that hold the token that the node reports. Errors: a node refuses us, since
-    /// our node list or secret differs from its own. It would refuse all requests.
+    /// Asks every node for its data directory, and keeps those that hold the token that the node reports. Errors: a
+    /// node refuses us, since our node list or secret differs from its own. It would refuse all requests.
     pub async fn find(client: &Client) -> Result<Self> {
         let mut asked = Vec::new();
         for node in client.cluster().ids() {
@@ -46,8 +46,8 @@ impl LocalNodes {
         self.0[node].as_ref().is_some_and(FoundDir::is_there)
     }
 
-    /// True if a name that is absent in the directory is absent in the cluster: the directory is still at its path, and its node knows all
-    /// directories whose home it is. Else the node must be asked.
+    /// True if a name that is absent in the directory is absent in the cluster: the directory is still at its path, and
+    /// its node knows all directories whose home it is. Else the node must be asked.
     pub fn knows_absent(&self, node: NodeId) -> bool {
         let knows = |dir: &FoundDir| dir.path().join(KNOWS_DIRS).exists() && dir.is_there();
         self.0[node].as_ref().is_some_and(knows)

@@ -4,10 +4,10 @@
 //!
 //! ```text
 //! main         the command line; the life of the mount
-//! requesters   those who wait for the mount's end        mountpoint   the directory that is mounted on
+//! requesters   processes that wait for the mount's end    mountpoint   the directory that is mounted on
 //! adapter      requests of the kernel, by the FUSE library
 //! fs           what each operation means
-//! inodes       numbers of files                          size_watcher   what is done for large files
+//! inodes       numbers of files                          size_watcher   starts the upload of large files
 //! spool        a file that is being written              specials       FIFOs and sockets
 //! control      files below .s4/                          eager_upload   sends a file before its close
 //! readahead    reads a remote key                        local          data directories of this machine
@@ -98,8 +98,9 @@ const FINISH: Duration = Duration::from_secs(60);
 /// How often the state of the mount is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Set in the environment of the background process: the directory on which it mounts. It must not look for the directory itself: systemd
-/// blocks the access of all processes to an automount but those of the process group that mounts.
+/// Set in the environment of the background process: the directory on which it mounts. It must not look for the
+/// directory itself: systemd blocks the access of all processes to an automount but those of the process group that
+/// mounts.
 const PREPARED: &str = "S4_MOUNT_PREPARED";
 
 fn main() -> ExitCode {
@@ -218,7 +219,8 @@ async fn attend(mounted: &adapter::Mounted, fs: &Fs, signals: &mut Signals, requ
                 if mounted.has_ended() {
                     return true;
                 }
-                // After the mount is gone, files may be closed that no release was sent for yet: the end of this process answers.
+                // After the mount is gone, files may be closed that no release was sent for yet: the end of this
+                // process answers.
                 if !mounted.is_connected() {
                     requesters.take_no_more();
                 } else if !fs.publisher.is_publishing() {
@@ -265,7 +267,8 @@ async fn finish_ended(mounted: adapter::Mounted, fs: &Arc<Fs>, dir: &Path) -> Re
     }
 }
 
-/// Waits until all closed files are published. Where the mount `is_over`, the kernel sends no more releases, and open files are released.
+/// Waits until all closed files are published. Where the mount `is_over`, the kernel sends no more releases, and open
+/// files are released.
 async fn finish(fs: &Arc<Fs>, is_over: bool) -> Result<()> {
     let published = async {
         if is_over {

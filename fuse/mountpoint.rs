@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 /// What the kernel reads ahead of a sequential reader, in KiB.
 const READ_AHEAD: &str = "512";
 
-/// The absolute path of `dir`, which is created if it is absent. A dead mount of a process that was killed is unmounted.
+/// The absolute path of `dir`, which is created if it is absent. A dead mount of a process that was killed is
+/// unmounted.
 pub fn prepare(dir: &Path) -> Result<PathBuf> {
     if !Path::new("/dev/fuse").exists() {
         return Err(Error::new(

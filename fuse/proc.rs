@@ -1,8 +1,9 @@
 //! What /proc says of the processes that use the mount. The rules about the close that publishes rest on it.
 //!
-//! A file is identified by its inode number, which starts from a random base in each mount: the path by which a process opened the file, and
-//! its mount namespace, do not matter. The process may be waiting for our answer while we read, also in the middle of execve(2). Until we
-//! answer, reading its `fd` links, `maps` or `stat` would block then; `fdinfo`, `statm` and `status` do not.
+//! A file is identified by its inode number, which starts from a random base in each mount: the path by which a process
+//! opened the file, and its mount namespace, do not matter. The process may be waiting for our answer while we read,
+//! also in the middle of execve(2). Until we answer, reading its `fd` links, `maps` or `stat` would block then;
+//! `fdinfo`, `statm` and `status` do not.
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -60,7 +61,8 @@ impl Caller {
         Errno::result(found) != Err(Errno::ESRCH) && self.thread > 0
     }
 
-    /// True if the thread has ended, or is ending and has released its memory: then it writes nothing more. False if we cannot see it.
+    /// True if the thread has ended, or is ending and has released its memory: then it writes nothing more. False if we
+    /// cannot see it.
     pub fn is_over(self) -> bool {
         self.thread > 0 && (!self.is_first() || self.memory() == Memory::Gone)
     }
@@ -70,8 +72,8 @@ impl Caller {
         self.thread == process || self.process() == process
     }
 
-    /// What the thread, which waits for our answer to a close, still has of file `ino`. With `stdout_first`, its standard output is looked at
-    /// first: a shell that redirects has just duplicated the descriptor there.
+    /// What the thread, which waits for our answer to a close, still has of file `ino`. With `stdout_first`, its
+    /// standard output is looked at first: a shell that redirects has just duplicated the descriptor there.
     pub fn after_close(self, ino: u64, stdout_first: bool) -> AfterClose {
         if stdout_first
             && descriptor(None, &format!("/proc/{}/fdinfo/1", self.thread)).is_ok_and(|found| found.writes_to(ino))
@@ -103,8 +105,8 @@ impl Caller {
         exit_code & 0x7f != 0
     }
 
-    /// True if a shared mapping of the thread may change file `ino`, or if that is unknown. May block while another thread changes the
-    /// mappings.
+    /// True if a shared mapping of the thread may change file `ino`, or if that is unknown. May block while another
+    /// thread changes the mappings.
     pub fn has_mapped(self, ino: u64) -> bool {
         match self.memory() {
             Memory::Running => maps_file(self.thread, ino).unwrap_or(true),
@@ -242,9 +244,9 @@ fn maps_file(thread: u32, ino: u64) -> Result<bool> {
     }))
 }
 
-/// True if any process may still write to file `ino`: by a descriptor, by a descriptor in a socket's queue, or, if it is `mappable`, by a
-/// mapping; or if that is unknown. Processes that we may not look at count if they are younger than the file, whose age is `age`: they may
-/// have inherited a descriptor.
+/// True if any process may still write to file `ino`: by a descriptor, by a descriptor in a socket's queue, or, if it
+/// is `mappable`, by a mapping; or if that is unknown. Processes that we may not look at count if they are younger than
+/// the file, whose age is `age`: they may have inherited a descriptor.
 pub fn anyone_writes(ino: u64, mappable: bool, age: Duration) -> bool {
     use std::os::unix::fs::MetadataExt;
     if !std::fs::metadata("/proc/self/ns/pid").is_ok_and(|found| found.ino() == FIRST_PID_NAMESPACE) {

@@ -1,6 +1,6 @@
-//! Reads a remote key. A reader that starts at the beginning and continues gets the key as one stream, of which a block is read ahead; a
-//! reader that seeks gets the ranges that it asks for. All bytes are compared with the checksums that were recorded when the key was
-//! published, before any is returned. All open files share one budget of memory.
+//! Reads a remote key. A reader that starts at the beginning and continues gets the key as one stream, of which a block
+//! is read ahead; a reader that seeks gets the ranges that it asks for. All bytes are compared with the checksums that
+//! were recorded when the key was published, before any is returned. All open files share one budget of memory.
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -153,7 +153,8 @@ impl Drop for RemoteFile {
 }
 
 impl File {
-    /// The blocks of a sequential read. Makes the stream receive them, and those ahead of them. `None` for any other read.
+    /// The blocks of a sequential read. Makes the stream receive them, and those ahead of them. `None` for any other
+    /// read.
     fn want(self: &Arc<Self>, offset: u64, end: u64) -> Result<Option<Placed>> {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -221,8 +222,8 @@ impl File {
         Ok(Some(if parts.len() == 1 { parts.remove(0) } else { parts.concat().into() }))
     }
 
-    /// Receives the wanted blocks until none is wanted, or the transfer fails: then the waiting reads get the error, and a later read tries
-    /// again.
+    /// Receives the wanted blocks until none is wanted, or the transfer fails: then the waiting reads get the error,
+    /// and a later read tries again.
     async fn receive(self: Arc<Self>) {
         // After a panic, no read must wait for ever.
         let unless_done = Unfinished(&self);
@@ -386,7 +387,8 @@ impl State {
         }
     }
 
-    /// Drops the blocks that were returned whole. A reader that skips blocks is not sequential: true if that has ended the stream.
+    /// Drops the blocks that were returned whole. A reader that skips blocks is not sequential: true if that has ended
+    /// the stream.
     fn drop_served(&mut self) -> bool {
         let next = self.next;
         let is_skipped = |start: u64, block: &Block| {

@@ -1,5 +1,5 @@
-//! Processes that unmount, and wait until all files that were closed in the mount are published; see `s4::mounts`. Each connects to a socket
-//! of the mount.
+//! Processes that unmount, and wait until all files that were closed in the mount are published; see `s4::mounts`. Each
+//! connects to a socket of the mount.
 
 use nix::sys::socket::{Shutdown, shutdown};
 use s4::mounts;

@@ -1,21 +1,20 @@
-//! Watches files that are being written until they are large, closed, or gone. A large file for another node is
-//! [uploaded](crate::eager_upload) before its close. One that stays on this machine gets space ahead of what is written, as does one that
-//! is uploaded.
+//! Watches files for nodes of other machines while they are written, until they are large, closed, or gone. A large
+//! file is [uploaded](crate::eager_upload) before its close.
 
 use crate::eager_upload::EagerUploads;
 use crate::spool::Spool;
-use s4::reserve;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// Bytes from which on a file counts as large.
-pub const LARGE: u64 = reserve::LEAST;
+const LARGE: u64 = 16 << 20;
 /// How long after its creation a file is looked at first, and the longest pause between two looks.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// One task watches all files: starting or waking a task for each small file would cost more than its close. Clones share the task.
+/// One task watches all files: starting or waking a task for each small file would cost more than its close. Clones
+/// share the task.
 #[derive(Clone)]
 pub struct SizeWatcher {
     uploads: EagerUploads,
@@ -34,10 +33,6 @@ struct Watched {
 
 struct WatchedFile {
     spool: Weak<Spool>,
-    /// Its key belongs to a node of this machine.
-    is_local: bool,
-    /// Its length at the last look.
-    len: u64,
     due: Instant,
     pause: Duration,
 }
@@ -47,11 +42,11 @@ impl SizeWatcher {
         Self { uploads, watched: Arc::default(), sooner: Arc::default() }
     }
 
-    /// Watches one more file; `is_local` if its key belongs to a node of this machine.
-    pub fn watch(&self, spool: &Arc<Spool>, is_local: bool) {
+    /// Watches one more file.
+    pub fn watch(&self, spool: &Arc<Spool>) {
         let mut watched = self.watched();
         let due = Instant::now() + FIRST_LOOK;
-        watched.files.push(WatchedFile { spool: Arc::downgrade(spool), is_local, len: 0, due, pause: FIRST_LOOK });
+        watched.files.push(WatchedFile { spool: Arc::downgrade(spool), due, pause: FIRST_LOOK });
         match watched.next {
             None => {
                 watched.next = Some(due);
@@ -85,22 +80,13 @@ impl SizeWatcher {
     /// False if the file need not be watched any more.
     fn look_at(&self, file: &mut WatchedFile, now: Instant) -> bool {
         let Some(spool) = file.spool.upgrade().filter(|spool| spool.may_upload()) else { return false };
-        let len = spool.len().unwrap_or(0);
-        let has_grown = len > std::mem::replace(&mut file.len, len);
-        let is_large = len >= LARGE;
-        if is_large
-            && !file.is_local
+        if spool.len().is_ok_and(|len| len >= LARGE)
             && let Some(permit) = self.uploads.permit()
         {
             tokio::spawn(upload(self.uploads.clone(), spool, permit));
             return false;
         }
-        if is_large && file.is_local && has_grown {
-            tokio::task::spawn_blocking(move || spool.make_room());
-            file.pause = FIRST_LOOK;
-        } else {
-            file.pause = (file.pause * 2).min(LONGEST_PAUSE);
-        }
+        file.pause = (file.pause * 2).min(LONGEST_PAUSE);
         file.due = now + file.pause;
         true
     }
@@ -113,12 +99,7 @@ impl SizeWatcher {
 /// Starts the upload of `spool`, and hands it over for the close.
 async fn upload(uploads: EagerUploads, spool: Arc<Spool>, permit: OwnedSemaphorePermit) {
     let Ok(file) = spool.file() else { return };
-    // The thread of the upload must not keep the spool: it ends when the spool drops the upload.
-    let weak = Arc::downgrade(&spool);
-    let make_room = move || {
-        weak.upgrade().inspect(|spool| spool.make_room());
-    };
-    if let Some(upload) = uploads.start(spool.key(), file, make_room, permit).await {
+    if let Some(upload) = uploads.start(spool.key(), file, permit).await {
         spool.set_upload(upload);
     }
 }

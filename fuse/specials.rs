@@ -1,4 +1,5 @@
-//! FIFOs and sockets. The kernel moves their data; the mount keeps their names only, in memory: no node and no other mount knows them.
+//! FIFOs and sockets. The kernel moves their data; the mount keeps their names only, in memory: no node and no other
+//! mount knows them.
 
 use nix::errno::Errno;
 use nix::libc;

@@ -1,31 +1,28 @@
-//! Space for a file that grows, taken ahead of its end. ext4 notes for each block written behind what it has allocated that it
-//! will need one; where the block is there already, a write takes a third less time. Other file systems are left alone.
+//! Space for a file that grows, taken ahead of its end. ext4 notes for each block written behind what it has allocated
+//! that it will need one; where the block is there already, a write takes a third less time. Other file systems are
+//! left alone.
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, Statfs, fstatfs};
-use nix::unistd::{Whence, lseek};
 use std::fs::{File, FileTimes, Metadata};
 use std::io;
 
 /// Bytes from which on a file may be expected to go on, and the fewest to take at once.
-pub const LEAST: u64 = 16 << 20;
+const LEAST: u64 = 16 << 20;
 /// The most to take at once, in bytes; below it as many as the file has.
 const MOST: u64 = 256 << 20;
-/// Never more than this part of what is free, of which a tenth of the disk does not count: that is more than a node keeps free
-/// by itself.
+/// Never more than this part of what is free, of which a tenth of the disk does not count: that is more than a node
+/// keeps free by itself.
 const PART_OF_FREE: u64 = 64;
 const PART_LEFT: u64 = 10;
 
 /// What was taken for one file.
 #[derive(Debug, Default)]
 pub struct Reserve {
-    /// Where it begins and ends, in bytes from the file's start; both 0 if nothing was taken.
-    begin: u64,
+    /// Where it ends, in bytes from the file's start; 0 if nothing was taken.
     until: u64,
     /// More is due once the file is as long as this, in bytes.
     next: u64,
-    /// So much of the file's start was found without a hole, in bytes.
-    dense: u64,
     /// No more is to be taken.
     over: bool,
 }
@@ -39,26 +36,12 @@ impl Reserve {
         }
     }
 
-    /// The same for a file whose writer may leave holes: one that has any gets no more. Moves the position of `file`.
-    pub fn look_for_holes(&mut self, file: &File, len: u64) {
-        if self.is_due(len) {
-            self.over = hole_from(file, self.dense).is_some_and(|hole| hole < len);
-            self.dense = len;
-            self.look(file, len);
-        }
-    }
-
-    /// Takes no more.
-    pub fn stop(&mut self) {
-        self.over = true;
-    }
-
-    /// The same, and gives back what the file has not come to need: behind its end, and in its holes if they were looked for. Its
-    /// time of the last change stays. Nobody may write to it meanwhile. Blocks.
+    /// Takes no more, and frees what the file has not used behind its end. Its time of the last change stays. Nothing
+    /// may write to it meanwhile. Blocks.
     pub fn end(&mut self, file: &File) {
-        self.stop();
+        self.over = true;
         if self.until > 0
-            && let Err(error) = self.give_back(file)
+            && let Err(error) = Self::give_back(file)
         {
             // The file is as good as without.
             tracing::warn!("space that a key does not need is not given back: {error}");
@@ -80,7 +63,6 @@ impl Reserve {
         if until <= begin {
             return Some(());
         }
-        self.begin = if self.until == 0 { begin } else { self.begin };
         // Also where it gets only a part.
         self.until = until;
         let before = file.metadata().ok()?;
@@ -93,18 +75,8 @@ impl Reserve {
         Some(())
     }
 
-    fn give_back(&self, file: &File) -> io::Result<()> {
-        // Who appends at the position of `file` leaves no holes, and may go on. For others this also waits for a write that is
-        // under way, as the look at the length would not.
-        let mut hole = if self.dense > 0 { hole_from(file, self.begin) } else { None };
+    fn give_back(file: &File) -> io::Result<()> {
         let found = file.metadata()?;
-        let end = self.until.min(found.len());
-        while let Some(from) = hole.filter(|from| *from < end) {
-            let to = lseek(file, from as i64, Whence::SeekData).map_or(end, |data| (data as u64).min(end));
-            let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            fallocate(file, punch, from as i64, (to - from) as i64)?;
-            hole = hole_from(file, to);
-        }
         file.set_len(found.len())?;
         keep_time(file, &found)
     }
@@ -115,11 +87,6 @@ fn to_spare(found: &Statfs) -> Option<u64> {
     let free = found.blocks_available().saturating_sub(found.blocks() / PART_LEFT);
     let is_ext4 = found.filesystem_type() == EXT4_SUPER_MAGIC;
     is_ext4.then_some(free.saturating_mul(u64::try_from(found.block_size()).ok()?))
-}
-
-/// Where the first hole of `file` begins from `at` on, which may be its end; `None` if `at` is behind that.
-fn hole_from(file: &File, at: u64) -> Option<u64> {
-    lseek(file, i64::try_from(at).ok()?, Whence::SeekHole).ok().map(|hole| hole as u64)
 }
 
 /// Gives `file` the time of its last change again: to take space and to give it back count as changes too.
@@ -165,10 +132,10 @@ mod tests {
             assert_eq!((found.len(), found.modified().unwrap()), (len, modified));
         };
         let mut reserve = Reserve::default();
-        reserve.look_for_holes(&file, len);
+        reserve.look(&file, len);
         assert_takes(&file, 2 * len, "as much as it has");
         is_as_before();
-        reserve.look_for_holes(&file, len);
+        reserve.look(&file, len);
         assert_takes(&file, 2 * len, "there is enough");
         reserve.end(&file);
         assert_takes(&file, len, "it is given back");
@@ -199,28 +166,6 @@ mod tests {
         file.set_len(LEAST + 4096).unwrap();
         reserve.end(&file);
         assert_eq!(file.stream_position().unwrap(), 5);
-    }
-
-    #[test]
-    fn a_file_with_holes_gets_no_more_and_keeps_them() {
-        let Some(mut file) = file_of(LEAST) else { return };
-        let mut reserve = Reserve::default();
-        reserve.look_for_holes(&file, LEAST);
-        for at in [LEAST + (4 << 20), 3 * LEAST] {
-            file.seek(SeekFrom::Start(at)).unwrap();
-            file.write_all(&[1; 1 << 20]).unwrap();
-        }
-        reserve.look_for_holes(&file, 3 * LEAST + (1 << 20));
-        assert_takes(&file, 2 * LEAST + (1 << 20), "no more is taken");
-        reserve.end(&file);
-        assert_takes(&file, LEAST + (2 << 20), "what is in the holes is given back");
-        let mut byte = [0];
-        let mut read =
-            |at| file.seek(SeekFrom::Start(at)).and_then(|_| io::Read::read(&mut file, &mut byte)).map(|_| byte[0]);
-        for at in [LEAST - 1, LEAST + (4 << 20), LEAST + (5 << 20) - 1, 3 * LEAST, 3 * LEAST + (1 << 20) - 1] {
-            assert_eq!(read(at).unwrap(), 1, "at {at}");
-        }
-        assert_eq!(read(LEAST).unwrap(), 0);
     }
 
     #[test]

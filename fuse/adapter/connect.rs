@@ -1,5 +1,5 @@
-//! Mounts. Where it may, the program calls mount(2) itself: then the mount has our type for every user, and the directory is not touched,
-//! which may be an automount whose daemon waits for us.
+//! Mounts. Where it may, the program calls mount(2) itself: then the mount has our type for every user, and the
+//! directory is not touched, which may be an automount whose daemon waits for us.
 
 use super::filesystem::Adapter;
 use super::replies::Shown;
@@ -19,13 +19,15 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
 
-/// Threads that take requests from the kernel. With two, each request wakes the thread that has slept longer, which costs. No request waits
-/// on these threads; but where the kernel may not write files itself, which needs root, they write the bytes.
+/// Threads that take requests from the kernel. With two, each request wakes the thread that has slept longer, which
+/// costs. No request waits on these threads; but where the kernel may not write files itself, which needs root, they
+/// write the bytes.
 fn threads() -> usize {
     if geteuid().is_root() { 1 } else { 2 }
 }
 
-/// A mount that is served. The session is never dropped: the library would unmount whatever is mounted on the directory by then.
+/// A mount that is served. The session is never dropped: the library would unmount whatever is mounted on the directory
+/// by then.
 pub struct Mounted {
     session: ManuallyDrop<fuser::BackgroundSession>,
     requests: OwnedFd,

@@ -1,4 +1,5 @@
-//! On which thread a request is answered: the one that has taken it if the answer needs no wait, else a task of its own.
+//! On which thread a request is answered: the one that has taken it if the answer needs no wait, else a task of its
+//! own.
 
 use super::replies::{Refuse, to_fuse};
 use crate::errno::Result;
@@ -28,8 +29,8 @@ impl Dispatcher {
         self.runtime.spawn(answering);
     }
 
-    /// Answers a request on this thread if it need not wait: handing it to another thread would cost more than most requests take. A
-    /// request that waits continues in a task, so that it blocks no other.
+    /// Answers a request on this thread if it need not wait: handing it to another thread would cost more than most
+    /// requests take. A request that waits continues in a task, so that it blocks no other.
     pub(super) fn answer<R: Refuse, T: Send + 'static, F, W, D>(
         &self,
         request: Option<&Request>,

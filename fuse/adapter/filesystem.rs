@@ -49,8 +49,8 @@ impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let wanted = [
             InitFlags::FUSE_ATOMIC_O_TRUNC,
-            // Always, and not when the kernel expects a use: `find` looks at entries only after it has read the whole directory, and each
-            // lookup would be a request to the cluster.
+            // Always, and not when the kernel expects a use: `find` looks at entries only after it has read the whole
+            // directory, and each lookup would be a request to the cluster.
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,

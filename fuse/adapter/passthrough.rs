@@ -7,8 +7,8 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The registered file of each open inode, if it has one, and how many opens use it: the kernel demands one file for all opens of an inode,
-/// or none for any.
+/// The registered file of each open inode, if it has one, and how many opens use it: the kernel demands one file for
+/// all opens of an inode, or none for any.
 type Backings = HashMap<Ino, (Option<Arc<BackingId>>, u64)>;
 
 /// A reply by which a file is registered.
@@ -51,9 +51,9 @@ impl Passthrough {
         self.allowed.store(passthrough, Ordering::Relaxed);
     }
 
-    /// The file that the kernel is to use for this open of `ino`. If it refuses to register one, for lack of privilege or since the file
-    /// system does not fit, it is not asked again. A file that is opened with O_DIRECT is not registered: the kernel would apply the alignment
-    /// rules of the file system below.
+    /// The file that the kernel is to use for this open of `ino`. If it refuses to register one, for lack of privilege
+    /// or since the file system does not fit, it is not asked again. A file that is opened with O_DIRECT is not
+    /// registered: the kernel would apply the alignment rules of the file system below.
     pub fn register(
         &self,
         ino: Ino,

@@ -74,7 +74,8 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// An empty key may be written once. Where the kernel checks mode bits, they must allow that. Root needs no permission.
+    /// An empty key may be written once. Where the kernel checks mode bits, they must allow that. Root needs no
+    /// permission.
     fn mode(self, a: &Attributes) -> u32 {
         let may_be_written = self.checked && self.uid != 0 && !a.is_dir && a.special.is_none() && a.size == 0;
         if may_be_written { a.mode | 0o200 } else { a.mode }

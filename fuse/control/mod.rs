@@ -1,5 +1,5 @@
-//! Control files under `.s4/`: the cluster's nodes as text, and maps that are started by writing and followed by reading. It knows
-//! paths below `.s4/` only; inode numbers, and where `.s4` is, are left to the file system.
+//! Control files under `.s4/`: the cluster's nodes as text, and maps that are started by writing and followed by
+//! reading. It knows paths below `.s4/` only; inode numbers, and where `.s4` is, are left to the file system.
 
 mod job;
 pub mod path;
@@ -256,8 +256,8 @@ impl ControlFile {
         }
     }
 
-    /// The last descriptor is closed, and errors cannot be returned any more. Starts a map that no close has started, as where a child
-    /// process closed it, or execve(2) did.
+    /// The last descriptor is closed, and errors cannot be returned any more. Starts a map that no close has started,
+    /// as where a child process closed it, or execve(2) did.
     pub async fn release(&self) {
         if let Self::Start { name, killed, .. } = self
             && !killed.load(Ordering::Relaxed)

@@ -1,5 +1,6 @@
-//! Which close publishes a file. That is the last close of the process that opened it for writing, as far as it can be told: every closed
-//! descriptor is a flush, also one that was duplicated or inherited. What no flush has published, the release of the last handle does.
+//! Which close publishes a file: the last close of the process that opened it for writing. The kernel sends a flush for
+//! every closed descriptor, also for a duplicated or inherited one, so that /proc has to say which is the last. If no
+//! flush has published the file, the release of its last handle does.
 
 use super::namespace::Namespace;
 use super::publisher::Publisher;
@@ -30,8 +31,8 @@ impl Closes {
         Self { namespace, writers, publisher, spool_files }
     }
 
-    /// A descriptor of a handle that process `opener` opened for writing is closed by `caller`. Publishes if this is the close that does,
-    /// and returns how that went.
+    /// A descriptor of a handle that process `opener` opened for writing is closed by `caller`. Publishes if this is
+    /// the close that does, and returns how that went.
     pub async fn flush(&self, ino: Ino, spool: &Arc<Spool>, opener: u32, caller: Caller) -> Result<()> {
         let late = spool.clone();
         if spool.has_changed() && blocking(move || late.was_written_late()).await {

@@ -1,9 +1,9 @@
-//! Reading directories: first the sorted listings of all nodes, merged and streamed, then the files being written, FIFOs and sockets of this
-//! mount.
+//! Reading directories: first the sorted listings of all nodes, merged and streamed, then the files being written,
+//! FIFOs and sockets of this mount.
 //!
-//! An offset is the number of an entry within one open directory. The names that were returned are kept as hashes: a reader that goes back,
-//! or whose listing broke off, continues after these names. The number of entries would not do, since others are created and deleted
-//! meanwhile.
+//! An offset is the number of an entry within one open directory. The names that were returned are kept as hashes: a
+//! reader that goes back, or whose listing broke off, continues after these names. The number of entries would not do,
+//! since others are created and deleted meanwhile.
 
 use super::attributes::Attributes;
 use super::handles::Handles;
@@ -126,8 +126,8 @@ impl Dirs {
         self.handles.remove(handle);
     }
 
-    /// Passes the entries from `offset` on to `take` until it returns false for one for which it has no room. If this is cancelled, the
-    /// next read continues.
+    /// Passes the entries from `offset` on to `take` until it returns false for one for which it has no room. If this
+    /// is cancelled, the next read continues.
     pub async fn readdir(
         &self,
         ino: Ino,

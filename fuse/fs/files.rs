@@ -150,8 +150,9 @@ impl Files {
         }
     }
 
-    /// Opens a file for reading that was just published, once no descriptor can write to it any more. What a remaining descriptor or
-    /// mapping stores in the file is in no key: then the kernel has to look up the key, which gets another number.
+    /// Opens a file for reading that was just published, once no descriptor can write to it any more. What a remaining
+    /// descriptor or mapping stores in the file is in no key: then the kernel has to look up the key, which gets
+    /// another number.
     async fn open_settled(&self, ino: Ino, spool: &Arc<Spool>) -> Result<OpenedFile> {
         let settled = async {
             loop {
@@ -171,8 +172,8 @@ impl Files {
         }
     }
 
-    /// Opens a key for reading. Returns the handle, and a file that the kernel may read instead. Errors: ESTALE if it is gone or another
-    /// key by now, so that the kernel looks it up again.
+    /// Opens a key for reading. Returns the handle, and a file that the kernel may read instead. Errors: ESTALE if it
+    /// is gone or another key by now, so that the kernel looks it up again.
     async fn open_key(&self, key: &Key, stat: &KeyStat) -> Result<(Handle, Option<Arc<File>>)> {
         if let Some(dir) = self.namespace.local_dir(key) {
             match local::open(dir, key, stat).map_err(io_errno)? {
@@ -230,7 +231,9 @@ impl Files {
         let local_dir = self.namespace.local_dir(&key);
         let (file, dir) = self.spool_files.take(local_dir).map_err(io_errno)?;
         let spool = Arc::new(Spool::new(file, dir, key, mode));
-        self.size_watcher.watch(&spool, local_dir.is_some());
+        if local_dir.is_none() {
+            self.size_watcher.watch(&spool);
+        }
         let attributes = self.namespace.enter(Node::Spool(spool.clone()))?;
         let opened = self.open_spool(attributes.ino, spool, flags, Some(caller.process()))?;
         Ok((attributes, opened))

@@ -159,7 +159,8 @@ impl Names {
         Ok(())
     }
 
-    /// Creates a regular file, which is an empty key at once, or a FIFO or a socket of this mount. `mode` is that of mknod(2).
+    /// Creates a regular file, which is an empty key at once, or a FIFO or a socket of this mount. `mode` is that of
+    /// mknod(2).
     pub async fn mknod(&self, parent: Ino, name: &OsStr, mode: u32) -> Result<Attributes> {
         let key = self.namespace.key_in(parent, name)?;
         let kind = Kind::of(mode);

@@ -1,5 +1,5 @@
-//! What names and inode numbers stand for: keys and directories of the cluster, and what this mount alone has, which are files that are
-//! being written, FIFOs, sockets and control files. It changes nothing in the cluster.
+//! What names and inode numbers stand for: keys and directories of the cluster, and what this mount alone has, which
+//! are files that are being written, FIFOs, sockets and control files. It changes nothing in the cluster.
 
 use super::attributes::{Attributes, attributes};
 use crate::control::Control;
@@ -145,8 +145,8 @@ impl Namespace {
         self.attributes(&node, ino)
     }
 
-    /// The value of an extended attribute, if there is one. Returns EOPNOTSUPP for those of the system, such as access lists and labels,
-    /// so that `ls -l` asks once and not for each file.
+    /// The value of an extended attribute, if there is one. Returns EOPNOTSUPP for those of the system, such as access
+    /// lists and labels, so that `ls -l` asks once and not for each file.
     pub fn xattr(&self, ino: Ino, name: &OsStr) -> Result<Option<Vec<u8>>> {
         if !name.as_encoded_bytes().starts_with(b"user.") {
             return Err(Errno::EOPNOTSUPP);

@@ -4,7 +4,6 @@ use super::namespace::Namespace;
 use super::writers::Writers;
 use crate::errno::Result;
 use crate::inodes::Ino;
-use crate::size_watcher::LARGE;
 use crate::spool::{Snapshot, Spool};
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -76,8 +75,8 @@ impl Publisher {
         self.lost.store(true, Ordering::Relaxed);
     }
 
-    /// Publishes a file, once; or once more if only an empty key was published of it. With `is_last`, no handle was open: a writer that
-    /// has opened it meanwhile will publish it at its close.
+    /// Publishes a file, once; or once more if only an empty key was published of it. With `is_last`, no handle was
+    /// open: a writer that has opened it meanwhile will publish it at its close.
     pub async fn publish(&self, ino: Ino, spool: &Arc<Spool>, is_last: bool) -> Result<()> {
         let _running = self.begin();
         let _turn = spool.publishing.lock().await;
@@ -121,7 +120,7 @@ impl Publisher {
     async fn to_node(&self, publish: &Publish<'_>) -> S4Result<(Snapshot, KeyStat)> {
         let Publish { spool, key, change: asked, .. } = publish;
         retrying(&self.namespace.client, |client| async move {
-            let snapshot = seal(spool).await.map_err(|e| Error::io(key, &e))?;
+            let snapshot = spool.seal().map_err(|e| Error::io(key, &e))?;
             let mtime = to_nanoseconds(spool.mtime(snapshot));
             let change = Change { mtime: Some(mtime), over_empty: spool.stat().is_some(), ..*asked };
             let (snapshot, checksum) = self.send(&client, publish, (snapshot, change)).await?;
@@ -163,8 +162,8 @@ impl Publisher {
         Ok((snapshot, checksum))
     }
 
-    /// Makes the daemon of this machine link the file itself, or a copy if it may still be written to: the kernel lets writes through
-    /// without asking us.
+    /// Makes the daemon of this machine link the file itself, or a copy if it may still be written to: the kernel lets
+    /// writes through without asking us.
     async fn link(
         &self,
         client: &Client,
@@ -181,10 +180,6 @@ impl Publisher {
             }
             false => None,
         };
-        if copied.is_none() && snapshot.len >= LARGE {
-            let spool = spool.clone();
-            blocking(move || spool.end_room()).await;
-        }
         // The daemon reads the whole file before it answers.
         let offered = copied.as_ref().unwrap_or(&file);
         let adoption = spool.adoption(offered, change)?;
@@ -193,18 +188,6 @@ impl Publisher {
         let linked = change.mtime.filter(|_| copied.is_none()).map(from_nanoseconds);
         Ok((Snapshot { modified: linked.unwrap_or(snapshot.modified), ..snapshot }, checksum))
     }
-}
-
-/// How the file looks from now on, if it has bytes.
-async fn seal(spool: &Arc<Spool>) -> std::io::Result<Snapshot> {
-    let snapshot = spool.seal()?;
-    if snapshot.len < LARGE {
-        return Ok(snapshot);
-    }
-    // Allocating space changes the time of the file for a moment.
-    let allocating = spool.clone();
-    blocking(move || allocating.stop_room()).await;
-    spool.seal()
 }
 
 /// Runs `make`, which makes a key; once more if the connection breaks off and the key was not made.

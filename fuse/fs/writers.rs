@@ -1,5 +1,5 @@
-//! Which processes can still write to a file. Where the kernel writes the file itself, the mount does not see the writes: it looks at the
-//! descriptors and the mappings of processes, or at the references to the file.
+//! Which processes can still write to a file. Where the kernel writes the file itself, the mount does not see the
+//! writes: it looks at the descriptors and the mappings of processes, or at the references to the file.
 
 use crate::inodes::Ino;
 use crate::proc::{self, Caller};
@@ -62,8 +62,8 @@ impl Writers {
         }
     }
 
-    /// True if `file`, of `len` bytes, may still be written to, or if finding that out costs too much. `is_last`: no handle was open
-    /// when the publish began.
+    /// True if `file`, of `len` bytes, may still be written to, or if finding that out costs too much. `is_last`: no
+    /// handle was open when the publish began.
     pub async fn may_change(&self, ino: Ino, spool: &Spool, file: &Arc<File>, len: u64, is_last: bool) -> bool {
         if !self.is_passthrough() {
             return false;
@@ -84,8 +84,8 @@ impl Writers {
         self.passthrough.load(Ordering::Relaxed)
     }
 
-    /// The result of a look at processes, or true if it takes too long: a process that hangs in execve(2) blocks whoever looks at it.
-    /// The bound on looks keeps the other threads free.
+    /// The result of a look at processes, or true if it takes too long: a process that hangs in execve(2) blocks the
+    /// thread that looks at it. The bound on looks keeps the other threads free.
     async fn look(&self, look: impl FnOnce() -> bool + Send + 'static) -> bool {
         let looked = async {
             // The semaphore is never closed.
@@ -96,7 +96,8 @@ impl Writers {
     }
 }
 
-/// Waits for the kernel to drop its references to a file that is closed. False if it has not done so in time, or that is unknown.
+/// Waits for the kernel to drop its references to a file that is closed. False if it has not done so in time, or that
+/// is unknown.
 async fn dropped(file: &Arc<File>) -> bool {
     let began = Instant::now();
     loop {

@@ -1,8 +1,7 @@
-//! Unnamed files for spools. They are made ahead; and those whose key went to its node as bytes are used again: on ext4, to make
-//! one means to look at every inode of a block group that was freed in the last minute.
+//! Unnamed files for spools. A file whose bytes went to their node is used again: before ext4 creates a file, it looks
+//! at each inode of a block group that was freed in the last minute.
 
 use s4::file::is_alone;
-use s4::stock::Stock;
 use s4::stored::{draft, unnamed_file};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -10,12 +9,12 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Files kept for each directory.
 const MOST: usize = 32;
 
-/// The longest file that is kept, in bytes: a longer one takes a while to be emptied.
+/// The longest file that is kept, in bytes: truncating a longer one takes time.
 const LONGEST: u64 = 256 * 1024;
 
 /// Unnamed files.
@@ -28,11 +27,9 @@ pub struct SpoolFiles {
 
 #[derive(Default)]
 struct Files {
-    /// Those that were used.
-    used: Arc<Mutex<VecDeque<Arc<File>>>>,
-    /// Empty ones, once any was asked for.
-    ready: OnceLock<Stock<Arc<File>>>,
-    /// A data directory has directories for them.
+    /// Guards those that were used, the oldest first.
+    used: Mutex<VecDeque<Arc<File>>>,
+    /// It is a data directory, which has directories for unnamed files.
     is_data: bool,
 }
 
@@ -44,7 +41,8 @@ impl SpoolFiles {
         Self { dirs, spool_dir }
     }
 
-    /// An empty file in the data directory `dir`, else in the spool directory, and where it is. Nothing else has it open.
+    /// An empty file in the data directory `dir`, else in the spool directory, and where it is. Nothing else has it
+    /// open.
     pub fn take(&self, dir: Option<&Path>) -> io::Result<(Arc<File>, PathBuf)> {
         let taken = |dir: &Path| self.take_in(dir).map(|file| (file, dir.to_owned()));
         taken(dir.unwrap_or(&self.spool_dir)).or_else(|_| taken(&self.spool_dir))
@@ -53,18 +51,14 @@ impl SpoolFiles {
     fn take_in(&self, dir: &Path) -> io::Result<Arc<File>> {
         let files = self.dirs.get(dir).ok_or(io::ErrorKind::NotFound)?;
         let make = if files.is_data { draft } else { unnamed_file };
-        let ready = files.ready.get_or_init(|| {
-            let (used, dir) = (files.used.clone(), dir.to_owned());
-            Stock::new("spool files", move || emptied(&used).or_else(|| make(&dir).ok().map(Arc::new)))
-        });
-        ready.take().map_or_else(|| make(dir).map(Arc::new), Ok)
+        files.take_used().map_or_else(|| make(dir).map(Arc::new), Ok)
     }
 
-    /// Keeps a file of `dir` that is closed, unless it is a key now. The kernel may still have it open for a moment.
+    /// Keeps a file of `dir` that is closed, unless it is a key. The kernel may still have it open for a moment.
     pub fn keep(&self, dir: &Path, file: Arc<File>) {
         let Some(files) = self.dirs.get(dir) else { return };
         if file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= LONGEST) {
-            let mut used = lock(&files.used);
+            let mut used = files.used();
             used.push_back(file);
             if used.len() > MOST {
                 used.pop_front();
@@ -73,25 +67,27 @@ impl SpoolFiles {
     }
 }
 
-/// One that was used, empty again.
-fn emptied(used: &Mutex<VecDeque<Arc<File>>>) -> Option<Arc<File>> {
-    // Whoever came first has most likely been let go of.
-    let file = lock(used).pop_front()?;
-    match is_alone(&file) {
-        Ok(true) => empty(&file).is_ok().then_some(file),
-        Ok(false) | Err(_) => {
-            lock(used).push_back(file);
-            None
+impl Files {
+    /// A used file, emptied.
+    fn take_used(&self) -> Option<Arc<File>> {
+        // The kernel has most likely closed the oldest one.
+        let file = self.used().pop_front()?;
+        match is_alone(&file) {
+            Ok(true) => empty(&file).is_ok().then_some(file),
+            Ok(false) | Err(_) => {
+                self.used().push_back(file);
+                None
+            }
         }
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    fn used(&self) -> MutexGuard<'_, VecDeque<Arc<File>>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn empty(file: &File) -> io::Result<()> {
     file.set_len(0)?;
-    // ext4 writes a file that was cut to nothing to the disk at its next close, which so is this one.
+    // ext4 writes a truncated file to the disk at its next close. Let that be this close, while the file is empty.
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(drop)
 }

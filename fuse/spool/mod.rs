@@ -1,5 +1,5 @@
-//! A file that is being written: an unnamed local file until its publishing close. [`state`] has the states that it goes through. What
-//! publishes it, and when, is left to [`fs`](crate::fs).
+//! A file that is being written: an unnamed local file until its publishing close. [`state`] has the states that it
+//! goes through. What publishes it, and when, is left to [`fs`](crate::fs).
 
 pub mod files;
 mod state;
@@ -12,7 +12,6 @@ use s4::checksum;
 use s4::error::{Error, Result};
 use s4::key::Key;
 use s4::protocol::{Adoption, Change, KeyStat};
-use s4::reserve::Reserve;
 use s4::time::{from_nanoseconds, to_nanoseconds};
 pub use state::{LastClose, Snapshot};
 use std::fs::File;
@@ -30,8 +29,6 @@ pub struct Spool {
     inner: Mutex<Inner>,
     /// Read-locked while bytes are written, so that sealing waits for the write.
     changes: RwLock<()>,
-    /// The space that was allocated behind the file's end.
-    reserve: Mutex<Reserve>,
     /// Notified once no descriptor can write to the file any more.
     pub settled: tokio::sync::Notify,
     /// Held while the file is published, so that a second close waits for the outcome of the first.
@@ -41,7 +38,8 @@ pub struct Spool {
 /// Guards what changes besides the bytes.
 struct Inner {
     state: State,
-    /// `None` once it is closed for good: the kernel may know the inode for long, and the file may be another spool's by then.
+    /// `None` once it will not be opened again: the kernel may know the inode for long, and another spool may use the
+    /// file by then.
     file: Option<Arc<File>>,
     key: Key,
     /// False once it is unlinked, or its name means a key. Changed under the lock of the inode table only.
@@ -109,13 +107,12 @@ impl Spool {
             dir,
             inner: Mutex::new(inner),
             changes: RwLock::default(),
-            reserve: Mutex::default(),
             settled: tokio::sync::Notify::default(),
             publishing: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Errors: ESTALE once it is closed for good.
+    /// Errors: ESTALE once the file was given up.
     pub fn file(&self) -> std::io::Result<Arc<File>> {
         self.lock().file().cloned()
     }
@@ -155,9 +152,7 @@ impl Spool {
             return Ok((len, len.div_ceil(512), from_nanoseconds(stat.mtime)));
         }
         let found = inner.file()?.metadata()?;
-        // Without the space behind the end.
-        let blocks = found.blocks().min(found.len().div_ceil(found.blksize().max(1)) * (found.blksize() / 512));
-        Ok((found.len(), blocks, inner.mtime(found.modified()?)))
+        Ok((found.len(), found.blocks(), inner.mtime(found.modified()?)))
     }
 
     /// The time of the last change of a file that looks like `snapshot`.
@@ -196,8 +191,6 @@ impl Spool {
     }
 
     pub fn truncate(&self, len: u64) -> std::io::Result<()> {
-        // Space that is being allocated may lie behind the new end.
-        let _reserve = self.reserve();
         let _change = self.lock_for_change()?;
         let mut inner = self.lock();
         inner.state.take_upload();
@@ -235,8 +228,9 @@ impl Spool {
         published.is_some_and(|then| self.snapshot().map_or(true, |now| now != then))
     }
 
-    /// True if the file holds other bytes than were published: the kernel may let a write through that comes late. They are in no key.
-    /// Where a key of this machine is the file itself, a new time of the key changes how the file looks. Blocks.
+    /// True if the file holds other bytes than were published: the kernel may let a write through that comes late. They
+    /// are in no key. Where a key of this machine is the file itself, a new time of the key changes how the file looks.
+    /// Blocks.
     pub fn was_written_late(&self) -> bool {
         let (Some(stat), Ok(file), Ok(now)) = (self.stat(), self.file(), self.snapshot()) else { return true };
         if now.len != stat.checksum.len || checksum::of_file(&file).ok() != Some(stat.checksum) {
@@ -275,29 +269,6 @@ impl Spool {
         self.lock().state.may_upload()
     }
 
-    /// Allocates space for what is still to be written, unless another thread does. Blocks.
-    pub fn make_room(&self) {
-        let Ok(mut reserve) = self.reserve.try_lock() else { return };
-        if self.may_upload()
-            && let Ok(file) = self.file()
-            && let Ok(found) = file.metadata()
-        {
-            reserve.look_for_holes(&file, found.len());
-        }
-    }
-
-    /// No more space is allocated once this returns. Blocks.
-    pub fn stop_room(&self) {
-        self.reserve().stop();
-    }
-
-    /// Frees the space that was not needed. Nobody may write to the file meanwhile. Blocks.
-    pub fn end_room(&self) {
-        if let Ok(file) = self.file() {
-            self.reserve().end(&file);
-        }
-    }
-
     /// Keeps a running upload for the close, or drops it where it is of no use.
     pub fn set_upload(&self, upload: EagerUpload) {
         self.lock().state.set_upload(upload);
@@ -333,7 +304,7 @@ impl Spool {
         self.lock().state.last_close() == Some(LastClose::Killed)
     }
 
-    /// The file, for one more handle with these flags of open(2). Errors: ESTALE once it is closed for good.
+    /// The file, for one more handle with these flags of open(2). Errors: ESTALE once the file was given up.
     pub fn add_handle(&self, flags: i32, writes: bool) -> std::io::Result<Arc<File>> {
         let mut inner = self.lock();
         let file = inner.file()?.clone();
@@ -366,7 +337,7 @@ impl Spool {
         inner.handles
     }
 
-    /// Lets go of the file once it is neither open nor to be published. Returns it if it may serve another spool.
+    /// Gives up the file once it is neither open nor to be published. Returns it if it may serve another spool.
     pub fn end(&self) -> Option<Arc<File>> {
         let mut inner = self.lock();
         let done = inner.handles.all == 0 && !inner.state.is_unpublished();
@@ -395,10 +366,6 @@ impl Spool {
             blocks: None,
             change,
         })
-    }
-
-    fn reserve(&self) -> MutexGuard<'_, Reserve> {
-        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -1,9 +1,9 @@
-//! What is done for large files while they are written. Those for other nodes are sent: what is published is what is in them at
-//! the close. All get space ahead of their ends, which no key keeps.
+//! Large files for other nodes are sent while they are written. What is published is what is in them at the close.
+//! Their node allocates space ahead of what it has got, which no key keeps.
 
 use crate::harness::eventually;
 use crate::observe::{longest_open, open_files};
-use crate::scripting::{BOTH, REMOTE, Setup, finish_python, next_line, send_line, setup, setup_with};
+use crate::scripting::{LOCAL, REMOTE, Setup, finish_python, next_line, send_line, setup, setup_with};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Child;
@@ -147,31 +147,35 @@ fn another_that_is_published_first_makes_the_close_fail() {
 #[test]
 fn space_ahead_of_a_file_is_given_back_at_its_close() {
     let Some(setup) = setup() else { return };
-    let disk = statfs(&setup.cluster.data(0)).unwrap();
+    let disk = statfs(&setup.cluster.data(1)).unwrap();
     let to_spare = disk.blocks_available().saturating_sub(disk.blocks() / 10) * disk.block_size() as u64;
     if disk.filesystem_type() != EXT4_SUPER_MAGIC || to_spare < 4 << 30 {
         return eprintln!("skipped: the data directories are not on ext4, or have too little space");
     }
-    for (node, key) in BOTH.into_iter().enumerate() {
-        let mut child = setup.spawn_python(&format!("{WRITE}{CLOSE}"), &[key]);
-        assert_eq!(next_line(&mut child), "written");
-        let has_ahead = |pid| open_files(pid).any(|file| file.blocks() * 512 > file.len().max(SENT) + (1 << 20));
-        eventually("it has space ahead", || has_ahead(setup.mount.pid()).then_some(()));
-        if node == 1 {
-            eventually("its node has some too", || has_ahead(setup.cluster.pid(1)).then_some(()));
-            eventually("most of it is there", || (longest_open(setup.cluster.pid(1)) >= SENT).then_some(()));
-        }
-        let shown = std::fs::metadata(setup.mount.path(key)).unwrap();
-        assert_eq!((shown.len(), shown.blocks() * 512), (WRITTEN, WRITTEN), "{key}: as it is seen");
-        let before = SystemTime::now();
-        send_line(&mut child, "go on");
-        assert_eq!(next_line(&mut child), "closed");
-        finish_python(child);
-        assert_is_as_expected(&setup, key);
-        let found = std::fs::metadata(setup.cluster.data(node).join(key)).unwrap();
-        assert!((found.blocks() * 512).abs_diff(WRITTEN) <= 64 << 10, "{key}: {} blocks", found.blocks());
-        if node == 0 {
-            assert!(found.modified().unwrap() < before, "{key}: it has the time of its last write");
-        }
-    }
+    let mut child = begin(&setup, CLOSE);
+    let has_ahead = |pid| open_files(pid).any(|file| file.blocks() * 512 > file.len().max(SENT) + (1 << 20));
+    eventually("its node has space ahead", || has_ahead(setup.cluster.pid(1)).then_some(()));
+    let shown = std::fs::metadata(setup.mount.path(REMOTE)).unwrap();
+    assert_eq!((shown.len(), shown.blocks() * 512), (WRITTEN, WRITTEN), "as the mount shows it");
+    send_line(&mut child, "go on");
+    assert_eq!(next_line(&mut child), "closed");
+    finish_python(child);
+    assert_is_as_expected(&setup, REMOTE);
+    let found = std::fs::metadata(setup.cluster.data(1).join(REMOTE)).unwrap();
+    assert!((found.blocks() * 512).abs_diff(WRITTEN) <= 64 << 10, "{} blocks", found.blocks());
+}
+
+/// The daemon reads the file and records what it holds: neither changes its time.
+#[test]
+fn a_large_local_file_has_the_time_of_its_last_write() {
+    let Some(setup) = setup() else { return };
+    let mut child = setup.spawn_python(&format!("{WRITE}{CLOSE}"), &[LOCAL]);
+    assert_eq!(next_line(&mut child), "written");
+    let before = SystemTime::now();
+    send_line(&mut child, "go on");
+    assert_eq!(next_line(&mut child), "closed");
+    finish_python(child);
+    assert_is_as_expected(&setup, LOCAL);
+    let found = std::fs::metadata(setup.cluster.data(0).join(LOCAL)).unwrap();
+    assert!(found.modified().unwrap() < before);
 }
