@@ -59,8 +59,12 @@ impl<'c> Data<'c> {
         let (mut left, began) = (SKIPPED.0, Instant::now());
         while !self.has_ended {
             self.connection.skip_data()?;
-            if let Next::Piece(len) = self.next()? {
-                left = left.saturating_sub(len);
+            match self.next() {
+                Ok(Next::Piece(len)) => left = left.saturating_sub(len),
+                Ok(Next::End(_)) => {}
+                // Its sender has seen the refusal, and breaks off.
+                Err(_) if self.has_ended => {}
+                Err(error) => return Err(error),
             }
             if left == 0 || began.elapsed() > SKIPPED.1 {
                 return Err(self.connection.malformed("the sender of what was refused goes on"));

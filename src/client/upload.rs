@@ -140,8 +140,10 @@ impl Puts {
                 Ok(0) if has_begun => break,
                 Ok(n) => {
                     if !std::mem::replace(&mut has_begun, true) {
-                        self.make_room()?;
+                        self.make_room(if hint < LARGE { UNANSWERED } else { 1 })?;
                         self.connection.put_message(&(self.request)(key))?;
+                    } else if self.unanswered == 0 && self.connection.is_answered() {
+                        return self.break_off().map(Ok);
                     }
                     hasher.update(&block[..n]);
                     if n > 0 {
@@ -168,11 +170,19 @@ impl Puts {
         Ok(Ok(()))
     }
 
-    fn make_room(&mut self) -> Result<()> {
-        while self.unanswered >= UNANSWERED || self.unanswered > 0 && self.connection.has_unparsed() {
+    /// Waits until fewer than `most` are unanswered.
+    fn make_room(&mut self, most: u64) -> Result<()> {
+        while self.unanswered >= most || self.unanswered > 0 && self.connection.has_unparsed() {
             self.receive()?;
         }
         Ok(())
+    }
+
+    /// Ends a large key that the node has refused before it had all.
+    fn break_off(&mut self) -> Result<()> {
+        self.unanswered += 1;
+        self.receive()?;
+        self.connection.put_error(&Error::new(ErrorKind::Cancelled, "it was refused"))
     }
 
     fn receive_all(&mut self) -> Result<()> {

@@ -2,7 +2,7 @@
 //! the kernel's own means, `sendfile` and `splice`, since HTTP costs a buffer for each chunk and its way through a channel.
 //!
 //! Everything here blocks, each step for the timeout at most. Only a node waits without limit for a client that lives and does not read.
-//! Whoever sends reads meanwhile what the peer says, so that two that send at once do not wait for each other.
+//! A client reads what the node says while it sends, so that two that send at once do not wait for each other.
 
 use super::frame::{self, HEADER, Header, Kind, MAX_DATA, Malformed};
 use super::message::Response;
@@ -40,7 +40,7 @@ const BLOCK: usize = 256 * 1024;
 const SMALL_BLOCK: usize = 16 * 1024;
 /// Bytes of small frames that are gathered before they are sent.
 const GATHERED: usize = 64 * 1024;
-/// Bytes of the peer's that are kept while this end only sends; then they stay in the kernel.
+/// Bytes of the node's that a client keeps while it only sends; then they stay in the kernel.
 const MAX_UNREAD: usize = 4 * MAX_DATA;
 /// Bytes that a pipe is asked to hold: what every user may have.
 const PIPE: usize = 1 << 20;
@@ -275,15 +275,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits until the peer takes more. What it says meanwhile is kept.
+    /// Waits until the peer takes more. What a node says meanwhile is kept.
     fn wait_to_send(&mut self) -> Result<()> {
-        let reads = self.received.len() < MAX_UNREAD;
+        let is_client = matches!(self.side, Side::Client);
+        let reads = is_client && self.received.len() < MAX_UNREAD;
         let wanted = PollFlags::POLLOUT | if reads { PollFlags::POLLIN } else { PollFlags::empty() };
         let mut socket = [PollFd::new(self.socket.as_fd(), wanted)];
         match ppoll(&mut socket, Some(TimeSpec::from_duration(STEP)), None) {
-            Ok(0) if matches!(self.side, Side::Client) && self.timeout.is_over() => {
-                Err(self.failed(&Errno::EAGAIN.into()))
-            }
+            Ok(0) if is_client && self.timeout.is_over() => Err(self.failed(&Errno::EAGAIN.into())),
             Ok(0) | Err(_) => Ok(()),
             Ok(_) => match socket[0].revents() {
                 Some(found) if reads && found.contains(PollFlags::POLLIN) && !found.contains(PollFlags::POLLOUT) => {
@@ -404,11 +403,11 @@ impl Connection {
                 self.data = Some((header, header.len));
                 return Ok(Some(Incoming::Data(header.len)));
             }
+            self.is_bulk = false;
             if self.received.len() < HEADER + header.len {
                 return Ok(None);
             }
             self.received.advance(HEADER);
-            self.is_bulk = false;
             let payload = self.received.split_to(header.len).freeze();
             header.verify(&payload).map_err(|e| self.malformed(&e.to_string()))?;
             match header.kind {
@@ -574,10 +573,13 @@ impl Connection {
         frame::encode(Kind::Alive, &[], &mut alive);
         let beat = move || {
             while is_done.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                let flags = MsgFlags::MSG_NOSIGNAL;
                 // One that has no room has not heard the last one either.
-                let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-                if send(socket, &alive, flags) != Ok(alive.len()) {
-                    break;
+                match send(socket, &alive, flags | MsgFlags::MSG_DONTWAIT) {
+                    Ok(sent) if sent == alive.len() => {}
+                    // A frame that has begun is ended.
+                    Ok(sent) if send(socket, &alive[sent..], flags).is_ok() => {}
+                    _ => break,
                 }
             }
         };

@@ -49,8 +49,8 @@ impl Kind {
     /// The most bytes that a frame of this kind holds.
     const fn limit(self) -> usize {
         match self {
-            Self::Message | Self::Error => MAX_MESSAGE,
-            Self::Data | Self::Stderr => MAX_DATA,
+            Self::Message | Self::Stderr | Self::Error => MAX_MESSAGE,
+            Self::Data => MAX_DATA,
             Self::Alive => 0,
         }
     }
