@@ -331,7 +331,7 @@ fn a_key_whose_sender_hangs_up_is_not_stored() {
 }
 
 /// How many requests of a kind a node has counted.
-fn requests(cluster: &Cluster, node: usize, kind: &str) -> u64 {
+pub fn requests(cluster: &Cluster, node: usize, kind: &str) -> u64 {
     let metrics = cluster.raw(node, b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
     let name = format!("s4_requests_total{{kind=\"{kind}\"}} ");
     metrics.lines().find_map(|line| line.strip_prefix(&name)).expect("it is counted").parse().unwrap()

@@ -1,7 +1,9 @@
 //! What a resume takes away: all that earlier runs of the same map left of a task, whatever its name, and nothing else.
 
-use crate::harness::{Cluster, text};
+use crate::frames::{connect, data, exchange, message, put_end, requests};
+use crate::harness::{Cluster, eventually, text};
 use crate::observe::listed;
+use s4::checksum::Checksum;
 use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -206,25 +208,17 @@ struct Late(TcpStream);
 
 impl Late {
     fn begin(cluster: &Cluster, job: &str, key: &str) -> Self {
-        let head = format!(
-            "PUT /v1/keys/{key}?job={job}&inputs=0000000000000001&outputs=1 HTTP/1.1\r\nhost: 127.0.0.1\r\n\
-             connection: close\r\ns4-cluster: {}\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n",
-            cluster.digest()
-        );
-        let mut stream = TcpStream::connect(("127.0.0.1", cluster.port(0))).unwrap();
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut answer = [0; 25];
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(text(&answer), "HTTP/1.1 100 Continue\r\n\r\n", "the daemon takes its bytes");
-        stream.write_all(b"late").unwrap();
+        let mut stream = connect(cluster, 0);
+        let delivery = format!(r#"{{"job":"{job}","inputs":1,"outputs":1}}"#);
+        let put = message(&format!(r#"{{"put":{{"key":"{key}","delivery":{delivery}}}}}"#));
+        let before = requests(cluster, 0, "keys");
+        stream.write_all(&[put, data(b"late")].concat()).unwrap();
+        eventually("it was asked", || (requests(cluster, 0, "keys") > before).then_some(()));
         Self(stream)
     }
 
     fn end(mut self) -> String {
-        self.0.write_all(b"\n").unwrap();
-        let mut answer = String::new();
-        self.0.read_to_string(&mut answer).unwrap();
-        answer
+        exchange(&mut self.0, &[data(b"\n"), put_end(&Checksum::of(b"late\n").to_string())].concat())
     }
 }
 
