@@ -5,7 +5,7 @@ use crate::harness::{Cluster, eventually, text};
 use crate::observe::listed;
 use s4::checksum::Checksum;
 use std::fs::Permissions;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
