@@ -18,47 +18,18 @@ pub trait Refuse: Send + 'static {
     fn refuse(self, errno: Errno);
 }
 
-impl Refuse for ReplyEntry {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
+/// The library has the same method for all types, and no trait.
+macro_rules! refuse {
+    ($($reply:ty),*) => {$(
+        impl Refuse for $reply {
+            fn refuse(self, errno: Errno) {
+                self.error(errno);
+            }
+        }
+    )*};
 }
 
-impl Refuse for ReplyAttr {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyEmpty {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyOpen {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyCreate {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyData {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
-
-impl Refuse for ReplyStatfs {
-    fn refuse(self, errno: Errno) {
-        self.error(errno);
-    }
-}
+refuse!(ReplyEntry, ReplyAttr, ReplyEmpty, ReplyOpen, ReplyCreate, ReplyData, ReplyStatfs);
 
 pub fn to_fuse(errno: nix::errno::Errno) -> Errno {
     Errno::from_i32(errno as i32)

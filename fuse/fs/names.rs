@@ -221,11 +221,12 @@ impl Names {
         match self.namespace.inodes.spool_at(&from) {
             Some(spool) => {
                 // Waits for a publish that runs, and lets none begin before the file has its new name.
-                let _turn = spool.publishing.lock().await;
-                match spool.is_unpublished() {
-                    true => self.rename_spool(&from, &spool, new_parent, new_name).await,
-                    false => self.rename_key(&from, Some(&spool), new_parent, new_name).await,
+                let turn = spool.publishing.lock().await;
+                if spool.is_unpublished() {
+                    return self.rename_spool(&from, &spool, new_parent, new_name).await;
                 }
+                let _turn = spool.may_publish().then_some(turn);
+                self.rename_key(&from, Some(&spool), new_parent, new_name).await
             }
             None => self.rename_key(&from, None, new_parent, new_name).await,
         }

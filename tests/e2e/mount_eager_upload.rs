@@ -156,7 +156,8 @@ fn space_ahead_of_a_file_is_given_back_at_its_close() {
     let has_ahead = |pid| open_files(pid).any(|file| file.blocks() * 512 > file.len().max(SENT) + (1 << 20));
     eventually("its node has space ahead", || has_ahead(setup.cluster.pid(1)).then_some(()));
     let shown = std::fs::metadata(setup.mount.path(REMOTE)).unwrap();
-    assert_eq!((shown.len(), shown.blocks() * 512), (WRITTEN, WRITTEN), "as the mount shows it");
+    assert_eq!(shown.len(), WRITTEN);
+    assert!((shown.blocks() * 512).abs_diff(WRITTEN) <= 64 << 10, "the mount shows {} blocks", shown.blocks());
     send_line(&mut child, "go on");
     assert_eq!(next_line(&mut child), "closed");
     finish_python(child);
