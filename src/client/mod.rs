@@ -15,6 +15,7 @@ mod sessions;
 mod tree;
 mod unfinished;
 
+pub use cluster_job::NodeEvent;
 pub use dirs::HeldDirs;
 pub use jobs::EventStream;
 pub use keys::{PackItem, Received};
