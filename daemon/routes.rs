@@ -53,7 +53,7 @@ enum Route {
     PutFile(String),
     ListJobs,
     FindJob(JobId),
-    StartJob(JobId),
+    StartJob { id: JobId, follows: bool },
     StopJob(JobId),
     CancelJob(JobId),
     FollowJob(JobId),
@@ -144,13 +144,13 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
         Route::HasFile(digest) => handlers::jobs::has_file(app, digest).await,
         Route::PutFile(digest) => handlers::jobs::put_file(app, digest, request).await,
-        Route::SubmitJob { dry_run } => handlers::jobs::submit(app, &whole_body(request).await?, dry_run),
+        Route::SubmitJob { dry_run } => handlers::jobs::submit(app, &whole_body(request).await?, dry_run).await,
         Route::ListJobs => handlers::jobs::list(app),
         Route::FindJob(id) => handlers::jobs::find(app, &id),
-        Route::StartJob(id) => handlers::jobs::start(app, id).await,
+        Route::StartJob { id, follows } => handlers::jobs::start(app, &id, follows).await,
         Route::StopJob(id) => handlers::jobs::stop(app, &id),
         Route::CancelJob(id) => handlers::jobs::cancel(app, &id).await,
-        Route::FollowJob(id) => handlers::jobs::follow(app, &id),
+        Route::FollowJob(id) => handlers::jobs::follow(app, &id).await,
         Route::CleanJob { id, prefix, inputs } => handlers::jobs::clean(app, id, prefix, inputs).await,
         Route::Standing { outdir, of } => handlers::jobs::standing(app, outdir, of),
         Route::JobLogs { id, key } => handlers::jobs::logs(app, id, key).await,
@@ -289,7 +289,7 @@ fn job_route(method: &Method, path: &str, query: &str) -> Option<Result<Route>> 
     Some(match (method, action) {
         (&Method::GET, "") if !id.is_empty() => with_id(Route::FindJob),
         (&Method::DELETE, "") if !id.is_empty() => with_id(Route::CancelJob),
-        (&Method::POST, "start") => with_id(Route::StartJob),
+        (&Method::POST, "start") => start_route(id, query),
         (&Method::POST, "stop") => with_id(Route::StopJob),
         (&Method::GET, "events") => with_id(Route::FollowJob),
         (&Method::POST, "clean") => clean_route(id, query),
@@ -297,6 +297,10 @@ fn job_route(method: &Method, path: &str, query: &str) -> Option<Result<Route>> 
         (_, "" | "start" | "stop" | "events" | "clean" | "logs") => Err(wrong_method(method)),
         _ => return None,
     })
+}
+
+fn start_route(id: &str, query: &str) -> Result<Route> {
+    Ok(Route::StartJob { id: JobId::try_from(id.to_owned())?, follows: is_true(query, "follow")? })
 }
 
 fn clean_route(id: &str, query: &str) -> Result<Route> {

@@ -23,12 +23,14 @@ use tokio::time::Instant;
 const SLOWEST: usize = 5;
 /// How long a cancelled job may take to end.
 const ENDING: Duration = Duration::from_secs(5);
+/// An answer of events that has ended by then is sent in one piece: the steps of a script mostly take no longer.
+const SOON: Duration = Duration::from_millis(50);
 /// How often a follower is told of progress.
 const NEWS: Duration = Duration::from_millis(200);
 
 /// Answers with signs of life while the job is planned, then with the plan or the refusal.
 /// Of a dry run nothing is kept.
-pub fn submit(app: &Arc<App>, json: &[u8], dry_run: bool) -> Answer {
+pub async fn submit(app: &Arc<App>, json: &[u8], dry_run: bool) -> Answer {
     let spec = parse(json)?;
     let (sender, body) = app.channel();
     let app = app.clone();
@@ -49,7 +51,7 @@ pub fn submit(app: &Arc<App>, json: &[u8], dry_run: bool) -> Answer {
             Err(error) => events.send(&Event::Error(error)),
         };
     });
-    Ok(Response::new(body.boxed_unsync()))
+    Ok(Response::new(body.gather(SOON).await))
 }
 
 /// A job as it was sent.
@@ -78,10 +80,13 @@ pub fn find(app: &Arc<App>, id: &JobId) -> Answer {
     Ok(json(&app.jobs.find(id)?.record()))
 }
 
-pub async fn start(app: &Arc<App>, id: JobId) -> Answer {
-    let jobs = app.jobs.clone();
-    // It waits for what an earlier run is just publishing.
-    blocking(move || jobs.start(&id)).await.map(|()| done())
+/// Starts the job, and answers with its events if it is to be followed.
+pub async fn start(app: &Arc<App>, id: &JobId, follows: bool) -> Answer {
+    app.jobs.start(id).await?;
+    match follows {
+        true => follow(app, id).await,
+        false => Ok(done()),
+    }
 }
 
 pub fn stop(app: &Arc<App>, id: &JobId) -> Answer {
@@ -178,14 +183,14 @@ pub async fn put_file(app: &Arc<App>, digest: String, request: Request<Incoming>
 }
 
 /// Answers with the job's failures from its beginning, progress while it runs, and its end.
-pub fn follow(app: &Arc<App>, id: &JobId) -> Answer {
+pub async fn follow(app: &Arc<App>, id: &JobId) -> Answer {
     let job = app.jobs.find(id)?;
     let (sender, body) = app.channel();
     tokio::spawn(async move {
         // A client that hung up hears no more.
         let _ = tell(job, &EventSender(sender)).await;
     });
-    Ok(Response::new(body.boxed_unsync()))
+    Ok(Response::new(body.gather(SOON).await))
 }
 
 async fn tell(job: Arc<Job>, events: &EventSender) -> std::result::Result<(), Hangup> {
@@ -196,19 +201,9 @@ async fn tell(job: Arc<Job>, events: &EventSender) -> std::result::Result<(), Ha
     loop {
         let ended = ended_within(&mut watch, NEWS).await;
         let state = job.state();
-        loop {
-            let reading = job.clone();
-            let (failures, end) = match blocking(move || reading.failures(heard)).await {
-                Ok(read) => read,
-                Err(error) => return events.send_async(&Event::Error(error)).await,
-            };
-            heard = end;
-            if failures.is_empty() {
-                break;
-            }
-            for failure in &failures {
-                events.send_async(failure).await?;
-            }
+        // A failure is recorded before it is counted.
+        if state.progress.failed > 0 && !tell_failures(&job, &mut heard, events).await? {
+            return Ok(());
         }
         if let (true, Some(outcome)) = (ended, state.outcome) {
             return events.send_async(&Event::Ended { outcome, progress: state.progress }).await;
@@ -220,6 +215,24 @@ async fn tell(job: Arc<Job>, events: &EventSender) -> std::result::Result<(), Ha
         if running_told.elapsed() >= HEARTBEAT {
             running_told = Instant::now();
             events.send_async(&Event::Running { tasks: job.slowest(SLOWEST) }).await?;
+        }
+    }
+}
+
+/// Sends the failures from byte `heard` of their record on. False if it cannot be read.
+async fn tell_failures(job: &Arc<Job>, heard: &mut u64, events: &EventSender) -> std::result::Result<bool, Hangup> {
+    loop {
+        let (reading, from) = (job.clone(), *heard);
+        let (failures, end) = match blocking(move || reading.failures(from)).await {
+            Ok(read) => read,
+            Err(error) => return events.send_async(&Event::Error(error)).await.map(|()| false),
+        };
+        *heard = end;
+        if failures.is_empty() {
+            return Ok(true);
+        }
+        for failure in &failures {
+            events.send_async(failure).await?;
         }
     }
 }

@@ -1,9 +1,8 @@
 //! Control groups: every command runs in one of its own where the kernel and the privileges allow, so that no process of it
 //! can get away, and so that its memory and CPU time can be limited.
 //!
-//! Killing takes the unified hierarchy (version 2, `cgroup.kill`, since Linux 5.14). Limits take the controllers `memory`
-//! and `cpu`, of version 2 or of version 1, whichever this machine has. Where groups cannot be made, commands run without
-//! them and limits are refused.
+//! They are those of version 2. Killing takes `cgroup.kill`, since Linux 5.14; limits take the controllers `memory` and `cpu`. Where
+//! groups cannot be made, commands run without them; limits are refused where there is no controller for them.
 
 use nix::unistd::Pid;
 use s4::error::{Error, ErrorKind, Result};
@@ -18,6 +17,8 @@ use std::time::{Duration, Instant};
 const GONE: Duration = Duration::from_secs(3);
 /// The period of a CPU quota, in microseconds, as the kernel's default.
 const PERIOD: u64 = 100_000;
+/// The shortest that the kernel takes.
+const SHORTEST_QUOTA: u64 = 1000;
 
 /// What a task may use.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -31,35 +32,32 @@ impl Limits {
     pub fn is_none(self) -> bool {
         self.memory.is_none() && self.cpus.is_none()
     }
+
+    /// The files of a group that set them, and what is written into each.
+    fn files(self) -> Vec<(&'static str, String)> {
+        let memory = self.memory.map(|bytes| ("memory.max", bytes.to_string()));
+        let quota = |cpus: f64| ((cpus * PERIOD as f64) as u64).max(SHORTEST_QUOTA);
+        let cpu = self.cpus.map(|cpus| ("cpu.max", format!("{} {PERIOD}", quota(cpus))));
+        memory.into_iter().chain(cpu).collect()
+    }
 }
 
 /// Where this daemon makes its groups.
 pub struct Cgroups {
     /// In the unified hierarchy.
     base: Option<PathBuf>,
-    memory: Option<Controller>,
-    cpu: Option<Controller>,
+    /// The controllers that it may use.
+    has_memory: bool,
+    has_cpu: bool,
     /// Guards the groups that are free to be used again, and the number of the next new one.
     free: Mutex<(Vec<PathBuf>, u64)>,
-}
-
-/// A controller's directory for this daemon.
-enum Controller {
-    Version1(PathBuf),
-    /// Its files are in the group itself.
-    Version2,
 }
 
 /// One command's group. Dropped, what is left in it is killed.
 pub struct Group {
     cgroups: Arc<Cgroups>,
-    /// In the unified hierarchy.
-    main: PathBuf,
-    /// In the hierarchies of version 1 that limits need.
-    more: Vec<PathBuf>,
+    path: PathBuf,
     limits: Limits,
-    /// Limits that were written into files of `main`.
-    written: Vec<(&'static str, String)>,
     /// Linux, seen up to 6.18, kills whatever is started by `CLONE_INTO_CGROUP` in a group that was killed before: it compares the counts
     /// of kills of two groups. So such a group is made anew.
     was_killed: AtomicBool,
@@ -68,20 +66,13 @@ pub struct Group {
 impl Cgroups {
     /// `name` is the same at each start of this daemon, so that what a killed predecessor left is ended.
     pub fn open(name: &str) -> Arc<Self> {
-        let base = hierarchy(None).and_then(|own| make_base(&own.join(name)));
+        let base = hierarchy().and_then(|own| make_base(&own.join(name)));
         if base.is_none() {
             tracing::info!("no control groups: commands are found by their environment, and cannot be limited");
         }
-        let controller = |controller: &str| match base.as_deref().is_some_and(|base| delegates(base, controller)) {
-            true => Some(Controller::Version2),
-            false => {
-                let dir = hierarchy(Some(controller))?.join(name);
-                remove_groups(&dir);
-                std::fs::create_dir(&dir).ok().map(|()| Controller::Version1(dir))
-            }
-        };
-        let (memory, cpu) = if base.is_some() { (controller("memory"), controller("cpu")) } else { (None, None) };
-        Arc::new(Self { base, memory, cpu, free: Mutex::default() })
+        let has = |controller: &str| base.as_deref().is_some_and(|base| delegates(base, controller));
+        let (has_memory, has_cpu) = (has("memory"), has("cpu"));
+        Arc::new(Self { base, has_memory, has_cpu, free: Mutex::default() })
     }
 
     /// True if every command has a group, so that none of its processes outlives it.
@@ -92,8 +83,8 @@ impl Cgroups {
     /// Refuses limits that this machine cannot keep.
     pub fn check(&self, limits: Limits) -> Result<()> {
         let missing = match limits {
-            Limits { memory: Some(_), .. } if self.memory.is_none() => "memory",
-            Limits { cpus: Some(_), .. } if self.cpu.is_none() => "cpu",
+            Limits { memory: Some(_), .. } if !self.has_memory => "memory",
+            Limits { cpus: Some(_), .. } if !self.has_cpu => "cpu",
             _ => return Ok(()),
         };
         let why = format!("this node cannot limit a task: it has no control group '{missing}' that s4-server may use");
@@ -106,30 +97,13 @@ impl Cgroups {
             return Ok(None);
         };
         let free = if limits.is_none() { self.lock().0.pop() } else { None };
-        let main = free.unwrap_or_else(|| {
+        let path = free.unwrap_or_else(|| {
             let mut free = self.lock();
             free.1 += 1;
             base.join(format!("task-{}", free.1))
         });
-        let mut group = Group {
-            cgroups: self.clone(),
-            main,
-            more: Vec::new(),
-            limits,
-            written: Vec::new(),
-            was_killed: AtomicBool::new(false),
-        };
-        let failed = |e: std::io::Error| Error::io("a control group", &e);
-        make(&group.main).map_err(failed)?;
-        if let Some(bytes) = limits.memory {
-            group.limit(&self.memory, "memory.max", "memory.limit_in_bytes", bytes.to_string()).map_err(failed)?;
-        }
-        if let Some(cpus) = limits.cpus {
-            let quota = ((cpus * PERIOD as f64) as u64).max(1000);
-            let (unified, version1) = (format!("{quota} {PERIOD}"), quota.to_string());
-            let text = if matches!(self.cpu, Some(Controller::Version2)) { unified } else { version1 };
-            group.limit(&self.cpu, "cpu.max", "cpu.cfs_quota_us", text).map_err(failed)?;
-        }
+        let group = Group { cgroups: self.clone(), path, limits, was_killed: AtomicBool::new(false) };
+        group.make().map_err(|e| Error::io("a control group", &e))?;
         Ok(Some(group))
     }
 
@@ -141,63 +115,35 @@ impl Cgroups {
 impl Cgroups {
     /// Kills what is left in the groups, and removes them: the daemon ends.
     pub fn remove(&self) {
-        let version1 = |controller: &Option<Controller>| match controller {
-            Some(Controller::Version1(dir)) => Some(dir.clone()),
-            _ => None,
-        };
-        for dir in [self.base.clone(), version1(&self.memory), version1(&self.cpu)].into_iter().flatten() {
-            remove_groups(&dir);
+        if let Some(base) = &self.base {
+            remove_groups(base);
         }
     }
 }
 
 impl Group {
-    fn limit(
-        &mut self,
-        controller: &Option<Controller>,
-        unified: &'static str,
-        version1: &str,
-        value: String,
-    ) -> std::io::Result<()> {
-        match controller {
-            Some(Controller::Version2) => {
-                std::fs::write(self.main.join(unified), &value)?;
-                self.written.push((unified, value));
-                Ok(())
-            }
-            Some(Controller::Version1(dir)) => {
-                let dir = dir.join(self.main.file_name().unwrap_or_default());
-                make(&dir)?;
-                self.more.push(dir.clone());
-                std::fs::write(dir.join(version1), value)
-            }
-            None => Err(std::io::Error::other("there is no such controller")),
-        }
+    /// Makes the group, unless it is there, with its limits.
+    fn make(&self) -> std::io::Result<()> {
+        make(&self.path)?;
+        self.limits.files().into_iter().try_for_each(|(file, value)| std::fs::write(self.path.join(file), value))
     }
 
     /// The group's directory, for a process to be started in.
     pub fn open(&self) -> Result<File> {
         let open = || {
             if self.was_killed.swap(false, Ordering::Relaxed) {
-                std::fs::remove_dir(&self.main)?;
-                make(&self.main)?;
-                self.written.iter().try_for_each(|(file, value)| std::fs::write(self.main.join(file), value))?;
+                std::fs::remove_dir(&self.path)?;
+                self.make()?;
             }
-            File::open(&self.main)
+            File::open(&self.path)
         };
         open().map_err(|e| Error::io("a control group", &e))
-    }
-
-    /// The files of its version 1 groups that a process writes `0` into to enter them.
-    pub fn entrances(&self) -> Result<Vec<File>> {
-        let open = |dir: &PathBuf| OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
-        self.more.iter().map(open).collect::<std::io::Result<_>>().map_err(|e| Error::io("a control group", &e))
     }
 
     /// Kills every process in the group. Blocks until they are gone.
     pub fn kill(&self) {
         self.was_killed.store(true, Ordering::Relaxed);
-        kill(&self.main);
+        kill(&self.path);
     }
 
     /// Kills what a command that has ended has left behind.
@@ -209,44 +155,39 @@ impl Group {
 
     /// True while a process of the command runs.
     pub fn is_populated(&self) -> bool {
-        is_populated(&self.main)
+        is_populated(&self.path)
     }
 
     /// The processes of the command that are in no group of its own making.
     pub fn processes(&self) -> Vec<i32> {
-        let text = std::fs::read_to_string(self.main.join("cgroup.procs")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     /// True if the kernel has killed a process for using more memory than allowed.
     pub fn ran_out_of_memory(&self) -> bool {
-        let counted = |path: PathBuf| {
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
-        };
-        let version1 = self.more.iter().any(|dir| counted(dir.join("memory.oom_control")));
-        self.limits.memory.is_some() && (version1 || counted(self.main.join("memory.events")))
+        let events = || std::fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        self.limits.memory.is_some() && has_oom_kill(&events())
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let dirs: Vec<PathBuf> = self.more.drain(..).chain([self.main.clone()]).collect();
+        let path = std::mem::take(&mut self.path);
         // Not empty only while a killed process hangs in the kernel; the daemon's end tries again.
-        let remove = move || dirs.iter().for_each(|dir| drop(std::fs::remove_dir(dir)));
-        if self.is_populated() {
+        let remove = |path: &Path| drop(std::fs::remove_dir(path));
+        if is_populated(&path) {
             // Whoever drops it may not wait. Without a thread, the daemon's end kills it.
-            let main = self.main.clone();
             let clear = move || {
-                kill(&main);
-                remove();
+                kill(&path);
+                remove(&path);
             };
             let _ = std::thread::Builder::new().name("s4-clear".to_owned()).spawn(clear);
         } else if self.limits.is_none() && !self.was_killed.load(Ordering::Relaxed) {
             // A group that is empty, has no limits and was never killed serves the next command.
-            self.cgroups.lock().0.push(self.main.clone());
+            self.cgroups.lock().0.push(path);
         } else {
-            remove();
+            remove(&path);
         }
     }
 }
@@ -292,29 +233,30 @@ fn delegates(base: &Path, controller: &str) -> bool {
     has(base) && hand_down(base)
 }
 
-/// The directory of this process's own group: in the unified hierarchy, or in that of a version 1 controller.
-fn hierarchy(controller: Option<&str>) -> Option<PathBuf> {
+/// The directory of this process's own group.
+fn hierarchy() -> Option<PathBuf> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = groups.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (names, path) = (fields.next()?, fields.next()?);
-        let wanted = controller.map_or(names.is_empty(), |wanted| names.split(',').any(|name| name == wanted));
-        wanted.then_some(path)
-    })?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let dir = own_group(&groups, &mounts)?;
+    dir.is_dir().then_some(dir)
+}
+
+/// The same, from what the kernel says of the process's groups and of its mounts.
+fn own_group(groups: &str, mounts: &str) -> Option<PathBuf> {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     mounts.lines().find_map(|line| {
         let (mount, source) = line.split_once(" - ")?;
         let (root, point) = (mount.split(' ').nth(3)?, mount.split(' ').nth(4)?);
-        let (kind, options) = (source.split(' ').next()?, source.split(' ').nth(2)?);
-        let wanted = match controller {
-            None => kind == "cgroup2",
-            Some(wanted) => kind == "cgroup" && options.split(',').any(|option| option == wanted),
-        };
         // In a container the mount may show only a part of the hierarchy, or this process may be above it.
         let below = own.strip_prefix(root.trim_end_matches('/')).unwrap_or("");
-        let dir = Path::new(point).join(below.trim_start_matches('/'));
-        (wanted && dir.is_dir()).then_some(dir)
+        let is_unified = source.split(' ').next()? == "cgroup2";
+        is_unified.then(|| Path::new(point).join(below.trim_start_matches('/')))
     })
+}
+
+/// True of a group's `memory.events` that tell of a process which the kernel has killed.
+fn has_oom_kill(events: &str) -> bool {
+    events.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
 }
 
 fn is_populated(dir: &Path) -> bool {
@@ -342,4 +284,43 @@ fn remove_groups(dir: &Path) {
         }
     }
     let _ = std::fs::remove_dir(dir);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_written_as_the_kernel_reads_them() {
+        assert_eq!(Limits::default().files(), []);
+        let limits = Limits { memory: Some(64 << 20), cpus: Some(0.5) };
+        let [memory, cpu] = [("memory.max", "67108864"), ("cpu.max", "50000 100000")];
+        assert_eq!(limits.files(), [memory, cpu].map(|(file, value)| (file, value.to_owned())));
+        let tiny = Limits { memory: None, cpus: Some(0.000_001) };
+        assert_eq!(tiny.files(), [("cpu.max", "1000 100000".to_owned())]);
+    }
+
+    #[test]
+    fn the_own_group_is_found_where_its_hierarchy_is_mounted() {
+        let found = |groups: &str, mounts: &str| own_group(groups, mounts).map(|dir| dir.display().to_string());
+        let unified = "25 1 0:23 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n";
+        assert_eq!(found("0::/a.slice/b.service\n", unified).as_deref(), Some("/sys/fs/cgroup/a.slice/b.service"));
+        // Both versions beside each other.
+        let both = "31 2 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                    38 2 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(found("4:memory:/m\n0::/\n", both).as_deref(), Some("/sys/fs/cgroup/unified/"));
+        // A container sees a part of the hierarchy.
+        let part = "25 1 0:23 /docker/c1 /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
+        assert_eq!(found("0::/docker/c1/own\n", part).as_deref(), Some("/sys/fs/cgroup/own"));
+        assert_eq!(found("0::/elsewhere\n", part).as_deref(), Some("/sys/fs/cgroup/"));
+        assert_eq!(found("4:memory:/m\n", both), None, "of version 1 alone");
+        assert_eq!(found("0::/\n", "31 2 0:32 / /c rw - cgroup cgroup rw,memory\n"), None);
+    }
+
+    #[test]
+    fn only_a_kill_is_out_of_memory() {
+        assert!(has_oom_kill("low 0\nmax 12\noom 1\noom_kill 1\n"));
+        assert!(!has_oom_kill("low 0\nmax 12\noom 1\noom_kill 0\n"));
+        assert!(!has_oom_kill(""));
+    }
 }

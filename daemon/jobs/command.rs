@@ -133,7 +133,6 @@ pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
     let more = setup.env.iter().map(|(name, value)| (name.as_str(), OsStr::new(value)));
     let env: Vec<_> = own.into_iter().chain(more).map(|(name, value)| (OsStr::new(name), value)).collect();
     let group = control.group.as_ref().map(Group::open).transpose()?;
-    let more_groups = control.group.as_ref().map_or(Ok(Vec::new()), Group::entrances)?;
     let spawn = Spawn {
         args: &[&args[..], &[setup.cmd.as_os_str()]].concat(),
         env: &env,
@@ -142,7 +141,6 @@ pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
         stdout: stdout.as_fd(),
         stderr: stderr.as_fd(),
         group: group.as_ref().map(|group| group.as_fd()),
-        more_groups: &more_groups,
     };
     let child = spawn.start().map_err(failed)?;
     let running = Running { child, pipes, control };

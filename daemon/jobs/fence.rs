@@ -22,6 +22,11 @@ impl Fence {
         !*self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// False also while it is being shut. Does not wait.
+    pub fn is_shut(&self) -> bool {
+        self.0.try_read().is_ok_and(|shut| *shut)
+    }
+
     pub fn shut(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = true;
     }

@@ -16,7 +16,7 @@ use s4::file;
 use s4::key::Key;
 use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, RunningTask};
 use s4::time::now_milliseconds;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -267,18 +267,25 @@ impl Job {
 
     /// Runs every task of the plan to its end.
     async fn run(self: Arc<Self>, shared: Arc<Shared>) {
-        let ended = match self.clone().save_apart().await {
-            Ok(()) => self.run_tasks(&shared).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = ended {
-            self.stop_with(&shared);
-            self.record_failure(&shared, None, error).await;
+        // Where nothing is to be done, the end alone is written down.
+        if self.plan.tasks > 0 {
+            if let Err(error) = self.run_tasks(&shared).await {
+                self.stop_with(&shared);
+                self.record_failure(&shared, None, error).await;
+            }
+            self.clear_away(&shared).await;
         }
-        let (store, leftovers) = (shared.store.clone(), shared.store.tasks_dir().join(self.spec.id.as_str()));
+        self.finish().await;
+    }
+
+    /// Removes what the tasks have left in their directories, and where there are no control groups, ends their processes.
+    async fn clear_away(&self, shared: &Arc<Shared>) {
+        let (shared, leftovers) = (shared.clone(), shared.store.tasks_dir().join(self.spec.id.as_str()));
         blocking(move || {
-            process::kill_tree(&leftovers);
-            match store.data_dir().remove_tree(&leftovers) {
+            if !shared.running.has_groups() {
+                process::kill_tree(&leftovers);
+            }
+            match shared.store.data_dir().remove_tree(&leftovers) {
                 // Absent where no task ran.
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!("cannot remove {}: {error}", leftovers.display());
@@ -287,7 +294,6 @@ impl Job {
             }
         })
         .await;
-        self.finish().await;
     }
 
     async fn finish(self: Arc<Self>) {
@@ -307,24 +313,31 @@ impl Job {
     }
 
     async fn run_tasks(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
-        let mut tasks = Tasks::open(&self.dir.join("plan"))?;
+        let (job, store) = (self.clone(), shared.store.clone());
+        let begin = move || {
+            job.save()?;
+            let mut tasks = Tasks::open(&job.dir.join("plan"))?;
+            tasks.next_few(&store, &job.spec).map(|few| (few, tasks))
+        };
+        let (mut few, mut tasks) = blocking(begin).await?;
         let mut running = JoinSet::new();
         let mut failed = Ok(());
         while !self.state().stopped {
             let Some(slot) = self.await_slot(shared).await else {
                 break;
             };
-            let (store, spec) = (shared.store.clone(), self.spec.clone());
-            let (task, rest) = blocking(move || (tasks.next(&store, &spec), tasks)).await;
-            tasks = rest;
-            let task = match task {
-                Ok(Some(task)) => task,
-                Ok(None) => break,
-                Err(error) => {
+            if few.is_empty() {
+                let (store, spec) = (shared.store.clone(), self.spec.clone());
+                let (next, rest) = blocking(move || (tasks.next_few(&store, &spec), tasks)).await;
+                tasks = rest;
+                few = next.unwrap_or_else(|error| {
                     failed = Err(error);
                     self.stop_with(shared);
-                    break;
-                }
+                    VecDeque::new()
+                });
+            }
+            let Some(task) = few.pop_front() else {
+                break;
             };
             self.state.send_modify(|state| state.progress.running += 1);
             running.spawn(self.clone().run_task(shared.clone(), task, slot));

@@ -223,7 +223,7 @@ impl Jobs {
         job.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("job {id}: no such job here")))
     }
 
-    pub fn start(&self, id: &JobId) -> Result<()> {
+    pub async fn start(&self, id: &JobId) -> Result<()> {
         let job = self.find(id)?;
         {
             // Under one lock, so that of two jobs that would mix one starts.
@@ -233,20 +233,24 @@ impl Jobs {
                 return Err(Error::new(ErrorKind::AlreadyExists, format!("job {id}: started already, or cancelled")));
             }
         }
-        self.shut_earlier(&job);
+        let earlier = self.open_earlier(&job);
+        if !earlier.is_empty() {
+            // It waits for what they are just publishing.
+            blocking(move || earlier.iter().for_each(|other| other.fence.shut())).await;
+        }
         tokio::spawn(job.run_to_end(self.shared.clone()));
         Ok(())
     }
 
-    /// Has nothing more appear of jobs that have ended here, and may have written where `job` does. Waits for what they are just publishing.
-    fn shut_earlier(&self, job: &Job) {
+    /// Jobs that have ended here, may have written where `job` does, and may still publish something.
+    fn open_earlier(&self, job: &Job) -> Vec<Arc<Job>> {
         let earlier = |other: &&Arc<Job>| {
             let state = other.state();
             let has_ended = state.started.is_some() && !state.is_running();
-            has_ended && other.spec.id != job.spec.id && other.spec.outdir.overlaps(&job.spec.outdir)
+            let overlaps = other.spec.id != job.spec.id && other.spec.outdir.overlaps(&job.spec.outdir);
+            has_ended && overlaps && !other.fence.is_shut()
         };
-        let earlier: Vec<_> = self.lock().values().filter(earlier).cloned().collect();
-        earlier.iter().for_each(|other| other.fence.shut());
+        self.lock().values().filter(earlier).cloned().collect()
     }
 
     /// Deletes what earlier runs left below `prefix` on this node of a task whose inputs have this digest; blocks. Called by the node whose
@@ -259,7 +263,7 @@ impl Jobs {
         if !job.spec.resume || !is_task {
             return Err(Error::new(ErrorKind::BadRequest, format!("job {id} has nothing to clean there")));
         }
-        self.shut_earlier(&job);
+        self.open_earlier(&job).iter().for_each(|other| other.fence.shut());
         let ours = job.mark(inputs, 1);
         let is_earlier = |mark: Mark| standing::is_ours(mark, ours) && mark.job != ours.job;
         self.shared.store.remove_marked(prefix, is_earlier, &mut || job.fence.is_open())?;

@@ -13,6 +13,7 @@ use s4::file::open_to_read;
 use s4::key::Key;
 use s4::protocol::{Entry, JobSpec, MapKind, Plan};
 use s4::stored::{is_absent, record_at, recorded_at};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::Path;
@@ -217,6 +218,9 @@ impl Planner<'_> {
     }
 }
 
+/// Tasks that are read at a time.
+const FEW: usize = 64;
+
 /// In a plan: a group that has been done before.
 const SKIP: &str = "=";
 
@@ -360,8 +364,17 @@ impl Tasks {
         Ok(Self { lines: BufReader::new(file).lines(), number: 0 })
     }
 
-    /// The next task; blocks.
-    pub fn next(&mut self, store: &Store, spec: &JobSpec) -> Result<Option<Task>> {
+    /// The next tasks, in order, so that not each costs a change of threads; none at the end. Blocks.
+    pub fn next_few(&mut self, store: &Store, spec: &JobSpec) -> Result<VecDeque<Task>> {
+        let most = match spec.kind {
+            MapKind::Map | MapKind::MapToN => FEW,
+            // Each holds a file.
+            MapKind::MapFromN => 1,
+        };
+        (0..most).map_while(|_| self.next(store, spec).transpose()).collect()
+    }
+
+    fn next(&mut self, store: &Store, spec: &JobSpec) -> Result<Option<Task>> {
         let task = match spec.kind {
             MapKind::Map | MapKind::MapToN => self.next_single(spec)?,
             MapKind::MapFromN => self.next_merge(store, spec)?,

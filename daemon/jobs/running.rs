@@ -35,6 +35,11 @@ impl RunningTasks {
         Self { table: Arc::default(), cgroups }
     }
 
+    /// True if every command has a control group, in which all that it has left is killed when it ends.
+    pub fn has_groups(&self) -> bool {
+        self.cgroups.are_there()
+    }
+
     /// Refuses limits that this machine cannot keep.
     pub fn check(&self, limits: Limits) -> Result<()> {
         self.cgroups.check(limits)

@@ -15,7 +15,6 @@ use nix::unistd::Pid;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use std::arch::asm;
 use std::ffi::{CString, OsStr};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -40,10 +39,8 @@ pub struct Spawn<'a> {
     pub stdin: BorrowedFd<'a>,
     pub stdout: BorrowedFd<'a>,
     pub stderr: BorrowedFd<'a>,
-    /// The directory of the version 2 group that it starts in.
+    /// The directory of the control group that it starts in.
     pub group: Option<BorrowedFd<'a>>,
-    /// The `cgroup.procs` files of version 1 groups that it enters.
-    pub more_groups: &'a [File],
 }
 
 /// A child process. Dropped, it is neither killed nor waited for.
@@ -59,7 +56,8 @@ struct Plan {
     env: Vec<*const c_char>,
     dir: CString,
     streams: [RawFd; 3],
-    groups: Vec<RawFd>,
+    /// The `cgroup.procs` of a group that the child is to enter.
+    group: Option<RawFd>,
     /// Of the step that failed.
     error: c_int,
 }
@@ -77,7 +75,7 @@ impl Spawn<'_> {
             env: pointers(&env),
             dir: CString::new(self.dir.as_os_str().as_bytes())?,
             streams: [self.stdin, self.stdout, self.stderr].map(|fd| fd.as_raw_fd()),
-            groups: self.more_groups.iter().map(AsRawFd::as_raw_fd).collect(),
+            group: None,
             error: 0,
         };
         // A handler that ran in the child would run in our memory.
@@ -142,7 +140,7 @@ fn clone_into(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
 fn clone_and_enter(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
     let procs = group.map(|group| openat(group, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()));
     let procs = procs.transpose()?;
-    plan.groups.extend(procs.as_ref().map(AsRawFd::as_raw_fd));
+    plan.group = procs.as_ref().map(AsRawFd::as_raw_fd);
     let mut stack: Vec<u128> = Vec::with_capacity(STACK / size_of::<u128>());
     let mut pidfd: c_int = -1;
     // SAFETY: as in `clone_into`; the end of `stack` is the top of a stack that grows down.
@@ -233,10 +231,10 @@ extern "C" fn run_child(plan: *mut Plan) -> ! {
 unsafe fn prepare(plan: &Plan) -> bool {
     // SAFETY: as said by the caller, and the buffer is a constant of one byte.
     unsafe {
-        for group in &plan.groups {
-            if libc::write(*group, b"0".as_ptr().cast(), 1) != 1 {
-                return true;
-            }
+        if let Some(group) = plan.group
+            && libc::write(group, b"0".as_ptr().cast(), 1) != 1
+        {
+            return true;
         }
         if libc::setpgid(0, 0) != 0 || libc::chdir(plan.dir.as_ptr()) != 0 {
             return true;

@@ -1,6 +1,7 @@
 //! A job over the whole cluster: planned everywhere before it starts anywhere, then followed on every node.
 
 use super::core::Client;
+use super::jobs::EventStream;
 use super::unfinished;
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
@@ -21,7 +22,7 @@ const CANCEL: Duration = Duration::from_millis(400);
 /// Events under way to the follower.
 const QUEUE: usize = 64;
 
-type NodeEvent = (NodeId, Result<Event>);
+pub type NodeEvent = (NodeId, Result<Event>);
 
 impl Client {
     /// Asks every node at once; the answers come in the order of the nodes.
@@ -72,17 +73,32 @@ impl Client {
 
     /// The same, and returns the plan of each node.
     pub async fn start_everywhere(&self, spec: &JobSpec) -> Result<Vec<Plan>> {
-        let plans = self.on_every_node_or_fail(|client, node| {
-            let spec = spec.clone();
-            async move { client.submit_job(node, &spec).await }
-        });
-        let plans = accepted(spec, plans.await?)?;
+        let plans = self.submit_everywhere(spec).await?;
         let started = self.on_every_node_or_fail(|client, node| {
             let id = spec.id.clone();
             async move { client.start_job(node, &id).await }
         });
         started.await?;
         Ok(plans)
+    }
+
+    /// The same, and follows it: see [`Client::follow_everywhere`].
+    pub async fn run_everywhere(&self, spec: &JobSpec) -> Result<(Vec<Plan>, mpsc::Receiver<NodeEvent>)> {
+        let plans = self.submit_everywhere(spec).await?;
+        let started = self.on_every_node_or_fail(|client, node| {
+            let id = spec.id.clone();
+            async move { client.start_and_follow_job(node, &id).await }
+        });
+        let started = started.await?.into_iter().map(Some);
+        Ok((plans, self.follow_each(&spec.id, started)))
+    }
+
+    async fn submit_everywhere(&self, spec: &JobSpec) -> Result<Vec<Plan>> {
+        let plans = self.on_every_node_or_fail(|client, node| {
+            let spec = spec.clone();
+            async move { client.submit_job(node, &spec).await }
+        });
+        accepted(spec, plans.await?)
     }
 
     /// What each node would do for a job. Nothing is kept of it.
@@ -110,11 +126,16 @@ impl Client {
 
     /// The events of every node, until each has ended. A node's error is its last event.
     pub fn follow_everywhere(&self, id: &JobId) -> mpsc::Receiver<NodeEvent> {
+        self.follow_each(id, self.cluster().ids().map(|_| None))
+    }
+
+    /// The same, with the events of each node from its beginning where they come already.
+    fn follow_each(&self, id: &JobId, begun: impl Iterator<Item = Option<EventStream>>) -> mpsc::Receiver<NodeEvent> {
         let (sender, events) = mpsc::channel(QUEUE);
-        for node in self.cluster().ids() {
+        for (node, begun) in self.cluster().ids().zip(begun) {
             let (client, id, sender) = (self.clone(), id.clone(), sender.clone());
             tokio::spawn(async move {
-                if let Err(error) = follow_node(&client, node, &id, &sender).await {
+                if let Err(error) = follow_node(&client, node, &id, begun, &sender).await {
                     // Nobody listens once another node's error has ended the job.
                     let _ = sender.send((node, Err(error))).await;
                 }
@@ -135,14 +156,23 @@ fn accepted(spec: &JobSpec, planned: Vec<(Plan, Vec<Source>)>) -> Result<Vec<Pla
 }
 
 /// Hands on one node's events. A connection that breaks is made again, and what was told already is left out.
-async fn follow_node(client: &Client, node: NodeId, id: &JobId, sender: &mpsc::Sender<NodeEvent>) -> Result<()> {
+async fn follow_node(
+    client: &Client,
+    node: NodeId,
+    id: &JobId,
+    mut begun: Option<EventStream>,
+    sender: &mpsc::Sender<NodeEvent>,
+) -> Result<()> {
     let mut failures = 0;
     // Of the time since the connection was lost.
     let mut lost: Option<Timeout> = None;
     loop {
         let (mut told, began) = (0, Instant::now());
         let left = lost.as_ref().map_or(client.deadline(), Timeout::left);
-        let followed = within(left, client.follow_job(node, id)).await;
+        let followed = match begun.take() {
+            Some(begun) => Some(Ok(begun)),
+            None => within(left, client.follow_job(node, id)).await,
+        };
         let broken = match followed.unwrap_or_else(|| Err(client.late(node))) {
             Err(error) => error,
             Ok(mut stream) => loop {

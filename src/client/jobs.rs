@@ -56,6 +56,11 @@ impl Client {
         self.job_request(node, Method::POST, &format!("/v1/jobs/{id}/start")).await
     }
 
+    /// Starts the job on `node`, and follows it as [`Client::follow_job`] does.
+    pub async fn start_and_follow_job(&self, node: NodeId, id: &JobId) -> Result<EventStream> {
+        self.events(node, Method::POST, &format!("/v1/jobs/{id}/start?follow=true"), body::empty()).await
+    }
+
     /// Starts no more of the job's tasks on `node`; those that run go on.
     pub async fn stop_job(&self, node: NodeId, id: &JobId) -> Result<()> {
         self.job_request(node, Method::POST, &format!("/v1/jobs/{id}/stop")).await
@@ -184,13 +189,17 @@ impl Client {
 
     async fn submission(&self, node: NodeId, path: &str, spec: &JobSpec) -> Result<(Plan, Vec<Source>)> {
         let mut events = self.events(node, Method::POST, path, body::full(job_json(spec)?)).await?;
-        let mut sources = Vec::new();
+        let (mut planned, mut sources) = (None, Vec::new());
+        // To the end of the answer, so that its connection serves the next request.
         while let Some(event) = events.next().await? {
             match event {
                 Event::Source(source) if sources.len() < MOST_JOBS => sources.push(source),
-                Event::Planned(plan) => return Ok((plan, sources)),
+                Event::Planned(plan) => planned = Some(plan),
                 _ => {}
             }
+        }
+        if let Some(plan) = planned {
+            return Ok((plan, sources));
         }
         Err(Error::new(ErrorKind::Unreachable, format!("{}: no plan came", self.cluster().name(node))))
     }

@@ -21,6 +21,7 @@ mod tree;
 mod unfinished;
 mod upload;
 
+pub use cluster_job::NodeEvent;
 pub use connections::with_moments;
 pub use core::{Client, Settings, TRIES, blocking};
 pub use dirs::HeldDirs;

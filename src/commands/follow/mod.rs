@@ -10,11 +10,12 @@ pub use events::planned_line;
 pub use report::Report;
 
 use crate::commands::console::say;
-use s4::client::Client;
+use s4::client::{Client, NodeEvent};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::protocol::{Event, Outcome};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// Between two looks at what there is to show.
@@ -59,8 +60,7 @@ impl Interrupts {
 }
 
 /// Follows to the end on every node. Errors: a node that was lost, unless the report only watches; our own stdout.
-pub async fn follow(client: &Client, report: &mut Report) -> Result<()> {
-    let mut events = client.follow_everywhere(report.job());
+pub async fn follow(client: &Client, report: &mut Report, mut events: Receiver<NodeEvent>) -> Result<()> {
     // A job that is done at once needs no display.
     let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -67,8 +67,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a job that has just been started.
-    pub fn new(client: &Client, spec: &JobSpec, plans: Vec<Plan>, show: &ShowArgs) -> Self {
+    /// Of a job that was started just now.
+    pub fn new(client: &Client, spec: &JobSpec, plans: Vec<Plan>, show: &ShowArgs, began: Instant) -> Self {
         let voice = match () {
             () if show.json => Voice::Json,
             () if show.quiet => Voice::Quiet,
@@ -84,7 +84,7 @@ impl Report {
             lost: Vec::new(),
             unheard: false,
             voice,
-            began: Some(Instant::now()),
+            began: Some(began),
             passed: Duration::ZERO,
         }
     }
@@ -92,7 +92,7 @@ impl Report {
     /// Of a job that was started by someone else, maybe long ago.
     pub fn watching(client: &Client, job: &ClusterJob, show: &ShowArgs) -> Self {
         let plan = |node| job.nodes.get(&node).map_or_else(Plan::default, |record| record.plan);
-        let mut report = Self::new(client, &job.spec, client.cluster().ids().map(plan).collect(), show);
+        let mut report = Self::new(client, &job.spec, client.cluster().ids().map(plan).collect(), show, Instant::now());
         report.began = report.began.filter(|_| job.ended().is_none());
         report.passed = Duration::from_millis(job.elapsed().unwrap_or(0).max(0) as u64);
         report.watches = true;

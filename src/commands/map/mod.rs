@@ -6,12 +6,14 @@ mod try_one;
 
 use super::follow::{self, Interrupts, Report};
 use crate::cli::MapArgs;
-use s4::client::Client;
+use s4::client::{Client, NodeEvent};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::Dir;
 use s4::pattern::Pattern;
 use s4::protocol::{CommandText, JobSpec, MapKind, Plan};
 use std::io::Write;
+use std::time::Instant;
+use tokio::sync::mpsc::Receiver;
 
 pub async fn run(client: &Client, kind: MapKind, args: MapArgs) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::new()?;
@@ -70,8 +72,9 @@ async fn start_and_follow(
     args: &MapArgs,
     interrupts: &mut Interrupts,
 ) -> Result<ExitStatus> {
-    let plans = match start(client, spec, interrupts).await {
-        Ok(plans) => plans,
+    let began = Instant::now();
+    let (plans, events) = match start(client, spec, args.detach, interrupts).await {
+        Ok(started) => started,
         Err(error) => {
             client.cancel_everywhere(&spec.id).await;
             return Err(match error.kind() {
@@ -84,14 +87,14 @@ async fn start_and_follow(
             });
         }
     };
-    if args.detach {
+    let Some(events) = events else {
         writeln!(std::io::stdout(), "{}", spec.id).map_err(|e| Error::io("stdout", &e))?;
         return Ok(ExitStatus::Done);
-    }
-    let mut report = Report::new(client, spec, plans, &args.show);
+    };
+    let mut report = Report::new(client, spec, plans, &args.show, began);
     report.tell_plan()?;
     let ended = tokio::select! {
-        ended = follow::follow(client, &mut report) => ended,
+        ended = follow::follow(client, &mut report, events) => ended,
         () = interrupts.caught() => Err(cancelled(spec.kind)),
     };
     match ended {
@@ -106,9 +109,21 @@ async fn start_and_follow(
     }
 }
 
-async fn start(client: &Client, spec: &JobSpec, interrupts: &mut Interrupts) -> Result<Vec<Plan>> {
+/// The plan of each node and, unless the job is to be `detached`, its events.
+async fn start(
+    client: &Client,
+    spec: &JobSpec,
+    detached: bool,
+    interrupts: &mut Interrupts,
+) -> Result<(Vec<Plan>, Option<Receiver<NodeEvent>>)> {
+    let started = async {
+        Ok(match detached {
+            true => (client.start_everywhere(spec).await?, None),
+            false => client.run_everywhere(spec).await.map(|(plans, events)| (plans, Some(events)))?,
+        })
+    };
     tokio::select! {
-        plans = client.start_everywhere(spec) => plans,
+        started = started => started,
         () = interrupts.caught() => Err(cancelled(spec.kind)),
     }
 }
