@@ -26,7 +26,7 @@ pub struct App {
     pub digest: String,
     pub secret: Option<Secret>,
     pub started: Instant,
-    pub monitoring: Monitoring,
+    pub watch: Monitoring,
     pub upgrades: Upgrades,
     pub connections: Connections,
     /// For what waits in memory to be read by peers.

@@ -12,6 +12,7 @@ mod names;
 mod names_model;
 mod peer;
 mod place;
+mod route;
 mod routes;
 mod server;
 mod store;
@@ -153,14 +154,14 @@ fn run(args: Args) -> Result<()> {
             digest,
             secret,
             started,
-            monitoring,
+            watch: monitoring,
             upgrades: Upgrades::new(),
             connections: Connections::new(),
             in_flight: MemoryBudget::new(IN_FLIGHT),
         });
         tokio::spawn(monitoring::sample_until_the_end(
-            app.monitoring.sampler.clone(),
-            app.monitoring.views.clone(),
+            app.watch.sampler.clone(),
+            app.watch.views.clone(),
             app.jobs.shared.clone(),
             host,
         ));

@@ -46,6 +46,9 @@ export PJDFSTEST=$PWD/target/pjdfstest/bin/pjdfstest
 say "tests"
 cargo test --locked --workspace
 
+say "fuzzing, for a moment"
+scripts/fuzz.sh 5
+
 say "the demo, on 3 nodes and on 12"
 export S4_DEMO_PROGRAMS=debug
 scripts/demo.sh 3

@@ -115,23 +115,23 @@ fn answer(
     let mut data = Data::of(connection, has_data);
     let answered = match request {
         Request::Stat { path } => {
-            app.monitoring.requests.count("stat");
+            app.watch.requests.count("stat");
             app.names.look_up(&path).map(Response::Stat)
         }
         Request::Get { key, part } => {
-            app.monitoring.requests.count("keys");
+            app.watch.requests.count("keys");
             get::serve(app, data.connection, &key, part)
         }
         Request::Put { key, put, delivery } => {
-            app.monitoring.requests.count("keys");
+            app.watch.requests.count("keys");
             put::serve(app, &peer.putting(put), &mut data, &key, delivery.as_ref(), receiving)
         }
         Request::Eval { key } => {
-            app.monitoring.requests.count("eval");
+            app.watch.requests.count("eval");
             commands::eval(app, &mut data, &key)
         }
         Request::Try { key } => {
-            app.monitoring.requests.count("try");
+            app.watch.requests.count("try");
             commands::attempt(app, &mut data, &key)
         }
         Request::PutEnd(_) | Request::End => Err(data.connection.malformed("the end of data that has not begun")),

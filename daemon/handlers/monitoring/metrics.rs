@@ -69,7 +69,7 @@ const METRICS: &[Metric] = &[
             .into()
     }),
     counter("s4_requests_total", "Requests, by the first part of their path.", |r| {
-        let requests = r.app.monitoring.requests.by_kind();
+        let requests = r.app.watch.requests.by_kind();
         requests.map(|(kind, count)| (format!("kind=\"{kind}\""), count as f64)).collect()
     }),
     gauge("s4_cpu_busy_ratio", "Share of the machine's CPUs that was busy in the last 2 seconds.", |r| {
@@ -109,7 +109,7 @@ pub async fn answer(app: &Arc<App>) -> Answer {
 
 /// Blocks: looks at the disk.
 fn text(app: &App) -> Result<String> {
-    let sampler = &app.monitoring.sampler;
+    let sampler = &app.watch.sampler;
     let readings = Readings {
         app,
         health: health_now(app)?,

@@ -44,7 +44,7 @@ pub fn answer(app: &App) -> Response<BoxBody> {
 
 /// What the page fetches: the whole cluster.
 pub async fn data(app: &Arc<App>, samples: Option<usize>) -> Answer {
-    let view = app.monitoring.views.get(&app.jobs.shared.client, samples.unwrap_or(SAMPLES_KEPT)).await;
+    let view = app.watch.views.get(&app.jobs.shared.client, samples.unwrap_or(SAMPLES_KEPT)).await;
     let mut response = Response::new(body::full(view));
     set(response.headers_mut(), CONTENT_TYPE, "application/json");
     set(response.headers_mut(), CACHE_CONTROL, "no-store");

@@ -24,11 +24,11 @@ pub async fn answer(app: &Arc<App>, samples: Option<usize>) -> Answer {
 /// Blocks: looks at the disk.
 fn status(app: &App, samples: usize) -> Result<NodeStatus> {
     let records = told(app.jobs.records());
-    let failures = app.monitoring.failures.of(&app.jobs, &records);
+    let failures = app.watch.failures.of(&app.jobs, &records);
     Ok(NodeStatus {
         health: health_now(app)?,
-        usage: app.monitoring.sampler.counted(),
-        samples: app.monitoring.sampler.samples(samples),
+        usage: app.watch.sampler.counted(),
+        samples: app.watch.sampler.samples(samples),
         jobs: records.into_iter().zip(failures).map(|(record, failures)| JobStatus { record, failures }).collect(),
     })
 }
