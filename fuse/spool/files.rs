@@ -1,5 +1,5 @@
-//! Unnamed files for spools. A thread creates them ahead of their use, and a file whose bytes went to their node is used
-//! again: before ext4 creates a file, it looks at each inode of a block group that was freed in the last minute.
+//! Unnamed files for spools. A thread creates them ahead of their use, and a file whose bytes went to their node is
+//! used again: before ext4 creates a file, it looks at each inode of a block group that was freed in the last minute.
 
 use s4::file::is_alone;
 use s4::stock::Stock;
@@ -44,7 +44,8 @@ impl SpoolFiles {
         Self { dirs, spool_dir }
     }
 
-    /// An empty file in the data directory `dir`, else in the spool directory, and where it is. Nothing else has it open.
+    /// An empty file in the data directory `dir`, else in the spool directory, and where it is. Nothing else has it
+    /// open.
     pub fn take(&self, dir: Option<&Path>) -> io::Result<(Arc<File>, PathBuf)> {
         let taken = |dir: &Path| self.take_in(dir).map(|file| (file, dir.to_owned()));
         taken(dir.unwrap_or(&self.spool_dir)).or_else(|_| taken(&self.spool_dir))
