@@ -5,13 +5,13 @@ mod connections;
 mod guard;
 mod handlers;
 mod jobs;
+mod listen_address;
 mod monitoring;
 mod mounts;
 mod names;
 #[cfg(test)]
 mod names_model;
 mod peer;
-mod place;
 mod route;
 mod routes;
 mod server;
@@ -47,8 +47,8 @@ const IN_USE: Duration = Duration::from_secs(1);
 /// How long what is at the store may go on after everything else has ended.
 const LAST: Duration = Duration::from_millis(500);
 
-/// Between two looks for what is kept for nobody.
-const SWEEP: Duration = Duration::from_secs(60);
+/// Between two looks for files that nobody uses any more.
+const IDLE_CHECK: Duration = Duration::from_secs(60);
 
 /// Between two syncs, if keys were made. What is older is on the disk by then mostly: the kernel writes it after as long.
 const SYNC: Duration = Duration::from_secs(30);
@@ -110,10 +110,10 @@ fn run(args: Args) -> Result<()> {
     s4::limits::raise_descriptors();
     s4::limits::keep_descriptors();
     let cluster = Cluster::load(args.conf.as_deref())?;
-    let place = place::find(&cluster, args.port)?;
+    let local = listen_address::find(&cluster, args.port)?;
     let secret = Secret::find(args.secret.as_deref(), args.conf.as_deref())?;
     let options =
-        Options { dir: args.data, reserve: args.reserve, fsync: args.fsync, node: place.node, nodes: cluster.len() };
+        Options { dir: args.data, reserve: args.reserve, fsync: args.fsync, node: local.node, nodes: cluster.len() };
     if args.init {
         let made = if store::make(&options)? { "made" } else { "was made before" };
         println!("s4-server: data directory {} of node {}: {made}", options.dir.display(), options.node);
@@ -125,27 +125,27 @@ fn run(args: Args) -> Result<()> {
     let slots = args.jobs.map_or(cpus + 2, usize::from);
     let runtime = s4::runtime::build()?;
     let served = runtime.block_on(async {
-        let name = cluster.name(place.node).to_string();
+        let name = cluster.name(local.node).to_string();
         let failed = |e: std::io::Error| Error::io(format!("{name}: cannot listen"), &e);
         // Who connects from now on is served once what a predecessor left is ended.
-        let listener = listen(place.address).await.map_err(failed)?;
+        let listener = listen(local.address).await.map_err(failed)?;
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
         let data = store.root().display().to_string();
-        let names = Names::new(store.clone(), client.clone(), place.node);
-        let shared = Arc::new(Shared::new(store, client, names.clone(), place.node, slots)?);
+        let names = Names::new(store.clone(), client.clone(), local.node);
+        let shared = Arc::new(Shared::new(store, client, names.clone(), local.node, slots)?);
         let jobs = Arc::new(Jobs::open(shared)?);
         let digest = cluster.digest();
         println!(
             "s4-server: node {} of {} on {}, data in {data}",
-            place.node,
+            local.node,
             cluster.len(),
-            cluster.address(place.node)
+            cluster.address(local.node)
         );
         let monitoring = Monitoring::default();
-        let host = cluster.address(place.node).host().to_owned();
+        let host = cluster.address(local.node).host().to_owned();
         let started = Instant::now();
-        let node = place.node;
+        let node = local.node;
         let app = Arc::new(App {
             jobs,
             names: names.clone(),
@@ -165,7 +165,7 @@ fn run(args: Args) -> Result<()> {
             app.jobs.shared.clone(),
             host,
         ));
-        tokio::spawn(let_go_of_idle(app.jobs.clone()));
+        tokio::spawn(close_idle(app.jobs.clone()));
         tokio::spawn(names.start());
         tokio::spawn(sync_now_and_then(app.jobs.shared.store.clone()));
         server::run(listener, app, shutdown).await;
@@ -183,12 +183,12 @@ fn run(args: Args) -> Result<()> {
 }
 
 /// Closes keys that nobody reads any more, and removes files that no job needs any more, until the process ends.
-async fn let_go_of_idle(jobs: Arc<Jobs>) {
+async fn close_idle(jobs: Arc<Jobs>) {
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(IDLE_CHECK).await;
         let jobs = jobs.clone();
         blocking(move || {
-            jobs.shared.store.let_go_of_idle();
+            jobs.shared.store.close_idle_files();
             jobs.shared.names.settle_untold();
             jobs.remove_unused_files();
         })

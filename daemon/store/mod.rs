@@ -1,11 +1,11 @@
-//! A node's keys on its disk: publish, read, list, delete, sweep. Knows no HTTP. Everything here blocks.
+//! A node's keys on its disk: publish, read, list, delete, recover. Knows no HTTP. Everything here blocks.
 
 mod claim;
 mod data_dir;
 mod dirs;
 mod health;
-mod held;
 mod list;
+mod open_files;
 mod publish;
 mod read;
 mod recovery;
@@ -13,7 +13,6 @@ mod remove;
 mod sorter;
 mod space;
 mod spread;
-mod sweep;
 mod trash;
 mod tree;
 mod wipe;
@@ -68,7 +67,7 @@ pub struct Store {
     nodes: usize,
     /// Random; in the file `.s4/token` too, so that a process of this machine can tell whose directory it is.
     token: String,
-    held: held::HeldFiles,
+    open_files: open_files::OpenFileCache,
     dirs: dirs::Dirs,
     naming: publish::Naming,
     refused: publish::Refused,
@@ -80,7 +79,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the data directory, takes its lock, sweeps what a killed predecessor left, and takes away what a power cut damaged.
+    /// Opens the data directory, takes its lock, ends and removes what a killed predecessor left, and removes what a power cut damaged.
     ///
     /// Errors: there is none; it cannot hold extended attributes or unnamed temporary files, is in use, belongs to another
     /// node, lies in another, or has a path that map-from-n could not print for `xargs`.
@@ -119,7 +118,7 @@ impl Store {
             node: options.node,
             nodes: options.nodes,
             token,
-            held: held::HeldFiles::default(),
+            open_files: open_files::OpenFileCache::default(),
             naming: publish::Naming::default(),
             refused: publish::Refused::default(),
             drafts: OnceLock::new(),
@@ -129,7 +128,7 @@ impl Store {
         };
         claim::probe(&store.root).map_err(refuse)?;
         store.claim().map_err(refuse)?;
-        store.sweep();
+        store.end_previous_run();
         store.recover().map_err(failed)?;
         Ok(store)
     }

@@ -1,4 +1,5 @@
-//! After a power cut: what was made since the disk was last known to have all is read once, and what is not whole is taken away.
+//! Recovery, at the start. After a kill: what the predecessor left running is ended, and its directories are removed. After a power cut:
+//! what was made since the disk was last known to have everything is read once, and what is not whole is removed.
 //!
 //! The names of new files reach a disk before their bytes. A kill of the daemon alone does no harm, since the kernel still has the
 //! bytes. So the file `.s4/synced` tells in which mount of which boot the daemon ran, and since when what it made may not have been
@@ -7,6 +8,7 @@
 
 use super::Store;
 use super::read::open_itself;
+use crate::jobs::process;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use s4::checksum;
@@ -117,6 +119,26 @@ struct Check {
 }
 
 impl Store {
+    /// Ends the commands that a killed predecessor left running, and removes their directories. Its unnamed files went with its process.
+    pub(super) fn end_previous_run(&self) {
+        let tasks = self.tasks_dir();
+        let killed = process::kill_tree(&tasks) + process::kill_tree(&self.idle_dirs());
+        if killed > 0 {
+            tracing::info!("ended {killed} processes of unfinished tasks");
+        }
+        // What cannot be removed takes space, and does no other harm.
+        if let Err(error) = self.data.remove_tree(&tasks) {
+            tracing::warn!("cannot remove {}: {error}", tasks.display());
+        }
+        match std::fs::create_dir(&tasks) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                tracing::warn!("cannot make {}: {error}", tasks.display());
+            }
+            _ => {}
+        }
+        self.data.empty_trash();
+    }
+
     /// Keys that a power cut had damaged, and that were taken away at the start.
     pub fn lost_keys(&self) -> u64 {
         self.synced.lost.load(Ordering::Relaxed)

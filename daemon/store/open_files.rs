@@ -1,4 +1,5 @@
-//! Keys that are read piece by piece: kept open, so that a reader goes on after a delete, each with the sums of its leaves.
+//! The open file cache: keys that are read piece by piece stay open, so that a reader goes on after a delete. Each has the sums of its
+//! leaves.
 
 use super::Store;
 use lru::LruCache;
@@ -17,9 +18,9 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Keys held open at once.
+/// Keys that are open at once.
 const MOST: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
-/// A key that nobody reads for this long is let go.
+/// A key that nobody reads for this long is closed.
 const IDLE: Duration = Duration::from_secs(600);
 
 /// A key that is held open, for as long as somebody has it and a while longer.
@@ -32,13 +33,13 @@ pub struct HeldFile {
     proven: Mutex<HashMap<usize, Vec<u32>>>,
 }
 
-/// Held files, and when each was last asked for.
+/// Open files, and when each was last read.
 type Held = LruCache<(Key, Checksum), (Arc<HeldFile>, Instant)>;
 
 /// Guards the table; the files themselves are shared.
-pub struct HeldFiles(Mutex<Held>);
+pub struct OpenFileCache(Mutex<Held>);
 
-impl Default for HeldFiles {
+impl Default for OpenFileCache {
     fn default() -> Self {
         Self(Mutex::new(LruCache::new(MOST)))
     }
@@ -84,10 +85,10 @@ impl Store {
         }
     }
 
-    /// Lets go of keys that nobody reads any more, so that the space of deleted ones is free. Blocks: to free it takes a while.
-    pub fn let_go_of_idle(&self) {
+    /// Closes keys that nobody reads any more, so that the space of deleted ones is free. Blocks: freeing it takes a while.
+    pub fn close_idle_files(&self) {
         let mut idle = Vec::new();
-        let mut table = self.held.lock();
+        let mut table = self.open_files.lock();
         while table.peek_lru().is_some_and(|(_, (_, used))| used.elapsed() > IDLE)
             && let Some((name, (held, _))) = table.pop_lru()
         {
@@ -104,7 +105,7 @@ impl Store {
     pub fn hold(&self, key: &Key, part: &Part) -> Result<Arc<HeldFile>> {
         let name = (key.clone(), part.checksum);
         if !part.open
-            && let Some((held, used)) = self.held.lock().get_mut(&name)
+            && let Some((held, used)) = self.open_files.lock().get_mut(&name)
         {
             *used = Instant::now();
             return Ok(held.clone());
@@ -116,13 +117,13 @@ impl Store {
         let table = stored::table(&opened.file, opened.checksum).map_err(|e| self.unreadable(key, &e))?;
         let (file, checksum) = (opened.file, opened.checksum);
         let held = Arc::new(HeldFile { file, checksum, table, proven: Mutex::default() });
-        let mut table = self.held.lock();
+        let mut table = self.open_files.lock();
         table.put(name, (held.clone(), Instant::now()));
         Ok(held)
     }
 }
 
-impl HeldFiles {
+impl OpenFileCache {
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

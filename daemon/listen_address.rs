@@ -1,4 +1,4 @@
-//! Which line of the cluster file is this daemon's: the one whose address is this machine's.
+//! Which line of the cluster file is this daemon's, and the address that it listens on: the line's address is one of this machine's.
 
 use nix::ifaddrs::getifaddrs;
 use s4::cluster::{Address, Cluster};
@@ -6,30 +6,30 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::placement::NodeId;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-/// A daemon's place in the cluster.
-pub struct Place {
+/// This daemon's line of the cluster file.
+pub struct LocalNode {
     pub node: NodeId,
     /// The only address that it listens on.
     pub address: SocketAddr,
 }
 
 /// Finds this machine's line, among those of `port` if it is given.
-pub fn find(cluster: &Cluster, port: Option<u16>) -> Result<Place> {
-    let local = local_addresses()?;
+pub fn find(cluster: &Cluster, port: Option<u16>) -> Result<LocalNode> {
+    let addresses = local_addresses()?;
     let candidates: Vec<NodeId> =
         cluster.ids().filter(|&node| port.is_none_or(|port| cluster.address(node).port() == port)).collect();
     let mut unresolved = None;
-    let mut places = Vec::new();
+    let mut found = Vec::new();
     for node in candidates {
-        match local_address(cluster.address(node), &local) {
-            Ok(Some(address)) => places.push(Place { node, address }),
+        match local_address(cluster.address(node), &addresses) {
+            Ok(Some(address)) => found.push(LocalNode { node, address }),
             Ok(None) => {}
             Err(error) => unresolved = Some((node, error)),
         }
     }
     let of_port = port.map_or(String::new(), |port| format!(" with port {port}"));
-    if places.len() > 1 {
-        let nodes: Vec<String> = places.iter().map(|place| cluster.name(place.node).to_string()).collect();
+    if found.len() > 1 {
+        let nodes: Vec<String> = found.iter().map(|local| cluster.name(local.node).to_string()).collect();
         let message =
             format!("several lines{of_port} are this machine's: {}; choose one with --port", nodes.join(", "));
         return Err(Error::new(ErrorKind::Config, message));
@@ -37,13 +37,13 @@ pub fn find(cluster: &Cluster, port: Option<u16>) -> Result<Place> {
     let why = unresolved.map_or(String::new(), |(node, error)| {
         format!("; {} cannot be looked up: {}", cluster.name(node), s4::error::reason(&error))
     });
-    let place = places.pop().ok_or_else(|| {
+    let local = found.pop().ok_or_else(|| {
         Error::new(
             ErrorKind::Config,
             format!("no line of the cluster file{of_port} is an address of this machine{why}"),
         )
     })?;
-    check_reachable(cluster, &place).map(|()| place)
+    check_reachable(cluster, &local).map(|()| local)
 }
 
 /// The first address of a node that is this machine's; one that others can reach, where there is one.
@@ -59,17 +59,17 @@ fn first_of(resolved: &[SocketAddr], local: &[IpAddr]) -> Option<SocketAddr> {
 
 /// Refuses a name that means this machine to itself only, as many distributions have it: the others look it up too, and find
 /// another address, on which nobody listens.
-fn check_reachable(cluster: &Cluster, place: &Place) -> Result<()> {
-    let host = cluster.address(place.node).host();
+fn check_reachable(cluster: &Cluster, local: &LocalNode) -> Result<()> {
+    let host = cluster.address(local.node).host();
     let is_meant = host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost");
-    match place.address.ip().is_loopback() && !is_meant {
+    match local.address.ip().is_loopback() && !is_meant {
         false => Ok(()),
         true => Err(Error::new(
             ErrorKind::Config,
             format!(
                 "{}: '{host}' is {} here, which no other machine can reach; write its address into the cluster file",
-                cluster.name(place.node),
-                place.address.ip()
+                cluster.name(local.node),
+                local.address.ip()
             ),
         )),
     }
