@@ -2,9 +2,10 @@
 //! does not grow with their number.
 
 use super::former::Former;
+use super::marks::mark_of;
+use super::shared::Shared;
 use super::sources::Sources;
 use super::standing::{self, AllStanding, Decision};
-use super::{Shared, mark_of};
 use crate::store::{Selection, Sorter, Store};
 use s4::attribute::Mark;
 use s4::checksum::{Checksum, Hasher};
