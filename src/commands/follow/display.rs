@@ -1,6 +1,6 @@
 //! The live display on a terminal: some lines on stderr that are drawn over again.
 
-use super::report::{Part, counted, total};
+use super::parts::{Part, counted, total};
 use crate::commands::format::{cut, seconds_text, size_text};
 use s4::placement::NodeId;
 use s4::protocol::{JobSpec, Progress, RunningTask};

@@ -1,10 +1,8 @@
 //! `--json`: what a job tells, one JSON object a line on stdout. The man page says what each holds.
 
-use super::Report;
-use super::report::total;
 use s4::error::{Error, Result};
 use s4::placement::NodeId;
-use s4::protocol::{Event, JobSpec, Plan, Progress};
+use s4::protocol::{Event, JobId, JobSpec, Plan, Progress};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -71,14 +69,20 @@ pub fn event_line(node: NodeId, event: &Event) -> String {
     }
 }
 
-/// The last line.
-pub fn ended_line(report: &Report, state: &str, error: Option<&Error>) -> String {
-    let mut value = counts(&total(&report.parts));
+/// The last line, of a job that took so many seconds.
+pub fn ended_line(
+    job: &JobId,
+    state: &str,
+    (sum, done_before): (&Progress, u64),
+    seconds: f64,
+    error: Option<&Error>,
+) -> String {
+    let mut value = counts(sum);
     value["event"] = "ended".into();
-    value["job"] = report.job().as_str().into();
+    value["job"] = job.as_str().into();
     value["state"] = state.into();
-    value["done_before"] = report.done_before().into();
-    value["seconds"] = report.elapsed().as_secs_f64().into();
+    value["done_before"] = done_before.into();
+    value["seconds"] = seconds.into();
     if let Some(error) = error {
         value["error"] = error.to_string().into();
     }

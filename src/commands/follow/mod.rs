@@ -2,6 +2,7 @@
 
 mod display;
 mod events;
+mod parts;
 mod report;
 mod summary;
 

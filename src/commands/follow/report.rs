@@ -2,6 +2,7 @@
 
 use super::display::{Display, View};
 use super::events;
+use super::parts::{Part, total};
 use crate::cli::ShowArgs;
 use crate::commands::format::{cut, size_text};
 use crate::commands::say;
@@ -10,7 +11,7 @@ use s4::client::job_table::{ClusterJob, JobState};
 use s4::cluster::Cluster;
 use s4::error::Result;
 use s4::placement::NodeId;
-use s4::protocol::{Event, JobId, JobSpec, Outcome, Plan, Progress, RunningTask, TaskFailure};
+use s4::protocol::{Event, JobId, JobSpec, Plan, Progress, TaskFailure};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -20,16 +21,6 @@ const PROGRESS: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_millis(500);
 /// Characters of a command that are shown with a failure.
 const COMMAND: usize = 200;
-
-/// One node's part of a job.
-#[derive(Debug, Clone, Default)]
-pub struct Part {
-    pub plan: Plan,
-    pub progress: Progress,
-    pub outcome: Option<Outcome>,
-    /// The tasks that have run for longest.
-    pub running: Vec<RunningTask>,
-}
 
 /// The failures that the summary tells again. Its size does not grow with their number.
 #[derive(Default)]
@@ -248,23 +239,6 @@ impl Report {
             }
         }
     }
-}
-
-/// The counts of all nodes. A node that has told nothing yet has what it planned.
-pub fn total(parts: &[Part]) -> Progress {
-    let mut sum = Progress::default();
-    for part in parts {
-        sum += counted(part);
-    }
-    sum
-}
-
-/// A node's counts, of all that it planned.
-pub fn counted(part: &Part) -> Progress {
-    let mut progress = part.progress;
-    progress.tasks = progress.tasks.max(part.plan.tasks);
-    progress.bytes = progress.bytes.max(part.plan.bytes);
-    progress
 }
 
 /// True if somebody watches stderr, and it can do more than type.

@@ -1,8 +1,9 @@
 //! How a job ended, and how to go on.
 
-use super::Report;
 use super::events;
-use super::report::{Failures, total};
+use super::parts::{Part, total};
+use super::report::Failures;
+use super::report::Report;
 use crate::commands::format::seconds_text;
 use crate::commands::say;
 use s4::client::job_table::JobState;
@@ -16,7 +17,7 @@ impl Report {
         let state = self.state();
         if self.lost.is_empty() && state == JobState::Done {
             match (self.is_json(), self.is_quiet()) {
-                (true, _) => events::print(&events::ended_line(&self, state.name(), None))?,
+                (true, _) => self.print_end(state.name(), None)?,
                 (false, false) => say(self.success()),
                 (false, true) => {}
             }
@@ -56,7 +57,7 @@ impl Report {
     /// The failures again, or the last event.
     fn tell_end(&self, state: &str, error: &Error) -> Result<()> {
         if self.is_json() {
-            return events::print(&events::ended_line(self, state, Some(error)));
+            return self.print_end(state, Some(error));
         }
         let Failures { first, count, .. } = &self.failures;
         if *count > 0 {
@@ -71,6 +72,12 @@ impl Report {
             say(text);
         }
         Ok(())
+    }
+
+    fn print_end(&self, state: &str, error: Option<&Error>) -> Result<()> {
+        let sum = total(&self.parts);
+        let seconds = self.elapsed().as_secs_f64();
+        events::print(&events::ended_line(self.job(), state, (&sum, self.done_before()), seconds, error))
     }
 
     fn failure(&self, state: JobState) -> String {
@@ -96,7 +103,7 @@ impl Report {
     }
 
     fn interrupted_text(&self) -> String {
-        let ended = |(_, part): &(usize, &super::report::Part)| part.outcome == Some(Outcome::Interrupted);
+        let ended = |(_, part): &(usize, &Part)| part.outcome == Some(Outcome::Interrupted);
         let nodes = self.parts.iter().enumerate().filter(ended);
         let names: Vec<String> = nodes.map(|(node, _)| self.cluster.name(node).to_string()).collect();
         let daemons = if names.len() == 1 { "daemon" } else { "daemons" };
