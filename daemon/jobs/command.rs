@@ -20,6 +20,12 @@ use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How long a process that is not the command's may hold its output.
+pub const WRITER: Duration = Duration::from_secs(1);
+
+/// Characters of a command's own text that a reason shows.
+const SHOWN: usize = 200;
+
 /// Why s4 killed a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Killed {
@@ -309,5 +315,13 @@ impl Drop for Running<'_> {
         }
         // A child that has been waited for is not waited for again.
         let _ = self.child.wait();
+    }
+}
+
+/// The beginning of a text that a command may have made as long as it likes, to be shown.
+pub fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}...", text[..at].escape_debug()),
+        None => text.escape_debug().to_string(),
     }
 }

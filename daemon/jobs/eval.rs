@@ -1,10 +1,10 @@
 //! `eval`, and a map's command tried on one task: its streams are sent to the client as they come.
 
-use super::Shared;
 use super::cgroup::Limits;
 use super::command::{self, Attendant, Control, Ended, Killed, Setup, Stream};
 use super::plan;
 use super::running::Entered;
+use super::shared::Shared;
 use super::task::{self, Inputs, environment};
 use super::taskdir::TaskDir;
 use s4::body::Hangup;
@@ -17,9 +17,6 @@ use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Evals that run at once; more wait.
-pub const AT_ONCE: usize = 64;
 
 /// Between two looks at a check that is under way after the command's end.
 const VERIFYING: Duration = Duration::from_millis(1);

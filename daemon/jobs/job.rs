@@ -1,4 +1,4 @@
-//! One job on this node: its state, its failures, and the loop that runs its tasks.
+//! One job on this node: its records, its state and its failures.
 
 use super::cgroup::Limits;
 use super::command::{Control, Killed};
@@ -6,22 +6,20 @@ use super::failures::Failures;
 use super::fence::Fence;
 use super::journal::{self, Journal};
 use super::logs::Logs;
-use super::plan::{Task, Tasks};
-use super::{Shared, mark_of};
-use super::{process, task};
+use super::marks::mark_of;
 use s4::attribute::Mark;
-use s4::client::blocking;
-use s4::error::{Error, ErrorKind, Result};
+use s4::client::{Client, blocking};
+use s4::error::{Error, Result};
 use s4::file;
 use s4::key::Key;
+use s4::placement::NodeId;
 use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, RunningTask};
 use s4::time::now_milliseconds;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 
 /// The name of the file that holds a job's record.
 const RECORD: &str = "record";
@@ -59,24 +57,24 @@ pub struct Job {
     pub journal: Journal,
     pub logs: Arc<Logs>,
     pub fence: Arc<Fence>,
-    dir: PathBuf,
-    plan: Plan,
+    pub(super) dir: PathBuf,
+    pub(super) plan: Plan,
     /// What is the same of all its outputs' marks.
     mark: Mark,
-    state: watch::Sender<State>,
+    pub(super) state: watch::Sender<State>,
     /// Guards the tasks that run now, by their number.
     running: Mutex<HashMap<u64, RunningNow>>,
-    failures: Failures,
+    pub(super) failures: Failures,
     /// The record is synced to the disk each time that it is written.
     sync: bool,
     /// Bytes that its spec takes in memory.
     pub bytes: usize,
 }
 
-struct RunningNow {
-    control: Arc<Control>,
-    key: Key,
-    since: Instant,
+pub(super) struct RunningNow {
+    pub control: Arc<Control>,
+    pub key: Key,
+    pub since: Instant,
 }
 
 /// Where the job in `dir` has its logs.
@@ -147,7 +145,7 @@ impl Job {
     }
 
     /// Writes down where the job stands, for the next daemon.
-    fn save(&self) -> Result<()> {
+    pub(super) fn save(&self) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(format!("job {}", self.spec.id), &e);
         let text = serde_json::to_vec(&self.record()).expect("a record is plain JSON");
         file::replace(&self.dir.join(RECORD), &text, self.sync).map_err(failed)
@@ -256,47 +254,7 @@ impl Job {
         }
     }
 
-    /// Runs every task of the plan to its end, which a panic is too.
-    pub async fn run_to_end(self: Arc<Self>, shared: Arc<Shared>) {
-        if tokio::spawn(self.clone().run(shared.clone())).await.is_err() {
-            self.stop_with(&shared);
-            self.record_failure(&shared, None, panicked()).await;
-            self.finish().await;
-        }
-    }
-
-    /// Runs every task of the plan to its end.
-    async fn run(self: Arc<Self>, shared: Arc<Shared>) {
-        // Where nothing is to be done, the end alone is written down.
-        if self.plan.tasks > 0 {
-            if let Err(error) = self.run_tasks(&shared).await {
-                self.stop_with(&shared);
-                self.record_failure(&shared, None, error).await;
-            }
-            self.clear_away(&shared).await;
-        }
-        self.finish().await;
-    }
-
-    /// Removes what the tasks have left in their directories, and where there are no control groups, ends their processes.
-    async fn clear_away(&self, shared: &Arc<Shared>) {
-        let (shared, leftovers) = (shared.clone(), shared.store.tasks_dir().join(self.spec.id.as_str()));
-        blocking(move || {
-            if !shared.running.has_groups() {
-                process::kill_tree(&leftovers);
-            }
-            match shared.store.data_dir().remove_tree(&leftovers) {
-                // Absent where no task ran.
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!("cannot remove {}: {error}", leftovers.display());
-                }
-                _ => {}
-            }
-        })
-        .await;
-    }
-
-    async fn finish(self: Arc<Self>) {
+    pub(super) async fn finish(self: Arc<Self>) {
         self.state.send_modify(|state| {
             state.ended = Some(now_milliseconds());
             state.outcome = Some(outcome(state));
@@ -312,150 +270,14 @@ impl Job {
         blocking(move || self.save()).await
     }
 
-    async fn run_tasks(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
-        let (job, store) = (self.clone(), shared.store.clone());
-        let begin = move || {
-            job.save()?;
-            let mut tasks = Tasks::open(&job.dir.join("plan"))?;
-            tasks.next_few(&store, &job.spec).map(|few| (few, tasks))
-        };
-        let (mut few, mut tasks) = blocking(begin).await?;
-        let mut running = JoinSet::new();
-        let mut failed = Ok(());
-        while !self.state().stopped {
-            let Some(slot) = self.await_slot(shared).await else {
-                break;
-            };
-            if few.is_empty() {
-                let (store, spec) = (shared.store.clone(), self.spec.clone());
-                let (next, rest) = blocking(move || (tasks.next_few(&store, &spec), tasks)).await;
-                tasks = rest;
-                few = next.unwrap_or_else(|error| {
-                    failed = Err(error);
-                    self.stop_with(shared);
-                    VecDeque::new()
-                });
-            }
-            let Some(task) = few.pop_front() else {
-                break;
-            };
-            self.state.send_modify(|state| state.progress.running += 1);
-            running.spawn(self.clone().run_task(shared.clone(), task, slot));
-            while running.try_join_next().is_some() {}
-        }
-        while running.join_next().await.is_some() {}
-        failed
-    }
-
-    /// A place for one more command; `None` once the job is stopped, whoever has the places.
-    async fn await_slot(&self, shared: &Arc<Shared>) -> Option<OwnedSemaphorePermit> {
-        let mut state = self.watch();
-        let stopped = async { state.wait_for(|state| state.stopped).await.map(drop) };
-        tokio::select! {
-            biased;
-            _ = stopped => None,
-            slot = shared.slots.clone().acquire_owned() => slot.ok(),
-        }
-    }
-
-    async fn run_task(self: Arc<Self>, shared: Arc<Shared>, task: Task, slot: OwnedSemaphorePermit) {
-        let (number, key, size) = (task.number, task.key.clone(), task.size);
-        let (job, own) = (self.clone(), shared.clone());
-        // As a task of its own, so that a panic in it has an end here.
-        let worked = tokio::spawn(async move {
-            let mut slot = Some(slot);
-            (job.work_on(&own, task, &mut slot).await, slot)
-        });
-        // A failure is recorded before the slot is free, so that no task starts in between.
-        let (result, _slot) = worked.await.unwrap_or_else(|_| (Err(panicked().into()), None));
-        self.lock_running().remove(&number);
-        self.state.send_modify(|state| {
-            state.progress.running -= 1;
-            match &result {
-                Ok(outputs) => {
-                    state.progress.done += 1;
-                    state.progress.outputs += outputs;
-                    state.progress.bytes_done += size;
-                    shared.task_counts.add_done();
-                }
-                Err(failed) => {
-                    state.progress.outputs += failed.published;
-                    state.progress.bytes_failed += size;
-                }
-            }
-        });
-        if let Err(failed) = result {
-            self.record_failure(&shared, Some(key), failed).await;
-        }
-    }
-
-    async fn work_on(
-        self: Arc<Self>,
-        shared: &Arc<Shared>,
-        task: Task,
-        slot: &mut Option<OwnedSemaphorePermit>,
-    ) -> std::result::Result<u64, task::Failed> {
-        let (number, key) = (task.number, task.key.clone());
-        let dir = shared.store.tasks_dir().join(self.spec.id.as_str()).join(number.to_string());
-        let entered = shared.running.enter(dir.clone(), self.limits())?;
-        let control = entered.control();
-        let now = RunningNow { control: control.clone(), key, since: Instant::now() };
-        self.lock_running().insert(number, now);
-        // A cancel that came before the task was entered has not seen it.
-        if self.state().ending.is_some() {
-            let late = control.clone();
-            blocking(move || late.kill(Killed::Cancelled)).await;
-        }
-        let result = task::run(shared.clone(), self.clone(), task, control, dir, slot).await;
-        self.lock_running().remove(&number);
-        // The last that holds its control group. One without limits is only put back; what was left in it has a thread of its own.
-        match self.limits().is_none() {
-            true => drop(entered),
-            false => blocking(move || drop(entered)).await,
-        }
-        result
-    }
-
     pub fn limits(&self) -> Limits {
         Limits { memory: self.spec.memory, cpus: self.spec.cpus }
     }
 
-    /// Writes down that a task failed, or without a key, that the job could not go on.
-    async fn record_failure(self: &Arc<Self>, shared: &Arc<Shared>, key: Option<Key>, failed: impl Into<task::Failed>) {
-        // What fails because it is ended tells nothing new.
-        if self.state().ending.is_some() {
-            return;
-        }
-        // What befell the job as a whole is told under its own name.
-        let Some(key) = key.or_else(|| self.spec.outdir.join(self.spec.id.as_str()).ok()) else {
-            return;
-        };
-        let failure = failed.into().report(shared.node, key);
-        let job = self.clone();
-        blocking(move || {
-            if let Err(error) = job.failures.append(&failure) {
-                tracing::error!("job {}: cannot record a failure: {error}: {failure:?}", job.spec.id);
-            }
-        })
-        .await;
-        shared.task_counts.add_failed();
-        self.state.send_modify(|state| state.progress.failed += 1);
-        if !self.spec.keep_going {
-            self.stop_with(shared);
-        }
-    }
-
-    /// Stops this node's part, and the others'.
-    fn stop_with(&self, shared: &Arc<Shared>) {
-        if self.state.send_if_modified(|state| !std::mem::replace(&mut state.stopped, true)) {
-            self.stop_others(shared);
-        }
-    }
-
     /// Has the other nodes start no more tasks.
-    pub fn stop_others(&self, shared: &Arc<Shared>) {
-        for node in shared.client.cluster().ids().filter(|&node| node != shared.node) {
-            let (client, id) = (shared.client.clone(), self.spec.id.clone());
+    pub fn stop_others(&self, client: &Client, own: NodeId) {
+        for node in client.cluster().ids().filter(|&node| node != own) {
+            let (client, id) = (client.clone(), self.spec.id.clone());
             tokio::spawn(async move {
                 // A node that cannot be reached is the client's to report.
                 let _ = client.stop_job(node, &id).await;
@@ -463,14 +285,9 @@ impl Job {
         }
     }
 
-    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, RunningNow>> {
+    pub(super) fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, RunningNow>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What is told of a panic, which is a fault of this program.
-fn panicked() -> Error {
-    Error::new(ErrorKind::Io, "the daemon failed at it, and its log says how; please report this")
 }
 
 fn outcome(state: &State) -> Outcome {

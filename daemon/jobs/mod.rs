@@ -11,10 +11,13 @@ mod job;
 mod journal;
 mod lines;
 pub mod logs;
+mod marks;
 pub mod owner;
 mod plan;
 pub mod process;
+mod run;
 mod running;
+mod shared;
 mod sources;
 mod spawn;
 mod standing;
@@ -22,33 +25,23 @@ pub mod task;
 pub mod taskdir;
 
 pub use job::{Job, State, logs_dir};
+pub use shared::Shared;
 
-use crate::monitoring::counters::TaskCounts;
-use crate::mounts::Mounts;
-use crate::names::Names;
 use crate::store::Store;
-use crate::transfer::Transfers;
-use cgroup::{Cgroups, Limits};
-use files::JobFiles;
-use running::RunningTasks;
+use cgroup::Limits;
+use owner::Owner;
 use s4::attribute::Mark;
-use s4::checksum::hash;
-use s4::client::{Client, blocking};
+use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Prefix;
 use s4::limits::descriptors;
-use s4::placement::NodeId;
-use s4::protocol::{JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Source};
+use s4::protocol::{Delivery, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Source};
 use s4::time::now_milliseconds;
 use sources::Sources;
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use taskdir::TaskDirs;
-use tokio::sync::Semaphore;
 
 /// A planned job that nobody starts has ended after this.
 const UNSTARTED: Duration = Duration::from_secs(3600);
@@ -60,56 +53,6 @@ const UNENDED_MIB: usize = 64;
 const REMEMBERED: usize = 100;
 const REMEMBERED_BYTES: usize = 16 << 20;
 const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// What all tasks of this node share.
-pub struct Shared {
-    pub store: Arc<Store>,
-    pub client: Client,
-    pub names: Arc<Names>,
-    pub node: NodeId,
-    /// One for each command that may run at once.
-    pub slots: Arc<Semaphore>,
-    /// One for each task that may deliver its outputs at once.
-    pub deliveries: Semaphore,
-    pub transfers: Transfers,
-    pub running: RunningTasks,
-    pub files: JobFiles,
-    pub dirs: Arc<TaskDirs>,
-    /// What commands have mounted.
-    pub mounts: Mounts,
-    /// One for each eval that may run at once.
-    pub evals: Semaphore,
-    /// Of all jobs since the daemon's start.
-    pub task_counts: TaskCounts,
-    evals_begun: AtomicU64,
-}
-
-impl Shared {
-    /// `slots`: commands of maps that run at once.
-    pub fn new(store: Arc<Store>, client: Client, names: Arc<Names>, node: NodeId, slots: usize) -> Result<Self> {
-        let cgroups = Cgroups::open(&format!("s4-{:016x}", hash(store.root().as_os_str().as_bytes())));
-        Ok(Self {
-            files: JobFiles::open(&store),
-            dirs: TaskDirs::open(store.data_dir().clone(), store.idle_dirs(), cgroups.are_there())?,
-            mounts: Mounts::new(store.root().to_owned()),
-            transfers: Transfers::new(store.clone(), client.clone(), node),
-            store,
-            client,
-            names,
-            node,
-            slots: Arc::new(Semaphore::new(slots)),
-            deliveries: Semaphore::new(slots),
-            running: RunningTasks::new(cgroups),
-            evals: Semaphore::new(eval::AT_ONCE),
-            task_counts: TaskCounts::default(),
-            evals_begun: AtomicU64::new(0),
-        })
-    }
-
-    fn next_eval(&self) -> u64 {
-        self.evals_begun.fetch_add(1, Ordering::Relaxed)
-    }
-}
 
 /// The jobs of this node.
 pub struct Jobs {
@@ -127,7 +70,7 @@ impl Jobs {
             match Job::load(entry.path(), shared.store.syncs()) {
                 Ok(Some((job, interrupted))) => {
                     if interrupted && !job.spec.keep_going {
-                        job.stop_others(&shared);
+                        job.stop_others(&shared.client, shared.node);
                     }
                     table.insert(job.spec.id.clone(), Arc::new(job));
                 }
@@ -221,6 +164,15 @@ impl Jobs {
     pub fn find(&self, id: &JobId) -> Result<Arc<Job>> {
         let job = self.lock().get(id).cloned();
         job.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("job {id}: no such job here")))
+    }
+
+    /// Whose the keys are that are put with this delivery.
+    pub fn owner(&self, delivery: Option<&Delivery>) -> Result<Owner> {
+        let Some(delivery) = delivery else {
+            return Ok(Owner::default());
+        };
+        let job = self.find(&delivery.job)?;
+        Ok(Owner::new(job.fence.clone(), job.mark(delivery.inputs, delivery.outputs)))
     }
 
     pub async fn start(&self, id: &JobId) -> Result<()> {
@@ -380,16 +332,6 @@ fn refuse_overlap(table: &BTreeMap<JobId, Arc<Job>>, spec: &JobSpec) -> Result<(
     let (id, outdir) = (&other.spec.id, &other.spec.outdir);
     let message = format!("job {id} runs and writes to {outdir}; wait for it, cancel it, or choose another OUTDIR");
     Err(Error::new(ErrorKind::AlreadyExists, message))
-}
-
-/// The mark of a job's outputs, but for their inputs and number.
-fn mark_of(spec: &JobSpec) -> Mark {
-    Mark { recipe: spec.recipe(), inputs: 0, job: owner_of(&spec.id), source: spec.source(), outputs: 1 }
-}
-
-/// A job in its outputs' marks.
-fn owner_of(id: &JobId) -> u64 {
-    hash(id.as_str().as_bytes())
 }
 
 fn remove_dir(store: &Store, dir: &Path) {

@@ -1,12 +1,10 @@
 //! Whose a key is that a client or another node puts.
 
-use super::Jobs;
 use super::fence::Fence;
 use crate::store::{Asker, Draft, Receiving, Store};
 use s4::attribute::Mark;
 use s4::error::Result;
 use s4::key::{Dir, Key};
-use s4::protocol::Delivery;
 use std::sync::Arc;
 
 /// A job, which takes outputs only while it goes on, or nobody.
@@ -17,6 +15,11 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// The job of `fence`, one of whose outputs has this mark.
+    pub fn new(fence: Arc<Fence>, mark: Mark) -> Self {
+        Self { fence, mark: Some(mark) }
+    }
+
     /// Marks the key as an output of the job's task.
     pub fn marked<'s>(&self, mut draft: Draft<'s>) -> Draft<'s> {
         if let Some(mark) = self.mark {
@@ -39,15 +42,5 @@ impl Owner {
     /// Publishes the key, unless the job has ended.
     pub fn publish(&self, publish: impl FnOnce() -> Result<()>) -> Result<()> {
         self.fence.pass(publish)
-    }
-}
-
-impl Jobs {
-    pub fn owner(&self, delivery: Option<&Delivery>) -> Result<Owner> {
-        let Some(delivery) = delivery else {
-            return Ok(Owner::default());
-        };
-        let job = self.find(&delivery.job)?;
-        Ok(Owner { fence: job.fence.clone(), mark: Some(job.mark(delivery.inputs, delivery.outputs)) })
     }
 }

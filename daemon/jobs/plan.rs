@@ -2,9 +2,10 @@
 //! does not grow with their number.
 
 use super::former::Former;
+use super::marks::mark_of;
+use super::shared::Shared;
 use super::sources::Sources;
 use super::standing::{self, AllStanding, Decision};
-use super::{Shared, mark_of};
 use crate::store::{Selection, Sorter, Store};
 use s4::attribute::Mark;
 use s4::checksum::{Checksum, Hasher};
@@ -486,4 +487,54 @@ pub fn one(store: &Store, spec: &JobSpec, key: &Key) -> Result<Task> {
     let absent = || Error::new(ErrorKind::NotFound, format!("{key}: no key of this name in {}", spec.indir));
     task.paths = Some(merged.ok_or_else(absent)?.finish()?);
     Ok(task)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_plan_has_a_size_what_to_clean_and_a_name() {
+        assert_eq!(parse_decided("12 - in/a").unwrap(), (12, "-", "in/a"));
+        assert_eq!(parse_decided("0 1f 002 out/002_x out/002_y").unwrap(), (0, "1f", "002 out/002_x out/002_y"));
+        for damaged in ["", "12", "12 -", "x - in/a", "-1 - in/a"] {
+            assert!(parse_decided(damaged).is_err(), "{damaged}");
+        }
+        assert_eq!((parse_clean("-"), parse_clean("="), parse_clean("1f")), (None, None, Some(31)));
+    }
+
+    #[test]
+    fn an_input_under_way_has_a_name_a_key_and_a_size() {
+        let (name, key, size) = parse_input(b"002 in/002_a 7").unwrap();
+        assert_eq!((name.as_str(), key.as_str(), size), ("002", "in/002_a", 7));
+        for damaged in [&b"002 in/002_a"[..], b"002 in/002_a x", b"002 in/../x 7", b"002 in/a b 7", b"\xff in/a 7"] {
+            assert!(parse_input(damaged).is_err(), "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn a_merge_has_the_suffix_that_all_its_inputs_share() {
+        let suffix = |keys: &[&str]| {
+            let mut suffix = Suffix::default();
+            keys.iter().for_each(|key| suffix.add(&Key::parse(key).unwrap()));
+            suffix.0.flatten()
+        };
+        assert_eq!(suffix(&["a/002_p", "b/002_p"]).as_deref(), Some("_p"));
+        assert_eq!(suffix(&["a/002_p", "b/002_q"]), None);
+        assert_eq!(suffix(&["a/002_p", "b/002_q", "c/002_p"]), None, "once it differs, it stays so");
+    }
+
+    #[test]
+    fn the_digest_of_inputs_is_of_names_sums_and_order() {
+        let sum = |len| Checksum { xxh3: 1, len };
+        let of = |inputs: &[(&str, u64)]| {
+            let mut hasher = Hasher::new();
+            inputs.iter().for_each(|(key, len)| add_input(&mut hasher, &Key::parse(key).unwrap(), sum(*len)));
+            hasher.finish().xxh3
+        };
+        assert_eq!(of(&[("in/a", 5)]), input_hash(&Key::parse("in/a").unwrap(), sum(5)));
+        let all =
+            [of(&[("in/a", 5), ("in/b", 5)]), of(&[("in/b", 5), ("in/a", 5)]), of(&[("in/a", 5)]), of(&[("in/a", 6)])];
+        assert!((0..all.len()).all(|at| !all[at + 1..].contains(&all[at])));
+    }
 }

@@ -1,6 +1,7 @@
 //! Jobs that made, or are making, the inputs of another: a map over what is not whole would run on less data without a word.
 
-use super::Job;
+use super::job::Job;
+use super::marks::owner_of;
 use crate::store::Store;
 use s4::error::{Error, Result};
 use s4::key::Key;
@@ -20,7 +21,7 @@ pub struct Sources {
 impl Sources {
     pub fn add(&mut self, job: &Arc<Job>) {
         let record = job.record();
-        self.places.insert(super::owner_of(&record.spec.id), self.jobs.len());
+        self.places.insert(owner_of(&record.spec.id), self.jobs.len());
         self.jobs.push(Source {
             job: record.spec.id,
             kind: record.spec.kind,

@@ -1,6 +1,6 @@
 //! What stands below the OUTDIR of a 1:n map, over all nodes: whether a task is done is read from the outputs themselves.
 
-use super::Shared;
+use super::shared::Shared;
 use crate::store::Sorter;
 use s4::attribute::Mark;
 use s4::error::{Error, ErrorKind, Result};

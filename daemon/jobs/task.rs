@@ -1,10 +1,11 @@
 //! One task of a map: its command, and what becomes of its output.
 
-use super::command::{self, Control, Killed, Setup};
+use super::command::{self, Control, Killed, Setup, WRITER, cut};
+use super::job::Job;
 use super::logs::TaskLog;
 use super::plan::{self, Task};
+use super::shared::Shared;
 use super::standing::is_ours;
-use super::{Job, Shared};
 use crate::store::Store;
 use crate::transfer::{self, Outputs, Sender};
 use s4::checksum::{self, Checksum, Hasher};
@@ -19,7 +20,6 @@ use std::io::{BufRead, BufReader, Seek};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a task failed: a line for people, and the end of its command's stderr.
@@ -49,14 +49,8 @@ impl Failed {
     }
 }
 
-/// How long a process that is not the command's may hold its stdout.
-pub const WRITER: Duration = Duration::from_secs(1);
-
 /// Characters of a reason, whatever is in it.
 const LONGEST_REASON: usize = 4096;
-
-/// Characters of a command's own text that a reason shows.
-const SHOWN: usize = 200;
 
 type TaskResult<T> = std::result::Result<T, Failed>;
 
@@ -254,14 +248,6 @@ fn failure(ended: &command::Ended, control: &Control, spec: &JobSpec) -> Option<
                 _ => ended,
             })
         }
-    }
-}
-
-/// The beginning of a text that a command may have made as long as it likes, to be shown.
-pub fn cut(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((at, _)) => format!("{}...", text[..at].escape_debug()),
-        None => text.escape_debug().to_string(),
     }
 }
 

@@ -456,7 +456,7 @@ impl Connection {
             aligned::reserve(rest, left - here);
             self.receive_exactly(rest, left - here)?;
         }
-        let parts = [&first[begin..], &rest[..if here < left { left - here } else { 0 }]];
+        let parts = [&first[begin..], &rest[..left.saturating_sub(here)]];
         Ok(header.verify_parts(parts).is_ok())
     }
 

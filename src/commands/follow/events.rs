@@ -2,7 +2,7 @@
 
 use s4::error::{Error, Result};
 use s4::placement::NodeId;
-use s4::protocol::{Event, JobSpec, Plan, Progress};
+use s4::protocol::{Event, JobId, JobSpec, Plan, Progress};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -69,7 +69,27 @@ pub fn event_line(node: NodeId, event: &Event) -> String {
     }
 }
 
-pub(super) fn counts(progress: &Progress) -> Value {
+/// The last line, of a job that took so many seconds.
+pub fn ended_line(
+    job: &JobId,
+    state: &str,
+    (sum, done_before): (&Progress, u64),
+    seconds: f64,
+    error: Option<&Error>,
+) -> String {
+    let mut value = counts(sum);
+    value["event"] = "ended".into();
+    value["job"] = job.as_str().into();
+    value["state"] = state.into();
+    value["done_before"] = done_before.into();
+    value["seconds"] = seconds.into();
+    if let Some(error) = error {
+        value["error"] = error.to_string().into();
+    }
+    line(&value)
+}
+
+fn counts(progress: &Progress) -> Value {
     json!({
         "tasks": progress.tasks,
         "done": progress.done,
@@ -80,7 +100,7 @@ pub(super) fn counts(progress: &Progress) -> Value {
     })
 }
 
-pub(super) fn line(value: &Value) -> String {
+fn line(value: &Value) -> String {
     format!("{value}\n")
 }
 

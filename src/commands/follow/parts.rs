@@ -1,4 +1,4 @@
-//! Each node's part of a job, and their sum.
+//! Each node's part of a job, and their sums.
 
 use s4::protocol::{Outcome, Plan, Progress, RunningTask};
 

@@ -2,7 +2,8 @@
 
 use super::events;
 use super::parts::{Part, total};
-use super::report::{Failures, Report};
+use super::report::Failures;
+use super::report::Report;
 use crate::commands::console::say;
 use crate::commands::format::seconds_text;
 use s4::client::job_table::JobState;
@@ -16,7 +17,7 @@ impl Report {
         let state = self.state();
         if self.lost.is_empty() && state == JobState::Done {
             match (self.is_json(), self.is_quiet()) {
-                (true, _) => events::print(&ended_line(&self, state.name(), None))?,
+                (true, _) => self.print_end(state.name(), None)?,
                 (false, false) => say(self.success()),
                 (false, true) => {}
             }
@@ -56,7 +57,7 @@ impl Report {
     /// The failures again, or the last event.
     fn tell_end(&self, state: &str, error: &Error) -> Result<()> {
         if self.is_json() {
-            return events::print(&ended_line(self, state, Some(error)));
+            return self.print_end(state, Some(error));
         }
         let Failures { first, count, .. } = &self.failures;
         if *count > 0 {
@@ -71,6 +72,12 @@ impl Report {
             say(text);
         }
         Ok(())
+    }
+
+    fn print_end(&self, state: &str, error: Option<&Error>) -> Result<()> {
+        let sum = total(&self.parts);
+        let seconds = self.elapsed().as_secs_f64();
+        events::print(&events::ended_line(self.job(), state, (&sum, self.done_before()), seconds, error))
     }
 
     fn failure(&self, state: JobState) -> String {
@@ -133,18 +140,4 @@ impl Report {
             true => format!("{stand}; 's4 logs {}' has the stderr", self.spec.id),
         }
     }
-}
-
-/// The last line.
-fn ended_line(report: &Report, state: &str, error: Option<&Error>) -> String {
-    let mut value = events::counts(&total(&report.parts));
-    value["event"] = "ended".into();
-    value["job"] = report.job().as_str().into();
-    value["state"] = state.into();
-    value["done_before"] = report.done_before().into();
-    value["seconds"] = report.elapsed().as_secs_f64().into();
-    if let Some(error) = error {
-        value["error"] = error.to_string().into();
-    }
-    events::line(&value)
 }

@@ -1,0 +1,15 @@
+//! The marks of a job's outputs.
+
+use s4::attribute::Mark;
+use s4::checksum::hash;
+use s4::protocol::{JobId, JobSpec};
+
+/// The mark of a job's outputs, but for their inputs and number.
+pub fn mark_of(spec: &JobSpec) -> Mark {
+    Mark { recipe: spec.recipe(), inputs: 0, job: owner_of(&spec.id), source: spec.source(), outputs: 1 }
+}
+
+/// A job in its outputs' marks.
+pub fn owner_of(id: &JobId) -> u64 {
+    hash(id.as_str().as_bytes())
+}

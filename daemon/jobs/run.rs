@@ -1,0 +1,198 @@
+//! The loop that runs a job's tasks.
+
+use super::command::Killed;
+use super::job::{Job, RunningNow};
+use super::plan::{Task, Tasks};
+use super::shared::Shared;
+use super::{process, task};
+use s4::client::blocking;
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::Key;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+
+impl Job {
+    /// Runs every task of the plan to its end, which a panic is too.
+    pub async fn run_to_end(self: Arc<Self>, shared: Arc<Shared>) {
+        if tokio::spawn(self.clone().run(shared.clone())).await.is_err() {
+            self.stop_with(&shared);
+            self.record_failure(&shared, None, panicked()).await;
+            self.finish().await;
+        }
+    }
+
+    /// Runs every task of the plan to its end.
+    async fn run(self: Arc<Self>, shared: Arc<Shared>) {
+        // Where nothing is to be done, the end alone is written down.
+        if self.plan.tasks > 0 {
+            if let Err(error) = self.run_tasks(&shared).await {
+                self.stop_with(&shared);
+                self.record_failure(&shared, None, error).await;
+            }
+            self.clear_away(&shared).await;
+        }
+        self.finish().await;
+    }
+
+    /// Removes what the tasks have left in their directories, and where there are no control groups, ends their processes.
+    async fn clear_away(&self, shared: &Arc<Shared>) {
+        let (shared, leftovers) = (shared.clone(), shared.store.tasks_dir().join(self.spec.id.as_str()));
+        blocking(move || {
+            if !shared.running.has_groups() {
+                process::kill_tree(&leftovers);
+            }
+            match shared.store.data_dir().remove_tree(&leftovers) {
+                // Absent where no task ran.
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!("cannot remove {}: {error}", leftovers.display());
+                }
+                _ => {}
+            }
+        })
+        .await;
+    }
+
+    async fn run_tasks(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
+        let (job, store) = (self.clone(), shared.store.clone());
+        let begin = move || {
+            job.save()?;
+            let mut tasks = Tasks::open(&job.dir.join("plan"))?;
+            tasks.next_few(&store, &job.spec).map(|few| (few, tasks))
+        };
+        let (mut few, mut tasks) = blocking(begin).await?;
+        let mut running = JoinSet::new();
+        let mut failed = Ok(());
+        while !self.state().stopped {
+            let Some(slot) = self.await_slot(shared).await else {
+                break;
+            };
+            if few.is_empty() {
+                let (store, spec) = (shared.store.clone(), self.spec.clone());
+                let (next, rest) = blocking(move || (tasks.next_few(&store, &spec), tasks)).await;
+                tasks = rest;
+                few = next.unwrap_or_else(|error| {
+                    failed = Err(error);
+                    self.stop_with(shared);
+                    VecDeque::new()
+                });
+            }
+            let Some(task) = few.pop_front() else {
+                break;
+            };
+            self.state.send_modify(|state| state.progress.running += 1);
+            running.spawn(self.clone().run_task(shared.clone(), task, slot));
+            while running.try_join_next().is_some() {}
+        }
+        while running.join_next().await.is_some() {}
+        failed
+    }
+
+    /// A place for one more command; `None` once the job is stopped, whoever has the places.
+    async fn await_slot(&self, shared: &Arc<Shared>) -> Option<OwnedSemaphorePermit> {
+        let mut state = self.watch();
+        let stopped = async { state.wait_for(|state| state.stopped).await.map(drop) };
+        tokio::select! {
+            biased;
+            _ = stopped => None,
+            slot = shared.slots.clone().acquire_owned() => slot.ok(),
+        }
+    }
+
+    async fn run_task(self: Arc<Self>, shared: Arc<Shared>, task: Task, slot: OwnedSemaphorePermit) {
+        let (number, key, size) = (task.number, task.key.clone(), task.size);
+        let (job, own) = (self.clone(), shared.clone());
+        // As a task of its own, so that a panic in it has an end here.
+        let worked = tokio::spawn(async move {
+            let mut slot = Some(slot);
+            (job.work_on(&own, task, &mut slot).await, slot)
+        });
+        // A failure is recorded before the slot is free, so that no task starts in between.
+        let (result, _slot) = worked.await.unwrap_or_else(|_| (Err(panicked().into()), None));
+        self.lock_running().remove(&number);
+        self.state.send_modify(|state| {
+            state.progress.running -= 1;
+            match &result {
+                Ok(outputs) => {
+                    state.progress.done += 1;
+                    state.progress.outputs += outputs;
+                    state.progress.bytes_done += size;
+                    shared.task_counts.add_done();
+                }
+                Err(failed) => {
+                    state.progress.outputs += failed.published;
+                    state.progress.bytes_failed += size;
+                }
+            }
+        });
+        if let Err(failed) = result {
+            self.record_failure(&shared, Some(key), failed).await;
+        }
+    }
+
+    async fn work_on(
+        self: Arc<Self>,
+        shared: &Arc<Shared>,
+        task: Task,
+        slot: &mut Option<OwnedSemaphorePermit>,
+    ) -> std::result::Result<u64, task::Failed> {
+        let (number, key) = (task.number, task.key.clone());
+        let dir = shared.store.tasks_dir().join(self.spec.id.as_str()).join(number.to_string());
+        let entered = shared.running.enter(dir.clone(), self.limits())?;
+        let control = entered.control();
+        let now = RunningNow { control: control.clone(), key, since: Instant::now() };
+        self.lock_running().insert(number, now);
+        // A cancel that came before the task was entered has not seen it.
+        if self.state().ending.is_some() {
+            let late = control.clone();
+            blocking(move || late.kill(Killed::Cancelled)).await;
+        }
+        let result = task::run(shared.clone(), self.clone(), task, control, dir, slot).await;
+        self.lock_running().remove(&number);
+        // The last that holds its control group. One without limits is only put back; what was left in it has a thread of its own.
+        match self.limits().is_none() {
+            true => drop(entered),
+            false => blocking(move || drop(entered)).await,
+        }
+        result
+    }
+
+    /// Writes down that a task failed, or without a key, that the job could not go on.
+    async fn record_failure(self: &Arc<Self>, shared: &Arc<Shared>, key: Option<Key>, failed: impl Into<task::Failed>) {
+        // What fails because it is ended tells nothing new.
+        if self.state().ending.is_some() {
+            return;
+        }
+        // What befell the job as a whole is told under its own name.
+        let Some(key) = key.or_else(|| self.spec.outdir.join(self.spec.id.as_str()).ok()) else {
+            return;
+        };
+        let failure = failed.into().report(shared.node, key);
+        let job = self.clone();
+        blocking(move || {
+            if let Err(error) = job.failures.append(&failure) {
+                tracing::error!("job {}: cannot record a failure: {error}: {failure:?}", job.spec.id);
+            }
+        })
+        .await;
+        shared.task_counts.add_failed();
+        self.state.send_modify(|state| state.progress.failed += 1);
+        if !self.spec.keep_going {
+            self.stop_with(shared);
+        }
+    }
+
+    /// Stops this node's part, and the others'.
+    fn stop_with(&self, shared: &Arc<Shared>) {
+        if self.state.send_if_modified(|state| !std::mem::replace(&mut state.stopped, true)) {
+            self.stop_others(&shared.client, shared.node);
+        }
+    }
+}
+
+/// What is told of a panic, which is a fault of this program.
+fn panicked() -> Error {
+    Error::new(ErrorKind::Io, "the daemon failed at it, and its log says how; please report this")
+}

@@ -1,0 +1,72 @@
+//! What all tasks of this node share.
+
+use super::cgroup::Cgroups;
+use super::files::JobFiles;
+use super::running::RunningTasks;
+use super::taskdir::TaskDirs;
+use crate::monitoring::counters::TaskCounts;
+use crate::mounts::Mounts;
+use crate::names::Names;
+use crate::store::Store;
+use crate::transfer::Transfers;
+use s4::checksum::hash;
+use s4::client::Client;
+use s4::error::Result;
+use s4::placement::NodeId;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Semaphore;
+
+/// Evals that run at once; more wait.
+const EVALS: usize = 64;
+
+/// What all tasks of this node share.
+pub struct Shared {
+    pub store: Arc<Store>,
+    pub client: Client,
+    pub names: Arc<Names>,
+    pub node: NodeId,
+    /// One for each command that may run at once.
+    pub slots: Arc<Semaphore>,
+    /// One for each task that may deliver its outputs at once.
+    pub deliveries: Semaphore,
+    pub transfers: Transfers,
+    pub running: RunningTasks,
+    pub files: JobFiles,
+    pub dirs: Arc<TaskDirs>,
+    /// What commands have mounted.
+    pub mounts: Mounts,
+    /// One for each eval that may run at once.
+    pub evals: Semaphore,
+    /// Of all jobs since the daemon's start.
+    pub task_counts: TaskCounts,
+    evals_begun: AtomicU64,
+}
+
+impl Shared {
+    /// `slots`: commands of maps that run at once.
+    pub fn new(store: Arc<Store>, client: Client, names: Arc<Names>, node: NodeId, slots: usize) -> Result<Self> {
+        let cgroups = Cgroups::open(&format!("s4-{:016x}", hash(store.root().as_os_str().as_bytes())));
+        Ok(Self {
+            files: JobFiles::open(&store),
+            dirs: TaskDirs::open(store.data_dir().clone(), store.idle_dirs(), cgroups.are_there())?,
+            mounts: Mounts::new(store.root().to_owned()),
+            transfers: Transfers::new(store.clone(), client.clone(), node),
+            store,
+            client,
+            names,
+            node,
+            slots: Arc::new(Semaphore::new(slots)),
+            deliveries: Semaphore::new(slots),
+            running: RunningTasks::new(cgroups),
+            evals: Semaphore::new(EVALS),
+            task_counts: TaskCounts::default(),
+            evals_begun: AtomicU64::new(0),
+        })
+    }
+
+    pub fn next_eval(&self) -> u64 {
+        self.evals_begun.fetch_add(1, Ordering::Relaxed)
+    }
+}
