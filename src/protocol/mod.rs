@@ -13,7 +13,6 @@ pub use listing::{Detail, Entry, Listed, ListingLine};
 
 use crate::bounds;
 use crate::checksum::Checksum;
-use crate::error::Error;
 use crate::key::Key;
 use crate::placement::NodeId;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -132,29 +131,6 @@ pub struct Usage {
     pub keys: u64,
     #[serde(deserialize_with = "bounds::count")]
     pub bytes: u64,
-}
-
-/// The answers to many puts: what was not published, and how many were.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PackAnswer {
-    #[serde(deserialize_with = "bounds::count")]
-    pub published: u64,
-    #[serde(deserialize_with = "bounds::count")]
-    pub failed: u64,
-    /// The first failures; [`PackAnswer::failed`] counts all.
-    pub errors: Vec<Error>,
-}
-
-impl PackAnswer {
-    /// Failures told in full.
-    pub const ERRORS: usize = 20;
-
-    pub fn refuse(&mut self, error: Error) {
-        self.failed += 1;
-        if self.errors.len() < Self::ERRORS {
-            self.errors.push(error);
-        }
-    }
 }
 
 /// What a name is, as its home knows.

@@ -10,7 +10,7 @@ pub mod frame;
 mod message;
 pub mod parts;
 
-pub use connection::{Closer, Connection, Incoming, Pipe, is_wanted, mark};
+pub use connection::{Closer, Connection, Incoming, Pipe, SendError, is_wanted, mark};
 pub use frame::Kind;
 pub use message::{CommandEnd, Part, PutEnd, Request, Response};
 
