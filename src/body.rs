@@ -2,8 +2,8 @@
 //! files, hashing and commands at the other end. A slow side stops the other; nothing grows.
 
 use crate::budget::MemoryBudget;
-use crate::checksum::BLOCK;
 use crate::error::{Error, Result};
+use crate::file::BLOCK;
 use crate::protocol::HEARTBEAT;
 pub use crate::side::{Side, cause};
 use crate::timeout::Timeout;

@@ -5,9 +5,10 @@ use super::Store;
 use lru::LruCache;
 use s4::aligned::Block;
 use s4::blocks::{LEAF, Table, leaf_sum};
-use s4::checksum::{self, Checksum};
+use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::file::read_full;
+use s4::hasher;
 use s4::key::Key;
 use s4::stored;
 use s4::wire::{Part, parts};
@@ -69,7 +70,7 @@ impl Store {
     fn prove(&self, held: &HeldFile, key: &Key, first: usize, count: usize) -> Result<Vec<u32>> {
         let failed = |e: std::io::Error| self.unreadable(key, &e);
         let Some(table) = &held.table else {
-            let (found, sums) = checksum::leaves_of_file(&held.file).map_err(failed)?;
+            let (found, sums) = hasher::leaves_of_file(&held.file).map_err(failed)?;
             return held.checksum.verify(found, key).map(|()| sums);
         };
         let (mut sums, mut block) = (Vec::new(), Block::new(LEAF as usize));

@@ -8,8 +8,10 @@ use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
 use nix::unistd::{geteuid, linkat};
 use s4::aligned::Block;
 use s4::attribute::{KeyRecord, Mark};
-use s4::checksum::{self, Checksum, FileHasher, Hasher, Sums};
+use s4::checksum::{self, Checksum};
 use s4::error::{Error, ErrorKind, Result};
+use s4::file::BLOCK;
+use s4::hasher::{self, FileHasher, Hasher, Sums};
 use s4::key::Key;
 use s4::protocol::Change;
 use s4::reserve::Reserve;
@@ -233,7 +235,7 @@ impl Store {
             self.check_new(key)?
         }
         let failed = |e: std::io::Error| Error::io(key, &e);
-        let sums = sums.map_or_else(|| checksum::sums_of_file(file).map_err(failed), Ok)?;
+        let sums = sums.map_or_else(|| hasher::sums_of_file(file).map_err(failed), Ok)?;
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
         self.link(asker, file, (&sums, mark), key, change).map(|()| sums.checksum)
     }
@@ -246,13 +248,13 @@ impl Store {
         let found = file.metadata().map_err(failed)?;
         let is_own = is_itself && found.nlink() == 1 && found.uid() == geteuid().as_raw();
         if is_own && found.dev() == self.found.device() {
-            let sums = checksum::sums_of_file(file).map_err(failed)?;
+            let sums = hasher::sums_of_file(file).map_err(failed)?;
             allow_attributes(file, found.mode()).map_err(failed)?;
             return self.link(&(), file, (&sums, Some(mark)), key, Change::default());
         }
         let mut draft = self.draft_in(key, self.unnamed_file())?;
         draft.mark(mark);
-        let mut block = Block::new(checksum::BLOCK);
+        let mut block = Block::new(BLOCK);
         loop {
             match file.read(&mut block).map_err(failed)? {
                 0 => return draft.publish(),

@@ -11,9 +11,9 @@ use super::read::open_itself;
 use crate::jobs::process;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
-use s4::checksum;
 use s4::error::reason;
 use s4::file::{read_small, replace, write_durably};
+use s4::hasher;
 use s4::stored;
 use std::fs::File;
 use std::io;
@@ -317,7 +317,7 @@ fn is_whole(path: &Path) -> io::Result<Option<u64>> {
     if file.metadata()?.len() != recorded.len {
         return Ok(None);
     }
-    Ok((checksum::of_file(&file)? == recorded).then_some(recorded.len))
+    Ok((hasher::of_file(&file)? == recorded).then_some(recorded.len))
 }
 
 /// Hands out every file that got its name or its attributes at `since` or later, and returns the directories that did. To look

@@ -2,9 +2,11 @@
 
 use super::core::{Client, blocking};
 use crate::aligned::Block;
-use crate::checksum::{BLOCK, Checksum, FileHasher, Hasher};
+use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::AtPosition;
+use crate::file::BLOCK;
+use crate::hasher::{FileHasher, Hasher};
 use crate::key::Key;
 use crate::placement::NodeId;
 use crate::protocol::{Change, Delivery, PackAnswer};
