@@ -6,9 +6,10 @@
 //! assumption was wrong, the close sends the whole file again. Which files are uploaded so, and what becomes of the
 //! handle until the close, is left to the caller.
 
-use s4::checksum::{self, Checksum};
+use s4::checksum::Checksum;
 use s4::client::{Client, Upload, blocking};
 use s4::error::{Error, ErrorKind, Result};
+use s4::hasher;
 use s4::key::Key;
 use s4::protocol::Change;
 use s4::wire::PutEnd;
@@ -75,7 +76,7 @@ impl EagerUpload {
         tokio::select! {
             // The upload may end before the file is hashed.
             ended = &mut self.ended => return ended.unwrap_or(Ok(None)),
-            hashed = blocking(move || checksum::of_file(&file)) => if let Ok(checksum) = hashed {
+            hashed = blocking(move || hasher::of_file(&file)) => if let Ok(checksum) = hashed {
                 let _ = self.orders.send(Order::Publish(PutEnd { checksum, change }));
             },
         }

@@ -2,8 +2,12 @@
 //! files, hashing and commands at the other end. A slow side stops the other; nothing grows.
 
 use crate::budget::MemoryBudget;
-use crate::checksum::BLOCK;
 use crate::error::{Error, Result};
+<<<<<<< HEAD
+=======
+use crate::file::BLOCK;
+use crate::protocol::HEARTBEAT;
+>>>>>>> h-rest2
 pub use crate::side::{Side, cause};
 use crate::timeout::Timeout;
 use bytes::{Bytes, BytesMut};

@@ -12,6 +12,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// Bytes read from a file at a time.
+pub const BLOCK: usize = 256 * 1024;
+
 /// Opens a regular file by `options`. Never follows a link in the last part of the path, and never waits for the other end
 /// of a pipe. Errors: whatever is no regular file.
 pub fn open_regular(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {

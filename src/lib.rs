@@ -4,7 +4,7 @@
 //!
 //! - [`bounds`]: what a peer says, brought into bounds; [`error`]: kinds of error and what each means at every boundary
 //! - [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`budget`], [`file`], [`limits`], [`mounts`], [`ports`], [`reserve`], [`runtime`], [`stock`], [`tcp`], [`timeout`]: of the system
-//! - [`checksum`] and [`blocks`]: sums of a key and of its parts
+//! - [`checksum`], [`blocks`], [`hasher`]: sums of a key and of its parts, and what computes them
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
 //! - [`protocol`], [`side`], [`body`], [`wire`]: what crosses the wire; [`attribute`], [`stored`]: what lies on a disk
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
@@ -24,6 +24,7 @@ pub mod cluster;
 pub mod directory;
 pub mod error;
 pub mod file;
+pub mod hasher;
 pub mod key;
 pub mod limits;
 pub mod mounts;

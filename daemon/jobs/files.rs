@@ -2,9 +2,9 @@
 
 use crate::store::Store;
 use s4::body::ChunkReader;
-use s4::checksum::Digest;
 use s4::error::{Error, ErrorKind, Result};
 use s4::file::open_to_read;
+use s4::hasher::Digest;
 use s4::protocol::JobFile;
 use s4::stored::SpaceChecks;
 use std::fs::{File, FileTimes, Metadata, Permissions};
@@ -58,7 +58,7 @@ impl JobFiles {
         let mut file = open_to_read(&path).map_err(|_| absent(digest))?;
         let failed = |e: std::io::Error| Error::io(format!("file {digest}"), &e);
         let mut found = Digest::default();
-        let mut block = vec![0; s4::checksum::BLOCK];
+        let mut block = vec![0; s4::file::BLOCK];
         loop {
             match file.read(&mut block).map_err(failed)? {
                 0 => break,

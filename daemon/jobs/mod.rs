@@ -7,7 +7,7 @@ mod failures;
 pub mod fence;
 pub mod files;
 mod former;
-mod job;
+pub mod job;
 mod journal;
 mod lines;
 pub mod logs;

@@ -8,10 +8,11 @@ use super::shared::Shared;
 use super::standing::is_ours;
 use crate::store::Store;
 use crate::transfer::{self, Outputs, Sender};
-use s4::checksum::{self, Checksum, Hasher};
+use s4::checksum::Checksum;
 use s4::client::blocking;
 use s4::error::{Error, Result};
 use s4::file::{self, AtPosition};
+use s4::hasher::{self, Hasher};
 use s4::key::{Key, Prefix};
 use s4::protocol::{JobSpec, TaskFailure};
 use s4::time::seconds;
@@ -321,7 +322,7 @@ impl Inputs {
 
 /// Compares a whole file with its checksum, unless the command is killed first.
 pub fn verify(store: &Store, file: &File, recorded: Checksum, key: &Key, control: &Control) -> Result<()> {
-    let found = checksum::of_file_unless(file, || control.killed().is_some());
+    let found = hasher::of_file_unless(file, || control.killed().is_some());
     let found = found.map_err(|e| store.unreadable(key, &e))?;
     found.map_or(Ok(()), |found| recorded.verify(found, key))
 }

@@ -1,7 +1,8 @@
 //! Whose a data directory is. It is made on purpose, by `s4-server --init`, and never by a start: a daemon that starts without its
 //! disk would else be a healthy node without keys.
 
-use super::{Options, Selection, Store};
+use super::core::{Options, Store};
+use super::list::Selection;
 use s4::attribute::KEY_ATTRIBUTE;
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::{read_small, write_durably};

@@ -1,6 +1,5 @@
 //! How the disk is: what it refused to read, and whether it takes writes now.
 
-use super::Store;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use s4::error::{Error, ErrorKind, reason};
@@ -63,6 +62,36 @@ impl DiskHealth {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
+    /// The error of something that could not be read. What the disk refused is counted, and in the log.
+    pub fn unreadable(&self, what: impl Display, error: &io::Error) -> Error {
+        if error.raw_os_error() != Some(nix::libc::EIO) {
+            return Error::io(what, error);
+        }
+        let message = format!("{what}: disk read error: {}", reason(error));
+        tracing::error!("{message}");
+        let mut state = self.lock();
+        state.failed_reads += 1;
+        state.last.clone_from(&message);
+        Error::new(ErrorKind::Io, message)
+    }
+
+    /// What is wrong with the disk of `root` now. Blocks, but not for longer than a moment.
+    pub fn trouble(&self, root: &Path) -> Option<String> {
+        let state = self.look(root);
+        if let Some(slow) = state.trying.map(|began| began.elapsed()).filter(|elapsed| *elapsed >= SLOW) {
+            return Some(format!("the disk does not answer: it was asked to take a page {} s ago", slow.as_secs()));
+        }
+        let (_, trouble) = state.tried.as_ref()?;
+        trouble.as_ref().map(|trouble| format!("disk error: {trouble}"))
+    }
+
+    /// What it refused to read, if it refused anything.
+    pub fn failed_reads(&self) -> Option<String> {
+        let state = self.lock();
+        (state.failed_reads > 0)
+            .then(|| format!("{} disk read errors since the start, the last: {}", state.failed_reads, state.last))
+    }
+
     fn try_disk(&self, root: &Path) {
         let trouble = try_disk(root).err().map(|e| reason(&e));
         if let Some(trouble) = &trouble {
@@ -71,42 +100,6 @@ impl DiskHealth {
         let mut state = self.lock();
         (state.tried, state.trying) = (Some((Instant::now(), trouble)), None);
         self.0.tried.notify_all();
-    }
-}
-
-impl Store {
-    /// The error of a key that could not be read. What the disk refused is counted, and in the log.
-    pub fn unreadable(&self, what: impl Display, error: &io::Error) -> Error {
-        if error.raw_os_error() != Some(nix::libc::EIO) {
-            return Error::io(what, error);
-        }
-        let message = format!("{what}: disk read error: {}", reason(error));
-        tracing::error!("{message}");
-        let mut state = self.health.lock();
-        state.failed_reads += 1;
-        state.last.clone_from(&message);
-        Error::new(ErrorKind::Io, message)
-    }
-
-    /// What is wrong with the disk, if anything is. Blocks, but not for longer than a moment.
-    pub fn trouble(&self) -> Option<String> {
-        if let Err(error) = self.check_there() {
-            return Some(error.to_string());
-        }
-        let state = self.health.look(&self.root);
-        if let Some(slow) = state.trying.map(|began| began.elapsed()).filter(|elapsed| *elapsed >= SLOW) {
-            return Some(format!("the disk does not answer: it was asked to take a page {} s ago", slow.as_secs()));
-        }
-        if let Some((_, Some(trouble))) = &state.tried {
-            return Some(format!("disk error: {trouble}"));
-        }
-        if self.has_refused_writes() {
-            let message = "the disk refused a write since the start: the next start reads the keys that were made last, and takes away those \
-                           that are not whole";
-            return Some(message.to_owned());
-        }
-        (state.failed_reads > 0)
-            .then(|| format!("{} disk read errors since the start, the last: {}", state.failed_reads, state.last))
     }
 }
 

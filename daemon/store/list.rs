@@ -1,6 +1,6 @@
 //! Listing: every key of a selection in the byte order of its path, with memory bounded whatever their number.
 
-use super::Store;
+use super::core::Store;
 use super::sorter::Sorter;
 use s4::attribute::Mark;
 use s4::error::{Error, ErrorKind, Result};

@@ -1,28 +1,27 @@
 //! Publish: bytes go into an unnamed temporary file, which is linked to the key's name in one step.
 
-use super::Store;
-use super::remove::failed;
-use super::tree::apply;
+use super::core::Store;
+use super::errors::{below_a_key, failed};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
 use nix::unistd::{geteuid, linkat};
 use s4::aligned::Block;
 use s4::attribute::{KeyRecord, Mark};
-use s4::checksum::{self, Checksum, FileHasher, Hasher, Sums};
+use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
+use s4::file::BLOCK;
+use s4::hasher::{self, FileHasher, Hasher, Sums};
 use s4::key::Key;
 use s4::protocol::Change;
 use s4::reserve::Reserve;
-use s4::stored::{self, SpaceChecks};
-use std::collections::VecDeque;
+use s4::stored::{self, SpaceChecks, file_mode};
+use s4::time::from_nanoseconds;
 use std::fmt::Display;
 use std::fs::{File, Metadata, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Permission bits of a key that was not given others.
@@ -233,7 +232,7 @@ impl Store {
             self.check_new(key)?
         }
         let failed = |e: std::io::Error| Error::io(key, &e);
-        let sums = sums.map_or_else(|| checksum::sums_of_file(file).map_err(failed), Ok)?;
+        let sums = sums.map_or_else(|| hasher::sums_of_file(file).map_err(failed), Ok)?;
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
         self.link(asker, file, (&sums, mark), key, change).map(|()| sums.checksum)
     }
@@ -246,13 +245,13 @@ impl Store {
         let found = file.metadata().map_err(failed)?;
         let is_own = is_itself && found.nlink() == 1 && found.uid() == geteuid().as_raw();
         if is_own && found.dev() == self.found.device() {
-            let sums = checksum::sums_of_file(file).map_err(failed)?;
+            let sums = hasher::sums_of_file(file).map_err(failed)?;
             allow_attributes(file, found.mode()).map_err(failed)?;
             return self.link(&(), file, (&sums, Some(mark)), key, Change::default());
         }
         let mut draft = self.draft_in(key, self.unnamed_file())?;
         draft.mark(mark);
-        let mut block = Block::new(checksum::BLOCK);
+        let mut block = Block::new(BLOCK);
         loop {
             match file.read(&mut block).map_err(failed)? {
                 0 => return draft.publish(),
@@ -328,7 +327,7 @@ impl Store {
     fn linked(&self, linked: nix::Result<()>, path: &Path, key: &Key) -> Result<()> {
         match linked {
             Ok(()) => {
-                self.note_made();
+                self.synced.note_made();
                 Ok(())
             }
             Err(Errno::ECANCELED) => {
@@ -346,7 +345,7 @@ impl Store {
         let (dir, name) = self.data.open_parent(path)?;
         let link =
             |dir: BorrowedFd, to: &Path| linkat(AT_FDCWD, path_of(file).as_str(), dir, to, AtFlags::AT_SYMLINK_FOLLOW);
-        let _naming = self.naming(path);
+        let _naming = self.naming.lock(path);
         if asker.put().is_some_and(|put| self.refused.has(put)) {
             return Err(Errno::ECANCELED);
         }
@@ -358,37 +357,6 @@ impl Store {
         let beside = self.tasks_dir().join(format!("over-{}", file.as_raw_fd()));
         link(AT_FDCWD, &beside)?;
         renameat(AT_FDCWD, &beside, &dir, name).inspect_err(|_| drop(std::fs::remove_file(&beside)))
-    }
-
-    /// To be held while a name is given to a file: an empty key is replaced only if it still is one.
-    pub(super) fn naming(&self, path: &Path) -> MutexGuard<'_, ()> {
-        let at = checksum::hash(path.as_os_str().as_bytes()) as usize % self.naming.0.len();
-        self.naming.0[at].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Guards who gives a name to a file, by parts of the hashes of their paths.
-#[derive(Default)]
-pub(super) struct Naming([Mutex<()>; 32]);
-
-/// Guards the numbers of puts whose senders asked what became of them, and that so make no key any more. Of those of long ago nothing
-/// is under way.
-#[derive(Default)]
-pub(super) struct Refused(Mutex<VecDeque<u64>>);
-
-impl Refused {
-    const MOST: usize = 4096;
-
-    pub(super) fn add(&self, put: u64) {
-        let mut puts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if puts.len() == Self::MOST {
-            puts.pop_front();
-        }
-        puts.push_back(put);
-    }
-
-    fn has(&self, put: u64) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&put)
     }
 }
 
@@ -417,6 +385,13 @@ fn taken(key: &Key, is_dir: bool) -> Error {
     Error::new(ErrorKind::AlreadyExists, format!("{key}: {what}"))
 }
 
-pub(super) fn below_a_key(key: impl Display) -> Error {
-    Error::new(ErrorKind::AlreadyExists, format!("{key}: a part of its path is a key, which cannot hold others"))
+/// Gives a file the attributes of `change`.
+pub(super) fn apply(file: &File, change: Change) -> std::io::Result<()> {
+    if let Some(mode) = change.mode {
+        file.set_permissions(Permissions::from_mode(file_mode(mode)))?;
+    }
+    if let Some(mtime) = change.mtime {
+        file.set_modified(from_nanoseconds(mtime))?;
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Reading a key: its open file and what is recorded of it.
 
-use super::Store;
+use super::core::Store;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
@@ -35,7 +35,7 @@ impl Store {
     pub fn made(&self, key: &Key, put: Option<u64>) -> Result<Made> {
         {
             // A put that is just giving its file a name is waited for.
-            let _naming = self.naming(&self.path(key));
+            let _naming = self.naming.lock(&self.path(key));
             put.inspect(|put| self.refused.add(*put));
         }
         let opened = self.open_key(key)?;

@@ -1,16 +1,16 @@
 //! Deleting keys, and the directories that they leave empty.
 
-use super::list::is_name;
-use super::{Selection, Store};
+use super::core::Store;
+use super::errors::failed;
+use super::list::{Selection, is_name};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use s4::attribute::Mark;
 use s4::checksum::Checksum;
-use s4::error::{Error, ErrorKind, Result};
+use s4::error::Result;
 use s4::key::{Key, MAX_KEY, Prefix};
 use s4::protocol::Entry;
 use s4::stored::{is_absent, record_at, recorded_at};
-use std::fmt::Display;
 use std::path::Path;
 
 impl Store {
@@ -21,7 +21,7 @@ impl Store {
         let absent = |why: &str| self.absent(format_args!("{key}: no such key{why}"));
         self.check_there()?;
         // Nobody makes another key of this name between the look and the deletion.
-        let naming = only.map(|_| self.naming(&path));
+        let naming = only.map(|_| self.naming.lock(&path));
         if let Some(only) = only {
             match recorded_at(&path) {
                 Ok(Some(found)) if found == only => {}
@@ -112,7 +112,7 @@ impl Store {
 
     fn remove_if(&self, file: &Path, name: &str, is_ours: impl FnOnce(Mark) -> bool) -> Result<()> {
         // Nobody makes another key of this name between the look and the deletion.
-        let naming = self.naming(file);
+        let naming = self.naming.lock(file);
         let record = match record_at(file) {
             Err(e) if is_absent(&e) => None,
             Err(e) => return Err(self.unreadable(format_args!("s4://{name}"), &e)),
@@ -129,26 +129,5 @@ impl Store {
             Err(errno) => return Err(failed(format_args!("s4://{name}"), errno)),
         }
         Ok(())
-    }
-}
-
-/// Why nothing could be done at the path of `key`.
-pub(super) fn failed(key: impl Display, errno: Errno) -> Error {
-    match errno {
-        Errno::ELOOP => {
-            Error::new(ErrorKind::Io, format!("{key}: a part of its path is a link, which is not followed"))
-        }
-        Errno::EXDEV => {
-            Error::new(ErrorKind::Io, format!("{key}: it is in another file system, mounted in the data directory"))
-        }
-        errno => Error::io(key, &errno.into()),
-    }
-}
-
-/// The same of an error that the system may have had.
-pub(super) fn failed_io(key: impl Display, error: &std::io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(code) => failed(key, Errno::from_raw(code)),
-        None => Error::io(key, error),
     }
 }

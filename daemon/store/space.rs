@@ -1,6 +1,6 @@
 //! The free-space reserve: writes are refused while the disk is still usable for everything else.
 
-use super::Store;
+use super::core::Store;
 use nix::sys::statvfs::statvfs;
 use s4::error::{Error, ErrorKind, Result};
 use std::path::Path;

@@ -1,21 +1,20 @@
 //! What a mount asks of a store besides keys: directories, renames, attributes, and files of this machine to be linked.
 
-use super::publish::path_of;
-use super::remove::failed;
-use super::{Asker, Store};
+use super::core::Store;
+use super::errors::failed;
+use super::publish::{Asker, apply, path_of};
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::geteuid;
 use s4::blocks::Table;
-use s4::checksum::{Checksum, Sums};
+use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
+use s4::hasher::Sums;
 use s4::key::Key;
 use s4::protocol::{Adoption, Change};
-use s4::stored::file_mode;
-use s4::time::from_nanoseconds;
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 impl Store {
@@ -38,11 +37,11 @@ impl Store {
                 return Err(self.absent(format_args!("{from}: no such key")));
             }
             self.hold_parent_of(to, asker.waits())?;
-            let _naming = self.naming(target);
+            let _naming = self.naming.lock(target);
             match self.give_other_name(&source, target) {
                 Err(Errno::ENOENT) => {}
                 Ok(()) => {
-                    self.note_made();
+                    self.synced.note_made();
                     return Ok(());
                 }
                 Err(errno) => return Err(failed(to, errno)),
@@ -94,14 +93,4 @@ impl Store {
         });
         self.publish_file_for(asker, &file, key, sums, adoption.change)
     }
-}
-
-pub(super) fn apply(file: &File, change: Change) -> std::io::Result<()> {
-    if let Some(mode) = change.mode {
-        file.set_permissions(Permissions::from_mode(file_mode(mode)))?;
-    }
-    if let Some(mtime) = change.mtime {
-        file.set_modified(from_nanoseconds(mtime))?;
-    }
-    Ok(())
 }

@@ -1,9 +1,9 @@
 //! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections.
 
-use crate::jobs::Job;
 use crate::jobs::command::{WRITER, cut};
 use crate::jobs::fence::Fence;
 use crate::jobs::files::Installed;
+use crate::jobs::job::Job;
 use crate::jobs::taskdir::TaskDir;
 use crate::store::{Sorter, Store, open_linked, open_within};
 use nix::errno::Errno;

@@ -8,8 +8,8 @@ use crate::eager_upload::EagerUpload;
 use crate::proc::since_boot;
 use nix::errno::Errno;
 use nix::libc;
-use s4::checksum;
 use s4::error::{Error, Result};
+use s4::hasher;
 use s4::key::Key;
 use s4::protocol::{Adoption, Change, KeyStat};
 use s4::time::{from_nanoseconds, to_nanoseconds};
@@ -233,7 +233,7 @@ impl Spool {
     /// Blocks.
     pub fn was_written_late(&self) -> bool {
         let (Some(stat), Ok(file), Ok(now)) = (self.stat(), self.file(), self.snapshot()) else { return true };
-        if now.len != stat.checksum.len || checksum::of_file(&file).ok() != Some(stat.checksum) {
+        if now.len != stat.checksum.len || hasher::of_file(&file).ok() != Some(stat.checksum) {
             return true;
         }
         self.lock().state.set_snapshot(now);

@@ -3,8 +3,10 @@
 use super::core::{Client, TRIES, again_if_broken, blocking};
 use crate::blocks::LEAF;
 use crate::body::{ChunkReader, Side};
-use crate::checksum::{BLOCK, Checksum, Hasher};
+use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
+use crate::file::BLOCK;
+use crate::hasher::Hasher;
 use crate::key::Key;
 use crate::placement::NodeId;
 use crate::protocol::{self, CHECKSUM_HEADER};

@@ -3,8 +3,8 @@
 use super::core::{Client, blocking};
 use super::lines::Lines;
 use crate::body::{self, Activity, ChunkSender, Chunks};
-use crate::checksum::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
+use crate::file::BLOCK;
 use crate::key::{Dir, Key, Prefix};
 use crate::placement::NodeId;
 use crate::protocol::{Event, JobFile, JobId, JobRecord, JobSpec, Plan, Source, Standing, TaskFailure, escape};

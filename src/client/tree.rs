@@ -3,8 +3,9 @@
 use super::core::{Client, blocking};
 use super::fetch::stored_checksum;
 use crate::body::{self, Activity};
-use crate::checksum::{self, Checksum};
+use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hasher;
 use crate::key::Key;
 use crate::placement::NodeId;
 use crate::protocol::{Adoption, Change, Usage, escape};
@@ -31,7 +32,7 @@ impl Client {
                 Some(checksum) => Ok(checksum),
                 None => {
                     let file = file.try_clone().map_err(failed)?;
-                    blocking(move || checksum::of_file(&file)).await.map_err(failed)
+                    blocking(move || hasher::of_file(&file)).await.map_err(failed)
                 }
             }
         };

@@ -2,8 +2,9 @@
 
 use crate::attribute::Mark;
 use crate::bounds;
-use crate::checksum::{Hasher, hash};
+use crate::checksum::hash;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hasher::Hasher;
 use crate::key::{Dir, Key};
 use crate::pattern::Pattern;
 use crate::time;

@@ -246,7 +246,7 @@ fn plant_zeros(cluster: &Cluster, node: usize, key: &str, len: u64) {
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(len).unwrap();
     let file = std::fs::File::open(&path).unwrap();
-    let sums = s4::checksum::sums_of_file(&file).unwrap();
+    let sums = s4::hasher::sums_of_file(&file).unwrap();
     s4::stored::set_record(&file, &sums.checksum.into()).unwrap();
     sums.table.inspect(|table| s4::stored::set_table(&file, table, sums.checksum).unwrap());
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();

@@ -1,8 +1,8 @@
 //! How a home settles whether a directory is still held: it asks the holders, and decides once they have answered.
 
-use super::is_empty;
-use crate::store::Store;
-use crate::store::remove::failed;
+use super::copies::is_empty;
+use crate::store::core::Store;
+use crate::store::errors::failed;
 use nix::errno::Errno;
 use s4::directory::DirRecord;
 use s4::error::Result;
@@ -32,7 +32,7 @@ impl Store {
     /// At the home of `dir`: begins to ask the holders whether they still hold it. `None` if it is not there.
     pub fn begin_asking(&self, dir: &Dir) -> Result<Option<Asking<'_>>> {
         self.at_home(dir)?;
-        let mut table = self.lock_dirs();
+        let mut table = self.dirs.lock();
         let path = self.dir_path(dir);
         if !self.has_copy(&path) {
             return self.check_there().map(|()| None);
@@ -54,7 +54,7 @@ impl Store {
 impl Asking<'_> {
     /// Forgets the holders that have let it go, and removes the directory if nobody holds it any more, even if it was `made` to stay.
     pub fn end(self, let_go: &[NodeId], even_made: bool) -> Result<Settled> {
-        let mut table = self.store.lock_dirs();
+        let mut table = self.store.dirs.lock();
         if let Some(sending) = table.sending.get_mut(self.dir.as_str()) {
             sending.asked = true;
             return Ok(Settled::Stays);
@@ -88,7 +88,7 @@ impl Asking<'_> {
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        let mut table = self.store.lock_dirs();
+        let mut table = self.store.dirs.lock();
         if let Some(asking) = table.asking.get_mut(self.dir.as_str()) {
             asking.remove(&self.number);
             if asking.is_empty() {

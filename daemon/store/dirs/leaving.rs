@@ -1,7 +1,8 @@
 //! Copies that nothing is in any more: they go, and what their homes are to be told of them is noted.
 
-use super::{SETTLED, is_empty};
-use crate::store::Store;
+use super::copies::is_empty;
+use super::table::SETTLED;
+use crate::store::core::Store;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use s4::directory::DirRecord;
@@ -16,7 +17,7 @@ impl Store {
     /// At a holder of `dir`: removes the copy if nothing is in it. True if it is still held. Asked by its home.
     pub fn let_go(&self, dir: &Dir) -> Result<bool> {
         self.check_there()?;
-        if self.home_of(dir.as_str()) == self.node || self.lock_dirs().entering.contains_key(dir.as_str()) {
+        if self.home_of(dir.as_str()) == self.node || self.dirs.lock().entering.contains_key(dir.as_str()) {
             return Ok(true);
         }
         Ok(!self.remove_copies(dir.as_str()))
@@ -38,7 +39,7 @@ impl Store {
             if below.len() > MAX_KEY || self.home_of(&below) == self.node || !self.remove_copies(&below) {
                 return false;
             }
-            self.lock_dirs().left.insert(below);
+            self.dirs.lock().left.insert(below);
         }
         self.remove_copy(&dir).is_ok()
     }
@@ -58,7 +59,7 @@ impl Store {
     /// The same of one directory, also if it was `made` to stay. True if it is gone.
     pub(in crate::store) fn prune_one(&self, path: &str, even_made: bool) -> bool {
         let dir = self.root.join(path);
-        let mut table = self.lock_dirs();
+        let mut table = self.dirs.lock();
         if self.home_of(path) != self.node {
             return match self.remove_copy(&dir) {
                 Ok(()) => {
@@ -100,7 +101,7 @@ impl Store {
     /// Directories that lost their last entry here since this was last called, at most `most`: their homes are to be told. They are
     /// [untold](Self::take_untold) until [`told`](Self::told).
     pub fn take_left(&self, most: usize) -> Vec<Dir> {
-        let mut table = self.lock_dirs();
+        let mut table = self.dirs.lock();
         let mut taken = Vec::new();
         while taken.len() < most
             && let Some(path) = table.left.pop_first()
@@ -115,28 +116,28 @@ impl Store {
 
     /// Its holders are to be asked whether they still hold it.
     pub fn note_left(&self, dir: &Dir) {
-        self.lock_dirs().left.insert(dir.as_str().to_owned());
+        self.dirs.lock().left.insert(dir.as_str().to_owned());
     }
 
     /// The same, later.
     pub fn note_untold(&self, dir: &Dir) {
-        self.lock_dirs().untold.insert(dir.as_str().to_owned());
+        self.dirs.lock().untold.insert(dir.as_str().to_owned());
     }
 
     /// The home has been told of these.
     pub fn told(&self, dirs: &[Dir]) {
-        let mut table = self.lock_dirs();
+        let mut table = self.dirs.lock();
         dirs.iter().for_each(|dir| _ = table.untold.remove(dir.as_str()));
     }
 
     /// How many homes are to be told of, but for those that did not answer.
     pub fn left(&self) -> usize {
-        self.lock_dirs().left.len()
+        self.dirs.lock().left.len()
     }
 
     /// Has what homes could not be told be told once more.
     pub fn take_untold(&self) {
-        let mut table = self.lock_dirs();
+        let mut table = self.dirs.lock();
         let untold = std::mem::take(&mut table.untold);
         table.left.extend(untold);
     }
@@ -148,7 +149,7 @@ impl Store {
 
     /// At an orderly end: the next start need not ask homes, unless one is still to be told of a directory.
     pub(in crate::store) fn note_settled(&self) -> io::Result<()> {
-        let table = self.lock_dirs();
+        let table = self.dirs.lock();
         let is_audited = self.dirs.audited.load(Ordering::Relaxed);
         match is_audited && table.left.is_empty() && table.untold.is_empty() {
             true => File::create(self.root.join(SETTLED)).map(drop),

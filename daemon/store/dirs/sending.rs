@@ -1,7 +1,7 @@
 //! Directories that a task's outputs are sent to. Their home is the task's node: it records who receives some, and forgets none of them
 //! until all is sent.
 
-use crate::store::Store;
+use crate::store::core::Store;
 use s4::error::Result;
 use s4::key::Dir;
 use s4::placement::NodeId;
@@ -38,7 +38,7 @@ impl Drop for Receiving {
 impl Store {
     /// At the home of `dir`: records the nodes that outputs in it are about to be sent to.
     pub fn begin_sending(self: &Arc<Self>, dir: Dir, receivers: &[NodeId]) -> Result<Receivers> {
-        self.lock_dirs().sending.entry(dir.as_str().to_owned()).or_default().count += 1;
+        self.dirs.lock().sending.entry(dir.as_str().to_owned()).or_default().count += 1;
         let sending = Receivers { store: self.clone(), dir, receivers: receivers.to_vec(), is_done: false };
         self.enter_all(&sending.dir, receivers)?;
         Ok(sending)
@@ -67,7 +67,7 @@ impl Receivers {
 
 impl Drop for Receivers {
     fn drop(&mut self) {
-        let mut table = self.store.lock_dirs();
+        let mut table = self.store.dirs.lock();
         // What one has answered meanwhile may be older than its copy.
         table.void_answers(&self.dir, &self.receivers);
         let Some(sending) = table.sending.get_mut(self.dir.as_str()) else { return };

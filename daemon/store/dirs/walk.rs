@@ -1,6 +1,6 @@
 //! Walks over all directories of a node: for homes that have lost their disk, and after a kill.
 
-use crate::store::Store;
+use crate::store::core::Store;
 use crate::store::list::is_name;
 use s4::directory::DirRecord;
 use s4::error::{Error, Result};

@@ -1,8 +1,9 @@
 //! `--file`: local files that travel with a job.
 
-use s4::checksum::{BLOCK, Digest};
 use s4::client::{Client, blocking};
 use s4::error::{Error, Result};
+use s4::file::BLOCK;
+use s4::hasher::Digest;
 use s4::protocol::JobFile;
 use std::fs::File;
 use std::io::Read;

@@ -1,0 +1,157 @@
+//! The [`Store`] itself: what all of its parts share. It uses none of the files with `impl Store`, which have what it does.
+
+use super::data_dir::DataDir;
+use super::dirs::table::Dirs;
+use super::health::DiskHealth;
+use super::naming::{Naming, Refused};
+use super::open_files::OpenFileCache;
+use super::synced::Synced;
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::Key;
+use s4::stock::Stock;
+use s4::stored::{self, FoundDir};
+use std::fmt::Display;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// What is wrong with a disk that refused a write since the start.
+const REFUSED_WRITE: &str = "the disk refused a write since the start: the next start reads the keys that were made last, and takes away those \
+                             that are not whole";
+
+/// What a store is told at its start.
+pub struct Options {
+    pub dir: PathBuf,
+    /// Free bytes below which nothing is written; `None` for the default.
+    pub reserve: Option<u64>,
+    /// Sync each key to the disk before it is published.
+    pub fsync: bool,
+    /// This node's number, and the number of nodes: what the placement of the keys rests on.
+    pub node: usize,
+    pub nodes: usize,
+}
+
+/// The store of one node. Holds the data directory's lock until dropped.
+pub struct Store {
+    pub(super) root: PathBuf,
+    pub(super) data: Arc<DataDir>,
+    /// The same as it was found at the start.
+    pub(super) found: FoundDir,
+    pub(super) reserve: u64,
+    pub(super) fsync: bool,
+    pub(super) node: usize,
+    pub(super) nodes: usize,
+    /// Random; in the file `.s4/token` too, so that a process of this machine can tell whose directory it is.
+    pub(super) token: String,
+    pub(super) open_files: OpenFileCache,
+    pub(super) dirs: Dirs,
+    pub(super) naming: Naming,
+    pub(super) refused: Refused,
+    /// Files for small keys, once there was any.
+    pub(super) drafts: OnceLock<Stock<File>>,
+    pub(super) synced: Synced,
+    pub(super) health: DiskHealth,
+    pub(super) _lock: File,
+}
+
+impl Store {
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// For what is opened or deleted in it.
+    pub fn data_dir(&self) -> &Arc<DataDir> {
+        &self.data
+    }
+
+    /// True if what is published is synced to the disk first.
+    pub fn syncs(&self) -> bool {
+        self.fsync
+    }
+
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The file of `key`.
+    pub fn path(&self, key: &Key) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    /// Where tasks have their directories.
+    pub fn tasks_dir(&self) -> PathBuf {
+        self.root.join(".s4/tasks")
+    }
+
+    /// Where empty directories wait for their next task.
+    pub fn idle_dirs(&self) -> PathBuf {
+        self.root.join(".s4/idle")
+    }
+
+    /// Where files that travel with jobs are kept.
+    pub fn files_dir(&self) -> PathBuf {
+        self.root.join(".s4/files")
+    }
+
+    /// Where jobs keep their records, plans and logs.
+    pub fn jobs_dir(&self) -> PathBuf {
+        self.root.join(".s4/jobs")
+    }
+
+    /// An unnamed temporary file in the store, open to read and write.
+    pub fn unnamed_file(&self) -> io::Result<File> {
+        stored::draft(&self.root)
+    }
+
+    /// The same, made a while ago if there is one.
+    pub(super) fn unnamed_file_ahead(&self) -> io::Result<File> {
+        let ahead = self.drafts.get_or_init(|| {
+            let root = self.root.clone();
+            Stock::new("drafts", move || stored::draft(&root).ok())
+        });
+        ahead.take().map_or_else(|| self.unnamed_file(), Ok)
+    }
+
+    /// Errors: the data directory is not where it was, and so nothing is known of its keys. To be asked before a key is called
+    /// absent, or a listing whole.
+    pub fn check_there(&self) -> Result<()> {
+        match self.found.is_there() {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Io,
+                format!(
+                    "data directory {}: it is gone, moved or not mounted; bring it back, then restart the daemon",
+                    self.root.display()
+                ),
+            )),
+        }
+    }
+
+    /// What is not there at all, unless the whole data directory is not.
+    pub(super) fn absent(&self, what: impl Display) -> Error {
+        self.check_there().err().unwrap_or_else(|| Error::new(ErrorKind::NotFound, format!("{what}")))
+    }
+
+    /// Refuses a key that lives on another node.
+    pub(super) fn misplaced(&self, key: &Key) -> Result<()> {
+        match s4::placement::node_of(key, self.nodes) {
+            node if node == self.node => Ok(()),
+            node => Err(Error::new(ErrorKind::WrongNode, format!("{key}: belongs on node {node}"))),
+        }
+    }
+
+    /// The error of a key that could not be read. What the disk refused is counted, and in the log.
+    pub fn unreadable(&self, what: impl Display, error: &io::Error) -> Error {
+        self.health.unreadable(what, error)
+    }
+
+    /// What is wrong with the disk, if anything is. Blocks, but not for longer than a moment.
+    pub fn trouble(&self) -> Option<String> {
+        if let Err(error) = self.check_there() {
+            return Some(error.to_string());
+        }
+        let refused_write = || self.synced.has_refused_writes().then(|| REFUSED_WRITE.to_owned());
+        self.health.trouble(&self.root).or_else(refused_write).or_else(|| self.health.failed_reads())
+    }
+}

@@ -1,0 +1,89 @@
+//! This node's copies of directories and their records, on its disk.
+
+use crate::store::core::Store;
+use crate::store::errors::{failed, failed_io};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use s4::directory::DirRecord;
+use s4::error::{Error, ErrorKind, Result};
+use s4::key::Dir;
+use s4::placement::{NodeId, node_of_basename};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+impl Store {
+    pub(super) fn home_of(&self, path: &str) -> NodeId {
+        node_of_basename(path.rsplit_once('/').map_or(path, |(_, name)| name), self.nodes)
+    }
+
+    pub(super) fn make_copy(&self, dir: &Dir) -> Result<()> {
+        match self.make_dir_at(&self.dir_path(dir)) {
+            // Its parent has gone: whoever needs it begins again.
+            Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => self.sync_dir(dir).map_err(|e| failed_io(dir, &e)),
+            Err(errno) => Err(failed(dir, errno)),
+        }
+    }
+
+    /// True if there is a directory at `path`, to which no link leads.
+    pub(super) fn has_copy(&self, path: &Path) -> bool {
+        self.data.open_at(path, OFlag::O_PATH | OFlag::O_DIRECTORY).is_ok()
+    }
+
+    /// Removes an empty directory, to which no link leads.
+    pub(super) fn remove_copy(&self, path: &Path) -> nix::Result<()> {
+        let (parent, name) = self.data.open_parent(path)?;
+        unlinkat(&parent, name, UnlinkatFlags::RemoveDir)
+    }
+
+    pub(super) fn make_dir_at(&self, path: &Path) -> nix::Result<()> {
+        let (parent, name) = self.data.open_parent(path)?;
+        mkdirat(&parent, name, Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO)
+    }
+
+    /// Refuses a directory whose home is another node.
+    pub(super) fn at_home(&self, dir: &Dir) -> Result<()> {
+        match self.home_of(dir.as_str()) {
+            home if home == self.node => Ok(()),
+            home => Err(Error::new(ErrorKind::WrongNode, format!("{dir}: its home is node {home}"))),
+        }
+    }
+
+    /// Changes a record, if `change` says that it did. The table must be locked.
+    pub(super) fn update(&self, dir: &Dir, change: impl FnOnce(&mut DirRecord) -> bool) -> Result<()> {
+        let path = self.dir_path(dir);
+        let updated = DirRecord::read(&path).and_then(|mut record| match change(&mut record) {
+            true => record.write(&path),
+            false => Ok(()),
+        });
+        updated.map_err(|e| self.unreadable(dir, &e))
+    }
+
+    /// With `--fsync`: has the disk have a directory, its record, and its name.
+    pub(super) fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
+        if !self.fsync {
+            return Ok(());
+        }
+        let path = self.dir_path(dir);
+        for dir in path.ancestors().take(2) {
+            match File::open(dir) {
+                Ok(dir) => dir.sync_all()?,
+                // Gone again.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn dir_path(&self, dir: &Dir) -> PathBuf {
+        self.root.join(dir.as_str())
+    }
+}
+
+/// True also of a directory that cannot be looked into.
+pub(super) fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
+}

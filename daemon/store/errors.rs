@@ -1,0 +1,31 @@
+//! What the errors of the system mean for a key.
+
+use nix::errno::Errno;
+use s4::error::{Error, ErrorKind};
+use std::fmt::Display;
+
+/// Why nothing could be done at the path of `key`.
+pub(super) fn failed(key: impl Display, errno: Errno) -> Error {
+    match errno {
+        Errno::ELOOP => {
+            Error::new(ErrorKind::Io, format!("{key}: a part of its path is a link, which is not followed"))
+        }
+        Errno::EXDEV => {
+            Error::new(ErrorKind::Io, format!("{key}: it is in another file system, mounted in the data directory"))
+        }
+        errno => Error::io(key, &errno.into()),
+    }
+}
+
+/// The same of an error that the system may have had.
+pub(super) fn failed_io(key: impl Display, error: &std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(code) => failed(key, Errno::from_raw(code)),
+        None => Error::io(key, error),
+    }
+}
+
+/// A part of the path of `key` is a key.
+pub(super) fn below_a_key(key: impl Display) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("{key}: a part of its path is a key, which cannot hold others"))
+}

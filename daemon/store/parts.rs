@@ -1,0 +1,78 @@
+//! Reading a key part by part, each compared with what was recorded of it.
+
+use super::core::Store;
+use super::open_files::HeldFile;
+use s4::aligned::Block;
+use s4::blocks::{LEAF, leaf_sum};
+use s4::error::{Error, ErrorKind, Result};
+use s4::file::read_full;
+use s4::key::Key;
+use s4::wire::{Part, parts};
+use s4::{hasher, stored};
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+impl Store {
+    /// The sum of a leaf as it was recorded, or one of a block that is as it was recorded.
+    pub fn leaf_sum(&self, held: &HeldFile, key: &Key, leaf: usize) -> Result<u32> {
+        if held.checksum.len <= LEAF {
+            return Ok(held.checksum.xxh3 as u32);
+        }
+        if let Some(sum) = held.table.as_ref().and_then(|table| table.leaf(leaf)) {
+            return Ok(sum);
+        }
+        let (first, count) = held.table.as_ref().map_or((0, usize::MAX), |table| table.block_of(leaf));
+        // Held, so that others who want it wait instead of reading it too.
+        let mut proven = held.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        let sums = match proven.entry(first) {
+            Entry::Occupied(sums) => sums.into_mut(),
+            Entry::Vacant(unproven) => unproven.insert(self.prove(held, key, first, count)?),
+        };
+        let sum = sums.get(leaf - first).copied();
+        sum.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("{key}: has no leaf {leaf}")))
+    }
+
+    /// Reads a block, or a whole key that has no table, and compares it. Returns the sums of its leaves.
+    fn prove(&self, held: &HeldFile, key: &Key, first: usize, count: usize) -> Result<Vec<u32>> {
+        let failed = |e: std::io::Error| self.unreadable(key, &e);
+        let Some(table) = &held.table else {
+            let (found, sums) = hasher::leaves_of_file(&held.file).map_err(failed)?;
+            return held.checksum.verify(found, key).map(|()| sums);
+        };
+        let (mut sums, mut block) = (Vec::new(), Block::new(LEAF as usize));
+        for leaf in first..first + count {
+            match read_full(&held.file, &mut block, leaf as u64 * LEAF).map_err(failed)? {
+                0 => break,
+                n => sums.push(leaf_sum(&block[..n])),
+            }
+        }
+        match table.has_block(first, &sums) {
+            true => Ok(sums),
+            false => Err(parts::changed(&key.to_string(), first as u64 * LEAF)),
+        }
+    }
+
+    /// The key of which this is a part, open. Errors: the key is gone, or is another one now.
+    pub fn hold(&self, key: &Key, part: &Part) -> Result<Arc<HeldFile>> {
+        let name = (key.clone(), part.checksum);
+        if !part.open
+            && let Some(held) = self.open_files.get(&name)
+        {
+            return Ok(held);
+        }
+        let opened = self.open_key(key)?;
+        if opened.checksum != part.checksum {
+            return Err(Error::new(ErrorKind::NotFound, format!("{key}: is another key now")));
+        }
+        let table = stored::table(&opened.file, opened.checksum).map_err(|e| self.unreadable(key, &e))?;
+        let (file, checksum) = (opened.file, opened.checksum);
+        let held = Arc::new(HeldFile { file, checksum, table, proven: Mutex::default() });
+        self.open_files.put(name, held.clone());
+        Ok(held)
+    }
+
+    /// Closes keys that nobody reads any more, so that the space of deleted ones is free. Blocks: freeing it takes a while.
+    pub fn close_idle_files(&self) {
+        self.open_files.close_idle();
+    }
+}

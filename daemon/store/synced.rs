@@ -1,0 +1,268 @@
+//! What is known to be on the disk, and the file `.s4/synced`, which tells it to the next start.
+//!
+//! The names of new files reach a disk before their bytes. A kill of the daemon alone does no harm, since the kernel still has the
+//! bytes. So the file tells in which mount of which boot the daemon ran, and since when what it made may not have been written. Whoever
+//! finds another boot or mount there looks at the keys that changed since; and whoever finds that the disk refused a write, since the
+//! kernel may have forgotten the bytes then.
+
+use super::data_dir::DataDir;
+use nix::libc;
+use s4::error::reason;
+use s4::file::{read_small, replace, write_durably};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Clocks of files are coarse, and may be set back a little: what is so much older than the last sync is looked at too.
+const SLACK: i64 = 10_000_000_000;
+/// The same where only the end of the last sync is known, which may have taken long.
+const LONG_SLACK: i64 = 3_600_000_000_000;
+/// Bytes of `.s4/synced` that are read.
+const LONGEST: usize = 4096;
+
+/// What is known of the disk.
+pub(super) struct Synced {
+    /// Of the data directory, and in it.
+    root: PathBuf,
+    path: PathBuf,
+    data: Arc<DataDir>,
+    /// A key was made since the last sync began.
+    is_dirty: AtomicBool,
+    /// Keys that were not whole at the start.
+    lost: AtomicU64,
+    /// The disk refused a write since the start.
+    has_failed: AtomicBool,
+    /// Guards the file, and a sync: what the file tells, once it was read or written.
+    record: Mutex<Option<Record>>,
+}
+
+/// What `.s4/synced` tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Record {
+    place: Place,
+    /// Nanoseconds since 1970: what was made before is on the disk.
+    since: i64,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A daemon is at it, or was killed.
+    Open,
+    /// Nothing was made since, and nobody is at it.
+    Clean,
+    /// The disk refused a write since.
+    Failed,
+}
+
+impl State {
+    const ALL: [(Self, &str); 3] = [(Self::Open, "open"), (Self::Clean, "clean"), (Self::Failed, "failed")];
+}
+
+/// Where files last as long as the kernel does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    boot: String,
+    mount: u64,
+}
+
+impl Place {
+    fn of(root: &Path) -> io::Result<Self> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        Ok(Self { boot, mount: mount_id(root)? })
+    }
+}
+
+impl Record {
+    fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.strip_suffix('\n')?.split(' ');
+        let (boot, mount) = (fields.next()?.to_owned(), fields.next()?.parse().ok()?);
+        let (since, name) = (fields.next()?.parse().ok()?, fields.next()?);
+        let (state, _) = State::ALL.into_iter().find(|(_, known)| *known == name)?;
+        fields.next().is_none().then_some(Self { place: Place { boot, mount }, since, state })
+    }
+
+    fn line(&self) -> String {
+        let Self { place: Place { boot, mount }, since, state } = self;
+        let name =
+            State::ALL.into_iter().find_map(|(known, name)| (known == *state).then_some(name)).unwrap_or_default();
+        format!("{boot} {mount} {since} {name}\n")
+    }
+}
+
+impl Synced {
+    /// Of the data directory `root`.
+    pub fn new(root: &Path, data: Arc<DataDir>) -> Self {
+        Self {
+            root: root.to_owned(),
+            path: root.join(".s4/synced"),
+            data,
+            is_dirty: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
+            record: Mutex::new(None),
+        }
+    }
+
+    fn record(&self) -> MutexGuard<'_, Option<Record>> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keys that were not whole at the start.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub fn note_lost(&self, keys: u64) {
+        self.lost.store(keys, Ordering::Relaxed);
+    }
+
+    /// True if the disk refused a write since the start: a sync that succeeds later means nothing for that.
+    pub fn has_refused_writes(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    /// To be told after a key got its name.
+    pub fn note_made(&self) {
+        // Mostly it is set already, and then no processor has to wait for another.
+        if !self.is_dirty.load(Ordering::Relaxed) {
+            self.is_dirty.store(true, Ordering::Release);
+        }
+    }
+
+    /// At the start, reads what the last run has left. Returns since when, in nanoseconds since 1970, what was made may not be on the
+    /// disk; `None` if all that was made is. Once that was looked at, [`sync_now`](Self::sync_now) is to follow.
+    pub fn begin(&self) -> io::Result<Option<i64>> {
+        let place = Place::of(&self.root)?;
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {}", self.path.display(), reason(&e)));
+        let record = match read_small(&self.path, LONGEST) {
+            Ok(bytes) => Record::parse(&String::from_utf8_lossy(&bytes)),
+            // No key was made yet. File systems keep the order in which names are made: a power cut that loses keys may damage this
+            // file, and does not take its name away.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let first = Record { place, since: now(), state: State::Open };
+                replace(&self.path, first.line().as_bytes(), false).map_err(named)?;
+                *self.record() = Some(first);
+                return Ok(None);
+            }
+            Err(e) => return Err(named(e)),
+        };
+        match record {
+            Some(record) if record.state == State::Open && record.place == place => {
+                // Killed, or ended a moment ago: the kernel has it all still.
+                self.note_made();
+                *self.record() = Some(record);
+                Ok(None)
+            }
+            Some(record) if record.state == State::Clean => {
+                self.write(&mut self.record(), Record { place, since: now(), state: State::Open }).map(|()| None)
+            }
+            Some(record) => Ok(Some(record.since.saturating_sub(SLACK))),
+            None => {
+                // It was written after the last sync, which began not long before. An older key was on the disk by then, and what
+                // is wrong with it is for its reader to hear.
+                let written = changed_at(&std::fs::symlink_metadata(&self.path)?).min(now());
+                tracing::warn!(
+                    "{} is damaged: the keys that changed since shortly before it was written are read",
+                    self.path.display()
+                );
+                Ok(Some(written.saturating_sub(LONG_SLACK)))
+            }
+        }
+    }
+
+    /// Sees to it that all keys are on the disk, if there are new ones. Blocks.
+    pub fn sync(&self) -> io::Result<()> {
+        match self.is_dirty.swap(false, Ordering::Acquire) {
+            true => self.sync_now().inspect_err(|_| self.note_made()),
+            false => Ok(()),
+        }
+    }
+
+    pub fn sync_now(&self) -> io::Result<()> {
+        let place = Place::of(&self.root)?;
+        let mut known = self.record();
+        let since = now();
+        let synced = self.data.sync();
+        // The kernel reports it once, and does not write the bytes again: that a later sync succeeds means nothing for them.
+        let failed = known.as_ref().filter(|record| synced.is_err() || record.state == State::Failed);
+        let record = match (failed, &synced) {
+            (Some(before), _) => Record { place, since: before.since, state: State::Failed },
+            (None, Ok(())) => Record { place, since, state: State::Open },
+            // Nothing is known of what was before, and the file still says so.
+            (None, Err(_)) => return synced,
+        };
+        self.write(&mut known, record)?;
+        synced
+    }
+
+    /// The orderly end: the next start has nothing to look at, unless something was made a moment ago.
+    pub fn end(&self) -> io::Result<()> {
+        let mut known = self.record();
+        let last = match &*known {
+            // The disk may have refused this too.
+            Some(failed) if failed.state == State::Failed => failed.clone(),
+            Some(_) if !self.is_dirty.load(Ordering::Acquire) => {
+                Record { place: Place::of(&self.root)?, since: now(), state: State::Clean }
+            }
+            _ => return Ok(()),
+        };
+        self.write(&mut known, last)
+    }
+
+    fn write(&self, known: &mut Option<Record>, record: Record) -> io::Result<()> {
+        let line = record.line();
+        self.has_failed.store(record.state == State::Failed, Ordering::Relaxed);
+        *known = Some(record);
+        write_durably(&self.path, line.as_bytes())
+    }
+}
+
+/// When a file got its name or its attributes, in nanoseconds since 1970. When it was made would be too early: a file for a small
+/// key may be made long before its bytes are there.
+pub(super) fn changed_at(found: &std::fs::Metadata) -> i64 {
+    found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec())
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
+}
+
+/// The mount that `path` is in, by a number that no other has or had since the boot.
+fn mount_id(path: &Path) -> io::Result<u64> {
+    /// Of Linux 6.8 and later. Before, the number may be given again after an unmount.
+    const UNIQUE: u32 = 0x4000;
+    let dir = File::open(path)?;
+    // SAFETY: all zeros is a valid value of this struct of integers.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let mask = UNIQUE | libc::STATX_MNT_ID;
+    // SAFETY: the descriptor is open, the path is empty and ends in a NUL, and the kernel writes one statx.
+    let done = unsafe { libc::statx(dir.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, &mut found) };
+    match done {
+        0 => Ok(found.stx_mnt_id),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_written_and_a_torn_one_is_none() {
+        let place = Place { boot: "5f0c-1".to_owned(), mount: 7 };
+        for (state, _) in State::ALL {
+            let record = Record { place: place.clone(), since: 12, state };
+            let line = record.line();
+            assert_eq!(Record::parse(&line), Some(record));
+            for end in 0..line.len() {
+                assert_eq!(Record::parse(&line[..end]), None, "{end} bytes of it");
+            }
+        }
+    }
+}
