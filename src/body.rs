@@ -3,11 +3,7 @@
 
 use crate::budget::MemoryBudget;
 use crate::error::{Error, Result};
-<<<<<<< HEAD
-=======
 use crate::file::BLOCK;
-use crate::protocol::HEARTBEAT;
->>>>>>> h-rest2
 pub use crate::side::{Side, cause};
 use crate::timeout::Timeout;
 use bytes::{Bytes, BytesMut};

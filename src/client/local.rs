@@ -2,9 +2,11 @@
 
 use super::core::{Client, blocking};
 use crate::aligned::Block;
-use crate::checksum::{BLOCK, Checksum, FileHasher, Sums};
+use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
+use crate::file::BLOCK;
 use crate::file::read_small;
+use crate::hasher::{FileHasher, Sums};
 use crate::key::Key;
 use crate::protocol::{Adoption, Change, Health};
 use crate::stored::{SpaceChecks, draft};

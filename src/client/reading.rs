@@ -1,7 +1,7 @@
 //! Input that may come slowly: read on a thread of its own, so that whoever sends it on can say meanwhile that it lives.
 
 use crate::aligned::Block;
-use crate::checksum::BLOCK;
+use crate::file::BLOCK;
 use std::io::Read;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::Duration;

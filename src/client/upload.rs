@@ -1,13 +1,8 @@
 //! Keys on their way to their nodes: one of any length, or many small ones.
 
 use super::core::{Client, blocking};
-<<<<<<< HEAD
 use super::reading::{Came, Reading};
-use crate::checksum::{BLOCK, Checksum, FileHasher, Hasher};
-=======
-use crate::aligned::Block;
 use crate::checksum::Checksum;
->>>>>>> h-rest2
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::AtPosition;
 use crate::file::BLOCK;
