@@ -10,12 +10,9 @@ use hyper::{Request as HttpRequest, Response as HttpResponse};
 use s4::body::BoxBody;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
-use s4::wire::{self, Connection, REQUEST_HEADER, Request, Response};
+use s4::wire::{self, Connection, IDLE, REQUEST_HEADER, Request, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// A connection over which nothing is asked for so long ends. Clients keep one that they do not use for half as long.
-const IDLE: Duration = Duration::from_secs(10);
 
 /// How long a thread waits for the next request, before the connection waits without one.
 const LINGER: Duration = Duration::from_millis(20);

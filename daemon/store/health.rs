@@ -110,9 +110,14 @@ fn try_disk(root: &Path) -> io::Result<()> {
     }
     match stored::draft(root) {
         Ok(file) => try_file(&file),
-        Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(()),
+        Err(e) if is_full(&e) => Ok(()),
         Err(e) => Err(e),
     }
+}
+
+/// A full disk works; that it is full is shown by its numbers.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn try_file(file: &File) -> io::Result<()> {
@@ -123,8 +128,7 @@ fn try_file(file: &File) -> io::Result<()> {
     let page = &mut room[start..start + PAGE];
     page.fill(0x5a);
     match file.write_all_at(page, 0) {
-        // That it is full is told otherwise.
-        Err(e) if e.kind() == io::ErrorKind::StorageFull => return Ok(()),
+        Err(e) if is_full(&e) => return Ok(()),
         done => done?,
     }
     page.fill(0);

@@ -81,6 +81,7 @@ pub fn key_path(key: &Key) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub node: NodeId,
+    #[serde(deserialize_with = "bounds::line")]
     pub version: String,
     #[serde(deserialize_with = "bounds::count")]
     pub total_bytes: u64,
@@ -91,6 +92,7 @@ pub struct Health {
     /// The data directory on the daemon's machine.
     pub data: PathBuf,
     /// What the file `.s4/token` in it holds, so that a reader can make sure that it is this daemon's.
+    #[serde(deserialize_with = "bounds::line")]
     pub token: String,
     #[serde(deserialize_with = "bounds::count")]
     pub running_tasks: u64,
