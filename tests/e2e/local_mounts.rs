@@ -6,13 +6,18 @@ use crate::mounting::no_mounts;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-#[test]
-fn a_mount_comes_with_the_cluster_and_goes_with_it() {
+/// Where a cluster can be mounted.
+fn local() -> Option<Local> {
     if let Some(reason) = no_mounts() {
         eprintln!("skipped: {reason}");
-        return;
+        return None;
     }
-    let local = Local::new();
+    Some(Local::new())
+}
+
+#[test]
+fn a_mount_comes_with_the_cluster_and_goes_with_it() {
+    let Some(local) = local() else { return };
     let mountpoint = local.dir.path().join("M");
     std::fs::create_dir(&mountpoint).unwrap();
     for turn in 0..2 {
@@ -34,11 +39,7 @@ fn a_mount_comes_with_the_cluster_and_goes_with_it() {
 /// The mount hangs meanwhile, so that it hears of it only once the cluster would be stopped.
 #[test]
 fn what_was_closed_in_a_mount_is_published_before_the_nodes_stop() {
-    if let Some(reason) = no_mounts() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let local = Local::new();
+    let Some(local) = local() else { return };
     let dir = local.dir.path().join("M");
     let script = r#"
 import ctypes, mmap, os, signal, sys
@@ -86,11 +87,7 @@ os.kill(int(sys.argv[2]), signal.SIGSTOP)
 
 #[test]
 fn a_mount_in_the_foreground_goes_with_its_cluster() {
-    if let Some(reason) = no_mounts() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let local = Local::new();
+    let Some(local) = local() else { return };
     let mountpoint = local.dir.path().join("M");
     std::fs::create_dir(&mountpoint).unwrap();
     let mut child = local.foreground(&["-n", "3", "--mount", "M"]);
@@ -103,11 +100,8 @@ fn a_mount_in_the_foreground_goes_with_its_cluster() {
 
 #[test]
 fn mounts_that_were_made_by_hand_go_with_the_cluster_and_those_of_others_stay() {
-    if let Some(reason) = no_mounts() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let (local, other) = (Local::new(), Local::new());
+    let Some(local) = local() else { return };
+    let other = Local::new();
     local.ok(&["-n", "2", "--detach", "--mount", "M"]);
     other.ok(&["-n", "2", "--detach"]);
     local.sh("s4 mount 'by hand' --background; s4 mount second --background; ls 'by hand' second");
@@ -125,11 +119,7 @@ fn mounts_that_were_made_by_hand_go_with_the_cluster_and_those_of_others_stay() 
 
 #[test]
 fn a_mount_is_taken_away_by_umount() {
-    if let Some(reason) = no_mounts() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let local = Local::new();
+    let Some(local) = local() else { return };
     local.ok(&["-n", "1", "--detach"]);
     let at = local.dir.path().join("a mount");
     let seen = || std::fs::read_to_string("/proc/mounts").unwrap().contains("a\\040mount");
