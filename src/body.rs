@@ -4,7 +4,6 @@
 use crate::budget::MemoryBudget;
 use crate::error::{Error, Result};
 use crate::file::BLOCK;
-use crate::protocol::HEARTBEAT;
 pub use crate::side::{Side, cause};
 use crate::timeout::Timeout;
 use bytes::{Bytes, BytesMut};
@@ -17,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval};
+use tokio::time::Instant;
 
 /// A request's or response's body.
 pub type BoxBody = UnsyncBoxBody<Bytes, Error>;
@@ -100,8 +99,6 @@ impl ChunkSender {
 pub struct ChannelBody {
     chunks: mpsc::Receiver<Result<Bytes>>,
     activity: Activity,
-    /// What says between chunks that the sender lives, and when it is said next.
-    beat: Option<(Bytes, Interval)>,
     /// Chunks that have come already.
     gathered: Option<Bytes>,
 }
@@ -113,20 +110,10 @@ pub fn channel() -> (ChunkSender, ChannelBody) {
 /// The same, with chunks that are counted in `budget`.
 pub fn channel_within(budget: Option<MemoryBudget>) -> (ChunkSender, ChannelBody) {
     let (sender, chunks) = mpsc::channel(CHUNKS);
-    (
-        ChunkSender { chunks: sender, budget },
-        ChannelBody { chunks, activity: Activity::default(), beat: None, gathered: None },
-    )
+    (ChunkSender { chunks: sender, budget }, ChannelBody { chunks, activity: Activity::default(), gathered: None })
 }
 
 impl ChannelBody {
-    /// Sends `beat` now and then while the producer is silent, which so is not taken for a dead node or client.
-    pub fn with_beat(mut self, beat: &'static [u8]) -> Self {
-        self.beat =
-            Some((Bytes::from_static(beat), tokio::time::interval_at(Instant::now() + HEARTBEAT / 4, HEARTBEAT / 4)));
-        self
-    }
-
     pub fn activity(&self) -> Activity {
         self.activity.clone()
     }
@@ -156,20 +143,9 @@ impl Body for ChannelBody {
         if let Some(chunk) = self.gathered.take() {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
-        if let Poll::Ready(chunk) = self.chunks.poll_recv(cx) {
-            self.activity.mark();
-            if let Some((_, interval)) = &mut self.beat {
-                interval.reset();
-            }
-            return Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)));
-        }
-        let Some((beat, interval)) = &mut self.beat else {
-            return Poll::Pending;
-        };
-        std::task::ready!(interval.poll_tick(cx));
-        let beat = beat.clone();
+        let chunk = std::task::ready!(self.chunks.poll_recv(cx));
         self.activity.mark();
-        Poll::Ready(Some(Ok(Frame::data(beat))))
+        Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The bytes that wait in memory for peers to read them: ranges wait for room, streams send shorter chunks where there is none.
+//! The bytes that wait in memory for peers to read them: bodies have shorter chunks where there is no room.
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -14,32 +14,15 @@ pub struct MemoryBudget {
     all: usize,
 }
 
-/// A part of a budget, given back when it is dropped.
-pub struct Share {
-    permit: OwnedSemaphorePermit,
-}
-
+/// Bytes with their part of the budget, which is given back when they are dropped.
 struct Held {
     bytes: Bytes,
-    _share: Share,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Share {
-    /// Gives back what is not needed for `len` bytes.
-    pub fn cut_to(&mut self, len: usize) {
-        let spare = self.permit.num_permits().saturating_sub(units(len) as usize);
-        drop(self.permit.split(spare));
-    }
-
-    /// The bytes, which have this share until the last of them is dropped.
-    pub fn hold(self, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(Held { bytes, _share: self })
     }
 }
 
@@ -62,15 +45,9 @@ impl MemoryBudget {
     /// The bytes, counted as long as they are there if there is room for them.
     pub fn count(&self, bytes: Bytes) -> Bytes {
         match self.free.clone().try_acquire_many_owned(units(bytes.len())) {
-            Ok(permit) => Share { permit }.hold(bytes),
+            Ok(permit) => Bytes::from_owner(Held { bytes, _permit: permit }),
             Err(_) => bytes,
         }
-    }
-
-    /// Waits for room for `len` bytes, at most the whole.
-    pub async fn share(&self, len: usize) -> Option<Share> {
-        let units = units(len).min(self.all as u32);
-        self.free.clone().acquire_many_owned(units).await.ok().map(|permit| Share { permit })
     }
 }
 

@@ -105,13 +105,6 @@ impl Timeout {
         self.limit
     }
 
-    /// The same wait with another limit, from now on.
-    pub fn with_limit(&self, limit: Duration) -> Self {
-        let mut other = Self { limit, ..self.clone() };
-        other.begin();
-        other
-    }
-
     /// The peer has taken something, or it is waited for anew.
     pub fn begin(&mut self) {
         (self.waited, self.since) = (Duration::ZERO, Instant::now());

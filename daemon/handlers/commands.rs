@@ -3,6 +3,7 @@
 use super::data::Data;
 use crate::app::App;
 use crate::jobs::{self, Shared};
+use crate::peer::Peer;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::protocol::{CommandText, HEARTBEAT};
@@ -17,28 +18,32 @@ use tokio::sync::SemaphorePermit;
 const MAX_COMMAND: usize = 1 << 20;
 
 /// Runs the command that follows on `key`. What fails before its start is an error like any other.
-pub fn eval(app: &Arc<App>, data: &mut Data, key: &Key) -> Result<Response> {
+pub fn eval(app: &Arc<App>, peer: &Peer, data: &mut Data, key: &Key) -> Result<Response> {
     let cmd = CommandText::new(OsString::from_vec(data.whole(MAX_COMMAND)?))?;
-    run(&app.jobs.shared, data.connection, key, |shared, connection| jobs::eval::run(shared, key, &cmd, connection))
+    run(&app.jobs.shared, peer, data.connection, key, |shared, connection| {
+        jobs::eval::run(shared, key, &cmd, connection)
+    })
 }
 
 /// Runs the command of the job that follows on the task of `key`, and publishes nothing.
-pub fn attempt(app: &Arc<App>, data: &mut Data, key: &Key) -> Result<Response> {
+pub fn attempt(app: &Arc<App>, peer: &Peer, data: &mut Data, key: &Key) -> Result<Response> {
     let spec = super::jobs::parse(&data.whole(MAX_COMMAND)?)?;
     spec.check()?;
-    run(&app.jobs.shared, data.connection, key, |shared, connection| {
+    run(&app.jobs.shared, peer, data.connection, key, |shared, connection| {
         jobs::eval::attempt(shared, &spec, key, connection)
     })
 }
 
 fn run(
     shared: &Arc<Shared>,
+    peer: &Peer,
     connection: &mut Connection,
     key: &Key,
     run: impl FnOnce(&Arc<Shared>, &mut Connection) -> Result<CommandEnd>,
 ) -> Result<Response> {
     shared.store.open_key(key)?;
     let _turn = await_turn(shared, connection)?;
+    peer.is_waiting()?;
     let end = run(shared, connection);
     Ok(Response::Exit(end.unwrap_or_else(CommandEnd::Error)))
 }

@@ -10,12 +10,9 @@ use hyper::{Request as HttpRequest, Response as HttpResponse};
 use s4::body::BoxBody;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
-use s4::wire::{self, Connection, REQUEST_HEADER, Request, Response};
+use s4::wire::{self, Connection, IDLE, REQUEST_HEADER, Request, Response};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// A connection over which nothing is asked for so long ends. Clients keep one that they do not use for half as long.
-const IDLE: Duration = Duration::from_secs(10);
+use std::time::{Duration, Instant};
 
 /// How long a thread waits for the next request, before the connection waits without one.
 const LINGER: Duration = Duration::from_millis(20);
@@ -25,10 +22,22 @@ pub fn open(app: &Arc<App>, peer: Peer, request: HttpRequest<Incoming>) -> Answe
         return Err(Error::new(ErrorKind::BadRequest, "this route answers with a connection, and none is asked for"));
     }
     let first = request.headers().get(REQUEST_HEADER).map(|json| parse(json.as_bytes())).transpose()?;
+    first.iter().for_each(|first| count(app, first));
     Ok(grant(app, peer, request, first))
 }
 
-/// The answer that grants a connection, which begins with the answer to `first`.
+/// Counts a request as one of its kind.
+fn count(app: &App, request: &Request) {
+    match request {
+        Request::Stat { .. } => app.watch.requests.count("stat"),
+        Request::Get { .. } | Request::Put { .. } => app.watch.requests.count("keys"),
+        Request::Eval { .. } => app.watch.requests.count("eval"),
+        Request::Try { .. } => app.watch.requests.count("try"),
+        Request::PutEnd(_) | Request::End => {}
+    }
+}
+
+/// The answer that grants a connection, which begins with the answer to `first`; that is counted already.
 pub fn grant(
     app: &Arc<App>,
     peer: Peer,
@@ -43,6 +52,7 @@ async fn serve(app: Arc<App>, peer: Peer, mut connection: Connection, mut first:
     loop {
         if first.is_none() && !connection.has_unparsed() {
             let idle = tokio::select! {
+                biased;
                 idle = connection.idle(IDLE) => idle,
                 () = app.upgrades.ends() => return Ok(()),
             };
@@ -79,7 +89,9 @@ fn serve_while_asked(
                         return Err(connection.broken(&std::io::ErrorKind::UnexpectedEof.into()));
                     }
                 }
-                next_request(&mut connection).map_err(|error| last_words(app, &mut connection, error))?
+                let request = next_request(&mut connection).map_err(|error| last_words(app, &mut connection, error))?;
+                count(app, &request);
+                request
             }
         };
         answer(app, peer, &mut connection, request, &mut receiving)?;
@@ -87,18 +99,20 @@ fn serve_while_asked(
 }
 
 fn next_request(connection: &mut Connection) -> Result<Request> {
-    match connection.receive_next() {
-        Ok(wire::Incoming::Message(request)) => Ok(request),
-        Ok(_) => Err(connection.malformed("data or an error where a request is expected")),
-        Err(error) => Err(error),
+    match connection.receive_until(Instant::now() + IDLE, None)? {
+        Some(wire::Incoming::Message(request)) => Ok(request),
+        Some(_) => Err(connection.malformed("data or an error where a request is expected")),
+        None => Err(connection.malformed("a request that does not come to its end")),
     }
 }
 
 /// Says why a connection ends of which it is not known any more what comes next. Returns the reason.
 fn last_words(app: &App, connection: &mut Connection, reason: Error) -> Error {
     let reason = app.named(reason);
-    // A peer that is gone needs no telling.
-    let _ = connection.put_error(&reason).and_then(|()| connection.flush());
+    if !connection.is_cut_off() {
+        // A peer that is gone needs no telling.
+        let _ = connection.put_error(&reason).and_then(|()| connection.flush());
+    }
     reason
 }
 
@@ -114,31 +128,18 @@ fn answer(
     let key = request.key().map(|key| key.as_str().to_owned());
     let mut data = Data::of(connection, has_data);
     let answered = match request {
-        Request::Stat { path } => {
-            app.watch.requests.count("stat");
-            app.names.look_up(&path).map(Response::Stat)
-        }
-        Request::Get { key, part } => {
-            app.watch.requests.count("keys");
-            get::serve(app, data.connection, &key, part)
-        }
+        Request::Stat { path } => app.names.look_up(&path).map(Response::Stat),
+        Request::Get { key, part } => get::serve(app, data.connection, &key, part),
         Request::Put { key, put, delivery } => {
-            app.watch.requests.count("keys");
             put::serve(app, &peer.putting(put), &mut data, &key, delivery.as_ref(), receiving)
         }
-        Request::Eval { key } => {
-            app.watch.requests.count("eval");
-            commands::eval(app, &mut data, &key)
-        }
-        Request::Try { key } => {
-            app.watch.requests.count("try");
-            commands::attempt(app, &mut data, &key)
-        }
+        Request::Eval { key } => commands::eval(app, peer, &mut data, &key),
+        Request::Try { key } => commands::attempt(app, peer, &mut data, &key),
         Request::PutEnd(_) | Request::End => Err(data.connection.malformed("the end of data that has not begun")),
     };
     match answered {
         Ok(response) => data.connection.put_message(&response),
-        Err(error) if data.connection.is_lost() => Err(last_words(app, data.connection, error)),
+        Err(error) if data.connection.is_lost() => Err(last_words(app, data.connection, error.about(key))),
         Err(error) => {
             data.connection.put_error(&app.named(error.about(key)))?;
             data.skip()

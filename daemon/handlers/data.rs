@@ -1,5 +1,6 @@
 //! The data that follows a request on a connection.
 
+use bytes::BytesMut;
 use s4::error::{Error, ErrorKind, Result};
 use s4::wire::{Connection, Incoming, Request};
 use std::time::{Duration, Instant};
@@ -49,13 +50,19 @@ impl<'c> Data<'c> {
             if whole.len() + len > most {
                 return Err(Error::new(ErrorKind::TooLarge, format!("the request has more than {most} bytes")));
             }
-            whole.extend_from_slice(&self.connection.receive_small()?);
+            let mut payload = BytesMut::new();
+            if !self.connection.receive_data(&mut payload, len, &mut BytesMut::new())? {
+                return Err(self.connection.malformed("data does not match its sum"));
+            }
+            whole.extend_from_slice(&payload);
         }
         Ok(whole)
     }
 
     /// Throws away what is still to come, so that the next request is found behind it.
     pub fn skip(mut self) -> Result<()> {
+        // The sender is to hear at once that nothing more is wanted.
+        self.connection.flush()?;
         let (mut left, began) = (SKIPPED.0, Instant::now());
         while !self.has_ended {
             self.connection.skip_data()?;

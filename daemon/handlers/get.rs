@@ -7,7 +7,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::wire::frame::MAX_DATA;
 use s4::wire::parts;
-use s4::wire::{Connection, Part, Response};
+use s4::wire::{Connection, Part, Response, SendError};
 use std::io::Read;
 
 /// A key of at most so many bytes goes in one message with its head.
@@ -34,8 +34,7 @@ fn send_whole(store: &Store, connection: &mut Connection, key: &Key) -> Result<(
     while sent < checksum.len {
         let len = (checksum.len - sent).min(MAX_DATA as u64) as usize;
         // Whoever receives a whole key compares the whole.
-        let result = connection.send_file(&opened.file, sent, len, 0);
-        result.inspect_err(|error| note_unreadable(store, key, error))?;
+        connection.send_file(&opened.file, sent, len, 0).map_err(|error| failed(store, key, error))?;
         sent += len as u64;
     }
     Ok(())
@@ -49,13 +48,15 @@ fn send_part(store: &Store, connection: &mut Connection, key: &Key, part: &Part)
     let leaves = if first < end { (first / LEAF) as usize..leaves_of(end) } else { 0..0 };
     connection.put_message(&Response::Key(part.checksum))?;
     let sent = parts::send(connection, &held.file, total, leaves, |leaf| store.leaf_sum(&held, key, leaf));
-    sent.map_err(|error| match error.kind() {
-        ErrorKind::Io => {
-            note_unreadable(store, key, &error);
-            store.unreadable(key, &std::io::Error::from_raw_os_error(nix::libc::EIO))
-        }
-        _ => error,
-    })
+    sent.map_err(|error| failed(store, key, error))
+}
+
+/// The log and the node's health tell of a key that the disk did not give.
+fn failed(store: &Store, key: &Key, error: SendError) -> Error {
+    match error {
+        SendError::File(error) => store.unreadable(key, &error),
+        SendError::Other(error) => error,
+    }
 }
 
 /// A key open, and its bytes if it is `small`.
@@ -78,12 +79,5 @@ fn read_whole(store: &Store, opened: &mut Opened, key: &Key) -> Result<Vec<u8>> 
     match bytes.len() as u64 == opened.checksum.len {
         true => Ok(bytes),
         false => Err(Error::new(ErrorKind::Checksum, format!("{key}: checksum error: the file became shorter"))),
-    }
-}
-
-/// Has the log and the node's health tell of a key that the disk did not give: the data that is under way cannot say so.
-fn note_unreadable(store: &Store, key: &Key, error: &Error) {
-    if error.kind() == ErrorKind::Io {
-        store.unreadable(key, &std::io::Error::from_raw_os_error(nix::libc::EIO));
     }
 }

@@ -111,9 +111,14 @@ fn probe_disk(root: &Path) -> io::Result<()> {
     }
     match stored::draft(root) {
         Ok(file) => probe_file(&file),
-        Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(()),
+        Err(e) if is_full(&e) => Ok(()),
         Err(e) => Err(e),
     }
+}
+
+/// A full disk is healthy; that it is full is reported elsewhere.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn probe_file(file: &File) -> io::Result<()> {
@@ -124,8 +129,7 @@ fn probe_file(file: &File) -> io::Result<()> {
     let page = &mut room[start..start + PAGE];
     page.fill(0x5a);
     match file.write_all_at(page, 0) {
-        // A full disk is reported elsewhere.
-        Err(e) if e.kind() == io::ErrorKind::StorageFull => return Ok(()),
+        Err(e) if is_full(&e) => return Ok(()),
         done => done?,
     }
     page.fill(0);

@@ -10,12 +10,12 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{SFlag, fstat, fstatat};
 use s4::attribute::Mark;
-use s4::client::{Client, Puts, blocking};
+use s4::client::{Client, PutAnswers, Puts, blocking};
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::{AtPosition, is_written};
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
-use s4::protocol::{Delivery, PackAnswer};
+use s4::protocol::Delivery;
 use s4::wire::LARGE;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -324,7 +324,7 @@ impl Transfers {
             sending.spawn(async move {
                 match node == transfers.0.node {
                     true => transfers.publish_here(job, &delivery, group).await,
-                    false => transfers.send_to(node, &delivery, group).await,
+                    false => transfers.send_to(node, job.fence.clone(), &delivery, group).await,
                 }
             });
         }
@@ -360,13 +360,19 @@ impl Transfers {
         .await
     }
 
-    fn first_refusal(&self, node: NodeId, answer: PackAnswer) -> Result<()> {
-        let first = answer.errors.into_iter().next();
+    fn first_refusal(&self, node: NodeId, answers: PutAnswers) -> Result<()> {
+        let first = answers.errors.into_iter().next();
         first.map_or(Ok(()), |error| Err(error.of_peer(self.0.client.cluster().name(node))))
     }
 
-    /// Large outputs go each over a stream, the others together.
-    async fn send_to(&self, node: NodeId, delivery: &Delivery, group: Vec<Output>) -> (u64, Result<()>) {
+    /// Large outputs go each over a connection, the others over one.
+    async fn send_to(
+        &self,
+        node: NodeId,
+        fence: Arc<Fence>,
+        delivery: &Delivery,
+        group: Vec<Output>,
+    ) -> (u64, Result<()>) {
         let _turn = self.0.turns[node].acquire().await;
         let (large, group): (Vec<_>, Vec<_>) = group.into_iter().partition(|output| output.len >= LARGE);
         let mut published = 0;
@@ -379,10 +385,10 @@ impl Transfers {
         if group.is_empty() {
             return (published, Ok(()));
         }
-        match self.0.client.put_many(node, Some(delivery), move |puts| put_all(puts, &group)).await {
-            Ok((sent, answer)) => (published + answer.published, sent.and(self.first_refusal(node, answer))),
-            Err(error) => (published, Err(error)),
-        }
+        let put = self.0.client.put_many(node, Some(delivery), move |puts| put_all(puts, &group, &fence));
+        let (sent, answers) = put.await;
+        let sent = sent.and_then(|sent| sent);
+        (published + answers.published, self.first_refusal(node, answers).and(sent))
     }
 
     async fn send_large(&self, delivery: &Delivery, output: &Output) -> Result<()> {
@@ -393,15 +399,18 @@ impl Transfers {
 }
 
 /// Puts outputs up to the first that cannot be read, whose error is the inner one.
-fn put_all(puts: &mut Puts, group: &[Output]) -> Result<Result<()>> {
+fn put_all(puts: &mut Puts, group: &[Output], fence: &Fence) -> Result<Result<()>> {
     for output in group {
+        if !fence.is_open() {
+            return Ok(Err(Error::new(ErrorKind::Cancelled, "the job has ended")));
+        }
         let failed = |e: std::io::Error| Error::io(output.path.display(), &e);
         let opened = output.open_whole().and_then(|(file, _)| Ok((file.metadata().map_err(failed)?.len(), file)));
-        let (len, mut file) = match opened {
+        let (len, file) = match opened {
             Ok(opened) => opened,
             Err(error) => return Ok(Err(error)),
         };
-        if let Err(error) = puts.put(&output.key, &mut file, len, output.key.as_str())? {
+        if let Err(error) = puts.put(&output.key, file, len, output.key.as_str())? {
             return Ok(Err(error));
         }
     }

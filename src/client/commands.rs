@@ -1,6 +1,7 @@
 //! Commands that run on a key's node, and whose streams come as they are written.
 
 use super::core::{Client, blocking};
+use crate::blocks::leaf_sum;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::protocol::JobSpec;
@@ -42,11 +43,11 @@ impl Client {
         stderr: impl Write + Send + 'static,
     ) -> Result<CommandEnd> {
         let node = self.cluster().node_of(key);
-        let connection = self.ask(node, &request, self.cluster().name(node).to_string()).await?;
+        let connection = self.ask_to_send(node, &request).await?;
         let ran = blocking(move || {
             let mut connection = connection;
             for part in data.chunks(MAX_DATA) {
-                connection.put_data(part, 0)?;
+                connection.put_data(part, leaf_sum(part))?;
             }
             connection.put_message(&Request::End)?;
             pass_on(connection, stdout, stderr)

@@ -45,13 +45,19 @@ impl Client {
         if self.is_silent(node).await {
             return Err(self.late(node));
         }
-        match self.inner.connections[node].take() {
+        match self.take(node) {
             Some(mut connection) => {
                 connection.serve_for(self.timeout(node), who);
                 connection.put_message(request).map(|()| connection)
             }
             None => self.connect(node, Some(request), who).await,
         }
+    }
+
+    /// One that is free. A connection tells its node how long the client waits, so that one with another deadline has its own.
+    fn take(&self, node: NodeId) -> Option<Connection> {
+        let has_usual_deadline = self.deadline() == self.inner.settings.deadline;
+        if has_usual_deadline { self.inner.connections[node].take() } else { None }
     }
 
     /// Asks what changes nothing: again, as often as the connection breaks off before `receive` has its answer. Blocks no asynchronous
@@ -73,38 +79,39 @@ impl Client {
 
     async fn connect(&self, node: NodeId, first: Option<&Request>, who: String) -> Result<Connection> {
         let json = first.map(serde_json::to_vec).transpose().map_err(|e| self.malformed(node, &e.to_string()))?;
-        let ask = || async {
-            let mut request = self.request(node, Method::POST, "/v1/connect", body::empty())?;
-            wire::mark(request.headers_mut());
-            if let Some(json) = &json {
-                let header = HeaderValue::from_bytes(json).map_err(|e| self.malformed(node, &e.to_string()))?;
-                request.headers_mut().insert(REQUEST_HEADER, header);
-            }
-            self.exchange(node, request, &Activity::default()).await
-        };
-        // Nothing is done yet by who asks for a connection.
-        let response = again_if_broken(ask).await?;
+        let mut request = self.request(node, Method::POST, "/v1/connect", body::empty())?;
+        wire::mark(request.headers_mut());
+        if let Some(json) = &json {
+            let header = HeaderValue::from_bytes(json).map_err(|e| self.malformed(node, &e.to_string()))?;
+            request.headers_mut().insert(REQUEST_HEADER, header);
+        }
+        let response = self.exchange(node, request, &Activity::default()).await?;
         self.upgraded(node, response, who).await
+    }
+
+    /// The same of a request of which nothing is done before its data has come: asked again where the connection breaks off.
+    pub(super) async fn ask_to_send(&self, node: NodeId, request: &Request) -> Result<Connection> {
+        again_if_broken(|| self.ask(node, request, self.cluster().name(node).to_string())).await
     }
 
     /// A connection with `node` on which nothing is asked yet.
     pub(super) async fn connection(&self, node: NodeId) -> Result<Connection> {
-        let who = self.cluster().name(node).to_string();
+        let who = || self.cluster().name(node).to_string();
         if self.is_silent(node).await {
             return Err(self.late(node));
         }
-        match self.inner.connections[node].take() {
+        match self.take(node) {
             Some(mut connection) => {
-                connection.serve_for(self.timeout(node), who);
+                connection.serve_for(self.timeout(node), who());
                 Ok(connection)
             }
-            None => self.connect(node, None, who).await,
+            None => again_if_broken(|| self.connect(node, None, who())).await,
         }
     }
 
     /// Keeps a connection on which everything is answered, for the next request.
     pub(super) fn keep(&self, node: NodeId, connection: Connection) {
-        if self.inner.connections[node].keep(connection) {
+        if self.deadline() == self.inner.settings.deadline && self.inner.connections[node].keep(connection) {
             let client = self.clone();
             tokio::spawn(async move { client.inner.connections[node].sweep().await });
         }
@@ -128,8 +135,8 @@ struct Asked {
     timeout: Timeout,
 }
 
-/// An answer that came in a moment, or else what waits for it.
-type Soon = std::result::Result<Result<Response>, Box<Asked>>;
+/// An answer that came in a moment, with the connection if it is free then; or else what waits for it.
+type Soon = std::result::Result<Result<(Response, Connection)>, Box<Asked>>;
 
 impl Asked {
     /// Also if `until` is over, an answer that is here is taken.
@@ -143,10 +150,7 @@ impl Asked {
         };
         self.timeout.hear();
         Ok(match heard {
-            Incoming::Message(response) => {
-                self.client.keep(self.node, self.connection);
-                Ok(response)
-            }
+            Incoming::Message(response) => Ok((response, self.connection)),
             Incoming::Error(error) => {
                 let error = error.of_peer(self.client.cluster().name(self.node));
                 self.client.keep(self.node, self.connection);
@@ -157,7 +161,7 @@ impl Asked {
     }
 
     /// The answer, within the deadline.
-    async fn answer(self) -> Result<Response> {
+    async fn answer(self) -> Result<(Response, Connection)> {
         let (client, node) = (self.client.clone(), self.node);
         let heard = blocking(move || self.hear_in_time()).await;
         client.noting(node, heard.unwrap_or_else(|asked| Err(asked.client.late(node))))
@@ -176,7 +180,7 @@ impl Asked {
         }
     }
 
-    async fn answer_soon(self) -> Result<Response> {
+    async fn answer_soon(self) -> Result<(Response, Connection)> {
         match self.hear(Instant::now() + MOMENT) {
             Ok(heard) => heard,
             Err(asked) => asked.answer().await,
@@ -192,11 +196,14 @@ impl Client {
         let Some(mut connection) = self.begin(node, self.cluster().name(node).to_string()) else {
             return self.look_up(path).await;
         };
-        let sent = connection.put_message(&request).and_then(|()| connection.flush());
+        let sent = connection.put_message(&request).and_then(|()| connection.send_some());
         match self.asked(node, connection, sent).await {
             // The connection has ended; the node may be well.
             Err(error) if error.kind() == ErrorKind::Unreachable => self.look_up(path).await,
-            Ok(Response::Stat(stat)) => Ok(stat),
+            Ok((Response::Stat(stat), connection)) => {
+                self.keep(node, connection);
+                Ok(stat)
+            }
             Ok(_) => Err(self.malformed(node, "another response than to what was asked")),
             Err(error) => Err(error),
         }
@@ -220,11 +227,15 @@ impl Client {
             connection.put_message(&request)?;
             connection.put_small_data(bytes)?;
             connection.put_message(&Request::PutEnd(PutEnd { checksum, change }))?;
-            connection.flush()
+            // The rest is sent while the answer is waited for.
+            connection.send_some()
         };
         let sent = send();
         Some(match self.asked(node, connection, sent).await {
-            Ok(Response::Stored) => Ok(()),
+            Ok((Response::Stored, connection)) => {
+                self.keep(node, connection);
+                Ok(())
+            }
             Ok(_) => Err(self.malformed(node, "another response than to what was asked")),
             Err(error) => Err(error),
         })
@@ -236,7 +247,7 @@ impl Client {
             return None;
         }
         let pool = &self.inner.connections[node];
-        match pool.take() {
+        match self.take(node) {
             Some(mut connection) => {
                 connection.serve_for(self.timeout(node), who);
                 Some(connection)
@@ -250,7 +261,7 @@ impl Client {
         }
     }
 
-    async fn asked(&self, node: NodeId, connection: Connection, sent: Result<()>) -> Result<Response> {
+    async fn asked(&self, node: NodeId, connection: Connection, sent: Result<()>) -> Result<(Response, Connection)> {
         sent?;
         Asked { client: self.clone(), node, connection, timeout: self.timeout(node) }.answer_soon().await
     }

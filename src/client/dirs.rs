@@ -25,7 +25,7 @@ impl HeldDirs {
         let malformed = || Error::new(ErrorKind::Unreachable, format!("{}: malformed or cut off listing", self.who));
         loop {
             let line = self.lines.next().await?.ok_or_else(malformed)?;
-            match Listed::parse(&line)? {
+            match Listed::parse(&line).map_err(|e| e.of_peer(&self.who))? {
                 Listed::Entry(Entry::Dir { path, .. }) => {
                     let dir = path.strip_suffix('/').ok_or_else(malformed)?;
                     return Dir::try_from(dir.to_owned()).map(Some);

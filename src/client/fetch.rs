@@ -1,6 +1,6 @@
 //! Keys on their way from their nodes: one, or many small ones.
 
-use super::core::{Client, TRIES, blocking};
+use super::core::{Client, TRIES, again_if_broken, blocking};
 use crate::blocks::LEAF;
 use crate::body::{ChunkReader, Side};
 use crate::checksum::Checksum;
@@ -35,7 +35,7 @@ impl Client {
     ) -> Result<Checksum> {
         let node = self.cluster().node_of(key);
         let who = format!("{}: {key}", self.cluster().name(node));
-        let (stored, source) = match self.begin_get(node, key, &who).await? {
+        let (stored, source) = match again_if_broken(|| self.begin_get(node, key, &who)).await? {
             Begun::Connection(stored, connection) => (stored, Source::Whole(connection, BytesMut::new())),
             Begun::Body(stored, response) if stored.len <= here => {
                 let bytes = self.whole_body(node, response, stored.len).await?;
@@ -301,9 +301,10 @@ impl<W: Write> Copying<W> {
         }
         self.sink.flush().map_err(|e| Error::io(&self.sink_name, &e))?;
         Ok(match source {
-            Source::Whole(connection, _) => Some(connection),
+            // One with more than was announced is of no use any more.
+            Source::Whole(connection, _) if self.written == self.len => Some(connection),
             Source::Rest(parts) => parts.finish().ok(),
-            Source::Body(_) => None,
+            Source::Whole(..) | Source::Body(_) => None,
         })
     }
 

@@ -1,8 +1,27 @@
-//! Nodes on this machine, whose data directories this process can see.
+//! Nodes on this machine: what is written into their data directory need not go through a socket.
 
+use super::core::{Client, blocking};
+use crate::aligned::Block;
+use crate::checksum::Checksum;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::BLOCK;
 use crate::file::read_small;
-use crate::protocol::Health;
+use crate::hasher::{FileHasher, Sums};
+use crate::key::Key;
+use crate::protocol::{Adoption, Change, Health};
+use crate::stored::{SpaceChecks, draft};
+use nix::errno::Errno;
+use nix::fcntl::copy_file_range;
+use nix::sys::statvfs::statvfs;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::Thread;
+
+/// Bytes that one call copies: few enough to be hashed while they are in the processor's cache.
+const COPIED_AT_ONCE: usize = 1 << 20;
 
 /// Bytes of a token.
 const LONGEST_TOKEN: usize = 256;
@@ -14,4 +33,152 @@ impl Health {
         let token = read_small(&self.data.join(".s4/token"), LONGEST_TOKEN).ok()?;
         (token == self.token.as_bytes() && !token.is_empty()).then_some(&self.data)
     }
+}
+
+impl Client {
+    /// Copies a file of `len` bytes by the kernel's means into the data directory of its node, which links the copy. `None` if the node is not
+    /// on this machine, or the file cannot be made there.
+    pub(super) async fn put_here(&self, key: &Key, file: &File, len: u64) -> Result<Option<Checksum>> {
+        let node = self.cluster().node_of(key);
+        let health = self.health(node).await?;
+        // A node that has no room says so itself, with its numbers.
+        let has_room = health.free_bytes > len.saturating_add(health.reserve_bytes);
+        let Some(dir) = health.local_dir().filter(|_| has_room).map(Path::to_owned) else {
+            return Ok(None);
+        };
+        let reserve = health.reserve_bytes;
+        let from = file.try_clone().map_err(|e| Error::io(key, &e))?;
+        let Ok((made, sums)) = blocking(move || copy(&from, &dir, reserve)).await else {
+            return Ok(None);
+        };
+        // The daemon may have to write all of it to the disk first.
+        let adoption = adoption(&made, &sums).map_err(|e| Error::io(key, &e))?;
+        match self.patient(len).adopt(key, &made, &adoption).await {
+            Ok(_) => Ok(Some(sums.checksum)),
+            // A daemon that cannot see our file takes its bytes.
+            Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A copy of `file` in an unnamed file of the data directory `dir`, with the sums of what was written: a second thread
+/// reads the copy while it is made, since the kernel copies without showing the bytes.
+fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Sums)> {
+    let (made, checks) = (draft(dir)?, SpaceChecks::default());
+    let ((), sums) = of_growing(
+        &made,
+        |e| e,
+        |progress| {
+            copy_all(file, &made, |position| {
+                progress(position);
+                match checks.is_due(position) {
+                    true => check_space(dir, reserve),
+                    false => Ok(()),
+                }
+            })
+        },
+    )?;
+    Ok((made, sums))
+}
+
+/// Refuses to go on below the node's reserve. The node then says so itself, with its numbers.
+fn check_space(dir: &Path, reserve: u64) -> std::io::Result<()> {
+    let found = statvfs(dir)?;
+    match found.blocks_available() as u64 * found.fragment_size() as u64 > reserve {
+        true => Ok(()),
+        false => Err(std::io::ErrorKind::StorageFull.into()),
+    }
+}
+
+/// Copies until the end of `from`, and tells `progress` the length so far.
+fn copy_all(from: &File, to: &File, progress: impl Fn(u64) -> std::io::Result<()>) -> std::io::Result<()> {
+    let (mut read, mut written) = (0, 0);
+    loop {
+        match copy_file_range(from, Some(&mut read), to, Some(&mut written), COPIED_AT_ONCE) {
+            // Some kernels say so of files of which they can copy nothing.
+            Ok(0) if written == 0 => break,
+            Ok(0) => return Ok(()),
+            Ok(_) => progress(written as u64)?,
+            Err(Errno::EINTR) => {}
+            Err(_) if written == 0 => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    // Between file systems the kernel does not copy.
+    let (mut block, mut position) = (Block::new(BLOCK), 0);
+    loop {
+        match from.read_at(&mut block, position) {
+            Ok(0) => return Ok(()),
+            Ok(n) => {
+                to.write_all_at(&block[..n], position)?;
+                position += n as u64;
+                progress(position)?;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn adoption(made: &File, sums: &Sums) -> std::io::Result<Adoption> {
+    let found = made.metadata()?;
+    Ok(Adoption {
+        pid: std::process::id(),
+        fd: made.as_raw_fd(),
+        device: found.dev(),
+        inode: found.ino(),
+        len: found.len(),
+        checksum: Some(sums.checksum),
+        blocks: sums.table.as_ref().map(|table| table.encode(sums.checksum)),
+        change: Change::default(),
+    })
+}
+
+/// Dropped, it tells the reader of a growing file that it grows no more.
+struct Ending<'a> {
+    ended: &'a AtomicBool,
+    reader: Thread,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        self.reader.unpark();
+    }
+}
+
+/// The checksum of `file` and of its parts while `write` makes it longer, which tells how long it is so far: a second thread reads what was
+/// written, since the kernel moves bytes without showing them. Blocks. Errors: those of `write`, and what `failed` makes of one
+/// where there is no thread to be had or the file cannot be read.
+fn of_growing<T, E>(
+    file: &File,
+    failed: impl Fn(std::io::Error) -> E,
+    write: impl FnOnce(&dyn Fn(u64)) -> std::result::Result<T, E>,
+) -> std::result::Result<(T, Sums), E> {
+    let (written, ended) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let hash = || {
+            let mut hasher = FileHasher::of_parts();
+            loop {
+                // Read before the length: what was written until then is all there is.
+                let is_all = ended.load(Ordering::Acquire);
+                hasher.read_to(file, written.load(Ordering::Acquire))?;
+                match is_all {
+                    true => return Ok(hasher.sums()),
+                    false => std::thread::park(),
+                }
+            }
+        };
+        let hashing = std::thread::Builder::new().spawn_scoped(scope, hash).map_err(&failed)?;
+        // Also when `write` panics: the scope waits for its threads.
+        let ending = Ending { ended: &ended, reader: hashing.thread().clone() };
+        let done = write(&|len| {
+            written.store(len, Ordering::Release);
+            ending.reader.unpark();
+        });
+        drop(ending);
+        let hashed = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((done?, hashed.map_err(&failed)?))
+    })
 }

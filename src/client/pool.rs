@@ -1,13 +1,13 @@
 //! The connections with one node that nobody uses at the moment.
 
-use crate::wire::Connection;
+use crate::wire::{Connection, IDLE};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Connections that are kept though nobody uses them.
 const MOST: usize = 8;
 /// How long one is kept that nobody uses: half as long as the node does.
-const KEPT: Duration = Duration::from_secs(5);
+const KEPT: Duration = Duration::from_secs(IDLE.as_secs() / 2);
 /// A node that is asked again within this time is worth a connection.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How long a node is not asked for another after it refused one.

@@ -1,7 +1,7 @@
 //! Keys on their way to their nodes: one of any length, or many small ones.
 
 use super::core::{Client, blocking};
-use crate::aligned::Block;
+use super::reading::{Came, Reading};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::AtPosition;
@@ -9,9 +9,9 @@ use crate::file::BLOCK;
 use crate::hasher::{FileHasher, Hasher};
 use crate::key::Key;
 use crate::placement::NodeId;
-use crate::protocol::{Change, Delivery, PackAnswer};
+use crate::protocol::{Change, Delivery, HEARTBEAT};
 use crate::wire::frame::MAX_DATA;
-use crate::wire::{Connection, Incoming, LARGE, PutEnd, Request, Response};
+use crate::wire::{Connection, Incoming, LARGE, PutEnd, Request, Response, SendError};
 use bytes::Bytes;
 use std::fs::File;
 use std::io::Read;
@@ -34,12 +34,9 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        for part in bytes.chunks(MAX_DATA) {
-            let sent = self.look().and_then(|()| self.connection.put_data(part, 0));
-            sent.map_err(|error| said_instead(&mut self.connection, error))?;
-        }
-        Ok(())
+    fn send(&mut self, came: Came) -> Result<()> {
+        self.look()?;
+        pass_on(&mut self.connection, came).map_err(|error| said_instead(&mut self.connection, error))
     }
 
     /// All of `file`; `what` names it in errors. Returns its checksum, which is not that of the bytes sent if somebody changes them
@@ -73,8 +70,12 @@ impl Upload {
         let mut sent = 0;
         while sent < len {
             let n = (len - sent).min(MAX_DATA as u64);
-            let done = self.look().and_then(|()| self.connection.send_file(file, offset + sent, n as usize, 0));
-            done.map_err(|error| said_instead(&mut self.connection, error))?;
+            self.look()?;
+            match self.connection.send_file(file, offset + sent, n as usize, 0) {
+                Ok(()) => {}
+                Err(SendError::File(e)) => return Err(Error::io(self.connection.who(), &e)),
+                Err(SendError::Other(error)) => return Err(said_instead(&mut self.connection, error)),
+            }
             sent += n;
         }
         Ok(())
@@ -82,8 +83,7 @@ impl Upload {
 
     /// Says that more is to come.
     pub fn send_alive(&mut self) -> Result<()> {
-        let sent = self.look().and_then(|()| self.connection.send_alive());
-        sent.map_err(|error| said_instead(&mut self.connection, error))
+        self.send(Came::Nothing)
     }
 
     /// Ends the key, and returns once it is published.
@@ -106,9 +106,13 @@ impl Upload {
     }
 
     /// Errors: the receiver wants no more.
-    fn look(&self) -> Result<()> {
+    fn look(&mut self) -> Result<()> {
         match self.connection.is_answered() {
-            true => Err(self.connection.broken(&std::io::Error::other("it ended the transfer before it had all"))),
+            true => {
+                let ended = std::io::Error::other("it ended the transfer before it had all");
+                let error = self.connection.broken(&ended);
+                Err(said_instead(&mut self.connection, error))
+            }
             false => Ok(()),
         }
     }
@@ -127,49 +131,87 @@ pub struct Puts {
     connection: Connection,
     request: Box<dyn Fn(&Key) -> Request + Send>,
     unanswered: u64,
-    answer: PackAnswer,
+    answers: PutAnswers,
+}
+
+/// What became of many puts: how many were published, and what was not.
+#[derive(Debug, Default)]
+pub struct PutAnswers {
+    pub published: u64,
+    pub failed: u64,
+    /// The first failures; `failed` counts all.
+    pub errors: Vec<Error>,
+}
+
+impl PutAnswers {
+    /// Failures told in full.
+    const ERRORS: usize = 20;
+
+    fn refuse(&mut self, error: Error) {
+        self.failed += 1;
+        if self.errors.len() < Self::ERRORS {
+            self.errors.push(error);
+        }
+    }
 }
 
 impl Puts {
-    /// Sends all of `input` as `key`. `hint` is how many bytes to expect; `what` names it in errors. The inner error is one of reading:
-    /// the key is not put, and others can be. After the outer one nothing more can be sent.
-    pub fn put(&mut self, key: &Key, input: &mut impl Read, hint: u64, what: &str) -> Result<Result<()>> {
-        // One byte more than expected, so that the read after the last one finds the end.
-        let block = usize::try_from(hint).unwrap_or(BLOCK).saturating_add(1).clamp(4096, BLOCK);
-        let (mut block, mut hasher, mut has_begun) = (Block::new(block), Hasher::new(), false);
-        loop {
-            match read_some(input, &mut block) {
-                Ok(0) if has_begun => break,
-                Ok(n) => {
-                    if !std::mem::replace(&mut has_begun, true) {
-                        self.make_room(if hint < LARGE { UNANSWERED } else { 1 })?;
-                        self.connection.put_message(&(self.request)(key))?;
-                    } else if self.unanswered == 0 && self.connection.is_answered() {
-                        return self.break_off().map(Ok);
-                    }
-                    hasher.update(&block[..n]);
-                    if n > 0 {
-                        self.connection.put_data(&block[..n], 0)?;
-                    } else {
-                        break;
-                    }
-                }
-                Err(e) => {
-                    let error = Error::io(what, &e);
-                    if has_begun {
-                        self.receive_all()?;
-                        // In place of the end; the node's answer to it says nothing new.
-                        self.connection.put_error(&error)?;
-                        self.connection.receive_next::<Response>()?;
-                    }
-                    return Ok(Err(error));
-                }
+    /// Sends all of `file` as `key`; `what` names it in errors. The inner error is one of reading: the key is not put, and others can be.
+    /// After the outer one nothing more can be sent.
+    pub fn put(&mut self, key: &Key, file: File, len: u64, what: &str) -> Result<Result<()>> {
+        let unreadable = |e: std::io::Error| Error::io(what, &e);
+        if len >= LARGE {
+            return self.put_large(key, file, what);
+        }
+        // All of it before any is sent, so that the node waits for nothing. One byte more than expected: that finds the end.
+        let mut bytes = Vec::with_capacity(len as usize + 1);
+        match (&file).take(LARGE).read_to_end(&mut bytes) {
+            Err(e) => return Ok(Err(unreadable(e))),
+            // It has become longer.
+            Ok(n) if n as u64 == LARGE => return self.put_large(key, AtPosition::new(file, 0), what),
+            Ok(_) => {}
+        }
+        self.make_room(UNANSWERED)?;
+        self.connection.put_message(&(self.request)(key))?;
+        for part in bytes.chunks(BLOCK) {
+            self.connection.put_data(part, 0)?;
+        }
+        self.end(Checksum::of(&bytes)).map(Ok)
+    }
+
+    fn put_large(&mut self, key: &Key, input: impl Read + Send + 'static, what: &str) -> Result<Result<()>> {
+        // Then an answer that comes before the end is to this key.
+        self.make_room(1)?;
+        self.connection.put_message(&(self.request)(key))?;
+        let connection = &mut self.connection;
+        let mut is_refused = false;
+        let sent = send_all_of(input, Hasher::new(), what, |came| {
+            is_refused = connection.is_answered();
+            if is_refused {
+                return Err(Error::new(ErrorKind::Cancelled, "it was refused"));
+            }
+            pass_on(connection, came)
+        });
+        match sent {
+            Ok(checksum) => self.end(checksum).map(Ok),
+            Err(_) if is_refused => {
+                self.unanswered += 1;
+                self.receive()?;
+                // In place of the end, which the node still waits for.
+                self.connection.put_error(&Error::new(ErrorKind::Cancelled, "it was refused")).map(Ok)
+            }
+            Err(error) if self.connection.is_lost() => Err(error),
+            Err(error) => {
+                self.connection.put_error(&error)?;
+                // The node's answer says nothing new.
+                self.connection.receive_next::<Response>().map(|_| Err(error))
             }
         }
-        let end = PutEnd { checksum: hasher.finish(), change: Change::default() };
-        self.connection.put_message(&Request::PutEnd(end))?;
+    }
+
+    fn end(&mut self, checksum: Checksum) -> Result<()> {
         self.unanswered += 1;
-        Ok(Ok(()))
+        self.connection.put_message(&Request::PutEnd(PutEnd { checksum, change: Change::default() }))
     }
 
     /// Waits until fewer than `most` are unanswered.
@@ -180,28 +222,31 @@ impl Puts {
         Ok(())
     }
 
-    /// Ends a large key that the node has refused before it had all.
-    fn break_off(&mut self) -> Result<()> {
-        self.unanswered += 1;
-        self.receive()?;
-        self.connection.put_error(&Error::new(ErrorKind::Cancelled, "it was refused"))
-    }
-
-    fn receive_all(&mut self) -> Result<()> {
-        while self.unanswered > 0 {
-            self.receive()?;
-        }
-        Ok(())
-    }
-
     fn receive(&mut self) -> Result<()> {
         match self.connection.receive_next()? {
-            Incoming::Message(Response::Stored) => self.answer.published += 1,
-            Incoming::Error(error) => self.answer.refuse(error.of_peer(self.connection.who())),
+            Incoming::Message(Response::Stored) => self.answers.published += 1,
+            Incoming::Error(error) => self.answers.refuse(error.of_peer(self.connection.who())),
             _ => return Err(self.connection.malformed("it did not say whether a key is stored")),
         }
         self.unanswered -= 1;
         Ok(())
+    }
+
+    /// What the node still says after the connection has failed: its answers, and then perhaps why.
+    fn last_words(&mut self, error: Error) -> Error {
+        let until = Instant::now() + LAST_WORDS;
+        while error.kind() != ErrorKind::Deadline {
+            match self.connection.receive_last::<Response>(until) {
+                Some(Incoming::Message(Response::Stored)) if self.unanswered > 0 => self.answers.published += 1,
+                Some(Incoming::Error(refused)) if self.unanswered > 0 => {
+                    self.answers.refuse(refused.of_peer(self.connection.who()));
+                }
+                Some(Incoming::Error(reason)) => return reason.of_peer(self.connection.who()),
+                _ => break,
+            }
+            self.unanswered -= 1;
+        }
+        error
     }
 }
 
@@ -220,24 +265,27 @@ impl Client {
             let read = (&mut input).take(SMALL as u64 + 1).read_to_end(&mut first);
             read.map_err(|e| Error::io(&input_name, &e)).map(|_| (first, input, input_name))
         });
-        let (first, mut input, input_name) = read.await?;
+        let (first, input, input_name) = read.await?;
         if first.len() <= SMALL {
             return self.put_small(key, Bytes::from(first), change).await;
         }
         let send = move |upload: &mut Upload| {
             let mut hasher = Hasher::new();
             hasher.update(&first);
-            upload.send(&first)?;
-            send_read(upload, hasher, &mut input, &input_name)
+            upload.send(Came::Bytes(&first))?;
+            send_all_of(input, hasher, &input_name, |came| upload.send(came))
         };
         self.putting().send_all((key, None), change, send).await
     }
 
     /// Writes `file`, of `len` bytes if it is a regular one, as `key`; `name` names it in errors.
     pub async fn put_file(&self, key: &Key, file: File, len: u64, name: &str) -> Result<Checksum> {
-        match len < LARGE {
-            true => self.put(key, file, name, Change::default()).await,
-            false => self.send_changing(key, file, name).await,
+        if len < LARGE {
+            return self.put(key, file, name, Change::default()).await;
+        }
+        match self.put_here(key, &file, len).await? {
+            Some(made) => Ok(made),
+            None => self.send_changing(key, file, name).await,
         }
     }
 
@@ -283,7 +331,7 @@ impl Client {
     pub async fn upload(&self, key: &Key, delivery: Option<&Delivery>) -> Result<Upload> {
         let node = self.cluster().node_of(key);
         let request = self.put_request(key, delivery);
-        let connection = self.ask(node, &request, self.cluster().name(node).to_string()).await?;
+        let connection = self.ask_to_send(node, &request).await?;
         Ok(Upload { client: self.clone(), node, connection })
     }
 
@@ -292,46 +340,62 @@ impl Client {
     }
 
     /// Has `produce` put many keys of `node` on a blocking thread; outputs of a task are taken only while its job goes on. Returns what
-    /// `produce` did, and the node's answers together.
+    /// `produce` did, and the node's answers.
     pub async fn put_many<T: Send + 'static>(
         &self,
         node: NodeId,
         delivery: Option<&Delivery>,
         produce: impl FnOnce(&mut Puts) -> Result<T> + Send + 'static,
-    ) -> Result<(T, PackAnswer)> {
-        let connection = self.connection(node).await?;
+    ) -> (Result<T>, PutAnswers) {
+        let connection = match self.connection(node).await {
+            Ok(connection) => connection,
+            Err(error) => return (Err(error), PutAnswers::default()),
+        };
         let (client, delivery) = (self.clone(), delivery.cloned());
         let request = move |key: &Key| Request::Put { key: key.clone(), put: None, delivery: delivery.clone() };
-        let put = blocking(move || {
-            let mut puts =
-                Puts { connection, request: Box::new(request), unanswered: 0, answer: PackAnswer::default() };
-            let produced = produce(&mut puts).and_then(|produced| puts.receive_all().map(|()| produced));
-            let produced = produced.map_err(|error| said_instead(&mut puts.connection, error))?;
-            client.keep(node, puts.connection);
-            Ok((produced, puts.answer))
-        });
-        self.noting(node, put.await)
-    }
-}
-
-fn send_read(upload: &mut Upload, mut hasher: Hasher, input: &mut impl Read, input_name: &str) -> Result<Checksum> {
-    let mut block = Block::new(BLOCK);
-    loop {
-        match read_some(input, &mut block).map_err(|e| Error::io(input_name, &e))? {
-            0 => return Ok(hasher.finish()),
-            n => {
-                hasher.update(&block[..n]);
-                upload.send(&block[..n])?;
+        let (produced, answers) = blocking(move || {
+            let answers = PutAnswers::default();
+            let mut puts = Puts { connection, request: Box::new(request), unanswered: 0, answers };
+            let produced = produce(&mut puts).and_then(|produced| puts.make_room(1).map(|()| produced));
+            let produced = produced.map_err(|error| puts.last_words(error));
+            if produced.is_ok() {
+                client.keep(node, puts.connection);
             }
+            (produced, puts.answers)
+        })
+        .await;
+        (self.noting(node, produced), answers)
+    }
+}
+
+/// Sends all of `input`, as `send` does with what comes of it, and goes on with `hasher`. Errors: those of `send`, and of reading.
+fn send_all_of(
+    input: impl Read + Send + 'static,
+    mut hasher: Hasher,
+    what: &str,
+    mut send: impl FnMut(Came) -> Result<()>,
+) -> Result<Checksum> {
+    let unreadable = |e: std::io::Error| Error::io(what, &e);
+    let reading = Reading::start(input).map_err(unreadable)?;
+    loop {
+        let is_end = reading.next(HEARTBEAT, |came| {
+            if let Came::Bytes(bytes) = &came {
+                hasher.update(bytes);
+            }
+            let is_end = matches!(came, Came::End);
+            send(came).map(|()| is_end)
+        });
+        if is_end.map_err(unreadable)?? {
+            return Ok(hasher.finish());
         }
     }
 }
 
-fn read_some(input: &mut impl Read, block: &mut [u8]) -> std::io::Result<usize> {
-    loop {
-        match input.read(block) {
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            read => return read,
-        }
+/// Sends what has come, or that more is to come.
+fn pass_on(connection: &mut Connection, came: Came) -> Result<()> {
+    match came {
+        Came::Bytes(bytes) => bytes.chunks(MAX_DATA).try_for_each(|part| connection.put_data(part, 0)),
+        Came::Nothing => connection.send_alive(),
+        Came::End => Ok(()),
     }
 }

@@ -312,13 +312,6 @@ pub struct Delivery {
     pub outputs: u32,
 }
 
-impl Delivery {
-    /// As the query of a request.
-    pub fn query(&self) -> String {
-        format!("job={}&inputs={:016x}&outputs={}", self.job, self.inputs, self.outputs)
-    }
-}
-
 /// A file that travels with a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -109,6 +109,7 @@ impl Listed {
         })?;
         Ok(match parsed {
             ListingLine::Key { path, size, mtime, detail } => {
+                let detail = detail.map(|detail| Detail { mode: detail.mode & 0o7777, ..detail });
                 Self::Entry(Entry::Key { path: path.into_owned(), size: bounded(size), mtime, detail })
             }
             ListingLine::Dir { path, stat } => {

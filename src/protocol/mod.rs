@@ -13,7 +13,6 @@ pub use listing::{Detail, Entry, Listed, ListingLine};
 
 use crate::bounds;
 use crate::checksum::Checksum;
-use crate::error::Error;
 use crate::key::Key;
 use crate::placement::NodeId;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -82,6 +81,7 @@ pub fn key_path(key: &Key) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub node: NodeId,
+    #[serde(deserialize_with = "bounds::line")]
     pub version: String,
     #[serde(deserialize_with = "bounds::count")]
     pub total_bytes: u64,
@@ -92,6 +92,7 @@ pub struct Health {
     /// The data directory on the daemon's machine.
     pub data: PathBuf,
     /// What the file `.s4/token` in it holds, so that a reader can make sure that it is this daemon's.
+    #[serde(deserialize_with = "bounds::line")]
     pub token: String,
     #[serde(deserialize_with = "bounds::count")]
     pub running_tasks: u64,
@@ -132,29 +133,6 @@ pub struct Usage {
     pub keys: u64,
     #[serde(deserialize_with = "bounds::count")]
     pub bytes: u64,
-}
-
-/// The answers to many puts: what was not published, and how many were.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PackAnswer {
-    #[serde(deserialize_with = "bounds::count")]
-    pub published: u64,
-    #[serde(deserialize_with = "bounds::count")]
-    pub failed: u64,
-    /// The first failures; [`PackAnswer::failed`] counts all.
-    pub errors: Vec<Error>,
-}
-
-impl PackAnswer {
-    /// Failures told in full.
-    pub const ERRORS: usize = 20;
-
-    pub fn refuse(&mut self, error: Error) {
-        self.failed += 1;
-        if self.errors.len() < Self::ERRORS {
-            self.errors.push(error);
-        }
-    }
 }
 
 /// What a name is, as its home knows.

@@ -2,9 +2,9 @@
 //! the kernel's own means, `sendfile` and `splice`, since HTTP costs a buffer for each chunk and its way through a channel.
 //!
 //! Everything here blocks, each step for the timeout at most. Only a node waits without limit for a client that lives and does not read.
-//! A client reads what the node says while it sends, so that two that send at once do not wait for each other.
+//! A client reads what the node says while it sends small frames, so that two that send at once do not wait for each other.
 
-use super::frame::{self, HEADER, Header, Kind, MAX_DATA, Malformed};
+use super::frame::{self, HEADER, Header, Kind, MAX_DATA};
 use super::message::Response;
 use crate::aligned;
 use crate::checksum::Checksum;
@@ -38,8 +38,8 @@ const PROTOCOL: &str = "s4-frames";
 const BLOCK: usize = 256 * 1024;
 /// Bytes received at a time where small frames are expected.
 const SMALL_BLOCK: usize = 16 * 1024;
-/// Bytes of small frames that are gathered before they are sent.
-const GATHERED: usize = 64 * 1024;
+/// Bytes of small frames that are gathered before they are sent: more than a small key with its messages.
+const GATHERED: usize = 96 * 1024;
 /// Bytes of the node's that a client keeps while it only sends; then they stay in the kernel.
 const MAX_UNREAD: usize = 4 * MAX_DATA;
 /// Bytes that a pipe is asked to hold: what every user may have.
@@ -95,6 +95,38 @@ pub enum Incoming<T> {
     Error(Error),
 }
 
+/// Why a file was not sent.
+#[derive(Debug)]
+pub enum SendError {
+    /// It could not be read.
+    File(std::io::Error),
+    Other(Error),
+}
+
+impl From<Error> for SendError {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// True of errors that a socket gives, and no file.
+fn is_of_socket(errno: Errno) -> bool {
+    use Errno::*;
+    matches!(
+        errno,
+        EAGAIN
+            | EINTR
+            | EPIPE
+            | ECONNRESET
+            | ECONNABORTED
+            | ENOTCONN
+            | ETIMEDOUT
+            | EHOSTUNREACH
+            | ENETUNREACH
+            | ENETDOWN
+    )
+}
+
 /// One end of a connection.
 pub struct Connection {
     socket: TcpStream,
@@ -105,7 +137,7 @@ pub struct Connection {
     data: Option<(Header, usize)>,
     /// Large data is coming: of what follows it only a header is received at once, so that the kernel can move the rest.
     is_bulk: bool,
-    /// Bytes that a data frame has announced and that its file did not give.
+    /// Bytes that a data frame has announced and that were not sent.
     missing: usize,
     /// It cannot be told any more what comes next.
     is_lost: Cell<bool>,
@@ -224,19 +256,19 @@ impl Connection {
         self.flush()
     }
 
-    /// Sends `len` bytes of `file` from `offset` as one frame of data. They never come into this process. Errors: I/O, if the file ends
-    /// before or cannot be read. Then the connection is of no use, unless [`fill_up`](Self::fill_up) follows.
-    pub fn send_file(&mut self, file: &File, offset: u64, len: usize, sum: u32) -> Result<()> {
+    /// Sends `len` bytes of `file` from `offset` as one frame of data. They never come into this process. Where the file ends before, or
+    /// cannot be read, the connection is of no use, unless [`fill_up`](Self::fill_up) follows.
+    pub fn send_file(&mut self, file: &File, offset: u64, len: usize, sum: u32) -> std::result::Result<(), SendError> {
         self.unsent.extend_from_slice(&Header { kind: Kind::Data, len, sum }.encode());
         self.flush_before_more()?;
         let (mut position, end) = (offset as i64, offset + len as u64);
         self.timeout.begin();
         while (position as u64) < end {
             let left = (end - position as u64) as usize;
+            self.missing = left;
             let unreadable = match sendfile64(&self.socket, file, Some(&mut position), left) {
-                // Of the disk: no socket says so.
-                Err(Errno::EIO) => Errno::EIO.into(),
                 Ok(0) => std::io::Error::other("the file became shorter"),
+                Err(errno) if !is_of_socket(errno) => errno.into(),
                 sent => {
                     if self.tried(sent)?.is_some() {
                         self.timeout.begin();
@@ -244,11 +276,16 @@ impl Connection {
                     continue;
                 }
             };
-            self.missing = left;
             self.is_lost.set(true);
-            return Err(Error::io(&self.who, &unreadable));
+            return Err(SendError::File(unreadable));
         }
+        self.missing = 0;
         Ok(())
+    }
+
+    /// True if the peer waits for the rest of a data frame, in place of which nothing else can be said.
+    pub fn is_cut_off(&self) -> bool {
+        self.missing > 0
     }
 
     /// Sends zeros for what a file did not give, so that the reason can follow. Only for data with a sum, which they do not match.
@@ -315,34 +352,50 @@ impl Connection {
         until: Instant,
         other: Option<BorrowedFd>,
     ) -> Result<Option<Incoming<T>>> {
-        self.flush()?;
         loop {
+            self.send_some()?;
             if let Some(incoming) = self.parse()? {
                 self.timeout.hear();
                 return Ok(Some(incoming));
             }
-            if !self.wait_to_receive(until.saturating_duration_since(Instant::now()), other) {
+            let wanted =
+                if self.unsent.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
+            if !self.wait(wanted, until.saturating_duration_since(Instant::now()), other) {
                 return Ok(None);
             }
             match self.receive(MsgFlags::MSG_DONTWAIT) {
                 Err(Errno::EAGAIN) => {}
-                received => drop(self.received_some(received)?),
+                received => self.received_some(received)?,
             }
         }
     }
 
-    /// Why the peer has broken off, if it says so within `limit`. Nothing more is sent.
-    pub fn last_words(&mut self, limit: Duration) -> Option<Error> {
-        self.unsent.clear();
-        let until = Instant::now() + limit;
-        loop {
-            match self.receive_until::<IgnoredAny>(until, None) {
-                Ok(Some(Incoming::Error(error))) => return Some(error),
-                // Answers to what came before.
-                Ok(Some(Incoming::Message(_))) => {}
-                _ => return None,
+    /// Sends of what is gathered as much as the socket takes at once.
+    pub fn send_some(&mut self) -> Result<()> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        while !self.unsent.is_empty() {
+            match send(self.socket.as_raw_fd(), &self.unsent, flags) {
+                Ok(n) => drop(self.unsent.drain(..n)),
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(self.failed(&errno.into())),
             }
         }
+        Ok(())
+    }
+
+    /// Why the peer has broken off, if it says so within `limit`. Nothing more is sent.
+    pub fn last_words(&mut self, limit: Duration) -> Option<Error> {
+        match self.receive_last::<IgnoredAny>(Instant::now() + limit) {
+            Some(Incoming::Error(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The next frame of a connection that has failed, if it comes by `until`. Nothing more is sent.
+    pub fn receive_last<T: DeserializeOwned>(&mut self, until: Instant) -> Option<Incoming<T>> {
+        self.unsent.clear();
+        self.receive_until(until, None).ok().flatten()
     }
 
     /// What the node says of the key that it is about to send.
@@ -356,7 +409,11 @@ impl Connection {
 
     /// True if the peer says something within `limit`, or has closed; false if not, or if `other` has something to read.
     pub fn wait_to_receive(&self, limit: Duration, other: Option<BorrowedFd>) -> bool {
-        let asked = PollFd::new(self.socket.as_fd(), PollFlags::POLLIN);
+        self.wait(PollFlags::POLLIN, limit, other)
+    }
+
+    fn wait(&self, wanted: PollFlags, limit: Duration, other: Option<BorrowedFd>) -> bool {
+        let asked = PollFd::new(self.socket.as_fd(), wanted);
         let mut asked = [asked, PollFd::new(other.unwrap_or(self.socket.as_fd()), PollFlags::POLLIN)];
         let asked = &mut asked[..if other.is_some() { 2 } else { 1 }];
         match ppoll(asked, Some(TimeSpec::from_duration(limit)), None) {
@@ -411,10 +468,11 @@ impl Connection {
             let payload = self.received.split_to(header.len).freeze();
             header.verify(&payload).map_err(|e| self.malformed(&e.to_string()))?;
             match header.kind {
-                Kind::Alive | Kind::Data => self.timeout.hear(),
                 Kind::Stderr => return Ok(Some(Incoming::Stderr(payload))),
                 Kind::Error => return self.json(&payload).map(|error| Some(Incoming::Error(error))),
                 Kind::Message => return self.json(&payload).map(|message| Some(Incoming::Message(message))),
+                // Data is above.
+                Kind::Alive | Kind::Data => self.timeout.hear(),
             }
         }
         Ok(None)
@@ -456,17 +514,15 @@ impl Connection {
             aligned::reserve(rest, left - here);
             self.receive_exactly(rest, left - here)?;
         }
-        let parts = [&first[begin..], &rest[..left.saturating_sub(here)]];
-        Ok(header.verify_parts(parts).is_ok())
+        Ok(header.verify_parts([&first[begin..], &rest[..left - here]]).is_ok())
     }
 
-    /// The whole payload of the data frame, compared with its sum.
+    /// The whole payload of the data frame, compared with its sum if it has one.
     pub fn receive_small(&mut self) -> Result<Bytes> {
-        let mut bytes = BytesMut::new();
-        match self.receive_data(&mut bytes, MAX_DATA, &mut BytesMut::new())? {
-            true => Ok(bytes.freeze()),
-            false => Err(self.malformed(&Malformed::WrongSum.to_string())),
-        }
+        let (mut bytes, header) = (BytesMut::new(), self.data.map(|(header, _)| header));
+        self.receive_exactly(&mut bytes, self.data_left())?;
+        let verified = header.map_or(Ok(()), |header| header.verify(&bytes));
+        verified.map(|()| bytes.freeze()).map_err(|e| self.malformed(&e.to_string()))
     }
 
     fn receive_exactly(&mut self, buffer: &mut BytesMut, len: usize) -> Result<()> {
@@ -488,8 +544,9 @@ impl Connection {
         let most = most.min(self.data_left());
         if !self.received.is_empty() {
             let early = self.received.split_to(self.received.len().min(most));
-            (&*file).write_all(&early).map_err(unwritable)?;
+            // First, since they have come also where they cannot be written.
             self.note_data(early.len());
+            (&*file).write_all(&early).map_err(unwritable)?;
             return Ok(early.len());
         }
         let mut n = 0;
@@ -505,8 +562,8 @@ impl Connection {
             }
         }
         self.timeout.hear();
-        pipe.empty_into(file, n).map_err(unwritable)?;
         self.note_data(n);
+        pipe.empty_into(file, n).map_err(unwritable)?;
         Ok(n)
     }
 
@@ -524,10 +581,13 @@ impl Connection {
         self.data = self.data.map(|(header, left)| (header, left - received)).filter(|(_, left)| *left > 0);
     }
 
-    /// Receives once, and no more than is surely parsed here.
+    /// Receives once; where large data is expected, no more than a header.
     fn receive(&mut self, flags: MsgFlags) -> nix::Result<usize> {
         let mut block = [0; SMALL_BLOCK];
-        let most = if self.is_bulk { HEADER - self.received.len().min(HEADER - 1) } else { SMALL_BLOCK };
+        let most = match HEADER.saturating_sub(self.received.len()) {
+            missing @ 1.. if self.is_bulk => missing,
+            _ => SMALL_BLOCK,
+        };
         let n = recv(self.socket.as_raw_fd(), &mut block[..most], flags)?;
         self.received.extend_from_slice(&block[..n]);
         Ok(n)
@@ -661,11 +721,5 @@ impl Closer {
     pub fn close(&self) {
         // One that is broken off already needs no more.
         let _ = self.0.shutdown(Shutdown::Both);
-    }
-
-    /// Lets what is here already be read, and then no more.
-    pub fn close_reading(&self) {
-        // One that is broken off already needs no more.
-        let _ = self.0.shutdown(Shutdown::Read);
     }
 }

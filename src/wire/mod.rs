@@ -10,9 +10,14 @@ pub mod frame;
 mod message;
 pub mod parts;
 
-pub use connection::{Closer, Connection, Incoming, Pipe, is_wanted, mark};
+pub use connection::{Closer, Connection, Incoming, Pipe, SendError, is_wanted, mark};
 pub use frame::Kind;
 pub use message::{CommandEnd, Part, PutEnd, Request, Response};
+
+use std::time::Duration;
+
+/// A node ends a connection over which nothing is asked for so long. Clients keep one that they do not use for half as long.
+pub const IDLE: Duration = Duration::from_secs(10);
 
 /// A key of so many bytes or more is worth a connection.
 pub const LARGE: u64 = 1 << 20;

@@ -1,7 +1,7 @@
 //! A part of a key over a connection, each leaf with its sum as it was recorded when the key was published: a reader that never comes to
 //! the key's end cannot compare the whole.
 
-use super::connection::{Connection, Incoming};
+use super::connection::{Connection, Incoming, SendError};
 use super::message::Response;
 use crate::aligned;
 use crate::blocks::LEAF;
@@ -9,23 +9,27 @@ use crate::error::{Error, ErrorKind, Result};
 use bytes::{Buf, Bytes, BytesMut};
 use std::fs::File;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
-/// Sends leaves of `file`, a key of `len` bytes; `sum_of` gives the sum of each. Blocks. Errors: I/O, if the file cannot be read, after
-/// which the connection may be used on.
+/// How long a node may take to say why a leaf does not match its sum.
+const REASON: Duration = Duration::from_secs(1);
+
+/// Sends leaves of `file`, a key of `len` bytes; `sum_of` gives the sum of each. Blocks. After the error of a file that cannot be read, the
+/// connection may be used on.
 pub fn send(
     connection: &mut Connection,
     file: &File,
     len: u64,
     leaves: Range<usize>,
     mut sum_of: impl FnMut(usize) -> Result<u32>,
-) -> Result<()> {
+) -> std::result::Result<(), SendError> {
     for leaf in leaves {
         let start = leaf as u64 * LEAF;
         if start >= len {
             break;
         }
         let sent = connection.send_file(file, start, LEAF.min(len - start) as usize, sum_of(leaf)?);
-        if sent.as_ref().is_err_and(|error| error.kind() == ErrorKind::Io) {
+        if matches!(sent, Err(SendError::File(_))) {
             connection.fill_up()?;
         }
         sent?;
@@ -105,8 +109,8 @@ impl Parts {
 
     /// Why a leaf does not match its sum: the node may say that it could not read it.
     fn reason(&mut self) -> Error {
-        match self.connection.is_answered().then(|| self.connection.receive_next::<Response>()) {
-            Some(Ok(Incoming::Error(error))) => error.of_peer(&self.who),
+        match self.connection.receive_until::<Response>(Instant::now() + REASON, None) {
+            Ok(Some(Incoming::Error(error))) => error.of_peer(&self.who),
             _ => changed(&self.who, self.next),
         }
     }

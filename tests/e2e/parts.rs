@@ -190,6 +190,8 @@ fn what_the_disk_does_not_give_is_said_with_node_and_key_and_shown_by_health() {
         assert!(stderr.contains(&cluster.name(1)) && stderr.contains("s4://b/1_bad"), "{args:?}: {stderr}");
         assert!(stderr.contains("disk read error"), "{args:?}: {stderr}");
     }
+    let read = cluster.run(&["cp", "s4://b/1_bad", "-"]).stdout;
+    assert!(content.starts_with(&read), "{} bytes, and others than were stored", read.len());
     assert_eq!(cluster.get("s4://b/1_good"), b"good");
     assert!(cluster.log_text(1).contains("s4://b/1_bad: disk read error"), "{}", cluster.log_text(1));
     let health = cluster.run(&["health"]);

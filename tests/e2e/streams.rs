@@ -3,11 +3,12 @@
 use crate::frames::{connect, data, exchange, message, put_end};
 use crate::harness::{Cluster, eventually, text};
 use crate::observe::{end_within, listed, longest_open, send, spawn};
+use crate::programs::program;
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -84,6 +85,21 @@ fn put_under_way(cluster: &Cluster) -> (File, Child) {
     let pid = cluster.pid(0);
     eventually("the node takes the key", || (longest_open(pid) > LARGE as u64).then_some(()));
     (file, client)
+}
+
+/// The pause is longer than a node waits for the next bytes of a put.
+#[test]
+fn a_put_of_what_comes_slowly_is_stored() {
+    let cluster = Cluster::apart(1);
+    let script = "(head -c 100000 /dev/zero; sleep 32; head -c 7 /dev/zero) | \"$0\" cp - s4://in/0_key";
+    let output = Command::new("bash")
+        .args(["-c", script])
+        .arg(program("s4"))
+        .env("S4_CONF_PATH", cluster.conf())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(cluster.get("s4://in/0_key"), vec![0; 100_007]);
 }
 
 #[test]

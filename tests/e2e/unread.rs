@@ -70,7 +70,8 @@ fn what_nobody_reads_takes_little_memory_and_none_afterwards() {
     let pid = cluster.pid(0);
     let part = |cluster: &Cluster| ask_part(cluster, "b/0_large", &sum, 0, 4 << 20);
     let whole = |cluster: &Cluster| ask(cluster, "/v1/keys/b/0_large", "");
-    let ways: [(&str, &dyn Fn(&Cluster) -> TcpStream, usize); 2] = [("a part", &part, 300), ("the key", &whole, 600)];
+    type Open<'a> = &'a dyn Fn(&Cluster) -> TcpStream;
+    let ways: [(&str, Open, usize); 2] = [("a part", &part, 300), ("the key", &whole, 600)];
     for (path, open, count) in ways {
         let unread: Vec<TcpStream> = (0..count).map(|_| open(&cluster)).collect();
         let began = Instant::now();

@@ -14,7 +14,7 @@ use walkdir::WalkDir;
 
 /// Files that wait for a node.
 const QUEUE: usize = 1024;
-/// Keys sent in one exchange, after which the node says which it published.
+/// Keys that are sent before others have their turn.
 const PACK: usize = 512;
 /// Exchanges at once.
 const AT_ONCE: usize = 16;
@@ -110,19 +110,17 @@ async fn send_all(client: Client, node: NodeId, mut items: mpsc::Receiver<Item>,
     let mut errors = Vec::new();
     while let Some(first) = items.recv().await {
         let _turn = turns.acquire().await;
-        let sent = client.put_many(node, None, move |puts| send_pack(puts, first, items)).await;
+        let (sent, answers) = client.put_many(node, None, move |puts| send_pack(puts, first, items)).await;
+        let more = answers.failed.saturating_sub(answers.errors.len() as u64);
+        errors.extend(answers.errors);
+        if more > 0 {
+            let name = client.cluster().name(node);
+            errors.push(Error::new(ErrorKind::Io, format!("{name}: {more} more keys failed")));
+        }
         match sent {
-            Ok(((rest, unread), answer)) => {
+            Ok((rest, unread)) => {
                 items = rest;
-                let more = answer.failed.saturating_sub(answer.errors.len() as u64);
-                errors.extend(answer.errors);
                 errors.extend(unread);
-                if more > 0 {
-                    errors.push(Error::new(
-                        ErrorKind::Io,
-                        format!("{}: {more} more keys failed", client.cluster().name(node)),
-                    ));
-                }
             }
             Err(error) => {
                 errors.push(error);
@@ -135,7 +133,7 @@ async fn send_all(client: Client, node: NodeId, mut items: mpsc::Receiver<Item>,
 
 type Sent = (mpsc::Receiver<Item>, Vec<Error>);
 
-/// Sends `first` and what waits behind it. Never waits for more, so that the stream is never silent.
+/// Sends `first` and what waits behind it. Never waits for more.
 fn send_pack(puts: &mut Puts, first: Item, mut items: mpsc::Receiver<Item>) -> Result<Sent> {
     let mut unread = Vec::new();
     let mut next = Some(first);
@@ -143,7 +141,7 @@ fn send_pack(puts: &mut Puts, first: Item, mut items: mpsc::Receiver<Item>) -> R
     while let Some(item) = next {
         let shown = item.path.display().to_string();
         match File::open(&item.path).and_then(|file| Ok((file.metadata()?.len(), file))) {
-            Ok((len, mut file)) => unread.extend(puts.put(&item.key, &mut file, len, &shown)?.err()),
+            Ok((len, file)) => unread.extend(puts.put(&item.key, file, len, &shown)?.err()),
             Err(error) => unread.push(Error::io(shown, &error)),
         }
         count += 1;
