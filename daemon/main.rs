@@ -115,7 +115,7 @@ fn run(args: Args) -> Result<()> {
     let options =
         Options { dir: args.data, reserve: args.reserve, fsync: args.fsync, node: local.node, nodes: cluster.len() };
     if args.init {
-        let made = if store::make(&options)? { "made" } else { "was made before" };
+        let made = if store::init(&options)? { "made" } else { "was made before" };
         println!("s4-server: data directory {} of node {}: {made}", options.dir.display(), options.node);
         return Ok(());
     }

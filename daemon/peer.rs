@@ -1,6 +1,6 @@
 //! Who is at the other end of a connection, and whether it still waits for its answer.
 
-use crate::store::Asker;
+use crate::store::Requester;
 use hyper::header::HeaderMap;
 use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::{PUT_HEADER, WAITS_HEADER};
@@ -55,7 +55,7 @@ impl Peer {
     }
 }
 
-impl Asker for Peer {
+impl Requester for Peer {
     /// Refuses to make `name` for one that has hung up, or waits no longer: it has told its user that there is no such key or
     /// directory.
     fn check(&self, name: &impl Display) -> Result<()> {
@@ -70,7 +70,7 @@ impl Asker for Peer {
         Err(Error::new(ErrorKind::Cancelled, format!("{name}: its sender {gone}; nothing was stored")))
     }
 
-    fn waits(&self) -> Option<Duration> {
+    fn timeout(&self) -> Option<Duration> {
         self.waits
     }
 

@@ -1,14 +1,15 @@
-//! Sums of a key's parts, recorded when it is published, so that whoever receives a part compares it without the rest.
+//! Sums of a key's parts, recorded at its publish, so that a reader can verify a part without the rest.
 //!
-//! A leaf is 512 KiB of a key, the last one what is left; its sum is the low half of the XXH3-64 of its bytes. A key of more than one
-//! leaf has a table of the sums in an extended attribute. Where they are too many for it, each two sums next to each other become
-//! one, the low half of the XXH3-64 of both, and that again until they fit: then a sum is that of a block of so many leaves.
+//! A key is divided into leaves of 512 KiB; the last may be shorter. The sum of a leaf is the low half of the XXH3-64
+//! of its bytes. A key of more than one leaf has a table of the sums in an extended attribute. If there are too many,
+//! each pair of neighbouring sums is replaced by one, the low half of the XXH3-64 of both; this is repeated until they
+//! fit. Then one sum covers a block of several leaves.
 
 use crate::checksum::{Checksum, hash};
 use std::hash::Hasher as _;
 use twox_hash::XxHash3_64;
 
-/// Bytes of a leaf: they stay in a processor's own cache from one step to the next.
+/// Bytes of a leaf, which fit in a CPU's own cache from one step to the next.
 pub const LEAF: u64 = 512 * 1024;
 
 /// The extended attribute that holds a key's table.
@@ -18,7 +19,7 @@ pub const BLOCKS_ATTRIBUTE: &str = "user.s4.blocks";
 const MOST: usize = 900;
 /// The first byte of a table.
 const VERSION: u8 = 1;
-/// Version, level, two bytes of zero, and a sum of the rest and of the key's checksum.
+/// Version, level, two zero bytes, and a sum of the rest of the table and of the key's checksum.
 const HEADER: usize = 8;
 
 /// The sum of a leaf's bytes.
@@ -31,11 +32,11 @@ pub fn leaves_of(len: u64) -> usize {
     len.div_ceil(LEAF) as usize
 }
 
-/// The sums of leaves under way.
+/// Computes the sums of leaves from bytes in pieces of any size.
 #[derive(Default)]
 pub struct Leaves {
     sums: Vec<u32>,
-    /// The leaf that has begun, and bytes of it so far.
+    /// The hash of an incomplete leaf, and its bytes so far.
     begun: Option<(XxHash3_64, u64)>,
 }
 
@@ -60,7 +61,7 @@ impl Leaves {
         }
     }
 
-    /// Takes a whole leaf that another has summed. Only between leaves.
+    /// Appends the sum of a whole leaf that the caller has hashed. Must be called between leaves.
     pub fn push(&mut self, sum: u32) {
         debug_assert!(self.begun.is_none());
         self.sums.push(sum);
@@ -72,10 +73,10 @@ impl Leaves {
     }
 }
 
-/// What is recorded of a key's parts.
+/// The recorded sums of a key's parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// A sum is of so many leaves, as a power of two.
+    /// Each sum covers 2^`level` leaves.
     level: u8,
     sums: Vec<u32>,
 }
@@ -90,7 +91,7 @@ impl Table {
         Self { level, sums }
     }
 
-    /// The sum of a leaf, where it is recorded itself.
+    /// The sum of a leaf, if sums of single leaves are recorded.
     pub fn leaf(&self, leaf: usize) -> Option<u32> {
         self.sums.get(leaf).copied().filter(|_| self.level == 0)
     }
@@ -109,7 +110,7 @@ impl Table {
         sums.len() == 1 && self.sums.get(first >> self.level) == sums.first()
     }
 
-    /// As it is stored with a key that has `checksum`.
+    /// The bytes to store with a key that has `checksum`.
     pub fn encode(&self, checksum: Checksum) -> Vec<u8> {
         let mut bytes = vec![0; HEADER];
         (bytes[0], bytes[1]) = (VERSION, self.level);
@@ -119,7 +120,7 @@ impl Table {
         bytes
     }
 
-    /// `None` if it is none of a key with `checksum`.
+    /// `None` if it is not the table of a key with `checksum`.
     pub fn decode(bytes: &[u8], checksum: Checksum) -> Option<Self> {
         let (header, sums) = bytes.split_at_checked(HEADER)?;
         let level = header[1];
@@ -133,7 +134,7 @@ impl Table {
     }
 }
 
-/// Of a table's bytes without the sum itself, and of the key.
+/// The sum of a table's bytes, without the sum itself, and of the key's checksum.
 fn own_sum(bytes: &[u8], checksum: Checksum) -> u32 {
     let mut state = XxHash3_64::new();
     state.write(&bytes[..HEADER - 4]);
@@ -143,7 +144,7 @@ fn own_sum(bytes: &[u8], checksum: Checksum) -> u32 {
     state.finish() as u32
 }
 
-/// One sum of each two.
+/// Combines each pair of sums into one.
 fn halved(sums: &[u32]) -> Vec<u32> {
     let joined = |pair: &[u32]| hash(&pair.iter().flat_map(|sum| sum.to_le_bytes()).collect::<Vec<u8>>()) as u32;
     sums.chunks(2).map(joined).collect()

@@ -1,4 +1,4 @@
-//! XXH3-64 and length of a key's bytes: what is stored with a key and checked by every receiver.
+//! XXH3-64 and length of a key's bytes, which are stored with the key and checked by every receiver.
 
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub fn hash(bytes: &[u8]) -> u64 {
 }
 
 impl Checksum {
-    /// That of `bytes`, which are here whole; a [`Hasher`](crate::hasher::Hasher) takes them in pieces.
+    /// The checksum of `bytes`. A [`Hasher`](crate::hasher::Hasher) takes them in pieces.
     pub fn of(bytes: &[u8]) -> Self {
         Self { xxh3: hash(bytes), len: bytes.len() as u64 }
     }

@@ -1,4 +1,4 @@
-//! Checksums of bytes that come in pieces, and of files; also with the sums of a key's parts, for whoever publishes it.
+//! Computes checksums of files and of bytes in pieces; for a publish, also the sums of the key's parts.
 
 use crate::aligned::Block;
 use crate::blocks::{LEAF, Leaves, Table, leaf_sum};
@@ -14,22 +14,22 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Bytes of a file that are hashed at a time: whole leaves.
 const HASHED_AT_ONCE: usize = LEAF as usize;
-/// Files of so many bytes are worth a second thread.
+/// Length in bytes from which a file is hashed by two threads.
 const LARGE: u64 = 64 << 20;
 
-/// What is recorded of a key's bytes when it is published.
+/// What is recorded of a key's bytes at its publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sums {
     pub checksum: Checksum,
-    /// Of its parts; `None` of a key of one leaf.
+    /// Sums of its parts; `None` for a key of one leaf.
     pub table: Option<Table>,
 }
 
-/// A checksum under way.
+/// Computes a checksum from bytes in pieces.
 pub struct Hasher {
     state: XxHash3_64,
     len: u64,
-    /// The sums of the parts too, for who publishes.
+    /// The sums of the parts, if they are wanted.
     leaves: Option<Leaves>,
 }
 
@@ -44,7 +44,7 @@ impl Hasher {
     }
 
     pub fn update(&mut self, bytes: &[u8]) {
-        // The first leaf has the sum of the whole so far, so that a key of one leaf is hashed once.
+        // The sum of the first leaf is taken from the hash of the whole, so that a key of one leaf is hashed once.
         let of_first = LEAF.saturating_sub(self.len).min(bytes.len() as u64) as usize;
         let (first, rest) = bytes.split_at(if self.leaves.is_some() { of_first } else { bytes.len() });
         self.update_whole(first);
@@ -60,7 +60,7 @@ impl Hasher {
         is_wanted.then(|| self.finish().xxh3 as u32)
     }
 
-    /// A whole leaf, where one begins, that has `sum`.
+    /// Appends a whole leaf that has `sum`. Must be called between leaves.
     fn update_leaf(&mut self, leaf: &[u8], sum: u32) {
         self.update_whole(leaf);
         if let Some(leaves) = &mut self.leaves {
@@ -73,13 +73,13 @@ impl Hasher {
         self.len += bytes.len() as u64;
     }
 
-    /// What is to be recorded.
+    /// The sums to be recorded.
     pub fn sums(&mut self) -> Sums {
         let (checksum, leaves) = self.leaves();
         Sums { checksum, table: (leaves.len() > 1).then(|| Table::of(leaves)) }
     }
 
-    /// The same, with the sum of each leaf.
+    /// The checksum, and the sum of each leaf.
     pub fn leaves(&mut self) -> (Checksum, Vec<u32>) {
         let checksum = self.finish();
         match self.leaves.take() {
@@ -129,8 +129,8 @@ impl fmt::Display for Digest {
     }
 }
 
-/// The checksum of a file's first bytes, read as far as is asked for. Right behind who writes or reads them, they are still
-/// in the processor's cache.
+/// Computes the checksum of a file that is being written, step by step. The bytes are still in the CPU's cache if they
+/// are hashed just after they were written.
 pub struct FileHasher {
     hasher: Hasher,
     block: Block,
@@ -146,7 +146,7 @@ impl FileHasher {
         Self { hasher: Hasher::of_parts(), ..Self::new() }
     }
 
-    /// Goes on until the first `len` bytes are hashed. Blocks. Errors: the file is shorter.
+    /// Hashes the file up to `len` bytes. Blocks. Errors: the file is shorter.
     pub fn read_to(&mut self, file: &File, len: u64) -> std::io::Result<()> {
         while self.hasher.len < len {
             let most = HASHED_AT_ONCE.min((len - self.hasher.len) as usize);
@@ -171,18 +171,18 @@ impl Default for FileHasher {
     }
 }
 
-/// The checksum of a whole file, from its start, whatever its descriptor's position. Blocks; memory is one block, or two of a
-/// large file.
+/// The checksum of a whole file, whatever the position of its descriptor. Blocks. Uses memory for one read, or for two
+/// if the file is large.
 pub fn of_file(file: &File) -> std::io::Result<Checksum> {
     hash_file(file, Hasher::new()).map(|hasher| hasher.finish())
 }
 
-/// The same, with the sums of the parts.
+/// The checksum of a whole file, with the sums of its parts. As [`of_file`].
 pub fn sums_of_file(file: &File) -> std::io::Result<Sums> {
     hash_file(file, Hasher::of_parts()).map(|mut hasher| hasher.sums())
 }
 
-/// The same, with the sum of each leaf.
+/// The checksum of a whole file, with the sum of each leaf. As [`of_file`].
 pub fn leaves_of_file(file: &File) -> std::io::Result<(Checksum, Vec<u32>)> {
     hash_file(file, Hasher::of_parts()).map(|mut hasher| hasher.leaves())
 }
@@ -197,15 +197,16 @@ fn hash_file(file: &File, hasher: Hasher) -> std::io::Result<Hasher> {
     found.ok_or_else(|| std::io::ErrorKind::Interrupted.into())
 }
 
-/// The same, by one thread; `None` once `stop` says so, which is asked after each block.
+/// The checksum of a whole file, computed by one thread; `None` if `stop`, which is called after each read, returns
+/// true.
 pub fn of_file_unless(file: &File, stop: impl Fn() -> bool) -> std::io::Result<Option<Checksum>> {
     let hashed = rest_of_file(file, Hasher::new(), file.metadata()?.len(), stop)?;
     Ok(hashed.map(|hasher| hasher.finish()))
 }
 
-/// Goes on behind what `hasher` has of a file that had `len` bytes.
+/// Hashes the rest of a file, after the bytes that `hasher` has. The file had `len` bytes.
 fn rest_of_file(file: &File, mut hasher: Hasher, len: u64, stop: impl Fn() -> bool) -> std::io::Result<Option<Hasher>> {
-    // One byte more than there is, so that the first read mostly finds the end too.
+    // One byte more than the rest, so that the first read usually finds the end too.
     let left = usize::try_from(len.saturating_sub(hasher.len)).unwrap_or(HASHED_AT_ONCE);
     let mut block = Block::new(left.saturating_add(1).clamp(4096, HASHED_AT_ONCE));
     loop {
@@ -220,14 +221,14 @@ fn rest_of_file(file: &File, mut hasher: Hasher, len: u64, stop: impl Fn() -> bo
     }
 }
 
-/// What threads that read a file by turns have done.
+/// State of the threads that read a file in turns.
 struct Turns {
     hasher: Hasher,
     over: bool,
     failed: Option<std::io::Error>,
 }
 
-/// Dropped by a panic, it tells the other thread not to wait for this one.
+/// Guard: if this thread panics, the other does not wait for it.
 struct Turning<'a>(&'a Mutex<Turns>, &'a Condvar);
 
 impl Drop for Turning<'_> {
@@ -239,8 +240,8 @@ impl Drop for Turning<'_> {
     }
 }
 
-/// Hashes the first `len` bytes of a file, or all if it has become shorter. Two threads copy blocks out of the page cache, which
-/// takes most of the time, and hash them in the order of the file with `hasher`, which is new. Blocks.
+/// Hashes the first `len` bytes of a file, or all of it if it is shorter by now. Two threads copy blocks out of the
+/// page cache, which takes most of the time, and hash them in the order of the file. `hasher` must be new. Blocks.
 fn read_by_turns(file: &File, len: u64, hasher: Hasher) -> std::io::Result<Hasher> {
     let sums_parts = hasher.leaves.is_some();
     let turns = Mutex::new(Turns { hasher, over: false, failed: None });
@@ -255,7 +256,7 @@ fn read_by_turns(file: &File, len: u64, hasher: Hasher) -> std::io::Result<Hashe
                 return;
             }
             let found = read_full(file, &mut block[..most], at);
-            // That of a part needs no turn.
+            // The sum of a leaf does not depend on the order.
             let sum = matches!(found, Ok(HASHED_AT_ONCE) if sums_parts).then(|| leaf_sum(&block));
             let turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
             let waited = turned.wait_while(turns, |turns| !turns.over && turns.hasher.len < at);
@@ -278,7 +279,7 @@ fn read_by_turns(file: &File, len: u64, hasher: Hasher) -> std::io::Result<Hashe
         }
     };
     std::thread::scope(|scope| {
-        // Without a second thread to be had, this one reads all.
+        // If no second thread can be started, this one reads everything.
         let _ = std::thread::Builder::new().spawn_scoped(scope, read);
         read();
     });
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn two_threads_tell_that_a_file_cannot_be_read() {
+    fn two_threads_report_that_a_file_cannot_be_read() {
         let dir = File::open(std::env::temp_dir()).expect("a directory");
         let failed = read_by_turns(&dir, LARGE, Hasher::new()).err().expect("no bytes in it");
         assert_eq!(failed.kind(), std::io::ErrorKind::IsADirectory);

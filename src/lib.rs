@@ -3,7 +3,7 @@
 //! The layers, lowest first; each knows only those above it in this list, and some of its own line:
 //!
 //! - [`bounds`]: what a peer says, brought into bounds; [`error`]: kinds of error and what each means at every boundary
-//! - [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`budget`], [`file`], [`limits`], [`mounts`], [`ports`], [`reserve`], [`runtime`], [`stock`], [`tcp`], [`timeout`]: of the system
+//! - [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`budget`], [`file`], [`limits`], [`mounts`], [`ports`], [`preallocation`], [`runtime`], [`stock`], [`tcp`], [`timeout`]: of the system
 //! - [`checksum`], [`blocks`], [`hasher`]: sums of a key and of its parts, and what computes them
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on
 //! - [`protocol`], [`side`], [`body`], [`wire`]: what crosses the wire; [`attribute`], [`stored`]: what lies on a disk
@@ -31,8 +31,8 @@ pub mod mounts;
 pub mod pattern;
 pub mod placement;
 pub mod ports;
+pub mod preallocation;
 pub mod protocol;
-pub mod reserve;
 pub mod runtime;
 pub mod side;
 pub mod size;

@@ -4,7 +4,7 @@ use super::{Answer, connection, done, get, json, put};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::owner::Owner;
 use crate::peer::Peer;
-use crate::store::{Asker, Opened, Store};
+use crate::store::{Opened, Requester, Store};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};

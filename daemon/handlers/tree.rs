@@ -5,7 +5,7 @@ use super::{Answer, done, json, parse};
 use crate::app::App;
 use crate::names::Names;
 use crate::peer::Peer;
-use crate::store::{Asker, Store};
+use crate::store::{Requester, Store};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key};

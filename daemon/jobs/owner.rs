@@ -1,7 +1,7 @@
 //! Whose a key is that a client or another node puts.
 
 use super::fence::Fence;
-use crate::store::{Asker, Draft, Receiving, Store};
+use crate::store::{Draft, Receiving, Requester, Store};
 use s4::attribute::Mark;
 use s4::error::Result;
 use s4::key::{Dir, Key};
@@ -30,12 +30,18 @@ impl Owner {
 
     /// Makes a copy of the directory that a job's output lies in: its home, which sends the output, has recorded this node as a holder.
     /// `last` is that of the output before, and is to be kept until all are published.
-    pub fn enter(&self, store: &Arc<Store>, asker: &impl Asker, key: &Key, last: &mut Option<Receiving>) -> Result<()> {
+    pub fn enter(
+        &self,
+        store: &Arc<Store>,
+        requester: &impl Requester,
+        key: &Key,
+        last: &mut Option<Receiving>,
+    ) -> Result<()> {
         if self.mark.is_none() || last.as_ref().is_some_and(|last| last.dir().as_str() == key.parent()) {
             return Ok(());
         }
         let dir = Dir::try_from(key.parent().to_owned())?;
-        *last = Some(store.begin_receiving(dir, || asker.check(key))?);
+        *last = Some(store.begin_receiving(dir, || requester.check(key))?);
         Ok(())
     }
 

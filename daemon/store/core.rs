@@ -1,4 +1,5 @@
-//! The [`Store`] itself: what all of its parts share. It uses none of the files with `impl Store`, which have what it does.
+//! The struct [`Store`], and what all of its operations share. The operations are `impl Store` in the other files; this
+//! one uses none of them.
 
 use super::data_dir::DataDir;
 use super::dirs::table::Dirs;
@@ -20,14 +21,14 @@ use std::sync::{Arc, OnceLock};
 const REFUSED_WRITE: &str = "the disk refused a write since the start: the next start reads the keys that were made last, and takes away those \
                              that are not whole";
 
-/// What a store is told at its start.
+/// Settings of a store.
 pub struct Options {
     pub dir: PathBuf,
     /// Free bytes below which nothing is written; `None` for the default.
     pub reserve: Option<u64>,
     /// Sync each key to the disk before it is published.
     pub fsync: bool,
-    /// This node's number, and the number of nodes: what the placement of the keys rests on.
+    /// This node's number, and the number of nodes. Both decide the placement of keys.
     pub node: usize,
     pub nodes: usize,
 }
@@ -36,19 +37,20 @@ pub struct Options {
 pub struct Store {
     pub(super) root: PathBuf,
     pub(super) data: Arc<DataDir>,
-    /// The same as it was found at the start.
+    /// The identity of that directory at the start, to notice when it is gone.
     pub(super) found: FoundDir,
     pub(super) reserve: u64,
     pub(super) fsync: bool,
     pub(super) node: usize,
     pub(super) nodes: usize,
-    /// Random; in the file `.s4/token` too, so that a process of this machine can tell whose directory it is.
+    /// Random, and also in the file `.s4/token`, by which a process of this machine recognises the directory of this
+    /// daemon.
     pub(super) token: String,
     pub(super) open_files: OpenFileCache,
     pub(super) dirs: Dirs,
     pub(super) naming: Naming,
     pub(super) refused: Refused,
-    /// Files for small keys, once there was any.
+    /// Unnamed files for small keys, created ahead of use. Empty until the first small key.
     pub(super) drafts: OnceLock<Stock<File>>,
     pub(super) synced: Synced,
     pub(super) health: DiskHealth,
@@ -60,12 +62,12 @@ impl Store {
         &self.root
     }
 
-    /// For what is opened or deleted in it.
+    /// The data directory as a descriptor, to open and delete what is in it.
     pub fn data_dir(&self) -> &Arc<DataDir> {
         &self.data
     }
 
-    /// True if what is published is synced to the disk first.
+    /// True if a key is synced to the disk before it is published.
     pub fn syncs(&self) -> bool {
         self.fsync
     }
@@ -84,7 +86,7 @@ impl Store {
         self.root.join(".s4/tasks")
     }
 
-    /// Where empty directories wait for their next task.
+    /// Where empty task directories are kept for reuse.
     pub fn idle_dirs(&self) -> PathBuf {
         self.root.join(".s4/idle")
     }
@@ -104,7 +106,7 @@ impl Store {
         stored::draft(&self.root)
     }
 
-    /// The same, made a while ago if there is one.
+    /// The same, taken from those created ahead if there is one.
     pub(super) fn unnamed_file_ahead(&self) -> io::Result<File> {
         let ahead = self.drafts.get_or_init(|| {
             let root = self.root.clone();
@@ -113,8 +115,8 @@ impl Store {
         ahead.take().map_or_else(|| self.unnamed_file(), Ok)
     }
 
-    /// Errors: the data directory is not where it was, and so nothing is known of its keys. To be asked before a key is called
-    /// absent, or a listing whole.
+    /// Errors: the data directory is not at its path any more, so that nothing is known of its keys. Must be called
+    /// before a key is reported absent, or a listing complete.
     pub fn check_there(&self) -> Result<()> {
         match self.found.is_there() {
             true => Ok(()),
@@ -128,7 +130,7 @@ impl Store {
         }
     }
 
-    /// What is not there at all, unless the whole data directory is not.
+    /// The error that `what` does not exist, or that the whole data directory is gone.
     pub(super) fn absent(&self, what: impl Display) -> Error {
         self.check_there().err().unwrap_or_else(|| Error::new(ErrorKind::NotFound, format!("{what}")))
     }
@@ -141,12 +143,12 @@ impl Store {
         }
     }
 
-    /// The error of a key that could not be read. What the disk refused is counted, and in the log.
+    /// The error of a key that could not be read. Read errors of the disk are counted and logged.
     pub fn unreadable(&self, what: impl Display, error: &io::Error) -> Error {
         self.health.unreadable(what, error)
     }
 
-    /// What is wrong with the disk, if anything is. Blocks, but not for longer than a moment.
+    /// What is wrong with the disk, if anything is. Blocks for about a second at most.
     pub fn trouble(&self) -> Option<String> {
         if let Err(error) = self.check_there() {
             return Some(error.to_string());

@@ -1,5 +1,5 @@
-//! The data directory as a descriptor. Whatever is opened or deleted from here is reached without following a link and
-//! without crossing a mount, so that nothing outside the directory is touched, whatever a command has left in it.
+//! The data directory as a descriptor. Paths are resolved below it without following links and without crossing mounts.
+//! So nothing outside the directory is opened or deleted, whatever a command has left in it.
 
 use super::trash::Trash;
 use nix::errno::Errno;
@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Attempts at a path that others rename meanwhile.
+/// Attempts to resolve a path while others rename its parts.
 const ATTEMPTS: usize = 100;
 
 pub struct DataDir {
@@ -29,32 +29,33 @@ impl DataDir {
         }
     }
 
-    /// Has its file system write all that it has in memory. Errors: also a write that failed at any time since this was opened, once; who
-    /// opens the directory for each sync is not told of those that another sync has reported. Blocks.
+    /// Writes all dirty data of its file system to the disk (syncfs). Errors: also a write that failed at any time
+    /// since the directory was opened. The kernel reports that once per open file, so the descriptor must stay open
+    /// between syncs. Blocks.
     pub fn sync(&self) -> io::Result<()> {
         Ok(syncfs(&self.dir)?)
     }
 
-    /// Opens what is at `path`, in the data directory. Errors: EXDEV, if a file system is mounted on the way; ELOOP, if a
-    /// part of the path is a link.
+    /// Opens `path`, which is in the data directory. Errors: EXDEV if the path crosses a mount; ELOOP if a part of it
+    /// is a link.
     pub fn open_at(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         let below = path.strip_prefix(&self.path).map_err(|_| Errno::EXDEV)?;
         open_within(&self.dir, if below.as_os_str().is_empty() { Path::new(".") } else { below }, flags)
     }
 
-    /// The directory that holds `path`, and the last part of it.
+    /// Opens the parent directory of `path`; also returns the last part of `path`.
     pub fn open_parent<'p>(&self, path: &'p Path) -> nix::Result<(OwnedFd, &'p Path)> {
         let (parent, name) = path.parent().zip(path.file_name()).ok_or(Errno::EINVAL)?;
         Ok((self.open_at(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?, Path::new(name)))
     }
 }
 
-/// Opens `path` below the directory `at`, itself and not what a link leads to, and in the same mount.
+/// Opens `path` below the directory `at`, within the same mount and without following links.
 pub fn open_within<P: ?Sized + nix::NixPath>(at: impl AsFd, path: &P, flags: OFlag) -> nix::Result<OwnedFd> {
     open_resolved(at, path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
 }
 
-/// The same, but follows links that stay below `at`.
+/// Like [`open_within`], but follows links that stay below `at`.
 pub fn open_linked<P: ?Sized + nix::NixPath>(at: impl AsFd, path: &P, flags: OFlag) -> nix::Result<OwnedFd> {
     open_resolved(at, path, flags, ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
@@ -67,7 +68,7 @@ fn open_resolved<P: ?Sized + nix::NixPath>(
 ) -> nix::Result<OwnedFd> {
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | links;
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
-    // The kernel says EAGAIN where a rename on the way left it in doubt.
+    // The kernel returns EAGAIN if a rename may have changed the path meanwhile.
     let mut attempts = (0..ATTEMPTS).map(|_| openat2(at.as_fd(), path, how));
     attempts.find(|opened| !matches!(opened, Err(Errno::EAGAIN | Errno::EINTR))).unwrap_or(Err(Errno::EAGAIN))
 }

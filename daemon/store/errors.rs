@@ -1,10 +1,10 @@
-//! What the errors of the system mean for a key.
+//! System errors at the path of a key, as errors for the user.
 
 use nix::errno::Errno;
 use s4::error::{Error, ErrorKind};
 use std::fmt::Display;
 
-/// Why nothing could be done at the path of `key`.
+/// The error of a system call at the path of `key`.
 pub(super) fn failed(key: impl Display, errno: Errno) -> Error {
     match errno {
         Errno::ELOOP => {
@@ -17,7 +17,7 @@ pub(super) fn failed(key: impl Display, errno: Errno) -> Error {
     }
 }
 
-/// The same of an error that the system may have had.
+/// The same for an [`io::Error`](std::io::Error), which need not come from a system call.
 pub(super) fn failed_io(key: impl Display, error: &std::io::Error) -> Error {
     match error.raw_os_error() {
         Some(code) => failed(key, Errno::from_raw(code)),
@@ -25,7 +25,7 @@ pub(super) fn failed_io(key: impl Display, error: &std::io::Error) -> Error {
     }
 }
 
-/// A part of the path of `key` is a key.
+/// The error that a part of the path of `key` is a key.
 pub(super) fn below_a_key(key: impl Display) -> Error {
     Error::new(ErrorKind::AlreadyExists, format!("{key}: a part of its path is a key, which cannot hold others"))
 }

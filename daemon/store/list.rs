@@ -1,4 +1,4 @@
-//! Listing: every key of a selection in the byte order of its path, with memory bounded whatever their number.
+//! Listing: every key of a selection in the byte order of its path, in bounded memory.
 
 use super::core::Store;
 use super::sorter::Sorter;
@@ -14,20 +14,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Marks held at once of the outputs in one directory; usually there is one.
+/// Different marks in one directory that are kept in memory; usually there is one.
 const MARKS: usize = 1024;
 
 /// What to list.
 pub enum Selection<'a> {
-    /// What begins with a prefix: every key, or the names up to the next `/`.
+    /// Keys that begin with a prefix: all of them, or only the names up to the next `/`.
     Prefix { prefix: &'a Prefix, recursive: bool, details: bool },
     /// The inputs of a map.
     Pattern(&'a Pattern),
-    /// Every file that begins with a prefix, also one that is no key because it belongs on another node.
+    /// Every file that begins with a prefix, also a file that belongs on another node and so is no key.
     Files(&'a Prefix),
 }
 
-/// Takes entries in order; returns false to end the listing.
+/// Called with the entries in order; returns false to end the listing.
 type Visit<'a> = dyn FnMut(Entry) -> Result<bool> + 'a;
 
 impl Selection<'_> {
@@ -67,16 +67,17 @@ impl Selection<'_> {
 }
 
 impl Store {
-    /// Visits every entry of `selection`. A key that is deleted meanwhile may be left out.
+    /// Visits every entry of `selection`. A key that is deleted during the listing may be missing.
     pub fn list(&self, selection: &Selection, visit: &mut Visit) -> Result<()> {
         let start = selection.start();
         self.list_dir(start, selection, visit)?;
-        // Else a directory that was taken away meanwhile would look like one that ends here.
+        // Otherwise the listing of a disk that was unmounted meanwhile would look complete.
         self.check_there()
     }
 
-    /// Visits what stands of a 1:n map's outputs: those below `outdir`, of the inputs that are on node `of`, in the order of the inputs'
-    /// basenames. `visit` also gets `None`, now and then, and ends the work by returning false.
+    /// Visits the existing outputs of a 1:n map below `outdir`, for the inputs on node `of`, in the order of the
+    /// inputs' basenames. `visit` is also called with `None` from time to time, and ends the listing by returning
+    /// false.
     pub fn standing(
         &self,
         outdir: &Dir,
@@ -118,8 +119,8 @@ impl Store {
                 found.entry(mark).or_insert(Standing { input, mark, count: 0, key }).count += 1;
             }
             if found.len() >= MARKS {
-                let told = found.drain().map(|(_, standing)| standing).collect::<Vec<_>>();
-                told.into_iter().try_for_each(|standing| visit(Some(standing)).map(|more| go_on &= more))?;
+                let counted = found.drain().map(|(_, standing)| standing).collect::<Vec<_>>();
+                counted.into_iter().try_for_each(|standing| visit(Some(standing)).map(|more| go_on &= more))?;
             }
             go_on &= visit(None)?;
             Ok(go_on)
@@ -142,7 +143,7 @@ impl Store {
         Ok(usage)
     }
 
-    /// Visits what is below directory `path`; returns false once the visitor wants no more.
+    /// Visits the entries below directory `path`. Returns false if the visitor has ended the listing.
     fn list_dir(&self, path: &str, selection: &Selection, visit: &mut Visit) -> Result<bool> {
         let dir = self.root.join(path);
         for record in self.sorted_names(&dir, path.is_empty())? {
@@ -153,7 +154,7 @@ impl Store {
                 false => format!("{path}/{name}"),
             };
             let go_on = match child.strip_suffix('/') {
-                // Deeper than any key: a command may have made it.
+                // Longer than any key: a command may have created it.
                 _ if child.len() > MAX_KEY => true,
                 Some(below) if !selection.holds_dir(below) => true,
                 Some(below) if selection.recursive() => self.list_dir(below, selection, visit)?,
@@ -175,7 +176,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Mtime and permission bits of a directory whose home this is.
+    /// Mtime and permission bits of a directory, if this node is its home.
     fn dir_stat(&self, path: &str) -> Result<Option<(i64, u32)>> {
         if node_of_basename(path.rsplit('/').next().unwrap_or(path), self.nodes) != self.node {
             return Ok(None);
@@ -186,8 +187,8 @@ impl Store {
         })
     }
 
-    /// The names in `dir` in the byte order of the paths that they lead to, directories with their `/`. A directory that
-    /// is not there is empty.
+    /// The names in `dir`, in the byte order of the paths below; names of directories end in `/`. A directory that does
+    /// not exist counts as empty.
     fn sorted_names(&self, dir: &Path, is_root: bool) -> Result<impl Iterator<Item = Result<Vec<u8>>> + use<>> {
         let failed = |e: std::io::Error| self.unreadable(dir.display(), &e);
         let mut names = Sorter::new(&self.root);
@@ -219,11 +220,11 @@ impl Store {
 }
 
 impl Store {
-    /// True for a file that belongs on another node, which somebody has put here past s4: it is no key.
+    /// True for a file that belongs on another node, which somebody has copied here without s4: it is no key.
     fn is_stray(&self, name: &str, path: &str) -> bool {
-        static TOLD: AtomicBool = AtomicBool::new(false);
+        static LOGGED: AtomicBool = AtomicBool::new(false);
         let node = node_of_basename(name, self.nodes);
-        if node != self.node && path.contains('/') && !TOLD.swap(true, Ordering::Relaxed) {
+        if node != self.node && path.contains('/') && !LOGGED.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "s4://{path} lies here and belongs on node {node}, so that it is no key, as maybe others; put it there, or remove it here with rm -r"
             );
@@ -231,9 +232,9 @@ impl Store {
         node != self.node
     }
 
-    /// The entry of a file; `None` if it is no key, or gone by now.
+    /// The entry of a file; `None` if it is no key, or does not exist any more.
     fn key_entry(&self, dir: &Path, name: &str, path: String, details: bool) -> Result<Option<Entry>> {
-        // A bare file in the data directory has no bucket and so is no key.
+        // A file at the top of the data directory is in no bucket, so it is no key.
         if !path.contains('/') {
             return Ok(None);
         }
@@ -256,7 +257,7 @@ impl Store {
     }
 }
 
-/// False for what cannot be a part of a key: files that did not come from s4.
+/// False for a name that cannot be a part of a key, so that the file did not come from s4.
 pub(super) fn is_name(name: &str, is_root: bool) -> bool {
     let bucket = !is_root || !name.starts_with(['.', '_']);
     bucket && name.len() <= MAX_PART && !name.chars().any(|c| c.is_whitespace() || c.is_control())

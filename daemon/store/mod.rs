@@ -1,11 +1,11 @@
 //! A node's keys on its disk: publish, read, list, delete, recover. Knows no HTTP. Everything here blocks.
 
-mod claim;
 mod core;
 mod data_dir;
 mod dirs;
 mod errors;
 mod health;
+mod identity;
 mod list;
 mod naming;
 mod open;
@@ -23,12 +23,12 @@ mod trash;
 mod tree;
 mod wipe;
 
-pub use claim::make;
 pub use core::{Options, Store};
 pub use data_dir::{DataDir, open_linked, open_within};
 pub use dirs::{Asking, Others, Receiving, Settled};
+pub use identity::init;
 pub use list::Selection;
-pub use publish::{Asker, Draft};
+pub use publish::{Draft, Requester};
 pub use read::Opened;
 pub use sorter::Sorter;
 pub use spread::spread;

@@ -1,4 +1,4 @@
-//! Who gives names to files: one at a time for each name, and nobody for a put that was refused.
+//! Locks for giving a name to a file, and the puts whose keys must not get a name any more.
 
 use s4::checksum;
 use std::collections::VecDeque;
@@ -6,20 +6,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Guards who gives a name to a file, by parts of the hashes of their paths.
+/// Locks for paths, one for each class of their hashes.
 #[derive(Default)]
 pub(super) struct Naming([Mutex<()>; 32]);
 
 impl Naming {
-    /// To be held while a name is given to a file, or a file with this name is looked at and then deleted.
+    /// Must be held while a file gets the name `path`, and while the file of this name is examined and then deleted.
     pub fn lock(&self, path: &Path) -> MutexGuard<'_, ()> {
         let at = checksum::hash(path.as_os_str().as_bytes()) as usize % self.0.len();
         self.0[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Guards the numbers of puts whose senders asked what became of them, and that so make no key any more. Of those of long ago nothing
-/// is under way.
+/// Numbers of puts that must not make a key any more: their senders have asked for the result. Only the last are kept,
+/// since old puts have ended.
 #[derive(Default)]
 pub(super) struct Refused(Mutex<VecDeque<u64>>);
 

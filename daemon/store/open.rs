@@ -1,10 +1,10 @@
-//! The start and the end of a store: its directory is checked and locked, and what earlier runs left is recovered.
+//! Start and orderly end of a store: checks and locks the data directory, and recovers what earlier runs left.
 
-use super::claim;
 use super::core::{Options, Store};
 use super::data_dir::DataDir;
 use super::dirs::table::Dirs;
 use super::health::DiskHealth;
+use super::identity;
 use super::naming::{Naming, Refused};
 use super::open_files::OpenFileCache;
 use super::space;
@@ -21,23 +21,23 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// How long another may have the lock before that is an error: a predecessor that was killed may just have begun a command,
-/// which holds it until it executes.
+/// How long to wait for the lock. A child of a killed daemon holds it between fork and execve.
 const LOCKED: Duration = Duration::from_secs(1);
 
 impl Store {
-    /// Opens the data directory, takes its lock, ends and removes what a killed predecessor left, and removes what a power cut damaged.
+    /// Opens and locks the data directory, ends and removes what a killed daemon left, and removes keys that a power
+    /// cut damaged.
     ///
-    /// Errors: there is none; it cannot hold extended attributes or unnamed temporary files, is in use, belongs to another
-    /// node, lies in another, or has a path that map-from-n could not print for `xargs`.
+    /// Errors: the directory does not exist; its file system has no extended attributes or unnamed temporary files; it
+    /// is in use; it belongs to another node or lies in another data directory; `xargs` would split its path.
     pub fn open(options: Options) -> Result<Self> {
         let shown = options.dir.display().to_string();
         let refuse = |why: String| Error::new(ErrorKind::Config, format!("data directory {shown}: {why}"));
         let failed = |e: std::io::Error| refuse(reason(&e));
-        claim::refuse_absent(&options.dir).map_err(refuse)?;
+        identity::refuse_absent(&options.dir).map_err(refuse)?;
         let root = options.dir.canonicalize().map_err(failed)?;
-        claim::check_path(&root).map_err(refuse)?;
-        claim::refuse_inner(&root).map_err(refuse)?;
+        identity::check_path(&root).map_err(refuse)?;
+        identity::refuse_inner(&root).map_err(refuse)?;
         close_to_others(&root);
         close_to_others(&root.join(".s4"));
         let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
@@ -74,21 +74,21 @@ impl Store {
             health: DiskHealth::default(),
             _lock: lock,
         };
-        claim::probe(&store.root).map_err(refuse)?;
-        store.claim().map_err(refuse)?;
+        identity::probe(&store.root).map_err(refuse)?;
+        store.ensure_identity().map_err(refuse)?;
         store.end_previous_run();
         store.recover().map_err(failed)?;
         Ok(store)
     }
 
-    /// The orderly end, by the last who has the store: the next start has nothing to look at, unless something was made a moment ago.
+    /// The orderly end. The next start has nothing to recover, unless a key was made just now and is not synced yet.
     pub fn end(self) -> std::io::Result<()> {
         let settled = self.note_settled();
         self.synced.end().and(settled)
     }
 }
 
-/// Keeps other users of this machine out: keys, and what records tell of commands and their environment, are not for them.
+/// Denies other users of this machine access to the keys, and to records of commands and their environment.
 fn close_to_others(dir: &Path) {
     let closed = dir.metadata().and_then(|found| match found.mode() & 0o077 {
         0 => Ok(()),
@@ -99,7 +99,7 @@ fn close_to_others(dir: &Path) {
     }
 }
 
-/// Locks the data directory for this process, whose id it writes for whoever looks.
+/// Locks the data directory for this process, and writes the process id into the lock file.
 fn take_lock(path: &Path) -> std::io::Result<File> {
     let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
     let began = Instant::now();

@@ -1,5 +1,5 @@
-//! The open file cache: keys that are read piece by piece stay open, so that a reader goes on after a delete. Each has the sums of its
-//! leaves.
+//! The open file cache: a key that is read in parts stays open, so that its reader can continue after a delete. Each
+//! entry has the sums of the key's leaves.
 
 use lru::LruCache;
 use s4::blocks::Table;
@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 /// Keys that are open at once.
 const MOST: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
-/// A key that nobody reads for this long is closed.
+/// A key that was not read for this long is closed.
 const IDLE: Duration = Duration::from_secs(600);
 
-/// A key that is held open, for as long as somebody has it and a while longer.
+/// An open key.
 pub struct HeldFile {
     pub file: File,
     pub(super) checksum: Checksum,
-    /// As recorded; `None` if the key has one leaf, or was made where there was no room for a table.
+    /// As recorded; `None` if the key has only one leaf, or if there was no room for a table when it was made.
     pub(super) table: Option<Table>,
-    /// Sums of leaves of blocks that were found to be as recorded, by the first leaf of the block.
-    pub(super) proven: Mutex<HashMap<usize, Vec<u32>>>,
+    /// Sums of the leaves of blocks whose content was verified, by the first leaf of the block.
+    pub(super) verified: Mutex<HashMap<usize, Vec<u32>>>,
 }
 
 /// Open files, and when each was last read.
@@ -54,14 +54,15 @@ impl OpenFileCache {
         self.lock().put(name, (held, Instant::now()));
     }
 
-    /// Closes keys that nobody reads any more, so that the space of deleted ones is free. Blocks: freeing it takes a while.
+    /// Closes keys that nobody reads any more, which frees the space of deleted keys. Blocks while the file system
+    /// frees it.
     pub fn close_idle(&self) {
         let mut idle = Vec::new();
         let mut table = self.lock();
         while table.peek_lru().is_some_and(|(_, (_, used))| used.elapsed() > IDLE)
             && let Some((name, (held, _))) = table.pop_lru()
         {
-            // A stream may take longer.
+            // A reader still uses it.
             match Arc::strong_count(&held) {
                 1 => idle.push(held),
                 _ => drop(table.put(name, (held, Instant::now()))),

@@ -1,4 +1,4 @@
-//! Reading a key part by part, each compared with what was recorded of it.
+//! Reading a key in parts. Each part is compared with the recorded sums.
 
 use super::core::Store;
 use super::open_files::HeldFile;
@@ -13,7 +13,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 impl Store {
-    /// The sum of a leaf as it was recorded, or one of a block that is as it was recorded.
+    /// The recorded sum of a leaf. Where only sums of blocks are recorded, the block is verified first.
     pub fn leaf_sum(&self, held: &HeldFile, key: &Key, leaf: usize) -> Result<u32> {
         if held.checksum.len <= LEAF {
             return Ok(held.checksum.xxh3 as u32);
@@ -22,18 +22,19 @@ impl Store {
             return Ok(sum);
         }
         let (first, count) = held.table.as_ref().map_or((0, usize::MAX), |table| table.block_of(leaf));
-        // Held, so that others who want it wait instead of reading it too.
-        let mut proven = held.proven.lock().unwrap_or_else(PoisonError::into_inner);
-        let sums = match proven.entry(first) {
+        // Held during the read, so that other readers of the block wait instead of reading it too.
+        let mut verified = held.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let sums = match verified.entry(first) {
             Entry::Occupied(sums) => sums.into_mut(),
-            Entry::Vacant(unproven) => unproven.insert(self.prove(held, key, first, count)?),
+            Entry::Vacant(unverified) => unverified.insert(self.verify(held, key, first, count)?),
         };
         let sum = sums.get(leaf - first).copied();
         sum.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("{key}: has no leaf {leaf}")))
     }
 
-    /// Reads a block, or a whole key that has no table, and compares it. Returns the sums of its leaves.
-    fn prove(&self, held: &HeldFile, key: &Key, first: usize, count: usize) -> Result<Vec<u32>> {
+    /// Reads a block, or the whole key if it has no table, and compares it with the record. Returns the sums of its
+    /// leaves.
+    fn verify(&self, held: &HeldFile, key: &Key, first: usize, count: usize) -> Result<Vec<u32>> {
         let failed = |e: std::io::Error| self.unreadable(key, &e);
         let Some(table) = &held.table else {
             let (found, sums) = hasher::leaves_of_file(&held.file).map_err(failed)?;
@@ -52,7 +53,7 @@ impl Store {
         }
     }
 
-    /// The key of which this is a part, open. Errors: the key is gone, or is another one now.
+    /// Opens the key of `part`. Errors: the key does not exist, or is another one now.
     pub fn hold(&self, key: &Key, part: &Part) -> Result<Arc<HeldFile>> {
         let name = (key.clone(), part.checksum);
         if !part.open
@@ -66,12 +67,13 @@ impl Store {
         }
         let table = stored::table(&opened.file, opened.checksum).map_err(|e| self.unreadable(key, &e))?;
         let (file, checksum) = (opened.file, opened.checksum);
-        let held = Arc::new(HeldFile { file, checksum, table, proven: Mutex::default() });
+        let held = Arc::new(HeldFile { file, checksum, table, verified: Mutex::default() });
         self.open_files.put(name, held.clone());
         Ok(held)
     }
 
-    /// Closes keys that nobody reads any more, so that the space of deleted ones is free. Blocks: freeing it takes a while.
+    /// Closes keys that nobody reads any more, which frees the space of deleted keys. Blocks while the file system
+    /// frees it.
     pub fn close_idle_files(&self) {
         self.open_files.close_idle();
     }

@@ -1,4 +1,4 @@
-//! Publish: bytes go into an unnamed temporary file, which is linked to the key's name in one step.
+//! Publish: the bytes are written to an unnamed temporary file, which then gets the key's name by one link(2).
 
 use super::core::Store;
 use super::errors::{below_a_key, failed};
@@ -12,8 +12,8 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::file::BLOCK;
 use s4::hasher::{self, FileHasher, Hasher, Sums};
 use s4::key::Key;
+use s4::preallocation::Preallocation;
 use s4::protocol::Change;
-use s4::reserve::Reserve;
 use s4::stored::{self, SpaceChecks, file_mode};
 use s4::time::from_nanoseconds;
 use std::fmt::Display;
@@ -27,25 +27,25 @@ use std::time::Duration;
 /// Permission bits of a key that was not given others.
 const KEY_MODE: u32 = 0o444;
 
-/// Who a key is made for.
-pub trait Asker {
-    /// May still refuse what is to have this name, at the very end.
+/// The client for which a key is made.
+pub trait Requester {
+    /// Called just before `name` is made. Errors: the requester has gone.
     fn check(&self, name: &impl Display) -> Result<()>;
 
-    /// How long it waits for an answer, if it does not wait for ever.
-    fn waits(&self) -> Option<Duration>;
+    /// How long it waits for the response; `None` without a limit.
+    fn timeout(&self) -> Option<Duration>;
 
-    /// The number of its put, if it has one.
+    /// The number of its put, if it has one, by which it may ask for the result.
     fn put(&self) -> Option<u64>;
 }
 
-/// The node itself.
-impl Asker for () {
+/// The node itself, without a client.
+impl Requester for () {
     fn check(&self, _: &impl Display) -> Result<()> {
         Ok(())
     }
 
-    fn waits(&self) -> Option<Duration> {
+    fn timeout(&self) -> Option<Duration> {
         None
     }
 
@@ -54,7 +54,7 @@ impl Asker for () {
     }
 }
 
-/// A key being written. Dropped unpublished, it leaves nothing.
+/// A key that is being written. If it is dropped before its publish, nothing is left.
 pub struct Draft<'s> {
     store: &'s Store,
     key: Key,
@@ -62,7 +62,7 @@ pub struct Draft<'s> {
     hasher: Hasher,
     written: u64,
     checks: SpaceChecks,
-    reserve: Reserve,
+    preallocation: Preallocation,
     mark: Option<Mark>,
 }
 
@@ -73,38 +73,39 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// The same of bytes that another hashes, for [`Draft::publish_hashed`].
+    /// Writes bytes that the caller hashes, for [`Draft::publish_hashed`].
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.written += bytes.len() as u64;
         if self.checks.is_due(self.written) {
-            self.store.check_space_for(&self.key, &self.file, &mut self.reserve)?;
+            self.store.check_space_for(&self.key, &self.file, &mut self.preallocation)?;
         }
-        self.reserve.look(&self.file, self.written);
+        self.preallocation.grow(&self.file, self.written);
         self.file.write_all(bytes).map_err(|e| Error::io(&self.key, &e))
     }
 
-    /// Takes the key's bytes from `fill`, which appends them to the file and tells how many there are so far. Returns what
-    /// it does, and the checksum of what is in the file.
+    /// Calls `fill`, which appends the key's bytes to the file and reports the length so far. Returns its result, and
+    /// the checksum of the file.
     pub fn fill<T>(
         &mut self,
         fill: impl FnOnce(&File, &mut dyn FnMut(u64) -> Result<()>) -> Result<T>,
     ) -> Result<(T, Sums)> {
-        let Self { store, key, file, checks, reserve, .. } = self;
+        let Self { store, key, file, checks, preallocation, .. } = self;
         let key = &*key;
         let mut hasher = FileHasher::of_parts();
         let filled = fill(file, &mut |len| {
-            // On this thread: to wake another for it costs more than it saves, and by then they may have left the cache.
+            // On this thread: another would cost more to wake than it saves, and the bytes may have left the CPU's
+            // cache by then.
             hasher.read_to(file, len).map_err(|e| Error::io(key, &e))?;
             if checks.is_due(len) {
-                store.check_space_for(key, file, reserve)?;
+                store.check_space_for(key, file, preallocation)?;
             }
-            reserve.look(file, len);
+            preallocation.grow(file, len);
             Ok(())
         })?;
         Ok((filled, hasher.sums()))
     }
 
-    /// What has been written so far.
+    /// Checksum of the bytes so far.
     pub fn checksum(&self) -> Checksum {
         self.hasher.finish()
     }
@@ -118,30 +119,30 @@ impl Draft<'_> {
         self.publish_for(&(), Change::default())
     }
 
-    /// The same for `asker`; the key is born with the attributes of `change`.
-    pub fn publish_for(mut self, asker: &impl Asker, change: Change) -> Result<()> {
+    /// Publishes it for `requester`, with the attributes of `change`.
+    pub fn publish_for(mut self, requester: &impl Requester, change: Change) -> Result<()> {
         let sums = self.hasher.sums();
-        self.publish_hashed(asker, &sums, change)
+        self.publish_hashed(requester, &sums, change)
     }
 
-    /// The same with the sums of all that was appended.
-    pub fn publish_hashed(mut self, asker: &impl Asker, sums: &Sums, change: Change) -> Result<()> {
-        self.reserve.end(&self.file);
-        self.store.link(asker, &self.file, (sums, self.mark), &self.key, change)
+    /// Publishes it with `sums` of all bytes that were appended.
+    pub fn publish_hashed(mut self, requester: &impl Requester, sums: &Sums, change: Change) -> Result<()> {
+        self.preallocation.release(&self.file);
+        self.store.link(requester, &self.file, (sums, self.mark), &self.key, change)
     }
 }
 
 impl Store {
-    /// Begins a key. One that exists already, or belongs elsewhere, is refused before any byte is written.
+    /// Begins a key. A key that exists, or belongs on another node, is refused before any byte is written.
     pub fn draft(&self, key: &Key) -> Result<Draft<'_>> {
         self.check_free(key)?;
         self.draft_in(key, self.unnamed_file())
     }
 
-    /// The same for a key of `len` bytes, which are few: whether it exists already, its publish will tell.
+    /// Begins a small key of `len` bytes. If it exists already, only its publish fails.
     pub fn draft_small(&self, key: &Key, len: usize) -> Result<Draft<'_>> {
         self.check_place(key)?;
-        // Into one of no bytes nothing is written, which would give it a new time.
+        // Writing sets the mtime of a file created ahead. An empty key is never written to, so it needs a new file.
         self.draft_in(key, if len > 0 { self.unnamed_file_ahead() } else { self.unnamed_file() })
     }
 
@@ -153,7 +154,7 @@ impl Store {
             hasher: Hasher::of_parts(),
             written: 0,
             checks: SpaceChecks::default(),
-            reserve: Reserve::default(),
+            preallocation: Preallocation::default(),
             mark: None,
         })
     }
@@ -165,8 +166,8 @@ impl Store {
         self.check_unused(key)
     }
 
-    /// Refuses a key that exists or belongs on another node. Before it is made, [`check_new`](Self::check_new) is to be asked: where the
-    /// data directory is gone, every name is free.
+    /// Refuses a key that exists or belongs on another node. It does not notice that the data directory is gone; before
+    /// the key is made, [`check_new`](Self::check_new) must be called.
     pub fn check_unused(&self, key: &Key) -> Result<()> {
         self.misplaced(key)?;
         match std::fs::symlink_metadata(self.path(key)) {
@@ -176,7 +177,7 @@ impl Store {
         }
     }
 
-    /// The same, but an empty key may be replaced: the link will tell.
+    /// Like [`check_new`](Self::check_new), but accepts an empty key, which may be replaced. The link decides.
     pub fn check_free(&self, key: &Key) -> Result<()> {
         self.check_new(key).or_else(|error| {
             match error.kind() == ErrorKind::AlreadyExists && is_empty_key(&self.path(key)) {
@@ -186,10 +187,10 @@ impl Store {
         })
     }
 
-    /// Refuses if there is no space, also without what `file` has ahead.
-    fn check_space_for(&self, key: &Key, file: &File, reserve: &mut Reserve) -> Result<()> {
+    /// Refuses if there is no space even after the preallocated blocks of `file` are freed.
+    fn check_space_for(&self, key: &Key, file: &File, preallocation: &mut Preallocation) -> Result<()> {
         self.check_space(key).or_else(|_| {
-            reserve.end(file);
+            preallocation.release(file);
             self.check_space(key)
         })
     }
@@ -200,27 +201,27 @@ impl Store {
         self.check_space(key)
     }
 
-    /// Publishes a file of this store's file system that a command has written, as an output of a map.
+    /// Publishes a file that a command has written, as an output of a map. It must be in this store's file system.
     pub fn publish_output(&self, file: &File, key: &Key, mark: Mark) -> Result<()> {
         self.publish_marked(&(), file, key, (None, Some(mark)), Change::default()).map(drop)
     }
 
-    /// Publishes a file of this store's file system for `asker`; `sums` are those of its bytes where they are known, the key is born
-    /// with the attributes of `change`.
+    /// Publishes a file for `requester`, with the attributes of `change`. It must be in this store's file system.
+    /// `sums` are those of its bytes, where they are known.
     pub fn publish_file_for(
         &self,
-        asker: &impl Asker,
+        requester: &impl Requester,
         file: &File,
         key: &Key,
         sums: Option<Sums>,
         change: Change,
     ) -> Result<Checksum> {
-        self.publish_marked(asker, file, key, (sums, None), change)
+        self.publish_marked(requester, file, key, (sums, None), change)
     }
 
     fn publish_marked(
         &self,
-        asker: &impl Asker,
+        requester: &impl Requester,
         file: &File,
         key: &Key,
         (sums, mark): (Option<Sums>, Option<Mark>),
@@ -234,11 +235,12 @@ impl Store {
         let failed = |e: std::io::Error| Error::io(key, &e);
         let sums = sums.map_or_else(|| hasher::sums_of_file(file).map_err(failed), Ok)?;
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
-        self.link(asker, file, (&sums, mark), key, change).map(|()| sums.checksum)
+        self.link(requester, file, (&sums, mark), key, change).map(|()| sums.checksum)
     }
 
-    /// Publishes a file that a command left in its directory, as an output of a map: by a link if it lies there itself, has no
-    /// other name and is this process's own; else by its bytes, since it may change later.
+    /// Publishes a file that a command left in its directory, as an output of a map. It is linked if `is_itself` (no
+    /// symbolic link led to it), if it has no other name, and if this user owns it. Otherwise it may change later, so
+    /// its bytes are copied.
     pub fn publish_left(&self, mut file: &File, is_itself: bool, key: &Key, mark: Mark) -> Result<()> {
         self.check_new(key)?;
         let failed = |e: std::io::Error| Error::io(key, &e);
@@ -262,18 +264,18 @@ impl Store {
 
     fn link(
         &self,
-        asker: &impl Asker,
+        requester: &impl Requester,
         file: &File,
         record: (&Sums, Option<Mark>),
         key: &Key,
         change: Change,
     ) -> Result<()> {
         self.complete(file, record, change).map_err(|e| Error::io(key, &e))?;
-        asker.check(key)?;
-        self.give_name(asker, file, key, change.over_empty)
+        requester.check(key)?;
+        self.give_name(requester, file, key, change.over_empty)
     }
 
-    /// Gives a file all that a key has but its name.
+    /// Gives a file everything that a key has except its name.
     fn complete(&self, file: &File, (sums, mark): (&Sums, Option<Mark>), change: Change) -> std::io::Result<()> {
         stored::set_record(file, &KeyRecord { checksum: sums.checksum, mark })?;
         if let Some(table) = &sums.table {
@@ -286,10 +288,10 @@ impl Store {
         Ok(())
     }
 
-    /// Links a file that is complete: from then on it is the key. With `over_empty`, it may take the place of an empty one.
-    fn give_name(&self, asker: &impl Asker, file: &File, key: &Key, over_empty: bool) -> Result<()> {
+    /// Links a complete file, which is the key from then on. With `over_empty`, it may replace an empty key.
+    fn give_name(&self, requester: &impl Requester, file: &File, key: &Key, over_empty: bool) -> Result<()> {
         let path = self.path(key);
-        self.link_at(asker, file, &path, key, over_empty)?;
+        self.link_at(requester, file, &path, key, over_empty)?;
         if self.fsync {
             // The directories above may be new too.
             for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)) {
@@ -299,24 +301,31 @@ impl Store {
         Ok(())
     }
 
-    fn link_at(&self, asker: &impl Asker, file: &File, path: &Path, key: &Key, over_empty: bool) -> Result<()> {
+    fn link_at(&self, requester: &impl Requester, file: &File, path: &Path, key: &Key, over_empty: bool) -> Result<()> {
         self.refuse_dir(key)?;
-        match self.link_or_replace(asker, file, path, over_empty) {
+        match self.link_or_replace(requester, file, path, over_empty) {
             Err(Errno::ENOENT) => {}
             linked => return self.linked(linked, path, key),
         }
         self.check_there()?;
-        // Also directories that were made for it go, if it fails.
-        self.link_in_new_dir(asker, file, path, key, over_empty).inspect_err(|_| self.prune(path))
+        // If it fails, directories that were made for it are removed.
+        self.link_in_new_dir(requester, file, path, key, over_empty).inspect_err(|_| self.prune(path))
     }
 
-    fn link_in_new_dir(&self, asker: &impl Asker, file: &File, path: &Path, key: &Key, over_empty: bool) -> Result<()> {
-        // A delete may remove the parent between its making and the link, so both are tried again.
+    fn link_in_new_dir(
+        &self,
+        requester: &impl Requester,
+        file: &File,
+        path: &Path,
+        key: &Key,
+        over_empty: bool,
+    ) -> Result<()> {
+        // A delete may remove the parent directory before the link; then both are repeated.
         for _ in 0..100 {
-            self.hold_parent_of(key, asker.waits())?;
-            // That may have taken a while.
-            asker.check(key)?;
-            match self.link_or_replace(asker, file, path, over_empty) {
+            self.hold_parent_of(key, requester.timeout())?;
+            // That may have blocked, and the requester may have gone meanwhile.
+            requester.check(key)?;
+            match self.link_or_replace(requester, file, path, over_empty) {
                 Err(Errno::ENOENT) => {}
                 linked => return self.linked(linked, path, key),
             }
@@ -340,20 +349,26 @@ impl Store {
         }
     }
 
-    /// Errors: ECANCELED if `asker` has been told that there will be no key of its put.
-    fn link_or_replace(&self, asker: &impl Asker, file: &File, path: &Path, over_empty: bool) -> nix::Result<()> {
+    /// Errors: ECANCELED if the requester's put was refused, so that it must not make a key any more.
+    fn link_or_replace(
+        &self,
+        requester: &impl Requester,
+        file: &File,
+        path: &Path,
+        over_empty: bool,
+    ) -> nix::Result<()> {
         let (dir, name) = self.data.open_parent(path)?;
         let link =
             |dir: BorrowedFd, to: &Path| linkat(AT_FDCWD, path_of(file).as_str(), dir, to, AtFlags::AT_SYMLINK_FOLLOW);
         let _naming = self.naming.lock(path);
-        if asker.put().is_some_and(|put| self.refused.has(put)) {
+        if requester.put().is_some_and(|put| self.refused.has(put)) {
             return Err(Errno::ECANCELED);
         }
         match link(dir.as_fd(), name) {
             Err(Errno::EEXIST) if over_empty && is_empty_key(path) => {}
             done => return done,
         }
-        // Where it is swept at the next start, should this process be killed now.
+        // In a directory that the next start empties, in case this process is killed now.
         let beside = self.tasks_dir().join(format!("over-{}", file.as_raw_fd()));
         link(AT_FDCWD, &beside)?;
         renameat(AT_FDCWD, &beside, &dir, name).inspect_err(|_| drop(std::fs::remove_file(&beside)))
@@ -367,12 +382,12 @@ fn is_empty_key(path: &Path) -> bool {
         && matches!(stored::recorded_at(path), Ok(Some(record)) if record.len == 0)
 }
 
-/// A name of an open file, for as long as it is open.
+/// A path of an open file, valid while it is open.
 pub(super) fn path_of(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// An attribute is refused on a file that its owner may not write, as a command may have left it.
+/// The kernel refuses extended attributes on a file without write permission, which a command may have left.
 fn allow_attributes(file: &File, mode: u32) -> std::io::Result<()> {
     match mode & 0o200 {
         0 => file.set_permissions(Permissions::from_mode(0o600)),

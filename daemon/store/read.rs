@@ -1,4 +1,4 @@
-//! Reading a key: its open file and what is recorded of it.
+//! Reading a key: its open file, and its record.
 
 use super::core::Store;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Debug)]
 pub struct Opened {
     pub file: File,
-    /// As recorded at its publish; whoever reads the bytes compares.
+    /// As recorded at its publish. Readers compare the bytes with it.
     pub checksum: Checksum,
 }
 
@@ -31,10 +31,11 @@ impl Store {
         Ok(found)
     }
 
-    /// When a key was made, and of which bytes. `put` makes no key any more that is not there now.
+    /// When a key was made, and its checksum. If it does not exist yet, the put of this number will not make it any
+    /// more.
     pub fn made(&self, key: &Key, put: Option<u64>) -> Result<Made> {
         {
-            // A put that is just giving its file a name is waited for.
+            // Waits for a put that is just giving its file the name.
             let _naming = self.naming.lock(&self.path(key));
             put.inspect(|put| self.refused.add(*put));
         }
@@ -57,8 +58,8 @@ impl Store {
         self.opened(file, key)
     }
 
-    /// Opens a key, and reads it if it has at most `small` bytes, without waiting for the disk; `None` if that would be waited for,
-    /// or if something is wrong, which is then found out by [`open_key`](Self::open_key).
+    /// Opens a key without waiting for the disk, and reads it if it has at most `small` bytes. `None` if that needs the
+    /// disk, or fails; [`open_key`](Self::open_key) then reports the error.
     pub fn read_at_once(&self, key: &Key, small: u64) -> Option<(Opened, Option<Vec<u8>>)> {
         self.misplaced(key).ok()?;
         let opened = self.opened(open_at_once(&self.path(key))?, key).ok()?;
@@ -95,24 +96,26 @@ fn not_ours(key: &Key) -> Error {
     Error::new(ErrorKind::Checksum, message)
 }
 
-/// Opens a file, and never what a symbolic link of its name leads to, nor waits for the other end of a pipe.
+/// Opens a file. Never follows a symbolic link in the last part of the path, and never waits for the other end of a
+/// pipe.
 pub(super) fn open_itself(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path)
 }
 
-/// The same of a file that the kernel finds in its memory. The attributes are with the inode, and so mostly there too.
+/// The same if the path is in the kernel's caches. The extended attributes are in the inode, so they usually are there
+/// too.
 fn open_at_once(path: &Path) -> Option<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOATIME;
     let cached = ResolveFlag::from_bits_retain(nix::libc::RESOLVE_CACHED);
     openat2(AT_FDCWD, path, OpenHow::new().flags(flags).resolve(cached)).ok().map(File::from)
 }
 
-/// The first `len` bytes of a file if they are in the kernel's memory.
+/// The first `len` bytes of a file if they are in the page cache.
 fn read_at_once(file: &File, len: usize) -> Option<Vec<u8>> {
     let mut bytes: Vec<u8> = Vec::with_capacity(len);
     if len > 0 {
         let part = nix::libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
-        // SAFETY: the descriptor is open, and the buffer has room for as many bytes as are told.
+        // SAFETY: the descriptor is open, and the buffer has room for `len` bytes.
         let read = unsafe { nix::libc::preadv2(file.as_raw_fd(), &part, 1, 0, nix::libc::RWF_NOWAIT) };
         if usize::try_from(read) != Ok(len) {
             return None;

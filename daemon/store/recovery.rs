@@ -1,6 +1,6 @@
-//! Recovery, at the start. After a kill: what the predecessor left running is ended, and its directories are removed. After a power cut:
-//! what was made since the disk was last known to have everything, of which [`synced`] knows, is read once, and what is not whole is
-//! removed.
+//! Recovery, at the start. After a kill, processes of the previous run are ended and their directories are removed.
+//! After a power cut, the keys made since the last sync are read once, and those that are not whole are removed;
+//! [`synced`] knows when that was.
 
 use super::core::Store;
 use super::read::open_itself;
@@ -16,12 +16,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use walkdir::WalkDir;
 
-/// Keys that are read at once.
+/// Threads that read keys.
 const READERS: usize = 8;
-/// Keys that are told one by one in the log.
-const TOLD: u64 = 100;
+/// Removed keys that are logged one by one.
+const LOGGED: u64 = 100;
 
-/// What was found among the keys that may not have reached the disk.
+/// Counts of the keys that were read, and of those that were removed.
 #[derive(Default)]
 struct Check {
     keys: AtomicU64,
@@ -30,14 +30,15 @@ struct Check {
 }
 
 impl Store {
-    /// Ends the commands that a killed predecessor left running, and removes their directories. Its unnamed files went with its process.
+    /// Ends the commands of a killed previous run, and removes their directories. Its unnamed files were freed with its
+    /// process.
     pub(super) fn end_previous_run(&self) {
         let tasks = self.tasks_dir();
         let killed = process::kill_tree(&tasks) + process::kill_tree(&self.idle_dirs());
         if killed > 0 {
             tracing::info!("ended {killed} processes of unfinished tasks");
         }
-        // What cannot be removed takes space, and does no other harm.
+        // A directory that cannot be removed only takes space.
         if let Err(error) = self.data.remove_tree(&tasks) {
             tracing::warn!("cannot remove {}: {error}", tasks.display());
         }
@@ -50,12 +51,12 @@ impl Store {
         self.data.empty_trash();
     }
 
-    /// Keys that a power cut had damaged, and that were taken away at the start.
+    /// Number of keys that a power cut had damaged, and that were removed at the start.
     pub fn lost_keys(&self) -> u64 {
         self.synced.lost()
     }
 
-    /// Takes away what a power cut damaged, if there was one. Blocks for as long as it takes to read what was made last.
+    /// Removes keys that a power cut damaged, if there was one. Blocks until the keys made last are read.
     pub(super) fn recover(&self) -> io::Result<()> {
         let Some(since) = self.synced.begin()? else { return Ok(()) };
         self.forget_dirs()?;
@@ -63,12 +64,12 @@ impl Store {
         self.synced.sync_now()
     }
 
-    /// Sees to it that all keys are on the disk, if there are new ones. Blocks.
+    /// Syncs the disk, if there are new keys. Blocks.
     pub fn sync(&self) -> io::Result<()> {
         self.synced.sync()
     }
 
-    /// Reads every key that changed at `since` or later, in nanoseconds since 1970, and takes away those that are not whole.
+    /// Reads every key that changed at `since` (nanoseconds since 1970) or later, and removes those that are not whole.
     fn check_since(&self, since: i64) -> io::Result<()> {
         let (began, check) = (Instant::now(), Check::default());
         tracing::info!("the machine or its disk went down, or refused a write: the keys that were made last are read");
@@ -79,14 +80,14 @@ impl Store {
                 .map(|_| std::thread::Builder::new().spawn_scoped(scope, || self.check_all(&receiver, &check)));
             let readers = readers.collect::<io::Result<Vec<_>>>()?;
             let dirs = changed_since(&self.root, since, &mut |file| {
-                // Who receives ends only after this.
+                // The readers live until the sender is dropped, so this cannot fail.
                 let _ = sender.send(file);
             });
             drop(sender);
             drop(readers);
             dirs
         })?;
-        // What is below comes after.
+        // In reverse, so that directories come before their parents.
         dirs.iter().rev().for_each(|dir| self.prune(&dir.join("any")));
         let [keys, bytes, lost] = [&check.keys, &check.bytes, &check.lost].map(|count| count.load(Ordering::Relaxed));
         tracing::info!("{keys} keys of {} MiB are read in {:.1} s", bytes >> 20, began.elapsed().as_secs_f64());
@@ -112,7 +113,7 @@ impl Store {
                         tracing::warn!("s4://{name}: not whole, and it cannot be taken away: {error}");
                         continue;
                     }
-                    if check.lost.fetch_add(1, Ordering::Relaxed) < TOLD {
+                    if check.lost.fetch_add(1, Ordering::Relaxed) < LOGGED {
                         tracing::warn!("s4://{name}: not whole, taken away");
                     }
                 }
@@ -122,10 +123,10 @@ impl Store {
     }
 }
 
-/// How many bytes a key has; `None` if they are not those that were recorded. Errors: it is no key, or cannot be read.
+/// The length of a key; `None` if its bytes differ from its record. Errors: it is no key, or cannot be read.
 fn is_whole(path: &Path) -> io::Result<Option<u64>> {
     let file = open_itself(path)?;
-    // What the disk refused to take may still be in memory.
+    // The page cache may still have bytes that the disk refused.
     posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
     let recorded = stored::recorded(&file)?.ok_or_else(|| io::Error::other("no checksum is recorded"))?;
     if file.metadata()?.len() != recorded.len {
@@ -134,12 +135,12 @@ fn is_whole(path: &Path) -> io::Result<Option<u64>> {
     Ok((hasher::of_file(&file)? == recorded).then_some(recorded.len))
 }
 
-/// Hands out every file that got its name or its attributes at `since` or later, and returns the directories that did. To look
-/// into a directory that did not is not needed: its time is that of the last name in it.
+/// Calls `take` with every file whose name or attributes changed at `since` or later, and returns the directories that
+/// changed. Files in a directory that did not change are skipped: a new name in it would have changed it.
 fn changed_since(root: &Path, since: i64, take: &mut dyn FnMut(PathBuf)) -> io::Result<Vec<PathBuf>> {
     let changed = |found: &std::fs::Metadata| synced::changed_at(found) >= since;
     let mut dirs = Vec::new();
-    // Whether each directory above the entry changed.
+    // For each directory above the entry, whether it changed.
     let mut above = Vec::new();
     let walk = WalkDir::new(root).min_depth(1).same_file_system(true);
     for entry in walk.into_iter().filter_entry(|entry| entry.depth() > 1 || entry.file_name() != ".s4") {

@@ -1,4 +1,4 @@
-//! Deleting keys, and the directories that they leave empty.
+//! Deleting keys, and directories that become empty.
 
 use super::core::Store;
 use super::errors::failed;
@@ -14,13 +14,14 @@ use s4::stored::{is_absent, record_at, recorded_at};
 use std::path::Path;
 
 impl Store {
-    /// Deletes a key, if its bytes are `only`. Its directories go too if they are empty then, unless `keep_dirs`.
+    /// Deletes a key; with `only`, just if it has this checksum. Directories that become empty are removed, unless
+    /// `keep_dirs`.
     pub fn remove(&self, key: &Key, keep_dirs: bool, only: Option<Checksum>) -> Result<()> {
         self.misplaced(key)?;
         let path = self.path(key);
         let absent = |why: &str| self.absent(format_args!("{key}: no such key{why}"));
         self.check_there()?;
-        // Nobody makes another key of this name between the look and the deletion.
+        // Prevents that another key of this name is made between the check and the deletion.
         let naming = only.map(|_| self.naming.lock(&path));
         if let Some(only) = only {
             match recorded_at(&path) {
@@ -43,14 +44,14 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes a file of the data directory, and none outside it.
+    /// Deletes a file in the data directory. Follows no link out of it.
     fn unlink(&self, path: &Path) -> nix::Result<()> {
         let (dir, name) = self.data.open_parent(path)?;
         unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
     }
 
-    /// Deletes every key that begins with `prefix`, and the empty directories, and tells `progress` how many keys so far. Stops if it
-    /// returns false.
+    /// Deletes every key that begins with `prefix`, and the empty directories. Calls `progress` with the number of keys
+    /// so far, and stops if that returns false.
     pub fn remove_prefix(&self, prefix: &Prefix, mut progress: impl FnMut(u64) -> bool) -> Result<u64> {
         let mut deleted = 0;
         self.list(&Selection::Files(prefix), &mut |entry| {
@@ -70,8 +71,8 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Removes directories that are empty, also those that were made by themselves, if their paths with a `/` begin with `prefix`: the one at
-    /// `path` and those below it. One that cannot be removed has got a key meanwhile.
+    /// Removes the directory at `path` and those below it, if they are empty and their paths with a `/` begin with
+    /// `prefix`. Also removes those that mkdir made. A directory that cannot be removed has got a key meanwhile.
     fn remove_empty(&self, path: &str, prefix: &Prefix) {
         let dir = self.root.join(path);
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
@@ -89,8 +90,8 @@ impl Store {
         }
     }
 
-    /// Deletes the outputs of maps that begin with `prefix`, but for those in directories below, and whose mark `is_ours`, while `go_on`
-    /// says so. Errors: also one that cannot be looked at.
+    /// Deletes the outputs of maps that begin with `prefix` and whose mark `is_ours`, but not those in directories
+    /// below. Stops once `go_on` returns false. Errors: also an output whose mark cannot be read.
     pub fn remove_marked(
         &self,
         prefix: &Prefix,
@@ -105,13 +106,14 @@ impl Store {
         })
     }
 
-    /// Deletes `key` if it is the output of a map whose mark `is_ours`. One that is gone, or another's by now, is none.
+    /// Deletes `key` if it is the output of a map whose mark `is_ours`. Does nothing if it does not exist, or has
+    /// another mark.
     pub fn remove_output(&self, key: &Key, is_ours: impl FnOnce(Mark) -> bool) -> Result<()> {
         self.remove_if(&self.path(key), key.as_str(), is_ours)
     }
 
     fn remove_if(&self, file: &Path, name: &str, is_ours: impl FnOnce(Mark) -> bool) -> Result<()> {
-        // Nobody makes another key of this name between the look and the deletion.
+        // Prevents that another key of this name is made between the check and the deletion.
         let naming = self.naming.lock(file);
         let record = match record_at(file) {
             Err(e) if is_absent(&e) => None,

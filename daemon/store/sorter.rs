@@ -15,9 +15,9 @@ const RUN: usize = 4 << 20;
 /// Bytes read from a run at a time.
 const PAGE: usize = 16 * 1024;
 
-/// Gathers records, each a line's bytes without newlines.
+/// Collects records, which must not contain newlines.
 pub struct Sorter {
-    /// Where the temporary file is made, when one is needed.
+    /// Directory of the temporary file, if one is needed.
     dir: PathBuf,
     records: Vec<Vec<u8>>,
     held: usize,

@@ -1,23 +1,23 @@
-//! The free-space reserve: writes are refused while the disk is still usable for everything else.
+//! The free-space reserve: writes are refused before the disk is full, so that it stays usable for everything else.
 
 use super::core::Store;
 use nix::sys::statvfs::statvfs;
 use s4::error::{Error, ErrorKind, Result};
 use std::path::Path;
 
-/// A disk with less than this is full, whatever the reserve: a write that failed for want of space left no more.
+/// A disk with less free space than this is full, whatever the reserve: a write that failed with ENOSPC leaves less.
 const FULL: u64 = 1 << 20;
 
 /// The default reserve is a twentieth of the disk, but no more than this.
 const MOST: u64 = 4 << 30;
 
 impl Store {
-    /// Bytes that an ordinary user could still write.
+    /// Free bytes for an unprivileged user.
     pub fn free_bytes(&self) -> Result<u64> {
         free_bytes(&self.root)
     }
 
-    /// Bytes that the disk has in all.
+    /// Size of the file system, in bytes.
     pub fn total_bytes(&self) -> Result<u64> {
         let stat = statvfs(&self.root).map_err(|e| Error::io(self.root.display(), &e.into()))?;
         Ok(stat.blocks() as u64 * stat.fragment_size() as u64)
@@ -27,7 +27,7 @@ impl Store {
         self.reserve
     }
 
-    /// Refuses if the disk is below the reserve. `what` names what was to be written.
+    /// Refuses a write if less than the reserve is free. `what` is the object of the write, for the message.
     pub fn check_space(&self, what: impl std::fmt::Display) -> Result<()> {
         let free = self.free_bytes()?;
         if free >= self.reserve.max(FULL) {

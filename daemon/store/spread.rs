@@ -1,8 +1,8 @@
-//! Files far from each other on ext4.
+//! Spreads directories over the block groups of ext4.
 //!
-//! Before ext4 hands out an inode it looks at each one of the block group that was freed in the last minute
-//! (`recently_deleted` in its source). Where outputs of maps are made and deleted by the thousand, all in one group, that
-//! becomes most of the time of making a file. Directories in groups of their own share it out.
+//! Before ext4 allocates an inode, it skips those of the block group that were freed in the last minute
+//! (`recently_deleted` in its source), one by one. Where maps create and delete thousands of files in one group, this
+//! takes most of the time of creating a file. Directories in different groups divide that cost.
 
 use nix::libc::c_long;
 use std::fs::File;
@@ -11,10 +11,10 @@ use std::path::Path;
 
 nix::ioctl_read!(get_flags, b'f', 1, c_long);
 nix::ioctl_write_ptr!(set_flags, b'f', 2, c_long);
-/// As `chattr +T` sets it: the directories in this one are unrelated.
+/// The flag of `chattr +T`: the directories in this one are unrelated.
 const TOPDIR: c_long = 0x20000;
 
-/// Has ext4 put each directory that is made in `dir` into another block group. Other file systems need no such thing.
+/// Makes ext4 place each new directory in `dir` into another block group. No effect on other file systems.
 pub fn spread(dir: &Path) {
     let Ok(dir) = File::open(dir) else {
         return;

@@ -1,9 +1,9 @@
-//! What is known to be on the disk, and the file `.s4/synced`, which tells it to the next start.
+//! What is known to be on the disk, and the file `.s4/synced`, which records it for the next start.
 //!
-//! The names of new files reach a disk before their bytes. A kill of the daemon alone does no harm, since the kernel still has the
-//! bytes. So the file tells in which mount of which boot the daemon ran, and since when what it made may not have been written. Whoever
-//! finds another boot or mount there looks at the keys that changed since; and whoever finds that the disk refused a write, since the
-//! kernel may have forgotten the bytes then.
+//! The names of new files reach a disk before their bytes. A kill of the daemon loses nothing, since the kernel still
+//! has the bytes. A power cut may. So the file records the boot and the mount in which the daemon ran, and the time of
+//! the last sync. If the next start finds another boot or mount, the keys that changed since that time are read. The
+//! same if the disk refused a write: the kernel may have dropped the bytes.
 
 use super::data_dir::DataDir;
 use nix::libc;
@@ -18,17 +18,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Clocks of files are coarse, and may be set back a little: what is so much older than the last sync is looked at too.
+/// Margin before the last sync, in nanoseconds: timestamps of files are coarse, and clocks may be set back a little.
 const SLACK: i64 = 10_000_000_000;
-/// The same where only the end of the last sync is known, which may have taken long.
+/// The margin where only the end of the last sync is known; the sync may have taken long.
 const LONG_SLACK: i64 = 3_600_000_000_000;
 /// Bytes of `.s4/synced` that are read.
 const LONGEST: usize = 4096;
 
 /// What is known of the disk.
 pub(super) struct Synced {
-    /// Of the data directory, and in it.
+    /// The data directory.
     root: PathBuf,
+    /// `.s4/synced` in it.
     path: PathBuf,
     data: Arc<DataDir>,
     /// A key was made since the last sync began.
@@ -37,26 +38,26 @@ pub(super) struct Synced {
     lost: AtomicU64,
     /// The disk refused a write since the start.
     has_failed: AtomicBool,
-    /// Guards the file, and a sync: what the file tells, once it was read or written.
+    /// The content of the file; `None` before it was read or written. Locked during a sync and a write of the file.
     record: Mutex<Option<Record>>,
 }
 
-/// What `.s4/synced` tells.
+/// The content of `.s4/synced`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Record {
     place: Place,
-    /// Nanoseconds since 1970: what was made before is on the disk.
+    /// Nanoseconds since 1970. Keys made before are on the disk.
     since: i64,
     state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// A daemon is at it, or was killed.
+    /// A daemon runs, or was killed.
     Open,
-    /// Nothing was made since, and nobody is at it.
+    /// The daemon has ended, and nothing was made since.
     Clean,
-    /// The disk refused a write since.
+    /// The disk has refused a write since.
     Failed,
 }
 
@@ -64,7 +65,7 @@ impl State {
     const ALL: [(Self, &str); 3] = [(Self::Open, "open"), (Self::Clean, "clean"), (Self::Failed, "failed")];
 }
 
-/// Where files last as long as the kernel does.
+/// A mount of a boot: bytes in the page cache survive a kill of the daemon only within it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     boot: String,
@@ -127,23 +128,24 @@ impl Synced {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// To be told after a key got its name.
+    /// Must be called after a key got its name.
     pub fn note_made(&self) {
-        // Mostly it is set already, and then no processor has to wait for another.
+        // Usually it is set already. Reading first avoids contention for the cache line.
         if !self.is_dirty.load(Ordering::Relaxed) {
             self.is_dirty.store(true, Ordering::Release);
         }
     }
 
-    /// At the start, reads what the last run has left. Returns since when, in nanoseconds since 1970, what was made may not be on the
-    /// disk; `None` if all that was made is. Once that was looked at, [`sync_now`](Self::sync_now) is to follow.
+    /// At the start: reads the record of the last run. Returns a time in nanoseconds since 1970: keys made later may
+    /// not be on the disk. After those are checked, [`sync_now`](Self::sync_now) must be called. `None` if all keys are
+    /// safe.
     pub fn begin(&self) -> io::Result<Option<i64>> {
         let place = Place::of(&self.root)?;
         let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {}", self.path.display(), reason(&e)));
         let record = match read_small(&self.path, LONGEST) {
             Ok(bytes) => Record::parse(&String::from_utf8_lossy(&bytes)),
-            // No key was made yet. File systems keep the order in which names are made: a power cut that loses keys may damage this
-            // file, and does not take its name away.
+            // No key was made yet. File systems keep the order in which names are made: a power cut that loses keys may
+            // damage this file, but does not remove its name.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let first = Record { place, since: now(), state: State::Open };
                 replace(&self.path, first.line().as_bytes(), false).map_err(named)?;
@@ -154,7 +156,7 @@ impl Synced {
         };
         match record {
             Some(record) if record.state == State::Open && record.place == place => {
-                // Killed, or ended a moment ago: the kernel has it all still.
+                // Killed, or ended just after a key was made: the kernel still has all bytes.
                 self.note_made();
                 *self.record() = Some(record);
                 Ok(None)
@@ -164,8 +166,8 @@ impl Synced {
             }
             Some(record) => Ok(Some(record.since.saturating_sub(SLACK))),
             None => {
-                // It was written after the last sync, which began not long before. An older key was on the disk by then, and what
-                // is wrong with it is for its reader to hear.
+                // The file was written just after the last sync. Keys older than that sync were on the disk then; if
+                // one of them is damaged, its reader notices.
                 let written = changed_at(&std::fs::symlink_metadata(&self.path)?).min(now());
                 tracing::warn!(
                     "{} is damaged: the keys that changed since shortly before it was written are read",
@@ -176,7 +178,7 @@ impl Synced {
         }
     }
 
-    /// Sees to it that all keys are on the disk, if there are new ones. Blocks.
+    /// Syncs the disk, if there are new keys. Blocks.
     pub fn sync(&self) -> io::Result<()> {
         match self.is_dirty.swap(false, Ordering::Acquire) {
             true => self.sync_now().inspect_err(|_| self.note_made()),
@@ -189,23 +191,24 @@ impl Synced {
         let mut known = self.record();
         let since = now();
         let synced = self.data.sync();
-        // The kernel reports it once, and does not write the bytes again: that a later sync succeeds means nothing for them.
+        // The kernel reports a failed write once and does not repeat it, so the success of a later sync means nothing
+        // for those bytes.
         let failed = known.as_ref().filter(|record| synced.is_err() || record.state == State::Failed);
         let record = match (failed, &synced) {
             (Some(before), _) => Record { place, since: before.since, state: State::Failed },
             (None, Ok(())) => Record { place, since, state: State::Open },
-            // Nothing is known of what was before, and the file still says so.
+            // Nothing is known of earlier keys; the file is left as it is.
             (None, Err(_)) => return synced,
         };
         self.write(&mut known, record)?;
         synced
     }
 
-    /// The orderly end: the next start has nothing to look at, unless something was made a moment ago.
+    /// The orderly end: records that the next start has nothing to check, unless a key was made since the last sync.
     pub fn end(&self) -> io::Result<()> {
         let mut known = self.record();
         let last = match &*known {
-            // The disk may have refused this too.
+            // A failure stays recorded.
             Some(failed) if failed.state == State::Failed => failed.clone(),
             Some(_) if !self.is_dirty.load(Ordering::Acquire) => {
                 Record { place: Place::of(&self.root)?, since: now(), state: State::Clean }
@@ -223,8 +226,8 @@ impl Synced {
     }
 }
 
-/// When a file got its name or its attributes, in nanoseconds since 1970. When it was made would be too early: a file for a small
-/// key may be made long before its bytes are there.
+/// When a file got its name or its attributes (ctime), in nanoseconds since 1970. Its creation would be too early: a
+/// file for a small key may be created long before it is written.
 pub(super) fn changed_at(found: &std::fs::Metadata) -> i64 {
     found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec())
 }
@@ -233,9 +236,9 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
 }
 
-/// The mount that `path` is in, by a number that no other has or had since the boot.
+/// The id of the mount that holds `path`, unique since the boot.
 fn mount_id(path: &Path) -> io::Result<u64> {
-    /// Of Linux 6.8 and later. Before, the number may be given again after an unmount.
+    /// STATX_MNT_ID_UNIQUE, since Linux 6.8. On older kernels an id may be reused after an unmount.
     const UNIQUE: u32 = 0x4000;
     let dir = File::open(path)?;
     // SAFETY: all zeros is a valid value of this struct of integers.

@@ -1,12 +1,13 @@
-//! What is known of `.s4/trash`, where trees lie that are deleted in the background; `wipe` deletes them.
+//! State of `.s4/trash`, which holds trees that are deleted in the background; `wipe` deletes them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Trees that are deleted while others go on.
+/// The trash directory, and its deletion.
 pub(super) struct Trash {
     pub dir: PathBuf,
-    /// Guards whether a thread deletes, and how many trees were moved here by this process.
+    /// True while a thread deletes; and the number of trees that this process has moved here, which makes their names
+    /// unique.
     state: Mutex<(bool, u64)>,
 }
 

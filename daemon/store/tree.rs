@@ -1,8 +1,8 @@
-//! What a mount asks of a store besides keys: directories, renames, attributes, and files of this machine to be linked.
+//! Operations for mounts: renames, changes of attributes, and linking of files that were handed over by descriptor.
 
 use super::core::Store;
 use super::errors::failed;
-use super::publish::{Asker, apply, path_of};
+use super::publish::{Requester, apply, path_of};
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, renameat2};
 use nix::libc;
@@ -18,25 +18,26 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 impl Store {
-    /// Gives a key of this node another name of this node, in one step, for `asker`. Refuses a taken name.
-    pub fn rename(&self, asker: &impl Asker, from: &Key, to: &Key) -> Result<()> {
+    /// Renames a key of this node to another name on this node, atomically, for `requester`. Refuses a name that is
+    /// taken.
+    pub fn rename(&self, requester: &impl Requester, from: &Key, to: &Key) -> Result<()> {
         self.misplaced(from)?;
         self.misplaced(to)?;
-        asker.check(to)?;
+        requester.check(to)?;
         self.refuse_dir(to)?;
         let target = self.path(to);
-        // Also directories that were made for it go, if it fails.
-        self.rename_to(asker, from, to, &target).inspect_err(|_| self.prune(&target))
+        // If it fails, directories that were made for it are removed.
+        self.rename_to(requester, from, to, &target).inspect_err(|_| self.prune(&target))
     }
 
-    fn rename_to(&self, asker: &impl Asker, from: &Key, to: &Key, target: &Path) -> Result<()> {
+    fn rename_to(&self, requester: &impl Requester, from: &Key, to: &Key, target: &Path) -> Result<()> {
         let source = self.path(from);
-        // A delete may remove the target's directory between its making and the rename, so both are tried again.
+        // A delete may remove the target's directory before the rename; then both are repeated.
         for _ in 0..100 {
             if !source.symlink_metadata().is_ok_and(|found| found.is_file()) {
                 return Err(self.absent(format_args!("{from}: no such key")));
             }
-            self.hold_parent_of(to, asker.waits())?;
+            self.hold_parent_of(to, requester.timeout())?;
             let _naming = self.naming.lock(target);
             match self.give_other_name(&source, target) {
                 Err(Errno::ENOENT) => {}
@@ -55,21 +56,22 @@ impl Store {
         renameat2(&source, from, &target, to, RenameFlags::RENAME_NOREPLACE)
     }
 
-    /// Changes a key's attributes. Write bits stay off, and the daemon goes on reading it.
+    /// Changes a key's attributes. Write bits stay off, and the owner's read bit stays on.
     pub fn change(&self, key: &Key, change: Change) -> Result<()> {
         let opened = self.open_key(key)?;
         apply(&opened.file, change).map_err(|e| Error::io(key, &e))
     }
 
-    /// Links a file that another process of this machine holds open as a key, for `asker`, if it is what was announced.
-    pub fn adopt(&self, asker: &impl Asker, key: &Key, adoption: &Adoption) -> Result<Checksum> {
+    /// Links a file that another process of this machine has open as a key, for `requester`. Errors: it is not the file
+    /// that was announced.
+    pub fn adopt(&self, requester: &impl Requester, key: &Key, adoption: &Adoption) -> Result<Checksum> {
         let refuse = |why: &str| Error::new(ErrorKind::BadRequest, format!("{key}: the file to be linked {why}"));
-        // Of this daemon's own files, none is another process's.
+        // Files that this daemon has open itself must not be linked.
         if Path::new(&format!("/proc/self/task/{}", adoption.pid)).exists() {
             return Err(refuse("is this daemon's own"));
         }
         let path = format!("/proc/{}/fd/{}", adoption.pid, adoption.fd);
-        // To find it opens nothing: whatever else it is would act on being opened, or block.
+        // O_PATH does not open the file: opening a device may have effects, and a pipe may block.
         let there = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path);
         let there = there.map_err(|_| refuse("cannot be opened here"))?;
         let found = there.metadata().map_err(|e| Error::io(key, &e))?;
@@ -79,7 +81,7 @@ impl Store {
         if !found.is_file() || found.nlink() != 0 || found.dev() != self.found.device() {
             return Err(refuse("is not an unnamed file of the data directory's file system"));
         }
-        // Only this user and root can make files in the data directory.
+        // Only this user and root can create files in the data directory.
         if found.uid() != geteuid().as_raw() && found.uid() != 0 {
             return Err(refuse("is another user's"));
         }
@@ -91,6 +93,6 @@ impl Store {
             checksum,
             table: adoption.blocks.as_deref().and_then(|table| Table::decode(table, checksum)),
         });
-        self.publish_file_for(asker, &file, key, sums, adoption.change)
+        self.publish_file_for(requester, &file, key, sums, adoption.change)
     }
 }

@@ -1,11 +1,11 @@
-//! Deleting a directory of the data directory with all that is in it, whatever a command has made of it.
+//! Deleting a directory tree in the data directory, whatever a command has left in it.
 //!
-//! A directory in the tree is brought up to the top before it is emptied. So neither how deep directories are nested, nor
-//! how long a path is, nor how many descriptors may be open matters, and nothing recurses. Nothing is deleted behind a link
-//! or in another mount: what is mounted in the tree is unmounted, and left where that is not permitted.
+//! A nested directory is moved to the top of the tree before it is emptied. So there is no recursion, and no limit on
+//! depth, path length or open descriptors. Links are not followed. File systems mounted in the tree are unmounted;
+//! where that is not permitted, they are left alone.
 //!
-//! What takes long is moved to `.s4/trash` and deleted by a thread of its own, also after a restart, so that no task, no
-//! request and no start waits for it.
+//! A deletion that takes long is continued in the background: the tree is moved to `.s4/trash` and deleted by a thread,
+//! also after a restart. No task, request or start waits for it.
 
 use super::data_dir::{DataDir, open_within};
 use crate::mounts;
@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 
 /// Names held in memory at a time.
 const BATCH: usize = 1024;
-/// Batches of one directory, which a process that cannot be found may go on filling.
+/// Limit of batches of one directory, in case a process keeps filling it.
 const BATCHES: usize = 1 << 20;
-/// Rounds of unmounting, where a process goes on mounting meanwhile.
+/// Limit of rounds of unmounting, in case a process keeps mounting.
 const ROUNDS: usize = 100;
 
 /// How long a caller waits for a deletion.
@@ -37,8 +37,8 @@ const WAIT: Duration = Duration::from_secs(1);
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
 
 impl DataDir {
-    /// Deletes all that is in the directory `path`. Blocks for a while at most. Errors: not found; timed out; what cannot be
-    /// deleted is left.
+    /// Deletes all entries of the directory `path`. Blocks for [`WAIT`] at most. Errors: not found; timed out; an entry
+    /// cannot be deleted.
     pub fn empty(&self, path: &Path) -> io::Result<()> {
         self.empty_until(path, Some(Instant::now() + WAIT))
     }
@@ -50,8 +50,8 @@ impl DataDir {
         })
     }
 
-    /// Deletes `path` with all that is in it. Blocks for a while at most: what takes longer is gone from its place when this
-    /// returns, and deleted later. Errors: not found; what cannot be deleted is left.
+    /// Deletes `path` and everything in it. Blocks for [`WAIT`] at most: after that, the rest is moved to the trash and
+    /// deleted later. Errors: not found; an entry cannot be deleted.
     pub fn remove_tree(self: &Arc<Self>, path: &Path) -> io::Result<()> {
         let until = Some(Instant::now() + WAIT);
         let removed = self.unmounting(path, || {
@@ -83,7 +83,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// Has a thread delete what is in the trash, unless there is nothing, or one does.
+    /// Starts a thread that empties the trash, unless it is empty or a thread is running.
     pub(super) fn empty_trash(self: &Arc<Self>) {
         let mut state = self.trash.lock();
         let has_any = std::fs::read_dir(&self.trash.dir).is_ok_and(|mut entries| entries.next().is_some());
@@ -95,7 +95,7 @@ impl DataDir {
             let emptied = data.empty_until(&data.trash.dir, None);
             data.trash.lock().0 = false;
             match emptied {
-                // Others may have come meanwhile.
+                // More may have been moved here meanwhile.
                 Ok(()) => data.empty_trash(),
                 Err(error) => tracing::warn!("cannot empty {}: {error}", data.trash.dir.display()),
             }
@@ -103,7 +103,7 @@ impl DataDir {
         state.0 = std::thread::Builder::new().name("s4-trash".to_owned()).spawn(work).is_ok();
     }
 
-    /// Does `work`, and again after each time that it met a mount which could be taken away.
+    /// Calls `work`, and repeats it after unmounting whenever a mount stopped it.
     fn unmounting(&self, path: &Path, mut work: impl FnMut() -> nix::Result<()>) -> io::Result<()> {
         for _ in 0..ROUNDS {
             match work() {
@@ -115,7 +115,7 @@ impl DataDir {
     }
 }
 
-/// Deletes all that is in `top`. Errors: ETIMEDOUT, if that takes until then.
+/// Deletes all entries of `top`. Errors: ETIMEDOUT after `until`.
 fn empty(top: &mut Dir, until: Option<Instant>) -> nix::Result<()> {
     let mut number = 0;
     each_entry(top, until, |top, name, is_dir| match remove(top, name, is_dir) {
@@ -131,7 +131,7 @@ fn empty(top: &mut Dir, until: Option<Instant>) -> nix::Result<()> {
     })
 }
 
-/// Calls `delete` with every entry of `dir` until there is none. Errors: the last one, once nothing but failures is left.
+/// Calls `delete` with every entry of `dir` until there is none. Errors: the last failure, once every deletion fails.
 fn each_entry(
     dir: &mut Dir,
     until: Option<Instant>,
@@ -163,7 +163,7 @@ fn some_names(dir: &mut Dir) -> nix::Result<Vec<(CString, bool)>> {
     entries.take(BATCH).map(|entry| entry.map(named)).collect()
 }
 
-/// Removes a file, or a directory that is empty.
+/// Removes a file or an empty directory.
 fn remove(at: BorrowedFd, name: &CStr, is_dir: bool) -> nix::Result<()> {
     let removed = match is_dir {
         true => unlinkat(at, name, UnlinkatFlags::RemoveDir),
@@ -176,14 +176,14 @@ fn remove(at: BorrowedFd, name: &CStr, is_dir: bool) -> nix::Result<()> {
     }
 }
 
-/// Moves the directory `name` of `dir` into `top`, under a name that is free there.
+/// Moves the directory `name` of `dir` into `top`, under an unused name.
 fn bring_up(dir: BorrowedFd, name: &CStr, top: BorrowedFd, number: &mut u64) -> nix::Result<()> {
     let mut is_open = false;
     loop {
         *number += 1;
         match renameat2(dir, name, top, number.to_string().as_str(), RenameFlags::RENAME_NOREPLACE) {
             Err(Errno::EEXIST) => {}
-            // A directory that moves is written to.
+            // Moving a directory needs write permission for it.
             Err(Errno::EACCES) if !is_open => {
                 open_to_empty(dir, name)?;
                 is_open = true;
@@ -193,7 +193,8 @@ fn bring_up(dir: BorrowedFd, name: &CStr, top: BorrowedFd, number: &mut u64) -> 
     }
 }
 
-/// Opens a directory, and gives its owner the permissions that emptying it takes, which a command may have taken away.
+/// Opens a directory, and gives its owner the permissions that are needed to empty it, which a command may have
+/// removed.
 fn open_to_empty<P: ?Sized + nix::NixPath>(at: BorrowedFd, name: &P) -> nix::Result<OwnedFd> {
     let dir = match open_within(at, name, DIRECTORY) {
         Err(Errno::EACCES) => {

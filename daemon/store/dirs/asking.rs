@@ -1,4 +1,4 @@
-//! How a home settles whether a directory is still held: it asks the holders, and decides once they have answered.
+//! A home decides whether a directory is still held: it asks the holders, and decides once they have answered.
 
 use super::copies::is_empty;
 use crate::store::core::Store;
@@ -10,7 +10,7 @@ use s4::key::Dir;
 use s4::placement::NodeId;
 use std::collections::BTreeSet;
 
-/// A directory about which holders are being asked. Dropped, what they answered is forgotten.
+/// A round of asking the holders of a directory. If it is dropped before [`end`](Self::end), their answers are ignored.
 pub struct Asking<'s> {
     store: &'s Store,
     dir: Dir,
@@ -18,18 +18,18 @@ pub struct Asking<'s> {
     pub holders: BTreeSet<NodeId>,
 }
 
-/// What came of asking.
+/// Result of a round.
 pub enum Settled {
-    /// The directory is gone.
+    /// The directory is removed.
     Gone,
     /// It stays.
     Stays,
-    /// Whoever let it go has entered again meanwhile, and may have let it go since: it is to be asked again.
+    /// A node that let it go has entered again meanwhile, and may have left since: the holders must be asked again.
     Unsure,
 }
 
 impl Store {
-    /// At the home of `dir`: begins to ask the holders whether they still hold it. `None` if it is not there.
+    /// At the home of `dir`: begins a round of asking its holders. `None` if it does not exist.
     pub fn begin_asking(&self, dir: &Dir) -> Result<Option<Asking<'_>>> {
         self.at_home(dir)?;
         let mut table = self.dirs.lock();
@@ -38,10 +38,10 @@ impl Store {
             return self.check_there().map(|()| None);
         }
         let mut holders = DirRecord::read(&path).map_err(|e| self.unreadable(dir, &e))?.holders;
-        // Of a damaged record.
+        // A damaged record may name nodes that do not exist.
         holders.retain(|&holder| holder < self.nodes);
         if !is_empty(&path) {
-            // It stays anyway.
+            // It stays in any case.
             holders.clear();
         }
         table.asked += 1;
@@ -52,7 +52,8 @@ impl Store {
 }
 
 impl Asking<'_> {
-    /// Forgets the holders that have let it go, and removes the directory if nobody holds it any more, even if it was `made` to stay.
+    /// Forgets the holders that `let_go`, and removes the directory if no holder is left. A directory made by mkdir
+    /// stays, unless `even_made`.
     pub fn end(self, let_go: &[NodeId], even_made: bool) -> Result<Settled> {
         let mut table = self.store.dirs.lock();
         if let Some(sending) = table.sending.get_mut(self.dir.as_str()) {

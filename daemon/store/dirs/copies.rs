@@ -15,24 +15,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 impl Store {
+    /// The home node of the directory at `path`.
     pub(super) fn home_of(&self, path: &str) -> NodeId {
         node_of_basename(path.rsplit_once('/').map_or(path, |(_, name)| name), self.nodes)
     }
 
+    /// Makes a copy of `dir`, if its parent is here.
     pub(super) fn make_copy(&self, dir: &Dir) -> Result<()> {
         match self.make_dir_at(&self.dir_path(dir)) {
-            // Its parent has gone: whoever needs it begins again.
+            // Without its parent, the caller begins again.
             Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => self.sync_dir(dir).map_err(|e| failed_io(dir, &e)),
             Err(errno) => Err(failed(dir, errno)),
         }
     }
 
-    /// True if there is a directory at `path`, to which no link leads.
+    /// True if there is a directory at `path`, and no part of `path` is a link.
     pub(super) fn has_copy(&self, path: &Path) -> bool {
         self.data.open_at(path, OFlag::O_PATH | OFlag::O_DIRECTORY).is_ok()
     }
 
-    /// Removes an empty directory, to which no link leads.
+    /// Removes an empty directory. Follows no links.
     pub(super) fn remove_copy(&self, path: &Path) -> nix::Result<()> {
         let (parent, name) = self.data.open_parent(path)?;
         unlinkat(&parent, name, UnlinkatFlags::RemoveDir)
@@ -51,7 +53,7 @@ impl Store {
         }
     }
 
-    /// Changes a record, if `change` says that it did. The table must be locked.
+    /// Changes the record of `dir`; it is written if `change` returns true. The table must be locked.
     pub(super) fn update(&self, dir: &Dir, change: impl FnOnce(&mut DirRecord) -> bool) -> Result<()> {
         let path = self.dir_path(dir);
         let updated = DirRecord::read(&path).and_then(|mut record| match change(&mut record) {
@@ -61,7 +63,7 @@ impl Store {
         updated.map_err(|e| self.unreadable(dir, &e))
     }
 
-    /// With `--fsync`: has the disk have a directory, its record, and its name.
+    /// With `--fsync`: syncs a directory with its record, and its parent with its name.
     pub(super) fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
         if !self.fsync {
             return Ok(());
@@ -70,7 +72,7 @@ impl Store {
         for dir in path.ancestors().take(2) {
             match File::open(dir) {
                 Ok(dir) => dir.sync_all()?,
-                // Gone again.
+                // Removed meanwhile.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
@@ -83,7 +85,7 @@ impl Store {
     }
 }
 
-/// True also of a directory that cannot be looked into.
+/// True if the directory is empty, or cannot be read.
 pub(super) fn is_empty(dir: &Path) -> bool {
     std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
 }

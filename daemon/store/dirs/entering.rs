@@ -1,4 +1,5 @@
-//! What makes directories: a node enters one at its home before it makes a copy, and the home makes those whose home it is.
+//! Making directories: a node enters a directory at its home before it makes a copy, and the home makes its own
+//! directories.
 
 use super::table::Others;
 use crate::store::core::Store;
@@ -13,16 +14,17 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Attempts at a directory that others remove meanwhile.
+/// Attempts to make a directory that others keep removing.
 const ATTEMPTS: usize = 100;
 
 impl Store {
-    /// To be called once, before any key is made: how other nodes are asked.
+    /// Sets the requests to other nodes. Must be called once, before any key is made.
     pub fn set_others(&self, others: Others) {
         let _ = self.dirs.others.set(others);
     }
 
-    /// Refuses a name for a new key that is a directory on another node, where this one does not know all directories.
+    /// Refuses a name for a new key if it is a directory on another node. Asks others only if this node does not know
+    /// all directories.
     pub(in crate::store) fn refuse_dir(&self, key: &Key) -> Result<()> {
         match self.dirs.others.get().filter(|_| !self.knows_all_dirs()) {
             Some(others) => (others.refuse_dir)(&Dir::try_from(key.as_str().to_owned())?),
@@ -30,7 +32,8 @@ impl Store {
         }
     }
 
-    /// Makes copies of `dir` and of all above it here. Their homes know before. Blocks, for each of them as long as `limit` at most.
+    /// Makes copies of `dir` and of all directories above it, after reporting to their homes. Blocks, for `limit` at
+    /// most for each of them.
     pub(in crate::store) fn hold_dir(&self, dir: &Dir, limit: Option<Duration>) -> Result<()> {
         let path = dir.as_str();
         let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
@@ -42,13 +45,13 @@ impl Store {
                 Err(Errno::ENOTDIR) => Err(below_a_key(dir)),
                 Err(errno) => Err(failed(dir, errno)),
             };
-            // What was made above it is not needed.
+            // Copies that were made above it are not needed then.
             held.inspect_err(|_| self.prune(&self.dir_path(&part)))?;
         }
         Ok(())
     }
 
-    /// Makes copies of the directories that `key` is to lie in, if they are not here.
+    /// Makes copies of the directories above `key`, if they are not here.
     pub fn hold_for(&self, key: &Key) -> Result<()> {
         let path = self.path(key);
         match path.parent().is_some_and(Path::is_dir) {
@@ -57,12 +60,13 @@ impl Store {
         }
     }
 
-    /// The same of what `key` lies in.
-    pub(in crate::store) fn hold_parent_of(&self, key: &Key, waits: Option<Duration>) -> Result<()> {
-        self.hold_dir(&Dir::try_from(key.parent().to_owned())?, waits.map(|waits| waits * 4 / 5))
+    /// Makes copies of the directories above `key`. The requester waits for `timeout`, of which a part is left for its
+    /// response.
+    pub(in crate::store) fn hold_parent_of(&self, key: &Key, timeout: Option<Duration>) -> Result<()> {
+        self.hold_dir(&Dir::try_from(key.parent().to_owned())?, timeout.map(|timeout| timeout * 4 / 5))
     }
 
-    /// The same of a directory whose parent is here. It may be gone again at once.
+    /// Makes a copy of a directory whose parent is here. It may be removed again at once.
     fn hold_one(&self, dir: &Dir, limit: Option<Duration>) -> Result<()> {
         let home = self.home_of(dir.as_str());
         if home == self.node {
@@ -77,36 +81,37 @@ impl Store {
         let Some(others) = self.dirs.others.get() else {
             return Err(Error::new(ErrorKind::ShuttingDown, format!("{dir}: the daemon has not started yet")));
         };
-        // A home that has not answered may have recorded it.
+        // A home that did not answer may have recorded this node, so it is asked later.
         (others.enter)(home, dir, limit)
             .inspect_err(|_| _ = self.dirs.lock().untold.insert(dir.as_str().to_owned()))?;
         self.make_copy(dir)?;
         if !self.has_copy(&self.dir_path(dir)) {
-            // Its parent has gone, or it has itself: whoever still needs it enters again.
+            // It or its parent was removed. A caller that still needs it enters again.
             self.note_untold(dir);
         }
         Ok(())
     }
 
-    /// Has this node say that it holds `dir`, until [`leave_turn`](Self::leave_turn).
+    /// Makes this node answer that it holds `dir`, until [`leave_turn`](Self::leave_turn).
     pub(super) fn enter_turn(&self, dir: &Dir) -> Arc<Mutex<()>> {
         self.dirs.lock().entering.entry(dir.as_str().to_owned()).or_default().clone()
     }
 
     pub(super) fn leave_turn(&self, dir: &Dir, turn: &Arc<Mutex<()>>) {
         let mut table = self.dirs.lock();
-        // The table's and this one.
+        // One reference is the table's, the other the caller's.
         if Arc::strong_count(turn) == 2 {
             table.entering.remove(dir.as_str());
         }
     }
 
-    /// At the home of `dir`: makes it if it is not there, and records `holder`, which is about to hold something in it.
+    /// At the home of `dir`: makes it if it does not exist, and records `holder`, which is about to hold something in
+    /// it.
     pub fn enter(&self, dir: &Dir, holder: NodeId) -> Result<()> {
         self.enter_all(dir, &[holder])
     }
 
-    /// The same as [`enter`](Self::enter) of several holders.
+    /// Like [`enter`](Self::enter), for several holders.
     pub(super) fn enter_all(&self, dir: &Dir, holders: &[NodeId]) -> Result<()> {
         self.at_home(dir)?;
         let path = self.dir_path(dir);
@@ -136,7 +141,7 @@ impl Store {
         Err(removed_again(dir))
     }
 
-    /// At the home of `dir`: makes it to stay when it is empty. Errors: something of its name is there.
+    /// At the home of `dir`: makes it, to stay even when it is empty (mkdir). Errors: the name is taken.
     pub fn make_dir(&self, dir: &Dir, change: Change) -> Result<()> {
         self.at_home(dir)?;
         let path = self.dir_path(dir);
@@ -176,7 +181,7 @@ impl Store {
         })
     }
 
-    /// True if this node has a copy of `dir`, which then is a directory, whatever its home says or does not.
+    /// True if this node has a copy of `dir`, which then is a directory even if its home does not know it.
     pub fn holds_dir(&self, dir: &Dir) -> Result<bool> {
         self.check_there()?;
         Ok(self.has_copy(&self.dir_path(dir)))
@@ -190,7 +195,7 @@ impl Store {
     }
 }
 
-/// This node is about to make a copy of a directory: until this is dropped, it says that it holds the directory.
+/// Guard: until it is dropped, this node answers that it holds the directory, of which it is about to make a copy.
 struct Entering<'s> {
     store: &'s Store,
     dir: &'s Dir,

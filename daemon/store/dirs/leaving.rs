@@ -1,4 +1,4 @@
-//! Copies that nothing is in any more: they go, and what their homes are to be told of them is noted.
+//! Copies that became empty: they are removed, and noted for a report to their homes.
 
 use super::copies::is_empty;
 use super::table::SETTLED;
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 impl Store {
-    /// At a holder of `dir`: removes the copy if nothing is in it. True if it is still held. Asked by its home.
+    /// At a holder of `dir`, asked by its home: removes the copy if it is empty. True if it is still held.
     pub fn let_go(&self, dir: &Dir) -> Result<bool> {
         self.check_there()?;
         if self.home_of(dir.as_str()) == self.node || self.dirs.lock().entering.contains_key(dir.as_str()) {
@@ -23,7 +23,7 @@ impl Store {
         Ok(!self.remove_copies(dir.as_str()))
     }
 
-    /// Removes this node's empty copies of `path` and of what is below. False if something is left.
+    /// Removes this node's empty copies of `path` and of the directories below. False if anything is left.
     fn remove_copies(&self, path: &str) -> bool {
         let dir = self.root.join(path);
         match self.remove_copy(&dir) {
@@ -35,7 +35,7 @@ impl Store {
             let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
             let Some(name) = entry.file_name().to_str().filter(|_| is_dir).map(str::to_owned) else { return false };
             let below = format!("{path}/{name}");
-            // One whose home this is exists for everybody.
+            // This node is its home, so it stays for all nodes.
             if below.len() > MAX_KEY || self.home_of(&below) == self.node || !self.remove_copies(&below) {
                 return false;
             }
@@ -44,8 +44,8 @@ impl Store {
         self.remove_copy(&dir).is_ok()
     }
 
-    /// Removes the directories above `file` that are empty now, as far as this node can tell. What their homes are to decide is noted;
-    /// see [`take_left`](Self::take_left).
+    /// Removes the directories above `file` that are empty now, as far as this node knows. Those about which their
+    /// homes must decide are noted; see [`take_left`](Self::take_left).
     pub(in crate::store) fn prune(&self, file: &Path) {
         let parents = file.ancestors().skip(1).take_while(|dir| *dir != self.root);
         for dir in parents {
@@ -56,7 +56,8 @@ impl Store {
         }
     }
 
-    /// The same of one directory, also if it was `made` to stay. True if it is gone.
+    /// Removes one directory if it is empty; one that mkdir made only with `even_made`. True if it does not exist any
+    /// more.
     pub(in crate::store) fn prune_one(&self, path: &str, even_made: bool) -> bool {
         let dir = self.root.join(path);
         let mut table = self.dirs.lock();
@@ -93,13 +94,13 @@ impl Store {
         false
     }
 
-    /// Removes what is above `dir`, which is gone, as [`prune`](Self::prune) does.
+    /// Removes empty directories above `dir`, which was removed, as [`prune`](Self::prune) does.
     pub fn prune_above(&self, dir: &Dir) {
         self.prune(&self.dir_path(dir));
     }
 
-    /// Directories that lost their last entry here since this was last called, at most `most`: their homes are to be told. They are
-    /// [untold](Self::take_untold) until [`told`](Self::told).
+    /// At most `most` directories that lost their last entry here, to be reported to their homes. Until
+    /// [`told`](Self::told) is called, they count as unreported, and [`take_untold`](Self::take_untold) repeats them.
     pub fn take_left(&self, most: usize) -> Vec<Dir> {
         let mut table = self.dirs.lock();
         let mut taken = Vec::new();
@@ -114,40 +115,40 @@ impl Store {
         taken
     }
 
-    /// Its holders are to be asked whether they still hold it.
+    /// Notes that the holders of `dir` must be asked whether they still hold it.
     pub fn note_left(&self, dir: &Dir) {
         self.dirs.lock().left.insert(dir.as_str().to_owned());
     }
 
-    /// The same, later.
+    /// Notes the same for later, since its home did not answer.
     pub fn note_untold(&self, dir: &Dir) {
         self.dirs.lock().untold.insert(dir.as_str().to_owned());
     }
 
-    /// The home has been told of these.
+    /// These were reported to their home.
     pub fn told(&self, dirs: &[Dir]) {
         let mut table = self.dirs.lock();
         dirs.iter().for_each(|dir| _ = table.untold.remove(dir.as_str()));
     }
 
-    /// How many homes are to be told of, but for those that did not answer.
+    /// Number of directories to be reported, without those whose home did not answer.
     pub fn left(&self) -> usize {
         self.dirs.lock().left.len()
     }
 
-    /// Has what homes could not be told be told once more.
+    /// Notes unreported directories for another report.
     pub fn take_untold(&self) {
         let mut table = self.dirs.lock();
         let untold = std::mem::take(&mut table.untold);
         table.left.extend(untold);
     }
 
-    /// True if what homes know of this node may be more than there is.
+    /// True if homes may have recorded this node for directories that it does not hold, after a kill.
     pub fn was_killed(&self) -> bool {
         self.dirs.was_killed
     }
 
-    /// At an orderly end: the next start need not ask homes, unless one is still to be told of a directory.
+    /// At an orderly end: records that all is reported, so that the next start need not ask homes.
     pub(in crate::store) fn note_settled(&self) -> io::Result<()> {
         let table = self.dirs.lock();
         let is_audited = self.dirs.audited.load(Ordering::Relaxed);

@@ -1,11 +1,13 @@
-//! Directories on this node: those whose home it is, about which it alone decides, and its own copies of others.
+//! Directories on this node: it decides alone about those whose home it is, and has copies of others.
 //!
 //! A directory has a home node as a key has. Invariants, which ARCHITECTURE.md explains:
-//! - a node that has a copy of a directory is among the holders that the home has recorded;
-//! - the home has a copy of each of its directories, so that its file system refuses a key and a directory of one name.
+//! - the home has recorded every node that has a copy of the directory as a holder;
+//! - the home has a copy of each of its directories, so that its file system refuses a key and a directory of the same
+//!   name.
 //!
-//! So a node tells the home before it makes a copy, and removes its copy before it tells the home that it has left. [`copies`] are on
-//! the disk and [`table`] in memory; [`entering`] makes directories, [`leaving`] and [`asking`] remove them.
+//! So a node reports to the home before it makes a copy, and removes its copy before it reports that it has left.
+//! [`copies`] has the state on the disk and [`table`] the state in memory; [`entering`] makes directories; [`leaving`]
+//! and [`asking`] remove them.
 
 mod asking;
 mod copies;

@@ -1,5 +1,5 @@
-//! Directories that a task's outputs are sent to. Their home is the task's node: it records who receives some, and forgets none of them
-//! until all is sent.
+//! Directories that a task's outputs are sent to. Their home is the task's node: it records the receivers, and forgets
+//! none of them until everything is sent.
 
 use crate::store::core::Store;
 use s4::error::Result;
@@ -7,7 +7,7 @@ use s4::key::Dir;
 use s4::placement::NodeId;
 use std::sync::{Arc, Mutex};
 
-/// While this lives, the nodes that a directory's outputs are sent to stay recorded.
+/// Guard of the sender: until it is dropped, the nodes that receive outputs in a directory stay recorded.
 pub struct Receivers {
     store: Arc<Store>,
     dir: Dir,
@@ -15,7 +15,8 @@ pub struct Receivers {
     is_done: bool,
 }
 
-/// The same while a task's outputs come. A copy in which there is nothing at the end goes.
+/// Guard of a receiver: until it is dropped, this node answers that it holds the directory. If its copy is empty then,
+/// it is removed.
 pub struct Receiving {
     store: Arc<Store>,
     dir: Dir,
@@ -36,7 +37,7 @@ impl Drop for Receiving {
 }
 
 impl Store {
-    /// At the home of `dir`: records the nodes that outputs in it are about to be sent to.
+    /// At the home of `dir`: records the nodes that are about to receive outputs in it.
     pub fn begin_sending(self: &Arc<Self>, dir: Dir, receivers: &[NodeId]) -> Result<Receivers> {
         self.dirs.lock().sending.entry(dir.as_str().to_owned()).or_default().count += 1;
         let sending = Receivers { store: self.clone(), dir, receivers: receivers.to_vec(), is_done: false };
@@ -44,9 +45,9 @@ impl Store {
         Ok(sending)
     }
 
-    /// To be called where the home of `dir` has recorded this node as a holder, and sends outputs in it: makes the copy. Until what is
-    /// returned is dropped, this node says that it holds `dir`. `is_sending` is asked once that is so: a home that has given up may have
-    /// forgotten this node.
+    /// Makes a copy of `dir`, whose home has recorded this node as a holder and sends outputs in it. `is_sending` is
+    /// called once this node answers that it holds `dir`. It checks that the sender is still there: a home that has
+    /// given up may have forgotten this node.
     pub fn begin_receiving(self: &Arc<Self>, dir: Dir, is_sending: impl FnOnce() -> Result<()>) -> Result<Receiving> {
         let receiving = Receiving { turn: self.enter_turn(&dir), store: self.clone(), dir };
         is_sending()?;
@@ -59,7 +60,7 @@ impl Store {
 }
 
 impl Receivers {
-    /// All was sent. Dropped without, the receivers are asked: some may hold nothing.
+    /// Everything was sent. Without this call, the receivers are asked after the drop: some may hold nothing.
     pub fn end(mut self) {
         self.is_done = true;
     }
@@ -68,7 +69,7 @@ impl Receivers {
 impl Drop for Receivers {
     fn drop(&mut self) {
         let mut table = self.store.dirs.lock();
-        // What one has answered meanwhile may be older than its copy.
+        // An answer of a receiver may be older than its copy.
         table.void_answers(&self.dir, &self.receivers);
         let Some(sending) = table.sending.get_mut(self.dir.as_str()) else { return };
         sending.asked |= !self.is_done;

@@ -1,4 +1,4 @@
-//! What is known of this node's directories in memory.
+//! State of this node's directories in memory.
 
 use s4::error::Result;
 use s4::key::Dir;
@@ -10,28 +10,30 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Is there while no daemon runs, if the last one ended in order.
+/// This file exists while no daemon runs, if the last one ended in order.
 pub(super) const SETTLED: &str = ".s4/settled";
 
-/// Tells a home node that this node is about to hold something in a directory, within so long if there is a limit. Blocks.
+/// Reports to a home node that this node is about to hold something in a directory. Blocks, for the given time at most.
 pub type Enter = dyn Fn(NodeId, &Dir, Option<Duration>) -> Result<()> + Send + Sync;
-/// Refuses a name that another node knows as a directory, where this node, its home, does not know all. Blocks.
+/// Refuses a name that is a directory on another node. Called where this node is the home and does not know all
+/// directories. Blocks.
 pub type RefuseDir = dyn Fn(&Dir) -> Result<()> + Send + Sync;
 
-/// What a store asks of other nodes.
+/// Requests of the store to other nodes.
 pub struct Others {
     pub enter: Box<Enter>,
     pub refuse_dir: Box<RefuseDir>,
 }
 
+/// What the store knows of its directories, apart from the disk.
 pub struct Dirs {
     table: Mutex<Table>,
     pub(super) others: OnceLock<Others>,
-    /// The last daemon here was killed, or could not tell homes all.
+    /// The last daemon here was killed, or could not report all that it had left.
     pub(super) was_killed: bool,
-    /// Every home has asked since whether this node holds what it has recorded.
+    /// Since then, every home has asked this node which of its directories it still holds.
     pub(super) audited: AtomicBool,
-    /// This node knows all directories whose home it is.
+    /// This node knows all directories of which it is the home.
     pub(super) knows_all: AtomicBool,
 }
 
@@ -54,24 +56,26 @@ impl Dirs {
     }
 }
 
-/// Guards the records of directories on the disk, and what follows, by the directory's path.
+/// State by the path of a directory. Its lock also guards the records of directories on the disk.
 #[derive(Default)]
 pub(super) struct Table {
-    /// Who is asking holders whether they still hold it, by a number, and the nodes that have entered since: their answers say nothing.
+    /// Rounds of asking the holders whether they still hold it, by their numbers, and the nodes that have entered since
+    /// the round began: their answers are void.
     pub(super) asking: HashMap<String, BTreeMap<u64, BTreeSet<NodeId>>>,
     pub(super) asked: u64,
-    /// This node is about to make a copy. Whoever wants to, too, waits for the lock.
+    /// This node is about to make a copy. The lock makes others that need the copy wait.
     pub(super) entering: HashMap<String, Arc<Mutex<()>>>,
-    /// Directories that lost their last entry here: their homes are still to decide.
+    /// Directories that lost their last entry here, to be reported to their homes, which decide.
     pub(super) left: BTreeSet<String>,
-    /// The same where the home did not answer.
+    /// Those whose home did not answer.
     pub(super) untold: BTreeSet<String>,
-    /// Outputs are sent to these: whoever receives them is recorded, and may not have its copy yet. With how many are at it.
+    /// Directories that outputs are being sent to. The receivers are recorded as holders, and may not have their copies
+    /// yet.
     pub(super) sending: HashMap<String, Sending>,
 }
 
 impl Table {
-    /// What these nodes have answered so far about `dir` may be older than their copies.
+    /// Ignores the answers of these nodes about `dir` in running rounds: they may be older than their copies.
     pub(super) fn void_answers(&mut self, dir: &Dir, nodes: &[NodeId]) {
         for entered in self.asking.get_mut(dir.as_str()).into_iter().flat_map(BTreeMap::values_mut) {
             entered.extend(nodes);
@@ -81,7 +85,8 @@ impl Table {
 
 #[derive(Default)]
 pub(super) struct Sending {
+    /// Tasks that send to it.
     pub(super) count: usize,
-    /// Its holders were asked meanwhile, and are to be asked again.
+    /// Its holders were asked meanwhile, and must be asked again.
     pub(super) asked: bool,
 }

@@ -1,4 +1,4 @@
-//! Walks over all directories of a node: for homes that have lost their disk, and after a kill.
+//! Walks over all directories of a node, for homes that have lost their disk, and after a kill.
 
 use crate::store::core::Store;
 use crate::store::list::is_name;
@@ -12,8 +12,8 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 impl Store {
-    /// Every directory whose home is `home` and of which this node has a copy with something in it. `visit` also gets `None`, again and
-    /// again, and ends the walk by false.
+    /// Visits every directory whose home is `home` and of which this node has a copy that is not empty. `visit` is also
+    /// called with `None` from time to time, and ends the walk by returning false.
     pub fn held_dirs(&self, home: NodeId, visit: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
         self.walk_dirs("", &mut |path, is_empty| {
             visit(Some(path).filter(|path| !is_empty && self.home_of(path) == home))
@@ -21,8 +21,8 @@ impl Store {
         self.check_there()
     }
 
-    /// Notes what a killed predecessor may have left: empty copies are removed. Returns the directories whose home this is, in which
-    /// nothing is here, and which have `holder` among their holders, or any if there is none.
+    /// After a kill: removes empty copies. Returns the directories of which this node is the home, that are empty here,
+    /// that mkdir did not make, and that `holder` may hold; without a `holder`, all of them.
     pub fn doubtful_dirs(&self, holder: Option<NodeId>) -> Result<Vec<Dir>> {
         let mut doubtful = Vec::new();
         self.walk_dirs("", &mut |path, is_empty| {
@@ -42,7 +42,7 @@ impl Store {
         Ok(doubtful)
     }
 
-    /// Visits every directory below `path`, those within it first, and whether it is empty.
+    /// Visits every directory below `path`, children before parents. `visit` also gets whether it is empty.
     fn walk_dirs(&self, path: &str, visit: &mut dyn FnMut(&str, bool) -> bool) -> Result<bool> {
         let dir = self.root.join(path);
         let failed = |e: io::Error| self.unreadable(dir.display(), &e);
@@ -67,17 +67,18 @@ impl Store {
         Ok(path.is_empty() || visit(path, is_empty))
     }
 
-    /// False if this node may not know of all directories whose home it is: it has lost its disk, or what was written last.
+    /// False if this node may not know all directories of which it is the home, because its disk or its last writes
+    /// were lost.
     pub fn knows_all_dirs(&self) -> bool {
         self.dirs.knows_all.load(Ordering::Relaxed)
     }
 
-    /// Every home has asked whether this node, which was killed, still holds what it has recorded.
+    /// After a kill: notes that every home has asked this node which of its directories it still holds.
     pub fn note_audited(&self) {
         self.dirs.audited.store(true, Ordering::Relaxed);
     }
 
-    /// After a power cut: directories that other nodes hold may be lost here.
+    /// After a power cut: notes that directories which other nodes hold may be missing here.
     pub(in crate::store) fn forget_dirs(&self) -> io::Result<()> {
         self.dirs.knows_all.store(false, Ordering::Relaxed);
         match std::fs::remove_file(self.root.join(KNOWS_DIRS)) {
@@ -86,7 +87,7 @@ impl Store {
         }
     }
 
-    /// From now on it does.
+    /// Notes that this node knows all directories of which it is the home.
     pub fn note_all_dirs(&self) -> Result<()> {
         let path = self.root.join(KNOWS_DIRS);
         replace(&path, b"", self.fsync).map_err(|e| Error::io(path.display(), &e))?;

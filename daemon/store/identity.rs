@@ -1,5 +1,5 @@
-//! Whose a data directory is. It is made on purpose, by `s4-server --init`, and never by a start: a daemon that starts without its
-//! disk would else be a healthy node without keys.
+//! The identity of a data directory: the file `.s4/node` says which node it belongs to. Only `s4-server --init` creates
+//! it, never a start. Otherwise a daemon whose disk is not mounted would start as a healthy node without keys.
 
 use super::core::{Options, Store};
 use super::list::Selection;
@@ -15,14 +15,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use xattr::FileExt;
 
-/// Keys that are looked at to find out whose a directory is that does not say so any more.
+/// Keys that are examined to find the node of a directory whose `.s4/node` is missing or damaged.
 const LOOKED_AT: usize = 10_000;
-/// Bytes of a mark that are read.
+/// Bytes of `.s4/node` that are read.
 const LONGEST: usize = 4096;
 
-/// Makes the data directory of a node, on the disk when this returns. One that is this node's already is left as it is; false
-/// then. Errors: it is another node's, lies in another data directory or holds one, or holds anything and does not say whose it is.
-pub fn make(options: &Options) -> Result<bool> {
+/// Creates the data directory of a node; it is on the disk when this returns. Returns false if it is this node's
+/// already, and changes nothing then. Errors: it is another node's; it lies in another data directory or holds one; it
+/// is not empty and has no `.s4/node`.
+pub fn init(options: &Options) -> Result<bool> {
     let dir = &options.dir;
     let refuse = |why: String| Error::new(ErrorKind::Config, format!("data directory {}: {why}", dir.display()));
     let failed = |e: std::io::Error| refuse(reason(&e));
@@ -66,7 +67,7 @@ pub(super) fn check_path(root: &Path) -> std::result::Result<(), String> {
     }
 }
 
-/// Tries what every publish needs, so that a file system without it is refused at once.
+/// Tries the features that every publish needs, so that a file system without them is refused at the start.
 pub(super) fn probe(root: &Path) -> std::result::Result<(), String> {
     let file = stored::draft(root)
         .map_err(|e| format!("its file system cannot make unnamed temporary files (O_TMPFILE): {}", reason(&e)))?;
@@ -74,7 +75,7 @@ pub(super) fn probe(root: &Path) -> std::result::Result<(), String> {
         .map_err(|e| format!("its file system cannot hold extended attributes: {}", reason(&e)))
 }
 
-/// Refuses to take a directory for a data directory that was never made one.
+/// Refuses a directory that `--init` has not made a data directory.
 pub(super) fn refuse_absent(dir: &Path) -> std::result::Result<(), String> {
     let what = match (dir.join(".s4").is_dir(), dir.is_dir()) {
         (true, _) => return Ok(()),
@@ -105,9 +106,9 @@ fn refuse_outer(root: &Path) -> std::result::Result<(), String> {
 }
 
 impl Store {
-    /// Makes sure that the directory is this node's. A mark that a power cut or a bad disk damaged is made anew, if the keys are
-    /// this node's.
-    pub(super) fn claim(&self) -> std::result::Result<(), String> {
+    /// Makes sure that the directory is this node's. If `.s4/node` is missing or damaged, as after a power cut, it is
+    /// written again, provided that the keys belong on this node.
+    pub(super) fn ensure_identity(&self) -> std::result::Result<(), String> {
         let ours = mark_of(self.node, self.nodes);
         match read_mark(&self.root) {
             Ok(theirs) if theirs == ours => return Ok(()),
@@ -116,17 +117,17 @@ impl Store {
                     return Err(other(&theirs, &ours, "it holds keys of"));
                 }
             }
-            Ok(_) => self.claim_by_keys("damaged")?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => self.claim_by_keys("missing")?,
+            Ok(_) => self.identify_by_keys("damaged")?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => self.identify_by_keys("missing")?,
             Err(e) => return Err(format!(".s4/node: {}", reason(&e))),
         }
         write_durably(&node_path(&self.root), ours.as_bytes()).map_err(|e| format!(".s4/node: {}", reason(&e)))
     }
 
-    fn claim_by_keys(&self, state: &str) -> std::result::Result<(), String> {
+    fn identify_by_keys(&self, state: &str) -> std::result::Result<(), String> {
         let (mut seen, mut foreign) = (0, None);
         let prefix = Prefix::parse("").map_err(|e| e.to_string())?;
-        // Those of another node too, which are no keys here.
+        // `Files` also lists files that belong on another node.
         let listed = self.list(&Selection::Files(&prefix), &mut |entry| {
             if let Entry::Key { path, .. } = entry
                 && let Ok(key) = Key::parse(&path)
@@ -151,13 +152,13 @@ impl Store {
         Ok(())
     }
 
-    /// True if there is no bucket.
+    /// True if it holds no bucket.
     fn is_empty(&self) -> bool {
         matches!(anything_in(&self.root), Ok(None))
     }
 }
 
-/// What lies in a directory besides s4's own things and those of its file system.
+/// An entry of a directory that is neither s4's own nor the file system's.
 fn anything_in(root: &Path) -> std::io::Result<Option<OsString>> {
     let names = std::fs::read_dir(root)?.map(|entry| entry.map(|entry| entry.file_name()));
     let others = |name: &std::io::Result<OsString>| !matches!(name, Ok(name) if name == ".s4" || name == "lost+found");
@@ -176,7 +177,7 @@ fn mark_of(node: usize, nodes: usize) -> String {
     format!("node {node} of {nodes}\n")
 }
 
-/// True if a mark is one.
+/// True if this is the whole content of a `.s4/node`.
 fn is_whole(mark: &str) -> bool {
     let numbers = mark.strip_prefix("node ").and_then(|rest| rest.strip_suffix('\n')?.split_once(" of "));
     numbers.is_some_and(|(node, nodes)| {

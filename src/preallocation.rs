@@ -1,49 +1,49 @@
-//! Space for a file that grows, taken ahead of its end. ext4 notes for each block written behind what it has allocated
-//! that it will need one; where the block is there already, a write takes a third less time. Other file systems are
-//! left alone.
+//! Preallocation: blocks for a growing file are allocated beyond its end. ext4 reserves space for each new block at the
+//! time of the write (delayed allocation); where the block is already allocated, a write takes a third less time.
+//! Nothing is done on other file systems.
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, Statfs, fstatfs};
 use std::fs::{File, FileTimes, Metadata};
 use std::io;
 
-/// Bytes from which on a file may be expected to go on, and the fewest to take at once.
+/// Length from which a file is expected to grow further, and the smallest preallocation. In bytes.
 const LEAST: u64 = 16 << 20;
-/// The most to take at once, in bytes; below it as many as the file has.
+/// The largest preallocation at once, in bytes. Below that, it is as large as the file.
 const MOST: u64 = 256 << 20;
-/// Never more than this part of what is free, of which a tenth of the disk does not count: that is more than a node
-/// keeps free by itself.
+/// At most this part of the free space is preallocated. A tenth of the disk does not count as free: that is more than
+/// the default reserve of a node.
 const PART_OF_FREE: u64 = 64;
 const PART_LEFT: u64 = 10;
 
-/// What was taken for one file.
+/// The blocks preallocated for one file.
 #[derive(Debug, Default)]
-pub struct Reserve {
-    /// Where it ends, in bytes from the file's start; 0 if nothing was taken.
+pub struct Preallocation {
+    /// Where they end, in bytes from the file's start; 0 if there are none.
     until: u64,
-    /// More is due once the file is as long as this, in bytes.
+    /// The length of the file, in bytes, at which more is allocated.
     next: u64,
-    /// No more is to be taken.
+    /// Nothing more is allocated.
     over: bool,
 }
 
-impl Reserve {
-    /// Takes more for `file`, which has come to `len` bytes, if that is due. The file keeps its length. Blocks.
-    pub fn look(&mut self, file: &File, len: u64) {
+impl Preallocation {
+    /// Allocates more for `file`, which now has `len` bytes, if the rest is small. The file keeps its length. Blocks.
+    pub fn grow(&mut self, file: &File, len: u64) {
         if self.is_due(len) {
-            // One that cannot have more is written as it would be without.
+            // If it fails, writes allocate as usual.
             self.over = self.take(file, len).is_none();
         }
     }
 
-    /// Takes no more, and frees what the file has not used behind its end. Its time of the last change stays. Nothing
-    /// may write to it meanwhile. Blocks.
-    pub fn end(&mut self, file: &File) {
+    /// Frees the blocks beyond the file's end, and allocates no more. The file keeps its mtime. Nobody may write to it
+    /// at the same time. Blocks.
+    pub fn release(&mut self, file: &File) {
         self.over = true;
         if self.until > 0
             && let Err(error) = Self::give_back(file)
         {
-            // The file is as good as without.
+            // The content is not affected.
             tracing::warn!("space that a key does not need is not given back: {error}");
         }
     }
@@ -63,12 +63,12 @@ impl Reserve {
         if until <= begin {
             return Some(());
         }
-        // Also where it gets only a part.
+        // Set before the call, which may fail after it allocated a part.
         self.until = until;
         let before = file.metadata().ok()?;
         let taken = i64::try_from(until - begin).ok()?;
         fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, i64::try_from(begin).ok()?, taken).ok()?;
-        // One that grew meanwhile has the time of that.
+        // If the file grew meanwhile, its mtime is that of the write.
         if file.metadata().ok()?.len() == before.len() {
             keep_time(file, &before).ok()?;
         }
@@ -82,14 +82,14 @@ impl Reserve {
     }
 }
 
-/// Bytes that may be spared on the file system; `None` on one of another kind.
+/// Free bytes of the file system beyond [`PART_LEFT`]; `None` if it is not ext4.
 fn to_spare(found: &Statfs) -> Option<u64> {
     let free = found.blocks_available().saturating_sub(found.blocks() / PART_LEFT);
     let is_ext4 = found.filesystem_type() == EXT4_SUPER_MAGIC;
     is_ext4.then_some(free.saturating_mul(u64::try_from(found.block_size()).ok()?))
 }
 
-/// Gives `file` the time of its last change again: to take space and to give it back count as changes too.
+/// Restores the mtime of `file`, which allocating and freeing blocks change.
 fn keep_time(file: &File, before: &Metadata) -> io::Result<()> {
     file.set_times(FileTimes::new().set_modified(before.modified()?))
 }
@@ -104,7 +104,7 @@ mod tests {
     /// What the file system may need for itself, in bytes.
     const NOTES: u64 = 64 << 10;
 
-    /// A file of `len` bytes; `None`, having said so, where no space is taken ahead.
+    /// A file of `len` bytes; `None`, having said so, where nothing is preallocated.
     fn file_of(len: u64) -> Option<File> {
         let mut file = tempfile::tempfile().unwrap();
         if to_spare(&fstatfs(&file).unwrap()).is_none_or(|free| free / PART_OF_FREE < 8 * LEAST) {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_given_back_and_nothing_else_changes() {
+    fn what_was_allocated_is_freed_and_nothing_else_changes() {
         let len = LEAST + 5;
         let Some(file) = file_of(len) else { return };
         let modified = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 5);
@@ -131,47 +131,47 @@ mod tests {
             let found = file.metadata().unwrap();
             assert_eq!((found.len(), found.modified().unwrap()), (len, modified));
         };
-        let mut reserve = Reserve::default();
-        reserve.look(&file, len);
+        let mut space = Preallocation::default();
+        space.grow(&file, len);
         assert_takes(&file, 2 * len, "as much as it has");
         is_as_before();
-        reserve.look(&file, len);
+        space.grow(&file, len);
         assert_takes(&file, 2 * len, "there is enough");
-        reserve.end(&file);
-        assert_takes(&file, len, "it is given back");
+        space.release(&file);
+        assert_takes(&file, len, "it is freed");
         is_as_before();
-        reserve.look(&file, 2 * len);
+        space.grow(&file, 2 * len);
         assert_takes(&file, len, "it is over");
     }
 
     #[test]
     fn a_file_that_goes_on_gets_more_in_time() {
         let Some(mut file) = file_of(LEAST) else { return };
-        let mut reserve = Reserve::default();
-        reserve.look(&file, LEAST);
+        let mut space = Preallocation::default();
+        space.grow(&file, LEAST);
         file.write_all(&vec![1; LEAST as usize / 2]).unwrap();
-        reserve.look(&file, LEAST * 3 / 2 - 1);
+        space.grow(&file, LEAST * 3 / 2 - 1);
         assert_takes(&file, 2 * LEAST, "half of it is still there");
-        reserve.look(&file, LEAST * 3 / 2);
+        space.grow(&file, LEAST * 3 / 2);
         assert_takes(&file, 3 * LEAST, "half of it is used up");
     }
 
     #[test]
-    fn who_appends_goes_on_where_it_was() {
+    fn the_position_of_a_writer_stays() {
         let Some(mut file) = file_of(LEAST) else { return };
-        let mut reserve = Reserve::default();
+        let mut space = Preallocation::default();
         file.seek(SeekFrom::Start(5)).unwrap();
-        reserve.look(&file, LEAST);
-        // It reaches into what was taken.
+        space.grow(&file, LEAST);
+        // The file now ends within the preallocated blocks.
         file.set_len(LEAST + 4096).unwrap();
-        reserve.end(&file);
+        space.release(&file);
         assert_eq!(file.stream_position().unwrap(), 5);
     }
 
     #[test]
     fn a_small_file_gets_none() {
         let Some(file) = file_of(LEAST - 1) else { return };
-        Reserve::default().look(&file, LEAST - 1);
+        Preallocation::default().grow(&file, LEAST - 1);
         assert_takes(&file, LEAST - 1, "none");
     }
 }
