@@ -4,35 +4,33 @@
 //! Everything here blocks, each step for the timeout at most. Only a node waits without limit for a client that lives and does not read.
 //! A client reads what the node says while it sends small frames, so that two that send at once do not wait for each other.
 
+use super::closer::Closer;
 use super::frame::{self, HEADER, Header, Kind, MAX_DATA};
 use super::message::Response;
+use super::pipe::{PIPE, Pipe};
+use super::send_error::{SendError, is_of_socket};
 use crate::aligned;
 use crate::checksum::Checksum;
 use crate::error::{Error, Result};
 use crate::side::Side;
 use crate::timeout::{STEP, Timeout};
 use bytes::{Buf, Bytes, BytesMut};
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::fcntl::{SpliceFFlags, splice};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::time::TimeSpec;
-use nix::unistd::pipe2;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
-
-/// As the `Upgrade` header has it.
-const PROTOCOL: &str = "s4-frames";
 
 /// Bytes received at a time: what stays in the processor's cache until it is hashed and written.
 const BLOCK: usize = 256 * 1024;
@@ -42,49 +40,6 @@ const SMALL_BLOCK: usize = 16 * 1024;
 const GATHERED: usize = 96 * 1024;
 /// Bytes of the node's that a client keeps while it only sends; then they stay in the kernel.
 const MAX_UNREAD: usize = 4 * MAX_DATA;
-/// Bytes that a pipe is asked to hold: what every user may have.
-const PIPE: usize = 1 << 20;
-
-/// The headers that ask for a connection of frames, and that grant one.
-pub fn mark(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
-}
-
-/// True if the sender asks for one.
-pub fn is_wanted(headers: &HeaderMap) -> bool {
-    headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes()))
-}
-
-/// What bytes go through from a socket to a file without a copy in between.
-pub struct Pipe {
-    read: OwnedFd,
-    write: OwnedFd,
-}
-
-impl Pipe {
-    pub fn new() -> std::io::Result<Self> {
-        let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-        // Where the user has no room for so much, it stays as it is.
-        let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
-        Ok(Self { read, write })
-    }
-
-    /// Appends the `len` bytes that are in the pipe to `file`.
-    fn empty_into(&self, file: &File, len: usize) -> std::io::Result<()> {
-        let mut left = len;
-        while left > 0 {
-            match splice(&self.read, None, file, None, left, SpliceFFlags::empty()) {
-                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-                Ok(n) => left -= n,
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What the peer has sent.
 #[derive(Debug)]
 pub enum Incoming<T> {
@@ -93,38 +48,6 @@ pub enum Incoming<T> {
     Data(usize),
     Stderr(Bytes),
     Error(Error),
-}
-
-/// Why a file was not sent.
-#[derive(Debug)]
-pub enum SendError {
-    /// It could not be read.
-    File(std::io::Error),
-    Other(Error),
-}
-
-impl From<Error> for SendError {
-    fn from(error: Error) -> Self {
-        Self::Other(error)
-    }
-}
-
-/// True of errors that a socket gives, and no file.
-fn is_of_socket(errno: Errno) -> bool {
-    use Errno::*;
-    matches!(
-        errno,
-        EAGAIN
-            | EINTR
-            | EPIPE
-            | ECONNRESET
-            | ECONNABORTED
-            | ENOTCONN
-            | ETIMEDOUT
-            | EHOSTUNREACH
-            | ENETUNREACH
-            | ENETDOWN
-    )
 }
 
 /// One end of a connection.
@@ -710,16 +633,5 @@ impl Connection {
             }
             _ => self.side.broken(&self.who, error),
         }
-    }
-}
-
-/// Ends a connection under whoever uses it.
-pub struct Closer(TcpStream);
-
-impl Closer {
-    /// Breaks it off.
-    pub fn close(&self) {
-        // One that is broken off already needs no more.
-        let _ = self.0.shutdown(Shutdown::Both);
     }
 }

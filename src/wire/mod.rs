@@ -5,14 +5,22 @@
 //! between the two. This is the only place that parses them: `frame` the format, `message` what is said, [`Connection`] the socket,
 //! [`parts`] the data of a part of a key.
 
+mod closer;
 mod connection;
 pub mod frame;
 mod message;
 pub mod parts;
+mod pipe;
+mod send_error;
+mod upgrade;
 
-pub use connection::{Closer, Connection, Incoming, Pipe, SendError, is_wanted, mark};
+pub use closer::Closer;
+pub use connection::{Connection, Incoming};
 pub use frame::Kind;
 pub use message::{CommandEnd, Part, PutEnd, Request, Response};
+pub use pipe::Pipe;
+pub use send_error::SendError;
+pub use upgrade::{is_wanted, mark};
 
 use std::time::Duration;
 
