@@ -11,7 +11,7 @@ use s4::error::{Error, Result};
 use s4::hasher::Sums;
 use s4::key::Key;
 use s4::protocol::{Change, Delivery, HEARTBEAT};
-use s4::wire::{Pipe, PutEnd, Request, Response};
+use s4::wire::{Pipe, PutEnd, Request, Response, keep_alive};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -99,5 +99,5 @@ fn put_stream(store: &Arc<Store>, owner: &Owner, peer: &Peer, key: &Key, first: 
         }
     })?;
     end.checksum.verify_sent(found.checksum, key)?;
-    data.connection.keep_alive(HEARTBEAT, || owner.publish(|| draft.publish_hashed(peer, &found, end.change)))
+    keep_alive(data.connection, HEARTBEAT, || owner.publish(|| draft.publish_hashed(peer, &found, end.change)))
 }

@@ -29,7 +29,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// Bytes received at a time: what stays in the processor's cache until it is hashed and written.
@@ -548,31 +548,9 @@ impl Connection {
         Ok(received)
     }
 
-    /// Does `work` while the peer gets signs of life: it may take long, as to write much to a slow disk.
-    pub fn keep_alive<T>(&mut self, period: Duration, work: impl FnOnce() -> T) -> T {
-        use std::sync::mpsc::{self, RecvTimeoutError};
-        let (socket, (done, is_done)) = (self.socket.as_raw_fd(), mpsc::channel::<()>());
-        let mut alive = Vec::new();
-        frame::encode(Kind::Alive, &[], &mut alive);
-        let beat = move || {
-            while is_done.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-                let flags = MsgFlags::MSG_NOSIGNAL;
-                // One that has no room has not heard the last one either.
-                match send(socket, &alive, flags | MsgFlags::MSG_DONTWAIT) {
-                    Ok(sent) if sent == alive.len() => {}
-                    // A frame that has begun is ended.
-                    Ok(sent) if send(socket, &alive[sent..], flags).is_ok() => {}
-                    _ => break,
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            // Without a thread there are no signs of life.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, beat);
-            let worked = work();
-            drop(done);
-            worked
-        })
+    /// What sends signs of life while this thread does something else.
+    pub(super) fn raw_socket(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 
     /// A handle by which the connection can be ended under whoever uses it.

@@ -8,6 +8,7 @@
 mod closer;
 mod connection;
 pub mod frame;
+mod keepalive;
 mod message;
 pub mod parts;
 mod pipe;
@@ -17,6 +18,7 @@ mod upgrade;
 pub use closer::Closer;
 pub use connection::{Connection, Incoming};
 pub use frame::Kind;
+pub use keepalive::keep_alive;
 pub use message::{CommandEnd, Part, PutEnd, Request, Response};
 pub use pipe::Pipe;
 pub use send_error::SendError;

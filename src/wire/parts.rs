@@ -1,8 +1,9 @@
 //! A part of a key over a connection, each leaf with its sum as it was recorded when the key was published: a reader that never comes to
 //! the key's end cannot compare the whole.
 
-use super::connection::{Connection, Incoming, SendError};
+use super::connection::{Connection, Incoming};
 use super::message::Response;
+use super::send_error::SendError;
 use crate::aligned;
 use crate::blocks::LEAF;
 use crate::error::{Error, ErrorKind, Result};
