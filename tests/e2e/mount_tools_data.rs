@@ -1,6 +1,7 @@
 //! Programs that work on data, in a mount as on a disk: Python, SQLite, DuckDB, a compiler. And all tools as an ordinary user.
 
 use crate::mounting::no_user_mounts;
+use crate::programs::{BUILT, directory};
 use crate::twins::{Twins, all_there};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -182,7 +183,8 @@ fn an_ordinary_user_can_do_all_of_it() {
         return eprintln!("skipped: an ordinary user cannot run {}", program.display());
     }
     let tests = "\"$PROGRAM\" mount_tools --skip an_ordinary_user --nocapture";
-    let output = as_nobody(tests, home.path(), &program).output().unwrap();
+    directory();
+    let output = as_nobody(tests, home.path(), &program).env(BUILT, "yes").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     said.lines().filter(|line| line.contains("skipped: ")).for_each(|line| eprintln!("{line}"));
     assert!(output.status.success(), "as an ordinary user: {said}");
