@@ -51,14 +51,13 @@ pub fn grant(
 async fn serve(app: Arc<App>, peer: Peer, mut connection: Connection, mut first: Option<Request>) -> Result<()> {
     loop {
         if first.is_none() && !connection.has_unparsed() {
-            let idle = tokio::select! {
-                biased;
-                idle = connection.idle(IDLE) => idle,
-                () = app.upgrades.ends() => return Ok(()),
+            let is_asked = tokio::select! {
+                is_asked = connection.idle(IDLE) => is_asked.unwrap_or(false),
+                // What has come by then is answered.
+                () = app.upgrades.ends() => connection.wait_to_receive(Duration::ZERO, None),
             };
-            match idle {
-                Ok(Some(asked)) => connection = asked,
-                Ok(None) | Err(_) => return Ok(()),
+            if !is_asked {
+                return Ok(());
             }
         }
         let (serving, peer, first) = (app.clone(), peer.clone(), first.take());

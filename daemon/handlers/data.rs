@@ -63,9 +63,11 @@ impl<'c> Data<'c> {
     pub fn skip(mut self) -> Result<()> {
         // The sender is to hear at once that nothing more is wanted.
         self.connection.flush()?;
-        let (mut left, began) = (SKIPPED.0, Instant::now());
+        let (mut left, began, mut buffer) = (SKIPPED.0, Instant::now(), BytesMut::new());
         while !self.has_ended {
-            self.connection.skip_data()?;
+            while self.connection.data_left() > 0 {
+                self.connection.receive_piece(&mut buffer)?;
+            }
             match self.next() {
                 Ok(Next::Piece(len)) => left = left.saturating_sub(len),
                 Ok(Next::End(_)) => {}

@@ -7,11 +7,8 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::wire::frame::MAX_DATA;
 use s4::wire::parts;
-use s4::wire::{Connection, Part, Response, SendError};
+use s4::wire::{Connection, Part, Response, SMALL, SendError};
 use std::io::Read;
-
-/// A key of at most so many bytes goes in one message with its head.
-const SMALL: u64 = 64 * 1024;
 
 /// Sends the key's head and data; returns what ends them.
 pub fn serve(app: &App, connection: &mut Connection, key: &Key, part: Option<Part>) -> Result<Response> {
@@ -24,7 +21,7 @@ pub fn serve(app: &App, connection: &mut Connection, key: &Key, part: Option<Par
 }
 
 fn send_whole(store: &Store, connection: &mut Connection, key: &Key) -> Result<()> {
-    let (opened, small) = open(store, key, SMALL)?;
+    let (opened, small) = open(store, key, SMALL as u64)?;
     let checksum = opened.checksum;
     connection.put_message(&Response::Key(checksum))?;
     if let Some(bytes) = small {

@@ -11,12 +11,9 @@ use s4::error::{Error, Result};
 use s4::hasher::Sums;
 use s4::key::Key;
 use s4::protocol::{Change, Delivery, HEARTBEAT};
-use s4::wire::{Pipe, PutEnd, Request, Response, keep_alive};
+use s4::wire::{Pipe, PutEnd, Request, Response, SMALL, keep_alive};
 use std::io::Write;
 use std::sync::Arc;
-
-/// A first piece of at most so many bytes may be all of the key.
-const SMALL: usize = 64 * 1024;
 
 /// Bytes that are received and then hashed: as many as a pipe takes. With fewer, sender and receiver mostly wake each other, and with
 /// more, they wait for each other.

@@ -23,6 +23,7 @@ mod spawn;
 mod standing;
 pub mod task;
 pub mod taskdir;
+mod tasks;
 
 pub use job::{Job, State, logs_dir};
 pub use shared::Shared;

@@ -2,8 +2,8 @@
 
 use super::command::Killed;
 use super::job::{Job, RunningNow};
-use super::plan::{Task, Tasks};
 use super::shared::Shared;
+use super::tasks::{Task, Tasks};
 use super::{process, task};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};

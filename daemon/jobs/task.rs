@@ -3,9 +3,10 @@
 use super::command::{self, Control, Killed, Setup, WRITER, cut};
 use super::job::Job;
 use super::logs::TaskLog;
-use super::plan::{self, Task};
+use super::plan;
 use super::shared::Shared;
 use super::standing::is_ours;
+use super::tasks::Task;
 use crate::store::Store;
 use crate::transfer::{self, Outputs, Sender};
 use s4::checksum::Checksum;

@@ -9,7 +9,7 @@ use crate::key::{Dir, Key};
 use crate::placement::NodeId;
 use crate::protocol::{Change, Stat};
 use crate::timeout::Timeout;
-use crate::wire::{self, Connection, Incoming, PutEnd, REQUEST_HEADER, Request, Response};
+use crate::wire::{self, Connection, Incoming, PutEnd, REQUEST_HEADER, Request, Response, SMALL};
 use hyper::Method;
 use hyper::header::HeaderValue;
 use std::cell::Cell;
@@ -18,8 +18,6 @@ use std::time::{Duration, Instant};
 
 /// How long a caller waits for an answer before another thread goes on to.
 const MOMENT: Duration = Duration::from_millis(10);
-/// The longest key that goes with its put in one message, in bytes: what a socket mostly takes at once.
-const SMALL: usize = 64 * 1024;
 
 thread_local! {
     /// What this thread waits for otherwise, if it may wait for an answer now.

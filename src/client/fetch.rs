@@ -97,7 +97,7 @@ impl Client {
             return Ok(Begun::Body(stored_checksum(&response, who)?, response));
         }
         let mut connection = self.upgraded(node, response, who.to_owned()).await?;
-        let begun = blocking(move || connection.receive_head().map(|stored| (stored, connection))).await;
+        let begun = blocking(move || receive_head(&mut connection).map(|stored| (stored, connection))).await;
         let (stored, connection) = self.noting(node, begun)?;
         Ok(Begun::Connection(stored, connection))
     }
@@ -150,7 +150,7 @@ impl Client {
         let who = format!("{}: {key}", self.cluster().name(node));
         let (request, named) = (Request::Get { key: key.clone(), part: Some(part) }, who.clone());
         self.asking(node, &request, &who, move |mut connection| {
-            if connection.receive_head()? != part.checksum {
+            if receive_head(&mut connection)? != part.checksum {
                 return Err(connection.malformed("another key than was asked for"));
             }
             receive.clone()(connection, named.clone())
@@ -247,6 +247,15 @@ impl Fetched {
     /// Lets others use the connection, once all keys have come.
     pub fn finish(self) {
         self.client.keep(self.node, self.connection);
+    }
+}
+
+/// What the node says of the key that it is about to send.
+fn receive_head(connection: &mut Connection) -> Result<Checksum> {
+    match connection.receive_next()? {
+        Incoming::Message(Response::Key(checksum)) => Ok(checksum),
+        Incoming::Error(error) => Err(error.of_peer(connection.who())),
+        _ => Err(connection.malformed("no key came where one was expected")),
     }
 }
 

@@ -11,14 +11,11 @@ use crate::key::Key;
 use crate::placement::NodeId;
 use crate::protocol::{Change, Delivery, HEARTBEAT};
 use crate::wire::frame::MAX_DATA;
-use crate::wire::{Connection, Incoming, LARGE, PutEnd, Request, Response, SendError};
+use crate::wire::{Connection, Incoming, LARGE, PutEnd, Request, Response, SMALL, SendError};
 use bytes::Bytes;
 use std::fs::File;
 use std::io::Read;
 use std::time::{Duration, Instant};
-
-/// The longest key that is put in one HTTP request, in bytes.
-const SMALL: usize = 64 * 1024;
 
 /// Puts that a node has not answered yet, before the next is sent to it.
 const UNANSWERED: u64 = 256;

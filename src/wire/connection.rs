@@ -5,18 +5,18 @@
 //! A client reads what the node says while it sends small frames, so that two that send at once do not wait for each other.
 
 use super::closer::Closer;
-use super::frame::{self, HEADER, Header, Kind, MAX_DATA};
-use super::message::Response;
+use super::frame::{self, Header, Kind, MAX_DATA};
+use super::inbox::{Inbox, Parsed, SMALL_BLOCK};
+use super::peer::Peer;
 use super::pipe::{PIPE, Pipe};
 use super::send_error::{SendError, is_of_socket};
+use super::upgrade;
 use crate::aligned;
-use crate::checksum::Checksum;
 use crate::error::{Error, Result};
 use crate::side::Side;
 use crate::timeout::{STEP, Timeout};
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -25,7 +25,6 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::time::TimeSpec;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
@@ -34,12 +33,11 @@ use std::time::{Duration, Instant};
 
 /// Bytes received at a time: what stays in the processor's cache until it is hashed and written.
 const BLOCK: usize = 256 * 1024;
-/// Bytes received at a time where small frames are expected.
-const SMALL_BLOCK: usize = 16 * 1024;
 /// Bytes of small frames that are gathered before they are sent: more than a small key with its messages.
 const GATHERED: usize = 96 * 1024;
 /// Bytes of the node's that a client keeps while it only sends; then they stay in the kernel.
 const MAX_UNREAD: usize = 4 * MAX_DATA;
+
 /// What the peer has sent.
 #[derive(Debug)]
 pub enum Incoming<T> {
@@ -53,66 +51,29 @@ pub enum Incoming<T> {
 /// One end of a connection.
 pub struct Connection {
     socket: TcpStream,
-    /// Not yet parsed.
-    received: BytesMut,
+    inbox: Inbox,
     unsent: Vec<u8>,
-    /// The data frame whose payload is being received, and how many bytes of it are to come.
-    data: Option<(Header, usize)>,
-    /// Large data is coming: of what follows it only a header is received at once, so that the kernel can move the rest.
-    is_bulk: bool,
     /// Bytes that a data frame has announced and that were not sent.
     missing: usize,
-    /// It cannot be told any more what comes next.
-    is_lost: Cell<bool>,
-    timeout: Timeout,
-    side: Side,
-    who: String,
+    peer: Peer,
 }
 
 impl Connection {
     /// Takes over an upgraded connection. `who` names the peer in errors.
     pub async fn take(upgrade: OnUpgrade, timeout: impl Into<Timeout>, side: Side, who: String) -> Result<Self> {
-        let mut timeout = timeout.into();
-        let upgraded = match timeout.run_while(upgrade, || false).await {
-            Some(Ok(upgraded)) => upgraded,
-            Some(Err(error)) => return Err(side.broken(&who, &error)),
-            None => return Err(side.silent(&who, timeout.limit())),
-        };
-        let parts = upgraded
-            .downcast::<TokioIo<tokio::net::TcpStream>>()
-            .map_err(|_| side.broken(&who, &std::io::Error::other("the connection is no socket")))?;
-        let blocking = || -> std::io::Result<TcpStream> {
-            let socket = parts.io.into_inner().into_std()?;
-            socket.set_nonblocking(false)?;
-            socket.set_read_timeout(Some(STEP))?;
-            // A client that does not read for a while has a consumer that is busy; a dead one is found by keepalives.
-            socket.set_write_timeout(matches!(side, Side::Client).then_some(STEP))?;
-            Ok(socket)
-        };
-        let socket = blocking().map_err(|e| side.broken(&who, &e))?;
-        let received = BytesMut::from(&parts.read_buf[..]);
-        Ok(Self {
-            socket,
-            received,
-            unsent: Vec::new(),
-            data: None,
-            is_bulk: false,
-            missing: 0,
-            is_lost: Cell::new(false),
-            timeout,
-            side,
-            who,
-        })
+        let mut peer = Peer::new(timeout.into(), side, who);
+        let (socket, early) = upgrade::take(upgrade, &mut peer).await?;
+        Ok(Self { socket, inbox: Inbox::new(&early), unsent: Vec::new(), missing: 0, peer })
     }
 
     /// Who the peer is, for errors.
     pub fn who(&self) -> &str {
-        &self.who
+        &self.peer.who
     }
 
     /// Waits from now on as `timeout` says, and names the peer so.
     pub fn serve_for(&mut self, timeout: impl Into<Timeout>, who: String) {
-        (self.timeout, self.who) = (timeout.into(), who);
+        (self.peer.timeout, self.peer.who) = (timeout.into(), who);
     }
 
     /// Gathers a message, to be sent by [`flush`](Self::flush) or with what is sent next.
@@ -185,7 +146,7 @@ impl Connection {
         self.unsent.extend_from_slice(&Header { kind: Kind::Data, len, sum }.encode());
         self.flush_before_more()?;
         let (mut position, end) = (offset as i64, offset + len as u64);
-        self.timeout.begin();
+        self.peer.timeout.begin();
         while (position as u64) < end {
             let left = (end - position as u64) as usize;
             self.missing = left;
@@ -193,13 +154,13 @@ impl Connection {
                 Ok(0) => std::io::Error::other("the file became shorter"),
                 Err(errno) if !is_of_socket(errno) => errno.into(),
                 sent => {
-                    if self.tried(sent)?.is_some() {
-                        self.timeout.begin();
+                    if self.peer.tried(sent)?.is_some() {
+                        self.peer.timeout.begin();
                     }
                     continue;
                 }
             };
-            self.is_lost.set(true);
+            self.peer.set_lost(true);
             return Err(SendError::File(unreadable));
         }
         self.missing = 0;
@@ -214,22 +175,22 @@ impl Connection {
     /// Sends zeros for what a file did not give, so that the reason can follow. Only for data with a sum, which they do not match.
     pub fn fill_up(&mut self) -> Result<()> {
         let zeros = vec![0; std::mem::take(&mut self.missing)];
-        self.is_lost.set(false);
+        self.peer.set_lost(false);
         self.send_all(&zeros, MsgFlags::empty())
     }
 
     fn send_all(&mut self, mut bytes: &[u8], flags: MsgFlags) -> Result<()> {
         let flags = flags | MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        self.timeout.begin();
+        self.peer.timeout.begin();
         while !bytes.is_empty() {
             match send(self.socket.as_raw_fd(), bytes, flags) {
                 Ok(n) => {
                     bytes.advance(n);
-                    self.timeout.begin();
+                    self.peer.timeout.begin();
                 }
                 Err(Errno::EAGAIN) => self.wait_to_send()?,
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(self.failed(&errno.into())),
+                Err(errno) => return Err(self.peer.failed(errno)),
             }
         }
         Ok(())
@@ -237,17 +198,17 @@ impl Connection {
 
     /// Waits until the peer takes more. What a node says meanwhile is kept.
     fn wait_to_send(&mut self) -> Result<()> {
-        let is_client = matches!(self.side, Side::Client);
-        let reads = is_client && self.received.len() < MAX_UNREAD;
+        let is_client = !self.peer.is_client();
+        let reads = is_client && self.inbox.len() < MAX_UNREAD;
         let wanted = PollFlags::POLLOUT | if reads { PollFlags::POLLIN } else { PollFlags::empty() };
         let mut socket = [PollFd::new(self.socket.as_fd(), wanted)];
         match ppoll(&mut socket, Some(TimeSpec::from_duration(STEP)), None) {
-            Ok(0) if is_client && self.timeout.is_over() => Err(self.failed(&Errno::EAGAIN.into())),
+            Ok(0) if is_client && self.peer.timeout.is_over() => Err(self.peer.failed(Errno::EAGAIN)),
             Ok(0) | Err(_) => Ok(()),
             Ok(_) => match socket[0].revents() {
                 Some(found) if reads && found.contains(PollFlags::POLLIN) && !found.contains(PollFlags::POLLOUT) => {
                     let received = self.receive(MsgFlags::MSG_DONTWAIT);
-                    self.received_some(received).map(drop)
+                    self.received_some(received)
                 }
                 // An error of the socket comes again at the next try to send.
                 _ => Ok(()),
@@ -255,15 +216,15 @@ impl Connection {
         }
     }
 
-    /// The next frame but signs of life, after what is gathered is sent.
+    /// The next frame but signs of life. What is gathered is sent before that is waited for; with what is here already, it may grow.
     pub fn receive_next<T: DeserializeOwned>(&mut self) -> Result<Incoming<T>> {
-        self.flush()?;
-        self.timeout.begin();
+        self.peer.timeout.begin();
         loop {
             if let Some(incoming) = self.parse()? {
-                self.timeout.hear();
+                self.peer.timeout.hear();
                 return Ok(incoming);
             }
+            self.flush()?;
             let received = self.receive(MsgFlags::empty());
             self.received_some(received)?;
         }
@@ -276,11 +237,11 @@ impl Connection {
         other: Option<BorrowedFd>,
     ) -> Result<Option<Incoming<T>>> {
         loop {
-            self.send_some()?;
             if let Some(incoming) = self.parse()? {
-                self.timeout.hear();
+                self.peer.timeout.hear();
                 return Ok(Some(incoming));
             }
+            self.send_some()?;
             let wanted =
                 if self.unsent.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
             if !self.wait(wanted, until.saturating_duration_since(Instant::now()), other) {
@@ -301,7 +262,7 @@ impl Connection {
                 Ok(n) => drop(self.unsent.drain(..n)),
                 Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(self.failed(&errno.into())),
+                Err(errno) => return Err(self.peer.failed(errno)),
             }
         }
         Ok(())
@@ -319,15 +280,6 @@ impl Connection {
     pub fn receive_last<T: DeserializeOwned>(&mut self, until: Instant) -> Option<Incoming<T>> {
         self.unsent.clear();
         self.receive_until(until, None).ok().flatten()
-    }
-
-    /// What the node says of the key that it is about to send.
-    pub fn receive_head(&mut self) -> Result<Checksum> {
-        match self.receive_next()? {
-            Incoming::Message(Response::Key(checksum)) => Ok(checksum),
-            Incoming::Error(error) => Err(error.of_peer(&self.who)),
-            _ => Err(self.malformed("no key came where one was expected")),
-        }
     }
 
     /// True if the peer says something within `limit`, or has closed; false if not, or if `other` has something to read.
@@ -349,7 +301,7 @@ impl Connection {
 
     /// True if something of the peer waits to be parsed here.
     pub fn has_unparsed(&self) -> bool {
-        !self.received.is_empty()
+        !self.inbox.is_empty()
     }
 
     /// True if the peer has said something that was not received, or has closed.
@@ -360,7 +312,7 @@ impl Connection {
 
     /// True if nothing is under way in either direction.
     pub fn is_quiet(&self) -> bool {
-        self.data.is_none() && self.unsent.is_empty() && !self.is_answered()
+        self.data_left() == 0 && self.unsent.is_empty() && !self.is_answered()
     }
 
     /// True if the peer has hung up.
@@ -369,34 +321,19 @@ impl Connection {
         !matches!(recv(self.socket.as_raw_fd(), &mut [0], flags), Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR))
     }
 
-    /// The next frame, if it is here: whole, but of data only its header.
+    /// The next frame but signs of life, if it is here: whole, but of data only its header.
     fn parse<T: DeserializeOwned>(&mut self) -> Result<Option<Incoming<T>>> {
-        debug_assert!(self.data.is_none(), "a payload was not received");
-        while let Some(header) = self.received.first_chunk::<HEADER>() {
-            let header = Header::parse(header).map_err(|e| self.malformed(&e.to_string()))?;
-            if header.kind == Kind::Data {
-                self.received.advance(HEADER);
-                if header.len == 0 {
+        while let Some(parsed) = self.inbox.parse().map_err(|e| self.malformed(&e.to_string()))? {
+            return Ok(Some(match parsed {
+                Parsed::Data(len) => Incoming::Data(len),
+                Parsed::Frame(Kind::Message, payload) => Incoming::Message(self.json(&payload)?),
+                Parsed::Frame(Kind::Error, payload) => Incoming::Error(self.json(&payload)?),
+                Parsed::Frame(Kind::Stderr, payload) => Incoming::Stderr(payload),
+                Parsed::Frame(Kind::Alive | Kind::Data, _) => {
+                    self.peer.timeout.hear();
                     continue;
                 }
-                self.is_bulk = header.len > GATHERED;
-                self.data = Some((header, header.len));
-                return Ok(Some(Incoming::Data(header.len)));
-            }
-            self.is_bulk = false;
-            if self.received.len() < HEADER + header.len {
-                return Ok(None);
-            }
-            self.received.advance(HEADER);
-            let payload = self.received.split_to(header.len).freeze();
-            header.verify(&payload).map_err(|e| self.malformed(&e.to_string()))?;
-            match header.kind {
-                Kind::Stderr => return Ok(Some(Incoming::Stderr(payload))),
-                Kind::Error => return self.json(&payload).map(|error| Some(Incoming::Error(error))),
-                Kind::Message => return self.json(&payload).map(|message| Some(Incoming::Message(message))),
-                // Data is above.
-                Kind::Alive | Kind::Data => self.timeout.hear(),
-            }
+            }));
         }
         Ok(None)
     }
@@ -407,30 +344,26 @@ impl Connection {
 
     /// Bytes of the data frame that are to come.
     pub fn data_left(&self) -> usize {
-        self.data.map_or(0, |(_, left)| left)
+        self.inbox.data_left()
     }
 
     /// The next bytes of the data frame, as they come; `buffer` is used for them again once the last piece is dropped. They are not
     /// compared with the frame's sum: whoever receives a whole key compares the whole.
     pub fn receive_piece(&mut self, buffer: &mut BytesMut) -> Result<Bytes> {
-        let left = self.data_left();
-        let piece = match self.received.is_empty() {
-            false => self.received.split_to(left.min(self.received.len())).freeze(),
-            true => {
-                aligned::reserve(buffer, BLOCK);
-                self.receive_into_buffer(buffer, left.min(BLOCK))?;
-                buffer.split().freeze()
-            }
-        };
-        self.note_data(piece.len());
-        Ok(piece)
+        if !self.inbox.is_empty() {
+            return Ok(self.inbox.take_data(BLOCK));
+        }
+        aligned::reserve(buffer, BLOCK);
+        let received = self.receive_into_buffer(buffer, self.data_left().min(BLOCK))?;
+        self.inbox.note_data(received);
+        Ok(buffer.split().freeze())
     }
 
     /// Appends the whole payload of the data frame to `first` up to a length of `most`, and the rest to `rest`, which is empty. True if it
     /// matches its sum.
     pub fn receive_data(&mut self, first: &mut BytesMut, most: usize, rest: &mut BytesMut) -> Result<bool> {
-        let Some((header, left)) = self.data else { return Ok(true) };
-        let begin = first.len();
+        let Some(header) = self.inbox.data() else { return Ok(true) };
+        let (begin, left) = (first.len(), self.data_left());
         let here = left.min(most.saturating_sub(begin));
         self.receive_exactly(first, here)?;
         if here < left {
@@ -442,21 +375,22 @@ impl Connection {
 
     /// The whole payload of the data frame, compared with its sum if it has one.
     pub fn receive_small(&mut self) -> Result<Bytes> {
-        let (mut bytes, header) = (BytesMut::new(), self.data.map(|(header, _)| header));
+        let (mut bytes, header) = (BytesMut::new(), self.inbox.data());
         self.receive_exactly(&mut bytes, self.data_left())?;
         let verified = header.map_or(Ok(()), |header| header.verify(&bytes));
         verified.map(|()| bytes.freeze()).map_err(|e| self.malformed(&e.to_string()))
     }
 
     fn receive_exactly(&mut self, buffer: &mut BytesMut, len: usize) -> Result<()> {
-        let early = self.received.split_to(len.min(self.received.len()));
+        let early = self.inbox.take_data(len);
         buffer.extend_from_slice(&early);
         let mut left = len - early.len();
         buffer.reserve(left);
         while left > 0 {
-            left -= self.receive_into_buffer(buffer, left)?;
+            let received = self.receive_into_buffer(buffer, left)?;
+            self.inbox.note_data(received);
+            left -= received;
         }
-        self.note_data(len);
         Ok(())
     }
 
@@ -465,15 +399,13 @@ impl Connection {
     pub fn receive_into_file(&mut self, file: &File, most: usize, pipe: &Pipe, what: &str) -> Result<usize> {
         let unwritable = |e: std::io::Error| Error::io(what, &e);
         let most = most.min(self.data_left());
-        if !self.received.is_empty() {
-            let early = self.received.split_to(self.received.len().min(most));
-            // First, since they have come also where they cannot be written.
-            self.note_data(early.len());
+        if !self.inbox.is_empty() {
+            let early = self.inbox.take_data(most);
             (&*file).write_all(&early).map_err(unwritable)?;
             return Ok(early.len());
         }
         let mut n = 0;
-        self.timeout.begin();
+        self.peer.timeout.begin();
         while n < most {
             let left = (most - n).min(PIPE);
             match splice(&self.socket, None, &pipe.write, None, left, SpliceFFlags::SPLICE_F_NONBLOCK) {
@@ -481,46 +413,29 @@ impl Connection {
                 Ok(more) => n += more,
                 // The pipe may be full before: it counts pieces, each up to a page. Or nothing more has come yet.
                 Err(Errno::EAGAIN) if n > 0 => break,
-                failed => drop(self.tried(failed)?),
+                failed => drop(self.peer.tried(failed)?),
             }
         }
-        self.timeout.hear();
-        self.note_data(n);
+        self.peer.timeout.hear();
+        // First, since they have come also where they cannot be written.
+        self.inbox.note_data(n);
         pipe.empty_into(file, n).map_err(unwritable)?;
         Ok(n)
-    }
-
-    /// Throws away the rest of the data frame.
-    pub fn skip_data(&mut self) -> Result<()> {
-        let mut buffer = BytesMut::new();
-        while self.data_left() > 0 {
-            self.receive_piece(&mut buffer)?;
-        }
-        self.note_data(0);
-        Ok(())
-    }
-
-    fn note_data(&mut self, received: usize) {
-        self.data = self.data.map(|(header, left)| (header, left - received)).filter(|(_, left)| *left > 0);
     }
 
     /// Receives once; where large data is expected, no more than a header.
     fn receive(&mut self, flags: MsgFlags) -> nix::Result<usize> {
         let mut block = [0; SMALL_BLOCK];
-        let most = match HEADER.saturating_sub(self.received.len()) {
-            missing @ 1.. if self.is_bulk => missing,
-            _ => SMALL_BLOCK,
-        };
-        let n = recv(self.socket.as_raw_fd(), &mut block[..most], flags)?;
-        self.received.extend_from_slice(&block[..n]);
+        let n = recv(self.socket.as_raw_fd(), &mut block[..self.inbox.wanted()], flags)?;
+        self.inbox.append(&block[..n]);
         Ok(n)
     }
 
     fn received_some(&mut self, received: nix::Result<usize>) -> Result<()> {
-        match self.tried(received)? {
+        match self.peer.tried(received)? {
             Some(0) => Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
             Some(_) => {
-                self.timeout.hear();
+                self.peer.timeout.hear();
                 Ok(())
             }
             None => Ok(()),
@@ -531,18 +446,18 @@ impl Connection {
     fn receive_into_buffer(&mut self, buffer: &mut BytesMut, most: usize) -> Result<usize> {
         let spare = buffer.spare_capacity_mut();
         let room = spare.len().min(most);
-        self.timeout.begin();
+        self.peer.timeout.begin();
         let received = loop {
             // SAFETY: the buffer has room for as many bytes as are told, and the socket is open.
             let n = unsafe { libc::recv(self.socket.as_raw_fd(), spare.as_mut_ptr().cast(), room, 0) };
-            if let Some(n) = self.tried(Errno::result(n))? {
+            if let Some(n) = self.peer.tried(Errno::result(n))? {
                 break n as usize;
             }
         };
         if received == 0 {
             return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into()));
         }
-        self.timeout.hear();
+        self.peer.timeout.hear();
         // SAFETY: the kernel has just written so many bytes behind those that were there.
         unsafe { buffer.set_len(buffer.len() + received) };
         Ok(received)
@@ -558,58 +473,23 @@ impl Connection {
         self.socket.try_clone().map(Closer).map_err(|e| self.broken(&e))
     }
 
-    /// Waits without a thread until the peer says something or closes, or for `limit`; `None` then.
-    pub async fn idle(self, limit: Duration) -> std::io::Result<Option<Self>> {
-        let socket = self.socket.try_clone()?;
-        socket.set_nonblocking(true)?;
-        let socket = tokio::net::TcpStream::from_std(socket)?;
-        let is_ready = tokio::time::timeout(limit, socket.readable()).await;
-        drop(socket);
-        self.socket.set_nonblocking(false)?;
-        match is_ready {
-            Ok(ready) => ready.map(|()| Some(self)),
-            Err(_) => Ok(None),
-        }
+    /// Waits without a thread until the peer says something or closes, or for `limit`: false then. The wait may be broken off.
+    pub async fn idle(&self, limit: Duration) -> std::io::Result<bool> {
+        upgrade::idle(&self.socket, limit).await
     }
 
     /// The error of a transfer that broke off.
     pub fn broken(&self, cause: &std::io::Error) -> Error {
-        self.is_lost.set(true);
-        self.side.broken(&self.who, cause)
+        self.peer.broken(cause)
     }
 
     /// The error of a peer that does not say what it should.
     pub fn malformed(&self, why: &str) -> Error {
-        self.is_lost.set(true);
-        self.side.malformed(&self.who, why)
+        self.peer.malformed(why)
     }
 
     /// True once one of the two has come, or a file could not be sent.
     pub fn is_lost(&self) -> bool {
-        self.is_lost.get()
-    }
-
-    /// What a call on the socket gave; `None` if it is to be made again.
-    fn tried<T>(&mut self, result: nix::Result<T>) -> Result<Option<T>> {
-        match result {
-            Ok(done) => Ok(Some(done)),
-            Err(Errno::EINTR) => Ok(None),
-            // How a socket with a time limit says that it was reached.
-            Err(Errno::EAGAIN) if !self.timeout.is_over() => Ok(None),
-            Err(errno) => Err(self.failed(&errno.into())),
-        }
-    }
-
-    fn failed(&self, error: &std::io::Error) -> Error {
-        use std::io::ErrorKind as Io;
-        self.is_lost.set(true);
-        match error.kind() {
-            // That there is no way, the kernel says of a connection that stood only once nothing was confirmed in its time.
-            Io::WouldBlock | Io::TimedOut | Io::HostUnreachable | Io::NetworkUnreachable => {
-                self.timeout.end();
-                self.side.silent(&self.who, self.timeout.limit())
-            }
-            _ => self.side.broken(&self.who, error),
-        }
+        self.peer.is_lost()
     }
 }

@@ -8,9 +8,11 @@
 mod closer;
 mod connection;
 pub mod frame;
+mod inbox;
 mod keepalive;
 mod message;
 pub mod parts;
+mod peer;
 mod pipe;
 mod send_error;
 mod upgrade;
@@ -28,6 +30,9 @@ use std::time::Duration;
 
 /// A node ends a connection over which nothing is asked for so long. Clients keep one that they do not use for half as long.
 pub const IDLE: Duration = Duration::from_secs(10);
+
+/// A key of at most so many bytes goes in one message: what a socket mostly takes at once.
+pub const SMALL: usize = 64 * 1024;
 
 /// A key of so many bytes or more is worth a connection.
 pub const LARGE: u64 = 1 << 20;

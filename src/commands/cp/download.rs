@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::failures::{Failures, is_of_lost_node};
-use super::file::{SMALL, get_file};
+use super::file::{HERE, get_file};
 use crate::commands::console::unbuffered;
 use bytes::BytesMut;
 use s4::client::{Client, Fetched, FetchedItem, TRIES, blocking};
@@ -31,7 +31,7 @@ pub async fn print(client: &Client, src: &Dir) -> Result<ExitStatus> {
     while let Some(entry) = listing.next().await? {
         if let Entry::Key { path, .. } = entry {
             found = true;
-            client.get(&Key::parse(&path)?, unbuffered(std::io::stdout())?, "stdout", SMALL).await?;
+            client.get(&Key::parse(&path)?, unbuffered(std::io::stdout())?, "stdout", HERE).await?;
         }
     }
     match found {

@@ -7,12 +7,12 @@ use s4::key::Key;
 use std::path::Path;
 
 /// No more than a pipe holds, so that to write it seldom waits.
-pub const SMALL: u64 = 64 * 1024;
+pub const HERE: u64 = 64 * 1024;
 
 /// Copies a key to a file, which appears only when it is whole.
 pub async fn get_file(client: &Client, key: &Key, path: &Path) -> Result<()> {
     let draft = Draft::beside(path)?;
     let sink = draft.file().try_clone().map_err(|e| Error::io(path.display(), &e))?;
-    client.get(key, sink, &path.display().to_string(), SMALL).await?;
+    client.get(key, sink, &path.display().to_string(), HERE).await?;
     draft.keep(path)
 }

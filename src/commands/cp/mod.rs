@@ -8,7 +8,7 @@ mod upload;
 
 use super::console::unbuffered;
 use crate::cli::CpArgs;
-use file::{SMALL, get_file};
+use file::{HERE, get_file};
 use s4::client::Client;
 use s4::error::{Error, ExitStatus, Result};
 use s4::key::{self, Dir, Key};
@@ -60,7 +60,7 @@ fn target_key(src: &str, dst: &str) -> Result<Key> {
 
 async fn get(client: &Client, key: &Key, dst: &str) -> Result<ExitStatus> {
     if dst == "-" {
-        client.get(key, unbuffered(std::io::stdout())?, "stdout", SMALL).await?;
+        client.get(key, unbuffered(std::io::stdout())?, "stdout", HERE).await?;
         return Ok(ExitStatus::Done);
     }
     let path = target_path(key, dst);
@@ -68,7 +68,7 @@ async fn get(client: &Client, key: &Key, dst: &str) -> Result<ExitStatus> {
         // A pipe or device takes the bytes as they come.
         Ok(found) if !found.is_file() => {
             let sink = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io(path.display(), &e))?;
-            client.get(key, sink, &path.display().to_string(), SMALL).await?;
+            client.get(key, sink, &path.display().to_string(), HERE).await?;
         }
         _ => {
             get_file(client, key, &path).await?;
