@@ -224,7 +224,10 @@ impl Connection {
                 self.peer.timeout.hear();
                 return Ok(incoming);
             }
-            self.flush()?;
+            // To send nothing would begin the wait anew.
+            if !self.unsent.is_empty() {
+                self.flush()?;
+            }
             let received = self.receive(MsgFlags::empty());
             self.received_some(received)?;
         }
