@@ -45,6 +45,12 @@ pub fn beginning(text: &str, most: usize) -> &str {
     &text[..end]
 }
 
+/// The end of `text`, at most so many bytes, from the beginning of a character on.
+pub fn tail(text: &str, most: usize) -> &str {
+    let from = (text.len().saturating_sub(most)..).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    &text[from..]
+}
+
 /// The text without control characters, which a terminal would act on, and without what is beyond any message.
 fn one_line(mut text: String) -> String {
     if text.len() > MESSAGE {
@@ -66,6 +72,12 @@ mod tests {
         assert_eq!(one_line("a\nb\u{1b}[2J".to_owned()), "a\\nb\\u{1b}[2J");
         let long = one_line("ä".repeat(MESSAGE));
         assert!(long.len() <= MESSAGE + 3 && long.ends_with('…'));
+    }
+
+    #[test]
+    fn cuts_are_between_characters() {
+        assert_eq!((beginning("aäb", 2), beginning("aäb", 9)), ("a", "aäb"));
+        assert_eq!((tail("aäb", 2), tail("aäb", 9)), ("b", "aäb"));
     }
 
     #[test]

@@ -1,24 +1,23 @@
-//! The first failures of each job that the status shows, read once from the job's record.
+//! The failures of each job that the status shows, put together by kind as they are read from the job's record.
 
 use crate::jobs::{Job, Jobs};
-use s4::protocol::node::{FAILURES_TOLD, tail};
-use s4::protocol::{Event, JobId, JobRecord, TaskFailure};
+use s4::protocol::{Event, FailureGroups, JobId, JobRecord};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes of the end of a task's stderr that are told.
-const STDERR: usize = 1000;
 /// Bytes of JSON of all failures together, so that the status stays below what a client reads.
 const FAILURES: usize = 512 * 1024;
+/// Times that a job's record is read on for one status, each up to a MiB; the next status goes on there.
+const READS: usize = 8;
 
-/// The first failures of each job, which do not change once they are known.
+/// What is known of each job's failures. A failure is read once.
 #[derive(Default)]
 pub struct Failures(Mutex<BTreeMap<JobId, Known>>);
 
 /// What has been read of a job's failures.
 #[derive(Default, Clone)]
 struct Known {
-    failures: Vec<TaskFailure>,
+    failures: FailureGroups,
     /// How long they are as JSON.
     len: usize,
     /// Where the record goes on.
@@ -27,7 +26,7 @@ struct Known {
 
 impl Failures {
     /// The failures of each of `records`; of jobs that are not among them nothing is kept.
-    pub fn of(&self, jobs: &Jobs, records: &[JobRecord]) -> Vec<Vec<TaskFailure>> {
+    pub fn of(&self, jobs: &Jobs, records: &[JobRecord]) -> Vec<FailureGroups> {
         let before = std::mem::take(&mut *self.lock());
         let mut room = FAILURES;
         let mut after = BTreeMap::new();
@@ -35,14 +34,14 @@ impl Failures {
         for record in records {
             let id = &record.spec.id;
             let mut known = before.get(id).cloned().unwrap_or_default();
-            if record.progress.failed > 0
+            if record.progress.failed > known.failures.count()
                 && let Ok(job) = jobs.find(id)
             {
                 known.read_on(&job);
             }
             let fits = known.len <= room;
             room -= if fits { known.len } else { 0 };
-            told.push(if fits { known.failures.clone() } else { Vec::new() });
+            told.push(if fits { known.failures.clone() } else { FailureGroups::default() });
             after.insert(id.clone(), known);
         }
         *self.lock() = after;
@@ -55,25 +54,23 @@ impl Failures {
 }
 
 impl Known {
-    /// Reads more of the job's failures, if some are missing.
+    /// Reads more of the job's failures, if there are more.
     fn read_on(&mut self, job: &Job) {
-        while self.failures.len() < FAILURES_TOLD {
+        let cmd = job.spec.cmd.to_string();
+        for _ in 0..READS {
             let Ok((events, from)) = job.failures(self.from) else {
-                return;
+                break;
             };
             if from == self.from {
-                return;
+                break;
             }
             self.from = from;
-            let failures = events.into_iter().filter_map(|event| match event {
-                Event::Failure(failure) => Some(failure),
-                _ => None,
-            });
-            for mut failure in failures.take(FAILURES_TOLD - self.failures.len()) {
-                failure.stderr = tail(&failure.stderr, STDERR).to_owned();
-                self.len += serde_json::to_string(&failure).map_or(0, |json| json.len());
-                self.failures.push(failure);
+            for event in events {
+                if let Event::Failure(failure) = event {
+                    self.failures.add(&failure, &cmd);
+                }
             }
         }
+        self.len = serde_json::to_string(&self.failures).map_or(0, |json| json.len());
     }
 }

@@ -105,7 +105,8 @@ pub struct JobsArgs {
 }
 
 pub const JOBS: &str = "\
-The newest comes last. Nodes that do not answer are told on stderr, and the exit status is 1 then.
+The newest comes last. Nodes that do not answer are told on stderr, and the exit status is 1 then; a job that is done on
+the others is unknown.
 
 Examples:
   s4 jobs
@@ -113,7 +114,7 @@ Examples:
 
 #[derive(Args)]
 pub struct WaitArgs {
-    /// The job's id, or any beginning or end of it that no other job has
+    /// The job's id, any beginning or end of it that no other job has, or last
     #[arg(value_name = "ID")]
     pub id: String,
     #[command(flatten)]
@@ -128,12 +129,15 @@ Example:
 
 #[derive(Args)]
 pub struct LogsArgs {
-    /// The job's id, or any beginning or end of it that no other job has
+    /// The job's id, any beginning or end of it that no other job has, or last
     #[arg(value_name = "ID")]
     pub id: String,
     /// The task of this input alone; of an n:1 map, of the first of its inputs
     #[arg(value_name = "KEY")]
     pub key: Option<String>,
+    /// The failed tasks alone: key, node, reason, and the end of the stderr of each
+    #[arg(long, conflicts_with = "key")]
+    pub failed: bool,
 }
 
 pub const LOGS: &str = "\
@@ -141,11 +145,12 @@ Without KEY, each task's stderr comes under a line ==> KEY <==.
 
 Examples:
   s4 logs 3fa2c1
+  s4 logs last --failed
   s4 logs 3fa2c1 s4://in/flights.csv";
 
 #[derive(Args)]
 pub struct CancelArgs {
-    /// The job's id, or any beginning or end of it that no other job has
+    /// The job's id, any beginning or end of it that no other job has, or last
     #[arg(value_name = "ID")]
     pub id: String,
 }
@@ -154,7 +159,7 @@ pub const CANCEL: &str = "\
 Returns once no process of the job is left. What it has published stays.
 
 Example:
-  s4 cancel 3fa2c1";
+  s4 cancel last";
 
 fn parse_env(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("it is not NAME=VALUE")?;

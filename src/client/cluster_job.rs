@@ -42,7 +42,23 @@ impl Client {
         answers
     }
 
-    /// The same; the first error is told at once, and what was asked of the others is not waited for: a node that asks a silent one
+    /// The answers of all nodes, or the error to tell. A node that waits for a silent one may be late itself: the one is to blame that
+    /// does not even say how it is.
+    pub async fn all_or_blame<T>(&self, answers: Vec<Result<T>>) -> Result<Vec<T>> {
+        let is_silence = |error: &Error| matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Unreachable);
+        let watcher = self.for_watching();
+        for (node, answer) in answers.iter().enumerate() {
+            if let Err(error) = answer
+                && is_silence(error)
+                && watcher.health(node).await.is_err()
+            {
+                return Err(error.clone());
+            }
+        }
+        answers.into_iter().collect()
+    }
+
+    /// The same as [`Client::on_every_node`]; the first error is told at once, and what was asked of the others is not waited for: a node that asks a silent one
     /// has more patience than we may have.
     async fn on_every_node_or_fail<T, F>(&self, ask: impl Fn(Client, NodeId) -> F) -> Result<Vec<T>>
     where

@@ -5,8 +5,8 @@ use super::job_table::{self, ClusterJob, JobState};
 use crate::body::{self, Activity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
-use crate::protocol::node::{Counted, FAILURES_TOLD, NodeStatus, Sample};
-use crate::protocol::{Health, JobId, Progress, TaskFailure};
+use crate::protocol::node::{Counted, NodeStatus, Sample};
+use crate::protocol::{FailureGroups, Health, JobId, Progress};
 use crate::time::now_milliseconds;
 use crate::timeout::within;
 use hyper::Method;
@@ -96,8 +96,7 @@ pub struct JobView {
     /// Tasks left out, since a previous run finished them.
     pub done_before: u64,
     pub parts: Vec<JobPart>,
-    /// The first of them.
-    pub failures: Vec<TaskFailure>,
+    pub failures: FailureGroups,
 }
 
 impl JobView {
@@ -140,14 +139,13 @@ impl Client {
         let answers = asked.await;
         let now = now_milliseconds();
         let (mut nodes, mut records) = (Vec::new(), Vec::new());
-        let mut failures: BTreeMap<JobId, Vec<TaskFailure>> = BTreeMap::new();
+        let mut failures: BTreeMap<JobId, FailureGroups> = BTreeMap::new();
         for (node, answer) in answers.into_iter().enumerate() {
             let address = self.cluster().address(node).to_string();
             nodes.push(match answer {
                 Ok(status) => {
-                    for mut job in status.jobs {
-                        job.failures.iter_mut().for_each(|failure| failure.node = node);
-                        failures.entry(job.record.spec.id.clone()).or_default().extend(job.failures);
+                    for job in status.jobs {
+                        failures.entry(job.record.spec.id.clone()).or_default().add_of_node(node, job.failures);
                         records.push((node, job.record));
                     }
                     let state = match status.health.free_bytes < status.health.reserve_bytes {
@@ -160,7 +158,8 @@ impl Client {
                 Err(error) => absent(node, address, &error),
             });
         }
-        let jobs = job_table::merge(records).into_iter().rev();
+        let silent: Vec<NodeId> = nodes.iter().filter(|node| node.health.is_none()).map(|node| node.node).collect();
+        let jobs = job_table::merge(records, &silent).into_iter().rev();
         let jobs = jobs.map(|(id, job)| view_of(&job, failures.remove(&id).unwrap_or_default()));
         ClusterView { now, nodes, jobs: jobs.collect() }
     }
@@ -175,8 +174,7 @@ fn absent(node: NodeId, address: String, error: &Error) -> NodeView {
     NodeView { node, address, state, why: Some(error.to_string()), health: None, usage: None, samples: Vec::new() }
 }
 
-fn view_of(job: &ClusterJob, mut failures: Vec<TaskFailure>) -> JobView {
-    failures.truncate(FAILURES_TOLD);
+fn view_of(job: &ClusterJob, failures: FailureGroups) -> JobView {
     let (state, progress, started) = (job.state(), job.progress(), job.started());
     let running = state == JobState::Running;
     JobView {

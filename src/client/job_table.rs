@@ -1,7 +1,7 @@
 //! The jobs of a cluster: what each node knows of a job, put together.
 
 use super::core::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
 use crate::protocol::{JobId, JobRecord, JobSpec, Outcome, Progress};
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ pub enum JobState {
     Cancelled,
     /// A daemon ended before the job did.
     Interrupted,
+    /// Done on the nodes that answered; the others were not heard.
+    Unknown,
 }
 
 impl JobState {
@@ -43,6 +45,7 @@ impl JobState {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Interrupted => "interrupted",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -52,12 +55,15 @@ impl JobState {
 pub struct ClusterJob {
     pub spec: JobSpec,
     pub nodes: BTreeMap<NodeId, JobRecord>,
+    /// The nodes that did not answer.
+    pub silent: Vec<NodeId>,
 }
 
 impl ClusterJob {
     pub fn state(&self) -> JobState {
         match JobState::of(self.nodes.values().map(|record| record.outcome)) {
             JobState::Running if !self.was_started() => JobState::Planned,
+            JobState::Done if !self.silent.is_empty() => JobState::Unknown,
             state => state,
         }
     }
@@ -99,13 +105,15 @@ impl ClusterJob {
     }
 }
 
-/// Puts the nodes' records together, jobs in the order of their ids.
-pub fn merge(records: impl IntoIterator<Item = (NodeId, JobRecord)>) -> BTreeMap<JobId, ClusterJob> {
+/// Puts the nodes' records together, jobs in the order of their ids. `silent`: the nodes that did not answer.
+pub fn merge(records: impl IntoIterator<Item = (NodeId, JobRecord)>, silent: &[NodeId]) -> BTreeMap<JobId, ClusterJob> {
     let mut jobs: BTreeMap<JobId, ClusterJob> = BTreeMap::new();
     for (node, record) in records {
-        let job = jobs
-            .entry(record.spec.id.clone())
-            .or_insert_with(|| ClusterJob { spec: record.spec.clone(), nodes: BTreeMap::new() });
+        let job = jobs.entry(record.spec.id.clone()).or_insert_with(|| ClusterJob {
+            spec: record.spec.clone(),
+            nodes: BTreeMap::new(),
+            silent: silent.to_vec(),
+        });
         job.nodes.insert(node, record);
     }
     jobs.retain(|_, job| !job.is_nothing());
@@ -116,14 +124,17 @@ impl Client {
     /// The jobs that the nodes know, and the errors of those that did not answer.
     pub async fn all_jobs(&self) -> (BTreeMap<JobId, ClusterJob>, Vec<Error>) {
         let asked = self.on_every_node(|client, node| async move { (node, client.list_jobs(node).await) }).await;
-        let (mut records, mut errors) = (Vec::new(), Vec::new());
+        let (mut records, mut silent, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for (node, answer) in asked {
             match answer {
                 Ok(jobs) => records.extend(jobs.into_iter().map(|job| (node, job))),
-                Err(error) => errors.push(error),
+                Err(error) => {
+                    silent.push(node);
+                    errors.push(error);
+                }
             }
         }
-        (merge(records), errors)
+        (merge(records, &silent), errors)
     }
 
     /// One job; an error if no node that answers knows it.
@@ -132,14 +143,17 @@ impl Client {
             let id = id.clone();
             async move { (node, client.find_job(node, &id).await) }
         });
-        let (mut records, mut failed) = (Vec::new(), None);
+        let (mut records, mut silent, mut failed) = (Vec::new(), Vec::new(), None);
         for (node, answer) in asked.await {
             match answer {
                 Ok(record) => records.push((node, record)),
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    silent.extend((error.kind() != ErrorKind::NotFound).then_some(node));
+                    failed = Some(error);
+                }
             }
         }
-        match (merge(records).remove(id), failed) {
+        match (merge(records, &silent).remove(id), failed) {
             (Some(job), _) => Ok(job),
             (None, failed) => Err(failed.unwrap_or_else(|| Error::usage(format!("job {id}: the cluster has no node")))),
         }

@@ -64,7 +64,7 @@ impl Maker {
             JobState::Planned | JobState::Running => ("runs", format!("wait for it with 's4 wait {job}'")),
             JobState::Cancelled => ("was cancelled", resume()),
             JobState::Interrupted => ("was interrupted", resume()),
-            JobState::Failed | JobState::Done => ("failed", resume()),
+            JobState::Failed | JobState::Done | JobState::Unknown => ("failed", resume()),
         };
         let indir = &spec.indir;
         let message = format!(

@@ -12,7 +12,7 @@ use s4::protocol::{Event, JobId, Outcome};
 pub async fn run(client: &Client, args: &CancelArgs) -> Result<ExitStatus> {
     let job = job_id::resolve(client, &args.id).await?;
     let id = &job.spec.id;
-    if !matches!(job.state(), JobState::Planned | JobState::Running) {
+    if !matches!(job.state(), JobState::Planned | JobState::Running | JobState::Unknown) {
         return Err(ended_already(id, job.state()));
     }
     let asked = client.on_every_node(|client, node| {

@@ -19,7 +19,7 @@ pub async fn run(client: &Client, args: &JobsArgs) -> Result<ExitStatus> {
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
     for error in &errors {
-        say(error);
+        say(format_args!("{error}; its part of these jobs is not known"));
     }
     match errors.is_empty() {
         true => Ok(ExitStatus::Done),
@@ -105,6 +105,7 @@ fn json_line(job: &ClusterJob) -> String {
         "indir": job.spec.indir.to_string(),
         "outdir": job.spec.outdir.to_string(),
         "cmd": job.spec.cmd.as_os_str().to_string_lossy(),
+        "silent": job.silent,
         "nodes": nodes.collect::<Vec<_>>(),
     });
     format!("{value}\n")

@@ -6,14 +6,19 @@ use crate::cli::LogsArgs;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::Key;
+use s4::placement::NodeId;
+use s4::protocol::{Event, JobId, TaskFailure};
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub async fn run(client: &Client, args: &LogsArgs) -> Result<ExitStatus> {
     let key = args.key.as_deref().map(Key::parse_url).transpose()?;
     let id = job_id::resolve(client, &args.id).await?.spec.id;
+    if args.failed {
+        return failed(client, &id).await;
+    }
     if let Some(key) = key {
         let sink = unbuffered(std::io::stdout())?;
         client.job_log(client.cluster().node_of(&key), &id, Some(&key), sink).await?;
@@ -41,6 +46,49 @@ pub async fn run(client: &Client, args: &LogsArgs) -> Result<ExitStatus> {
             Err(Error::new(ErrorKind::NotFound, format!("job {id}: there is no stderr: its commands wrote none")))
         }
     }
+}
+
+/// Prints the failed tasks so far, each as it comes: there may be very many.
+async fn failed(client: &Client, id: &JobId) -> Result<ExitStatus> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let (mut found, mut status) = (false, ExitStatus::Done);
+    for node in client.cluster().ids() {
+        match failed_of(client, node, id, &mut out).await {
+            Ok(some) => found |= some,
+            // A node that has nothing of it; another may.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::OutputClosed => return Err(error),
+            Err(error) => {
+                status = ExitStatus::Failed;
+                say(error);
+            }
+        }
+    }
+    out.flush().map_err(|e| Error::io("stdout", &e))?;
+    match (found, status) {
+        (false, ExitStatus::Done) => Err(Error::new(ErrorKind::NotFound, format!("job {id}: no task has failed"))),
+        (_, status) => Ok(status),
+    }
+}
+
+/// True if a task of the job has failed on `node`.
+async fn failed_of(client: &Client, node: NodeId, id: &JobId, out: &mut impl Write) -> Result<bool> {
+    let mut events = client.follow_job(node, id).await?;
+    let mut found = false;
+    while let Some(event) = events.next().await? {
+        match event {
+            Event::Failure(TaskFailure { node, key, reason, stderr }) => {
+                found = true;
+                let (name, end) = (client.cluster().name(node), if stderr.is_empty() { "" } else { "\n" });
+                writeln!(out, "==> {key} on {name}: {reason} <==\n{}{end}", stderr.trim_end())
+                    .map_err(|e| Error::io("stdout", &e))?;
+            }
+            // The failures so far come before all else that a node tells.
+            Event::Progress(_) | Event::Ended { .. } => break,
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 /// stdout, and whether anything was written to it.

@@ -23,5 +23,5 @@ async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
         })
         .await;
     // Nothing found is success: scripts begin so.
-    answers.into_iter().sum::<Result<u64>>().map(|_| ExitStatus::Done)
+    client.all_or_blame(answers).await.map(|_| ExitStatus::Done)
 }

@@ -1,12 +1,15 @@
 //! What crosses the wire besides keys' bytes: header names, routes, and the JSON and lines in bodies.
 
+mod causes;
 mod dirs;
+mod failures;
 mod job;
 mod job_report;
 mod listing;
 pub mod node;
 
 pub use dirs::Entered;
+pub use failures::{FailedTask, FailureGroup, FailureGroups};
 pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Plan, Standing};
 pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, TaskFailure};
 pub use listing::{Detail, Entry, Listed, ListingLine};

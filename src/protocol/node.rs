@@ -1,6 +1,6 @@
 //! How a node is and what it does, for those who watch: `/v1/status`.
 
-use super::{CommandText, Health, JobRecord, TaskFailure, Usage};
+use super::{CommandText, FailureGroups, Health, JobRecord, Usage};
 use crate::bounds::bounded;
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,6 @@ pub const SAMPLE_SECONDS: u64 = 2;
 pub const SAMPLES_KEPT: usize = 300;
 /// Jobs told in a status, the newest, besides those that have not ended.
 pub const JOBS_TOLD: usize = 20;
-/// Failures of a job told in a status; a job's events have all of them.
-pub const FAILURES_TOLD: usize = 20;
 
 /// What a machine did in the seconds before `at`. JSON has it as an array of the seven numbers in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,12 +51,12 @@ pub struct Counted {
     pub at: i64,
 }
 
-/// One job of a node, with the first of its failures.
+/// One job of a node, with its failures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobStatus {
     /// Without `env` and `files`, and with the beginning of a long command.
     pub record: JobRecord,
-    pub failures: Vec<TaskFailure>,
+    pub failures: FailureGroups,
 }
 
 /// The answer to `GET /v1/status`.
@@ -82,12 +80,6 @@ pub fn shortened(cmd: &CommandText, most: usize) -> CommandText {
     CommandText::new(format!("{} …", &text[..end]).into()).unwrap_or_else(|_| cmd.clone())
 }
 
-/// The end of `text`, at most so many bytes, from the beginning of a character on.
-pub fn tail(text: &str, most: usize) -> &str {
-    let from = (text.len().saturating_sub(most)..).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
-    &text[from..]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,9 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_are_between_characters() {
-        assert_eq!(tail("aäb", 2), "b");
-        assert_eq!(tail("aäb", 9), "aäb");
+    fn a_command_is_cut_between_characters() {
         let long = CommandText::new("ää".into()).unwrap();
         assert_eq!(shortened(&long, 3).to_string(), "ä …");
         assert_eq!(shortened(&long, 4), long);

@@ -147,7 +147,7 @@ impl Screen {
 #[test]
 fn the_display_is_wiped_and_leaves_failures_and_summary() {
     let cluster = with_keys(3, 30);
-    let cmd = "sleep 0.2; case $filename in 7_k) echo no seven >&2; exit 3;; esac; cat";
+    let cmd = "sleep 0.4; case $filename in 7_k) echo no seven >&2; exit 3;; esac; cat";
     for (number, size) in [(80, 24), (200, 50), (30, 5), (12, 3), (5, 2)].into_iter().enumerate() {
         let out = format!("s4://out{number}/");
         let map = OnTerminal::start(&cluster, size, &["map", "--keep-going", "s4://in/", &out, cmd]);
@@ -158,8 +158,7 @@ fn the_display_is_wiped_and_leaves_failures_and_summary() {
         let joined = lines.concat().replace(' ', "");
         let left = ["#", "[...", "tasks/s"].iter().filter(|part| joined.contains(*part)).count();
         assert_eq!(left, 0, "{size:?}: the display is not wiped: {lines:#?}");
-        assert!(joined.starts_with("s4:s4://in/7_konnode1("), "{size:?}: {lines:#?}");
-        for part in ["noseven", "1failed:", "29of30tasksdone"] {
+        for part in ["1of30tasksfailed:exitstatus3s4://in/7_konnode1(", "noseven", "29of30tasksdone"] {
             assert!(joined.contains(part), "{size:?}: no '{part}' in {lines:#?}");
         }
     }
@@ -194,7 +193,7 @@ fn the_display_names_the_slowest_tasks() {
 }
 
 #[test]
-fn a_failure_is_shown_at_once_and_whole() {
+fn a_failure_is_shown_at_once_with_the_end_of_its_stderr() {
     let cluster = with_keys(2, 6);
     let go = cluster.dir().join("go");
     let cmd = format!(
@@ -208,7 +207,7 @@ fn a_failure_is_shown_at_once_and_whole() {
     let (status, _, lines) = map.finish();
     assert_eq!(status, 1);
     let stderr: Vec<u32> = lines.iter().filter_map(|line| line.strip_prefix("    ")?.parse().ok()).collect();
-    assert_eq!(stderr, (1..=40).collect::<Vec<u32>>(), "{lines:#?}");
+    assert_eq!(stderr, (31..=40).collect::<Vec<u32>>(), "{lines:#?}");
 }
 
 #[test]
@@ -283,15 +282,4 @@ fn events_tell_failures_and_waiting_tells_the_same() {
     assert_eq!(status, 1);
     assert_eq!(failures(&again), told);
     assert_eq!(again.last().unwrap()["done"], last["done"]);
-}
-
-#[test]
-fn the_summary_has_twenty_failures_and_the_count_of_the_rest() {
-    let cluster = with_keys(2, 50);
-    let told = cluster.fails(1, &["map", "--keep-going", "s4://in/", "s4://out/", "echo a line >&2; exit 3"]);
-    let (first, summary) = told.split_once("s4: 50 failed:\n").unwrap_or_else(|| panic!("{told}"));
-    assert_eq!(first.matches("    a line\n").count(), 50, "each at once");
-    assert_eq!(summary.matches("    s4://in/").count(), 20, "{summary}");
-    assert!(summary.contains("    and 30 more\n") && summary.contains("'s4 logs "), "{summary}");
-    assert!(summary.lines().last().unwrap().contains("no output stands"), "{summary}");
 }

@@ -216,6 +216,11 @@ fn numbers_of_every_size_are_no_trouble() {
         format!("{{\"spec\":{spec},\"plan\":{plan},\"progress\":{progress},{times},\"outcome\":{outcome}}}")
     };
     let failure = format!("{{\"node\":{most},\"key\":\"in/x\",\"reason\":\"\\u001b[2J\\n\",\"stderr\":\"\"}}");
+    let hostile = "\"\\u001b[2J\\n\"";
+    let group = format!(
+        "{{\"reason\":{hostile},\"kind\":{hostile},\"count\":{most},\"tasks\":[{{\"node\":{most},\"key\":\"in/x\"}}],\
+         \"stderr\":{hostile},\"hint\":{hostile}}}"
+    );
     let health = format!(
         "{{\"node\":{most},\"version\":\"\",\"total_bytes\":{most},\"free_bytes\":{most},\"reserve_bytes\":0,\
          \"data\":\"/dev\",\"token\":\"\",\"running_tasks\":{most},\"uptime_seconds\":{most}}}"
@@ -227,7 +232,7 @@ fn numbers_of_every_size_are_no_trouble() {
         let status = format!(
             "{{\"health\":{health},\"usage\":{{\"keys\":{most},\"bytes\":{most},\"at\":-9223372036854775808}},\
              \"samples\":[[{most},{most},{most},{most},{most},{most},{most}]],\
-             \"jobs\":[{{\"record\":{record},\"failures\":[{failure}]}}]}}"
+             \"jobs\":[{{\"record\":{record},\"failures\":{{\"groups\":[{group}],\"others\":{most}}}}}]}}"
         );
         let tagged = |tag: &str, json: &str| format!("{{\"event\":\"{tag}\",{}\n", &json[1..]);
         let events = [

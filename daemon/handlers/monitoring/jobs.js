@@ -1,6 +1,6 @@
 // Jobs: one list item each, made once and then kept up to date, so that what a reader has opened stays open.
 
-const MARKS = { planned: '○', running: '▶', done: '✓', failed: '✕', cancelled: '■', interrupted: '✕' };
+const MARKS = { planned: '○', running: '▶', done: '✓', failed: '✕', cancelled: '■', interrupted: '✕', unknown: '?' };
 const FIELDS = ['done', 'failed', 'running'];
 
 const makeBar = () => make('div', 'bar', ...FIELDS.map(name => make('i', name)));
@@ -46,21 +46,33 @@ function fillParts(item) {
   });
 }
 
+/** Failures of one kind: how many, some of their tasks, what may be the cause, and one stderr. */
+function makeFailure(group, job) {
+  const entry = make('li', '', make('span', 'reason', `${count(group.count)} of ${count(job.progress.tasks)} tasks: ${group.count > 1 ? group.kind : group.reason}`));
+  const tasks = group.tasks.map(task => make('li', '', make('span', 'key', 's4://' + task.key), ` on node ${task.node}`));
+  const more = group.count - group.tasks.length;
+  if (more > 0) tasks.push(make('li', '', `and ${count(more)} more: s4 logs ${job.id} --failed`));
+  entry.append(make('ul', '', ...tasks));
+  if (group.hint) entry.append(make('div', 'hint', group.hint));
+  if (group.stderr) entry.append(make('pre', 'stderr', group.stderr));
+  return entry;
+}
+
 function fillFailures(item, job) {
   const { failures, failed, byFailure } = item.parts;
+  const { groups, others } = job.failures;
   byFailure.hidden = job.progress.failed === 0;
-  const shown = job.failures.length, more = job.progress.failed - shown;
-  say(failed, `${count(job.progress.failed)} failed` + (more > 0 ? `, the first ${shown} of them` : ''));
-  // Which came first may change while nodes report: the list is made anew when it is not the same.
-  const key = job.failures.map(failure => failure.node + failure.key).join('\n');
+  const shown = groups.reduce((sum, group) => sum + group.count, 0);
+  // A node reads the record of many failures bit by bit.
+  const unread = Math.max(0, job.progress.failed - shown - others);
+  const rest = (others ? `, ${count(others)} of more kinds` : '') + (unread ? `, ${count(unread)} not read yet` : '');
+  say(failed, `${count(job.progress.failed)} failed${rest}`);
+  // What a reader has selected stays while nothing changes.
+  const key = JSON.stringify(groups);
   if (item.shownFailures === key) return;
   item.shownFailures = key;
-  failures.replaceChildren(...job.failures.map(failure => {
-    const entry = make('li', '', make('span', 'key', 's4://' + failure.key),
-      ` on node ${failure.node}: `, make('span', 'reason', failure.reason));
-    if (failure.stderr) entry.append(make('pre', 'stderr', failure.stderr));
-    return entry;
-  }));
+  const ordered = [...groups].sort((a, b) => b.count - a.count);
+  failures.replaceChildren(...ordered.map(group => makeFailure(group, job)));
 }
 
 function times(job) {

@@ -1,4 +1,4 @@
-//! This node's status: how it is, what the machine did, its jobs and the first failures of each.
+//! This node's status: how it is, what the machine did, its jobs and the failures of each.
 
 use crate::app::App;
 use crate::handlers::{Answer, health_now, json};

@@ -2,6 +2,7 @@
 
 mod display;
 mod events;
+mod failures;
 mod parts;
 mod report;
 mod summary;

@@ -2,16 +2,17 @@
 
 use super::display::{Display, View};
 use super::events;
+use super::failures::Failures;
 use super::parts::{Part, total};
 use crate::cli::ShowArgs;
 use crate::commands::console::say;
-use crate::commands::format::{cut, size_text};
+use crate::commands::format::size_text;
 use s4::client::Client;
 use s4::client::job_table::{ClusterJob, JobState};
 use s4::cluster::Cluster;
 use s4::error::Result;
 use s4::placement::NodeId;
-use s4::protocol::{Event, JobId, JobSpec, Plan, Progress, TaskFailure};
+use s4::protocol::{Event, JobId, JobSpec, Plan, Progress};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -19,22 +20,6 @@ use std::time::{Duration, Instant};
 const PROGRESS: Duration = Duration::from_secs(5);
 /// How long the nodes may take to say what a cancelled job has left.
 const LAST_LOOK: Duration = Duration::from_millis(500);
-/// Characters of a command that are shown with a failure.
-const COMMAND: usize = 200;
-
-/// The failures that the summary tells again. Its size does not grow with their number.
-#[derive(Default)]
-pub struct Failures {
-    pub first: Vec<String>,
-    pub count: u64,
-    /// One of them has left stderr.
-    pub stderr: bool,
-}
-
-impl Failures {
-    /// Told again at the end.
-    pub const TOLD: usize = 20;
-}
 
 /// Who hears of the job.
 enum Voice {
@@ -119,7 +104,7 @@ impl Report {
         }
         match event {
             Event::Progress(progress) => self.parts[node].progress = progress,
-            Event::Failure(failure) => self.fail(&failure),
+            Event::Failure(failure) => self.failures.add(&failure, &self.spec, &self.cluster),
             Event::Running { tasks } => self.parts[node].running = tasks,
             Event::Ended { outcome, progress } => {
                 let part = &mut self.parts[node];
@@ -155,6 +140,10 @@ impl Report {
 
     /// Shows what is new since the last time.
     pub fn tick(&mut self) {
+        if !self.is_json() {
+            // The summary, which may be hours away, tells all.
+            self.failures.take_untold().iter().for_each(|failure| self.speak(failure));
+        }
         let (line, elapsed) = (self.progress_line(), self.elapsed());
         match &mut self.voice {
             Voice::Live(display) => display.draw(&View { spec: &self.spec, parts: &self.parts, elapsed }),
@@ -175,23 +164,6 @@ impl Report {
         };
         let Progress { tasks, done, running, failed, .. } = sum;
         format!("{}: {done} of {tasks} tasks done{before}, {running} running, {failed} failed{bytes}", self.spec.kind)
-    }
-
-    fn fail(&mut self, failure: &TaskFailure) {
-        self.failures.count += 1;
-        self.failures.stderr |= !failure.stderr.is_empty();
-        let name = self.cluster.name(failure.node);
-        let line = format!("{} on {name}: {}", failure.key, failure.reason);
-        if self.failures.first.len() < Failures::TOLD {
-            self.failures.first.push(cut(&line, 1000));
-        }
-        let mut text = format!("{line}\n    command: {}\n", cut(&self.spec.cmd.to_string(), COMMAND));
-        for line in failure.stderr.lines() {
-            text += &format!("    {line}\n");
-        }
-        if !matches!(self.voice, Voice::Json) {
-            self.speak(text.trim_end());
-        }
     }
 
     /// Says something above the display, if there is one.

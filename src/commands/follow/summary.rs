@@ -2,7 +2,6 @@
 
 use super::events;
 use super::parts::{Part, total};
-use super::report::Failures;
 use super::report::Report;
 use crate::commands::console::say;
 use crate::commands::format::seconds_text;
@@ -54,23 +53,13 @@ impl Report {
         format!("{kind}: {} tasks done{before}, {} outputs in {outdir}, {time}{hint}", sum.done, sum.outputs)
     }
 
-    /// The failures again, or the last event.
+    /// The failures, or the last event.
     fn tell_end(&self, state: &str, error: &Error) -> Result<()> {
         if self.is_json() {
             return self.print_end(state, Some(error));
         }
-        let Failures { first, count, .. } = &self.failures;
-        if *count > 0 {
-            let mut text = format!("{count} failed:");
-            for line in first {
-                text += &format!("\n    {line}");
-            }
-            match count - first.len() as u64 {
-                0 => {}
-                more => text += &format!("\n    and {more} more"),
-            }
-            say(text);
-        }
+        let tasks = total(&self.parts).tasks;
+        self.failures.summary(&self.spec, tasks, &self.cluster).iter().for_each(say);
         Ok(())
     }
 
@@ -86,7 +75,9 @@ impl Report {
             _ if !self.lost.is_empty() => format!("{kind}: lost {}", self.lost_text()),
             JobState::Cancelled => format!("{kind} cancelled"),
             JobState::Interrupted => format!("{kind} interrupted: {}", self.interrupted_text()),
-            JobState::Planned | JobState::Running | JobState::Done | JobState::Failed => format!("{kind} failed"),
+            JobState::Planned | JobState::Running | JobState::Done | JobState::Failed | JobState::Unknown => {
+                format!("{kind} failed")
+            }
         };
         let before = match self.done_before() {
             0 => String::new(),
@@ -94,12 +85,19 @@ impl Report {
         };
         let time = seconds_text(self.elapsed().as_secs_f64());
         let counts = format!("{} of {} tasks done{before}, {} failed, {time}", sum.done, sum.tasks, sum.failed);
-        format!("{how}: {counts}; {}", self.what_stands())
+        let left = match self.lost.is_empty() {
+            true => self.what_stands(),
+            false => {
+                let id = &self.spec.id;
+                format!("what stands there is not known: 's4 wait {id}' asks again, 's4 cancel {id}' ends the job")
+            }
+        };
+        format!("{how}: {counts}; {left}")
     }
 
     fn lost_text(&self) -> String {
         let names: Vec<String> = self.lost.iter().map(|(node, _)| self.cluster.name(*node).to_string()).collect();
-        format!("{}, the job may go on elsewhere", names.join(" and "))
+        format!("{}, where the job may go on; as far as the nodes have told", names.join(" and "))
     }
 
     fn interrupted_text(&self) -> String {

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use s4::protocol::Progress;
+    use s4::protocol::{FailureGroups, Progress};
 
     fn view(nodes: usize) -> ClusterView {
         let nodes = (0..nodes).map(|node| NodeView {
@@ -144,7 +144,7 @@ mod tests {
             progress: Progress { tasks: 100, done: 50, failed: 1, running: 2, ..Progress::default() },
             done_before: 0,
             parts: Vec::new(),
-            failures: Vec::new(),
+            failures: FailureGroups::default(),
         };
         ClusterView { now: 5000, nodes: nodes.collect(), jobs: vec![job] }
     }

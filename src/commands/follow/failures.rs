@@ -1,0 +1,147 @@
+//! The failures of a job as people read them: one paragraph for each kind.
+
+use crate::commands::format::cut;
+use s4::bounds;
+use s4::cluster::Cluster;
+use s4::protocol::{FailureGroup, FailureGroups, JobSpec, TaskFailure};
+
+/// Characters of a command that are shown with a failure.
+const COMMAND: usize = 200;
+/// Lines of the end of a stderr, and characters of each.
+const LINES: usize = 10;
+const LINE: usize = 500;
+
+/// The failures so far.
+#[derive(Default)]
+pub struct Failures {
+    kinds: FailureGroups,
+    /// The first failures of their kind that nobody has been told of.
+    untold: Vec<String>,
+    /// One of them has left stderr.
+    pub stderr: bool,
+}
+
+impl Failures {
+    pub fn add(&mut self, failure: &TaskFailure, spec: &JobSpec, cluster: &Cluster) {
+        self.stderr |= !failure.stderr.is_empty();
+        if self.kinds.add(failure, &spec.cmd.to_string()) {
+            let name = cluster.name(failure.node);
+            let stderr = lines(&failure.stderr, "    ");
+            self.untold.push(format!("{} on {name}: {}{stderr}", failure.key, cut(&failure.reason, 1000)));
+        }
+    }
+
+    /// The first failure of each kind that is new since the last call.
+    pub fn take_untold(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// A paragraph for each kind, of a job of so many tasks.
+    pub fn summary(&self, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> Vec<String> {
+        let mut command = Some(format!("\n    command: {}", cut(&spec.cmd.to_string(), COMMAND)));
+        let paragraph = |group: &FailureGroup| {
+            head(group, spec, tasks, cluster) + &command.take().unwrap_or_default() + &details(group)
+        };
+        let mut text: Vec<String> = self.kinds.by_count().into_iter().map(paragraph).collect();
+        if self.kinds.others > 0 {
+            text.push(format!("{} failures of more kinds: s4 logs {} --failed", self.kinds.others, spec.id));
+        }
+        text
+    }
+}
+
+/// How many, and which.
+fn head(group: &FailureGroup, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> String {
+    let mut text = format!("{} of {tasks} tasks failed: {}", group.count, group.kind());
+    for (number, task) in group.tasks.iter().enumerate() {
+        text += &format!("\n    {} on {}", task.key, cluster.name(task.node));
+        if number == 0 && group.kind() != group.reason {
+            text += &format!(": {}", group.reason);
+        }
+    }
+    match group.unnamed() {
+        0 => text,
+        more => text + &format!("\n    and {more} more: s4 logs {} --failed", spec.id),
+    }
+}
+
+/// One command's stderr, and what may be the cause.
+fn details(group: &FailureGroup) -> String {
+    let mut text = match lines(&group.stderr, "        ") {
+        none if none.is_empty() => none,
+        lines if group.count == 1 => format!("\n    stderr:{lines}"),
+        lines => format!("\n    stderr of one of them:{lines}"),
+    };
+    if let Some(hint) = &group.hint {
+        text += &format!("\n    hint: {hint}");
+    }
+    text
+}
+
+/// The last lines of `stderr`, each on a line of its own behind `indent`.
+fn lines(stderr: &str, indent: &str) -> String {
+    let all: Vec<&str> = bounds::tail(stderr, LINES * LINE).trim_end().lines().collect();
+    let last = &all[all.len().saturating_sub(LINES)..];
+    last.iter().map(|line| format!("\n{indent}{}", cut(line, LINE))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use s4::key::{Dir, Key};
+    use s4::pattern::Pattern;
+    use s4::protocol::{CommandText, JobId, MapKind};
+    use std::path::Path;
+
+    fn summary(failures: &[(&str, &str)], cmd: &str) -> Vec<String> {
+        let cluster = Cluster::parse("a:1\nb:1\n", Path::new("conf")).unwrap();
+        let (indir, outdir) = (Pattern::parse_url("s4://in/").unwrap(), Dir::parse_url("s4://out/").unwrap());
+        let mut spec = JobSpec::new(MapKind::Map, indir, outdir, CommandText::new(cmd.into()).unwrap());
+        spec.id = JobId::try_from("20260101-000000-000-abcdef".to_owned()).unwrap();
+        let mut all = Failures::default();
+        for (number, (reason, stderr)) in failures.iter().enumerate() {
+            let key = Key::parse(&format!("in/{number}_k")).unwrap();
+            let failure =
+                TaskFailure { node: number % 2, key, reason: (*reason).to_owned(), stderr: (*stderr).to_owned() };
+            all.add(&failure, &spec, &cluster);
+        }
+        all.summary(&spec, 120, &cluster)
+    }
+
+    #[test]
+    fn a_kind_is_a_paragraph() {
+        let told = summary(&[("exit status 1", ""); 48], "grep JFK");
+        assert_eq!(
+            told,
+            ["48 of 120 tasks failed: exit status 1
+    s4://in/0_k on node 0 (a:1)
+    s4://in/1_k on node 1 (b:1)
+    s4://in/2_k on node 0 (a:1)
+    and 45 more: s4 logs 20260101-000000-000-abcdef --failed
+    command: grep JFK
+    hint: grep ends with 1 if no line matches: append '|| true' to it, or use --ok-exit 0,1"]
+        );
+        let told = summary(&[("exit status 3", "a\nb\n"), ("s4://out/1_k: key already exists", "")], "sort");
+        assert_eq!(
+            told,
+            [
+                "1 of 120 tasks failed: exit status 3
+    s4://in/0_k on node 0 (a:1)
+    command: sort
+    stderr:
+        a
+        b",
+                "1 of 120 tasks failed: s4://out/1_k: key already exists
+    s4://in/1_k on node 1 (b:1)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_long_stderr_is_its_last_lines() {
+        let stderr: String = (0..1000).map(|n| format!("{n} {}\n", "x".repeat(600))).collect();
+        let text = lines(&stderr, "  ");
+        assert!(text.lines().count() <= LINES + 1 && text.len() < 2 * LINES * LINE, "{text}");
+        assert_eq!(lines("\n\n", "  "), "");
+    }
+}
