@@ -45,7 +45,7 @@ pub enum Route {
     StopJob(JobId),
     CancelJob(JobId),
     FollowJob(JobId),
-    CleanJob { id: JobId, prefix: Prefix, inputs: u64 },
+    CleanJob { id: JobId, prefix: Prefix, inputs: Option<u64> },
     Standing { outdir: Dir, of: NodeId },
     JobLogs { id: JobId, key: Option<Key> },
 }
@@ -208,8 +208,8 @@ fn start_route(id: &str, query: &str) -> Result<Route> {
 
 fn clean_route(id: &str, query: &str) -> Result<Route> {
     let prefix = query_value(query, "prefix")?.unwrap_or_default();
-    let inputs = query_value(query, "inputs")?.ok_or_else(|| malformed("inputs"))?;
-    let inputs = u64::from_str_radix(&inputs, 16).map_err(|_| malformed("inputs"))?;
+    let inputs = query_value(query, "inputs")?;
+    let inputs = inputs.map(|inputs| u64::from_str_radix(&inputs, 16).map_err(|_| malformed("inputs"))).transpose()?;
     Ok(Route::CleanJob { id: JobId::try_from(id.to_owned())?, prefix: Prefix::parse(&prefix)?, inputs })
 }
 

@@ -103,7 +103,7 @@ pub async fn cancel(app: &Arc<App>, id: &JobId) -> Answer {
     Ok(done())
 }
 
-pub async fn clean(app: &Arc<App>, id: JobId, prefix: Prefix, inputs: u64) -> Answer {
+pub async fn clean(app: &Arc<App>, id: JobId, prefix: Prefix, inputs: Option<u64>) -> Answer {
     let jobs = app.jobs.clone();
     blocking(move || jobs.clean(&id, &prefix, inputs)).await.map(|()| done())
 }

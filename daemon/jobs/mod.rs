@@ -7,6 +7,7 @@ mod failures;
 pub mod fence;
 pub mod files;
 mod former;
+mod gone;
 pub mod job;
 mod journal;
 mod lines;
@@ -15,6 +16,7 @@ mod marks;
 pub mod owner;
 mod plan;
 pub mod process;
+mod rerun;
 mod run;
 mod running;
 mod shared;
@@ -36,7 +38,7 @@ use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Prefix;
 use s4::limits::descriptors;
-use s4::protocol::{Delivery, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Source};
+use s4::protocol::{Delivery, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Rerun, Source};
 use s4::time::now_milliseconds;
 use sources::Sources;
 use std::collections::BTreeMap;
@@ -117,7 +119,7 @@ impl Jobs {
             _ => Error::io(format!("job {}", spec.id), &e),
         })?;
         let mut sources = self.sources(spec);
-        match plan::make(&self.shared, spec, &dir.join("plan"), &mut sources, alive) {
+        match plan::make(&self.shared, spec, &dir, &mut sources, alive) {
             Ok(plan) => Ok((dir, plan, sources.into_jobs())),
             Err(error) => {
                 remove_dir(&self.shared.store, &dir);
@@ -206,20 +208,23 @@ impl Jobs {
         self.lock().values().filter(earlier).cloned().collect()
     }
 
-    /// Deletes what earlier runs left below `prefix` on this node of a task whose inputs have this digest; blocks. Called by the node whose
-    /// task it is, maybe before the job has been started here.
-    pub fn clean(&self, id: &JobId, prefix: &Prefix, inputs: u64) -> Result<()> {
+    /// Deletes what earlier runs left below `prefix` on this node of a task whose inputs have this digest, or are gone; blocks. Called by the
+    /// node whose task it is, maybe before the job has been started here.
+    pub fn clean(&self, id: &JobId, prefix: &Prefix, inputs: Option<u64>) -> Result<()> {
         let job = self.find(id)?;
         let below = Prefix::below(&job.spec.outdir);
         let task = prefix.as_str().strip_prefix(below.as_str()).and_then(|task| task.strip_suffix('/'));
         let is_task = job.spec.kind == MapKind::MapToN && task.is_some_and(|task| !task.contains('/'));
-        if !job.spec.resume || !is_task {
+        if job.spec.rerun == Rerun::Refuse || !is_task {
             return Err(Error::new(ErrorKind::BadRequest, format!("job {id} has nothing to clean there")));
         }
         self.open_earlier(&job).iter().for_each(|other| other.fence.shut());
-        let ours = job.mark(inputs, 1);
-        let is_earlier = |mark: Mark| standing::is_ours(mark, ours) && mark.job != ours.job;
-        self.shared.store.remove_marked(prefix, is_earlier, &mut || job.fence.is_open())?;
+        let (rerun, ours) = (job.spec.rerun, job.mark(inputs.unwrap_or_default(), 1));
+        let is_removed = |mark: Mark| match inputs {
+            Some(_) => rerun::may_replace(rerun, mark, ours),
+            None => rerun::may_remove(rerun, mark, ours),
+        };
+        self.shared.store.remove_marked(prefix, is_removed, &mut || job.fence.is_open())?;
         self.shared.names.settle(&mut || {});
         Ok(())
     }

@@ -2,10 +2,12 @@
 //! ([`tasks`](super::tasks)), so that memory does not grow with their number.
 
 use super::former::Former;
+use super::gone;
 use super::marks::mark_of;
+use super::rerun::{self, Decision, is_ours, may_remove};
 use super::shared::Shared;
 use super::sources::Sources;
-use super::standing::{self, AllStanding, Decision};
+use super::standing::AllStanding;
 use super::tasks::{Merged, SKIP, Suffix, Task, damaged, failed, output_of};
 use crate::store::{Selection, Sorter, Store};
 use s4::attribute::Mark;
@@ -13,11 +15,14 @@ use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::hasher::Hasher;
 use s4::key::Key;
-use s4::protocol::{Entry, JobSpec, MapKind, Plan};
+use s4::protocol::{Entry, JobSpec, MapKind, Plan, Reason, Rerun, Standing};
 use s4::stored::{is_absent, record_at, recorded_at};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+
+/// The name of a plan in its job's directory.
+pub const FILE: &str = "plan";
 
 /// Writes a job's plan.
 struct Planner<'a> {
@@ -30,49 +35,81 @@ struct Planner<'a> {
     plan: Plan,
 }
 
-/// Lists the job's inputs into a plan at `path`, and counts them for the jobs that made them. `alive` is called again and again, and ends
+/// Lists the job's inputs into a plan in `dir`, and counts them for the jobs that made them. `alive` is called again and again, and ends
 /// the work by returning false.
 pub fn make(
     shared: &Shared,
     spec: &JobSpec,
-    path: &Path,
+    dir: &Path,
     sources: &mut Sources,
     alive: &mut dyn FnMut() -> bool,
 ) -> Result<Plan> {
     let store = &*shared.store;
     store.check_space(format_args!("job {}", spec.id))?;
-    let out = BufWriter::new(File::create(path).map_err(|e| failed(&e))?);
+    let out = BufWriter::new(File::create(dir.join(FILE)).map_err(|e| failed(&e))?);
     let mut planner = Planner { store, spec, mark: mark_of(spec), sources, out, plan: Plan::default() };
+    let mut gone = match spec.rerun {
+        Rerun::Update => Some(gone::List::create(dir)?),
+        Rerun::Refuse | Rerun::Resume | Rerun::Missing => None,
+    };
     match spec.kind {
-        MapKind::Map => planner.singles(alive)?,
-        MapKind::MapToN => planner.split(shared, alive)?,
-        MapKind::MapFromN => planner.merge(alive)?,
+        MapKind::Map => planner.singles(gone.as_mut(), alive)?,
+        MapKind::MapToN => planner.split(shared, gone.as_mut(), alive)?,
+        MapKind::MapFromN => planner.merge(gone.as_mut(), alive)?,
     }
     planner.out.flush().map_err(|e| failed(&e))?;
-    Ok(planner.plan)
+    let gone = gone.map_or(Ok(0), gone::List::finish)?;
+    Ok(Plan { gone, ..planner.plan })
 }
 
 impl Planner<'_> {
     /// The tasks of a 1:1 map.
-    fn singles(&mut self, alive: &mut dyn FnMut() -> bool) -> Result<()> {
+    fn singles(&mut self, gone: Option<&mut gone::List>, alive: &mut dyn FnMut() -> bool) -> Result<()> {
         let (store, spec) = (self.store, self.spec);
+        let mut outputs = gone::Outputs::new(store);
         each_input(store, spec, alive, &mut |key, size| {
             let output = output_of(spec, &key)?;
+            if gone.is_some() {
+                outputs.add(&output)?;
+            }
             self.take_input(&key, size)?;
             let (decision, inputs) = self.decide(&output, &mut || input_of(store, &key))?;
             self.write(decision, inputs, &key, size)
+        })?;
+        self.list_gone(gone, outputs, alive)
+    }
+
+    /// Writes down the outputs that an update removes.
+    fn list_gone(
+        &self,
+        gone: Option<&mut gone::List>,
+        outputs: gone::Outputs,
+        alive: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
+        let (store, spec) = (self.store, self.spec);
+        gone.map_or(Ok(()), |gone| {
+            outputs.write_others(store, &spec.outdir, self.mark, gone, &mut || still_wanted(spec, alive))
         })
     }
 
     /// The tasks of a 1:n map, in the order of the inputs' basenames. Refuses two of one basename, whose outputs would mix.
-    fn split(&mut self, shared: &Shared, alive: &mut dyn FnMut() -> bool) -> Result<()> {
-        let (store, spec) = (self.store, self.spec);
+    fn split(
+        &mut self,
+        shared: &Shared,
+        mut gone: Option<&mut gone::List>,
+        alive: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
+        let (store, spec, ours) = (self.store, self.spec, self.mark);
         let mut inputs = Sorter::new(store.root());
         each_input(store, spec, alive, &mut |key, size| {
             spec.outdir.join(key.basename())?;
             inputs.push(format!("{} {} {size}", key.basename(), key.as_str()).into_bytes())
         })?;
         let mut standing = AllStanding::gather(shared, spec, alive)?;
+        let mut without_input = |found: Standing| match &mut gone {
+            Some(gone) if may_remove(spec.rerun, found.mark, ours) => gone.add(&found.input),
+            _ => Ok(()),
+        };
         let mut last: Option<(String, Key)> = None;
         for record in inputs.finish()? {
             let (name, key, size) = parse_input(&record?)?;
@@ -83,75 +120,88 @@ impl Planner<'_> {
                 return Err(Error::new(ErrorKind::AlreadyExists, message));
             }
             self.take_input(&key, size)?;
-            let found = standing.of(&name)?;
+            let found = standing.of(&name, &mut without_input)?;
             let inputs = if found.is_empty() { 0 } else { input_of(store, &key)? };
-            let decision = standing::decide(&found, Mark { inputs, ..self.mark });
-            match decision {
-                Ok(decision) if spec.resume || decision == Decision::Run => self.write(decision, inputs, &key, size)?,
-                Ok(_) => return Err(taken(spec, &found.first().map_or(key, |found| found.key.clone()), true)),
-                Err(other) => return Err(taken(spec, other, false)),
-            }
+            let ours = Mark { inputs, ..ours };
+            let decision = rerun::decide(spec.rerun, &found, ours).map_err(|other| taken(spec, other, ours))?;
+            self.write(decision, inputs, &key, size)?;
             last = Some((name, key));
         }
-        Ok(())
+        standing.rest(&mut without_input)
     }
 
     /// Lines of keys, those of one merge name together, and after each group a line of what is to become of it.
-    fn merge(&mut self, alive: &mut dyn FnMut() -> bool) -> Result<()> {
+    fn merge(&mut self, gone: Option<&mut gone::List>, alive: &mut dyn FnMut() -> bool) -> Result<()> {
         let mut inputs = Sorter::new(self.store.root());
         each_input(self.store, self.spec, alive, &mut |key, size| {
             inputs.push(format!("{} {} {size}", key.merge_name(), key.as_str()).into_bytes())
         })?;
         let mut former = Former::gather(self.store, self.spec, alive)?;
+        let mut outputs = gone::Outputs::new(self.store);
         let mut group: Option<Group> = None;
         for record in inputs.finish()? {
             let (name, key, size) = parse_input(&record?)?;
-            if group.as_ref().is_some_and(|group| group.name != name) {
-                self.end_group(group.take(), &mut former)?;
+            if let Some(ended) = group.take_if(|group| group.name != name) {
+                self.end_group(ended, &mut former, &mut outputs)?;
             }
             self.take_input(&key, size)?;
             let joined = group.get_or_insert_with(|| Group::new(name));
             joined.add(self.store, self.spec, &key, size)?;
             writeln!(self.out, "{}", key.as_str()).map_err(|e| failed(&e))?;
         }
-        self.end_group(group, &mut former)
+        if let Some(group) = group {
+            self.end_group(group, &mut former, &mut outputs)?;
+        }
+        self.list_gone(gone, outputs, alive)
     }
 
-    fn end_group(&mut self, group: Option<Group>, former: &mut Former) -> Result<()> {
-        let Some(group) = group else {
-            return Ok(());
-        };
+    fn end_group(&mut self, group: Group, former: &mut Former, outputs: &mut gone::Outputs) -> Result<()> {
         let output = group.suffix.output(self.spec, &group.name)?;
         let inputs = group.inputs.finish().xxh3;
         let (decision, _) = self.decide(&output, &mut || Ok(inputs))?;
         let former = self.former_outputs(former, &group.name, &output)?;
-        let decision = if former.is_empty() { decision } else { Decision::Clean };
+        let (decision, former) = match self.spec.rerun {
+            _ if former.is_empty() => (decision, former),
+            // A second output of these inputs would be counted twice by the next step.
+            Rerun::Missing => (Decision::Keep, Vec::new()),
+            _ => (Decision::Run(Reason::InputChanged), former),
+        };
+        if self.spec.rerun == Rerun::Update {
+            outputs.add(&output)?;
+        }
         let end = self.note(decision, inputs).unwrap_or_else(|| SKIP.to_owned());
         let former: String = former.iter().map(|key| format!(" {}", key.as_str())).collect();
         writeln!(self.out, " {} {end} {}{former}", group.size, group.name).map_err(|e| failed(&e))
     }
 
-    /// Those of the merge name `name` that maps from this INDIR to this OUTDIR made, beside `output`. They are few: a resume takes them
-    /// away.
+    /// Those of the merge name `name` that maps from this INDIR to this OUTDIR made, beside `output`. They are few: a resume removes them, and
+    /// an update removes them with those whose inputs are gone.
     fn former_outputs(&self, standing: &mut Former, name: &str, output: &Key) -> Result<Vec<Key>> {
         let mut former = Vec::new();
         standing.each_of(name, &mut |key| {
             if key == *output {
                 return Ok(());
             }
-            let record = match record_at(&self.store.path(&key)) {
-                Err(e) if !is_absent(&e) => return Err(self.store.unreadable(&key, &e)),
-                record => record.ok().flatten(),
+            let Some(mark) = self.mark_at(&key)?.filter(|mark| mark.source == self.mark.source) else {
+                return Ok(());
             };
-            let mark = record.and_then(|record| record.mark).filter(|mark| mark.source == self.mark.source);
-            match mark.map(|mark| mark.recipe == self.mark.recipe) {
-                Some(true) if self.spec.resume => former.push(key),
-                Some(is_ours) => return Err(taken(self.spec, &key, is_ours)),
-                None => {}
+            match self.spec.rerun {
+                Rerun::Missing => former.push(key),
+                Rerun::Resume if mark.recipe == self.mark.recipe => former.push(key),
+                Rerun::Refuse | Rerun::Resume => return Err(taken(self.spec, &made_alone(&key, mark), self.mark)),
+                Rerun::Update => {}
             }
             Ok(())
         })?;
         Ok(former)
+    }
+
+    /// The mark of a key; `None` if it has none, or does not exist.
+    fn mark_at(&self, key: &Key) -> Result<Option<Mark>> {
+        match record_at(&self.store.path(key)) {
+            Err(e) if !is_absent(&e) => Err(self.store.unreadable(key, &e)),
+            record => Ok(record.ok().flatten().and_then(|record| record.mark)),
+        }
     }
 
     fn take_input(&mut self, key: &Key, size: u64) -> Result<()> {
@@ -162,35 +212,36 @@ impl Planner<'_> {
 
     /// What is to become of a task with one output, and the digest of its inputs where that was asked for.
     fn decide(&self, output: &Key, inputs: &mut dyn FnMut() -> Result<u64>) -> Result<(Decision, u64)> {
-        if !self.spec.resume {
-            return refuse_taken(self.store, output, self.spec).map(|()| (Decision::Run, 0));
-        }
-        let record = match record_at(&self.store.path(output)) {
-            Ok(record) => record,
-            Err(e) if is_absent(&e) => None,
-            Err(e) => return Err(self.store.unreadable(output, &e)),
-        };
-        let Some(mark) = record.and_then(|record| record.mark) else {
-            return refuse_taken(self.store, output, self.spec).map(|()| (Decision::Run, 0));
-        };
-        let ours = Mark { inputs: inputs()?, ..self.mark };
-        match standing::is_ours(mark, ours) {
-            true if mark.inputs == ours.inputs => Ok((Decision::Skip, ours.inputs)),
-            true => Ok((Decision::Clean, ours.inputs)),
-            false => Err(taken(self.spec, output, false)),
+        let (spec, path) = (self.spec, self.store.path(output));
+        let fresh = || refuse_taken(self.store, output, spec).map(|()| (Decision::Run(Reason::Missing), 0));
+        match (spec.rerun, self.mark_at(output)?) {
+            (Rerun::Refuse, _) => fresh(),
+            (Rerun::Missing, _) if path.symlink_metadata().is_ok_and(|found| found.is_file()) => {
+                Ok((Decision::Keep, 0))
+            }
+            (_, None) => fresh(),
+            (_, Some(mark)) => {
+                let ours = Mark { inputs: inputs()?, ..self.mark };
+                let found = [made_alone(output, mark)];
+                let decision = rerun::decide(spec.rerun, &found, ours).map_err(|other| taken(spec, other, ours))?;
+                Ok((decision, ours.inputs))
+            }
         }
     }
 
     /// Counts a task, and returns how it is marked in the plan; `None` if it is done.
     fn note(&mut self, decision: Decision, inputs: u64) -> Option<String> {
         match decision {
-            Decision::Skip => {
+            Decision::Keep => {
                 self.plan.done_before += 1;
                 return None;
             }
-            Decision::Run | Decision::Clean => self.plan.tasks += 1,
+            Decision::Run(reason) => {
+                self.plan.tasks += 1;
+                self.plan.reasons.count(reason);
+            }
         }
-        Some(if decision == Decision::Clean { format!("{inputs:x}") } else { "-".to_owned() })
+        Some(if decision.removes() { format!("{inputs:x}") } else { "-".to_owned() })
     }
 
     fn write(&mut self, decision: Decision, inputs: u64, key: &Key, size: u64) -> Result<()> {
@@ -225,42 +276,45 @@ fn each_input(
     alive: &mut dyn FnMut() -> bool,
     take: &mut dyn FnMut(Key, u64) -> Result<()>,
 ) -> Result<()> {
-    let gone = || Error::new(ErrorKind::Cancelled, format!("job {}: its client is gone", spec.id));
     store.list(&Selection::Pattern(&spec.indir), &mut |entry| {
         if let Entry::Key { path, size, .. } = entry {
             take(Key::parse(&path)?, size)?;
         }
-        match alive() {
-            true => Ok(true),
-            false => Err(gone()),
-        }
+        still_wanted(spec, alive)
     })
+}
+
+fn still_wanted(spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<bool> {
+    match alive() {
+        true => Ok(true),
+        false => Err(Error::new(ErrorKind::Cancelled, format!("job {}: its client is gone", spec.id))),
+    }
 }
 
 fn refuse_taken(store: &Store, output: &Key, spec: &JobSpec) -> Result<()> {
     store.check_unused(output).map_err(|e| match e.kind() {
         ErrorKind::AlreadyExists => {
-            let which = if spec.resume { NOT_OURS } else { "" };
+            let which = if spec.rerun == Rerun::Refuse { "" } else { ", which no map has made" };
             Error::new(e.kind(), format!("output {e}{which}; delete it, or choose another OUTDIR"))
         }
         _ => e,
     })
 }
 
-/// Said of outputs that a resume finds.
-const NOT_OURS: &str = ", which no run of the same map and command has made";
-
-/// The refusal of a job because of an output that a map has made, maybe this one.
-fn taken(spec: &JobSpec, output: &Key, is_ours: bool) -> Error {
-    let which = match (is_ours, spec.resume) {
-        (true, _) => ", which an earlier run of this map has made; go on from it with --resume, delete it",
-        (false, true) => ", which no run of the same map and command has made; delete it",
-        (false, false) => ", which another map has made; delete it",
+/// The refusal of a job of the mark `ours` because of outputs that a map has made, maybe this one.
+fn taken(spec: &JobSpec, found: &Standing, ours: Mark) -> Error {
+    let which = match (is_ours(found.mark, ours), spec.rerun) {
+        (true, _) => "which an earlier run of this map has made; go on from it with --resume",
+        (false, Rerun::Refuse) => "which another map or command has made; --update makes it again, --missing keeps it",
+        (false, _) => "which another command has made; --update makes it again, --missing keeps it",
     };
-    Error::new(
-        ErrorKind::AlreadyExists,
-        format!("output {output}: key already exists{which}, or choose another OUTDIR"),
-    )
+    let message = format!("output {}: key already exists, {which}; or delete it, or choose another OUTDIR", found.key);
+    Error::new(ErrorKind::AlreadyExists, message)
+}
+
+/// The only output of its task.
+fn made_alone(key: &Key, mark: Mark) -> Standing {
+    Standing { input: String::new(), key: key.clone(), count: mark.outputs.into(), mark }
 }
 
 /// `NAME KEY SIZE`, sorted by the name.
@@ -289,7 +343,7 @@ impl Group {
     fn add(&mut self, store: &Store, spec: &JobSpec, key: &Key, size: u64) -> Result<()> {
         self.size += size;
         self.suffix.add(key);
-        if spec.resume
+        if spec.rerun != Rerun::Refuse
             && let Some(checksum) = recorded_at(&store.path(key)).map_err(|e| Error::io(key, &e))?
         {
             add_input(&mut self.inputs, key, checksum);

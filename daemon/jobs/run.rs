@@ -2,12 +2,14 @@
 
 use super::command::Killed;
 use super::job::{Job, RunningNow};
+use super::rerun::may_remove;
 use super::shared::Shared;
 use super::tasks::{Task, Tasks};
-use super::{process, task};
+use super::{gone, plan, process, task};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
+use s4::protocol::MapKind;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,8 +29,8 @@ impl Job {
     /// Runs every task of the plan to its end.
     async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         // Where nothing is to be done, the end alone is written down.
-        if self.plan.tasks > 0 {
-            if let Err(error) = self.run_tasks(&shared).await {
+        if self.plan.tasks + self.plan.gone > 0 {
+            if let Err(error) = self.remove_and_run(&shared).await {
                 self.stop_with(&shared);
                 self.record_failure(&shared, None, error).await;
             }
@@ -55,11 +57,36 @@ impl Job {
         .await;
     }
 
+    async fn remove_and_run(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
+        self.remove_gone(shared).await?;
+        self.run_tasks(shared).await
+    }
+
+    /// Removes the outputs whose inputs are gone.
+    async fn remove_gone(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
+        if self.plan.gone == 0 {
+            return Ok(());
+        }
+        if self.spec.kind == MapKind::MapToN {
+            for input in gone::read(self.dir())? {
+                task::clean_everywhere(shared, self, &input?, None).await?;
+            }
+            return Ok(());
+        }
+        let (job, store) = (self.clone(), shared.store.clone());
+        let (rerun, ours) = (self.spec.rerun, self.mark(0, 1));
+        blocking(move || {
+            let mut keys = gone::read(job.dir())?;
+            keys.try_for_each(|key| store.remove_output(&Key::parse(&key?)?, |mark| may_remove(rerun, mark, ours)))
+        })
+        .await
+    }
+
     async fn run_tasks(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
         let (job, store) = (self.clone(), shared.store.clone());
         let begin = move || {
             job.save()?;
-            let mut tasks = Tasks::open(&job.dir.join("plan"))?;
+            let mut tasks = Tasks::open(&job.dir.join(plan::FILE))?;
             tasks.next_few(&store, &job.spec).map(|few| (few, tasks))
         };
         let (mut few, mut tasks) = blocking(begin).await?;

@@ -1,10 +1,8 @@
-//! What stands below the OUTDIR of a 1:n map, over all nodes: whether a task is done is read from the outputs themselves.
+//! The existing outputs below the OUTDIR of a 1:n map, over all nodes: whether a task is done is read from the outputs themselves.
 
 use super::shared::Shared;
 use crate::store::Sorter;
-use s4::attribute::Mark;
 use s4::error::{Error, ErrorKind, Result};
-use s4::key::Key;
 use s4::protocol::{HEARTBEAT, JobSpec, Standing};
 use std::iter::Peekable;
 use tokio::runtime::Handle;
@@ -17,17 +15,6 @@ const QUEUE: usize = 1024;
 pub struct AllStanding(Peekable<Records>);
 
 pub(super) type Records = Box<dyn Iterator<Item = Result<Vec<u8>>>>;
-
-/// What is to become of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// Nothing of it stands.
-    Run,
-    /// An earlier run left something of it, which has to go first.
-    Clean,
-    /// All its outputs stand.
-    Skip,
-}
 
 impl AllStanding {
     /// Asks every node what stands of the tasks of this one. Blocks. `alive` is called again and again, and ends the work by returning
@@ -64,16 +51,16 @@ impl AllStanding {
         Ok(Self(records.peekable()))
     }
 
-    /// What stands of `input`, one entry for each mark; to be asked in the order of basenames.
-    pub fn of(&mut self, input: &str) -> Result<Vec<Standing>> {
+    /// What stands of `input`, one entry for each mark; to be asked in the order of basenames. Those of inputs before it that were not asked
+    /// for go to `other`.
+    pub fn of(&mut self, input: &str, other: &mut dyn FnMut(Standing) -> Result<()>) -> Result<Vec<Standing>> {
         let mut found: Vec<Standing> = Vec::new();
         // A record that cannot be read comes out too, as the error that it is.
         while let Some(record) = self.0.next_if(|record| record.as_ref().map_or(true, |record| precedes(record, input)))
         {
-            let record = record?;
-            let json = record.iter().position(|&byte| byte == b' ').map_or(&record[..], |at| &record[at + 1..]);
-            let standing: Standing = serde_json::from_slice(json).map_err(|e| Error::io("what stands", &e.into()))?;
+            let standing = parse(&record?)?;
             if standing.input != input {
+                other(standing)?;
                 continue;
             }
             match found.iter_mut().find(|other| other.mark == standing.mark) {
@@ -83,6 +70,16 @@ impl AllStanding {
         }
         Ok(found)
     }
+
+    /// What stands of the inputs behind the last that was asked for.
+    pub fn rest(self, other: &mut dyn FnMut(Standing) -> Result<()>) -> Result<()> {
+        self.0.into_iter().try_for_each(|record| other(parse(&record?)?))
+    }
+}
+
+fn parse(record: &[u8]) -> Result<Standing> {
+    let json = record.iter().position(|&byte| byte == b' ').map_or(record, |at| &record[at + 1..]);
+    serde_json::from_slice(json).map_err(|e| Error::io("what stands", &e.into()))
 }
 
 fn push(sorter: &mut Sorter, standing: &Standing) -> Result<()> {
@@ -96,50 +93,16 @@ pub(super) fn precedes(record: &[u8], input: &str) -> bool {
     name.iter().copied().le(input.bytes().chain([b' ']))
 }
 
-/// True if a task of the map of `ours` with these inputs made it, now or in an earlier run, when its inputs may have been others.
-pub fn is_ours(mark: Mark, ours: Mark) -> bool {
-    mark.recipe == ours.recipe && (mark.source == ours.source || mark.inputs == ours.inputs)
-}
-
-/// What is to become of a task whose outputs would have the mark `ours`, but for their number. Error: an output of another map.
-pub fn decide(standing: &[Standing], ours: Mark) -> std::result::Result<Decision, &Key> {
-    if let Some(other) = standing.iter().find(|standing| !is_ours(standing.mark, ours)) {
-        return Err(&other.key);
-    }
-    Ok(match standing {
-        [] => Decision::Run,
-        // Never outputs of two runs together: their commands may use chance.
-        [one] if one.mark.inputs == ours.inputs && one.count == u64::from(one.mark.outputs) => Decision::Skip,
-        _ => Decision::Clean,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use s4::attribute::Mark;
+    use s4::key::Key;
 
     const OURS: Mark = Mark { recipe: 1, inputs: 2, job: 3, source: 4, outputs: 1 };
 
     fn standing(mark: Mark, count: u64) -> Standing {
         Standing { input: "in".into(), key: Key::parse("out/in/x").unwrap(), count, mark }
-    }
-
-    fn decided(standing: &[Standing]) -> Option<Decision> {
-        decide(standing, OURS).ok()
-    }
-
-    #[test]
-    fn only_all_outputs_of_one_run_over_the_inputs_of_now_are_done() {
-        let run = Mark { job: 9, outputs: 3, ..OURS };
-        assert_eq!(decided(&[]), Some(Decision::Run));
-        assert_eq!(decided(&[standing(run, 3)]), Some(Decision::Skip));
-        assert_eq!(decided(&[standing(Mark { source: 8, ..run }, 3)]), Some(Decision::Skip));
-        assert_eq!(decided(&[standing(run, 2)]), Some(Decision::Clean));
-        assert_eq!(decided(&[standing(Mark { inputs: 7, ..run }, 3)]), Some(Decision::Clean));
-        assert_eq!(decided(&[standing(run, 2), standing(Mark { job: 8, ..run }, 1)]), Some(Decision::Clean));
-        assert_eq!(decided(&[standing(Mark { recipe: 7, ..run }, 3)]), None);
-        assert_eq!(decided(&[standing(Mark { inputs: 7, source: 7, ..run }, 3)]), None);
-        assert_eq!(decided(&[standing(run, 3), standing(Mark { recipe: 7, ..run }, 1)]), None);
     }
 
     #[test]
@@ -154,7 +117,8 @@ mod tests {
         let records: Records = Box::new(sorter.finish().unwrap());
         let mut all = AllStanding(records.peekable());
         for name in ["a", "a-a", "a-b", "ab", "c"] {
-            let mut counts: Vec<u64> = all.of(name).unwrap().iter().map(|standing| standing.count).collect();
+            let mut counts: Vec<u64> =
+                all.of(name, &mut |_| Ok(())).unwrap().iter().map(|standing| standing.count).collect();
             counts.sort_unstable();
             assert_eq!(counts, if names.contains(&name) { vec![2, 4] } else { vec![] }, "{name}");
         }

@@ -4,8 +4,8 @@ use super::command::{self, Control, Killed, Setup, WRITER, cut};
 use super::job::Job;
 use super::logs::TaskLog;
 use super::plan;
+use super::rerun::may_replace;
 use super::shared::Shared;
-use super::standing::is_ours;
 use super::tasks::Task;
 use crate::store::Store;
 use crate::transfer::{self, Outputs, Sender};
@@ -116,18 +116,15 @@ impl Work {
     async fn clear_away(&self, inputs: u64) -> Result<()> {
         let (shared, job, task) = (&self.shared, &self.job, &self.task);
         let Some(output) = task.output.clone() else {
-            let dir = job.spec.outdir.join(task.key.basename())?;
-            let prefix = Prefix::parse(&format!("{}/", dir.as_str()))?;
-            let cleaned = shared.client.on_every_node(|client, node| {
-                let (id, prefix) = (job.spec.id.clone(), prefix.clone());
-                async move { client.clean_job(node, &id, &prefix, inputs).await }
-            });
-            return cleaned.await.into_iter().collect();
+            return clean_everywhere(shared, job, task.key.basename(), Some(inputs)).await;
         };
-        let (store, ours) = (shared.store.clone(), job.mark(inputs, 1));
+        let (store, rerun, ours) = (shared.store.clone(), job.spec.rerun, job.mark(inputs, 1));
         let outputs = task.former.iter().cloned().chain([output]).collect::<Vec<_>>();
-        blocking(move || outputs.iter().try_for_each(|output| store.remove_output(output, |mark| is_ours(mark, ours))))
-            .await
+        blocking(move || {
+            let mut outputs = outputs.iter();
+            outputs.try_for_each(|output| store.remove_output(output, |mark| may_replace(rerun, mark, ours)))
+        })
+        .await
     }
 
     fn run_with_retries(&self) -> TaskResult<Ended> {
@@ -210,6 +207,18 @@ impl Work {
         job.fence.pass(|| store.publish_output(&stdout, output, job.mark(input, 1)))?;
         Ok(Ended::Published)
     }
+}
+
+/// Deletes what earlier runs left on any node of the 1:n task whose input has this basename. `inputs` is the digest of its inputs, `None` if
+/// the input is gone.
+pub async fn clean_everywhere(shared: &Shared, job: &Job, input: &str, inputs: Option<u64>) -> Result<()> {
+    let dir = job.spec.outdir.join(input)?;
+    let prefix = Prefix::parse(&format!("{}/", dir.as_str()))?;
+    let cleaned = shared.client.on_every_node(|client, node| {
+        let (id, prefix) = (job.spec.id.clone(), prefix.clone());
+        async move { client.clean_job(node, &id, &prefix, inputs).await }
+    });
+    cleaned.await.into_iter().collect()
 }
 
 /// The variables that every command gets besides the daemon's own, and those of its job.

@@ -1,6 +1,7 @@
 //! What can be typed about jobs: the three maps, and what is done with a job afterwards.
 
 use clap::{Args, ValueHint};
+use s4::protocol::Rerun;
 use s4::size::parse_size;
 use s4::time::parse_seconds;
 use std::ffi::OsString;
@@ -30,9 +31,15 @@ pub struct MapArgs {
     /// Exit statuses that mean success [default: 0]
     #[arg(long, value_name = "STATUS,…", value_delimiter = ',')]
     pub ok_exit: Vec<u8>,
-    /// Leave out the tasks whose outputs stand, made by the same recipe from the inputs of now
-    #[arg(long)]
+    /// Run only the tasks that have no current output, made by the same command from the inputs of now
+    #[arg(long, group = "rerun")]
     pub resume: bool,
+    /// The same, also where another command made the outputs; remove outputs whose inputs are gone
+    #[arg(long, group = "rerun")]
+    pub update: bool,
+    /// Keep whatever outputs exist, and run the tasks that have none
+    #[arg(long, group = "rerun")]
+    pub missing: bool,
     /// Take what is there of an INDIR that another job has not finished
     #[arg(long)]
     pub partial: bool,
@@ -59,6 +66,17 @@ pub struct MapArgs {
     pub try_key: Option<Option<String>>,
     #[command(flatten)]
     pub show: ShowArgs,
+}
+
+impl MapArgs {
+    pub fn rerun(&self) -> Rerun {
+        match (self.resume, self.update, self.missing) {
+            (true, ..) => Rerun::Resume,
+            (_, true, _) => Rerun::Update,
+            (.., true) => Rerun::Missing,
+            _ => Rerun::Refuse,
+        }
+    }
 }
 
 // How a job is shown that is being followed. No doc comment: clap would take it for what a command says of itself.

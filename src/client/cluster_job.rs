@@ -165,7 +165,7 @@ impl Client {
 fn accepted(spec: &JobSpec, planned: Vec<(Plan, Vec<Source>)>) -> Result<Vec<Plan>> {
     let (plans, sources): (Vec<Plan>, Vec<Vec<Source>>) = planned.into_iter().unzip();
     unfinished::refuse(spec, plans.len(), sources.into_iter().flatten())?;
-    match plans.iter().all(|plan| plan.tasks + plan.done_before == 0) {
+    match plans.iter().all(|plan| plan.tasks + plan.done_before + plan.gone == 0) {
         true => Err(Error::new(ErrorKind::NotFound, format!("{}: no keys in it", spec.indir))),
         false => Ok(plans),
     }

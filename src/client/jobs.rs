@@ -73,9 +73,10 @@ impl Client {
         self.send_now(node, Method::DELETE, &path, body::empty(), &activity).await.map(drop)
     }
 
-    /// Deletes what earlier runs of the job's map left below `prefix` on `node`, of a task whose inputs have this digest.
-    pub async fn clean_job(&self, node: NodeId, id: &JobId, prefix: &Prefix, inputs: u64) -> Result<()> {
-        let path = format!("/v1/jobs/{id}/clean?prefix={}&inputs={inputs:016x}", escape(prefix.as_str()));
+    /// Deletes what earlier runs of the job's map left below `prefix` on `node`, of a task whose inputs have this digest, or are gone.
+    pub async fn clean_job(&self, node: NodeId, id: &JobId, prefix: &Prefix, inputs: Option<u64>) -> Result<()> {
+        let inputs = inputs.map_or_else(String::new, |inputs| format!("&inputs={inputs:016x}"));
+        let path = format!("/v1/jobs/{id}/clean?prefix={}{inputs}", escape(prefix.as_str()));
         self.job_request(node, Method::POST, &path).await
     }
 

@@ -1,7 +1,6 @@
 //! Jobs on the wire: what is submitted, and what a node plans.
 
 use crate::attribute::Mark;
-use crate::bounds;
 use crate::checksum::hash;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hasher::Hasher;
@@ -148,6 +147,21 @@ impl fmt::Display for MapKind {
     }
 }
 
+/// What a map does about outputs that exist already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rerun {
+    /// They are an error.
+    #[default]
+    Refuse,
+    /// Runs the tasks without current outputs. Outputs of another recipe are an error.
+    Resume,
+    /// Runs the tasks without current outputs, and removes outputs whose inputs are gone.
+    Update,
+    /// Keeps whatever is there, and runs the tasks without outputs.
+    Missing,
+}
+
 /// One map over the cluster, as every node gets it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,9 +183,9 @@ pub struct JobSpec {
     /// Exit statuses that mean success.
     #[serde(default = "zero_alone")]
     pub ok_exit: Vec<i32>,
-    /// Leave out the tasks that a previous run of the same map finished.
+    /// What is done about outputs that exist already.
     #[serde(default)]
-    pub resume: bool,
+    pub rerun: Rerun,
     /// Take an INDIR that another job has not finished.
     #[serde(default)]
     pub partial: bool,
@@ -206,7 +220,7 @@ impl JobSpec {
             timeout: None,
             retries: 0,
             ok_exit: zero_alone(),
-            resume: false,
+            rerun: Rerun::default(),
             partial: false,
             env: Vec::new(),
             files: Vec::new(),
@@ -322,31 +336,6 @@ pub struct JobFile {
     pub digest: String,
     pub len: u64,
     pub executable: bool,
-}
-
-/// What one node is to do for a job.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    #[serde(deserialize_with = "bounds::count")]
-    pub tasks: u64,
-    #[serde(deserialize_with = "bounds::count")]
-    pub keys: u64,
-    #[serde(deserialize_with = "bounds::count")]
-    pub bytes: u64,
-    /// Tasks left out, since a previous run finished them.
-    #[serde(default, deserialize_with = "bounds::count")]
-    pub done_before: u64,
-}
-
-impl<'a> std::iter::Sum<&'a Plan> for Plan {
-    fn sum<I: Iterator<Item = &'a Plan>>(plans: I) -> Self {
-        plans.fold(Self::default(), |sum, plan| Self {
-            tasks: sum.tasks + plan.tasks,
-            keys: sum.keys + plan.keys,
-            bytes: sum.bytes + plan.bytes,
-            done_before: sum.done_before + plan.done_before,
-        })
-    }
 }
 
 /// Outputs of one attempt at a task of a 1:n map that stand on a node.

@@ -1,6 +1,7 @@
 //! Jobs on the wire: what a node reports of its part.
 
-use super::job::{JobId, JobSpec, MapKind, Plan, Standing};
+use super::job::{JobId, JobSpec, MapKind, Standing};
+use super::plan::Plan;
 use crate::bounds;
 use crate::error::Error;
 use crate::key::{Dir, Key};

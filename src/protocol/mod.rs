@@ -7,12 +7,14 @@ mod job;
 mod job_report;
 mod listing;
 pub mod node;
+mod plan;
 
 pub use dirs::Entered;
 pub use failures::{FailedTask, FailureGroup, FailureGroups};
-pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Plan, Standing};
+pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Rerun, Standing};
 pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, TaskFailure};
 pub use listing::{Detail, Entry, Listed, ListingLine};
+pub use plan::{Plan, Reason, Reasons};
 
 use crate::bounds;
 use crate::checksum::Checksum;

@@ -90,4 +90,5 @@ mod top;
 mod tour;
 mod twins;
 mod unread;
+mod updates;
 mod writers;

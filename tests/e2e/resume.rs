@@ -284,7 +284,8 @@ fn a_node_cleans_also_before_it_has_started() {
             "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\ns4-cluster: {digest}\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n"
         )
     };
-    let spec = format!(r#"{{"id":"{id}","kind":"map-to-n","indir":"in","outdir":"out","cmd":"{cmd}","resume":true}}"#);
+    let spec =
+        format!(r#"{{"id":"{id}","kind":"map-to-n","indir":"in","outdir":"out","cmd":"{cmd}","rerun":"resume"}}"#);
     for node in 0..2 {
         let planned = cluster.raw(node, (head("/v1/jobs", spec.len()) + &spec).as_bytes());
         assert!(planned.contains("planned"), "{planned}");
@@ -304,7 +305,7 @@ fn a_resume_with_another_command_says_whose_the_outputs_are_not() {
     }
     cluster.fails(1, &["map", "s4://in/", "s4://out/", "[ $filename != 1_k ]; cat", "--keep-going"]);
     let told = cluster.fails(1, &["map", "s4://in/", "s4://out/", "sort", "--resume"]);
-    assert!(told.contains("out/0_k") && told.contains("no run of the same map and command"), "{told}");
+    assert!(told.contains("out/0_k") && told.contains("--update makes it again, --missing keeps it"), "{told}");
     assert_eq!(cluster.get("s4://out/0_k"), b"content\n");
 }
 

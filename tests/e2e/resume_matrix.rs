@@ -1,5 +1,5 @@
-//! `--resume` believes outputs and never records: whatever happens to outputs, nodes, inputs and records after a run that was finished or
-//! failed, it ends in a clean run's bytes or in an honest refusal.
+//! `--resume`, `--update` and `--missing` believe outputs and never records: whatever happens to outputs, nodes, inputs, records and the
+//! command after a run that was finished or failed, they end in a clean run's bytes, in what was there before, or in an honest refusal.
 
 use crate::harness::{Cluster, text};
 use crate::observe::listed;
@@ -17,11 +17,13 @@ enum Event {
     StrangeOutput,
     InputChanged,
     InputAdded,
+    InputDeleted,
+    RecipeChanged,
     NodeMoved,
     RecordsLost,
 }
 
-const EVENTS: [Event; 9] = [
+const EVENTS: [Event; 11] = [
     Event::Nothing,
     Event::OutputDeleted,
     Event::NodeReplaced,
@@ -29,9 +31,13 @@ const EVENTS: [Event; 9] = [
     Event::StrangeOutput,
     Event::InputChanged,
     Event::InputAdded,
+    Event::InputDeleted,
+    Event::RecipeChanged,
     Event::NodeMoved,
     Event::RecordsLost,
 ];
+
+const RERUNS: [&str; 3] = ["--resume", "--update", "--missing"];
 
 /// One cell of the matrix: a map, what became of its first run, and what happened then.
 struct Cell<'a> {
@@ -95,6 +101,10 @@ impl Cell<'_> {
             }
             Event::InputChanged => self.put_input(1, "changed"),
             Event::InputAdded => self.put_input(KEYS + 1, "added"),
+            Event::InputDeleted => {
+                self.cluster.ok(&["rm", &format!("{}d/2_k", self.indir())]);
+            }
+            Event::RecipeChanged => self.cmd += " # edited",
             Event::NodeMoved => {
                 self.cluster.stop_node(1);
                 let (data, moved) = (self.cluster.data(1), self.cluster.dir().join("moved"));
@@ -116,7 +126,7 @@ impl Cell<'_> {
     }
 
     /// What the cell ends in.
-    fn check(&mut self, event: Event, fails_first: bool) -> &'static str {
+    fn check(&mut self, event: Event, fails_first: bool, rerun: &str) -> &'static str {
         let gate = self.cluster.dir().join("gate");
         let _ = std::fs::remove_file(&gate);
         (0..KEYS).for_each(|number| self.put_input(number, "first"));
@@ -127,30 +137,54 @@ impl Cell<'_> {
         assert_eq!(first.status.success(), !fails_first, "{}", text(&first.stderr));
         std::fs::write(&gate, "").unwrap();
         let in_the_way = self.happens(event);
+        let mut before = self.tree(&self.outdir());
         let mut ended = "a clean run's bytes";
-        if let Some(key) = in_the_way {
-            let refused = self.run(&self.outdir(), &["--resume"]);
+        if let Some(refusal) = self.refusal(event, rerun) {
+            let refused = self.run(&self.outdir(), &[rerun]);
             let told = text(&refused.stderr);
-            assert!(refused.status.code() == Some(1) && told.contains(&key), "{told}");
-            assert_eq!(self.cluster.get(&key), b"somebody's");
-            self.cluster.ok(&["rm", &key]);
+            assert!(refused.status.code() == Some(1) && told.contains(refusal), "{told}");
+            match in_the_way {
+                Some(key) => {
+                    assert_eq!(self.cluster.get(&key), b"somebody's");
+                    self.cluster.ok(&["rm", &key]);
+                }
+                None => {
+                    assert_eq!(self.tree(&self.outdir()), before);
+                    self.cluster.ok(&["rm", "-r", &self.outdir()]);
+                }
+            }
+            before = self.tree(&self.outdir());
             ended = "an honest refusal, then a clean run's bytes";
         }
-        let resumed = self.run(&self.outdir(), &["--resume"]);
-        assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+        let again = self.run(&self.outdir(), &[rerun]);
+        let told = text(&again.stderr);
+        assert!(again.status.success(), "{told}");
         let is_untouched = matches!(event, Event::Nothing | Event::NodeMoved | Event::RecordsLost);
         if is_untouched && !fails_first {
-            assert!(
-                text(&resumed.stderr).contains(&format!(": 0 tasks done, {KEYS} done before")),
-                "{}",
-                text(&resumed.stderr)
-            );
+            assert!(told.contains(&format!(": 0 tasks done, {KEYS} done before")), "{told}");
         }
         let clean = format!("s4://clean{}/", self.number);
         let run = self.run(&clean, &[]);
         assert!(run.status.success(), "{}", text(&run.stderr));
-        assert_eq!(self.tree(&self.outdir()), self.tree(&clean));
+        let (mut clean, after) = (self.tree(&clean), self.tree(&self.outdir()));
+        let keeps_gone = event == Event::InputDeleted && rerun != "--update";
+        if rerun == "--missing" || keeps_gone {
+            clean.extend(before);
+            ended = "what was there, and the rest of a clean run";
+        }
+        assert_eq!(after, clean);
         ended
+    }
+
+    /// What is said where the rerun is refused.
+    fn refusal(&self, event: Event, rerun: &str) -> Option<&'static str> {
+        match (event, rerun) {
+            (Event::RecipeChanged, "--resume") => Some("--update makes it again, --missing keeps it"),
+            // The names that a shuffle's command chooses are known when it has run.
+            (Event::StrangeOutput, _) if self.kind == "map-to-n" => Some("key already exists"),
+            (Event::StrangeOutput, "--resume" | "--update") => Some("which no map has made"),
+            _ => None,
+        }
     }
 }
 
@@ -163,13 +197,13 @@ fn check_kind(kind: &str) {
     };
     let gate = cluster.dir().join("gate");
     let cmd = format!("[ -e {} ] || [ $(($S4_TASK % 2)) = 0 ] || exit 7; {work}", gate.display());
-    for (number, (event, fails_first)) in
-        EVENTS.into_iter().flat_map(|event| [(event, false), (event, true)]).enumerate()
-    {
+    let cells = EVENTS.into_iter().flat_map(|event| [(event, false), (event, true)]);
+    let cells = cells.flat_map(|cell| RERUNS.map(|rerun| (cell, rerun)));
+    for (number, ((event, fails_first), rerun)) in cells.enumerate() {
         let mut cell = Cell { cluster: &mut cluster, kind, number, cmd: cmd.clone() };
-        let ended = cell.check(event, fails_first);
+        let ended = cell.check(event, fails_first, rerun);
         let first = if fails_first { "failed" } else { "done" };
-        eprintln!("{kind}, {first}, {event:?}: {ended}");
+        eprintln!("{kind}, {first}, {event:?}, {rerun}: {ended}");
     }
 }
 
@@ -200,7 +234,7 @@ fn a_second_shuffle_into_the_outputs_of_another_is_refused() {
     for more in [&[][..], &["--resume"]] {
         let told = cluster.fails(1, &[&["map-to-n", "s4://in/", "s4://out/", &make("1_b")], more].concat());
         assert!(told.contains("s4://out/0_k/1_a") || told.contains("s4://out/1_k/1_a"), "{told}");
-        assert!(told.contains("delete it, or choose another OUTDIR"), "{told}");
+        assert!(told.contains("--update makes it again, --missing keeps it"), "{told}");
     }
     let told = cluster.fails(1, &["map-to-n", "s4://in/", "s4://out/", &make("1_a")]);
     assert!(told.contains("--resume"), "{told}");

@@ -125,7 +125,8 @@ const JOB: &str = "20990101-000000-000-abcdef";
 
 /// Plans the resume of a shuffle over s4://in/ on node 0.
 fn plan(cluster: &Cluster, cmd: &str) {
-    let spec = format!(r#"{{"id":"{JOB}","kind":"map-to-n","indir":"in","outdir":"out","cmd":"{cmd}","resume":true}}"#);
+    let spec =
+        format!(r#"{{"id":"{JOB}","kind":"map-to-n","indir":"in","outdir":"out","cmd":"{cmd}","rerun":"resume"}}"#);
     let planned = post(cluster, "/v1/jobs", &spec);
     assert!(planned.contains("planned"), "{planned}");
 }

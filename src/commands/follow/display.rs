@@ -176,7 +176,7 @@ mod tests {
     fn part(done: u64) -> Part {
         let key = Key::parse("in/slow_ä").unwrap();
         Part {
-            plan: Plan { tasks: 10, keys: 10, bytes: 1000, done_before: 0 },
+            plan: Plan { tasks: 10, keys: 10, bytes: 1000, ..Plan::default() },
             progress: Progress { done, running: 2, failed: 1, bytes_done: 100 * done, ..Progress::default() },
             outcome: None,
             running: vec![RunningTask { key, seconds: 12.0 + done as f64 }],

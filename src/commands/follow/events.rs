@@ -16,6 +16,8 @@ pub fn planned_line(spec: &JobSpec, plans: &[Plan]) -> String {
             "keys": plan.keys,
             "bytes": plan.bytes,
             "done_before": plan.done_before,
+            "gone": plan.gone,
+            "reasons": plan.reasons,
         })
     };
     line(&json!({
@@ -28,6 +30,8 @@ pub fn planned_line(spec: &JobSpec, plans: &[Plan]) -> String {
         "keys": sum.keys,
         "bytes": sum.bytes,
         "done_before": sum.done_before,
+        "gone": sum.gone,
+        "reasons": sum.reasons,
         "nodes": plans.iter().enumerate().map(node).collect::<Vec<_>>(),
     }))
 }

@@ -5,6 +5,7 @@ mod events;
 mod failures;
 mod parts;
 mod report;
+mod reruns;
 mod summary;
 
 pub use events::planned_line;

@@ -4,6 +4,7 @@ use super::display::{Display, View};
 use super::events;
 use super::failures::Failures;
 use super::parts::{Part, total};
+use super::reruns::kept_text;
 use crate::cli::ShowArgs;
 use crate::commands::console::say;
 use crate::commands::format::size_text;
@@ -156,14 +157,13 @@ impl Report {
     }
 
     fn progress_line(&self) -> String {
-        let (sum, before) = (total(&self.parts), self.done_before());
-        let before = if before > 0 { format!(", {before} done before") } else { String::new() };
+        let (sum, kept) = (total(&self.parts), kept_text(&self.plan()));
         let bytes = match sum.bytes {
             0 => String::new(),
             bytes => format!(", {} of {}", size_text(sum.bytes_done), size_text(bytes)),
         };
         let Progress { tasks, done, running, failed, .. } = sum;
-        format!("{}: {done} of {tasks} tasks done{before}, {running} running, {failed} failed{bytes}", self.spec.kind)
+        format!("{}: {done} of {tasks} tasks done{kept}, {running} running, {failed} failed{bytes}", self.spec.kind)
     }
 
     /// Says something above the display, if there is one.
@@ -188,8 +188,9 @@ impl Report {
         matches!(self.voice, Voice::Quiet)
     }
 
-    pub(super) fn done_before(&self) -> u64 {
-        self.parts.iter().map(|part| part.plan.done_before).sum()
+    /// Of all nodes.
+    pub(super) fn plan(&self) -> Plan {
+        self.parts.iter().map(|part| &part.plan).sum()
     }
 
     pub(super) fn state(&self) -> JobState {

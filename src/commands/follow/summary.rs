@@ -3,6 +3,7 @@
 use super::events;
 use super::parts::{Part, total};
 use super::report::Report;
+use super::reruns::{kept_text, reasons_text};
 use crate::commands::console::say;
 use crate::commands::format::seconds_text;
 use s4::client::job_table::JobState;
@@ -38,11 +39,8 @@ impl Report {
     }
 
     fn success(&self) -> String {
-        let sum = total(&self.parts);
-        let before = match self.done_before() {
-            0 => String::new(),
-            before => format!(", {before} done before"),
-        };
+        let (sum, plan) = (total(&self.parts), self.plan());
+        let (reasons, kept) = (reasons_text(&self.spec, &plan), kept_text(&plan));
         let (kind, outdir, time) = (self.spec.kind, &self.spec.outdir, seconds_text(self.elapsed().as_secs_f64()));
         let hint = match (kind, sum.outputs, sum.done) {
             (MapKind::MapToN, 0, 1..) => {
@@ -50,7 +48,7 @@ impl Report {
             }
             _ => "",
         };
-        format!("{kind}: {} tasks done{before}, {} outputs in {outdir}, {time}{hint}", sum.done, sum.outputs)
+        format!("{kind}: {} tasks done{reasons}{kept}, {} outputs in {outdir}, {time}{hint}", sum.done, sum.outputs)
     }
 
     /// The failures, or the last event.
@@ -66,7 +64,7 @@ impl Report {
     fn print_end(&self, state: &str, error: Option<&Error>) -> Result<()> {
         let sum = total(&self.parts);
         let seconds = self.elapsed().as_secs_f64();
-        events::print(&events::ended_line(self.job(), state, (&sum, self.done_before()), seconds, error))
+        events::print(&events::ended_line(self.job(), state, (&sum, self.plan().done_before), seconds, error))
     }
 
     fn failure(&self, state: JobState) -> String {
@@ -79,12 +77,9 @@ impl Report {
                 format!("{kind} failed")
             }
         };
-        let before = match self.done_before() {
-            0 => String::new(),
-            before => format!(", {before} done before"),
-        };
+        let kept = kept_text(&self.plan());
         let time = seconds_text(self.elapsed().as_secs_f64());
-        let counts = format!("{} of {} tasks done{before}, {} failed, {time}", sum.done, sum.tasks, sum.failed);
+        let counts = format!("{} of {} tasks done{kept}, {} failed, {time}", sum.done, sum.tasks, sum.failed);
         let left = match self.lost.is_empty() {
             true => self.what_stands(),
             false => {
@@ -121,7 +116,7 @@ impl Report {
     }
 
     fn what_stands(&self) -> String {
-        let stand = match (total(&self.parts).outputs, self.done_before()) {
+        let stand = match (total(&self.parts).outputs, self.plan().done_before) {
             (0, 0) => "no output stands".to_owned(),
             (outputs, before) => {
                 let besides =

@@ -6,7 +6,7 @@ use crate::commands::format::size_text;
 use s4::client::Client;
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
-use s4::protocol::{JobSpec, Plan};
+use s4::protocol::{JobSpec, Plan, Rerun};
 use std::io::Write;
 
 pub async fn run(client: &Client, spec: &JobSpec, json: bool) -> Result<ExitStatus> {
@@ -27,10 +27,10 @@ fn table(cluster: &Cluster, spec: &JobSpec, plans: &[Plan]) -> String {
     let width = names.iter().map(String::len).max().unwrap_or(0).max("total".len());
     let row = |name: &str, plan: &Plan| {
         let (tasks, keys, bytes) = (plan.tasks, plan.keys, size_text(plan.bytes));
-        let before = if spec.resume { format!(" {:>11}", plan.done_before) } else { String::new() };
+        let before = if spec.rerun != Rerun::Refuse { format!(" {:>11}", plan.done_before) } else { String::new() };
         format!("{name:<width$} {tasks:>9} {keys:>9} {bytes:>9}{before}\n")
     };
-    let before = if spec.resume { " done before" } else { "" };
+    let before = if spec.rerun != Rerun::Refuse { " done before" } else { "" };
     let mut text = format!("{:<width$} {:>9} {:>9} {:>9}{before}\n", "node", "tasks", "keys", "bytes");
     names.iter().zip(plans).for_each(|(name, plan)| text += &row(name, plan));
     text + &row("total", &plans.iter().sum())
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn only_a_pile_is_warned_of() {
         let cluster = Cluster::parse("a:1\nb:1\nc:1\n", Path::new("conf")).unwrap();
-        let plan = |tasks, bytes| Plan { tasks, keys: tasks, bytes, done_before: 0 };
+        let plan = |tasks, bytes| Plan { tasks, keys: tasks, bytes, ..Plan::default() };
         let warned = |plans: [Plan; 3]| warnings(&cluster, &plans);
         assert!(warned([plan(1, 100), plan(0, 0), plan(0, 0)]).is_empty(), "one key is on one node");
         assert!(warned([plan(6, 60), plan(2, 20), plan(1, 10)]).is_empty());

@@ -52,7 +52,7 @@ fn spec(kind: MapKind, args: &MapArgs) -> Result<JobSpec> {
     spec.keep_going = args.keep_going;
     spec.timeout = args.timeout.map(|timeout| timeout.as_secs_f64());
     spec.retries = args.retries;
-    (spec.resume, spec.partial) = (args.resume, args.partial);
+    (spec.rerun, spec.partial) = (args.rerun(), args.partial);
     (spec.memory, spec.cpus) = (args.memory, args.cpus);
     if !args.ok_exit.is_empty() {
         spec.ok_exit = args.ok_exit.iter().map(|&status| status.into()).collect();

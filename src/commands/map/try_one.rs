@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_busiest_node_tells_the_time() {
-        let plan = |tasks, bytes| Plan { tasks, keys: tasks, bytes, done_before: 0 };
+        let plan = |tasks, bytes| Plan { tasks, keys: tasks, bytes, ..Plan::default() };
         assert_eq!(whole_time(&[plan(1, 10), plan(9, 90)], 4, 2.0, Some(10)), 6.0);
         assert_eq!(whole_time(&[plan(8, 16 * LARGE)], 4, 2.0, Some(LARGE)), 8.0, "twice as large on average");
         assert_eq!(whole_time(&[plan(0, 0), plan(0, 0)], 4, 2.0, None), 0.0);
