@@ -41,7 +41,7 @@ pub struct Global {
 #[derive(Subcommand)]
 #[command(defer = true)]
 pub enum Command {
-    /// Copy a file or key; with -r a tree of them
+    /// Copy files and keys; with -r trees of them
     #[command(after_help = CP)]
     Cp(CpArgs),
     /// List buckets, directories and keys
@@ -99,23 +99,32 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct CpArgs {
-    /// A local path, - for stdin, or s4://bucket/key
-    #[arg(value_name = "SRC", value_hint = ValueHint::AnyPath)]
-    pub src: String,
+    /// Local paths, - for stdin, or s4://bucket/key; several to a DST that ends in /
+    #[arg(value_name = "SRC", required = true, value_hint = ValueHint::AnyPath)]
+    pub src: Vec<String>,
     /// A local path, - for stdout, or s4://bucket/key; one that ends in / keeps the basename
     #[arg(value_name = "DST", value_hint = ValueHint::AnyPath)]
     pub dst: String,
     /// Copy all that is below a directory
     #[arg(short, long)]
     pub recursive: bool,
+    /// Leave out what exists at the destination, whatever its bytes, and say how many
+    #[arg(long)]
+    pub skip_existing: bool,
+    /// Leave out what matches: a GLOB with a / is compared with the path below SRC, any other with each basename
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
 }
 
 const CP: &str = "\
 Examples:
   s4 cp flights.csv s4://in/            # as s4://in/flights.csv
+  s4 cp *.csv s4://in/
   s4 cp -r flights/ s4://in/            # every file of the tree
+  s4 cp -r --skip-existing --exclude '*.tmp' flights/ s4://in/
   s4 cp s4://in/flights.csv - | head
-  s4 cp -r s4://out/ results";
+  s4 cp -r s4://out/ results
+  s4 cp -r s4://out/ s4://kept/";
 
 #[derive(Args)]
 pub struct LsArgs {

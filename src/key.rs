@@ -18,10 +18,15 @@ pub struct Key(String);
 impl Key {
     /// Parses `bucket/dir/name`, without a scheme.
     pub fn parse(path: &str) -> Result<Self> {
-        check_path(path, path)?;
+        Self::checked(path).map_err(|rule| bad(path, rule))
+    }
+
+    /// The same. The error is the rule that `path` breaks.
+    pub fn checked(path: &str) -> std::result::Result<Self, &'static str> {
+        check_path(path)?;
         match path.contains('/') {
             true => Ok(Self(path.to_owned())),
-            false => Err(bad(path, "it names a bucket; a key is s4://bucket/key")),
+            false => Err("it names a bucket; a key is s4://bucket/key"),
         }
     }
 
@@ -96,7 +101,7 @@ impl Dir {
 
     fn parse(path: &str) -> Result<Self> {
         let trimmed = path.strip_suffix('/').unwrap_or(path);
-        check_path(trimmed, path)?;
+        check_path(trimmed).map_err(|rule| bad(path, rule))?;
         Ok(Self(trimmed.to_owned()))
     }
 
@@ -113,6 +118,11 @@ impl Dir {
     /// The key at `path` below this directory.
     pub fn join(&self, path: &str) -> Result<Key> {
         Key::parse(&format!("{}/{path}", self.0))
+    }
+
+    /// The same. The error is the rule that the key breaks.
+    pub fn join_checked(&self, path: &str) -> std::result::Result<Key, &'static str> {
+        Key::checked(&format!("{}/{path}", self.0))
     }
 }
 
@@ -145,14 +155,17 @@ impl Prefix {
     }
 
     pub fn parse(path: &str) -> Result<Self> {
-        if let Some((parents, last)) = path.rsplit_once('/') {
-            check_path(parents, path)?;
-            check_characters(last, path)?;
-        } else if !path.is_empty() {
-            check_bucket(path, path)?;
-            check_characters(path, path)?;
-        }
-        check_length(path)?;
+        let check = || {
+            if let Some((parents, last)) = path.rsplit_once('/') {
+                check_path(parents)?;
+                check_characters(last)?;
+            } else if !path.is_empty() {
+                check_bucket(path)?;
+                check_characters(path)?;
+            }
+            check_length(path)
+        };
+        check().map_err(|rule| bad(path, rule))?;
         Ok(Self(path.to_owned()))
     }
 
@@ -194,45 +207,43 @@ pub fn split_number(basename: &str) -> Option<(&str, &str)> {
     (!head.is_empty() && head.bytes().all(|b| b.is_ascii_digit())).then_some((head, rest))
 }
 
-fn check_path(path: &str, shown: &str) -> Result<()> {
+/// How a name is checked. The error is the rule that it breaks.
+type Checked = std::result::Result<(), &'static str>;
+
+fn check_path(path: &str) -> Checked {
     check_length(path)?;
-    check_bucket(path, shown)?;
-    for part in path.split('/') {
-        check_part(part, shown)?;
-    }
-    Ok(())
+    check_bucket(path)?;
+    path.split('/').try_for_each(check_part)
 }
 
-fn check_bucket(path: &str, shown: &str) -> Result<()> {
+fn check_bucket(path: &str) -> Checked {
     match path.starts_with(['.', '_']) {
-        true => Err(bad(shown, "a bucket does not begin with '.' or '_'")),
+        true => Err("a bucket does not begin with '.' or '_'"),
         false => Ok(()),
     }
 }
 
-fn check_part(part: &str, shown: &str) -> Result<()> {
-    if part.is_empty() {
-        return Err(bad(shown, "no part of a name is empty"));
+fn check_part(part: &str) -> Checked {
+    match part {
+        "" => Err("no part of a name is empty"),
+        "." | ".." => Err("no part of a name is '.' or '..'"),
+        part => check_characters(part),
     }
-    if part == "." || part == ".." {
-        return Err(bad(shown, "no part of a name is '.' or '..'"));
-    }
-    check_characters(part, shown)
 }
 
-fn check_characters(part: &str, shown: &str) -> Result<()> {
+fn check_characters(part: &str) -> Checked {
     if part.len() > MAX_PART {
-        return Err(bad(shown, "a part of a name is at most 255 bytes"));
+        return Err("a part of a name is at most 255 bytes");
     }
-    if part.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(bad(shown, "a name has no whitespace or control characters"));
+    match part.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        true => Err("a name has no whitespace or control characters"),
+        false => Ok(()),
     }
-    Ok(())
 }
 
-fn check_length(path: &str) -> Result<()> {
+fn check_length(path: &str) -> Checked {
     match path.len() > MAX_KEY {
-        true => Err(bad(path, "bucket and key together are at most 1024 bytes")),
+        true => Err("bucket and key together are at most 1024 bytes"),
         false => Ok(()),
     }
 }

@@ -5,7 +5,7 @@
 //! - [`bounds`]: what a peer says, brought into bounds; [`error`]: kinds of error and what each means at every boundary
 //! - [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`budget`], [`file`], [`limits`], [`mounts`], [`ports`], [`preallocation`], [`runtime`], [`stock`], [`tcp`], [`timeout`]: of the system
 //! - [`checksum`], [`blocks`], [`hasher`]: sums of a key and of its parts, and what computes them
-//! - [`placement`], [`cluster`]: the node list, and which node a name lives on
+//! - [`placement`], [`cluster`]: the node list, and which node a name lives on; [`skew`]: whether names spread over the nodes
 //! - [`protocol`], [`side`], [`body`], [`wire`]: what crosses the wire; [`attribute`], [`stored`]: what lies on a disk
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
 //!
@@ -36,6 +36,7 @@ pub mod protocol;
 pub mod runtime;
 pub mod side;
 pub mod size;
+pub mod skew;
 pub mod stock;
 pub mod stored;
 pub mod tcp;

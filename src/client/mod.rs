@@ -30,4 +30,4 @@ pub use fetch::{Fetched, FetchedItem};
 pub use jobs::EventStream;
 pub use listing::Listing;
 pub use secret::Secret;
-pub use upload::{PutAnswers, Puts, Upload};
+pub use upload::{PutAnswers, PutCounts, Puts, Upload};

@@ -15,6 +15,8 @@ use crate::wire::{Connection, Incoming, LARGE, PutEnd, Request, Response, SMALL,
 use bytes::Bytes;
 use std::fs::File;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Puts that a node has not answered yet, before the next is sent to it.
@@ -129,6 +131,16 @@ pub struct Puts {
     request: Box<dyn Fn(&Key) -> Request + Send>,
     unanswered: u64,
     answers: PutAnswers,
+    counts: PutCounts,
+}
+
+/// Counts that others look at while keys are put.
+#[derive(Debug, Clone, Default)]
+pub struct PutCounts {
+    /// Keys that are published.
+    pub keys: Arc<AtomicU64>,
+    /// Bytes that are sent.
+    pub bytes: Arc<AtomicU64>,
 }
 
 /// What became of many puts: how many were published, and what was not.
@@ -153,6 +165,11 @@ impl PutAnswers {
 }
 
 impl Puts {
+    /// Counts in `counts` what is sent from now on.
+    pub fn count_in(&mut self, counts: PutCounts) {
+        self.counts = counts;
+    }
+
     /// Sends all of `file` as `key`; `what` names it in errors. The inner error is one of reading: the key is not put, and others can be.
     /// After the outer one nothing more can be sent.
     pub fn put(&mut self, key: &Key, file: File, len: u64, what: &str) -> Result<Result<()>> {
@@ -173,6 +190,7 @@ impl Puts {
         for part in bytes.chunks(BLOCK) {
             self.connection.put_data(part, 0)?;
         }
+        self.counts.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.end(Checksum::of(&bytes)).map(Ok)
     }
 
@@ -180,12 +198,15 @@ impl Puts {
         // Then an answer that comes before the end is to this key.
         self.make_room(1)?;
         self.connection.put_message(&(self.request)(key))?;
-        let connection = &mut self.connection;
+        let (connection, counter) = (&mut self.connection, &self.counts.bytes);
         let mut is_refused = false;
         let sent = send_all_of(input, Hasher::new(), what, |came| {
             is_refused = connection.is_answered();
             if is_refused {
                 return Err(Error::new(ErrorKind::Cancelled, "it was refused"));
+            }
+            if let Came::Bytes(bytes) = &came {
+                counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             }
             pass_on(connection, came)
         });
@@ -221,7 +242,7 @@ impl Puts {
 
     fn receive(&mut self) -> Result<()> {
         match self.connection.receive_next()? {
-            Incoming::Message(Response::Stored) => self.answers.published += 1,
+            Incoming::Message(Response::Stored) => self.published(),
             Incoming::Error(error) => self.answers.refuse(error.of_peer(self.connection.who())),
             _ => return Err(self.connection.malformed("it did not say whether a key is stored")),
         }
@@ -229,12 +250,17 @@ impl Puts {
         Ok(())
     }
 
+    fn published(&mut self) {
+        self.answers.published += 1;
+        self.counts.keys.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What the node still says after the connection has failed: its answers, and then perhaps why.
     fn last_words(&mut self, error: Error) -> Error {
         let until = Instant::now() + LAST_WORDS;
         while error.kind() != ErrorKind::Deadline {
             match self.connection.receive_last::<Response>(until) {
-                Some(Incoming::Message(Response::Stored)) if self.unanswered > 0 => self.answers.published += 1,
+                Some(Incoming::Message(Response::Stored)) if self.unanswered > 0 => self.published(),
                 Some(Incoming::Error(refused)) if self.unanswered > 0 => {
                     self.answers.refuse(refused.of_peer(self.connection.who()));
                 }
@@ -352,7 +378,8 @@ impl Client {
         let request = move |key: &Key| Request::Put { key: key.clone(), put: None, delivery: delivery.clone() };
         let (produced, answers) = blocking(move || {
             let answers = PutAnswers::default();
-            let mut puts = Puts { connection, request: Box::new(request), unanswered: 0, answers };
+            let request = Box::new(request);
+            let mut puts = Puts { connection, request, unanswered: 0, answers, counts: PutCounts::default() };
             let produced = produce(&mut puts).and_then(|produced| puts.make_room(1).map(|()| produced));
             let produced = produced.map_err(|error| puts.last_words(error));
             if produced.is_ok() {

@@ -15,6 +15,15 @@ pub fn size_text(bytes: u64) -> String {
     }
 }
 
+/// A count with its noun: `1 key`, `2 keys`.
+pub fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ if noun.ends_with('y') && !noun.ends_with("ey") => format!("{count} {}ies", &noun[..noun.len() - 1]),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 /// A duration: `0.07 s`, `12.3 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn seconds_text(seconds: f64) -> String {
     let whole = seconds as u64;
@@ -51,6 +60,13 @@ mod tests {
         for (seconds, text) in cases {
             assert_eq!(seconds_text(seconds), text);
         }
+    }
+
+    #[test]
+    fn more_than_one_is_plural() {
+        assert_eq!(counted(1, "key"), "1 key");
+        assert_eq!(counted(0, "key"), "0 keys");
+        assert_eq!(counted(2, "directory"), "2 directories");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod console;
 mod cp;
+mod display;
 mod eval;
 mod follow;
 mod format;
@@ -21,6 +22,7 @@ mod rm;
 mod top;
 mod umount;
 mod wait;
+mod warning;
 
 use crate::cli::{Cli, Command, Global};
 use s4::client::{Client, Secret, Settings};

@@ -1,16 +1,16 @@
-//! `s4 cp -r` to a local tree: keys come many in one exchange, from all nodes at once.
+//! `s4 cp -r` to a local tree, and of several keys: keys come many in one exchange, from all nodes at once.
 
 use super::draft::Draft;
-use super::failures::{Failures, is_of_lost_node};
-use super::file::{HERE, get_file};
-use crate::commands::console::unbuffered;
+use super::exclude::Exclude;
+use super::file::get_draft;
+use super::report::{Counts, Report, is_of_lost_node};
+use super::sources::{Counting, Keys, Source};
 use bytes::BytesMut;
 use s4::client::{Client, Fetched, FetchedItem, TRIES, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::key::{Dir, Key, Prefix};
+use s4::key::Key;
 use s4::placement::NodeId;
-use s4::protocol::Entry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,81 +24,80 @@ const PACK_KEYS: usize = 256;
 /// Bytes of keys after which a pack is asked for, so that large keys come side by side.
 const PACK_BYTES: u64 = 64 << 20;
 
-/// Writes every key below `src` to stdout, in the order of their names.
-pub async fn print(client: &Client, src: &Dir) -> Result<ExitStatus> {
-    let mut listing = client.list(&Prefix::below(src), true).await?;
-    let mut found = false;
-    while let Some(entry) = listing.next().await? {
-        if let Entry::Key { path, .. } = entry {
-            found = true;
-            client.get(&Key::parse(&path)?, unbuffered(std::io::stdout())?, "stdout", HERE).await?;
-        }
-    }
-    match found {
-        true => Ok(ExitStatus::Done),
-        false => Err(nothing_found(src)),
-    }
-}
-
-fn nothing_found(src: &Dir) -> Error {
-    Error::new(ErrorKind::NotFound, format!("{src}: nothing found"))
-}
-
-/// Copies every key below `src` to its path below `dst`. Here, in `.`, a directory keeps its name, and a bucket does not.
-pub async fn tree(client: &Client, src: &Dir, dst: &Path) -> Result<ExitStatus> {
+/// Copies the keys of `sources` to their paths below `dst`.
+pub async fn copy(
+    client: &Client,
+    sources: Vec<Source>,
+    dst: &Path,
+    exclude: &Exclude,
+    skip_existing: bool,
+) -> Result<ExitStatus> {
     if dst.exists() && !dst.is_dir() {
         return Err(Error::new(ErrorKind::Io, format!("{}: is no directory, and cannot take a tree", dst.display())));
     }
-    let mut listing = client.list(&Prefix::below(src), true).await?;
-    let from = match (dst == Path::new("."), src.as_str().rfind('/')) {
-        (true, Some(slash)) => slash + 1,
-        _ => src.as_str().len() + 1,
-    };
-    let target = Arc::new(Target { from, dst: dst.to_owned(), ended: AtomicBool::new(false) });
-    let mut fetches =
-        Fetches { client: client.clone(), target, running: JoinSet::new(), failures: Failures::default() };
-    let mut waiting: BTreeMap<NodeId, (Vec<Key>, u64)> = BTreeMap::new();
-    let mut found = false;
-    while !fetches.failures.is_lost()
-        && let Some(entry) = listing.next().await?
-    {
-        let Entry::Key { path, size, .. } = entry else {
-            continue;
+    let report = Report::start(skip_existing);
+    let _counting = Counting::start(client, &sources, exclude, &report);
+    let mut keys = Keys::new(client, sources, exclude.clone());
+    let target = Arc::new(Target { skip_existing, counts: report.counts.clone(), ended: AtomicBool::new(false) });
+    let mut fetches = Fetches { client: client.clone(), target, running: JoinSet::new(), report };
+    let mut waiting: BTreeMap<NodeId, (Vec<Wanted>, u64)> = BTreeMap::new();
+    while !fetches.report.is_lost() {
+        let found = match keys.next().await {
+            Ok(Some(found)) => found,
+            Ok(None) => break,
+            Err(error) => {
+                fetches.report.fail(error);
+                continue;
+            }
         };
-        found = true;
-        let key = Key::parse(&path)?;
-        let node = client.cluster().node_of(&key);
-        let (keys, bytes) = waiting.entry(node).or_default();
-        keys.push(key);
-        *bytes += size;
-        if keys.len() >= PACK_KEYS || *bytes >= PACK_BYTES {
-            fetches.start(node, std::mem::take(keys)).await;
+        let wanted = Wanted { path: dst.join(found.below()), key: found.key };
+        if skip_existing && wanted.path.symlink_metadata().is_ok() {
+            fetches.report.counts.add_existing(found.size);
+            continue;
+        }
+        let node = client.cluster().node_of(&wanted.key);
+        let (pack, bytes) = waiting.entry(node).or_default();
+        pack.push(wanted);
+        *bytes += found.size;
+        if pack.len() >= PACK_KEYS || *bytes >= PACK_BYTES {
+            fetches.start(node, std::mem::take(pack)).await;
             *bytes = 0;
         }
     }
-    if !found {
-        return Err(nothing_found(src));
-    }
-    for (node, (keys, _)) in waiting {
-        if !fetches.failures.is_lost() {
-            fetches.start(node, keys).await;
+    for (node, (pack, _)) in waiting {
+        if !fetches.report.is_lost() {
+            fetches.start(node, pack).await;
         }
     }
     fetches.finish().await
 }
 
-/// Where keys go.
+/// A key and the file that it becomes.
+struct Wanted {
+    key: Key,
+    path: PathBuf,
+}
+
+/// What keys become, and who counts them.
 struct Target {
-    /// Bytes of each path that the source's directory takes.
-    from: usize,
-    dst: PathBuf,
+    /// A file that has come meanwhile is left as it is.
+    skip_existing: bool,
+    counts: Arc<Counts>,
     /// No more is wanted: what has not come whole is let go.
     ended: AtomicBool,
 }
 
 impl Target {
-    fn path(&self, key: &Key) -> PathBuf {
-        self.dst.join(&key.as_str()[self.from..])
+    fn keep(&self, draft: Draft, path: &Path) -> Result<()> {
+        let kept = match self.skip_existing {
+            true => draft.keep_new(path)?,
+            false => draft.keep(path).map(|()| true)?,
+        };
+        match kept {
+            true => self.counts.add_key(),
+            false => self.counts.add_existing(0),
+        }
+        Ok(())
     }
 }
 
@@ -106,12 +105,12 @@ struct Fetches {
     client: Client,
     target: Arc<Target>,
     running: JoinSet<Vec<Error>>,
-    failures: Failures,
+    report: Report,
 }
 
 impl Fetches {
     /// Starts to fetch a pack, once fewer than [`AT_ONCE`] are under way.
-    async fn start(&mut self, node: NodeId, keys: Vec<Key>) {
+    async fn start(&mut self, node: NodeId, keys: Vec<Wanted>) {
         if keys.is_empty() {
             return;
         }
@@ -126,7 +125,7 @@ impl Fetches {
         while !self.running.is_empty() {
             self.await_one().await;
         }
-        self.failures.result()
+        self.report.finish()
     }
 
     async fn await_one(&mut self) {
@@ -139,16 +138,18 @@ impl Fetches {
             return;
         }
         for error in errors {
-            self.failures.add(error);
+            self.report.fail(error);
         }
-        self.target.ended.store(self.failures.is_lost(), Ordering::Relaxed);
+        self.target.ended.store(self.report.is_lost(), Ordering::Relaxed);
     }
 }
 
 /// Fetches keys of `node`, again from the first that has not come where the connection breaks off. Returns what failed.
-async fn fetch(client: &Client, node: NodeId, mut keys: Vec<Key>, target: &Arc<Target>) -> Vec<Error> {
+async fn fetch(client: &Client, node: NodeId, wanted: Vec<Wanted>, target: &Arc<Target>) -> Vec<Error> {
     let (mut errors, mut tries) = (Vec::new(), TRIES);
+    let mut wanted = VecDeque::from(wanted);
     loop {
+        let keys: Vec<Key> = wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let pack = match client.get_many(node, &keys).await {
             Ok(pack) => pack,
             Err(error) => {
@@ -156,9 +157,10 @@ async fn fetch(client: &Client, node: NodeId, mut keys: Vec<Key>, target: &Arc<T
                 return errors;
             }
         };
-        let to = target.clone();
-        let (came, mut failed) = blocking(move || receive(pack, &to)).await;
-        tries = if came > 0 { TRIES } else { tries - 1 };
+        let (to, still) = (target.clone(), wanted);
+        let (left, came, mut failed) = blocking(move || receive(pack, still, &to)).await;
+        wanted = left;
+        tries = if came { TRIES } else { tries - 1 };
         let is_again = failed.pop_if(|last| last.is_of_broken_connection() && tries > 0).is_some();
         for error in &failed {
             // A node that was found silent is not waited for by the next pack.
@@ -168,33 +170,36 @@ async fn fetch(client: &Client, node: NodeId, mut keys: Vec<Key>, target: &Arc<T
         if !is_again {
             return errors;
         }
-        keys.drain(..came);
-        if came == 0 {
+        if !came && let Some(Wanted { key, path }) = wanted.pop_front() {
             // It may be what breaks off: alone, its node can say why.
-            let key = keys.remove(0);
-            let failed = get_file(client, &key, &target.path(&key)).await.err();
-            let is_lost = failed.as_ref().is_some_and(is_of_lost_node);
-            errors.extend(failed);
-            if is_lost || keys.is_empty() {
+            let got = match get_draft(client, &key, &path).await {
+                Ok(draft) => target.keep(draft, &path),
+                Err(error) => Err(error),
+            };
+            let is_lost = got.as_ref().is_err_and(is_of_lost_node);
+            errors.extend(got.err());
+            if is_lost {
                 return errors;
             }
+        }
+        if wanted.is_empty() {
+            return errors;
         }
     }
 }
 
-/// Writes the keys of a pack; returns how many have come, and what failed.
-fn receive(mut pack: Fetched, target: &Target) -> (usize, Vec<Error>) {
-    let (mut errors, mut came, mut buffer) = (Vec::new(), 0, BytesMut::new());
-    let mut open: Option<(PathBuf, Result<Draft>)> = None;
+/// Writes the keys of a pack, which come in the order of `wanted`; returns those that have not come, whether any has, and what failed.
+fn receive(mut pack: Fetched, mut wanted: VecDeque<Wanted>, target: &Target) -> (VecDeque<Wanted>, bool, Vec<Error>) {
+    let (mut errors, mut came, mut buffer) = (Vec::new(), false, BytesMut::new());
+    let mut open: Option<Result<Draft>> = None;
     while !target.ended.load(Ordering::Relaxed) {
         match pack.next_item(&mut buffer) {
-            Ok(Some(FetchedItem::Begin(key))) => {
-                let path = target.path(&key);
-                let draft = Draft::beside(&path);
-                open = Some((path, draft));
+            Ok(Some(FetchedItem::Begin(_))) => {
+                open = wanted.front().map(|wanted| Draft::beside(&wanted.path));
             }
             Ok(Some(FetchedItem::Piece(bytes))) => {
-                if let Some((path, draft)) = &mut open
+                target.counts.add_bytes(bytes.len() as u64);
+                if let (Some(draft), Some(Wanted { path, .. })) = (&mut open, wanted.front())
                     && let Ok(file) = draft
                     && let Err(error) = file.write_all(&bytes)
                 {
@@ -202,25 +207,26 @@ fn receive(mut pack: Fetched, target: &Target) -> (usize, Vec<Error>) {
                 }
             }
             Ok(Some(FetchedItem::Whole)) => {
-                came += 1;
-                if let Some((path, draft)) = open.take() {
-                    errors.extend(draft.and_then(|draft| draft.keep(&path)).err());
+                came = true;
+                if let (Some(draft), Some(Wanted { path, .. })) = (open.take(), wanted.pop_front()) {
+                    errors.extend(draft.and_then(|draft| target.keep(draft, &path)).err());
                 }
             }
             Ok(Some(FetchedItem::Failed(error))) => {
-                came += 1;
+                came = true;
                 open = None;
+                wanted.pop_front();
                 errors.push(error);
             }
             Ok(None) => {
                 pack.finish();
-                return (came, errors);
+                break;
             }
             Err(error) => {
                 errors.push(error);
-                return (came, errors);
+                break;
             }
         }
     }
-    (came, errors)
+    (wanted, came, errors)
 }

@@ -59,6 +59,19 @@ impl Draft {
             _ => Error::io(path.display(), &e),
         })
     }
+
+    /// Gives it the name `path`. False if that is taken, and stays as it is.
+    pub fn keep_new(self, path: &Path) -> Result<bool> {
+        let kept = match self {
+            Self::Named(file) => file.persist_noclobber(path).map(drop).map_err(|e| e.error),
+            Self::Unnamed(file) => link(&file, path),
+        };
+        match kept {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(Error::io(path.display(), &e)),
+        }
+    }
 }
 
 impl Write for Draft {

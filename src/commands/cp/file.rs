@@ -9,10 +9,15 @@ use std::path::Path;
 /// No more than a pipe holds, so that to write it seldom waits.
 pub const HERE: u64 = 64 * 1024;
 
-/// Copies a key to a file, which appears only when it is whole.
-pub async fn get_file(client: &Client, key: &Key, path: &Path) -> Result<()> {
+/// Copies a key to a file that has still to be given its place.
+pub async fn get_draft(client: &Client, key: &Key, path: &Path) -> Result<Draft> {
     let draft = Draft::beside(path)?;
     let sink = draft.file().try_clone().map_err(|e| Error::io(path.display(), &e))?;
     client.get(key, sink, &path.display().to_string(), HERE).await?;
-    draft.keep(path)
+    Ok(draft)
+}
+
+/// Copies a key to a file, which appears only when it is whole.
+pub async fn get_file(client: &Client, key: &Key, path: &Path) -> Result<()> {
+    get_draft(client, key, path).await?.keep(path)
 }

@@ -1,36 +1,133 @@
 //! `s4 cp`
 
+mod between;
 mod download;
 mod draft;
-mod failures;
+mod exclude;
 mod file;
+mod gather;
+mod ordered;
+mod report;
+mod sources;
 mod upload;
+mod walk;
 
-use super::console::unbuffered;
+use super::console::{say, unbuffered};
 use crate::cli::CpArgs;
+use exclude::Exclude;
 use file::{HERE, get_file};
+use report::Counts;
 use s4::client::Client;
-use s4::error::{Error, ExitStatus, Result};
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{self, Dir, Key};
 use s4::protocol::Change;
+use sources::{Source, What};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use walk::{Files, Root};
 
 pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
-    let CpArgs { src, dst, recursive } = args;
-    match (key::is_url(&src), key::is_url(&dst), recursive) {
-        (false, true, false) => put(client, &src, &dst).await,
-        (false, true, true) => upload::tree(client, Path::new(&src), Dir::parse_url(&dst)?).await,
-        (true, false, false) => get(client, &Key::parse_url(&src)?, &dst).await,
-        (true, false, true) if dst == "-" => download::print(client, &Dir::parse_url(&src)?).await,
-        (true, false, true) => download::tree(client, &Dir::parse_url(&src)?, Path::new(&dst)).await,
-        (true, true, _) => Err(Error::usage("both SRC and DST are in the cluster; a 1:1 map with 'cat' copies there")),
-        (false, false, _) => Err(Error::usage("neither SRC nor DST begins with s4://")),
+    let exclude = Exclude::parse(&args.exclude)?;
+    let from_cluster = key::is_url(&args.src[0]);
+    if args.src.iter().any(|src| key::is_url(src) != from_cluster) {
+        return Err(Error::usage("the sources are all in the cluster, or all local"));
+    }
+    match (from_cluster, key::is_url(&args.dst)) {
+        (false, true) => put(client, &args, exclude).await,
+        (true, false) => get(client, &args, &exclude).await,
+        (true, true) => copy(client, &args, &exclude).await,
+        (false, false) => Err(Error::usage("neither SRC nor DST begins with s4://")),
     }
 }
 
-async fn put(client: &Client, src: &str, dst: &str) -> Result<ExitStatus> {
+/// The only source, and none of several or of a tree.
+fn single(args: &CpArgs) -> Option<&str> {
+    match &*args.src {
+        [src] if !args.recursive => Some(src),
+        _ => None,
+    }
+}
+
+/// True if an only source matches `--exclude`.
+fn is_left_out(src: &str, exclude: &Exclude) -> bool {
+    exclude.leaves_out(src.rsplit_once('/').map_or(src, |(_, name)| name))
+}
+
+fn left_out(src: &str, skip_existing: bool) -> ExitStatus {
+    if skip_existing {
+        say(format_args!("{src} left out, since it exists at the destination"));
+    }
+    ExitStatus::Done
+}
+
+/// Errors: a destination of several sources that is no directory.
+fn check_dir(args: &CpArgs, is_dir: bool) -> Result<()> {
+    match args.src.len() > 1 && !is_dir {
+        true => Err(Error::usage(format!("{}: several sources go to a directory, which ends in /", args.dst))),
+        false => Ok(()),
+    }
+}
+
+/// Errors: two of several sources have one name, and would become one.
+fn check_names<'a>(sources: &[String], names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = HashMap::new();
+    for (source, name) in sources.iter().zip(names) {
+        if let Some(other) = seen.insert(name, source) {
+            return Err(Error::usage(format!("{other} and {source} would both become {name}")));
+        }
+    }
+    Ok(())
+}
+
+/// Into the cluster.
+async fn put(client: &Client, args: &CpArgs, exclude: Exclude) -> Result<ExitStatus> {
+    if let Some(src) = single(args) {
+        return match is_left_out(src, &exclude) {
+            true => Ok(ExitStatus::Done),
+            false => put_one(client, src, &args.dst, args.skip_existing).await,
+        };
+    }
+    check_dir(args, args.dst.ends_with('/'))?;
+    let dst = Dir::parse_url(&args.dst)?;
+    let roots = args.src.iter().map(|src| root(args, src)).collect::<Result<Vec<Root>>>()?;
+    if roots.len() > 1 {
+        let names: Vec<_> =
+            roots.iter().filter_map(|root| root.name.as_ref()).map(|name| name.to_string_lossy()).collect();
+        check_names(&args.src, names.iter().map(|name| &**name))?;
+    }
+    upload::copy(client, Files { roots, dst, exclude }, args.skip_existing).await
+}
+
+fn root(args: &CpArgs, src: &str) -> Result<Root> {
+    if src == "-" {
+        return Err(Error::usage("stdin is no tree, and not one of several sources"));
+    }
+    let path = PathBuf::from(src);
+    let is_dir = std::fs::metadata(&path).map_err(|e| Error::io(src, &e))?.is_dir();
+    let is_single = args.src.len() == 1;
+    match (is_dir, args.recursive) {
+        (true, false) => return Err(is_a_directory(src)),
+        (false, true) if is_single => return Err(Error::usage(format!("{src}: is no directory; leave out -r"))),
+        _ => {}
+    }
+    let name = path.file_name().map(ToOwned::to_owned);
+    if name.is_none() && !is_single {
+        return Err(Error::usage(format!("{src}: it has no basename to keep")));
+    }
+    Ok(Root { path, name: name.filter(|_| !is_single) })
+}
+
+fn is_a_directory(src: &str) -> Error {
+    Error::usage(format!("{src}: is a directory; -r copies those"))
+}
+
+async fn put_one(client: &Client, src: &str, dst: &str, skip_existing: bool) -> Result<ExitStatus> {
     let key = target_key(src, dst)?;
+    if skip_existing && upload::exists(client, &key).await? {
+        return Ok(left_out(src, true));
+    }
     if src == "-" {
         client.put(&key, unbuffered(std::io::stdin())?, "stdin", Change::default()).await?;
         return Ok(ExitStatus::Done);
@@ -39,7 +136,7 @@ async fn put(client: &Client, src: &str, dst: &str) -> Result<ExitStatus> {
     let file = File::open(src).map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
     if found.is_dir() {
-        return Err(Error::usage(format!("{src}: is a directory; -r copies those")));
+        return Err(is_a_directory(src));
     }
     client.put_file(&key, file, found.len(), src).await?;
     Ok(ExitStatus::Done)
@@ -58,7 +155,47 @@ fn target_key(src: &str, dst: &str) -> Result<Key> {
     Dir::parse_url(dst)?.join(basename)
 }
 
-async fn get(client: &Client, key: &Key, dst: &str) -> Result<ExitStatus> {
+/// Out of the cluster.
+async fn get(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitStatus> {
+    if let Some(src) = single(args) {
+        return match is_left_out(src, exclude) {
+            true => Ok(ExitStatus::Done),
+            false => get_one(client, &Key::parse_url(src)?, &args.dst, args.skip_existing).await,
+        };
+    }
+    if args.dst == "-" {
+        return ordered::print(client, sources(client, args, false).await?, exclude).await;
+    }
+    let dst = Path::new(&args.dst);
+    check_dir(args, args.dst.ends_with('/') || dst.is_dir())?;
+    let sources = sources(client, args, dst == Path::new(".")).await?;
+    download::copy(client, sources, dst, exclude, args.skip_existing).await
+}
+
+/// The sources of a copy out of the cluster or within. To a destination that means `here`, a directory keeps its name, and a bucket does not.
+async fn sources(client: &Client, args: &CpArgs, here: bool) -> Result<Vec<Source>> {
+    if let [src] = &*args.src {
+        let dir = Dir::parse_url(src)?;
+        return Ok(vec![match here && dir.as_str().contains('/') {
+            true => Source::named(What::Below(dir)),
+            false => Source::whole(dir),
+        }]);
+    }
+    let mut sources = Vec::new();
+    for src in &args.src {
+        // With -r a source may be either.
+        let is_dir =
+            args.recursive && (Key::parse_url(src).is_err() || !upload::exists(client, &Key::parse_url(src)?).await?);
+        let what = if is_dir { What::Below(Dir::parse_url(src)?) } else { What::Key(Key::parse_url(src)?) };
+        sources.push(Source::named(what));
+    }
+    if args.dst != "-" {
+        check_names(&args.src, sources.iter().map(Source::name))?;
+    }
+    Ok(sources)
+}
+
+async fn get_one(client: &Client, key: &Key, dst: &str, skip_existing: bool) -> Result<ExitStatus> {
     if dst == "-" {
         client.get(key, unbuffered(std::io::stdout())?, "stdout", HERE).await?;
         return Ok(ExitStatus::Done);
@@ -70,6 +207,7 @@ async fn get(client: &Client, key: &Key, dst: &str) -> Result<ExitStatus> {
             let sink = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io(path.display(), &e))?;
             client.get(key, sink, &path.display().to_string(), HERE).await?;
         }
+        Ok(_) if skip_existing => return Ok(left_out(&key.to_string(), true)),
         _ => {
             get_file(client, key, &path).await?;
         }
@@ -84,4 +222,35 @@ fn target_path(key: &Key, dst: &str) -> PathBuf {
         true => path.join(key.basename()),
         false => path.to_owned(),
     }
+}
+
+/// From key to key.
+async fn copy(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitStatus> {
+    if let Some(src) = single(args) {
+        let from = Key::parse_url(src)?;
+        let to = if args.dst.ends_with('/') {
+            Dir::parse_url(&args.dst)?.join(from.basename())?
+        } else {
+            Key::parse_url(&args.dst)?
+        };
+        if is_left_out(src, exclude) {
+            return Ok(ExitStatus::Done);
+        }
+        if args.skip_existing && upload::exists(client, &to).await? {
+            return Ok(left_out(src, true));
+        }
+        let counts = Arc::new(Counts::default());
+        return between::copy_key(client, &from, &to, 0, false, &counts).await.map(|()| ExitStatus::Done);
+    }
+    check_dir(args, args.dst.ends_with('/'))?;
+    let (sources, dst) = (sources(client, args, false).await?, Dir::parse_url(&args.dst)?);
+    for source in &sources {
+        if let What::Below(dir) = &source.what
+            && dir.overlaps(&dst)
+        {
+            let message = format!("{dir} and {dst}: a directory is not copied into itself, nor over what holds it");
+            return Err(Error::new(ErrorKind::Usage, message));
+        }
+    }
+    between::copy(client, sources, &dst, exclude, args.skip_existing).await
 }

@@ -1,16 +1,17 @@
-//! `s4 cp -r` from a local tree: one walk feeds a stream of keys to each node.
+//! `s4 cp` of several files, or with `-r` of trees: one walk feeds a stream of keys to each node.
 
-use super::failures::Failures;
-use s4::client::{Client, Puts};
+use super::report::{Counts, Report};
+use super::walk::{Files, Item, shown};
+use crate::commands::warning::skew_text;
+use s4::client::{Client, Puts, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key};
 use s4::placement::NodeId;
+use s4::protocol::Stat;
 use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
-use walkdir::WalkDir;
+use tokio::task::{JoinError, JoinSet};
 
 /// Files that wait for a node.
 const QUEUE: usize = 1024;
@@ -18,53 +19,71 @@ const QUEUE: usize = 1024;
 const PACK: usize = 512;
 /// Exchanges at once.
 const AT_ONCE: usize = 16;
+/// Keys of a node that are looked up at once.
+const LOOKED_UP: usize = 16;
 
-/// A file and the key that it becomes.
-struct Item {
-    path: PathBuf,
-    key: Key,
-}
-
-/// Copies every file below `src` to its path below `dst`. Every name is checked before anything is sent.
-pub async fn tree(client: &Client, src: &Path, dst: Dir) -> Result<ExitStatus> {
-    if !src.is_dir() {
-        return Err(match src.exists() {
-            true => Error::usage(format!("{}: is no directory; leave out -r", src.display())),
-            false => Error::new(ErrorKind::NotFound, format!("{}: No such file or directory", src.display())),
-        });
+/// Copies `files`. Every name is checked before anything is sent.
+pub async fn copy(client: &Client, files: Files, skip_existing: bool) -> Result<ExitStatus> {
+    let mut report = Report::start(skip_existing);
+    let (surveyed, cluster) = (files.clone(), client.clone());
+    let survey = blocking(move || surveyed.survey(&cluster)).await;
+    survey.check(&report)?;
+    let all = survey.tally.all();
+    if all.keys == 0 {
+        let sources: Vec<String> = files.roots.iter().map(|root| shown(&root.path)).collect();
+        return Err(Error::new(ErrorKind::NotFound, format!("{}: no file in it to copy", sources.join(", "))));
     }
-    let count = files(src, &dst).try_fold(0_u64, |count, item| item.map(|_| count + 1))?;
-    if count == 0 {
-        return Err(Error::new(ErrorKind::NotFound, format!("{}: no file in it", src.display())));
+    if let Some((skew, example)) = survey.tally.skew() {
+        report.say(skew_text(&skew, example));
     }
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let mut queues = Vec::new();
+    let _ = report.counts.all.set((all.keys, all.bytes));
     let mut senders = JoinSet::new();
-    for node in client.cluster().ids() {
-        let (queue, items) = mpsc::channel(QUEUE);
-        queues.push(queue);
-        senders.spawn(send_all(client.clone(), node, items, turns.clone()));
-    }
-    let (walked, src) = (client.clone(), src.to_owned());
-    let walk = tokio::task::spawn_blocking(move || walk(&src, &dst, &walked, &queues));
-    let mut failures = Failures::default();
+    let queues = start_senders(client, &report.counts, skip_existing, &mut senders);
+    let cluster = client.clone();
+    let walk = tokio::task::spawn_blocking(move || walk(&files, &cluster, &queues));
     while let Some(sent) = senders.join_next().await {
-        sent.unwrap_or_else(|e| vec![Error::new(ErrorKind::Io, e.to_string())])
-            .into_iter()
-            .for_each(|e| failures.add(e));
-        if failures.is_lost() {
-            return failures.result();
+        let errors = sent.unwrap_or_else(|e| vec![broken(&e)]);
+        errors.into_iter().for_each(|error| report.fail(error));
+        if report.is_lost() {
+            return report.finish();
         }
     }
-    if let Err(error) = walk.await.unwrap_or_else(|e| Err(Error::new(ErrorKind::Io, e.to_string()))) {
-        failures.add(error);
+    if let Err(error) = walk.await.unwrap_or_else(|e| Err(broken(&e))) {
+        report.fail(error);
     }
-    failures.result()
+    report.finish()
 }
 
-fn walk(src: &Path, dst: &Dir, client: &Client, queues: &[mpsc::Sender<Item>]) -> Result<()> {
-    for item in files(src, dst) {
-        let item = item?;
+fn broken(error: &JoinError) -> Error {
+    Error::new(ErrorKind::Io, error.to_string())
+}
+
+/// For each node a queue, and what sends its items.
+fn start_senders(
+    client: &Client,
+    counts: &Arc<Counts>,
+    skip_existing: bool,
+    senders: &mut JoinSet<Vec<Error>>,
+) -> Vec<mpsc::Sender<Item>> {
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut queues = Vec::new();
+    for node in client.cluster().ids() {
+        let (queue, mut items) = mpsc::channel(QUEUE);
+        queues.push(queue);
+        if skip_existing {
+            let (new, only_new) = mpsc::channel(QUEUE);
+            senders.spawn(pass_new(client.clone(), items, new, counts.clone()));
+            items = only_new;
+        }
+        let sender = Sender { client: client.clone(), node, counts: counts.clone(), turns: turns.clone() };
+        senders.spawn(sender.send_all(items));
+    }
+    queues
+}
+
+fn walk(files: &Files, client: &Client, queues: &[mpsc::Sender<Item>]) -> Result<()> {
+    for item in files.items() {
+        let item = item.map_err(|why| Error::new(ErrorKind::Io, why))?;
         let node = client.cluster().node_of(&item.key);
         // A node that failed has closed its queue and told why.
         let _ = queues[node].blocking_send(item);
@@ -72,63 +91,88 @@ fn walk(src: &Path, dst: &Dir, client: &Client, queues: &[mpsc::Sender<Item>]) -
     Ok(())
 }
 
-/// The regular files below `src`, links followed.
-fn files(src: &Path, dst: &Dir) -> impl Iterator<Item = Result<Item>> {
-    WalkDir::new(src).follow_links(true).into_iter().filter_map(move |entry| {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(error) => return Some(Err(walk_error(&error))),
+/// True if there is a key of this name. A directory of the name is none: it stands in the way, and the put says so.
+pub async fn exists(client: &Client, key: &Key) -> Result<bool> {
+    let stat = client.look_up(&Dir::try_from(key.as_str().to_owned())?).await?;
+    Ok(matches!(stat, Stat::Key(_)))
+}
+
+/// Passes on, in another order perhaps, what does not exist as a key.
+async fn pass_new(
+    client: Client,
+    mut items: mpsc::Receiver<Item>,
+    new: mpsc::Sender<Item>,
+    counts: Arc<Counts>,
+) -> Vec<Error> {
+    let mut looked_up = JoinSet::new();
+    loop {
+        let found: Option<(Item, Result<bool>)> = tokio::select! {
+            item = items.recv(), if looked_up.len() < LOOKED_UP => match item {
+                Some(item) => {
+                    let client = client.clone();
+                    looked_up.spawn(async move {
+                        let found = exists(&client, &item.key).await;
+                        (item, found)
+                    });
+                    continue;
+                }
+                None => match looked_up.join_next().await {
+                    Some(found) => found.ok(),
+                    None => return Vec::new(),
+                },
+            },
+            Some(found) = looked_up.join_next() => found.ok(),
         };
-        let kind = entry.file_type();
-        if kind.is_dir() {
-            return None;
+        match found {
+            Some((item, Ok(true))) => counts.add_existing(item.len),
+            Some((item, Ok(false))) => {
+                // A sender that failed has told why.
+                let _ = new.send(item).await;
+            }
+            Some((_, Err(error))) => return vec![error],
+            None => {}
         }
-        if !kind.is_file() {
-            return Some(Err(Error::new(
-                ErrorKind::BadName,
-                format!("{}: is not a regular file", entry.path().display()),
-            )));
-        }
-        let below = entry.path().strip_prefix(src).unwrap_or(entry.path());
-        let named = below
-            .to_str()
-            .ok_or_else(|| Error::new(ErrorKind::BadName, format!("{}: a name is UTF-8", entry.path().display())));
-        Some(named.and_then(|below| dst.join(below)).map(|key| Item { path: entry.path().to_owned(), key }))
-    })
-}
-
-fn walk_error(error: &walkdir::Error) -> Error {
-    let path = error.path().unwrap_or(Path::new("")).display().to_string();
-    match error.io_error() {
-        Some(io) => Error::io(path, io),
-        None => Error::new(ErrorKind::Io, format!("{path}: its links go round in a circle")),
     }
 }
 
-/// Sends what comes for `node`, pack by pack, until there is no more. Returns what failed.
-async fn send_all(client: Client, node: NodeId, mut items: mpsc::Receiver<Item>, turns: Arc<Semaphore>) -> Vec<Error> {
-    let mut errors = Vec::new();
-    while let Some(first) = items.recv().await {
-        let _turn = turns.acquire().await;
-        let (sent, answers) = client.put_many(node, None, move |puts| send_pack(puts, first, items)).await;
-        let more = answers.failed.saturating_sub(answers.errors.len() as u64);
-        errors.extend(answers.errors);
-        if more > 0 {
-            let name = client.cluster().name(node);
-            errors.push(Error::new(ErrorKind::Io, format!("{name}: {more} more keys failed")));
-        }
-        match sent {
-            Ok((rest, unread)) => {
-                items = rest;
-                errors.extend(unread);
+struct Sender {
+    client: Client,
+    node: NodeId,
+    counts: Arc<Counts>,
+    turns: Arc<Semaphore>,
+}
+
+impl Sender {
+    /// Sends what comes, pack by pack, until there is no more. Returns what failed.
+    async fn send_all(self, mut items: mpsc::Receiver<Item>) -> Vec<Error> {
+        let mut errors = Vec::new();
+        while let Some(first) = items.recv().await {
+            let _turn = self.turns.acquire().await;
+            let counts = self.counts.copied.clone();
+            let send = move |puts: &mut Puts| {
+                puts.count_in(counts);
+                send_pack(puts, first, items)
+            };
+            let (sent, answers) = self.client.put_many(self.node, None, send).await;
+            let more = answers.failed.saturating_sub(answers.errors.len() as u64);
+            errors.extend(answers.errors);
+            if more > 0 {
+                let name = self.client.cluster().name(self.node);
+                errors.push(Error::new(ErrorKind::Io, format!("{name}: {more} more keys failed")));
             }
-            Err(error) => {
-                errors.push(error);
-                break;
+            match sent {
+                Ok((rest, unread)) => {
+                    items = rest;
+                    errors.extend(unread);
+                }
+                Err(error) => {
+                    errors.push(error);
+                    break;
+                }
             }
         }
+        errors
     }
-    errors
 }
 
 type Sent = (mpsc::Receiver<Item>, Vec<Error>);

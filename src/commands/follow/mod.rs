@@ -1,12 +1,12 @@
 //! Following a job that has been started, and telling of it: for the maps and for `s4 wait`.
 
-mod display;
 mod events;
 mod failures;
 mod parts;
 mod report;
 mod reruns;
 mod summary;
+mod view;
 
 pub use events::planned_line;
 pub use report::Report;

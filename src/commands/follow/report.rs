@@ -1,12 +1,13 @@
 //! What the nodes have told of a job so far, and who hears of it.
 
-use super::display::{Display, View};
 use super::events;
 use super::failures::Failures;
 use super::parts::{Part, total};
 use super::reruns::kept_text;
+use super::view::View;
 use crate::cli::ShowArgs;
 use crate::commands::console::say;
+use crate::commands::display::{Display, is_terminal};
 use crate::commands::format::size_text;
 use s4::client::Client;
 use s4::client::job_table::{ClusterJob, JobState};
@@ -14,7 +15,6 @@ use s4::cluster::Cluster;
 use s4::error::Result;
 use s4::placement::NodeId;
 use s4::protocol::{Event, JobId, JobSpec, Plan, Progress};
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// How often progress is told where nobody watches live.
@@ -147,7 +147,10 @@ impl Report {
         }
         let (line, elapsed) = (self.progress_line(), self.elapsed());
         match &mut self.voice {
-            Voice::Live(display) => display.draw(&View { spec: &self.spec, parts: &self.parts, elapsed }),
+            Voice::Live(display) => {
+                let view = View { spec: &self.spec, parts: &self.parts, elapsed };
+                display.draw(|width, height| view.lines(width, height));
+            }
             Voice::Lines { told } if told.elapsed() >= PROGRESS => {
                 *told = Instant::now();
                 say(line);
@@ -212,9 +215,4 @@ impl Report {
             }
         }
     }
-}
-
-/// True if somebody watches stderr, and it can do more than type.
-fn is_terminal() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }

@@ -1,20 +1,16 @@
-//! The live display on a terminal: some lines on stderr that are drawn over again.
+//! What the live display shows of a job.
 
 use super::parts::{Part, counted, total};
+use crate::commands::display::bar;
 use crate::commands::format::{cut, seconds_text, size_text};
 use s4::placement::NodeId;
 use s4::protocol::{JobSpec, Progress, RunningTask};
-use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Between two drawings.
-const REDRAW: Duration = Duration::from_millis(200);
 /// The slowest tasks that are named.
 const SLOWEST: usize = 3;
 /// A task that has run for less is not slow.
 const SLOW: f64 = 1.0;
-/// The longest bar, in characters.
-const BAR: usize = 40;
 
 /// What there is to show.
 pub struct View<'a> {
@@ -24,71 +20,9 @@ pub struct View<'a> {
     pub elapsed: Duration,
 }
 
-/// What is on the terminal now. Dropped, it is wiped.
-#[derive(Default)]
-pub struct Display {
-    /// The width of each line that was drawn.
-    drawn: Vec<usize>,
-    at: Option<Instant>,
-}
-
-impl Display {
-    /// Shows `view`, unless something was drawn just now.
-    pub fn draw(&mut self, view: &View) {
-        if self.at.is_some_and(|at| at.elapsed() < REDRAW) {
-            return;
-        }
-        let (width, height) = terminal_size();
-        let lines = view.lines(width.saturating_sub(1), height.saturating_sub(1).max(1));
-        // Without line wrap, since a character may be wider than it is taken for.
-        let text = format!("{}\x1b[?7l{}\n\x1b[?7h", self.to_wipe(width), lines.join("\n"));
-        self.drawn = lines.iter().map(|line| line.chars().count()).collect();
-        self.at = Some(Instant::now());
-        write(&text);
-    }
-
-    /// Leaves the terminal as if nothing had been drawn.
-    pub fn wipe(&mut self) {
-        let (width, _) = terminal_size();
-        write(&self.to_wipe(width));
-        self.drawn.clear();
-        self.at = None;
-    }
-
-    fn to_wipe(&self, width: usize) -> String {
-        // A terminal that has been made narrower since has wrapped what was drawn.
-        let rows: usize = self.drawn.iter().map(|&drawn| drawn.div_ceil(width).max(1)).sum();
-        match rows {
-            0 => String::new(),
-            rows => format!("\r\x1b[{rows}A\x1b[J"),
-        }
-    }
-}
-
-impl Drop for Display {
-    fn drop(&mut self) {
-        self.wipe();
-    }
-}
-
-fn write(text: &str) {
-    // Nobody may be looking any more.
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
-/// Columns and rows of the terminal on stderr, each at least 1.
-fn terminal_size() -> (usize, usize) {
-    match terminal_size::terminal_size_of(std::io::stderr()) {
-        Some((terminal_size::Width(width), terminal_size::Height(height))) => {
-            (usize::from(width).max(1), usize::from(height).max(1))
-        }
-        None => (80, 24),
-    }
-}
-
 impl View<'_> {
     /// Lines of at most `width` characters, at most `height` of them; the most telling come first.
-    fn lines(&self, width: usize, height: usize) -> Vec<String> {
+    pub fn lines(&self, width: usize, height: usize) -> Vec<String> {
         let sum = total(self.parts);
         let mut lines = vec![self.counts(&sum), self.speed(&sum, width)];
         let slowest = self.slowest();
@@ -149,16 +83,6 @@ impl View<'_> {
         let names: Vec<String> = tasks.iter().take(SLOWEST).map(name).collect();
         (!names.is_empty()).then(|| format!("slowest: {}", names.join(", ")))
     }
-}
-
-/// `[###...]` in at most `width` characters; nothing where it would say nothing.
-fn bar(share: f64, width: usize) -> String {
-    let inner = width.saturating_sub(2).min(BAR);
-    if inner < 4 {
-        return String::new();
-    }
-    let full = (share * inner as f64) as usize;
-    format!("[{}{}]", "#".repeat(full), ".".repeat(inner - full))
 }
 
 #[cfg(test)]

@@ -1,0 +1,101 @@
+//! `s4 cp` from key to key. The bytes go through this process: each key is read, verified, and published by its new node in one step, as
+//! any other; no node has to trust what another says.
+
+use super::exclude::Exclude;
+use super::gather::{gather, pipe};
+use super::report::{Counts, Report};
+use super::sources::{Counting, Keys, Source};
+use super::upload::exists;
+use s4::client::Client;
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::key::{Dir, Key};
+use s4::protocol::Change;
+use s4::wire::SMALL;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Keys that are copied at once.
+const AT_ONCE: usize = 16;
+
+/// Copies the keys of `sources` to their paths below `dst`.
+pub async fn copy(
+    client: &Client,
+    sources: Vec<Source>,
+    dst: &Dir,
+    exclude: &Exclude,
+    skip_existing: bool,
+) -> Result<ExitStatus> {
+    let mut report = Report::start(skip_existing);
+    let _counting = Counting::start(client, &sources, exclude, &report);
+    let mut keys = Keys::new(client, sources, exclude.clone());
+    let mut running = JoinSet::new();
+    while !report.is_lost() {
+        let copied = match keys.next().await {
+            Ok(Some(found)) => dst.join(found.below()).map(|to| (found, to)),
+            Ok(None) => break,
+            Err(error) => Err(error),
+        };
+        match copied {
+            Ok((found, to)) => {
+                let (client, counts) = (client.clone(), report.counts.clone());
+                running
+                    .spawn(async move { copy_key(&client, &found.key, &to, found.size, skip_existing, &counts).await });
+            }
+            Err(error) => report.fail(error),
+        }
+        if running.len() >= AT_ONCE {
+            take_one(&mut running, &mut report).await;
+        }
+    }
+    while !report.is_lost() && !running.is_empty() {
+        take_one(&mut running, &mut report).await;
+    }
+    report.finish()
+}
+
+async fn take_one(running: &mut JoinSet<Result<()>>, report: &mut Report) {
+    match running.join_next().await {
+        Some(Ok(Err(error))) => report.fail(error),
+        Some(Err(error)) => report.fail(Error::new(ErrorKind::Io, error.to_string())),
+        Some(Ok(Ok(()))) | None => {}
+    }
+}
+
+/// Copies one key; `size` is what it is thought to have.
+pub async fn copy_key(
+    client: &Client,
+    from: &Key,
+    to: &Key,
+    size: u64,
+    skip_existing: bool,
+    counts: &Arc<Counts>,
+) -> Result<()> {
+    if skip_existing && exists(client, to).await? {
+        counts.add_existing(size);
+        return Ok(());
+    }
+    let small = if size <= SMALL as u64 { gather(client, from, SMALL).await? } else { None };
+    let copied = match small {
+        Some(bytes) => client.put_small(to, bytes.into(), Change::default()).await,
+        None => {
+            let ((writer, end, reader), to_name, from_name) = (pipe(), to.to_string(), from.to_string());
+            let (got, put) = tokio::join!(
+                async {
+                    client.get(from, writer, &to_name, 0).await?;
+                    end.end().await;
+                    Ok::<(), Error>(())
+                },
+                client.put(to, reader, &from_name, Change::default()),
+            );
+            // Whichever broke off first says why: the other only knows that.
+            match (got, put) {
+                (Err(error), Err(_)) if error.kind() != ErrorKind::Io => Err(error),
+                (_, put) => put,
+            }
+        }
+    };
+    copied.map(|checksum| {
+        counts.add_key();
+        counts.add_bytes(checksum.len);
+    })
+}

@@ -1,0 +1,244 @@
+//! What a copy of many keys tells: failures as they happen, progress on a terminal, and the counts at its end.
+
+use crate::commands::console::say;
+use crate::commands::display::{Display, bar, is_terminal};
+use crate::commands::format::{counted, cut, seconds_text, size_text};
+use s4::client::PutCounts;
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::task::AbortHandle;
+use tokio::time::MissedTickBehavior;
+
+/// Between two drawings. A copy that takes less is not drawn.
+const TICK: Duration = Duration::from_millis(200);
+
+/// True if the node does not answer any more.
+pub fn is_of_lost_node(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Unreachable)
+}
+
+/// How far a copy is. Whatever copies counts here.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub copied: PutCounts,
+    existing: AtomicU64,
+    existing_bytes: AtomicU64,
+    /// Keys and bytes of the whole copy, once they are known.
+    pub all: OnceLock<(u64, u64)>,
+}
+
+impl Counts {
+    pub fn add_key(&self) {
+        self.copied.keys.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn add_bytes(&self, bytes: u64) {
+        self.copied.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A key that is left out, since it exists.
+    pub fn add_existing(&self, bytes: u64) {
+        self.existing.fetch_add(1, Ordering::Relaxed);
+        self.existing_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn now(&self, elapsed: Duration) -> Standing {
+        Standing {
+            keys: self.copied.keys.load(Ordering::Relaxed),
+            bytes: self.copied.bytes.load(Ordering::Relaxed),
+            existing: self.existing.load(Ordering::Relaxed),
+            existing_bytes: self.existing_bytes.load(Ordering::Relaxed),
+            all: self.all.get().copied(),
+            elapsed,
+        }
+    }
+}
+
+/// The counts of a moment.
+struct Standing {
+    keys: u64,
+    bytes: u64,
+    existing: u64,
+    existing_bytes: u64,
+    all: Option<(u64, u64)>,
+    elapsed: Duration,
+}
+
+impl Standing {
+    fn rate(&self) -> String {
+        size_text((self.bytes as f64 / self.elapsed.as_secs_f64().max(0.001)) as u64) + "/s"
+    }
+
+    /// From 0 to 1, of the bytes where there are any.
+    fn share(&self) -> Option<f64> {
+        let (keys, bytes) = self.all?;
+        let share = match bytes {
+            0 => (self.keys + self.existing) as f64 / keys.max(1) as f64,
+            _ => (self.bytes + self.existing_bytes) as f64 / bytes as f64,
+        };
+        Some(share.clamp(0.0, 1.0))
+    }
+
+    fn left_out(&self) -> String {
+        match self.existing {
+            0 => String::new(),
+            existing => format!(", {} left out", counted(existing, "existing key")),
+        }
+    }
+
+    /// Two lines of at most `width` characters, as far as `height` permits.
+    fn lines(&self, width: usize, height: usize) -> Vec<String> {
+        let (keys, bytes) = match self.all {
+            Some((keys, bytes)) => {
+                (format!("{}/{keys}", self.keys), format!("{} of {}", size_text(self.bytes), size_text(bytes)))
+            }
+            None => (self.keys.to_string(), size_text(self.bytes)),
+        };
+        let mut text = String::new();
+        if let Some(share) = self.share() {
+            text += &format!(" {:3.0}%,", share * 100.0);
+        }
+        text += &format!(" {}", self.rate());
+        if let Some(share) = self.share().filter(|share| *share > 0.0) {
+            text += &format!(", {} left", seconds_text(self.elapsed.as_secs_f64() / share * (1.0 - share)));
+        }
+        let bar = self.share().map_or_else(String::new, |share| bar(share, width.saturating_sub(text.len())));
+        let lines = [format!("cp {keys} keys, {bytes}{}", self.left_out()), bar + &text];
+        lines.iter().take(height).map(|line| cut(line.trim_start(), width)).collect()
+    }
+}
+
+/// For the end.
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (keys, bytes, time) =
+            (counted(self.keys, "key"), size_text(self.bytes), seconds_text(self.elapsed.as_secs_f64()));
+        write!(f, "{keys} copied, {bytes} in {time} ({}){}", self.rate(), self.left_out())
+    }
+}
+
+/// Dropped, it leaves the terminal as if nothing had been drawn.
+pub struct Report {
+    pub counts: Arc<Counts>,
+    began: Instant,
+    live: Option<Live>,
+    first: Option<Error>,
+    /// Also where nobody watches: what was left out is not silently missing.
+    tells_end: bool,
+}
+
+/// The display, and what draws it.
+struct Live {
+    display: Arc<Mutex<Display>>,
+    drawing: AbortHandle,
+}
+
+impl Report {
+    /// Begins to show progress, if stderr is a terminal.
+    pub fn start(tells_end: bool) -> Self {
+        let (counts, began) = (Arc::new(Counts::default()), Instant::now());
+        let live = is_terminal().then(|| Live::start(counts.clone(), began));
+        Self { counts, began, live, first: None, tells_end }
+    }
+
+    /// True if it pays to find out how much there is.
+    pub fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// An error of one of many keys: the first is kept for the exit status, the others are told at once.
+    pub fn fail(&mut self, error: Error) {
+        match &mut self.first {
+            None => self.first = Some(error),
+            Some(_) => self.say(error),
+        }
+    }
+
+    /// Says something above the display.
+    pub fn say(&self, text: impl fmt::Display) {
+        let _display = self.live.as_ref().map(Live::wiped);
+        say(text);
+    }
+
+    /// True once a node is lost: without it the copy cannot become whole, so it ends now and not when all else is copied.
+    pub fn is_lost(&self) -> bool {
+        self.first.as_ref().is_some_and(is_of_lost_node)
+    }
+
+    /// Ends the display, and tells the counts.
+    pub fn finish(mut self) -> Result<ExitStatus> {
+        if self.live.is_some() || self.tells_end {
+            self.say(self.counts.now(self.began.elapsed()));
+        }
+        match self.first.take() {
+            None => Ok(ExitStatus::Done),
+            Some(first) => Err(first),
+        }
+    }
+}
+
+impl Live {
+    fn start(counts: Arc<Counts>, began: Instant) -> Self {
+        let display: Arc<Mutex<Display>> = Arc::default();
+        let shown = display.clone();
+        let drawing = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let standing = counts.now(began.elapsed());
+                let mut display = shown.lock().unwrap_or_else(PoisonError::into_inner);
+                display.draw(|width, height| standing.lines(width, height));
+            }
+        });
+        Self { display, drawing: drawing.abort_handle() }
+    }
+
+    fn wiped(&self) -> MutexGuard<'_, Display> {
+        let mut display = self.display.lock().unwrap_or_else(PoisonError::into_inner);
+        display.wipe();
+        display
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.drawing.abort();
+        drop(self.wiped());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(all: Option<(u64, u64)>) -> Standing {
+        Standing { keys: 120, bytes: 1 << 30, existing: 3, existing_bytes: 0, all, elapsed: Duration::from_secs(4) }
+    }
+
+    #[test]
+    fn the_lines_say_keys_bytes_rate_and_time_left() {
+        let lines = standing(Some((500, 4 << 30))).lines(100, 24);
+        assert_eq!(lines[0], "cp 120/500 keys, 1.0G of 4.0G, 3 existing keys left out");
+        assert!(lines[1].starts_with("[#####") && lines[1].ends_with("]  25%, 256.0M/s, 12.0 s left"), "{}", lines[1]);
+        // Until the listing has ended.
+        assert_eq!(standing(None).lines(100, 24)[1], "256.0M/s");
+        assert_eq!(standing(None).to_string(), "120 keys copied, 1.0G in 4.00 s (256.0M/s), 3 existing keys left out");
+    }
+
+    #[test]
+    fn every_size_of_terminal_is_kept() {
+        for width in 0..100 {
+            for height in 1..4 {
+                let lines = standing(Some((500, 4 << 30))).lines(width, height);
+                assert!(
+                    lines.len() <= height && lines.iter().all(|line| line.chars().count() <= width),
+                    "{width}: {lines:?}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Whether keys lie on few nodes because of the numbers that their names begin with: the number modulo the nodes is the node, so names such
+//! as `2023_01` to `2023_12` are all on one, and one merge name.
+
+use crate::checksum;
+use crate::key::{Key, split_number};
+use crate::placement::NodeId;
+use std::collections::HashSet;
+
+/// Percent of the keys that those nodes hold together which are called crowded.
+const MOST: u64 = 90;
+/// Keys on a crowded node, on average, from which it is worth a word.
+const MANY: u64 = 4;
+/// Numbers that are told apart; more say nothing more.
+const MAX_NUMBERS: usize = 4096;
+
+/// What a node holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    pub keys: u64,
+    pub bytes: u64,
+}
+
+/// The leading numbers of keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Keys whose names begin with one.
+    pub keys: u64,
+    pub distinct: usize,
+}
+
+/// Keys that lie on few nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skew {
+    /// The nodes that hold most keys, of all.
+    pub crowded: usize,
+    pub nodes: usize,
+    /// What lies on them, of all.
+    pub there: Load,
+    pub all: Load,
+    pub distinct: usize,
+}
+
+/// Says whether `nodes` (what each holds) are loaded unevenly because of leading numbers. Keys that chance puts on few nodes, since there
+/// are few of them, are no skew; nor are small ones beside large ones that are spread.
+pub fn skew(nodes: &[Load], numbers: Numbers) -> Option<Skew> {
+    let all = sum(nodes);
+    if numbers.keys * 2 < all.keys || numbers.distinct == 0 {
+        return None;
+    }
+    let mut sorted = nodes.to_vec();
+    sorted.sort_by_key(|load| std::cmp::Reverse(load.keys));
+    let crowded = (1..=sorted.len()).find(|&few| sum(&sorted[..few]).keys * 100 >= all.keys * MOST)?;
+    let there = sum(&sorted[..crowded]);
+    // So few numbers cannot reach more nodes; of many numbers, chance may choose a few nodes if there are few keys.
+    let by_chance = numbers.distinct * 2 > nodes.len() && all.keys < MANY * nodes.len() as u64;
+    let (on_each, fair) = (there.keys / crowded as u64, all.keys.div_ceil(nodes.len() as u64));
+    let is_skew = crowded * 2 <= nodes.len()
+        && !by_chance
+        && on_each >= MANY.max(2 * fair)
+        && there.bytes.saturating_mul(2) >= all.bytes;
+    is_skew.then_some(Skew { crowded, nodes: nodes.len(), there, all, distinct: numbers.distinct })
+}
+
+fn sum(loads: &[Load]) -> Load {
+    loads.iter().fold(Load::default(), |sum, load| Load {
+        keys: sum.keys + load.keys,
+        bytes: sum.bytes.saturating_add(load.bytes),
+    })
+}
+
+/// Counts keys, in memory that does not grow with their number.
+#[derive(Debug)]
+pub struct Tally {
+    nodes: Vec<Load>,
+    numbered: u64,
+    numbers: HashSet<u64>,
+    /// The first key whose name begins with a number.
+    example: Option<Key>,
+}
+
+impl Tally {
+    pub fn new(nodes: usize) -> Self {
+        Self { nodes: vec![Load::default(); nodes], numbered: 0, numbers: HashSet::new(), example: None }
+    }
+
+    /// Counts `key`, which is on `node` and has so many bytes.
+    pub fn add(&mut self, key: &Key, node: NodeId, bytes: u64) {
+        let load = &mut self.nodes[node];
+        load.keys += 1;
+        load.bytes = load.bytes.saturating_add(bytes);
+        if let Some((number, _)) = split_number(key.basename()) {
+            self.numbered += 1;
+            if self.numbers.len() < MAX_NUMBERS {
+                self.numbers.insert(checksum::hash(number.as_bytes()));
+            }
+            self.example.get_or_insert_with(|| key.clone());
+        }
+    }
+
+    /// The keys and bytes of all nodes.
+    pub fn all(&self) -> Load {
+        sum(&self.nodes)
+    }
+
+    /// The skew of what was counted, and a key that is part of it.
+    pub fn skew(&self) -> Option<(Skew, &Key)> {
+        let numbers = Numbers { keys: self.numbered, distinct: self.numbers.len() };
+        skew(&self.nodes, numbers).zip(self.example.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::placement::node_of;
+    use proptest::prelude::*;
+
+    fn of(names: impl IntoIterator<Item = String>, nodes: usize) -> Option<Skew> {
+        let mut tally = Tally::new(nodes);
+        for name in names {
+            let key = Key::parse(&format!("b/{name}")).unwrap();
+            tally.add(&key, node_of(&key, nodes), 10);
+        }
+        tally.skew().map(|(skew, _)| skew)
+    }
+
+    fn each(numbers: impl IntoIterator<Item = u64>, name: &str) -> Vec<String> {
+        numbers.into_iter().map(|number| name.replace('#', &number.to_string())).collect()
+    }
+
+    #[test]
+    fn months_of_one_year_are_on_one_node() {
+        let skew = of(each(1..13, "2023_#.csv"), 3).expect("a skew");
+        assert_eq!((skew.crowded, skew.nodes, skew.distinct), (1, 3, 1));
+        assert_eq!((skew.there, skew.all), (Load { keys: 12, bytes: 120 }, Load { keys: 12, bytes: 120 }));
+    }
+
+    #[test]
+    fn three_years_reach_no_more_than_three_of_twelve_nodes() {
+        let years = (2021..2024).flat_map(|year| each(1..13, &format!("{year}_#")));
+        let skew = of(years, 12).expect("a skew");
+        assert_eq!((skew.crowded, skew.nodes, skew.distinct), (3, 12, 3));
+    }
+
+    #[test]
+    fn numbers_that_share_a_factor_with_the_nodes_leave_nodes_empty() {
+        assert_eq!(of(each((0..40).map(|n| 2 * n), "#_x"), 4).map(|skew| skew.crowded), Some(2));
+        assert_eq!(of(each((0..40).map(|n| 3 * n), "#_x"), 4), None);
+    }
+
+    #[test]
+    fn numbers_that_count_up_are_no_skew() {
+        for (keys, nodes) in [(12, 3), (3, 12), (13, 12), (1000, 12), (4, 2), (7, 1)] {
+            assert_eq!(of(each(0..keys, "#_x"), nodes), None, "{keys} keys, {nodes} nodes");
+        }
+    }
+
+    #[test]
+    fn few_keys_are_no_skew() {
+        assert_eq!(of(each(1..4, "2023_#"), 3), None);
+        assert!(of(each(1..5, "2023_#"), 3).is_some());
+    }
+
+    #[test]
+    fn small_numbered_keys_beside_large_ones_are_no_skew() {
+        let nodes = [Load { keys: 100, bytes: 100 }, Load { keys: 5, bytes: 5000 }, Load { keys: 5, bytes: 5000 }];
+        assert_eq!(skew(&nodes, Numbers { keys: 100, distinct: 1 }), None);
+        let even = nodes.map(|load| Load { bytes: load.keys, ..load });
+        assert!(skew(&even, Numbers { keys: 100, distinct: 1 }).is_some());
+        assert_eq!(skew(&even, Numbers { keys: 10, distinct: 1 }), None, "most are placed by their hash");
+    }
+
+    proptest! {
+        #[test]
+        fn names_without_numbers_never_are(keys in 0_u64..200, nodes in 1_usize..20) {
+            prop_assert_eq!(of(each(0..keys, "x#"), nodes), None);
+        }
+
+        #[test]
+        fn what_is_reported_is_most_keys_on_half_of_the_nodes_at_most(
+            loads in proptest::collection::vec((0_u64..50, 0_u64..1000), 1..20), distinct in 0_usize..30,
+        ) {
+            let loads: Vec<Load> = loads.into_iter().map(|(keys, bytes)| Load { keys, bytes }).collect();
+            let keys = sum(&loads).keys;
+            if let Some(skew) = skew(&loads, Numbers { keys, distinct }) {
+                prop_assert!(skew.crowded * 2 <= skew.nodes && skew.there.keys * 100 >= keys * MOST);
+                prop_assert!(skew.there.bytes * 2 >= skew.all.bytes && skew.there.keys >= MANY);
+            }
+        }
+    }
+}
