@@ -1,8 +1,10 @@
 //! What can be typed: one definition gives the parser, the help texts and the completions.
 
 mod jobs;
+mod partition;
 
 pub use jobs::{CancelArgs, JobsArgs, LogsArgs, MapArgs, ShowArgs, WaitArgs};
+pub use partition::PartitionArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use s4::time::parse_seconds;
@@ -62,6 +64,9 @@ pub enum Command {
     /// n:1 map, the merge: the keys of one name become one key
     #[command(after_help = jobs::MAP_FROM_N)]
     MapFromN(MapArgs),
+    /// Split stdin's lines into files by the hash or range of a field: a filter for map-to-n
+    #[command(after_help = partition::PARTITION)]
+    Partition(PartitionArgs),
     /// List the jobs that the nodes know, running and past
     #[command(after_help = jobs::JOBS)]
     Jobs(JobsArgs),

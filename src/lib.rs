@@ -7,6 +7,7 @@
 //! - [`checksum`], [`blocks`], [`hasher`]: sums of a key and of its parts, and what computes them
 //! - [`placement`], [`cluster`]: the node list, and which node a name lives on; [`skew`]: whether names spread over the nodes
 //! - [`protocol`], [`side`], [`body`], [`wire`]: what crosses the wire; [`attribute`], [`stored`]: what lies on a disk
+//! - [`partition`]: splitting lines into files; a filter, which knows no cluster
 //! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
 //!
 //! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`) and `s4-mount` (`fuse/`). The last two are packages of
@@ -28,6 +29,7 @@ pub mod hasher;
 pub mod key;
 pub mod limits;
 pub mod mounts;
+pub mod partition;
 pub mod pattern;
 pub mod placement;
 pub mod ports;

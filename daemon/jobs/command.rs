@@ -1,6 +1,7 @@
 //! One command: its shell, its directory, its streams, and its end.
 
 use super::cgroup::Group;
+use super::own_path::own_path;
 use super::process;
 use super::spawn::{Child, Spawn};
 use super::taskdir::TaskDir;
@@ -137,7 +138,9 @@ pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
     let args = ["bash", "-euo", "pipefail", "-c", "--"].map(OsStr::new);
     let own = [("LC_ALL", OsStr::new("C")), (process::MARK, setup.dir.path().as_os_str())];
     let more = setup.env.iter().map(|(name, value)| (name.as_str(), OsStr::new(value)));
-    let env: Vec<_> = own.into_iter().chain(more).map(|(name, value)| (OsStr::new(name), value)).collect();
+    // A job's own PATH, which comes later, counts instead.
+    let path = own_path().map(|path| ("PATH", path));
+    let env: Vec<_> = path.into_iter().chain(own).chain(more).map(|(name, value)| (OsStr::new(name), value)).collect();
     let group = control.group.as_ref().map(Group::open).transpose()?;
     let spawn = Spawn {
         args: &[&args[..], &[setup.cmd.as_os_str()]].concat(),

@@ -13,6 +13,7 @@ mod journal;
 mod lines;
 pub mod logs;
 mod marks;
+mod own_path;
 pub mod owner;
 mod plan;
 pub mod process;

@@ -17,6 +17,7 @@ mod logs;
 mod ls;
 mod map;
 mod mount;
+mod partition;
 mod programs;
 mod rm;
 mod top;
@@ -40,6 +41,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Map(args) => map::run(&connect(&global)?, MapKind::Map, args).await,
         Command::MapToN(args) => map::run(&connect(&global)?, MapKind::MapToN, args).await,
         Command::MapFromN(args) => map::run(&connect(&global)?, MapKind::MapFromN, args).await,
+        Command::Partition(args) => partition::run(&args),
         Command::Jobs(args) => jobs::run(&connect(&global)?, &args).await,
         Command::Wait(args) => wait::run(&connect(&global)?, &args).await,
         Command::Logs(args) => logs::run(&connect(&global)?, &args).await,

@@ -68,6 +68,7 @@ mod not_http;
 mod observe;
 mod ordinary_user;
 mod page;
+mod partition;
 mod parts;
 mod pjdfstest;
 mod power_cuts;

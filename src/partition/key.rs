@@ -1,0 +1,245 @@
+//! The key of a record: one field, several, or all of it.
+
+use super::quotes::{Quotes, unquote};
+use super::records::Format;
+use crate::error::{Error, Result};
+use memchr::{memchr, memchr_iter};
+
+/// Fields more than any record is expected to have: a list of more is a mistake.
+const MOST: usize = 65_536;
+
+/// The fields of a key, in the order that they were given in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFields {
+    /// First and last field of each range, from 0; of one without an end, `usize::MAX` is the last. Empty: the whole record.
+    ranges: Vec<(usize, usize)>,
+}
+
+impl KeyFields {
+    /// The whole record.
+    pub fn all() -> Self {
+        Self { ranges: Vec::new() }
+    }
+
+    /// Parses a list as `cut` takes it: `3`, `1,2`, `2-4`, `3-`, `-2`.
+    pub fn parse(list: &str) -> Result<Self> {
+        let wrong = || {
+            let what = "fields are numbers from 1, as in -k3, -k1,2 or -k2-4";
+            Error::usage(format!("-k {list}: {what}"))
+        };
+        let ranges: Option<Vec<_>> = list.split(',').map(parse_range).collect();
+        ranges.filter(|ranges| ranges.len() <= MOST).map(|ranges| Self { ranges }).ok_or_else(wrong)
+    }
+
+    /// The last field, from 0; `usize::MAX` if the key ends with the record.
+    fn last(&self) -> usize {
+        self.ranges.iter().map(|(_, last)| *last).max().unwrap_or(usize::MAX)
+    }
+}
+
+fn parse_range(text: &str) -> Option<(usize, usize)> {
+    // The standard parser also takes a sign.
+    let number = |text: &str| {
+        let is_number = text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<usize>().ok().filter(|&number| is_number && (1..=MOST).contains(&number))
+    };
+    let (first, last) = match text.split_once('-') {
+        None => (number(text)?, number(text)?),
+        Some(("", last)) => (1, number(last)?),
+        Some((first, "")) => return Some((number(first)? - 1, usize::MAX)),
+        Some((first, last)) => (number(first)?, number(last)?),
+    };
+    (first <= last).then_some((first - 1, last - 1))
+}
+
+/// Finds keys in records.
+pub struct KeyReader {
+    fields: KeyFields,
+    /// The key's only field.
+    only: Option<usize>,
+    format: Format,
+    /// Between the fields of a key.
+    joiner: u8,
+    /// The key that was read last, where it is no part of its record; and where its fields end.
+    value: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl KeyReader {
+    pub fn new(fields: KeyFields, format: Format, joiner: u8) -> Self {
+        let only = match *fields.ranges {
+            [(first, last)] if first == last => Some(first),
+            _ => None,
+        };
+        Self { fields, only, format, joiner, value: Vec::new(), ends: Vec::new() }
+    }
+
+    /// The key of a record, which is whole at least up to the end of its key. A field that it does not have is empty. `quoted`: it may have
+    /// quotes.
+    #[inline]
+    pub fn read<'a>(&'a mut self, record: &'a [u8], quoted: bool) -> &'a [u8] {
+        let line = record.strip_suffix(b"\n").unwrap_or(record);
+        let line = if self.format.csv { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
+        match self.only {
+            _ if self.fields.ranges.is_empty() => line,
+            Some(field) if !quoted => nth(line, self.format.delimiter, field),
+            _ => self.collect(line, quoted),
+        }
+    }
+
+    fn collect(&mut self, line: &[u8], quoted: bool) -> &[u8] {
+        let Self { fields, ends, value, format, joiner, .. } = self;
+        ends.clear();
+        let wanted = fields.last().saturating_add(1);
+        match quoted {
+            true => drop(Quotes::new(format.delimiter).scan(line, |end| ends.push(end))),
+            false => ends.extend(memchr_iter(format.delimiter, line).take(wanted)),
+        }
+        if ends.len() < wanted {
+            ends.push(line.len());
+        }
+        let field = |at: usize| match ends.get(at) {
+            Some(&end) => &line[at.checked_sub(1).map_or(0, |before| ends[before] + 1)..end],
+            None => &[],
+        };
+        value.clear();
+        for (at, &(first, last)) in fields.ranges.iter().enumerate() {
+            let last = if last == usize::MAX { first.max(ends.len() - 1) } else { last };
+            for number in first..=last {
+                if at > 0 || number > first {
+                    value.push(*joiner);
+                }
+                match quoted {
+                    true => unquote(field(number), value),
+                    false => value.extend_from_slice(field(number)),
+                }
+            }
+        }
+        value
+    }
+
+    /// True if the key of a record ends in `head`, the beginning of it.
+    pub fn is_whole_in(&self, head: &[u8], quoted: bool) -> bool {
+        let last = self.fields.last();
+        if !quoted {
+            return memchr_iter(self.format.delimiter, head).nth(last).is_some();
+        }
+        let mut ended = 0;
+        Quotes::new(self.format.delimiter).scan(head, |_| ended += 1);
+        ended > last
+    }
+}
+
+/// Field `number` of a line without quotes.
+#[inline]
+fn nth(line: &[u8], delimiter: u8, number: usize) -> &[u8] {
+    let start = match number.checked_sub(1) {
+        None => 0,
+        Some(before) => match nth_position(line, delimiter, before) {
+            Some(end) => end + 1,
+            None => return &[],
+        },
+    };
+    let rest = &line[start..];
+    &rest[..memchr(delimiter, rest).unwrap_or(rest.len())]
+}
+
+/// The position of `byte` number `number` in `line`, from 0. Eight bytes are looked at together: fields are often short, and a search from each
+/// delimiter to the next takes three times as long.
+#[inline]
+fn nth_position(line: &[u8], byte: u8, number: usize) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const LOW: u64 = 0x7f * ONES;
+    let mut left = number;
+    let mut words = line.chunks_exact(8);
+    for (word, at) in words.by_ref().zip((0..).step_by(8)) {
+        // Zero where the byte is; then the top bit alone is set there, and nothing elsewhere.
+        let word = u64::from_le_bytes(word.try_into().ok()?) ^ (ONES * u64::from(byte));
+        let mut found = !(((word & LOW) + LOW) | word | LOW);
+        let count = ((found >> 7).wrapping_mul(ONES) >> 56) as usize;
+        if count > left {
+            (0..left).for_each(|_| found &= found - 1);
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        left -= count;
+    }
+    let rest = words.remainder();
+    let found = rest.iter().enumerate().filter(|(_, other)| **other == byte).nth(left);
+    found.map(|(at, _)| line.len() - rest.len() + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(list: &str, csv: bool, record: &str) -> String {
+        let format = Format { delimiter: b',', csv, header: false };
+        let fields = if list.is_empty() { KeyFields::all() } else { KeyFields::parse(list).expect("a list") };
+        let mut reader = KeyReader::new(fields, format, b'|');
+        String::from_utf8(reader.read(record.as_bytes(), csv).to_vec()).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_list_of_fields_is_read_in_its_order() {
+        for (list, record, wanted) in [
+            ("", "a,b\n", "a,b"),
+            ("1", "a,b\n", "a"),
+            ("2", "a,b\n", "b"),
+            ("3", "a,b\n", ""),
+            ("1", "\n", ""),
+            ("2,1", "a,b,c\n", "b|a"),
+            ("2-", "a,b,c\n", "b|c"),
+            ("-2", "a,b,c\n", "a|b"),
+            ("1,3", "a,b\n", "a|"),
+            ("5-", "a,b\n", ""),
+            ("2-3,1", "a,b,c,d\n", "b|c|a"),
+            ("1", "\"a\",b\n", "\"a\""),
+            ("2", "a,b\r\n", "b\r"),
+        ] {
+            assert_eq!(key(list, false, record), wanted, "-k {list}: {record}");
+        }
+    }
+
+    #[test]
+    fn quotes_are_no_part_of_a_value() {
+        for (list, record, wanted) in [
+            ("1", "\"a\",b\n", "a"),
+            ("1", "a,b\n", "a"),
+            ("2", "\"a,\nx\",\"b\"\r\n", "b"),
+            ("2,1", "\"a\"\"\",b,c\n", "b|a\""),
+            ("1", "5\",b\n", "5\""),
+            ("3", "\"a\",b\n", ""),
+        ] {
+            assert_eq!(key(list, true, record), wanted, "-k {list}: {record}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_of_fields_is_refused() {
+        for list in ["", "0", "a", "1,", "-", "3-2", "1,,2", "+1", "1.2", "99999999999999999999", "65537", "0-3"] {
+            assert!(KeyFields::parse(list).is_err(), "{list}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_nth_position_is_that_of_a_search_byte_by_byte(
+            line in proptest::collection::vec(prop::sample::select(&b",-\x00\x7f\x80\xac\xff"[..]), 0..40), number in 0_usize..20
+        ) {
+            let simple = line.iter().enumerate().filter(|(_, byte)| **byte == b',').nth(number).map(|(at, _)| at);
+            prop_assert_eq!(nth_position(&line, b',', number), simple);
+        }
+    }
+
+    #[test]
+    fn a_key_is_whole_once_its_last_field_has_ended() {
+        let reader = |list| KeyReader::new(KeyFields::parse(list).expect("a list"), FORMAT, b'|');
+        const FORMAT: Format = Format { delimiter: b',', csv: true, header: false };
+        assert!(!reader("2").is_whole_in(b"a,b", false));
+        assert!(reader("2").is_whole_in(b"a,b,", false));
+        assert!(!reader("2").is_whole_in(b"a,\"b,", true));
+        assert!(reader("2").is_whole_in(b"a,\"b,\",", true));
+        assert!(!reader("1-").is_whole_in(b"a,b,", false));
+    }
+}

@@ -1,0 +1,174 @@
+//! The files of the buckets. What is written is gathered in a buffer for each bucket; all buffers together have a bound, and so have the
+//! files that are open at once. A file is made when its first buffer is full, and never replaces another.
+
+use super::names::Names;
+use crate::error::{Error, Result};
+use crate::limits;
+use lru::LruCache;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Bytes of all buffers together.
+const BUFFERS: usize = 64 << 20;
+/// Bytes of one buffer: few enough to stay in a processor's cache, and enough to make a write worth its call.
+const BUFFER: usize = 64 * 1024;
+/// Files that are open at once, where the system permits.
+const OPEN: usize = 16_384;
+/// Descriptors that are left for all else.
+const SPARE: usize = 16;
+
+pub struct Outputs {
+    dir: PathBuf,
+    names: Names,
+    width: usize,
+    buckets: Vec<Bucket>,
+    /// Bytes of a bucket's buffer.
+    room: usize,
+    header: Vec<u8>,
+    open: LruCache<usize, File>,
+    is_finished: bool,
+}
+
+#[derive(Default)]
+struct Bucket {
+    buffer: Vec<u8>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    #[default]
+    Empty,
+    /// Something is in the buffer, and there is no file yet.
+    Buffered,
+    HasFile,
+}
+
+impl Outputs {
+    /// For `count` buckets, at least 1.
+    pub fn new(dir: PathBuf, names: Names, count: usize) -> Self {
+        // Powers of two, so that files are written in whole pages.
+        let room = (BUFFERS / count).min(BUFFER);
+        let room = 1 << room.max(1).ilog2();
+        let open = limits::descriptors().saturating_sub(SPARE).clamp(1, OPEN);
+        Self {
+            dir,
+            names,
+            width: (count - 1).max(1).ilog10() as usize + 1,
+            buckets: std::iter::repeat_with(Bucket::default).take(count).collect(),
+            room,
+            header: Vec::new(),
+            open: LruCache::new(NonZeroUsize::new(open).unwrap_or(NonZeroUsize::MIN)),
+            is_finished: false,
+        }
+    }
+
+    /// What each file begins with.
+    pub fn set_header(&mut self, header: &[u8]) {
+        self.header = header.to_vec();
+    }
+
+    /// Appends `bytes` to a bucket.
+    #[inline]
+    pub fn write(&mut self, bucket: usize, bytes: &[u8]) -> Result<()> {
+        let Bucket { buffer, state } = &mut self.buckets[bucket];
+        if *state != State::Empty && buffer.len() + bytes.len() <= self.room {
+            buffer.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.write_slowly(bucket, bytes)
+    }
+
+    #[cold]
+    fn write_slowly(&mut self, bucket: usize, bytes: &[u8]) -> Result<()> {
+        let Bucket { buffer, state } = &mut self.buckets[bucket];
+        if *state == State::Empty {
+            *state = State::Buffered;
+            buffer.reserve_exact(self.room);
+            let header = std::mem::take(&mut self.header);
+            let written = self.append(bucket, &header);
+            self.header = header;
+            written?;
+        }
+        self.append(bucket, bytes)
+    }
+
+    /// Fills the bucket's buffer, and writes it as often as it is full.
+    fn append(&mut self, bucket: usize, mut bytes: &[u8]) -> Result<()> {
+        loop {
+            let buffer = &mut self.buckets[bucket].buffer;
+            let (fitting, rest) = bytes.split_at(bytes.len().min(self.room - buffer.len()));
+            buffer.extend_from_slice(fitting);
+            if rest.is_empty() {
+                return Ok(());
+            }
+            self.flush(bucket)?;
+            bytes = rest;
+        }
+    }
+
+    fn flush(&mut self, bucket: usize) -> Result<()> {
+        if !self.open.contains(&bucket) {
+            let file = self.open_file(bucket)?;
+            self.buckets[bucket].state = State::HasFile;
+            self.open.put(bucket, file);
+        }
+        let buffer = &mut self.buckets[bucket].buffer;
+        let written = self.open.get_mut(&bucket).map_or(Ok(()), |file| file.write_all(buffer));
+        buffer.clear();
+        written.map_err(|e| self.refused(bucket, &e))
+    }
+
+    fn open_file(&self, bucket: usize) -> Result<File> {
+        let mut options = OpenOptions::new();
+        match self.buckets[bucket].state {
+            State::HasFile => options.append(true),
+            State::Empty | State::Buffered => options.write(true).create_new(true),
+        };
+        let opened = options.open(self.dir.join(self.name(bucket)));
+        opened.map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                self.refused(bucket, &e).with_more("it is left as it was; run this in an empty directory")
+            }
+            _ => self.refused(bucket, &e),
+        })
+    }
+
+    fn name(&self, bucket: usize) -> String {
+        self.names.of(bucket, self.width)
+    }
+
+    fn refused(&self, bucket: usize, error: &std::io::Error) -> Error {
+        Error::io(self.name(bucket), error)
+    }
+
+    /// Writes what is still in buffers, and the names of the files to `listing`.
+    pub fn finish(mut self, listing: &mut impl Write) -> Result<()> {
+        let used = |bucket: &usize| self.buckets[*bucket].state != State::Empty;
+        let used: Vec<usize> = (0..self.buckets.len()).filter(used).collect();
+        for &bucket in &used {
+            self.flush(bucket)?;
+        }
+        let names: String = used.iter().map(|&bucket| self.name(bucket) + "\n").collect();
+        let listed = listing.write_all(names.as_bytes()).and_then(|()| listing.flush());
+        listed.map_err(|e| Error::io("stdout", &e))?;
+        self.is_finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Outputs {
+    /// What fails leaves nothing: another run would meet its files.
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        for bucket in 0..self.buckets.len() {
+            if self.buckets[bucket].state == State::HasFile {
+                let _ = std::fs::remove_file(self.dir.join(self.name(bucket)));
+            }
+        }
+    }
+}

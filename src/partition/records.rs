@@ -1,0 +1,53 @@
+//! The records of a block: lines, or rows of CSV, in which a newline inside quotes ends nothing.
+
+use super::quotes::Quotes;
+use memchr::memchr;
+
+/// How the bytes of the input are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Format {
+    pub delimiter: u8,
+    /// Fields may be quoted, as in CSV.
+    pub csv: bool,
+    /// The first record is no data, and goes first into each file.
+    pub header: bool,
+}
+
+pub struct Records<'a> {
+    rest: &'a [u8],
+    format: Format,
+    /// Bytes of `rest` before its first quote: what lies in them needs no look at quotes.
+    bare: usize,
+}
+
+impl<'a> Records<'a> {
+    /// `bytes` begin with a record.
+    pub fn new(bytes: &'a [u8], format: Format) -> Self {
+        Self { rest: bytes, format, bare: bare(bytes, format) }
+    }
+
+    /// The next whole record with its newline, and whether it has quotes.
+    #[inline]
+    pub fn next(&mut self) -> Option<(&'a [u8], bool)> {
+        let line = memchr(b'\n', self.rest)? + 1;
+        if line <= self.bare {
+            self.bare -= line;
+            return Some((self.split_off(line), false));
+        }
+        let end = Quotes::new(self.format.delimiter).scan(self.rest, |_| {})?;
+        let record = self.split_off(end);
+        self.bare = bare(self.rest, self.format);
+        Some((record, true))
+    }
+
+    fn split_off(&mut self, length: usize) -> &'a [u8] {
+        let (record, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        record
+    }
+}
+
+fn bare(bytes: &[u8], format: Format) -> usize {
+    let quote = if format.csv { memchr(b'"', bytes) } else { None };
+    quote.unwrap_or(bytes.len())
+}

@@ -1,0 +1,67 @@
+//! The input, a block at a time. What has not been consumed stays, and is followed by what is read next.
+
+use crate::error::{Error, Result};
+use std::io::Read;
+
+/// Bytes read at a time. They fit into a processor's cache together with what is written of them.
+const BLOCK: usize = 256 * 1024;
+/// The most bytes that are held of one record.
+pub const LONGEST: usize = 64 << 20;
+
+pub struct Window<R> {
+    input: R,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    has_ended: bool,
+}
+
+impl<R: Read> Window<R> {
+    pub fn new(input: R) -> Self {
+        Self { input, buffer: vec![0; BLOCK], start: 0, end: 0, has_ended: false }
+    }
+
+    /// What has been read and not been consumed.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    pub fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+    }
+
+    /// Reads as much as there is room for; false if nothing came, at the end of the input.
+    pub fn fill(&mut self) -> Result<bool> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.buffer.len() > BLOCK && self.end < BLOCK {
+            self.buffer.truncate(BLOCK);
+            self.buffer.shrink_to_fit();
+        }
+        let before = self.end;
+        // A full block, whatever pieces a pipe gives: what is left of it is looked at again with the next.
+        while !self.has_ended && self.end < self.buffer.len() {
+            match self.input.read(&mut self.buffer[self.end..]) {
+                Ok(0) => self.has_ended = true,
+                Ok(bytes) => self.end += bytes,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("stdin", &e)),
+            }
+        }
+        Ok(self.end > before)
+    }
+
+    /// True if nothing more can be read before something is consumed.
+    pub fn is_full(&self) -> bool {
+        self.end - self.start == self.buffer.len()
+    }
+
+    /// Makes room for more. False if [`LONGEST`] bytes are here.
+    pub fn grow(&mut self) -> bool {
+        let size = (self.buffer.len() * 2).min(LONGEST);
+        let grows = size > self.buffer.len();
+        self.buffer.resize(size, 0);
+        grows
+    }
+}
