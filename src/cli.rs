@@ -55,6 +55,9 @@ pub enum Command {
     /// Run a command on the key's node with the key as stdin, and print what it prints
     #[command(after_help = EVAL)]
     Eval(EvalArgs),
+    /// Run a command on every node, and print what it prints, each line marked with its node
+    #[command(after_help = RUN)]
+    Run(RunArgs),
     /// 1:1 map: each key of INDIR becomes a key of OUTDIR, on the same node
     #[command(after_help = jobs::MAP)]
     Map(MapArgs),
@@ -172,13 +175,35 @@ pub struct EvalArgs {
     /// The command, for bash
     #[arg(value_name = "CMD")]
     pub cmd: OsString,
+    /// Put a local file into the command's directory; may be repeated
+    #[arg(long = "file", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
 }
 
 const EVAL: &str = "\
 The exit status is the command's own.
 
-Example:
-  s4 eval s4://in/flights.csv 'cut -d, -f10 | sort | uniq -c'";
+Examples:
+  s4 eval s4://in/flights.csv 'cut -d, -f10 | sort | uniq -c'
+  s4 eval --file count.py s4://in/flights.csv ./count.py";
+
+#[derive(Args)]
+pub struct RunArgs {
+    /// The command, for bash
+    #[arg(value_name = "CMD")]
+    pub cmd: OsString,
+    /// Put a local file into the command's directory; may be repeated
+    #[arg(long = "file", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+}
+
+const RUN: &str = "\
+In the command's environment are S4_NODE and S4_NODES. The exit status is 1 if it failed on any node.
+
+Examples:
+  s4 run uptime
+  s4 run 'df -h . | tail -1'
+  s4 run --file setup.sh 'bash setup.sh'";
 
 const HEALTH: &str = "\
 Answers within 2 seconds, also for nodes that are down; exit status 1 if any is.

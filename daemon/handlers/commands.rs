@@ -1,4 +1,4 @@
-//! Commands whose streams go to the client as they come: `eval`, and a job's command tried on one task.
+//! Commands whose streams go to the client as they come: `eval`, `run`, and a job's command tried on one task.
 
 use super::data::Data;
 use crate::app::App;
@@ -6,7 +6,7 @@ use crate::jobs::{self, Shared};
 use crate::peer::Peer;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::protocol::{CommandText, HEARTBEAT};
+use s4::protocol::{CommandText, HEARTBEAT, JobFile};
 use s4::wire::{CommandEnd, Connection, Response};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -17,11 +17,14 @@ use tokio::sync::SemaphorePermit;
 /// The longest command, and the longest job that carries one, in bytes.
 const MAX_COMMAND: usize = 1 << 20;
 
-/// Runs the command that follows on `key`. What fails before its start is an error like any other.
-pub fn eval(app: &Arc<App>, peer: &Peer, data: &mut Data, key: &Key) -> Result<Response> {
+/// Runs the command that follows, on `key` if there is one, with `files` in its directory. What fails before its start is an error like
+/// any other.
+pub fn eval(app: &Arc<App>, peer: &Peer, data: &mut Data, key: Option<&Key>, files: &[JobFile]) -> Result<Response> {
     let cmd = CommandText::new(OsString::from_vec(data.whole(MAX_COMMAND)?))?;
-    run(&app.jobs.shared, peer, data.connection, key, |shared, connection| {
-        jobs::eval::run(shared, key, &cmd, connection)
+    files.iter().try_for_each(JobFile::check)?;
+    run(&app.jobs.shared, peer, data.connection, key, |shared, connection| match key {
+        Some(key) => jobs::eval::run(shared, key, &cmd, files, connection),
+        None => jobs::eval::run_alone(shared, &cmd, files, connection),
     })
 }
 
@@ -29,7 +32,7 @@ pub fn eval(app: &Arc<App>, peer: &Peer, data: &mut Data, key: &Key) -> Result<R
 pub fn attempt(app: &Arc<App>, peer: &Peer, data: &mut Data, key: &Key) -> Result<Response> {
     let spec = super::jobs::parse(&data.whole(MAX_COMMAND)?)?;
     spec.check()?;
-    run(&app.jobs.shared, peer, data.connection, key, |shared, connection| {
+    run(&app.jobs.shared, peer, data.connection, Some(key), |shared, connection| {
         jobs::eval::attempt(shared, &spec, key, connection)
     })
 }
@@ -38,10 +41,13 @@ fn run(
     shared: &Arc<Shared>,
     peer: &Peer,
     connection: &mut Connection,
-    key: &Key,
+    key: Option<&Key>,
     run: impl FnOnce(&Arc<Shared>, &mut Connection) -> Result<CommandEnd>,
 ) -> Result<Response> {
-    shared.store.open_key(key)?;
+    match key {
+        Some(key) => drop(shared.store.open_key(key)?),
+        None => shared.store.check_there()?,
+    }
     let _turn = await_turn(shared, connection)?;
     peer.is_waiting()?;
     let end = run(shared, connection);

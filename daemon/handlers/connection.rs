@@ -32,6 +32,7 @@ fn count(app: &App, request: &Request) {
         Request::Stat { .. } => app.watch.requests.count("stat"),
         Request::Get { .. } | Request::Put { .. } => app.watch.requests.count("keys"),
         Request::Eval { .. } => app.watch.requests.count("eval"),
+        Request::Run { .. } => app.watch.requests.count("run"),
         Request::Try { .. } => app.watch.requests.count("try"),
         Request::PutEnd(_) | Request::End => {}
     }
@@ -123,7 +124,8 @@ fn answer(
     request: Request,
     receiving: &mut Option<Receiving>,
 ) -> Result<()> {
-    let has_data = matches!(request, Request::Put { .. } | Request::Eval { .. } | Request::Try { .. });
+    let has_data =
+        matches!(request, Request::Put { .. } | Request::Eval { .. } | Request::Run { .. } | Request::Try { .. });
     let key = request.key().map(|key| key.as_str().to_owned());
     let mut data = Data::of(connection, has_data);
     let answered = match request {
@@ -132,7 +134,8 @@ fn answer(
         Request::Put { key, put, delivery } => {
             put::serve(app, &peer.putting(put), &mut data, &key, delivery.as_ref(), receiving)
         }
-        Request::Eval { key } => commands::eval(app, peer, &mut data, &key),
+        Request::Eval { key, files } => commands::eval(app, peer, &mut data, Some(&key), &files),
+        Request::Run { files } => commands::eval(app, peer, &mut data, None, &files),
         Request::Try { key } => commands::attempt(app, peer, &mut data, &key),
         Request::PutEnd(_) | Request::End => Err(data.connection.malformed("the end of data that has not begun")),
     };

@@ -1,16 +1,16 @@
-//! `eval`, and a map's command tried on one task: its streams are sent to the client as they come.
+//! `eval`, `run`, and a map's command tried on one task: its streams are sent to the client as they come.
 
 use super::cgroup::Limits;
 use super::command::{self, Attendant, Control, Ended, Killed, Setup, Stream};
 use super::plan;
 use super::running::Entered;
 use super::shared::Shared;
-use super::task::{self, Inputs, environment};
+use super::task::{self, Inputs, environment, node_environment};
 use super::taskdir::TaskDir;
 use s4::body::Hangup;
 use s4::error::{Error, Result};
 use s4::key::Key;
-use s4::protocol::{CommandText, HEARTBEAT, JobId, JobSpec};
+use s4::protocol::{CommandText, HEARTBEAT, JobFile, JobId, JobSpec};
 use s4::time::seconds;
 use s4::wire::{CommandEnd, Connection, Kind};
 use std::fs::File;
@@ -21,15 +21,34 @@ use std::time::{Duration, Instant};
 /// Between two looks at a check that is under way after the command's end.
 const VERIFYING: Duration = Duration::from_millis(1);
 
-/// Runs `cmd` with `key` as its stdin and its streams over `connection`. Blocks until it has ended; a client that hangs up ends it.
-/// Errors: it could not be started, or has not ended by itself.
-pub fn run(shared: &Arc<Shared>, key: &Key, cmd: &CommandText, connection: &mut Connection) -> Result<CommandEnd> {
+/// Runs `cmd` with `key` as its stdin, `files` in its directory, and its streams over `connection`. Blocks until it has ended; a client that
+/// hangs up ends it. Errors: it could not be started, or has not ended by itself.
+pub fn run(
+    shared: &Arc<Shared>,
+    key: &Key,
+    cmd: &CommandText,
+    files: &[JobFile],
+    connection: &mut Connection,
+) -> Result<CommandEnd> {
     let opened = shared.store.open_key(key)?;
-    let place = Place::enter(shared, JobId::new(), Limits::default())?;
+    let place = Place::enter(shared, JobId::new(), Limits::default(), files)?;
     let env = environment(key, place.id.as_str(), 0, shared, &[]);
     let stdin = opened.file.try_clone().map_err(|e| Error::io(key, &e))?;
     let verify = |control: &Control| task::verify(&shared.store, &opened.file, opened.checksum, key, control);
     stream(place, cmd, &env, stdin, None, verify, connection)
+}
+
+/// Runs `cmd` as [`run`] does, without a key: its stdin is empty.
+pub fn run_alone(
+    shared: &Arc<Shared>,
+    cmd: &CommandText,
+    files: &[JobFile],
+    connection: &mut Connection,
+) -> Result<CommandEnd> {
+    let place = Place::enter(shared, JobId::new(), Limits::default(), files)?;
+    let stdin = File::open("/dev/null").map_err(|e| Error::io("/dev/null", &e))?;
+    let env: Vec<_> = node_environment(shared).into();
+    stream(place, cmd, &env, stdin, None, |_| Ok(()), connection)
 }
 
 /// Runs the command of a job on the task of `key` as [`run`] does, and publishes nothing of it.
@@ -38,11 +57,7 @@ pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, connection: &mut
     shared.running.check(limits)?;
     let task = plan::one(&shared.store, spec, key)?;
     let inputs = Inputs::open(&shared.store, &task)?;
-    let place = Place::enter(shared, spec.id.clone(), limits)?;
-    spec.files.iter().try_for_each(|file| {
-        shared.files.claim(&file.digest)?;
-        shared.files.install(file, place.dir.path()).map(drop)
-    })?;
+    let place = Place::enter(shared, spec.id.clone(), limits, &spec.files)?;
     let env = environment(key, spec.id.as_str(), 0, shared, &spec.env);
     let stdin = inputs.stdin().map_err(|e| Error::io(key, &e))?;
     let verify = |control: &Control| inputs.verify(&shared.store, key, control).map(drop);
@@ -57,10 +72,16 @@ struct Place {
 }
 
 impl Place {
-    fn enter(shared: &Arc<Shared>, id: JobId, limits: Limits) -> Result<Self> {
+    /// A directory with `files` in it.
+    fn enter(shared: &Arc<Shared>, id: JobId, limits: Limits, files: &[JobFile]) -> Result<Self> {
         let path = shared.store.tasks_dir().join(format!("eval-{id}-{}", shared.next_eval()));
         let control = shared.running.enter(path.clone(), limits)?;
-        Ok(Self { id, dir: shared.dirs.create(path)?, control })
+        let place = Self { id, dir: shared.dirs.create(path)?, control };
+        files.iter().try_for_each(|file| {
+            shared.files.claim(&file.digest)?;
+            shared.files.install(file, place.dir.path()).map(drop)
+        })?;
+        Ok(place)
     }
 }
 

@@ -234,10 +234,15 @@ pub fn environment(
         ("S4_KEY", key.to_string()),
         ("S4_JOB", job.to_owned()),
         ("S4_TASK", task.to_string()),
-        ("S4_NODE", shared.node.to_string()),
-        ("S4_NODES", shared.client.cluster().len().to_string()),
     ];
-    more.iter().cloned().chain(own.map(|(name, value)| (name.to_owned(), value))).collect()
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    more.iter().cloned().chain(own).chain(node_environment(shared)).collect()
+}
+
+/// Those that say which node this is.
+pub fn node_environment(shared: &Shared) -> [(String, String); 2] {
+    let (node, nodes) = (shared.node, shared.client.cluster().len());
+    [("S4_NODE".to_owned(), node.to_string()), ("S4_NODES".to_owned(), nodes.to_string())]
 }
 
 fn failure(ended: &command::Ended, control: &Control, spec: &JobSpec) -> Option<String> {

@@ -28,9 +28,9 @@ impl TaskCounts {
 }
 
 /// The kinds of request that are told apart: the first part of the path below `/v1/`.
-const KINDS: [&str; 15] = [
-    "health", "status", "watch", "usage", "keys", "stat", "dirs", "list", "delete", "eval", "try", "jobs", "metrics",
-    "connect", "other",
+const KINDS: [&str; 16] = [
+    "health", "status", "watch", "usage", "keys", "stat", "dirs", "list", "delete", "eval", "run", "try", "jobs",
+    "metrics", "connect", "other",
 ];
 
 /// Requests by kind.

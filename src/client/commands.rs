@@ -1,24 +1,40 @@
-//! Commands that run on a key's node, and whose streams come as they are written.
+//! Commands that run on a node, most of them on a key, and whose streams come as they are written.
 
 use super::core::{Client, blocking};
 use crate::blocks::leaf_sum;
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::protocol::JobSpec;
+use crate::placement::NodeId;
+use crate::protocol::{JobFile, JobSpec};
 use crate::wire::frame::MAX_DATA;
 use crate::wire::{CommandEnd, Connection, Incoming, Request, Response};
 use std::io::Write;
 
 impl Client {
-    /// Runs `cmd` on the node of `key` with the key as stdin. Its streams go to `stdout` and `stderr` as they come.
+    /// Runs `cmd` on the node of `key` with the key as stdin, and with `files` in its directory, which the node has. Its streams go to
+    /// `stdout` and `stderr` as they come.
     pub async fn eval(
         &self,
         key: &Key,
         cmd: Vec<u8>,
+        files: Vec<JobFile>,
         stdout: impl Write + Send + 'static,
         stderr: impl Write + Send + 'static,
     ) -> Result<CommandEnd> {
-        self.run_command(key, Request::Eval { key: key.clone() }, cmd, stdout, stderr).await
+        let request = Request::Eval { key: key.clone(), files };
+        self.run_command(self.cluster().node_of(key), request, cmd, stdout, stderr).await
+    }
+
+    /// The same on `node`, without a key.
+    pub async fn run_on(
+        &self,
+        node: NodeId,
+        cmd: Vec<u8>,
+        files: Vec<JobFile>,
+        stdout: impl Write + Send + 'static,
+        stderr: impl Write + Send + 'static,
+    ) -> Result<CommandEnd> {
+        self.run_command(node, Request::Run { files }, cmd, stdout, stderr).await
     }
 
     /// Runs the job's command on the task of `key` on its node, and publishes nothing. Its streams go to `stdout` and
@@ -31,18 +47,17 @@ impl Client {
         stderr: impl Write + Send + 'static,
     ) -> Result<CommandEnd> {
         let json = super::jobs::job_json(spec)?;
-        self.run_command(key, Request::Try { key: key.clone() }, json, stdout, stderr).await
+        self.run_command(self.cluster().node_of(key), Request::Try { key: key.clone() }, json, stdout, stderr).await
     }
 
     async fn run_command(
         &self,
-        key: &Key,
+        node: NodeId,
         request: Request,
         data: Vec<u8>,
         stdout: impl Write + Send + 'static,
         stderr: impl Write + Send + 'static,
     ) -> Result<CommandEnd> {
-        let node = self.cluster().node_of(key);
         let connection = self.ask_to_send(node, &request).await?;
         let ran = blocking(move || {
             let mut connection = connection;

@@ -1,6 +1,7 @@
 //! `s4 eval`
 
 use super::console::unbuffered;
+use super::files;
 use crate::cli::EvalArgs;
 use s4::client::Client;
 use s4::error::{ExitStatus, Result};
@@ -12,9 +13,11 @@ use std::os::unix::ffi::OsStrExt;
 pub async fn run(client: &Client, args: EvalArgs) -> Result<ExitStatus> {
     let key = Key::parse_url(&args.key)?;
     let cmd = CommandText::new(args.cmd)?.as_os_str().as_bytes().to_vec();
+    let node = client.cluster().node_of(&key);
+    let files = files::send_to(client, node, files::describe(&args.files).await?).await?;
     let (stdout, stderr) = (unbuffered(std::io::stdout())?, unbuffered(std::io::stderr())?);
-    let name = client.cluster().name(client.cluster().node_of(&key));
-    match client.eval(&key, cmd, stdout, stderr).await? {
+    let name = client.cluster().name(node);
+    match client.eval(&key, cmd, files, stdout, stderr).await? {
         CommandEnd::Exit(code) => Ok(ExitStatus::Command(code as u8)),
         CommandEnd::Signal(signal) => {
             eprintln!("s4: {name}: {key}: the command was ended by signal {signal}");

@@ -7,6 +7,7 @@ mod console;
 mod cp;
 mod display;
 mod eval;
+mod files;
 mod follow;
 mod format;
 mod health;
@@ -20,6 +21,7 @@ mod mount;
 mod partition;
 mod programs;
 mod rm;
+mod run;
 mod top;
 mod umount;
 mod wait;
@@ -38,6 +40,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Ls(args) => ls::run(&connect(&global)?, args).await,
         Command::Rm(args) => rm::run(&connect(&global)?, args).await,
         Command::Eval(args) => eval::run(&connect(&global)?, args).await,
+        Command::Run(args) => run::run(&connect(&global)?, args).await,
         Command::Map(args) => map::run(&connect(&global)?, MapKind::Map, args).await,
         Command::MapToN(args) => map::run(&connect(&global)?, MapKind::MapToN, args).await,
         Command::MapFromN(args) => map::run(&connect(&global)?, MapKind::MapFromN, args).await,

@@ -255,14 +255,7 @@ impl JobSpec {
                 return Err(Error::usage(format!("'{}' cannot be a variable of a command", name.escape_debug())));
             }
         }
-        match self
-            .files
-            .iter()
-            .find(|file| file.name.contains(['/', '\0', '\n']) || matches!(&*file.name, "" | "." | ".."))
-        {
-            Some(file) => Err(Error::usage(format!("'{}' is no name of a file", file.name.escape_debug()))),
-            None => Ok(()),
-        }
+        self.files.iter().try_for_each(JobFile::check)
     }
 
     /// Digest of the recipe: all that says what a task makes of its inputs.
@@ -336,6 +329,16 @@ pub struct JobFile {
     pub digest: String,
     pub len: u64,
     pub executable: bool,
+}
+
+impl JobFile {
+    /// Refuses a name that is none of a file in a directory.
+    pub fn check(&self) -> Result<()> {
+        match self.name.contains(['/', '\0', '\n']) || matches!(&*self.name, "" | "." | "..") {
+            true => Err(Error::usage(format!("'{}' is no name of a file", self.name.escape_debug()))),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Outputs of one attempt at a task of a 1:n map that stand on a node.

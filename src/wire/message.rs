@@ -3,10 +3,10 @@
 use crate::checksum::Checksum;
 use crate::error::Error;
 use crate::key::{Dir, Key};
-use crate::protocol::{Change, Delivery, Stat};
+use crate::protocol::{Change, Delivery, JobFile, Stat};
 use serde::{Deserialize, Serialize};
 
-/// What a client says. After [`Put`](Self::Put), [`Eval`](Self::Eval) and [`Try`](Self::Try) come data and their end. Each request gets one
+/// What a client says. After [`Put`](Self::Put), [`Eval`](Self::Eval), [`Run`](Self::Run) and [`Try`](Self::Try) come data and their end. Each request gets one
 /// response, in the order of the requests; a client may send several before it reads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -31,11 +31,20 @@ pub enum Request {
     },
     /// The end of a key's data.
     PutEnd(PutEnd),
-    /// To run the command that follows as data, with the key as stdin.
-    Eval { key: Key },
+    /// To run the command that follows as data, with the key as stdin, and with files that the node has in its directory.
+    Eval {
+        key: Key,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<JobFile>,
+    },
+    /// The same without a key.
+    Run {
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<JobFile>,
+    },
     /// To run the command of the job that follows as data, JSON, on the task of the key, and to publish nothing.
     Try { key: Key },
-    /// The end of the data of an `Eval` or a `Try`.
+    /// The end of the data of an `Eval`, a `Run` or a `Try`.
     End,
 }
 
@@ -43,8 +52,8 @@ impl Request {
     /// The key that is asked for, if it is one.
     pub fn key(&self) -> Option<&Key> {
         match self {
-            Self::Get { key, .. } | Self::Put { key, .. } | Self::Eval { key } | Self::Try { key } => Some(key),
-            Self::Stat { .. } | Self::PutEnd(_) | Self::End => None,
+            Self::Get { key, .. } | Self::Put { key, .. } | Self::Eval { key, .. } | Self::Try { key } => Some(key),
+            Self::Stat { .. } | Self::Run { .. } | Self::PutEnd(_) | Self::End => None,
         }
     }
 }

@@ -81,6 +81,7 @@ mod refusals;
 mod resume;
 mod resume_matrix;
 mod resume_outputs;
+mod running;
 mod scripting;
 mod secrets;
 mod shuffles;

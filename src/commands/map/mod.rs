@@ -1,9 +1,9 @@
 //! `s4 map`, `s4 map-to-n`, `s4 map-from-n`: submit a job to every node, start it, and follow it to its end.
 
 mod dry_run;
-mod files;
 mod try_one;
 
+use super::files;
 use super::follow::{self, Interrupts, Report};
 use crate::cli::MapArgs;
 use s4::client::{Client, NodeEvent};

@@ -1,9 +1,10 @@
-//! `--file`: local files that travel with a job.
+//! `--file`: local files that travel with a command.
 
 use s4::client::{Client, blocking};
 use s4::error::{Error, Result};
 use s4::file::BLOCK;
 use s4::hasher::Digest;
+use s4::placement::NodeId;
 use s4::protocol::JobFile;
 use std::fs::File;
 use std::io::Read;
@@ -74,6 +75,25 @@ impl LocalFile {
         sent.await.into_iter().collect::<Result<()>>()?;
         Ok(file)
     }
+}
+
+/// Files with where they are, for [`send_to`].
+pub type Described = Vec<(JobFile, PathBuf)>;
+
+/// Checks and reads the files at `paths`, to be sent to some nodes.
+pub async fn describe(paths: &[PathBuf]) -> Result<Described> {
+    let files = find(paths)?;
+    blocking(move || files.iter().map(|file| Ok((file.describe()?, file.path.clone()))).collect()).await
+}
+
+/// Has `node` keep them.
+pub async fn send_to(client: &Client, node: NodeId, files: Described) -> Result<Vec<JobFile>> {
+    let mut sent = Vec::new();
+    for (file, path) in files {
+        client.put_job_file(node, &file, path).await?;
+        sent.push(file);
+    }
+    Ok(sent)
 }
 
 #[cfg(test)]
