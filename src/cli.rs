@@ -288,7 +288,7 @@ pub struct LocalArgs {
     /// Stop the nodes of DIR, and take away the cluster's mounts; the data stays
     #[arg(long)]
     pub stop: bool,
-    /// Commands of maps that run at once on each node [default: the number of CPUs + 2]
+    /// Commands of maps that run at once on each node [default: the number of CPUs + 2, divided by the nodes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
 }

@@ -3,7 +3,7 @@
 use super::command::Killed;
 use super::job::{Job, RunningNow};
 use super::rerun::may_remove;
-use super::shared::Shared;
+use super::shared::{Shared, Slot};
 use super::tasks::{Task, Tasks};
 use super::{gone, plan, process, task};
 use s4::client::blocking;
@@ -13,7 +13,7 @@ use s4::protocol::MapKind;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 impl Job {
@@ -90,10 +90,11 @@ impl Job {
             tasks.next_few(&store, &job.spec).map(|few| (few, tasks))
         };
         let (mut few, mut tasks) = blocking(begin).await?;
+        let own = self.spec.jobs.map(|jobs| Arc::new(Semaphore::new(jobs as usize)));
         let mut running = JoinSet::new();
         let mut failed = Ok(());
         while !self.state().stopped {
-            let Some(slot) = self.await_slot(shared).await else {
+            let Some(slot) = self.await_slot(shared, own.as_ref()).await else {
                 break;
             };
             if few.is_empty() {
@@ -118,17 +119,17 @@ impl Job {
     }
 
     /// A place for one more command; `None` once the job is stopped, whoever has the places.
-    async fn await_slot(&self, shared: &Arc<Shared>) -> Option<OwnedSemaphorePermit> {
+    async fn await_slot(&self, shared: &Shared, own: Option<&Arc<Semaphore>>) -> Option<Slot> {
         let mut state = self.watch();
         let stopped = async { state.wait_for(|state| state.stopped).await.map(drop) };
         tokio::select! {
             biased;
             _ = stopped => None,
-            slot = shared.slots.clone().acquire_owned() => slot.ok(),
+            slot = shared.slot(own) => slot,
         }
     }
 
-    async fn run_task(self: Arc<Self>, shared: Arc<Shared>, task: Task, slot: OwnedSemaphorePermit) {
+    async fn run_task(self: Arc<Self>, shared: Arc<Shared>, task: Task, slot: Slot) {
         let (number, key, size) = (task.number, task.key.clone(), task.size);
         let (job, own) = (self.clone(), shared.clone());
         // As a task of its own, so that a panic in it has an end here.
@@ -163,7 +164,7 @@ impl Job {
         self: Arc<Self>,
         shared: &Arc<Shared>,
         task: Task,
-        slot: &mut Option<OwnedSemaphorePermit>,
+        slot: &mut Option<Slot>,
     ) -> std::result::Result<u64, task::Failed> {
         let (number, key) = (task.number, task.key.clone());
         let dir = shared.store.tasks_dir().join(self.spec.id.as_str()).join(number.to_string());

@@ -16,10 +16,18 @@ use s4::placement::NodeId;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Evals that run at once; more wait.
 const EVALS: usize = 64;
+
+/// The right to run one more command of a job.
+pub struct Slot {
+    /// Of the node's slots.
+    _node: OwnedSemaphorePermit,
+    /// Of the job's own.
+    _job: Option<OwnedSemaphorePermit>,
+}
 
 /// What all tasks of this node share.
 pub struct Shared {
@@ -64,6 +72,16 @@ impl Shared {
             task_counts: TaskCounts::default(),
             evals_begun: AtomicU64::new(0),
         })
+    }
+
+    /// Waits for a slot of a job that has `own` slots of its own; `None` if there are no more.
+    pub async fn slot(&self, own: Option<&Arc<Semaphore>>) -> Option<Slot> {
+        // The job's first, so that no slot of the node is held by a job that may not use it.
+        let job = match own {
+            Some(own) => Some(own.clone().acquire_owned().await.ok()?),
+            None => None,
+        };
+        Some(Slot { _node: self.slots.clone().acquire_owned().await.ok()?, _job: job })
     }
 
     pub fn next_eval(&self) -> u64 {

@@ -5,7 +5,7 @@ use super::job::Job;
 use super::logs::TaskLog;
 use super::plan;
 use super::rerun::may_replace;
-use super::shared::Shared;
+use super::shared::{Shared, Slot};
 use super::tasks::Task;
 use crate::store::Store;
 use crate::transfer::{self, Outputs, Sender};
@@ -22,7 +22,6 @@ use std::io::{BufRead, BufReader, Seek};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a task failed: a line for people, and the end of its command's stderr.
 pub struct Failed {
@@ -74,7 +73,7 @@ pub async fn run(
     task: Task,
     control: Arc<Control>,
     dir: PathBuf,
-    slot: &mut Option<OwnedSemaphorePermit>,
+    slot: &mut Option<Slot>,
 ) -> TaskResult<u64> {
     let work = Arc::new(Work { shared, job, task, control, dir });
     if let Some(inputs) = work.task.clean {

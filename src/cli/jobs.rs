@@ -55,6 +55,9 @@ pub struct MapArgs {
     /// CPUs that a task may use, as 0.5 or 2
     #[arg(long, value_name = "N", value_parser = parse_cpus)]
     pub cpus: Option<f64>,
+    /// Commands of this map that run at once on each node, at most as many as the node allows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
     /// Print the job's id once it has been started everywhere, and return
     #[arg(long, conflicts_with_all = ["dry_run", "try_key", "json"])]
     pub detach: bool,

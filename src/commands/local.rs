@@ -286,13 +286,17 @@ fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: &
     let log = log.map_err(|e| Error::io(path.display(), &e))?;
     let copy = log.try_clone().map_err(|e| Error::io(path.display(), &e))?;
     let mut command = server(dir, &conf_path(dir), cluster, node);
-    if let Some(jobs) = args.jobs {
-        command.arg("--jobs").arg(jobs.to_string());
-    }
+    command.arg("--jobs").arg(commands_at_once(args.jobs, cluster.len()).to_string());
     command.arg("--secret").arg(secret);
     // A group of its own: the terminal's Ctrl-C is for this program, which then ends the daemon in order.
     command.stdout(copy).stderr(log).process_group(0);
     command.spawn().map_err(cannot_start)
+}
+
+/// Of each node. By default the nodes share what a daemon alone on the machine would run.
+fn commands_at_once(asked: Option<u16>, nodes: usize) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    asked.map_or((cpus + 2).div_ceil(nodes), usize::from)
 }
 
 async fn await_health(client: &Client, dir: &Path, nodes: &mut [Child]) -> Result<()> {

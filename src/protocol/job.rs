@@ -201,6 +201,9 @@ pub struct JobSpec {
     /// CPUs that a task may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
+    /// Commands that run at once on each node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<u16>,
 }
 
 fn zero_alone() -> Vec<i32> {
@@ -226,6 +229,7 @@ impl JobSpec {
             files: Vec::new(),
             memory: None,
             cpus: None,
+            jobs: None,
         }
     }
 
@@ -244,6 +248,9 @@ impl JobSpec {
         }
         if self.cpus.is_some_and(|cpus| !(cpus > 0.0 && cpus < 100_000.0)) || self.memory == Some(0) {
             return Err(Error::usage("a task needs some memory and CPU time"));
+        }
+        if self.jobs == Some(0) {
+            return Err(Error::usage("a job that may run no command never ends"));
         }
         for (name, value) in &self.env {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';

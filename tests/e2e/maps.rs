@@ -241,23 +241,39 @@ fn keep_going_lists_all_failures_and_keeps_the_other_outputs() {
     assert_eq!(cluster.get("s4://out/11_k"), b"in/11_k\n");
 }
 
+/// How many commands of a map of twelve tasks on one node run at once, with these options.
+fn most_at_once(cluster: &Cluster, outdir: &str, options: &[&str]) -> usize {
+    let running = cluster.dir().join("running");
+    std::fs::create_dir_all(&running).unwrap();
+    let dir = running.display();
+    let cmd = format!("touch {dir}/$filename; ls {dir} | wc -l; sleep 0.1; ls {dir} | wc -l; rm {dir}/$filename");
+    cluster.ok(&[&["map", "s4://in/", outdir, &cmd], options].concat());
+    let counts = cluster.ok(&["cp", "-r", outdir, "-"]);
+    assert_eq!(counts.lines().count(), 24);
+    counts.lines().map(|count| count.parse().unwrap()).max().unwrap()
+}
+
 #[test]
 fn no_more_commands_run_at_once_than_jobs_says() {
     let cluster = Cluster::with_options(1, &["--reserve", "0", "--jobs", "3"]);
     let names: Vec<String> = (0..12).map(|number| format!("in/0_{number}")).collect();
     put_names(&cluster, &names.iter().map(String::as_str).collect::<Vec<_>>());
-    let running = cluster.dir().join("running");
-    std::fs::create_dir(&running).unwrap();
-    let dir = running.display();
-    let cmd = format!("touch {dir}/$filename; ls {dir} | wc -l; sleep 0.1; ls {dir} | wc -l; rm {dir}/$filename");
-    cluster.ok(&["map", "s4://in/", "s4://out/", &cmd]);
-    let seen: Vec<usize> = listed(&cluster, "s4://out/")
-        .iter()
-        .flat_map(|name| text(&cluster.get(&format!("s4://out/{name}"))).lines().map(str::to_owned).collect::<Vec<_>>())
-        .map(|count| count.parse().unwrap())
-        .collect();
-    assert_eq!(seen.len(), 24);
-    assert_eq!(seen.iter().max(), Some(&3), "{seen:?}");
+    assert_eq!(most_at_once(&cluster, "s4://out/", &[]), 3);
+    assert_eq!(most_at_once(&cluster, "s4://two/", &["--jobs", "2"]), 2);
+    assert_eq!(most_at_once(&cluster, "s4://many/", &["--jobs", "100"]), 3, "the daemon's own bound holds");
+    cluster.fails(2, &["map", "--jobs", "0", "s4://in/", "s4://none/", "cat"]);
+}
+
+#[test]
+fn a_map_that_may_run_few_commands_leaves_room_for_others() {
+    let cluster = Cluster::with_options(1, &["--reserve", "0", "--jobs", "2"]);
+    put_names(&cluster, &["in/0_a", "in/0_b", "other/0_c"]);
+    let go = cluster.dir().join("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
+    cluster.ok(&["map", "--detach", "--jobs", "1", "s4://in/", "s4://slow/", &wait]);
+    cluster.ok(&["map", "s4://other/", "s4://fast/", "cat"]);
+    std::fs::write(go, "").unwrap();
+    cluster.ok(&["wait", &cluster.ok(&["jobs"]).lines().nth(1).unwrap()[..26]]);
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn spec(kind: MapKind, args: &MapArgs) -> Result<JobSpec> {
     spec.timeout = args.timeout.map(|timeout| timeout.as_secs_f64());
     spec.retries = args.retries;
     (spec.rerun, spec.partial) = (args.rerun(), args.partial);
-    (spec.memory, spec.cpus) = (args.memory, args.cpus);
+    (spec.memory, spec.cpus, spec.jobs) = (args.memory, args.cpus, args.jobs);
     if !args.ok_exit.is_empty() {
         spec.ok_exit = args.ok_exit.iter().map(|&status| status.into()).collect();
     }

@@ -67,6 +67,7 @@ async fn estimate(client: &Client, spec: &JobSpec, key: &Key, seconds: f64) -> R
     };
     // The default of the daemons, on machines like this one.
     let slots = std::thread::available_parallelism().map_or(1, usize::from) as u64 + 2;
+    let slots = spec.jobs.map_or(slots, |jobs| slots.min(jobs.into()));
     let Plan { tasks, bytes, .. } = plans.iter().sum();
     let time = seconds_text(whole_time(&plans, slots, seconds, size));
     Ok(format!("about {time} for all: {tasks} tasks, {} on {} nodes", size_text(bytes), plans.len()))
