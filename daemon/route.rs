@@ -6,7 +6,7 @@ use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
 use s4::placement::NodeId;
-use s4::protocol::{Change, JobId};
+use s4::protocol::{Change, JobId, MOST_INPUTS};
 use std::str::FromStr;
 
 /// What can be asked.
@@ -47,7 +47,17 @@ pub enum Route {
     FollowJob(JobId),
     CleanJob { id: JobId, prefix: Prefix, inputs: Option<u64> },
     Standing { outdir: Dir, of: NodeId },
+    Provenance { key: Key, page: Page },
+    TaskRecord { job: u64, digest: u64, page: Page },
     JobLogs { id: JobId, key: Option<Key> },
+}
+
+/// Some of a task's inputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// The number of the first, from 0.
+    pub from: u64,
+    pub most: usize,
 }
 
 impl Route {
@@ -108,6 +118,8 @@ impl Route {
             (&Method::GET, "files", digest) => Ok(Route::HasFile(digest.to_owned())),
             (&Method::PUT, "files", digest) => Ok(Route::PutFile(digest.to_owned())),
             (&Method::GET, "standing", "") => standing_route(query),
+            (&Method::GET, "provenance", "") => task_route(query),
+            (&Method::GET, "provenance", key) => provenance_route(key, query),
             (&Method::POST, "jobs", "") => is_true(query, "dry_run").map(|dry_run| Route::SubmitJob { dry_run }),
             (&Method::GET, "jobs", "") => Ok(Route::ListJobs),
             (method, "jobs", job) => job_route(method, job, query).ok_or_else(unknown)?,
@@ -121,7 +133,7 @@ impl Route {
 fn is_route(head: &str, rest: &str) -> bool {
     match head {
         "health" | "usage" | "status" | "watch" | "list" | "delete" | "connect" | "standing" => rest.is_empty(),
-        "keys" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs" => true,
+        "keys" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs" | "provenance" => true,
         "names" => matches!(rest, "enter" | "left" | "let_go" | "audit" | "held"),
         _ => false,
     }
@@ -151,6 +163,24 @@ fn delete_prefix_route(query: &str) -> Result<Route> {
 
 fn standing_route(query: &str) -> Result<Route> {
     Ok(Route::Standing { outdir: Dir::try_from(field(query, "outdir")?)?, of: number(query, "node")? })
+}
+
+fn provenance_route(key: &str, query: &str) -> Result<Route> {
+    Ok(Route::Provenance { key: parse_key(key)?, page: page(query)? })
+}
+
+fn task_route(query: &str) -> Result<Route> {
+    Ok(Route::TaskRecord { job: hexadecimal(query, "job")?, digest: hexadecimal(query, "digest")?, page: page(query)? })
+}
+
+fn page(query: &str) -> Result<Page> {
+    let most = query_value(query, "inputs")?.map(|most| most.parse().map_err(|_| malformed("inputs"))).transpose()?;
+    let from = query_value(query, "from")?.map(|from| from.parse().map_err(|_| malformed("from"))).transpose()?;
+    Ok(Page { from: from.unwrap_or(0), most: most.map_or(MOST_INPUTS, |most: usize| most.min(MOST_INPUTS)) })
+}
+
+fn hexadecimal(query: &str, name: &str) -> Result<u64> {
+    u64::from_str_radix(&field(query, name)?, 16).map_err(|_| malformed(name))
 }
 
 fn malformed(name: &str) -> Error {

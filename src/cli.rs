@@ -82,6 +82,9 @@ pub enum Command {
     /// End a job: kill its commands and start no more
     #[command(after_help = jobs::CANCEL)]
     Cancel(CancelArgs),
+    /// Tell what made a key: its map, command and inputs
+    #[command(after_help = WHY)]
+    Why(WhyArgs),
     /// Ask every node how it is
     #[command(after_help = HEALTH)]
     Health,
@@ -151,6 +154,30 @@ Examples:
   s4 ls
   s4 ls s4://in/
   s4 ls -r s4://in/2013";
+
+#[derive(Args)]
+pub struct WhyArgs {
+    /// The key, as s4://bucket/key
+    #[arg(value_name = "KEY")]
+    pub key: String,
+    /// Go on to the inputs, and back to the keys that no map made
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Show all inputs, not only the first 20 of a key
+    #[arg(long)]
+    pub all: bool,
+    /// Print a JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+const WHY: &str = "\
+An input is shown as the task read it, with what has become of it: changed since, or gone.
+
+Examples:
+  s4 why s4://merged/002
+  s4 why -r s4://merged/002
+  s4 why -r --all --json s4://merged/002 | jq -r 'select(.made | not).key'";
 
 #[derive(Args)]
 pub struct RmArgs {

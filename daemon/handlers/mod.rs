@@ -8,6 +8,7 @@ pub mod jobs;
 pub mod keys;
 pub mod lists;
 pub mod monitoring;
+pub mod provenance;
 mod put;
 pub mod tree;
 

@@ -4,9 +4,10 @@ use super::cgroup::Limits;
 use super::command::{Control, Killed};
 use super::failures::Failures;
 use super::fence::Fence;
-use super::journal::{self, Journal};
 use super::logs::Logs;
-use super::marks::mark_of;
+use super::marks::{mark_of, owner_of};
+use super::provenance::Journal;
+use crate::store::Store;
 use s4::attribute::Mark;
 use s4::client::{Client, blocking};
 use s4::error::{Error, Result};
@@ -18,7 +19,7 @@ use s4::time::now_milliseconds;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// The name of the file that holds a job's record.
@@ -83,18 +84,18 @@ pub fn logs_dir(dir: &Path) -> PathBuf {
 }
 
 impl Job {
-    /// A planned job, whose files are in `dir`, with at most `log_bytes` of logs. Its record is synced if `sync`.
-    pub fn new(spec: JobSpec, dir: PathBuf, plan: Plan, log_bytes: u64, sync: bool) -> Result<Self> {
+    /// A planned job, whose files are in `dir`, with at most `log_bytes` of logs.
+    pub fn new(store: &Store, spec: JobSpec, dir: PathBuf, plan: Plan, log_bytes: u64) -> Result<Self> {
         let progress = Progress { tasks: plan.tasks, bytes: plan.bytes, ..Progress::default() };
         let record = JobRecord { spec, plan, progress, started: None, ended: None, elapsed: None, outcome: None };
-        let job = Self::open(record, dir, log_bytes, sync)?;
+        let job = Self::open(store, record, dir, log_bytes)?;
         job.save()?;
         Ok(job)
     }
 
     /// The job whose files are in `dir`, as an earlier daemon left it, and whether that daemon's end was the job's; `None` if
     /// it was not even planned. One that was planned and not started is interrupted too: others may have started it.
-    pub fn load(dir: PathBuf, sync: bool) -> Result<Option<(Self, bool)>> {
+    pub fn load(store: &Store, dir: PathBuf) -> Result<Option<(Self, bool)>> {
         let failed = |e: std::io::Error| Error::io(dir.display(), &e);
         let text = match file::read_small(&dir.join(RECORD), LONGEST_RECORD) {
             Ok(text) => text,
@@ -105,15 +106,16 @@ impl Job {
         let mut record: JobRecord = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
         let interrupted = record.outcome.is_none();
         if interrupted {
-            let done = journal::sum(&dir)?;
+            let journal = Journal::new(store, owner_of(&record.spec.id))?;
+            let done = journal.sum()?;
             record.progress = Progress { tasks: record.plan.tasks, bytes: record.plan.bytes, ..done };
             record.outcome = Some(Outcome::Interrupted);
             record.ended = Some(now_milliseconds());
             // Not the time in which no daemon ran.
-            let seen = |started: i64| (journal::last_sign(&dir).unwrap_or(started) - started).max(0);
+            let seen = |started: i64| (last_sign(&dir, &journal).unwrap_or(started) - started).max(0);
             record.elapsed = record.started.map(seen);
         }
-        let job = Self::open(record, dir, 0, sync)?;
+        let job = Self::open(store, record, dir, 0)?;
         job.fence.shut();
         if interrupted {
             job.state.send_modify(|state| state.progress.failed = job.failures.count());
@@ -125,12 +127,12 @@ impl Job {
         Ok(Some((job, interrupted)))
     }
 
-    fn open(record: JobRecord, dir: PathBuf, log_bytes: u64, sync: bool) -> Result<Self> {
+    fn open(store: &Store, record: JobRecord, dir: PathBuf, log_bytes: u64) -> Result<Self> {
         let JobRecord { spec, plan, progress, started, ended, elapsed, outcome } = record;
         let (mark, bytes) = (mark_of(&spec), spec.bytes());
         Ok(Self {
             spec: Arc::new(spec),
-            journal: Journal::new(&dir)?,
+            journal: Journal::new(store, mark.job)?,
             logs: Logs::new(logs_dir(&dir), log_bytes),
             fence: Arc::default(),
             plan,
@@ -139,7 +141,7 @@ impl Job {
             running: Mutex::default(),
             failures: Failures::new(&dir)?,
             dir,
-            sync,
+            sync: store.syncs(),
             bytes,
         })
     }
@@ -259,7 +261,6 @@ impl Job {
             state.ended = Some(now_milliseconds());
             state.outcome = Some(outcome(state));
         });
-        self.journal.close();
         self.failures.close();
         if let Err(error) = self.save_apart().await {
             tracing::warn!("{error}");
@@ -267,7 +268,7 @@ impl Job {
     }
 
     async fn save_apart(self: Arc<Self>) -> Result<()> {
-        blocking(move || self.save()).await
+        blocking(move || self.journal.close(self.sync).and_then(|()| self.save())).await
     }
 
     pub fn limits(&self) -> Limits {
@@ -288,6 +289,14 @@ impl Job {
     pub(super) fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, RunningNow>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When something of the job in `dir` was last written, in milliseconds since 1970: a daemon that was killed was alive then. `None` if that
+/// cannot be told.
+fn last_sign(dir: &Path, journal: &Journal) -> Option<i64> {
+    let entries = std::fs::read_dir(dir).ok()?.flatten();
+    let written = entries.filter_map(|entry| entry.metadata().ok()?.modified().ok()).chain(journal.modified());
+    written.filter_map(|time| time.duration_since(UNIX_EPOCH).ok()).max().map(|since| since.as_millis() as i64)
 }
 
 fn outcome(state: &State) -> Outcome {

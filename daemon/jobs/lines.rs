@@ -2,7 +2,7 @@
 
 use s4::file::{open_regular, open_to_read};
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Result, Write};
+use std::io::{ErrorKind, Read, Result, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -29,22 +29,34 @@ impl Lines {
         }
     }
 
-    /// Appends a line, which ends with a newline.
-    pub fn append(&self, line: &[u8]) -> Result<()> {
+    /// Appends lines that end with a newline, in one write.
+    pub fn append(&self, lines: &[u8]) -> Result<()> {
+        self.write(|file, begin| file.write_all(&[begin, lines].concat()))
+    }
+
+    /// Appends all lines of `from`, with none of others between them.
+    pub fn append_all(&self, from: &mut dyn Read) -> Result<()> {
+        self.write(|file, begin| file.write_all(begin).and_then(|()| std::io::copy(from, file).map(drop)))
+    }
+
+    /// `write` gets what has to come first.
+    fn write(&self, write: impl FnOnce(&mut File, &[u8]) -> Result<()>) -> Result<()> {
         let mut appended = self.lock();
         let mut file = match appended.file.take() {
             Some(file) => file,
             None => open_regular(&self.path, OpenOptions::new().create(true).append(true))?,
         };
-        let begin: &[u8] = if appended.torn { b"\n" } else { b"" };
-        let written = file.write_all(&[begin, line].concat());
+        let written = write(&mut file, if appended.torn { b"\n" } else { b"" });
         *appended = Appended { file: Some(file), torn: written.is_err() };
         written
     }
 
-    /// Gives the descriptor back; another line would open the file again.
-    pub fn close(&self) {
-        self.lock().file = None;
+    /// Gives the descriptor back; another line would open the file again. Has the disk have the lines first if `sync`.
+    pub fn close(&self, sync: bool) -> Result<()> {
+        match self.lock().file.take() {
+            Some(file) if sync => file.sync_data(),
+            _ => Ok(()),
+        }
     }
 
     /// The file, to be read; `None` if nothing was ever appended.
@@ -73,7 +85,7 @@ mod tests {
         lines.lock().file.as_mut().unwrap().write_all(b"17").unwrap();
         lines.lock().torn = true;
         lines.append(b"2 20\n").unwrap();
-        lines.close();
+        lines.close(false).unwrap();
         lines.append(b"4 40\n").unwrap();
         assert_eq!(std::fs::read(dir.path().join("lines")).unwrap(), b"1 10\n17\n2 20\n4 40\n");
     }

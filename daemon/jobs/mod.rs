@@ -8,8 +8,8 @@ pub mod fence;
 pub mod files;
 mod former;
 mod gone;
+pub mod inputs;
 pub mod job;
-mod journal;
 mod lines;
 pub mod logs;
 mod marks;
@@ -17,6 +17,7 @@ mod own_path;
 pub mod owner;
 mod plan;
 pub mod process;
+pub mod provenance;
 mod rerun;
 mod run;
 mod running;
@@ -33,6 +34,7 @@ pub use shared::Shared;
 
 use crate::store::Store;
 use cgroup::Limits;
+use marks::owner_of;
 use owner::Owner;
 use s4::attribute::Mark;
 use s4::client::blocking;
@@ -71,7 +73,7 @@ impl Jobs {
         let mut table = BTreeMap::new();
         let dir = shared.store.jobs_dir();
         for entry in std::fs::read_dir(&dir).map_err(|e| Error::io(dir.display(), &e))?.flatten() {
-            match Job::load(entry.path(), shared.store.syncs()) {
+            match Job::load(&shared.store, entry.path()) {
                 Ok(Some((job, interrupted))) => {
                     if interrupted && !job.spec.keep_going {
                         job.stop_others(&shared.client, shared.node);
@@ -97,7 +99,7 @@ impl Jobs {
         let store = &self.shared.store;
         // A share of what is free, so that logs alone never fill a disk.
         let log_bytes = store.free_bytes()?.saturating_sub(store.reserve_bytes()) / 8;
-        let job = Job::new(spec, dir.clone(), plan, log_bytes, store.syncs());
+        let job = Job::new(store, spec, dir.clone(), plan, log_bytes);
         let entered = job.and_then(|job| self.enter(job));
         entered.map(|()| (plan, sources)).inspect_err(|_| remove_dir(store, &dir))
     }
@@ -129,14 +131,16 @@ impl Jobs {
         }
     }
 
-    /// Removes the files that came with jobs and that none needs any more. Blocks.
+    /// Removes the files that came with jobs and that none needs any more, and the oldest of what jobs did here, if it is much. Blocks.
     pub fn remove_unused_files(&self) {
         let needs = |digest: &str| {
             let table = self.lock();
             let mut waiting = table.values().filter(|job| job.state().outcome.is_none());
             waiting.any(|job| job.spec.files.iter().any(|file| file.digest == digest))
         };
-        if let Err(error) = self.shared.files.remove_unused(needs) {
+        let is_known = |job: u64| self.lock().keys().any(|id| owner_of(id) == job);
+        let files = self.shared.files.remove_unused(needs);
+        for error in [files, provenance::prune(&self.shared.store, is_known)].into_iter().filter_map(Result::err) {
             tracing::warn!("{error}");
         }
     }

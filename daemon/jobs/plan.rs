@@ -3,6 +3,7 @@
 
 use super::former::Former;
 use super::gone;
+use super::inputs::{add_input, input_hash};
 use super::marks::mark_of;
 use super::rerun::{self, Decision, is_ours, may_remove};
 use super::shared::Shared;
@@ -11,7 +12,6 @@ use super::standing::AllStanding;
 use super::tasks::{Merged, SKIP, Suffix, Task, damaged, failed, output_of};
 use crate::store::{Selection, Sorter, Store};
 use s4::attribute::Mark;
-use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::hasher::Hasher;
 use s4::key::Key;
@@ -258,18 +258,6 @@ fn input_of(store: &Store, key: &Key) -> Result<u64> {
     Ok(recorded.map_or(0, |checksum| input_hash(key, checksum)))
 }
 
-/// The digest of one input with this checksum.
-pub fn input_hash(key: &Key, checksum: Checksum) -> u64 {
-    let mut hasher = Hasher::new();
-    add_input(&mut hasher, key, checksum);
-    hasher.finish().xxh3
-}
-
-/// The digest of a task's inputs under way: of their names and checksums, in their order.
-pub fn add_input(hasher: &mut Hasher, key: &Key, checksum: Checksum) {
-    hasher.update(format!("{} {checksum}\n", key.as_str()).as_bytes());
-}
-
 fn each_input(
     store: &Store,
     spec: &JobSpec,
@@ -385,19 +373,5 @@ mod tests {
         for damaged in [&b"002 in/002_a"[..], b"002 in/002_a x", b"002 in/../x 7", b"002 in/a b 7", b"\xff in/a 7"] {
             assert!(parse_input(damaged).is_err(), "{damaged:?}");
         }
-    }
-
-    #[test]
-    fn the_digest_of_inputs_is_of_names_sums_and_order() {
-        let sum = |len| Checksum { xxh3: 1, len };
-        let of = |inputs: &[(&str, u64)]| {
-            let mut hasher = Hasher::new();
-            inputs.iter().for_each(|(key, len)| add_input(&mut hasher, &Key::parse(key).unwrap(), sum(*len)));
-            hasher.finish().xxh3
-        };
-        assert_eq!(of(&[("in/a", 5)]), input_hash(&Key::parse("in/a").unwrap(), sum(5)));
-        let all =
-            [of(&[("in/a", 5), ("in/b", 5)]), of(&[("in/b", 5), ("in/a", 5)]), of(&[("in/a", 5)]), of(&[("in/a", 6)])];
-        assert!((0..all.len()).all(|at| !all[at + 1..].contains(&all[at])));
     }
 }

@@ -86,6 +86,7 @@ impl Job {
         let (job, store) = (self.clone(), shared.store.clone());
         let begin = move || {
             job.save()?;
+            job.journal.begin(&job.spec)?;
             let mut tasks = Tasks::open(&job.dir.join(plan::FILE))?;
             tasks.next_few(&store, &job.spec).map(|few| (few, tasks))
         };

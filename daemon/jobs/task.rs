@@ -1,9 +1,9 @@
 //! One task of a map: its command, and what becomes of its output.
 
 use super::command::{self, Control, Killed, Setup, WRITER, cut};
+use super::inputs::{Reading, TaskInputs};
 use super::job::Job;
 use super::logs::TaskLog;
-use super::plan;
 use super::rerun::may_replace;
 use super::shared::{Shared, Slot};
 use super::tasks::Task;
@@ -13,7 +13,7 @@ use s4::checksum::Checksum;
 use s4::client::blocking;
 use s4::error::{Error, Result};
 use s4::file::{self, AtPosition};
-use s4::hasher::{self, Hasher};
+use s4::hasher;
 use s4::key::{Key, Prefix};
 use s4::protocol::{JobSpec, TaskFailure};
 use s4::time::seconds;
@@ -84,29 +84,29 @@ pub async fn run(
         let work = work.clone();
         blocking(move || work.run_with_retries()).await?
     };
-    let outputs = match ended {
-        Ended::Published => 1,
-        Ended::Named { outputs, input } => {
+    let (outputs, inputs) = match ended {
+        Ended::Published(inputs) => (1, inputs),
+        Ended::Named { outputs, inputs } => {
             // A command that waits to deliver holds its slot, so that finished directories do not pile up.
             let delivery = shared.deliveries.acquire().await;
             drop(slot.take());
-            let sender = Sender { job, input: &task.key, inputs: input };
+            let sender = Sender { job, input: &task.key, inputs: inputs.digest() };
             let (published, result) = transfer::shuffle(&shared.transfers, sender, outputs).await;
             drop(delivery);
             result.map_err(|error| Failed { published, ..error.into() })?;
-            published
+            (published, inputs)
         }
     };
-    let done = job.journal.done(outputs, task.size);
+    let done = job.journal.done(outputs, task.size, inputs);
     done.map(|()| outputs).map_err(|error| Failed { published: outputs, ..error.into() })
 }
 
 enum Ended {
-    Published,
-    /// A 1:n command has printed the names of its outputs; `input` is the hash of what it read.
+    Published(TaskInputs),
+    /// A 1:n command has printed the names of its outputs.
     Named {
         outputs: Outputs,
-        input: u64,
+        inputs: TaskInputs,
     },
 }
 
@@ -184,7 +184,7 @@ impl Work {
                 (join(verifying), ended)
             }),
         };
-        let (ended, input) = (ended?, verified?);
+        let (ended, inputs) = (ended?, verified?);
         let failed = |reason: String, by_command: bool| {
             Err(Failed { reason, stderr: log.end().to_vec(), published: 0, by_command })
         };
@@ -199,12 +199,12 @@ impl Work {
             return failed("another process still has the command's stdout open for writing".to_owned(), true);
         }
         let Some(output) = &task.output else {
-            return Ok(Ended::Named { outputs: Outputs { dir, names: stdout, installed }, input });
+            return Ok(Ended::Named { outputs: Outputs { dir, names: stdout, installed }, inputs });
         };
         // Other nodes may be asked, which is not to hold up who shuts the fence.
         store.hold_for(output)?;
-        job.fence.pass(|| store.publish_output(&stdout, output, job.mark(input, 1)))?;
-        Ok(Ended::Published)
+        job.fence.pass(|| store.publish_output(&stdout, output, job.mark(inputs.digest(), 1)))?;
+        Ok(Ended::Published(inputs))
     }
 }
 
@@ -311,14 +311,16 @@ impl Inputs {
         }
     }
 
-    /// Compares every input with its checksum. Returns a digest of their names and checksums, as the mark has it.
-    pub fn verify(&self, store: &Store, key: &Key, control: &Control) -> Result<u64> {
+    /// Compares every input with its checksum.
+    pub fn verify(&self, store: &Store, key: &Key, control: &Control) -> Result<TaskInputs> {
+        let mut reading = Reading::new(store);
+        let failed = |e: std::io::Error| Error::io(key, &e);
         match self {
             Self::One(file, checksum) => {
-                verify(store, file, *checksum, key, control).map(|()| plan::input_hash(key, *checksum))
+                verify(store, file, *checksum, key, control)?;
+                reading.add(key, *checksum).map_err(failed)?;
             }
             Self::Many(paths) => {
-                let mut all = Hasher::new();
                 // The command reads the same open file, whose position is not to be moved under it.
                 for path in BufReader::new(AtPosition::new(paths, 0)).lines() {
                     let path = path.map_err(|e| Error::io(key, &e))?;
@@ -326,11 +328,11 @@ impl Inputs {
                     let input = Key::parse(below.unwrap_or(""))?;
                     let opened = store.open_key(&input)?;
                     verify(store, &opened.file, opened.checksum, &input, control)?;
-                    plan::add_input(&mut all, &input, opened.checksum);
+                    reading.add(&input, opened.checksum).map_err(failed)?;
                 }
-                Ok(all.finish().xxh3)
             }
         }
+        Ok(reading.finish())
     }
 }
 

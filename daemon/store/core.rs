@@ -96,6 +96,11 @@ impl Store {
         self.root.join(".s4/files")
     }
 
+    /// Where it is written down what the outputs of jobs were made from.
+    pub fn provenance_dir(&self) -> PathBuf {
+        self.root.join(".s4/provenance")
+    }
+
     /// Where jobs keep their records, plans and logs.
     pub fn jobs_dir(&self) -> PathBuf {
         self.root.join(".s4/jobs")

@@ -41,7 +41,7 @@ impl Store {
         close_to_others(&root);
         close_to_others(&root.join(".s4"));
         let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
-        for dir in ["tasks", "jobs", "files", "drafts", "trash"] {
+        for dir in ["tasks", "jobs", "provenance", "files", "drafts", "trash"] {
             std::fs::create_dir_all(root.join(".s4").join(dir)).map_err(failed)?;
         }
         spread(&root.join(".s4/drafts"));

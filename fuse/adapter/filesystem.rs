@@ -4,7 +4,7 @@ use super::dispatch::{Dispatcher, unless_killed};
 use super::passthrough::Passthrough;
 use super::replies::{Shown, answer_xattr, file_type, freshness, open_flags, to_fuse};
 use crate::control::path::CONTROL;
-use crate::fs::{DirEntry, Fs, NewAttributes};
+use crate::fs::{DirEntry, Fs, NewAttributes, WHY_ATTRIBUTE};
 use crate::inodes::ROOT;
 use crate::proc::Caller;
 use bytes::Bytes;
@@ -439,7 +439,15 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOTSUP);
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if name == WHY_ATTRIBUTE {
+            return self.dispatcher.answer(
+                Some(request),
+                reply,
+                |fs| async move { fs.names.why(ino.0).await },
+                move |reply, value| answer_xattr(&value, size, reply),
+            );
+        }
         match self.fs.namespace.xattr(ino.0, name) {
             Ok(Some(value)) => answer_xattr(&value, size, reply),
             Ok(None) => reply.error(Errno::NO_XATTR),

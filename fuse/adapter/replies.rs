@@ -29,7 +29,7 @@ macro_rules! refuse {
     )*};
 }
 
-refuse!(ReplyEntry, ReplyAttr, ReplyEmpty, ReplyOpen, ReplyCreate, ReplyData, ReplyStatfs);
+refuse!(ReplyEntry, ReplyAttr, ReplyEmpty, ReplyOpen, ReplyCreate, ReplyData, ReplyStatfs, ReplyXattr);
 
 pub fn to_fuse(errno: nix::errno::Errno) -> Errno {
     Errno::from_i32(errno as i32)

@@ -24,7 +24,7 @@ pub use attributes::Attributes;
 use closes::Closes;
 pub use dirs::{DirEntry, Dirs};
 pub use files::{Files, OpenedFile};
-pub use names::{Names, NewAttributes};
+pub use names::{Names, NewAttributes, WHY_ATTRIBUTE};
 pub use namespace::Namespace;
 pub use publisher::Publisher;
 use s4::client::Client;

@@ -41,6 +41,13 @@ pub struct Names {
     spool_files: Arc<SpoolFiles>,
 }
 
+/// The attribute that says what made a key.
+pub const WHY_ATTRIBUTE: &str = "user.s4.why";
+/// Inputs that it names.
+const WHY_INPUTS: usize = 20;
+/// The longest value of an attribute on Linux, XATTR_SIZE_MAX.
+const LONGEST_VALUE: usize = 64 << 10;
+
 impl Names {
     pub fn new(namespace: Arc<Namespace>, spool_files: Arc<SpoolFiles>) -> Self {
         Self { namespace, spool_files }
@@ -92,6 +99,21 @@ impl Names {
             Node::Control(_) => {}
         }
         self.namespace.attributes(&node, ino)
+    }
+
+    /// What made a key, as JSON. Errors: ENODATA for what is no key, E2BIG where the command is longer than a value may be.
+    pub async fn why(&self, ino: Ino) -> Result<Vec<u8>> {
+        let key = match self.namespace.node(ino)? {
+            Node::Key(key, _) => key,
+            Node::Spool(spool) if spool.stat().is_some() => spool.key(),
+            _ => return Err(Errno::ENODATA),
+        };
+        let found = self.namespace.client.provenance(&key, WHY_INPUTS).await.map_err(|e| errno(&e))?;
+        let json = found.json();
+        if json.len() <= LONGEST_VALUE {
+            return Ok(json.into_bytes());
+        }
+        Err(Errno::E2BIG)
     }
 
     async fn set_spool(&self, spool: &Spool, new: NewAttributes) -> Result<()> {

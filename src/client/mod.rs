@@ -16,6 +16,7 @@ mod listing;
 mod local;
 mod outcome;
 mod pool;
+mod provenance;
 mod reading;
 mod secret;
 mod tree;

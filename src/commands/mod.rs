@@ -26,6 +26,7 @@ mod top;
 mod umount;
 mod wait;
 mod warning;
+mod why;
 
 use crate::cli::{Cli, Command, Global};
 use s4::client::{Client, Secret, Settings};
@@ -49,6 +50,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Wait(args) => wait::run(&connect(&global)?, &args).await,
         Command::Logs(args) => logs::run(&connect(&global)?, &args).await,
         Command::Cancel(args) => cancel::run(&connect(&global)?, &args).await,
+        Command::Why(args) => why::run(&connect(&global)?, &args).await,
         Command::Health => health::run(&connect(&global)?).await,
         Command::Top(args) => top::run(&connect(&global)?, &args).await,
         Command::Config(args) => config::run(&connect(&global)?, &args),

@@ -8,6 +8,7 @@ mod job_report;
 mod listing;
 pub mod node;
 mod plan;
+mod provenance;
 
 pub use dirs::Entered;
 pub use failures::{FailedTask, FailureGroup, FailureGroups};
@@ -15,6 +16,7 @@ pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Rerun, St
 pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, TaskFailure};
 pub use listing::{Detail, Entry, Listed, ListingLine};
 pub use plan::{Plan, Reason, Reasons};
+pub use provenance::{Input, MOST_INPUTS, Provenance, TaskRecord};
 
 use crate::bounds;
 use crate::checksum::Checksum;

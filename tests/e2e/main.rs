@@ -74,6 +74,7 @@ mod pjdfstest;
 mod power_cuts;
 mod processes;
 mod programs;
+mod provenance;
 mod races;
 mod random_work;
 mod real_job;

@@ -1,0 +1,37 @@
+//! What made a key.
+
+use super::{Answer, json};
+use crate::app::App;
+use crate::jobs::provenance::find;
+use crate::route::Page;
+use s4::client::blocking;
+use s4::error::{Error, ErrorKind};
+use s4::key::Key;
+use s4::protocol::Provenance;
+use s4::stored::record;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+/// Answers with what is recorded of a key of this node, and of the task that made it if it ran here and some of its inputs are wanted.
+pub async fn of_key(app: &Arc<App>, key: Key, page: Page) -> Answer {
+    let store = app.jobs.shared.store.clone();
+    blocking(move || {
+        let opened = store.open_key(&key)?;
+        let failed = |e: std::io::Error| store.unreadable(&key, &e);
+        let modified = opened.file.metadata().and_then(|found| found.modified()).map_err(failed)?;
+        let since = modified.duration_since(UNIX_EPOCH).ok();
+        let mark = record(&opened.file).map_err(failed)?.and_then(|record| record.mark);
+        let wanted = mark.filter(|_| page.most > 0);
+        let task = wanted.map(|mark| find(&store, mark.job, mark.inputs, page.from, page.most)).transpose()?.flatten();
+        let modified = since.map(|since| since.as_millis() as i64);
+        Ok(json(&Provenance { checksum: opened.checksum, modified, mark, task }))
+    })
+    .await
+}
+
+/// Answers with the task that this node ran for a job, named by the hash of its id, over inputs of this digest.
+pub async fn of_task(app: &Arc<App>, job: u64, digest: u64, page: Page) -> Answer {
+    let store = app.jobs.shared.store.clone();
+    let found = blocking(move || find(&store, job, digest, page.from, page.most)).await?;
+    found.map(|task| json(&task)).ok_or_else(|| Error::new(ErrorKind::NotFound, "no record of such a task here"))
+}

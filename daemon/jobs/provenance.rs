@@ -1,0 +1,215 @@
+//! What jobs did on this node: a file for each job that ran tasks here, which outlives the other records of the job. The marks of outputs lead
+//! to it: its name is the hash of the job's id.
+//!
+//! The first line is the job as JSON. Then for each finished task a line `OUTPUTS BYTES DIGEST INPUTS`: how many outputs it has, the bytes,
+//! the digest and the number of its inputs; and for each input a line ` KEY XXH3 LENGTH`. Nothing is decided by these files: a file that is
+//! lost costs answers about the past, and which tasks are done, the outputs themselves say.
+
+use super::inputs::TaskInputs;
+use super::lines::Lines;
+use crate::store::Store;
+use s4::checksum::Checksum;
+use s4::error::{Error, Result};
+use s4::file::open_to_read;
+use s4::key::{Key, MAX_KEY};
+use s4::protocol::{Input, JobSpec, Progress, TaskRecord};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// Bytes of disk that these files take at most, but for those of jobs that run. The oldest are removed first.
+const MOST_BYTES: u64 = 256 << 20;
+/// Bytes of a line that are read at once: no line about a task is so long.
+const LONGEST: u64 = MAX_KEY as u64 + 64;
+/// Bytes of the longest job that is read.
+const LONGEST_JOB: u64 = 4 << 20;
+
+/// The file of a job, being written.
+pub struct Journal(Lines);
+
+impl Journal {
+    /// `job` is the hash of the job's id.
+    pub fn new(store: &Store, job: u64) -> Result<Self> {
+        Lines::new(path(store, job)).map(Self).map_err(|e| failed(&e))
+    }
+
+    /// Writes down the job, before any of its tasks.
+    pub fn begin(&self, spec: &JobSpec) -> Result<()> {
+        let mut line = serde_json::to_vec(spec).expect("a job is plain JSON");
+        line.push(b'\n');
+        self.0.append(&line).map_err(|e| failed(&e))
+    }
+
+    /// All outputs of a task are published; `bytes` are those of its inputs.
+    pub fn done(&self, outputs: u64, bytes: u64, inputs: TaskInputs) -> Result<()> {
+        let (digest, count) = (inputs.digest(), inputs.count());
+        let line = format!("{outputs} {bytes} {digest:016x} {count}\n");
+        inputs.append_to(&self.0, line).map_err(|e| failed(&e))
+    }
+
+    /// Has the disk have it if `sync`, and gives the descriptor back.
+    pub fn close(&self, sync: bool) -> Result<()> {
+        self.0.close(sync).map_err(|e| failed(&e))
+    }
+
+    /// What the job has done here.
+    pub fn sum(&self) -> Result<Progress> {
+        let mut progress = Progress::default();
+        each_line(self.0.read().map_err(|e| failed(&e))?, &mut |line| {
+            if let Some(Line::Task { outputs, bytes, .. }) = Line::of_task(line) {
+                progress.done += 1;
+                progress.outputs += outputs;
+                progress.bytes_done += bytes;
+            }
+        })?;
+        Ok(progress)
+    }
+
+    /// When something was last written to it, if anything was.
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.0.read().ok()??.metadata().ok()?.modified().ok()
+    }
+}
+
+/// What is written down of the last task of `job`, the hash of its id, whose inputs have this digest: with at most `most` of its inputs, from
+/// number `from` on.
+pub fn find(store: &Store, job: u64, digest: u64, from: u64, most: usize) -> Result<Option<TaskRecord>> {
+    let file = match open_to_read(&path(store, job)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(&e)),
+    };
+    let Some(job) = read_job(&file)? else {
+        return Ok(None);
+    };
+    let mut found: Option<TaskRecord> = None;
+    // Of the task whose lines are being read: how many inputs it has, and how many came already.
+    let mut under_way: Option<(TaskRecord, u64)> = None;
+    each_line(Some(file), &mut |line| {
+        if let Some(Line::Task { digest: of, count, .. }) = Line::of_task(line) {
+            under_way = (of == digest).then(|| (TaskRecord { job: job.clone(), count, inputs: Vec::new() }, 0));
+            return;
+        }
+        let Some((record, seen)) = &mut under_way else { return };
+        let Some(Line::Input(input)) = Line::parse(line) else { return };
+        if *seen >= from && record.inputs.len() < most {
+            record.inputs.push(input);
+        }
+        *seen += 1;
+        if *seen == record.count {
+            found = under_way.take().map(|(record, _)| record);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Removes the oldest files beyond those that may stay, but none that `is_needed`, by the hash of a job's id.
+pub fn prune(store: &Store, is_needed: impl Fn(u64) -> bool) -> Result<()> {
+    let dir = store.provenance_dir();
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&dir).map_err(|e| Error::io(dir.display(), &e))?.flatten() {
+        if let Ok(found) = entry.metadata() {
+            files.push((found.mtime(), found.blocks() * 512, entry.file_name()));
+        }
+    }
+    files.sort_unstable_by(|one, other| other.cmp(one));
+    let mut kept = 0;
+    for (_, bytes, name) in files {
+        kept += bytes;
+        let job = name.to_str().and_then(|name| u64::from_str_radix(name, 16).ok());
+        if kept > MOST_BYTES && !job.is_some_and(&is_needed) {
+            // One that cannot be removed takes space, and does no other harm.
+            let _ = std::fs::remove_file(dir.join(name));
+        }
+    }
+    Ok(())
+}
+
+fn path(store: &Store, job: u64) -> PathBuf {
+    store.provenance_dir().join(format!("{job:016x}"))
+}
+
+fn read_job(file: &File) -> Result<Option<JobSpec>> {
+    let mut line = Vec::new();
+    let mut file = BufReader::new(s4::file::AtPosition::new(file, 0));
+    file.by_ref().take(LONGEST_JOB).read_until(b'\n', &mut line).map_err(|e| failed(&e))?;
+    Ok(serde_json::from_slice(&line).ok())
+}
+
+/// A line about a task.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Task { outputs: u64, bytes: u64, digest: u64, count: u64 },
+    Input(Input),
+}
+
+impl Line {
+    /// The same, but without a look at inputs, of which there are most.
+    fn of_task(line: &[u8]) -> Option<Self> {
+        if line.starts_with(b" ") { None } else { Self::parse(line) }
+    }
+
+    /// `None` for what is no such line, or was cut.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
+        if let Some(input) = line.strip_prefix(' ') {
+            let (key, checksum) = input.split_once(' ')?;
+            return Some(Self::Input(Input { key: Key::parse(key).ok()?, checksum: checksum.parse().ok()? }));
+        }
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [outputs, bytes, digest, count] = fields[..] else { return None };
+        let digest = u64::from_str_radix(digest, 16).ok()?;
+        let number = |text: &str| text.parse::<u64>().ok().map(s4::bounds::bounded);
+        Some(Self::Task { outputs: number(outputs)?, bytes: number(bytes)?, digest, count: number(count)? })
+    }
+}
+
+/// The line of an input, as it is written.
+pub fn input_line(key: &Key, checksum: Checksum) -> String {
+    format!(" {} {checksum}\n", key.as_str())
+}
+
+/// Visits every line, with its newline unless it was cut.
+fn each_line(file: Option<File>, visit: &mut dyn FnMut(&[u8])) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let (mut file, mut line) = (BufReader::new(file), Vec::new());
+    loop {
+        line.clear();
+        if file.by_ref().take(LONGEST).read_until(b'\n', &mut line).map_err(|e| failed(&e))? == 0 {
+            return Ok(());
+        }
+        visit(&line);
+    }
+}
+
+fn failed(error: &io::Error) -> Error {
+    Error::io("the job's journal", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lines_come_back_as_they_were_and_what_was_cut_says_nothing() {
+        let checksum = Checksum { xxh3: 7, len: 5 };
+        let key = Key::parse("in/a").unwrap();
+        let line = input_line(&key, checksum);
+        assert_eq!(Line::parse(line.as_bytes()), Some(Line::Input(Input { key, checksum })));
+        let task = Line::Task { outputs: 2, bytes: 20, digest: 31, count: 1 };
+        assert_eq!(Line::parse(b"2 20 000000000000001f 1\n"), Some(task));
+        for cut in [&b"2 20 000000000000001f 1"[..], b"2 20 1f\n", b"17\n", b"\n", b" in/a 7\n", b"{\"id\":1}\n"] {
+            assert_eq!(Line::parse(cut), None, "{}", String::from_utf8_lossy(cut));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read_without_a_crash(line in "[ 0-9a-f/]{0,40}\n?|\\PC{0,40}\n") {
+            let _ = Line::parse(line.as_bytes());
+        }
+    }
+}

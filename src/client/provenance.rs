@@ -1,0 +1,67 @@
+//! What made a key, asked of the nodes that know it.
+
+use super::core::Client;
+use crate::attribute::Mark;
+use crate::body::{self, Activity};
+use crate::error::{ErrorKind, Result};
+use crate::key::Key;
+use crate::placement::{NodeId, node_of_basename};
+use crate::protocol::{MOST_INPUTS, Provenance, TaskRecord, escape};
+use hyper::Method;
+use serde::de::DeserializeOwned;
+
+/// Bytes of an answer: a job with its command, and the inputs of a page.
+const LONGEST: u64 = 4 << 20;
+
+impl Client {
+    /// What made `key`, with at most `most` of its inputs; with 0, only whether a map made it. Error: no such key.
+    pub async fn provenance(&self, key: &Key, most: usize) -> Result<Provenance> {
+        let path = format!("/v1/provenance/{}?inputs={}", escape(key.as_str()), most.min(MOST_INPUTS));
+        let mut found: Provenance = self.get_json(self.cluster().node_of(key), &path).await?;
+        if let (Some(mark), None, 1..) = (found.mark, &found.task, most) {
+            found.task = self.find_page(key, mark, (0, most)).await?;
+        }
+        if let (Some(mark), Some(task)) = (found.mark, &mut found.task) {
+            while task.inputs.len() < most && (task.inputs.len() as u64) < task.count {
+                let from = task.inputs.len();
+                let more = self.find_page(key, mark, (from as u64, most - from)).await?;
+                match more {
+                    Some(more) if !more.inputs.is_empty() => task.inputs.extend(more.inputs),
+                    // Removed in between.
+                    _ => break,
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The record of the task that made `key`, from the node that ran it: with so many inputs, from this number on.
+    async fn find_page(&self, key: &Key, mark: Mark, page: (u64, usize)) -> Result<Option<TaskRecord>> {
+        // A task runs on its input's node: of a 1:n map that is the home of the output's directory. A key that was renamed says less.
+        let likely = key.parent().rsplit('/').next().map(|input| node_of_basename(input, self.cluster().len()));
+        let others = self.cluster().ids().filter(|&node| Some(node) != likely);
+        let mut silent = None;
+        for node in likely.into_iter().chain(others) {
+            match self.task_record(node, mark, page).await {
+                Ok(task) => return Ok(Some(task)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => silent = Some(error),
+            }
+        }
+        // What a node that is down knows is not known to be absent.
+        silent.map_or(Ok(None), Err)
+    }
+
+    async fn task_record(&self, node: NodeId, mark: Mark, (from, most): (u64, usize)) -> Result<TaskRecord> {
+        let Mark { job, inputs, .. } = mark;
+        let most = most.min(MOST_INPUTS);
+        self.get_json(node, &format!("/v1/provenance?job={job:016x}&digest={inputs:016x}&from={from}&inputs={most}"))
+            .await
+    }
+
+    async fn get_json<T: DeserializeOwned>(&self, node: NodeId, path: &str) -> Result<T> {
+        let response = self.send(node, Method::GET, path, body::empty(), &Activity::default()).await?;
+        let bytes = self.whole_body(node, response, LONGEST).await?;
+        serde_json::from_slice(&bytes).map_err(|e| self.malformed(node, &e.to_string()))
+    }
+}

@@ -1,0 +1,123 @@
+//! `s4 why`: what made a key, back to the keys that no map made.
+
+mod json;
+mod text;
+
+use crate::cli::WhyArgs;
+use crate::commands::console::say;
+use s4::checksum::Checksum;
+use s4::client::Client;
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::key::Key;
+use s4::protocol::Provenance;
+use std::collections::HashSet;
+use std::io::{BufWriter, Write};
+
+/// Inputs of a key that are shown without `--all`.
+const SHOWN: usize = 20;
+
+pub async fn run(client: &Client, args: &WhyArgs) -> Result<ExitStatus> {
+    let key = Key::parse_url(&args.key)?;
+    let walk = Walk { client, most: if args.all { usize::MAX } else { SHOWN }, json: args.json };
+    match (args.recursive, args.json) {
+        (true, _) => walk.tree(key).await,
+        (false, _) => walk.one(&key).await,
+    }
+}
+
+/// What has become of an input since a task read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Since {
+    Same,
+    /// Another key has its name.
+    Changed,
+    Gone,
+    /// Its node does not say.
+    Unknown(String),
+}
+
+impl Since {
+    /// Compares what was `read` with what there is now.
+    fn of(read: Checksum, now: &Result<Provenance>) -> Self {
+        match now {
+            Ok(now) if now.checksum == read => Self::Same,
+            Ok(_) => Self::Changed,
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::Gone,
+            Err(error) => Self::Unknown(error.to_string()),
+        }
+    }
+}
+
+struct Walk<'a> {
+    client: &'a Client,
+    most: usize,
+    json: bool,
+}
+
+impl Walk<'_> {
+    /// The key alone, with its inputs and what has become of them.
+    async fn one(&self, key: &Key) -> Result<ExitStatus> {
+        let found = self.client.provenance(key, self.most).await?;
+        let mut since = Vec::new();
+        for input in found.task.iter().flat_map(|task| &task.inputs) {
+            since.push(Since::of(input.checksum, &self.client.provenance(&input.key, 0).await));
+        }
+        let node = self.client.cluster().node_of(key);
+        self.print(&match self.json {
+            true => json::line(key, node, &found, &since),
+            false => text::whole(key, &self.client.cluster().name(node).to_string(), &found, &since),
+        })?;
+        Ok(status(since.iter()))
+    }
+
+    /// The tree of keys that it was made from: each key once, before its inputs. What has changed since is not followed.
+    async fn tree(&self, root: Key) -> Result<ExitStatus> {
+        let mut seen = HashSet::new();
+        let mut left = vec![(root, None, 0)];
+        let mut unknown = false;
+        while let Some((key, read, depth)) = left.pop() {
+            if !seen.insert(key.clone()) {
+                self.print_text(&text::seen(&key, depth))?;
+                continue;
+            }
+            let found = self.client.provenance(&key, self.most).await;
+            let since = read.map_or(Since::Same, |read| Since::of(read, &found));
+            unknown |= matches!(since, Since::Unknown(_));
+            let found = match found {
+                Err(error) if depth == 0 => return Err(error),
+                Ok(found) if since == Since::Same => found,
+                _ => {
+                    self.print_text(&text::lost(&key, depth, &since))?;
+                    continue;
+                }
+            };
+            if self.json {
+                self.print(&json::line(&key, self.client.cluster().node_of(&key), &found, &[]))?;
+            }
+            self.print_text(&text::branch(&key, depth, &found))?;
+            let inputs = found.task.map(|task| task.inputs).unwrap_or_default();
+            left.extend(inputs.into_iter().rev().map(|input| (input.key, Some(input.checksum), depth + 1)));
+        }
+        if unknown {
+            say("some nodes did not answer, so that the tree is not whole");
+        }
+        Ok(if unknown { ExitStatus::Failed } else { ExitStatus::Done })
+    }
+
+    fn print_text(&self, text: &str) -> Result<()> {
+        if self.json { Ok(()) } else { self.print(text) }
+    }
+
+    fn print(&self, text: &str) -> Result<()> {
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        written.map_err(|e| Error::io("stdout", &e))
+    }
+}
+
+fn status<'s>(mut since: impl Iterator<Item = &'s Since>) -> ExitStatus {
+    match since.any(|since| matches!(since, Since::Unknown(_))) {
+        true => ExitStatus::Failed,
+        false => ExitStatus::Done,
+    }
+}

@@ -1,0 +1,146 @@
+//! `s4 why`: what made a key, back to the keys that no map made.
+
+use crate::harness::{Cluster, text};
+use crate::scripting::setup;
+use serde_json::Value;
+
+/// Three maps over three keys of one line each, into `a/`, `b/` and `c/`.
+fn pipeline(cluster: &Cluster) {
+    for number in 0..3 {
+        cluster.put(&format!("s4://in/{number}_k"), format!("line {number}\n").as_bytes());
+    }
+    let table = cluster.dir().join("table.txt");
+    std::fs::write(&table, "lookup\n").unwrap();
+    cluster.ok(&["map", "s4://in/", "s4://a/", "tr a-z A-Z"]);
+    cluster.ok(&["map-to-n", "s4://a/", "s4://b/", "cat > 1_x; echo 1_x"]);
+    let options = ["--file", table.to_str().unwrap(), "--env", "A=b c", "--ok-exit", "0,1"];
+    cluster.ok(&[&["map-from-n", "s4://b/", "s4://c/", "xargs -d '\\n' cat | sort"], &options[..]].concat());
+}
+
+fn why(cluster: &Cluster, args: &[&str]) -> Vec<Value> {
+    let lines = cluster.ok(&[&["why", "--json"], args].concat());
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn inputs(found: &Value) -> Vec<(String, String)> {
+    let input = |input: &Value| {
+        (input["key"].as_str().unwrap().to_owned(), input["now"].as_str().unwrap_or_default().to_owned())
+    };
+    found["inputs"].as_array().unwrap().iter().map(input).collect()
+}
+
+#[test]
+fn a_key_knows_its_map_and_inputs_and_the_tree_ends_at_keys_that_no_map_made() {
+    let cluster = Cluster::start(3);
+    pipeline(&cluster);
+    let found = &why(&cluster, &["s4://c/1_x"])[0];
+    assert_eq!((&found["key"], &found["made"]), (&"s4://c/1_x".into(), &true.into()));
+    let job = &found["job"];
+    assert_eq!((job["kind"].as_str(), job["cmd"].as_str()), (Some("map-from-n"), Some("xargs -d '\\n' cat | sort")));
+    assert_eq!(job["env"].to_string(), r#"[["A","b c"]]"#);
+    assert_eq!(job["ok_exit"].to_string(), "[0,1]");
+    assert_eq!(job["files"][0]["name"], "table.txt");
+    let same = |key: &str| (key.to_owned(), "same".to_owned());
+    assert_eq!(inputs(found), [same("s4://b/0_k/1_x"), same("s4://b/1_k/1_x"), same("s4://b/2_k/1_x")]);
+    let told = cluster.ok(&["why", "s4://c/1_x"]);
+    let made = "s4 map-from-n s4://b/ s4://c/ 'xargs -d '\\''\\n'\\'' cat | sort'";
+    for part in [made, "table.txt, 7 bytes", "A=b c", "0,1", job["id"].as_str().unwrap(), "s4://b/2_k/1_x  7 bytes"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let tree = why(&cluster, &["-r", "s4://c/1_x"]);
+    let originals: Vec<&str> =
+        tree.iter().filter(|key| key["made"] == false).map(|key| key["key"].as_str().unwrap()).collect();
+    assert_eq!((tree.len(), originals), (10, vec!["s4://in/0_k", "s4://in/1_k", "s4://in/2_k"]));
+    let told = cluster.ok(&["why", "-r", "s4://c/1_x"]);
+    assert!(
+        told.contains("\n  s4://b/1_k/1_x  map-to-n") && told.contains("\n      s4://in/1_k  made by no map"),
+        "{told}"
+    );
+    let told = cluster.fails(1, &["why", "s4://c/nothing"]);
+    assert!(told.contains("s4://c/nothing: no such key"), "{told}");
+}
+
+#[test]
+fn inputs_that_changed_or_are_gone_are_told_and_not_followed() {
+    let cluster = Cluster::start(3);
+    pipeline(&cluster);
+    cluster.ok(&["rm", "s4://in/0_k"]);
+    cluster.put("s4://in/0_k", b"other\n");
+    cluster.ok(&["rm", "s4://a/1_k"]);
+    let now = |key: &str| inputs(&why(&cluster, &[key])[0])[0].1.clone();
+    assert_eq!(now("s4://a/0_k"), "changed");
+    assert_eq!(now("s4://b/1_k/1_x"), "gone");
+    let told = cluster.ok(&["why", "-r", "s4://c/1_x"]);
+    assert!(told.contains("s4://in/0_k  (changed since)") && told.contains("s4://a/1_k  (gone)"), "{told}");
+    assert!(!told.contains("s4://in/1_k"), "{told}");
+}
+
+#[test]
+fn what_made_a_key_outlives_daemons_and_the_records_of_jobs() {
+    let mut cluster = Cluster::start(3);
+    pipeline(&cluster);
+    let before = why(&cluster, &["-r", "s4://c/1_x"]);
+    for node in 0..3 {
+        cluster.stop_node(node);
+        std::fs::remove_dir_all(cluster.data(node).join(".s4/jobs")).unwrap();
+        cluster.start_node(node);
+    }
+    assert_eq!(why(&cluster, &["-r", "s4://c/1_x"]), before);
+    // Without the records of what was done, a key still says that a map made it, and a rerun still finds it current.
+    for node in 0..3 {
+        cluster.stop_node(node);
+        std::fs::remove_dir_all(cluster.data(node).join(".s4/provenance")).unwrap();
+        cluster.start_node(node);
+    }
+    let told = cluster.ok(&["why", "s4://a/0_k"]);
+    assert!(told.contains("a map of which there is no record any more"), "{told}");
+    let told = text(&cluster.run(&["map", "s4://in/", "s4://a/", "tr a-z A-Z", "--resume"]).stderr);
+    assert!(told.contains("0 tasks done, 3 done before"), "{told}");
+}
+
+#[test]
+fn a_merge_of_thousands_of_keys_knows_all_of_them() {
+    const KEYS: usize = 2500;
+    let cluster = Cluster::start(2);
+    let tree = cluster.dir().join("tree");
+    for number in 0..KEYS {
+        let dir = tree.join(format!("a_directory_with_a_long_name_{number:04}"));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("1_x"), number.to_string()).unwrap();
+    }
+    cluster.ok(&["cp", "-r", tree.to_str().unwrap(), "s4://in/"]);
+    cluster.ok(&["map-from-n", "s4://in/*/", "s4://out/", "wc -l"]);
+    let few = &why(&cluster, &["s4://out/1_x"])[0];
+    assert_eq!((few["input_count"].as_u64(), inputs(few).len()), (Some(KEYS as u64), 20));
+    let told = cluster.ok(&["why", "s4://out/1_x"]);
+    assert!(told.contains(&format!("and {} more inputs; --all shows them", KEYS - 20)), "{told}");
+    let all = inputs(&why(&cluster, &["--all", "s4://out/1_x"])[0]);
+    assert!(all.len() == KEYS && all.is_sorted() && all.iter().all(|(_, now)| now == "same"), "{}", all.len());
+}
+
+#[test]
+fn a_node_that_is_down_is_named_and_nothing_is_made_up() {
+    let mut cluster = Cluster::start(3);
+    pipeline(&cluster);
+    cluster.kill_node(2);
+    let output = cluster.run(&["why", "-r", "s4://c/1_x", "--deadline", "2"]);
+    let (told, said) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{told}{said}");
+    // The task over 2_k ran on the node that is down.
+    assert!(said.contains("not whole") || said.contains(&cluster.name(2)), "{told}{said}");
+    let told = cluster.fails(1, &["why", "s4://in/2_k", "--deadline", "2"]);
+    assert!(told.contains(&cluster.name(2)), "{told}");
+}
+
+#[test]
+fn a_mount_tells_by_an_attribute_what_made_a_file() {
+    let Some(setup) = setup() else { return };
+    pipeline(&setup.cluster);
+    let json = setup.bash("getfattr --only-values -n user.s4.why c/1_x");
+    let found: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(found["task"]["job"]["cmd"], "xargs -d '\\n' cat | sort");
+    assert_eq!(found["task"]["inputs"][0]["key"], "b/0_k/1_x");
+    let json = setup.bash("getfattr --only-values -n user.s4.why in/0_k");
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["mark"], Value::Null);
+    setup.bash("! getfattr -n user.s4.why c 2> err; mv c/1_x c/1_y; getfattr --only-values -n user.s4.why c/1_y | grep -q sort");
+}
