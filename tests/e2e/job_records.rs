@@ -100,7 +100,8 @@ fn the_time_without_a_daemon_is_not_a_job_s() {
     json["started"] = (json["started"].as_i64().unwrap() - ten_hours).into();
     std::fs::write(&record, json.to_string()).unwrap();
     let then = std::time::SystemTime::now() - std::time::Duration::from_millis(ten_hours as u64);
-    for entry in walkdir::WalkDir::new(&dir).into_iter().flatten() {
+    let provenance = cluster.data(0).join(".s4/provenance");
+    for entry in [&dir, &provenance].into_iter().flat_map(walkdir::WalkDir::new).flatten() {
         std::fs::File::open(entry.path()).unwrap().set_modified(then).unwrap();
     }
     let known = |cluster: &Cluster| -> serde_json::Value {
