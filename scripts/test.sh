@@ -43,6 +43,11 @@ say "pjdfstest, which the tests run in a mount"
 [ -x target/pjdfstest/bin/pjdfstest ] || cargo install --quiet --locked --root target/pjdfstest pjdfstest@0.2.2
 export PJDFSTEST=$PWD/target/pjdfstest/bin/pjdfstest
 
+say "DuckDB for Python, which a recipe uses"
+# Where it cannot be had, the test leaves that recipe out, and says so.
+pip3 install --quiet --target target/python duckdb || echo "test: no DuckDB" >&2
+export PYTHONPATH=$PWD/target/python
+
 say "tests"
 cargo test --locked --workspace
 

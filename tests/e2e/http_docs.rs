@@ -1,27 +1,13 @@
 //! The examples of docs/http.md do what they show.
 
 use crate::harness::{Cluster, text};
-use crate::programs::directory;
-use std::path::Path;
+use crate::pages::{self, run};
 use std::process::{Command, Stdio};
 
 /// A command of the page, and the output that it shows.
 struct Example {
     command: String,
     shown: String,
-}
-
-/// The code blocks without a language.
-fn blocks(page: &str) -> Vec<String> {
-    let mut blocks = Vec::new();
-    let mut lines = page.lines();
-    while let Some(line) = lines.next() {
-        if line.starts_with("```") {
-            let block: Vec<&str> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
-            blocks.extend((line == "```").then(|| block.join("\n")));
-        }
-    }
-    blocks
 }
 
 fn examples(block: &str) -> Vec<Example> {
@@ -61,16 +47,7 @@ fn normal(output: &str) -> Vec<String> {
 }
 
 fn bash(cluster: &Cluster, setup: &str, command: &str) -> String {
-    let programs = directory().display().to_string();
-    let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
-    let output = Command::new("bash")
-        .args(["-euc", &format!("{setup}\n{command}")])
-        .env("PATH", path)
-        .env("S4_CONF_PATH", cluster.conf())
-        .current_dir(cluster.dir())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = run(cluster, &format!("{setup}\n{command}"));
     assert!(output.status.success(), "{command}: {}: {}", output.status, text(&output.stderr));
     assert!(output.stderr.is_empty(), "{command}: {}", text(&output.stderr));
     text(&output.stdout)
@@ -84,8 +61,8 @@ fn the_examples_of_the_http_page_do_what_they_show() {
             return;
         }
     }
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/http.md")).unwrap();
-    let blocks = blocks(&page);
+    let blocks = pages::blocks("http.md").into_iter().filter(|block| block.language.is_empty());
+    let blocks: Vec<String> = blocks.map(|block| block.text).collect();
     let setup = blocks.iter().find(|block| block.contains("NODE=")).expect("the page says how to begin");
     let setup: Vec<&str> = setup.lines().filter(|line| !line.contains("s4 local")).collect();
     let setup = setup.join("\n");

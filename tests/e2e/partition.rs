@@ -201,6 +201,7 @@ fn a_command_finds_the_s4_that_lies_beside_its_daemon() {
     cluster.put("s4://in/k", b"a\n");
     let found = cluster.ok(&["eval", "s4://in/k", "command -v s4"]);
     assert_eq!(found.trim(), program("s4"));
+    assert_eq!(cluster.ok(&["run", "command -v s4"]).split_whitespace().last(), Some(program("s4")));
     cluster.ok(&["map", "s4://in/", "s4://found/", "command -v s4"]);
     assert_eq!(text(&cluster.get("s4://found/k")).trim(), program("s4"));
     // A job may have a PATH of its own.

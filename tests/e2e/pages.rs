@@ -1,0 +1,40 @@
+//! Pages of docs/, whose code blocks are run.
+
+use crate::harness::Cluster;
+use crate::programs::directory;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// A fenced block of code.
+pub struct Block {
+    /// What follows the fence.
+    pub language: String,
+    pub text: String,
+    /// The last line before it that is not empty.
+    pub before: String,
+}
+
+/// The blocks of a page below docs/.
+pub fn blocks(page: &str) -> Vec<Block> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page)).unwrap();
+    let (mut blocks, mut before) = (Vec::new(), "");
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if let Some(language) = line.strip_prefix("```") {
+            let text: Vec<&str> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
+            blocks.push(Block { language: language.to_owned(), text: text.join("\n"), before: before.to_owned() });
+            before = "```";
+        } else if !line.is_empty() {
+            before = line;
+        }
+    }
+    blocks
+}
+
+/// Runs a script in the cluster's directory, as a user of it would.
+pub fn run(cluster: &Cluster, script: &str) -> Output {
+    let path = format!("{}:{}", directory().display(), std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new("bash");
+    command.args(["-euc", script]).env("PATH", path).env("S4_CONF_PATH", cluster.conf());
+    command.current_dir(cluster.dir()).stdin(Stdio::null()).output().expect("bash runs")
+}
