@@ -48,6 +48,7 @@ pub enum Route {
     CleanJob { id: JobId, prefix: Prefix, inputs: Option<u64> },
     Standing { outdir: Dir, of: NodeId },
     Provenance { key: Key, page: Page },
+    Why(Key),
     TaskRecord { job: u64, digest: u64, page: Page },
     JobLogs { id: JobId, key: Option<Key> },
 }
@@ -119,6 +120,7 @@ impl Route {
             (&Method::PUT, "files", digest) => Ok(Route::PutFile(digest.to_owned())),
             (&Method::GET, "standing", "") => standing_route(query),
             (&Method::GET, "provenance", "") => task_route(query),
+            (&Method::GET, "why", key) => parse_key(key).map(Route::Why),
             (&Method::GET, "provenance", key) => provenance_route(key, query),
             (&Method::POST, "jobs", "") => is_true(query, "dry_run").map(|dry_run| Route::SubmitJob { dry_run }),
             (&Method::GET, "jobs", "") => Ok(Route::ListJobs),
@@ -133,7 +135,7 @@ impl Route {
 fn is_route(head: &str, rest: &str) -> bool {
     match head {
         "health" | "usage" | "status" | "watch" | "list" | "delete" | "connect" | "standing" => rest.is_empty(),
-        "keys" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs" | "provenance" => true,
+        "keys" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs" | "provenance" | "why" => true,
         "names" => matches!(rest, "enter" | "left" | "let_go" | "audit" | "held"),
         _ => false,
     }

@@ -12,6 +12,9 @@ use s4::stored::record;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+/// Inputs that the page shows.
+const SHOWN: usize = 20;
+
 /// Answers with what is recorded of a key of this node, and of the task that made it if it ran here and some of its inputs are wanted.
 pub async fn of_key(app: &Arc<App>, key: Key, page: Page) -> Answer {
     let store = app.jobs.shared.store.clone();
@@ -27,6 +30,11 @@ pub async fn of_key(app: &Arc<App>, key: Key, page: Page) -> Answer {
         Ok(json(&Provenance { checksum: opened.checksum, modified, mark, task }))
     })
     .await
+}
+
+/// Answers with what made a key, on whatever node it is.
+pub async fn anywhere(app: &Arc<App>, key: Key) -> Answer {
+    app.jobs.shared.client.provenance(&key, SHOWN).await.map(|found| json(&found))
 }
 
 /// Answers with the task that this node ran for a job, named by the hash of its id, over inputs of this digest.

@@ -80,6 +80,29 @@ fn a_browser_shows_what_the_cluster_does() {
 }
 
 #[test]
+fn what_made_a_key_is_asked_by_name_and_followed_back_by_clicks() {
+    let Some(mut browser) = Browser::start() else { return };
+    let cluster = Cluster::start(3);
+    cluster.put("s4://in/2_k", b"x");
+    cluster.ok(&["map", "s4://in/", "s4://a/", "cat # <b>bold</b>"]);
+    cluster.ok(&["map", "s4://a/", "s4://b/", "sort"]);
+    browser.visit(&url(&cluster, 0));
+    browser.await_true("document.querySelector('#why-key') !== null");
+    let answer = "document.querySelector('#why-answer').textContent";
+    browser.await_true("(askWhy('s4://b/2_k'), true)");
+    browser.await_true(&format!("{answer}.includes('map s4://a/ → s4://b/') && {answer}.includes('sort')"));
+    browser.await_true("(document.querySelector('#why-answer button').click(), true)");
+    browser
+        .await_true(&format!("{answer}.includes('cat # <b>bold</b>') && !document.querySelector('#why-answer b b')"));
+    browser.await_true("(document.querySelector('#why-answer button').click(), true)");
+    browser.await_true(&format!("{answer}.includes('No map made it')"));
+    browser.await_true("(askWhy('s4://b/nothing'), true)");
+    browser.await_true(&format!("{answer}.includes('no such key')"));
+    let plain = ask(&cluster, "GET", "/v1/why/b/2_k", b"");
+    assert!(plain.contains("sort"), "{plain}");
+}
+
+#[test]
 fn the_page_fits_a_telephone_and_a_large_screen_in_light_and_dark() {
     let Some(mut browser) = Browser::start() else { return };
     let mut scene = Scene::start();

@@ -103,12 +103,15 @@ async function refused(response) {
   }
 }
 
-async function fetchView() {
-  const samples = Date.now() - page.fetched < (RECENT - 5) * 2000 ? RECENT : ALL;
+function ask(path) {
   const headers = { 's4-cluster': meta('s4-cluster') };
   if (page.secret) headers['s4-secret'] = page.secret;
-  const signal = AbortSignal.timeout(PATIENCE);
-  const response = await fetch('/v1/watch?samples=' + samples, { headers, signal, cache: 'no-store' });
+  return fetch(path, { headers, signal: AbortSignal.timeout(PATIENCE), cache: 'no-store' });
+}
+
+async function fetchView() {
+  const samples = Date.now() - page.fetched < (RECENT - 5) * 2000 ? RECENT : ALL;
+  const response = await ask('/v1/watch?samples=' + samples);
   if (!response.ok) return refused(response);
   const view = await response.json();
   page.fetched = page.since = Date.now();

@@ -16,8 +16,13 @@ use std::sync::Arc;
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 /// Parts of one script, in this order.
-const SCRIPT: [&str; 4] =
-    [include_str!("format.js"), include_str!("grid.js"), include_str!("jobs.js"), include_str!("page.js")];
+const SCRIPT: [&str; 5] = [
+    include_str!("format.js"),
+    include_str!("grid.js"),
+    include_str!("jobs.js"),
+    include_str!("why.js"),
+    include_str!("page.js"),
+];
 
 /// The page, for this node's cluster. It holds no data of the cluster.
 pub fn answer(app: &App) -> Response<BoxBody> {
