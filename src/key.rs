@@ -197,7 +197,10 @@ pub fn is_url(text: &str) -> bool {
 
 /// `bucket/…` of `s4://bucket/…`.
 pub fn strip_scheme(url: &str) -> Result<&str> {
-    url.strip_prefix(SCHEME).ok_or_else(|| bad_as_typed(url, "a name in the cluster begins with s4://"))
+    url.strip_prefix(SCHEME).ok_or_else(|| {
+        let error = bad_as_typed(url, "a name in the cluster begins with s4://");
+        meant(url).map_or(error.clone(), |meant| error.with_more(&meant))
+    })
 }
 
 /// The leading number of a basename and the rest, where the part before the first `_` is all ASCII digits.
@@ -249,7 +252,22 @@ fn check_length(path: &str) -> Checked {
 }
 
 fn bad(path: &str, rule: &str) -> Error {
-    bad_as_typed(&format!("{SCHEME}{path}"), rule)
+    let error = bad_as_typed(&format!("{SCHEME}{path}"), rule);
+    if path.is_empty() { error.with_more("name a bucket, as in s4://bucket/key") } else { error }
+}
+
+/// What may have been meant by a name without the scheme.
+fn meant(url: &str) -> Option<String> {
+    if url.starts_with('/') || url.starts_with('.') {
+        return Some("this is a local path".to_owned());
+    }
+    let lower = url.to_ascii_lowercase();
+    if lower.contains("://") && !lower.starts_with(SCHEME) {
+        return Some("another store's keys are copied in first".to_owned());
+    }
+    let path = lower.strip_prefix("s4:").map_or(url, |rest| url[url.len() - rest.len()..].trim_start_matches('/'));
+    let name = path.strip_suffix('/').unwrap_or(path);
+    check_path(name).is_ok().then(|| format!("did you mean {SCHEME}{path}?"))
 }
 
 fn bad_as_typed(shown: &str, rule: &str) -> Error {

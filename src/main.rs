@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod mistakes;
 
 use clap::Parser;
 use cli::Cli;
@@ -10,7 +11,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     // One thread moves the bytes; files and hashing have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
@@ -36,6 +40,18 @@ fn main() -> ExitCode {
         die_by(signal);
     }
     ExitCode::from(status.code())
+}
+
+/// Of a command line that is not understood, or asks for help.
+fn refuse(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    if matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand) {
+        error.exit();
+    }
+    let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    // Nobody may be reading stderr.
+    let _ = writeln!(std::io::stderr(), "s4: {}", mistakes::explain(error, &args));
+    ExitCode::from(ExitStatus::Usage.code())
 }
 
 /// Ends as if the signal had not been caught: a shell ends its script only if the command in it died by the signal.

@@ -73,7 +73,8 @@ impl Store {
     fn opened(&self, file: File, key: &Key) -> Result<Opened> {
         let found = file.metadata().map_err(|e| self.unreadable(key, &e))?;
         if found.is_dir() {
-            return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key, it is a directory")));
+            let message = format!("{key}: no such key, it is a directory ('s4 ls {key}/' lists it, cp -r copies it)");
+            return Err(Error::new(ErrorKind::NotFound, message));
         }
         let recorded = stored::recorded(&file).map_err(|e| self.unreadable(key, &e))?;
         let checksum = recorded.ok_or_else(|| not_ours(key))?;

@@ -4,13 +4,17 @@ use super::console::unbuffered;
 use super::files;
 use crate::cli::EvalArgs;
 use s4::client::Client;
-use s4::error::{ExitStatus, Result};
-use s4::key::Key;
+use s4::error::{Error, ExitStatus, Result};
+use s4::key::{self, Key};
 use s4::protocol::CommandText;
 use s4::wire::CommandEnd;
 use std::os::unix::ffi::OsStrExt;
 
 pub async fn run(client: &Client, args: EvalArgs) -> Result<ExitStatus> {
+    if !key::is_url(&args.key) && key::is_url(&args.cmd.to_string_lossy()) {
+        let (cmd, key) = (args.key.escape_debug(), args.cmd.to_string_lossy());
+        return Err(Error::usage(format!("CMD comes last: s4 eval {} '{cmd}'", key.escape_debug())));
+    }
     let key = Key::parse_url(&args.key)?;
     let cmd = CommandText::new(args.cmd)?.as_os_str().as_bytes().to_vec();
     let node = client.cluster().node_of(&key);

@@ -1,5 +1,6 @@
 //! `s4 ls`
 
+use super::absence::nothing_found;
 use crate::cli::LsArgs;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
@@ -20,7 +21,10 @@ pub async fn run(client: &Client, args: LsArgs) -> Result<ExitStatus> {
     out.flush().map_err(|e| Error::io("stdout", &e))?;
     match found {
         true => Ok(ExitStatus::Done),
-        false => Err(Error::new(ErrorKind::NotFound, format!("{prefix}: nothing found"))),
+        false => {
+            let error = Error::new(ErrorKind::NotFound, format!("{prefix}: nothing found"));
+            Err(nothing_found(client, prefix.as_str(), error).await)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod absence;
 mod cancel;
 mod completions;
 mod config;

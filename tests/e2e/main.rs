@@ -37,6 +37,7 @@ mod map_inputs;
 mod maps;
 mod memory;
 mod metrics;
+mod mistakes;
 mod model_files;
 mod model_operations;
 mod mount_access;

@@ -38,7 +38,23 @@ pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
         (false, true) => put(client, &args, exclude).await,
         (true, false) => get(client, &args, &exclude).await,
         (true, true) => copy(client, &args, &exclude).await,
-        (false, false) => Err(Error::usage("neither SRC nor DST begins with s4://")),
+        (false, false) => Err(neither(&args.dst)),
+    }
+}
+
+/// The same error, of a key that exists.
+fn taken(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::AlreadyExists => error.with_more("choose another name, or delete it first with 's4 rm'"),
+        _ => error,
+    }
+}
+
+fn neither(dst: &str) -> Error {
+    let message = "neither SRC nor DST begins with s4://";
+    match Key::parse_url(dst) {
+        Err(error) if !Path::new(dst).exists() => Error::usage(format!("{message}: {error}")),
+        _ => Error::usage(format!("{message}; cp copies local files")),
     }
 }
 
@@ -86,7 +102,7 @@ async fn put(client: &Client, args: &CpArgs, exclude: Exclude) -> Result<ExitSta
     if let Some(src) = single(args) {
         return match is_left_out(src, &exclude) {
             true => Ok(ExitStatus::Done),
-            false => put_one(client, src, &args.dst, args.skip_existing).await,
+            false => put_one(client, src, &args.dst, args.skip_existing).await.map_err(taken),
         };
     }
     check_dir(args, args.dst.ends_with('/'))?;

@@ -1,8 +1,10 @@
 //! `s4 map`, `s4 map-to-n`, `s4 map-from-n`: submit a job to every node, start it, and follow it to its end.
 
+mod advice;
 mod dry_run;
 mod try_one;
 
+use super::absence::nothing_found;
 use super::files;
 use super::follow::{self, Interrupts, Report};
 use crate::cli::MapArgs;
@@ -47,6 +49,7 @@ async fn run_until(client: &Client, kind: MapKind, args: MapArgs, interrupts: &m
 
 /// The job as it was typed, without its files.
 fn spec(kind: MapKind, args: &MapArgs) -> Result<JobSpec> {
+    advice::check_order(kind, args)?;
     let (indir, outdir) = (Pattern::parse_url(&args.indir)?, Dir::parse_url(&args.outdir)?);
     let mut spec = JobSpec::new(kind, indir, outdir, CommandText::new(args.cmd.clone())?);
     spec.keep_going = args.keep_going;
@@ -78,6 +81,7 @@ async fn start_and_follow(
         Err(error) => {
             client.cancel_everywhere(&spec.id).await;
             return Err(match error.kind() {
+                ErrorKind::NotFound => nothing_found(client, spec.indir.base(), error).await,
                 // It may have been started elsewhere.
                 ErrorKind::Deadline | ErrorKind::Unreachable => {
                     let id = &spec.id;
