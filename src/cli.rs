@@ -7,6 +7,7 @@ pub use jobs::{CancelArgs, JobsArgs, LogsArgs, MapArgs, ShowArgs, WaitArgs};
 pub use partition::PartitionArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use s4::size::parse_size;
 use s4::time::parse_seconds;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -125,6 +126,22 @@ pub struct CpArgs {
     /// Leave out what matches: a GLOB with a / is compared with the path below SRC, any other with each basename
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
+    /// Cut one file, or stdin, into keys of at most SIZE (64M, 1GiB) at line ends: DST/0000_NAME, 0001_NAME and so on
+    #[arg(long, value_name = "SIZE", value_parser = parse_piece, conflicts_with_all = ["recursive", "exclude"])]
+    pub split: Option<u64>,
+    /// With --split: repeat the first line in each key
+    #[arg(long, requires = "split")]
+    pub header: bool,
+    /// With --split: unpack what gzip or zstd has packed
+    #[arg(long, requires = "split")]
+    pub decompress: bool,
+}
+
+fn parse_piece(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("no key has room for a line".to_owned()),
+        size => Ok(size),
+    }
 }
 
 const CP: &str = "\
@@ -135,7 +152,9 @@ Examples:
   s4 cp -r --skip-existing --exclude '*.tmp' flights/ s4://in/
   s4 cp s4://in/flights.csv - | head
   s4 cp -r s4://out/ results
-  s4 cp -r s4://out/ s4://kept/";
+  s4 cp -r s4://out/ s4://kept/
+  s4 cp --split 64M --header big.csv s4://in/
+  s4 cp --split 64M --decompress big.csv.gz s4://in/";
 
 #[derive(Args)]
 pub struct LsArgs {

@@ -89,6 +89,7 @@ mod running;
 mod scripting;
 mod secrets;
 mod shuffles;
+mod splitting;
 mod starts;
 mod strange_bodies;
 mod strangers;

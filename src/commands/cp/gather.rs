@@ -7,8 +7,8 @@ use std::io::{Error, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// Pieces between a writer and a reader.
-const PIECES: usize = 2;
+/// Writes that a reader has still to take.
+const AHEAD: usize = 8;
 
 /// All of a key, verified; `None` if it has more than `most` bytes.
 pub async fn gather(client: &Client, key: &Key, most: usize) -> Result<Option<Vec<u8>>> {
@@ -50,12 +50,13 @@ impl Write for Gathered {
 /// What goes through a pipe.
 enum Part {
     Bytes(Vec<u8>),
+    Failed(Error),
     End,
 }
 
 /// A pipe whose reader can tell its end from a writer that broke off, which is an error. Reading and writing block.
 pub fn pipe() -> (PipeWriter, PipeEnd, PipeReader) {
-    let (sender, parts) = channel(PIECES);
+    let (sender, parts) = channel(AHEAD);
     (PipeWriter(sender.clone()), PipeEnd(sender), PipeReader { parts, part: Vec::new(), at: 0, is_ended: false })
 }
 
@@ -87,6 +88,16 @@ impl PipeEnd {
         // A reader that has gone needs no end.
         let _ = self.0.send(Part::End).await;
     }
+
+    /// The same, on a thread that may block. False if the reader has gone.
+    pub fn end_blocking(self) -> bool {
+        self.0.blocking_send(Part::End).is_ok()
+    }
+
+    /// Ends with an error, on a thread that may block.
+    pub fn fail(self, error: Error) {
+        let _ = self.0.blocking_send(Part::Failed(error));
+    }
 }
 
 impl Read for PipeReader {
@@ -94,6 +105,7 @@ impl Read for PipeReader {
         while self.at == self.part.len() && !self.is_ended {
             match self.parts.blocking_recv() {
                 Some(Part::Bytes(bytes)) => (self.part, self.at) = (bytes, 0),
+                Some(Part::Failed(error)) => return Err(error),
                 Some(Part::End) => self.is_ended = true,
                 None => return Err(Error::other("it did not come whole")),
             }

@@ -9,6 +9,7 @@ mod gather;
 mod ordered;
 mod report;
 mod sources;
+mod split;
 mod upload;
 mod walk;
 
@@ -29,6 +30,9 @@ use std::sync::Arc;
 use walk::{Files, Root};
 
 pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
+    if let Some(size) = args.split {
+        return split::run(client, &args, size).await;
+    }
     let exclude = Exclude::parse(&args.exclude)?;
     let from_cluster = key::is_url(&args.src[0]);
     if args.src.iter().any(|src| key::is_url(src) != from_cluster) {

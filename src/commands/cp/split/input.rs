@@ -1,0 +1,161 @@
+//! What is split: a file, of which parts are read side by side, or a stream, perhaps unpacked by gzip or zstd.
+
+use s4::error::{Error, ErrorKind, Result};
+use s4::file::AtPosition;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
+
+/// Bytes of what an unpacker says that are shown.
+const SHOWN: u64 = 400;
+/// The bytes by which packed data is known.
+const MAGIC: usize = 4;
+
+pub enum Input {
+    File(File, u64),
+    Stream(Box<dyn Read + Send>),
+}
+
+/// Opens `src`, which `file` is; `decompress` unpacks it.
+pub fn open(src: &str, file: File, decompress: bool) -> Result<Input> {
+    let found = file.metadata().map_err(|e| Error::io(src, &e))?;
+    if found.is_dir() {
+        return Err(Error::usage(format!("{src}: is a directory, and --split cuts one file")));
+    }
+    // Stdin may have been read to somewhere.
+    let is_whole = found.is_file() && src != "-";
+    match (decompress, is_whole) {
+        (false, true) => Ok(Input::File(file, found.len())),
+        (false, false) => Ok(Input::Stream(Box::new(file))),
+        (true, _) => Unpacking::start(src, file, is_whole).map(|unpacking| Input::Stream(Box::new(unpacking))),
+    }
+}
+
+/// The program that unpacks what begins with `head`.
+fn unpacker(head: &[u8]) -> Option<&'static str> {
+    match head {
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        // A frame, or one to be skipped, as parallel packers write first.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some("zstd"),
+        _ => None,
+    }
+}
+
+/// The output of an unpacker. It ends only if the unpacker says that its input was whole.
+struct Unpacking {
+    program: &'static str,
+    child: Child,
+    output: ChildStdout,
+    /// Gives it its input, where that is no file.
+    feeding: Option<JoinHandle<std::io::Result<u64>>>,
+}
+
+impl Unpacking {
+    fn start(src: &str, mut file: File, is_whole: bool) -> Result<Self> {
+        let failed = |e: std::io::Error| Error::io(src, &e);
+        let mut head = Vec::new();
+        match is_whole {
+            true => AtPosition::new(&file, 0).take(MAGIC as u64).read_to_end(&mut head),
+            false => (&mut file).take(MAGIC as u64).read_to_end(&mut head),
+        }
+        .map_err(failed)?;
+        let program = unpacker(&head).ok_or_else(|| {
+            Error::new(ErrorKind::Io, format!("{src}: is packed neither by gzip nor by zstd; leave out --decompress"))
+        })?;
+        let mut command = Command::new(program);
+        command.args(["-d", "-c", "-q"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let rest = match is_whole {
+            true => {
+                command.stdin(file);
+                None
+            }
+            false => {
+                command.stdin(Stdio::piped());
+                Some(Cursor::new(head).chain(file))
+            }
+        };
+        let mut child = command.spawn().map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::new(ErrorKind::Io, format!("{program} is not installed, and --decompress of {src} needs it"))
+            }
+            _ => Error::io(program, &e),
+        })?;
+        let feeding = match (child.stdin.take(), rest) {
+            (Some(mut to), Some(mut rest)) => {
+                Some(std::thread::Builder::new().spawn(move || std::io::copy(&mut rest, &mut to)).map_err(failed)?)
+            }
+            _ => None,
+        };
+        let output = child.stdout.take().ok_or_else(|| Error::new(ErrorKind::Io, format!("{program}: no output")))?;
+        Ok(Self { program, child, output, feeding })
+    }
+
+    /// Errors: the input was cut off or damaged, or could not be read.
+    fn check_end(&mut self) -> std::io::Result<()> {
+        let mut said = String::new();
+        if let Some(stderr) = self.child.stderr.take() {
+            // It may be no text.
+            let _ = stderr.take(SHOWN).read_to_string(&mut said);
+        }
+        if let Some(Ok(Err(e))) = self.feeding.take().map(JoinHandle::join)
+            && e.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            return Err(e);
+        }
+        let status = self.child.wait()?;
+        match status.success() {
+            true => Ok(()),
+            false => {
+                let said = said.trim().replace('\n', "; ");
+                let said = if said.is_empty() { format!("{}: {status}", self.program) } else { said };
+                Err(std::io::Error::other(format!("cannot be unpacked to its end: {said}")))
+            }
+        }
+    }
+}
+
+impl Read for Unpacking {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.output.read(buffer)? {
+            0 => self.check_end().map(|()| 0),
+            n => Ok(n),
+        }
+    }
+}
+
+impl Drop for Unpacking {
+    fn drop(&mut self) {
+        // It may be at its end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The name of `src` without what says how it is packed.
+pub fn unpacked_name(name: &str) -> &str {
+    let stem = [".gz", ".zst", ".zstd"].iter().find_map(|end| name.strip_suffix(end));
+    stem.filter(|stem| !stem.is_empty()).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_data_is_known_by_its_first_bytes() {
+        assert_eq!(unpacker(&[0x1f, 0x8b, 8, 0]), Some("gzip"));
+        assert_eq!(unpacker(&[0x28, 0xb5, 0x2f, 0xfd]), Some("zstd"));
+        assert_eq!(unpacker(&[0x50, 0x2a, 0x4d, 0x18]), Some("zstd"));
+        assert_eq!(unpacker(b"a,b,"), None);
+        assert_eq!(unpacker(b""), None);
+    }
+
+    #[test]
+    fn a_name_loses_what_it_is_packed_by() {
+        assert_eq!(unpacked_name("x.csv.gz"), "x.csv");
+        assert_eq!(unpacked_name("x.zst"), "x");
+        assert_eq!(unpacked_name(".gz"), ".gz");
+        assert_eq!(unpacked_name("x.csv"), "x.csv");
+    }
+}

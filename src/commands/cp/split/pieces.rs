@@ -1,0 +1,207 @@
+//! The keys that an input becomes: their names, and what each reads.
+
+use super::cut::{Pieces, StreamCutter, end_of_piece, first_line_end, shorter};
+use super::input::Input;
+use crate::commands::cp::gather::{PipeEnd, PipeWriter, pipe};
+use s4::error::{Error, ErrorKind, Result};
+use s4::file::{AtPosition, read_full};
+use s4::key::{Dir, Key};
+use std::fs::File;
+use std::io::{Cursor, Read, Write};
+use std::sync::Arc;
+use tokio::sync::mpsc::Sender;
+
+/// The longest first line that can be repeated, in bytes.
+const LONGEST_HEADER: usize = 1 << 20;
+/// Digits of a number where it is not known how many there will be.
+const DIGITS_OF_STREAM: usize = 6;
+/// Fewer look odd.
+const DIGITS: usize = 4;
+/// Bytes that go through a pipe together.
+const PART: usize = 256 * 1024;
+
+/// How an input is split.
+#[derive(Debug, Clone, Copy)]
+pub struct Split {
+    pub size: u64,
+    pub has_header: bool,
+}
+
+/// `DIR/NUMBER_NAME`: the number chooses the node, so pieces go round.
+#[derive(Debug, Clone)]
+pub struct Names {
+    pub dir: Dir,
+    pub name: String,
+    pub digits: usize,
+}
+
+impl Names {
+    pub fn key(&self, number: u64) -> Result<Key> {
+        let digits = self.digits;
+        self.dir.join(&format!("{number:0digits$}_{}", self.name))
+    }
+}
+
+/// Digits of the numbers of all pieces. Two that follow each other have more together than one has room for.
+pub fn digits(input: &Input, split: Split) -> usize {
+    let room = if split.has_header { split.size / 2 } else { split.size };
+    match input {
+        Input::File(_, len) => (len / room.max(1)).saturating_mul(2).saturating_add(1).to_string().len().max(DIGITS),
+        Input::Stream(_) => DIGITS_OF_STREAM,
+    }
+}
+
+/// A key to be.
+pub struct Piece {
+    pub number: u64,
+    /// Of its bytes, where it is known already.
+    pub len: Option<u64>,
+    pub input: Box<dyn Read + Send>,
+}
+
+/// Sends every piece of `input` to `to`, or the reason why there are no more; stops once nobody takes them. Blocks.
+pub fn cut(what: &str, input: Input, split: Split, to: &Sender<Result<Piece>>) {
+    let cut = match input {
+        Input::File(file, len) => cut_file(Arc::new(file), len, split, to),
+        Input::Stream(input) => cut_stream(input, split, to),
+    };
+    if let Err(error) = cut {
+        // Who takes nothing any more has an error of its own.
+        let _ = to.blocking_send(Err(Error::io(what, &error)));
+    }
+}
+
+/// The room that a header of `len` bytes leaves, which is half of a piece at least.
+fn check_header(len: Option<usize>, split: Split) -> std::io::Result<u64> {
+    match len {
+        Some(len) if len as u64 <= split.size / 2 => Ok(split.size - len as u64),
+        Some(len) => Err(std::io::Error::other(format!("the first line has {len} bytes, more than half of --split"))),
+        None => Err(std::io::Error::other("the first line has more than 1 MiB, and is no header")),
+    }
+}
+
+fn cut_file(file: Arc<File>, len: u64, split: Split, to: &Sender<Result<Piece>>) -> std::io::Result<()> {
+    let (mut header, mut room) = (Vec::new(), split.size);
+    if split.has_header && len > 0 {
+        header.resize(len.min(LONGEST_HEADER as u64) as usize, 0);
+        let read = read_full(&file, &mut header, 0)?;
+        header.truncate(first_line_end(&header[..read]).unwrap_or(read));
+        let is_line = header.ends_with(b"\n") || header.len() as u64 == len;
+        room = check_header(is_line.then_some(header.len()), split)?;
+    }
+    let (mut start, mut number) = (header.len() as u64, 0);
+    // An empty file is one empty key.
+    while start < len || number == 0 {
+        let end = end_of_piece(&file, start, len, room)?;
+        let range = Range { file: AtPosition::new(file.clone(), start), left: end - start };
+        let piece = Piece {
+            number,
+            len: Some(header.len() as u64 + end - start),
+            input: Box::new(Cursor::new(header.clone()).chain(range)),
+        };
+        if to.blocking_send(Ok(piece)).is_err() {
+            return Ok(());
+        }
+        (start, number) = (end, number + 1);
+    }
+    Ok(())
+}
+
+/// A part of a file, all of which must be there.
+struct Range {
+    file: AtPosition<Arc<File>>,
+    left: u64,
+}
+
+impl Read for Range {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        match self.file.read(&mut buffer[..most])? {
+            0 if most > 0 => Err(shorter()),
+            n => {
+                self.left -= n as u64;
+                Ok(n)
+            }
+        }
+    }
+}
+
+fn cut_stream(input: Box<dyn Read + Send>, split: Split, to: &Sender<Result<Piece>>) -> std::io::Result<()> {
+    let mut cutter = StreamCutter::new(input);
+    let (mut header, mut room) = (Vec::new(), split.size);
+    if split.has_header {
+        let first = cutter.take_first_line()?;
+        if first.as_ref().is_none_or(|line| !line.is_empty()) {
+            room = check_header(first.as_ref().map(Vec::len), split)?;
+        }
+        header = first.unwrap_or_default();
+    }
+    let mut pipes = Pipes { header, number: 0, open: None, to };
+    let cut = cutter.cut(room, &mut pipes);
+    pipes.finish(cut)
+}
+
+/// Pieces that are sent through pipes while they are cut.
+struct Pipes<'a> {
+    header: Vec<u8>,
+    /// Of the next piece.
+    number: u64,
+    open: Option<(PipeWriter, PipeEnd)>,
+    to: &'a Sender<Result<Piece>>,
+}
+
+impl Pipes<'_> {
+    fn open(&mut self) -> bool {
+        let (writer, end, reader) = pipe();
+        let input = Box::new(Cursor::new(self.header.clone()).chain(reader));
+        let piece = Piece { number: self.number, len: None, input };
+        self.number += 1;
+        self.open = Some((writer, end));
+        self.to.blocking_send(Ok(piece)).is_ok()
+    }
+
+    /// Ends the last piece, well or with what happened to its input.
+    fn finish(mut self, cut: std::io::Result<()>) -> std::io::Result<()> {
+        match (cut, self.open.take()) {
+            // It says so as the reason why it is no key.
+            (Err(error), Some((_, end))) => {
+                end.fail(error);
+                Ok(())
+            }
+            (Err(error), None) => Err(error),
+            (Ok(()), open) => {
+                self.open = open;
+                // An empty stream is one empty key.
+                let _ = (self.number > 0 || self.open()) && self.end();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Pieces for Pipes<'_> {
+    fn add(&mut self, bytes: &[u8]) -> bool {
+        if self.open.is_none() && !self.open() {
+            return false;
+        }
+        let Some((writer, _)) = &mut self.open else {
+            return false;
+        };
+        bytes.chunks(PART).all(|part| writer.write_all(part).is_ok())
+    }
+
+    fn end(&mut self) -> bool {
+        self.open.take().is_none_or(|(_, end)| end.end_blocking())
+    }
+}
+
+/// The refusal of a number that has more digits than the others.
+pub fn check_number(names: &Names, number: u64) -> Result<()> {
+    match number.to_string().len() > names.digits {
+        true => Err(Error::new(
+            ErrorKind::Io,
+            format!("{}: it has more than {number} pieces; choose a larger --split", names.dir),
+        )),
+        false => Ok(()),
+    }
+}
