@@ -178,6 +178,10 @@ fn owners(option: &str) -> Vec<String> {
 }
 
 fn missing_argument(missing: &[String], line: &Line) -> String {
+    // An option that another one is for.
+    if let Some(option) = missing.iter().find(|name| name.starts_with("--")) {
+        return line.with_help(&format!("{option} is missing, without which other options mean nothing"));
+    }
     let names: Vec<String> =
         missing.iter().map(|name| name.trim_matches(['<', '>', '.', '[', ']']).to_owned()).collect();
     let first = line.positionals().next().map(|(_, arg)| arg.as_str());
