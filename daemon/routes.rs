@@ -88,6 +88,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::CleanJob { id, prefix, inputs } => handlers::jobs::clean(app, id, prefix, inputs).await,
         Route::Standing { outdir, of } => handlers::jobs::standing(app, outdir, of),
         Route::Provenance { key, page } => handlers::provenance::of_key(app, key, page).await,
+        Route::GiveProvenance(key) => handlers::provenance::give(app, key, whole_body(request).await?).await,
         Route::Why(key) => {
             guard::check(&app.cluster, request.headers())?;
             handlers::provenance::anywhere(app, key).await

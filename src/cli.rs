@@ -126,6 +126,9 @@ pub struct CpArgs {
     /// Leave out what matches: a GLOB with a / is compared with the path below SRC, any other with each basename
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
+    /// With -r, between a tree and the cluster: take along what made the keys, in the file .s4-provenance
+    #[arg(long)]
+    pub provenance: bool,
     /// Cut one file, or stdin, into keys of at most SIZE (64M, 1GiB) at line ends: DST/0000_NAME, 0001_NAME and so on
     #[arg(long, value_name = "SIZE", value_parser = parse_piece, conflicts_with_all = ["recursive", "exclude"])]
     pub split: Option<u64>,

@@ -1,8 +1,8 @@
 //! What made a key.
 
-use super::{Answer, json};
+use super::{Answer, done, json, parse};
 use crate::app::App;
-use crate::jobs::provenance::find;
+use crate::jobs::provenance::{find, import};
 use crate::route::Page;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind};
@@ -28,6 +28,20 @@ pub async fn of_key(app: &Arc<App>, key: Key, page: Page) -> Answer {
         let task = wanted.map(|mark| find(&store, mark.job, mark.inputs, page.from, page.most)).transpose()?.flatten();
         let modified = since.map(|since| since.as_millis() as i64);
         Ok(json(&Provenance { checksum: opened.checksum, modified, mark, task }))
+    })
+    .await
+}
+
+/// Gives a key of this node what made it on another cluster: its mark, and the task if that is known whole.
+pub async fn give(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {
+    let found: Provenance = parse(&body)?;
+    let store = app.jobs.shared.store.clone();
+    blocking(move || {
+        let mark = found.mark.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("{key}: no map made it")))?;
+        if let Some(task) = &found.task {
+            import(&store, mark, task)?;
+        }
+        store.give_mark(&key, found.checksum, mark).map(|()| done())
     })
     .await
 }

@@ -7,6 +7,7 @@ mod errors;
 mod health;
 mod identity;
 mod list;
+mod marking;
 mod naming;
 mod open;
 mod open_files;

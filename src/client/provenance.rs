@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 
 /// Bytes of an answer: a job with its command, and the inputs of a page.
 const LONGEST: u64 = 4 << 20;
+/// Bytes of a request's body that a node takes.
+const LONGEST_REQUEST: usize = 1 << 20;
 
 impl Client {
     /// What made `key`, with at most `most` of its inputs; with 0, only whether a map made it. Error: no such key.
@@ -33,6 +35,18 @@ impl Client {
             }
         }
         Ok(found)
+    }
+
+    /// Tells the node of `key` what made it on another cluster. A task that is too long for a request is left out: its mark says enough to go
+    /// on from. Errors: the key is another, or a map has made it here.
+    pub async fn give_provenance(&self, key: &Key, made: &Provenance) -> Result<()> {
+        let mut json = made.json();
+        if json.len() > LONGEST_REQUEST {
+            json = Provenance { task: None, ..made.clone() }.json();
+        }
+        let path = format!("/v1/provenance/{}", escape(key.as_str()));
+        let node = self.cluster().node_of(key);
+        self.send(node, Method::POST, &path, body::full(json.into_bytes()), &Activity::default()).await.map(drop)
     }
 
     /// The record of the task that made `key`, from the node that ran it: with so many inputs, from this number on.

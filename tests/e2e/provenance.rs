@@ -1,6 +1,7 @@
 //! `s4 why`: what made a key, back to the keys that no map made.
 
 use crate::harness::{Cluster, text};
+use crate::observe::listed;
 use crate::scripting::setup;
 use serde_json::Value;
 
@@ -130,6 +131,41 @@ fn a_node_that_is_down_is_named_and_nothing_is_made_up() {
     assert!(said.contains("not whole") || said.contains(&cluster.name(2)), "{told}{said}");
     let told = cluster.fails(1, &["why", "s4://in/2_k", "--deadline", "2"]);
     assert!(told.contains(&cluster.name(2)), "{told}");
+}
+
+#[test]
+fn what_made_keys_goes_with_a_tree_to_another_cluster() {
+    let (one, other) = (Cluster::start(3), Cluster::start(2));
+    pipeline(&one);
+    let tree = one.dir().join("tree");
+    let path = |bucket: &str| tree.join(bucket).display().to_string();
+    for bucket in ["in", "a", "b", "c"] {
+        one.ok(&["cp", "-r", "--provenance", &format!("s4://{bucket}/"), &path(bucket)]);
+        other.ok(&["cp", "-r", "--provenance", &path(bucket), &format!("s4://{bucket}/")]);
+    }
+    assert_eq!(listed(&other, "s4://c/"), ["1_x"], "the file itself is no key");
+    let made = |cluster: &Cluster| {
+        let mut tree = why(cluster, &["-r", "s4://c/1_x"]);
+        // The clusters are not of one size, and a file has the time of its copy.
+        for key in &mut tree {
+            (key["node"], key["modified"]) = (Value::Null, Value::Null);
+        }
+        tree
+    };
+    assert_eq!(made(&other), made(&one));
+    let update = ["map", "s4://in/", "s4://a/", "tr a-z A-Z", "--update"];
+    assert!(text(&other.run(&update).stderr).contains("0 tasks done, 3 done before"));
+    // What it does not fit is refused, and nothing is made up.
+    other.ok(&["rm", "s4://a/0_k"]);
+    other.put("s4://a/0_k", b"another");
+    let told = other.fails(1, &["cp", "-r", "--provenance", "--skip-existing", &path("a"), "s4://a/"]);
+    assert!(told.contains("s4://a/0_k: it is another key than the one whose provenance this is"), "{told}");
+    assert_eq!(why(&other, &["s4://a/0_k"])[0]["made"], false);
+    std::fs::write(tree.join("a/.s4-provenance"), "{}\n").unwrap();
+    let told = other.fails(1, &["cp", "-r", "--provenance", &path("a"), "s4://new/"]);
+    assert!(told.contains("a/.s4-provenance: line 1 is damaged"), "{told}");
+    let told = other.fails(2, &["cp", "--provenance", &path("a"), "s4://new/"]);
+    assert!(told.contains("copy of one tree by -r"), "{told}");
 }
 
 #[test]

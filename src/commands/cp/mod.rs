@@ -7,6 +7,7 @@ mod exclude;
 mod file;
 mod gather;
 mod ordered;
+mod provenance;
 mod report;
 mod sources;
 mod split;
@@ -33,10 +34,18 @@ pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
     if let Some(size) = args.split {
         return split::run(client, &args, size).await;
     }
-    let exclude = Exclude::parse(&args.exclude)?;
+    let exclude = match args.provenance {
+        true => Exclude::parse(&[&args.exclude[..], &[format!("/{}", provenance::FILE)]].concat())?,
+        false => Exclude::parse(&args.exclude)?,
+    };
     let from_cluster = key::is_url(&args.src[0]);
     if args.src.iter().any(|src| key::is_url(src) != from_cluster) {
         return Err(Error::usage("the sources are all in the cluster, or all local"));
+    }
+    if args.provenance
+        && (!args.recursive || args.src.len() > 1 || args.dst == "-" || (from_cluster && key::is_url(&args.dst)))
+    {
+        return Err(Error::usage("--provenance goes with the copy of one tree by -r, into the cluster or out of it"));
     }
     match (from_cluster, key::is_url(&args.dst)) {
         (false, true) => put(client, &args, exclude).await,
@@ -117,7 +126,12 @@ async fn put(client: &Client, args: &CpArgs, exclude: Exclude) -> Result<ExitSta
             roots.iter().filter_map(|root| root.name.as_ref()).map(|name| name.to_string_lossy()).collect();
         check_names(&args.src, names.iter().map(|name| &**name))?;
     }
-    upload::copy(client, Files { roots, dst, exclude }, args.skip_existing).await
+    let top = roots[0].path.clone();
+    let copied = upload::copy(client, Files { roots, dst: dst.clone(), exclude }, args.skip_existing).await?;
+    if args.provenance {
+        provenance::restore(client, &top, &dst).await?;
+    }
+    Ok(copied)
 }
 
 fn root(args: &CpArgs, src: &str) -> Result<Root> {
@@ -189,7 +203,12 @@ async fn get(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitSt
     let dst = Path::new(&args.dst);
     check_dir(args, args.dst.ends_with('/') || dst.is_dir())?;
     let sources = sources(client, args, dst == Path::new(".")).await?;
-    download::copy(client, sources, dst, exclude, args.skip_existing).await
+    let top = sources[0].clone();
+    let copied = download::copy(client, sources, dst, exclude, args.skip_existing).await?;
+    if args.provenance {
+        provenance::save(client, top, dst, exclude).await?;
+    }
+    Ok(copied)
 }
 
 /// The sources of a copy out of the cluster or within. To a destination that means `here`, a directory keeps its name, and a bucket does not.
