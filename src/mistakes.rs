@@ -200,6 +200,9 @@ fn missing_argument(missing: &[String], line: &Line) -> String {
             format!("s4 {name} INDIR OUTDIR CMD, as in s4 {name} s4://in/ s4://out/ 'sort'")
         }
         ("eval", ..) => "s4 eval KEY CMD, as in s4 eval s4://in/flights.csv 'wc -l'".to_owned(),
+        ("partition", ..) => {
+            return "-n N or --ranges FILE is missing, as in s4 partition -n 96 -d, -k3".to_owned();
+        }
         _ => return line.with_help(&format!("{} is missing", names.join(", "))),
     };
     format!("{} is missing: {advice}", names.join(", "))

@@ -108,8 +108,8 @@ pub const MAP_TO_N: &str = "\
 The command reads the key on stdin, writes files in its directory, and prints their names. Each becomes
 OUTDIR/<key's basename>/<file's basename>: the number that it begins with is its node.
 
-Example: split every key by its first column, over twelve names
-  s4 map-to-n s4://in/ s4://parts/ 'awk -F, \"{ print > (\\$1 % 12) \\\"_part\\\" }\"; ls'";
+Example: lines with the same first column come to files of the same name
+  s4 map-to-n s4://in/ s4://parts/ 's4 partition -n 96 -d, -k1'";
 
 pub const MAP_FROM_N: &str = "\
 One task for each merge name: the number before _, or else the basename. The command reads the local paths

@@ -27,6 +27,8 @@ pub struct Splitters {
     order: Order,
     /// A number of each that orders nearly as they do, so that a search reads little memory.
     heads: Vec<u64>,
+    /// No two of them with the same head differ.
+    are_exact: bool,
     all: Vec<Vec<u8>>,
 }
 
@@ -36,6 +38,13 @@ enum Order {
     Bytes,
     /// As `sort -n` does.
     Numbers,
+}
+
+/// Of two keys, the greater one has no smaller head. If both are exact, it has a greater one.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    value: u64,
+    is_exact: bool,
 }
 
 impl Buckets {
@@ -62,8 +71,10 @@ impl Buckets {
                 at + 2
             )));
         }
-        let heads = lines.iter().map(|line| order.head(line)).collect();
-        Ok(Self::Ranges(Splitters { order, heads, all: lines }))
+        let heads: Vec<Head> = lines.iter().map(|line| order.head(line)).collect();
+        let are_exact = heads.iter().all(|head| head.is_exact);
+        let heads = heads.into_iter().map(|head| head.value).collect();
+        Ok(Self::Ranges(Splitters { order, heads, are_exact, all: lines }))
     }
 
     /// How many there are.
@@ -95,9 +106,12 @@ impl Buckets {
 impl Splitters {
     fn not_above(&self, key: &[u8]) -> usize {
         let of_key = self.order.head(key);
-        let below = self.heads.partition_point(|&head| head < of_key);
+        if self.are_exact && of_key.is_exact {
+            return self.heads.partition_point(|&head| head <= of_key.value);
+        }
+        let below = self.heads.partition_point(|&head| head < of_key.value);
         // Those with the same head are compared as a whole.
-        let same = self.heads[below..].partition_point(|&head| head == of_key);
+        let same = self.heads[below..].partition_point(|&head| head == of_key.value);
         below + self.all[below..below + same].partition_point(|splitter| self.order.compare(splitter, key).is_le())
     }
 }
@@ -110,16 +124,20 @@ impl Order {
         }
     }
 
-    /// Of two keys, the greater one has no smaller head.
-    fn head(self, key: &[u8]) -> u64 {
+    fn head(self, key: &[u8]) -> Head {
         match self {
             Self::Bytes => {
                 let mut head = [0; 8];
                 let length = key.len().min(8);
                 head[..length].copy_from_slice(&key[..length]);
-                u64::from_be_bytes(head)
+                // The zeros at the end are those that fill it up.
+                let is_exact = key.len() <= 8 && key.last() != Some(&0);
+                Head { value: u64::from_be_bytes(head), is_exact }
             }
-            Self::Numbers => Number::of(key).head(),
+            Self::Numbers => {
+                let number = Number::of(key);
+                Head { value: number.head(), is_exact: number.has_exact_head() }
+            }
         }
     }
 }

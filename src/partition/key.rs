@@ -1,9 +1,10 @@
 //! The key of a record: one field, several, or all of it.
 
+use super::positions::Positions;
 use super::quotes::{Quotes, unquote};
 use super::records::Format;
 use crate::error::{Error, Result};
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 
 /// Fields more than any record is expected to have: a list of more is a mistake.
 const MOST: usize = 65_536;
@@ -93,7 +94,7 @@ impl KeyReader {
         let wanted = fields.last().saturating_add(1);
         match quoted {
             true => drop(Quotes::new(format.delimiter).scan(line, |end| ends.push(end))),
-            false => ends.extend(memchr_iter(format.delimiter, line).take(wanted)),
+            false => ends.extend(Positions::of(format.delimiter, line).take(wanted)),
         }
         if ends.len() < wanted {
             ends.push(line.len());
@@ -122,7 +123,7 @@ impl KeyReader {
     pub fn is_whole_in(&self, head: &[u8], quoted: bool) -> bool {
         let last = self.fields.last();
         if !quoted {
-            return memchr_iter(self.format.delimiter, head).nth(last).is_some();
+            return Positions::of(self.format.delimiter, head).nth(last).is_some();
         }
         let mut ended = 0;
         Quotes::new(self.format.delimiter).scan(head, |_| ended += 1);
@@ -135,7 +136,7 @@ impl KeyReader {
 fn nth(line: &[u8], delimiter: u8, number: usize) -> &[u8] {
     let start = match number.checked_sub(1) {
         None => 0,
-        Some(before) => match nth_position(line, delimiter, before) {
+        Some(before) => match Positions::of(delimiter, line).nth(before) {
             Some(end) => end + 1,
             None => return &[],
         },
@@ -144,34 +145,9 @@ fn nth(line: &[u8], delimiter: u8, number: usize) -> &[u8] {
     &rest[..memchr(delimiter, rest).unwrap_or(rest.len())]
 }
 
-/// The position of `byte` number `number` in `line`, from 0. Eight bytes are looked at together: fields are often short, and a search from each
-/// delimiter to the next takes three times as long.
-#[inline]
-fn nth_position(line: &[u8], byte: u8, number: usize) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const LOW: u64 = 0x7f * ONES;
-    let mut left = number;
-    let mut words = line.chunks_exact(8);
-    for (word, at) in words.by_ref().zip((0..).step_by(8)) {
-        // Zero where the byte is; then the top bit alone is set there, and nothing elsewhere.
-        let word = u64::from_le_bytes(word.try_into().ok()?) ^ (ONES * u64::from(byte));
-        let mut found = !(((word & LOW) + LOW) | word | LOW);
-        let count = ((found >> 7).wrapping_mul(ONES) >> 56) as usize;
-        if count > left {
-            (0..left).for_each(|_| found &= found - 1);
-            return Some(at + found.trailing_zeros() as usize / 8);
-        }
-        left -= count;
-    }
-    let rest = words.remainder();
-    let found = rest.iter().enumerate().filter(|(_, other)| **other == byte).nth(left);
-    found.map(|(at, _)| line.len() - rest.len() + at)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn key(list: &str, csv: bool, record: &str) -> String {
         let format = Format { delimiter: b',', csv, header: false };
@@ -219,16 +195,6 @@ mod tests {
     fn what_is_no_list_of_fields_is_refused() {
         for list in ["", "0", "a", "1,", "-", "3-2", "1,,2", "+1", "1.2", "99999999999999999999", "65537", "0-3"] {
             assert!(KeyFields::parse(list).is_err(), "{list}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_nth_position_is_that_of_a_search_byte_by_byte(
-            line in proptest::collection::vec(prop::sample::select(&b",-\x00\x7f\x80\xac\xff"[..]), 0..40), number in 0_usize..20
-        ) {
-            let simple = line.iter().enumerate().filter(|(_, byte)| **byte == b',').nth(number).map(|(at, _)| at);
-            prop_assert_eq!(nth_position(&line, b',', number), simple);
         }
     }
 

@@ -9,6 +9,7 @@ mod key;
 mod names;
 mod numeric;
 mod outputs;
+mod positions;
 mod quotes;
 mod records;
 mod window;

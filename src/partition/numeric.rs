@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-/// Digits that a float has exactly.
+/// Digits by which floats are told apart.
 const EXACT: usize = 15;
 /// Powers of ten that it has exactly.
 const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
@@ -31,6 +31,11 @@ impl<'a> Number<'a> {
         let (whole, fraction) = (&whole[zeros..], &fraction[..kept]);
         // There is one zero only.
         Self { negative: negative && !(whole.is_empty() && fraction.is_empty()), whole, fraction }
+    }
+
+    /// True if no other number with a true answer has the same head.
+    pub fn has_exact_head(&self) -> bool {
+        self.whole.len() + self.fraction.len() <= EXACT
     }
 
     /// A number that orders as this one does, but may be the same for two that are near each other.

@@ -12,8 +12,10 @@ use std::path::PathBuf;
 
 /// Bytes of all buffers together.
 const BUFFERS: usize = 64 << 20;
-/// Bytes of one buffer: few enough to stay in a processor's cache, and enough to make a write worth its call.
+/// Bytes of one buffer at most: few enough to stay in a processor's cache, and enough to make a write worth its call.
 const BUFFER: usize = 64 * 1024;
+/// Bytes of one buffer at first.
+const SMALLEST: usize = 4096;
 /// Files that are open at once, where the system permits.
 const OPEN: usize = 16_384;
 /// Descriptors that are left for all else.
@@ -24,8 +26,10 @@ pub struct Outputs {
     names: Names,
     width: usize,
     buckets: Vec<Bucket>,
-    /// Bytes of a bucket's buffer.
-    room: usize,
+    /// Bytes of a bucket's first buffer.
+    smallest: usize,
+    /// Bytes by which buffers may still grow.
+    spare: usize,
     header: Vec<u8>,
     open: LruCache<usize, File>,
     is_finished: bool,
@@ -49,16 +53,16 @@ enum State {
 impl Outputs {
     /// For `count` buckets, at least 1.
     pub fn new(dir: PathBuf, names: Names, count: usize) -> Self {
-        // Powers of two, so that files are written in whole pages.
-        let room = (BUFFERS / count).min(BUFFER);
-        let room = 1 << room.max(1).ilog2();
+        // Powers of two, so that files are written in whole pages. Half of all is kept for those that get more than others.
+        let smallest = 1 << (BUFFERS / 2 / count).clamp(1, SMALLEST).ilog2();
         let open = limits::descriptors().saturating_sub(SPARE).clamp(1, OPEN);
         Self {
             dir,
             names,
             width: (count - 1).max(1).ilog10() as usize + 1,
             buckets: std::iter::repeat_with(Bucket::default).take(count).collect(),
-            room,
+            smallest,
+            spare: BUFFERS - smallest * count,
             header: Vec::new(),
             open: LruCache::new(NonZeroUsize::new(open).unwrap_or(NonZeroUsize::MIN)),
             is_finished: false,
@@ -73,8 +77,8 @@ impl Outputs {
     /// Appends `bytes` to a bucket.
     #[inline]
     pub fn write(&mut self, bucket: usize, bytes: &[u8]) -> Result<()> {
-        let Bucket { buffer, state } = &mut self.buckets[bucket];
-        if *state != State::Empty && buffer.len() + bytes.len() <= self.room {
+        let buffer = &mut self.buckets[bucket].buffer;
+        if bytes.len() <= buffer.capacity() - buffer.len() {
             buffer.extend_from_slice(bytes);
             return Ok(());
         }
@@ -86,7 +90,7 @@ impl Outputs {
         let Bucket { buffer, state } = &mut self.buckets[bucket];
         if *state == State::Empty {
             *state = State::Buffered;
-            buffer.reserve_exact(self.room);
+            buffer.reserve_exact(self.smallest);
             let header = std::mem::take(&mut self.header);
             let written = self.append(bucket, &header);
             self.header = header;
@@ -95,18 +99,32 @@ impl Outputs {
         self.append(bucket, bytes)
     }
 
-    /// Fills the bucket's buffer, and writes it as often as it is full.
+    /// Fills the bucket's buffer, and writes it as often as it is full and may not grow.
     fn append(&mut self, bucket: usize, mut bytes: &[u8]) -> Result<()> {
         loop {
             let buffer = &mut self.buckets[bucket].buffer;
-            let (fitting, rest) = bytes.split_at(bytes.len().min(self.room - buffer.len()));
+            let (fitting, rest) = bytes.split_at(bytes.len().min(buffer.capacity() - buffer.len()));
             buffer.extend_from_slice(fitting);
             if rest.is_empty() {
                 return Ok(());
             }
-            self.flush(bucket)?;
+            if !self.grow(bucket) {
+                self.flush(bucket)?;
+            }
             bytes = rest;
         }
+    }
+
+    /// Doubles a buffer that is full. False if it, or all together, are as large as they may be.
+    fn grow(&mut self, bucket: usize) -> bool {
+        let buffer = &mut self.buckets[bucket].buffer;
+        let more = buffer.capacity();
+        let grows = more < BUFFER && more <= self.spare;
+        if grows {
+            buffer.reserve_exact(more);
+            self.spare -= more;
+        }
+        grows
     }
 
     fn flush(&mut self, bucket: usize) -> Result<()> {

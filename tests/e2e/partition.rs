@@ -113,7 +113,7 @@ fn ten_thousand_files_take_few_descriptors_and_little_memory() {
 fn wrong_usage_is_refused_with_what_is_right() {
     let dir = tempfile::tempdir().unwrap();
     for (options, said) in [
-        ("", "required"),
+        ("", "-n N or --ranges FILE is missing"),
         ("-n 0", "0 is not in 1..=100000"),
         ("-n 5 -k0", "-k 0: fields are numbers from 1"),
         ("-n 5 -k x", "-k x: fields are numbers from 1"),
