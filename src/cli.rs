@@ -167,6 +167,12 @@ pub struct LsArgs {
     /// List every key that begins with PREFIX, and not only up to the next /
     #[arg(short, long)]
     pub recursive: bool,
+    /// Print sizes as 1.2K, 3.4M and so on
+    #[arg(long)]
+    pub human: bool,
+    /// Print at the end how many keys, bytes and directories there are
+    #[arg(long)]
+    pub total: bool,
 }
 
 const LS: &str = "\
@@ -175,7 +181,8 @@ Prints date, time (UTC), size and name, or bare names of buckets. Nothing found 
 Examples:
   s4 ls
   s4 ls s4://in/
-  s4 ls -r s4://in/2013";
+  s4 ls -r s4://in/2013
+  s4 ls -r --human --total s4://in/";
 
 #[derive(Args)]
 pub struct WhyArgs {
@@ -209,11 +216,17 @@ pub struct RmArgs {
     /// Delete every key that begins with PREFIX: s4://step means the buckets step1, step2 …
     #[arg(short, long)]
     pub recursive: bool,
+    /// Print the keys that would be deleted, and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 const RM: &str = "\
+Says on stderr what it has deleted.
+
 Examples:
   s4 rm s4://in/flights.csv
+  s4 rm -r --dry-run s4://step
   s4 rm -r s4://step";
 
 #[derive(Args)]

@@ -1,9 +1,11 @@
 //! Whether keys lie on few nodes because of the numbers that their names begin with: the number modulo the nodes is the node, so names such
 //! as `2023_01` to `2023_12` are all on one, and one merge name.
 
+use crate::bounds;
 use crate::checksum;
 use crate::key::{Key, split_number};
 use crate::placement::NodeId;
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
 /// Percent of the keys that those nodes hold together which are called crowded.
@@ -11,21 +13,25 @@ const MOST: u64 = 90;
 /// Keys on a crowded node, on average, from which it is worth a word.
 const MANY: u64 = 4;
 /// Numbers that are told apart; more say nothing more.
-const MAX_NUMBERS: usize = 4096;
+const MAX_NUMBERS: usize = 1024;
 
 /// What a node holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
+    #[serde(deserialize_with = "bounds::count")]
     pub keys: u64,
+    #[serde(deserialize_with = "bounds::count")]
     pub bytes: u64,
 }
 
 /// The leading numbers of keys.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers {
     /// Keys whose names begin with one.
+    #[serde(deserialize_with = "bounds::count")]
     pub keys: u64,
-    pub distinct: usize,
+    /// As far as they are told apart.
+    pub distinct: u32,
 }
 
 /// Keys that lie on few nodes.
@@ -37,22 +43,23 @@ pub struct Skew {
     /// What lies on them, of all.
     pub there: Load,
     pub all: Load,
-    pub distinct: usize,
+    pub distinct: u32,
 }
 
 /// Says whether `nodes` (what each holds) are loaded unevenly because of leading numbers. Keys that chance puts on few nodes, since there
 /// are few of them, are no skew; nor are small ones beside large ones that are spread.
 pub fn skew(nodes: &[Load], numbers: Numbers) -> Option<Skew> {
     let all = sum(nodes);
-    if numbers.keys * 2 < all.keys || numbers.distinct == 0 {
+    if numbers.keys.saturating_mul(2) < all.keys || numbers.distinct == 0 {
         return None;
     }
     let mut sorted = nodes.to_vec();
     sorted.sort_by_key(|load| std::cmp::Reverse(load.keys));
-    let crowded = (1..=sorted.len()).find(|&few| sum(&sorted[..few]).keys * 100 >= all.keys * MOST)?;
+    let crowded = (1..=sorted.len())
+        .find(|&few| sum(&sorted[..few]).keys.saturating_mul(100) >= all.keys.saturating_mul(MOST))?;
     let there = sum(&sorted[..crowded]);
     // So few numbers cannot reach more nodes; of many numbers, chance may choose a few nodes if there are few keys.
-    let by_chance = numbers.distinct * 2 > nodes.len() && all.keys < MANY * nodes.len() as u64;
+    let by_chance = numbers.distinct as usize * 2 > nodes.len() && all.keys < MANY * nodes.len() as u64;
     let (on_each, fair) = (there.keys / crowded as u64, all.keys.div_ceil(nodes.len() as u64));
     let is_skew = crowded * 2 <= nodes.len()
         && !by_chance
@@ -63,38 +70,34 @@ pub fn skew(nodes: &[Load], numbers: Numbers) -> Option<Skew> {
 
 fn sum(loads: &[Load]) -> Load {
     loads.iter().fold(Load::default(), |sum, load| Load {
-        keys: sum.keys + load.keys,
+        keys: sum.keys.saturating_add(load.keys),
         bytes: sum.bytes.saturating_add(load.bytes),
     })
 }
 
-/// Counts keys, in memory that does not grow with their number.
-#[derive(Debug)]
-pub struct Tally {
-    nodes: Vec<Load>,
-    numbered: u64,
-    numbers: HashSet<u64>,
+/// How keys are spread over the nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// What each node has.
+    pub nodes: Vec<Load>,
+    pub numbers: Numbers,
     /// The first key whose name begins with a number.
-    example: Option<Key>,
+    pub example: Option<Key>,
 }
 
-impl Tally {
+impl Spread {
     pub fn new(nodes: usize) -> Self {
-        Self { nodes: vec![Load::default(); nodes], numbered: 0, numbers: HashSet::new(), example: None }
+        Self { nodes: vec![Load::default(); nodes], numbers: Numbers::default(), example: None }
     }
 
-    /// Counts `key`, which is on `node` and has so many bytes.
-    pub fn add(&mut self, key: &Key, node: NodeId, bytes: u64) {
-        let load = &mut self.nodes[node];
-        load.keys += 1;
-        load.bytes = load.bytes.saturating_add(bytes);
-        if let Some((number, _)) = split_number(key.basename()) {
-            self.numbered += 1;
-            if self.numbers.len() < MAX_NUMBERS {
-                self.numbers.insert(checksum::hash(number.as_bytes()));
-            }
-            self.example.get_or_insert_with(|| key.clone());
+    /// Adds other keys, which are thought to have the same numbers.
+    pub fn add(&mut self, other: Self) {
+        for (load, more) in self.nodes.iter_mut().zip(other.nodes) {
+            *load = sum(&[*load, more]);
         }
+        self.numbers.keys = self.numbers.keys.saturating_add(other.numbers.keys);
+        self.numbers.distinct = self.numbers.distinct.max(other.numbers.distinct);
+        self.example = self.example.take().or(other.example);
     }
 
     /// The keys and bytes of all nodes.
@@ -102,10 +105,46 @@ impl Tally {
         sum(&self.nodes)
     }
 
-    /// The skew of what was counted, and a key that is part of it.
+    /// The skew, and a key that is part of it.
     pub fn skew(&self) -> Option<(Skew, &Key)> {
-        let numbers = Numbers { keys: self.numbered, distinct: self.numbers.len() };
-        skew(&self.nodes, numbers).zip(self.example.as_ref())
+        skew(&self.nodes, self.numbers).zip(self.example.as_ref())
+    }
+}
+
+/// Counts keys, in memory that does not grow with their number.
+#[derive(Debug)]
+pub struct Tally {
+    spread: Spread,
+    /// Hashes of numbers.
+    numbers: HashSet<u64>,
+}
+
+impl Tally {
+    pub fn new(nodes: usize) -> Self {
+        Self { spread: Spread::new(nodes), numbers: HashSet::new() }
+    }
+
+    /// Counts `key`, which is on `node` and has so many bytes.
+    pub fn add(&mut self, key: &Key, node: NodeId, bytes: u64) {
+        let load = &mut self.spread.nodes[node];
+        *load = sum(&[*load, Load { keys: 1, bytes }]);
+        let Some((number, _)) = split_number(key.basename()) else {
+            return;
+        };
+        self.spread.numbers.keys += 1;
+        if self.numbers.len() < MAX_NUMBERS && self.numbers.insert(checksum::hash(number.as_bytes())) {
+            self.spread.numbers.distinct += 1;
+        }
+        self.spread.example.get_or_insert_with(|| key.clone());
+    }
+
+    /// Gives back what only more keys would need.
+    pub fn close(&mut self) {
+        self.numbers = HashSet::new();
+    }
+
+    pub fn spread(&self) -> &Spread {
+        &self.spread
     }
 }
 
@@ -121,7 +160,7 @@ mod tests {
             let key = Key::parse(&format!("b/{name}")).unwrap();
             tally.add(&key, node_of(&key, nodes), 10);
         }
-        tally.skew().map(|(skew, _)| skew)
+        tally.spread().skew().map(|(skew, _)| skew)
     }
 
     fn each(numbers: impl IntoIterator<Item = u64>, name: &str) -> Vec<String> {
@@ -178,7 +217,7 @@ mod tests {
 
         #[test]
         fn what_is_reported_is_most_keys_on_half_of_the_nodes_at_most(
-            loads in proptest::collection::vec((0_u64..50, 0_u64..1000), 1..20), distinct in 0_usize..30,
+            loads in proptest::collection::vec((0_u64..50, 0_u64..1000), 1..20), distinct in 0_u32..30,
         ) {
             let loads: Vec<Load> = loads.into_iter().map(|(keys, bytes)| Load { keys, bytes }).collect();
             let keys = sum(&loads).keys;

@@ -206,7 +206,8 @@ async fn tell(job: Arc<Job>, events: &EventSender) -> std::result::Result<(), Ha
             return Ok(());
         }
         if let (true, Some(outcome)) = (ended, state.outcome) {
-            return events.send_async(&Event::Ended { outcome, progress: state.progress }).await;
+            let spread = job.sent.spread().map(Box::new);
+            return events.send_async(&Event::Ended { outcome, progress: state.progress, spread }).await;
         }
         if state.progress != told || told_at.elapsed() >= HEARTBEAT {
             (told, told_at) = (state.progress, Instant::now());

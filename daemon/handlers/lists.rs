@@ -10,6 +10,7 @@ use s4::error::Result;
 use s4::key::Prefix;
 use s4::placement::NodeId;
 use s4::protocol::{Entry, Event, ListingLine};
+use s4::skew::Load;
 use std::sync::Arc;
 
 /// Bytes of lines gathered into a chunk.
@@ -83,20 +84,21 @@ pub fn delete(app: &Arc<App>, prefix: Prefix) -> Answer {
         let events = EventSender(sender);
         let mut pulse = Pulse::new();
         let store = &app.jobs.shared.store;
-        let deleted = store.remove_prefix(&prefix, |keys| {
+        let event = |Load { keys, bytes }| Event::Deleted { keys, bytes };
+        let deleted = store.remove_prefix(&prefix, |deleted| {
             if store.left() >= LEFT {
                 app.names.settle(&mut || {});
             }
-            !pulse.is_due() || events.send(&Event::Deleted { keys }).is_ok()
+            !pulse.is_due() || events.send(&event(deleted)).is_ok()
         });
-        let keys = *deleted.as_ref().unwrap_or(&0);
+        let so_far = *deleted.as_ref().unwrap_or(&Load::default());
         app.names.settle(&mut || {
             if pulse.is_due() {
                 // Also for a client that hung up the directories go.
-                let _ = events.send(&Event::Deleted { keys });
+                let _ = events.send(&event(so_far));
             }
         });
-        let last = deleted.map_or_else(Event::Error, |keys| Event::Deleted { keys });
+        let last = deleted.map_or_else(Event::Error, event);
         // A client that hung up needs no end.
         let _ = events.send(&last);
     });

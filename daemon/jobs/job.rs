@@ -7,6 +7,7 @@ use super::fence::Fence;
 use super::logs::Logs;
 use super::marks::{mark_of, owner_of};
 use super::provenance::Journal;
+use super::sent::Sent;
 use crate::store::Store;
 use s4::attribute::Mark;
 use s4::client::{Client, blocking};
@@ -70,6 +71,7 @@ pub struct Job {
     sync: bool,
     /// Bytes that its spec takes in memory.
     pub bytes: usize,
+    pub sent: Sent,
 }
 
 pub(super) struct RunningNow {
@@ -143,6 +145,7 @@ impl Job {
             dir,
             sync: store.syncs(),
             bytes,
+            sent: Sent::default(),
         })
     }
 
@@ -257,6 +260,7 @@ impl Job {
     }
 
     pub(super) async fn finish(self: Arc<Self>) {
+        self.sent.close();
         self.state.send_modify(|state| {
             state.ended = Some(now_milliseconds());
             state.outcome = Some(outcome(state));

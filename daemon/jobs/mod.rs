@@ -21,6 +21,7 @@ pub mod provenance;
 mod rerun;
 mod run;
 mod running;
+pub mod sent;
 mod shared;
 mod sources;
 mod spawn;

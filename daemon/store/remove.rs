@@ -10,6 +10,7 @@ use s4::checksum::Checksum;
 use s4::error::Result;
 use s4::key::{Key, MAX_KEY, Prefix};
 use s4::protocol::Entry;
+use s4::skew::Load;
 use s4::stored::{is_absent, record_at, recorded_at};
 use std::path::Path;
 
@@ -50,17 +51,20 @@ impl Store {
         unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
     }
 
-    /// Deletes every key that begins with `prefix`, and the empty directories. Calls `progress` with the number of keys
-    /// so far, and stops if that returns false.
-    pub fn remove_prefix(&self, prefix: &Prefix, mut progress: impl FnMut(u64) -> bool) -> Result<u64> {
-        let mut deleted = 0;
+    /// Deletes every key that begins with `prefix`, and the empty directories; returns the keys and their bytes. Calls `progress` with
+    /// those so far, and stops if that returns false.
+    pub fn remove_prefix(&self, prefix: &Prefix, mut progress: impl FnMut(Load) -> bool) -> Result<Load> {
+        let mut deleted = Load::default();
         self.list(&Selection::Files(prefix), &mut |entry| {
-            let Entry::Key { path, .. } = entry else {
+            let Entry::Key { path, size, .. } = entry else {
                 return Ok(true);
             };
             let file = self.root.join(&path);
             match self.unlink(&file) {
-                Ok(()) => deleted += 1,
+                Ok(()) => {
+                    deleted.keys += 1;
+                    deleted.bytes += size;
+                }
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(failed(format!("s4://{path}"), errno)),
             }

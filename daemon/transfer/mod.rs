@@ -296,6 +296,9 @@ impl Transfers {
         for output in outputs {
             groups.entry(self.0.client.cluster().node_of(&output.key)).or_default().push(output);
         }
+        let each =
+            groups.iter().flat_map(|(&node, group)| group.iter().map(move |output| (&output.key, node, output.len)));
+        job.sent.add(self.0.client.cluster().len(), each);
         // The task's node is the home of the directory that its outputs go to: who receives some holds it from now on.
         let (store, own) = (self.0.store.clone(), self.0.node);
         let holders: Vec<NodeId> = groups.keys().copied().filter(|&node| node != own).collect();

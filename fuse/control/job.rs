@@ -62,7 +62,7 @@ impl MountJob {
                         state.failures.push(Arc::new(failure));
                     }
                 }),
-                Ok(Event::Ended { outcome, progress }) => {
+                Ok(Event::Ended { outcome, progress, .. }) => {
                     self.state.send_modify(|state| state.nodes[node] = (progress, Some(outcome)));
                 }
                 Ok(_) => {}

@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
 use crate::protocol::{self, CHECKSUM_HEADER, Change, Event, escape};
+use crate::skew::Load;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::HeaderValue;
@@ -49,14 +50,14 @@ impl Client {
         self.send(node, Method::DELETE, &protocol::key_path(key), body::empty(), &Activity::default()).await.map(drop)
     }
 
-    /// Deletes all of `node`'s keys that begin with `prefix`; returns how many.
-    pub async fn delete_prefix(&self, node: NodeId, prefix: &Prefix) -> Result<u64> {
+    /// Deletes all of `node`'s keys that begin with `prefix`; returns how many, and their bytes.
+    pub async fn delete_prefix(&self, node: NodeId, prefix: &Prefix) -> Result<Load> {
         let path = format!("/v1/delete?prefix={}", escape(prefix.as_str()));
         let mut events = self.events(node, Method::POST, &path, body::empty()).await?;
         let mut deleted = None;
         while let Some(event) = events.next().await? {
-            if let Event::Deleted { keys } = event {
-                deleted = Some(keys);
+            if let Event::Deleted { keys, bytes } = event {
+                deleted = Some(Load { keys, bytes });
             }
         }
         deleted.ok_or_else(|| {

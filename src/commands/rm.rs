@@ -1,27 +1,101 @@
 //! `s4 rm`
 
+use super::console::say;
+use super::format::{counted, size_text};
 use crate::cli::RmArgs;
 use s4::client::Client;
-use s4::error::{Error, ExitStatus, Result};
-use s4::key::{Key, Prefix};
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::key::{Dir, Key, Prefix};
+use s4::protocol::{Entry, Stat};
+use s4::skew::Load;
+use std::io::{BufWriter, Write};
 
 pub async fn run(client: &Client, args: RmArgs) -> Result<ExitStatus> {
-    match args.recursive {
-        true => remove_all(client, &Prefix::parse_url(&args.prefix)?).await,
-        false => client.delete(&Key::parse_url(&args.prefix)?).await.map(|()| ExitStatus::Done),
+    if !args.recursive {
+        return remove_one(client, &Key::parse_url(&args.prefix)?, args.dry_run).await;
     }
-}
-
-async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
+    let prefix = Prefix::parse_url(&args.prefix)?;
     if prefix.as_str().is_empty() {
         return Err(Error::usage("s4:// begins every key; name at least the beginning of a bucket"));
     }
+    match args.dry_run {
+        true => list_all(client, &prefix).await,
+        false => remove_all(client, &prefix).await,
+    }
+}
+
+async fn remove_one(client: &Client, key: &Key, dry_run: bool) -> Result<ExitStatus> {
+    let len = match client.look_up(&Dir::try_from(key.as_str().to_owned())?).await? {
+        Stat::Key(stat) => Some(stat.checksum.len),
+        Stat::Dir { .. } | Stat::Absent => None,
+    };
+    match (dry_run, len) {
+        (false, _) => client.delete(key).await?,
+        (true, Some(_)) => writeln!(std::io::stdout(), "{key}").map_err(|e| Error::io("stdout", &e))?,
+        (true, None) => return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key"))),
+    }
+    tell(dry_run, Load { keys: 1, bytes: len.unwrap_or(0) }, 0);
+    Ok(ExitStatus::Done)
+}
+
+async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
+    // What is on the other nodes goes also where a node is down, and buckets cannot be counted.
+    let before = buckets(client, prefix).await.ok();
     let answers = client
         .on_every_node(|client, node| {
             let prefix = prefix.clone();
             async move { client.delete_prefix(node, &prefix).await }
         })
         .await;
+    let deleted = answers.iter().flatten().fold(Load::default(), |sum, load| Load {
+        keys: sum.keys + load.keys,
+        bytes: sum.bytes.saturating_add(load.bytes),
+    });
+    let gone = match before {
+        Some(before) => buckets(client, prefix).await.map_or(0, |after| before.saturating_sub(after)),
+        None => 0,
+    };
+    tell(false, deleted, gone);
     // Nothing found is success: scripts begin so.
     client.all_or_blame(answers).await.map(|_| ExitStatus::Done)
+}
+
+/// The buckets to which keys that begin with `prefix` may belong.
+async fn buckets(client: &Client, prefix: &Prefix) -> Result<u64> {
+    let start = prefix.as_str().split('/').next().unwrap_or("");
+    let is_whole = prefix.as_str().contains('/');
+    let mut listing = client.list(&Prefix::parse(start)?, false).await?;
+    let mut count = 0;
+    while let Some(entry) = listing.next().await? {
+        let name = entry.path().trim_end_matches('/');
+        count += u64::from(!is_whole || name == start);
+    }
+    Ok(count)
+}
+
+/// Prints what would be deleted.
+async fn list_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
+    let mut listing = client.list(prefix, true).await?;
+    let mut found = Load::default();
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    while let Some(entry) = listing.next().await? {
+        if let Entry::Key { path, size, .. } = entry {
+            writeln!(out, "s4://{path}").map_err(|e| Error::io("stdout", &e))?;
+            found = Load { keys: found.keys + 1, bytes: found.bytes.saturating_add(size) };
+        }
+    }
+    out.flush().map_err(|e| Error::io("stdout", &e))?;
+    // Of a directory's bucket, others may stay.
+    let whole = if prefix.as_str().contains('/') { 0 } else { buckets(client, prefix).await? };
+    tell(true, found, whole);
+    Ok(ExitStatus::Done)
+}
+
+fn tell(dry_run: bool, load: Load, buckets: u64) {
+    let verb = if dry_run { "would delete" } else { "deleted" };
+    let buckets = match buckets {
+        0 => String::new(),
+        buckets => format!(", {}", counted(buckets, "bucket")),
+    };
+    say(format_args!("{verb} {}, {}{buckets}", counted(load.keys, "key"), size_text(load.bytes)));
 }

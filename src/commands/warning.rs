@@ -9,7 +9,7 @@ pub fn skew_text(skew: &Skew, example: &Key) -> String {
     let Skew { crowded, nodes, there, all, distinct } = skew;
     let numbers = match distinct {
         1 => "the same number".to_owned(),
-        n if n * 2 <= *nodes => format!("only {n} numbers"),
+        n if *n as usize * 2 <= *nodes => format!("only {n} numbers"),
         _ => format!("numbers that reach no more of {nodes} nodes"),
     };
     let name = example.basename();

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::key::{Dir, Key};
 use crate::pattern::Pattern;
 use crate::placement::NodeId;
+use crate::skew::Spread;
 use serde::{Deserialize, Serialize};
 
 /// A job that writes, or has written, to another's INDIR, as one node knows it.
@@ -150,6 +151,9 @@ pub enum Event {
     Ended {
         outcome: Outcome,
         progress: Progress,
+        /// Where the outputs of a 1:n map went that this node's tasks made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spread: Option<Box<Spread>>,
     },
     /// A job that writes to the INDIR of the one that is planned.
     Source(Source),
@@ -161,6 +165,9 @@ pub enum Event {
     Deleted {
         #[serde(deserialize_with = "bounds::count")]
         keys: u64,
+        /// Their bytes.
+        #[serde(default, deserialize_with = "bounds::count")]
+        bytes: u64,
     },
     /// The request failed after its answer had begun.
     Error(Error),

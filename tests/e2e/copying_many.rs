@@ -269,3 +269,15 @@ fn names_that_choose_one_node_are_warned_of_once() {
     }
     assert!(cluster.run(&["cp", "-r", "spread", "s4://in/"]).stderr.is_empty());
 }
+
+#[test]
+fn outputs_that_choose_one_node_are_warned_of_at_the_end() {
+    let cluster = Cluster::apart(3);
+    (0..4).for_each(|number| cluster.put(&format!("s4://in/{number}_k"), b"x\n"));
+    let end = |out: &str, cmd: &str| text(&cluster.run(&["map-to-n", "s4://in/", out, cmd]).stderr);
+    let skewed = end("s4://skewed/", "for m in 01 02 03; do echo x >2023_$m; echo 2023_$m; done");
+    assert!(skewed.contains("12 of 12 keys") && skewed.contains("1 of 3 nodes"), "{skewed}");
+    assert_eq!(skewed.lines().count(), 2, "{skewed}");
+    let spread = end("s4://spread/", "for m in 0 1 2; do echo x >${m}_2023; echo ${m}_2023; done");
+    assert_eq!(spread.lines().count(), 1, "{spread}");
+}

@@ -1,6 +1,6 @@
 //! `ls` and `rm`: what is there, and its end.
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, text};
 use crate::observe::listed;
 use std::process::Command;
 
@@ -183,4 +183,48 @@ fn a_file_on_a_wrong_node_is_no_key_and_can_be_removed() {
     assert!(cluster.log_text(1).contains("belongs on node 0"), "{}", cluster.log_text(1));
     cluster.ok(&["rm", "-r", "s4://b/"]);
     assert!(!cluster.data(1).join("b").exists(), "what is no key is removed with the rest");
+}
+
+#[test]
+fn ls_shows_sizes_for_people_and_sums() {
+    let cluster = Cluster::start(3);
+    for (key, len) in [("s4://in/0_a", 10), ("s4://in/d/1_b", 2048), ("s4://in/d/e/2_c", 0), ("s4://other/3_d", 5)] {
+        cluster.put(key, &vec![b'x'; len]);
+    }
+    let last = |args: &[&str]| cluster.ok(&[&["ls"], args].concat()).lines().last().unwrap().to_owned();
+    assert_eq!(last(&["--total"]), "total: 0 keys, 0 bytes, 0 directories, 2 buckets");
+    assert_eq!(last(&["-r", "--total"]), "total: 4 keys, 2063 bytes, 2 directories, 2 buckets");
+    assert_eq!(last(&["--total", "s4://in/"]), "total: 1 key, 10 bytes, 1 directory");
+    assert_eq!(last(&["-r", "--total", "--human", "s4://in/d"]), "total: 2 keys, 2.0K, 2 directories");
+    assert!(cluster.ok(&["ls", "--human", "s4://in/d/"]).contains("       2.0K 1_b\n"));
+    let nothing = cluster.run(&["ls", "--total", "s4://none/"]);
+    assert_eq!(nothing.status.code(), Some(1));
+    assert_eq!(text(&nothing.stdout), "total: 0 keys, 0 bytes, 0 directories\n");
+}
+
+#[test]
+fn rm_says_what_it_deleted_and_a_dry_run_what_it_would() {
+    let cluster = Cluster::start(3);
+    for number in 0..30 {
+        cluster.put(&format!("s4://step{}/d/{number}_k", number % 2), &[b'x'; 100]);
+    }
+    cluster.put("s4://stay/0_k", b"x");
+    let said = |args: &[&str]| {
+        let output = cluster.run(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (keys, told) = said(&["rm", "-r", "--dry-run", "s4://step"]);
+    assert_eq!(told, "s4: would delete 30 keys, 2.9K, 2 buckets\n");
+    assert!(keys.lines().count() == 30 && keys.starts_with("s4://step0/d/0_k\n"), "{keys}");
+    assert_eq!(
+        said(&["rm", "--dry-run", "s4://stay/0_k"]),
+        ("s4://stay/0_k\n".into(), "s4: would delete 1 key, 1B\n".into())
+    );
+    cluster.fails(1, &["rm", "--dry-run", "s4://stay/1_k"]);
+    assert_eq!(cluster.ok(&["ls", "-r"]).lines().count(), 31);
+    assert_eq!(said(&["rm", "s4://step1/d/1_k"]).1, "s4: deleted 1 key, 100B\n");
+    assert_eq!(said(&["rm", "-r", "s4://step0/d/"]).1, "s4: deleted 15 keys, 1.5K, 1 bucket\n");
+    assert_eq!(said(&["rm", "-r", "s4://s"]), (String::new(), "s4: deleted 15 keys, 1.4K, 2 buckets\n".to_owned()));
+    assert_eq!(said(&["rm", "-r", "s4://step"]).1, "s4: deleted 0 keys, 0B\n");
 }

@@ -28,12 +28,12 @@ pub async fn copy(client: &Client, files: Files, skip_existing: bool) -> Result<
     let (surveyed, cluster) = (files.clone(), client.clone());
     let survey = blocking(move || surveyed.survey(&cluster)).await;
     survey.check(&report)?;
-    let all = survey.tally.all();
+    let all = survey.tally.spread().all();
     if all.keys == 0 {
         let sources: Vec<String> = files.roots.iter().map(|root| shown(&root.path)).collect();
         return Err(Error::new(ErrorKind::NotFound, format!("{}: no file in it to copy", sources.join(", "))));
     }
-    if let Some((skew, example)) = survey.tally.skew() {
+    if let Some((skew, example)) = survey.tally.spread().skew() {
         report.say(skew_text(&skew, example));
     }
     let _ = report.counts.all.set((all.keys, all.bytes));

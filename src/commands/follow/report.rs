@@ -15,6 +15,7 @@ use s4::cluster::Cluster;
 use s4::error::Result;
 use s4::placement::NodeId;
 use s4::protocol::{Event, JobId, JobSpec, Plan, Progress};
+use s4::skew::Spread;
 use std::time::{Duration, Instant};
 
 /// How often progress is told where nobody watches live.
@@ -45,6 +46,8 @@ pub struct Report {
     pub(super) lost: Vec<(NodeId, String)>,
     /// Some nodes did not say how it stands with them at the end.
     pub(super) unheard: bool,
+    /// Where outputs of a 1:n map went.
+    pub(super) spread: Spread,
     voice: Voice,
     /// When the report began; `None` if the job had ended before.
     began: Option<Instant>,
@@ -69,6 +72,7 @@ impl Report {
             watches: false,
             lost: Vec::new(),
             unheard: false,
+            spread: Spread::new(client.cluster().len()),
             voice,
             began: Some(began),
             passed: Duration::ZERO,
@@ -107,7 +111,10 @@ impl Report {
             Event::Progress(progress) => self.parts[node].progress = progress,
             Event::Failure(failure) => self.failures.add(&failure, &self.spec, &self.cluster),
             Event::Running { tasks } => self.parts[node].running = tasks,
-            Event::Ended { outcome, progress } => {
+            Event::Ended { outcome, progress, spread } => {
+                if let Some(spread) = spread {
+                    self.spread.add(*spread);
+                }
                 let part = &mut self.parts[node];
                 (part.progress, part.outcome) = (progress, Some(outcome));
                 part.running.clear();

@@ -6,6 +6,7 @@ use super::report::Report;
 use super::reruns::{kept_text, reasons_text};
 use crate::commands::console::say;
 use crate::commands::format::seconds_text;
+use crate::commands::warning::skew_text;
 use s4::client::job_table::JobState;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::protocol::{MapKind, Outcome};
@@ -18,7 +19,10 @@ impl Report {
         if self.lost.is_empty() && state == JobState::Done {
             match (self.is_json(), self.is_quiet()) {
                 (true, _) => self.print_end(state.name(), None)?,
-                (false, false) => say(self.success()),
+                (false, false) => {
+                    say(self.success());
+                    self.spread.skew().iter().for_each(|(skew, example)| say(skew_text(skew, example)));
+                }
                 (false, true) => {}
             }
             return Ok(ExitStatus::Done);
