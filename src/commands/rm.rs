@@ -9,6 +9,10 @@ use s4::key::{Dir, Key, Prefix};
 use s4::protocol::{Entry, Stat};
 use s4::skew::Load;
 use std::io::{BufWriter, Write};
+use std::time::Duration;
+
+/// How long nodes may be silent when buckets are counted, which is no reason to wait.
+const COUNTING: Duration = Duration::from_millis(500);
 
 pub async fn run(client: &Client, args: RmArgs) -> Result<ExitStatus> {
     if !args.recursive {
@@ -40,7 +44,8 @@ async fn remove_one(client: &Client, key: &Key, dry_run: bool) -> Result<ExitSta
 
 async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
     // What is on the other nodes goes also where a node is down, and buckets cannot be counted.
-    let before = buckets(client, prefix).await.ok();
+    let counting = client.with_deadline(client.deadline().min(COUNTING));
+    let before = buckets(&counting, prefix).await.ok();
     let answers = client
         .on_every_node(|client, node| {
             let prefix = prefix.clone();
@@ -52,8 +57,10 @@ async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
         bytes: sum.bytes.saturating_add(load.bytes),
     });
     let gone = match before {
-        Some(before) => buckets(client, prefix).await.map_or(0, |after| before.saturating_sub(after)),
-        None => 0,
+        Some(before) if answers.iter().all(Result::is_ok) => {
+            buckets(&counting, prefix).await.map_or(0, |after| before.saturating_sub(after))
+        }
+        _ => 0,
     };
     tell(false, deleted, gone);
     // Nothing found is success: scripts begin so.
