@@ -10,7 +10,7 @@ mod names;
 mod numeric;
 mod outputs;
 mod positions;
-mod quotes;
+pub mod quotes;
 mod records;
 mod window;
 
