@@ -10,7 +10,7 @@
 //! inodes       numbers of files                          size_watcher   starts the upload of large files
 //! spool        a file that is being written              specials       FIFOs and sockets
 //! control      files below .s4/                          eager_upload   sends a file before its close
-//! readahead    reads a remote key                        local          data directories of this machine
+//! remote_file  reads a remote key                        local          data directories of this machine
 //! proc, errno, options
 //! ```
 
@@ -24,7 +24,7 @@ mod local;
 mod mountpoint;
 mod options;
 mod proc;
-mod readahead;
+mod remote_file;
 mod requesters;
 mod size_watcher;
 mod specials;

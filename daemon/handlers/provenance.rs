@@ -2,7 +2,7 @@
 
 use super::{Answer, done, json, parse};
 use crate::app::App;
-use crate::jobs::provenance::{find, import};
+use crate::jobs::journal::{find, import};
 use crate::route::Page;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind};

@@ -6,6 +6,7 @@
 
 use nix::unistd::Pid;
 use s4::error::{Error, ErrorKind, Result};
+use s4::protocol::JobSpec;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Those that a job's commands have.
+    pub fn of(spec: &JobSpec) -> Self {
+        Self { memory: spec.memory, cpus: spec.cpus }
+    }
+
     pub fn is_none(self) -> bool {
         self.memory.is_none() && self.cpus.is_none()
     }

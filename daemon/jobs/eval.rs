@@ -53,7 +53,7 @@ pub fn run_alone(
 
 /// Runs the command of a job on the task of `key` as [`run`] does, and publishes nothing of it.
 pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, connection: &mut Connection) -> Result<CommandEnd> {
-    let limits = Limits { memory: spec.memory, cpus: spec.cpus };
+    let limits = Limits::of(spec);
     shared.running.check(limits)?;
     let task = plan::one(&shared.store, spec, key)?;
     let inputs = Inputs::open(&shared.store, &task)?;

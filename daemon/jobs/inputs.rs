@@ -1,7 +1,7 @@
 //! The inputs that a task has read: their digest, and a line for each in bounded memory.
 
+use super::journal::input_line;
 use super::lines::Lines;
-use super::provenance::input_line;
 use crate::store::Store;
 use s4::checksum::Checksum;
 use s4::hasher::Hasher;

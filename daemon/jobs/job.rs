@@ -4,9 +4,9 @@ use super::cgroup::Limits;
 use super::command::{Control, Killed};
 use super::failures::Failures;
 use super::fence::Fence;
+use super::journal::Journal;
 use super::logs::Logs;
 use super::marks::{mark_of, owner_of};
-use super::provenance::Journal;
 use super::sent::Sent;
 use crate::store::Store;
 use s4::attribute::Mark;
@@ -276,7 +276,7 @@ impl Job {
     }
 
     pub fn limits(&self) -> Limits {
-        Limits { memory: self.spec.memory, cpus: self.spec.cpus }
+        Limits::of(&self.spec)
     }
 
     /// Has the other nodes start no more tasks.

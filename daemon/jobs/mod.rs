@@ -10,6 +10,7 @@ mod former;
 mod gone;
 pub mod inputs;
 pub mod job;
+pub mod journal;
 mod lines;
 pub mod logs;
 mod marks;
@@ -17,7 +18,6 @@ mod own_path;
 pub mod owner;
 mod plan;
 pub mod process;
-pub mod provenance;
 mod rerun;
 mod run;
 mod running;
@@ -57,9 +57,9 @@ const UNENDED: usize = 1000;
 /// MiB that their specs may take in memory.
 const UNENDED_MIB: usize = 64;
 /// Jobs that have ended and are still told of, the bytes that their specs may take, and for how long.
-const REMEMBERED: usize = 100;
-const REMEMBERED_BYTES: usize = 16 << 20;
-const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+const ENDED_REMEMBERED: usize = 100;
+const ENDED_REMEMBERED_BYTES: usize = 16 << 20;
+const ENDED_REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The jobs of this node.
 pub struct Jobs {
@@ -141,7 +141,7 @@ impl Jobs {
         };
         let is_known = |job: u64| self.lock().keys().any(|id| owner_of(id) == job);
         let files = self.shared.files.remove_unused(needs);
-        for error in [files, provenance::prune(&self.shared.store, is_known)].into_iter().filter_map(Result::err) {
+        for error in [files, journal::prune(&self.shared.store, is_known)].into_iter().filter_map(Result::err) {
             tracing::warn!("{error}");
         }
     }
@@ -151,7 +151,7 @@ impl Jobs {
         spec.check()?;
         refuse_if_full(&self.lock(), spec.bytes())?;
         self.shared.store.check_there()?;
-        self.shared.running.check(Limits { memory: spec.memory, cpus: spec.cpus })?;
+        self.shared.running.check(Limits::of(spec))?;
         refuse_overlap(&self.lock(), spec)
     }
 
@@ -289,7 +289,7 @@ impl Jobs {
     /// Takes those jobs out of the table. Those that were never started, as refused ones are, push out none that was.
     fn take_old(&self) -> Vec<Arc<Job>> {
         let mut table = self.lock();
-        let oldest = now_milliseconds() - REMEMBERED_FOR.as_millis() as i64;
+        let oldest = now_milliseconds() - ENDED_REMEMBERED_FOR.as_millis() as i64;
         let old = |was_started: bool| {
             let of_kind = table.iter().filter(move |(_, job)| job.state().started.is_some() == was_started);
             let ended = of_kind.filter_map(|(id, job)| Some((id.clone(), job.state().ended?, job.bytes)));
@@ -310,7 +310,7 @@ fn not_remembered(mut ended: Vec<(JobId, i64, usize)>, oldest: i64) -> Vec<JobId
     ended.sort_by(|(a, a_end, _), (b, b_end, _)| (b_end, b).cmp(&(a_end, a)));
     let (mut kept, mut held) = (0, 0);
     ended.retain(|(_, end, bytes)| {
-        let stays = *end >= oldest && kept < REMEMBERED && held + bytes <= REMEMBERED_BYTES;
+        let stays = *end >= oldest && kept < ENDED_REMEMBERED && held + bytes <= ENDED_REMEMBERED_BYTES;
         if stays {
             (kept, held) = (kept + 1, held + bytes);
         }
@@ -363,13 +363,13 @@ mod tests {
         };
         let forgotten = |ended: &[(JobId, i64, usize)], oldest: i64| not_remembered(ended.to_vec(), oldest);
         // The first id ends last, as a long job does that many short ones overtake.
-        let ended: Vec<_> = (0..=REMEMBERED).map(|number| job(number, 1000 - number as i64, 1)).collect();
-        assert_eq!(forgotten(&ended, 0), [ended[REMEMBERED].0.clone()]);
-        let half = REMEMBERED_BYTES / 2;
+        let ended: Vec<_> = (0..=ENDED_REMEMBERED).map(|number| job(number, 1000 - number as i64, 1)).collect();
+        assert_eq!(forgotten(&ended, 0), [ended[ENDED_REMEMBERED].0.clone()]);
+        let half = ENDED_REMEMBERED_BYTES / 2;
         let ended = [job(1, 9, half), job(2, 8, half), job(3, 7, half)];
         assert_eq!(forgotten(&ended, 0), [ended[2].0.clone()]);
         // What is not kept takes no room.
-        let ended = [job(3, 9, half), job(2, 8, REMEMBERED_BYTES), job(1, 7, half), job(4, 1, 0)];
+        let ended = [job(3, 9, half), job(2, 8, ENDED_REMEMBERED_BYTES), job(1, 7, half), job(4, 1, 0)];
         assert_eq!(forgotten(&ended, 2), [ended[1].0.clone(), ended[3].0.clone()]);
     }
 }

@@ -1,4 +1,4 @@
-//! System errors at the path of a key, as errors for the user.
+//! System errors at the path of a key, as errors for the user. Which kind a system error becomes is decided in `Error::io`, not here.
 
 use nix::errno::Errno;
 use s4::error::{Error, ErrorKind};

@@ -10,7 +10,7 @@ use crate::errno::{Result, errno, io_errno};
 use crate::inodes::{Ino, Node};
 use crate::local;
 use crate::proc::Caller;
-use crate::readahead::{self, Budget, RemoteFile};
+use crate::remote_file::{ReadBudget, RemoteFile, read_small};
 use crate::size_watcher::SizeWatcher;
 use crate::spool::Spool;
 use crate::spool::files::SpoolFiles;
@@ -64,7 +64,7 @@ pub struct Files {
     spool_files: Arc<SpoolFiles>,
     size_watcher: SizeWatcher,
     closes: Closes,
-    budget: Budget,
+    budget: ReadBudget,
 }
 
 impl Files {
@@ -74,7 +74,7 @@ impl Files {
         size_watcher: SizeWatcher,
         closes: Closes,
     ) -> Self {
-        Self { namespace, handles: Handles::default(), spool_files, size_watcher, closes, budget: Budget::new() }
+        Self { namespace, handles: Handles::default(), spool_files, size_watcher, closes, budget: ReadBudget::new() }
     }
 
     pub async fn open(&self, ino: Ino, flags: i32, caller: Caller) -> Result<OpenedFile> {
@@ -192,7 +192,7 @@ impl Files {
         };
         let client = &self.namespace.client;
         if stat.checksum.len <= SMALL {
-            let bytes = readahead::read_small(client, key, stat.checksum).await.map_err(stale)?;
+            let bytes = read_small(client, key, stat.checksum).await.map_err(stale)?;
             return Ok((Handle::Small(bytes), None));
         }
         // Reads no bytes: it checks that the key is there, and makes the node keep it open.

@@ -35,14 +35,14 @@ type Leaf = (Key, Checksum, u64);
 
 /// The memory that all open files share.
 #[derive(Clone)]
-pub struct Budget {
+pub struct ReadBudget {
     ahead: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
     /// Guards the leaves of random reads.
     leaves: Arc<Mutex<LruCache<Leaf, Bytes>>>,
 }
 
-impl Budget {
+impl ReadBudget {
     pub fn new() -> Self {
         Self {
             ahead: Arc::new(Semaphore::new(BUDGET)),
@@ -59,7 +59,7 @@ struct File {
     client: Client,
     key: Key,
     checksum: Checksum,
-    budget: Budget,
+    budget: ReadBudget,
     state: Mutex<State>,
     /// Wakes the thread of the stream when a block is wanted, or the stream is to end.
     wanted: Condvar,
@@ -117,7 +117,7 @@ impl Block {
 }
 
 impl RemoteFile {
-    pub fn new(client: Client, key: Key, checksum: Checksum, budget: &Budget) -> Self {
+    pub fn new(client: Client, key: Key, checksum: Checksum, budget: &ReadBudget) -> Self {
         let mode = Mode::Stream { received: 0, running: false };
         let state = Mutex::new(State { blocks: BTreeMap::new(), next: 0, mode });
         let wanted = Condvar::new();

@@ -2,8 +2,9 @@
 //! to it: its name is the hash of the job's id.
 //!
 //! The first line is the job as JSON. Then for each finished task a line `OUTPUTS BYTES DIGEST INPUTS`: how many outputs it has, the bytes,
-//! the digest and the number of its inputs; and for each input a line ` KEY XXH3 LENGTH`. Nothing is decided by these files: a file that is
-//! lost costs answers about the past, and which tasks are done, the outputs themselves say.
+//! the digest and the number of its inputs; and for each input a line ` KEY XXH3 LENGTH`. No output is judged by these files: they answer `s4 why`,
+//! and tell a daemon that starts how far an interrupted job had come. Lines of earlier versions stay on disks: a new field is optional, at
+//! the end.
 
 use super::inputs::{Reading, TaskInputs};
 use super::lines::Lines;
