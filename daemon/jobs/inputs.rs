@@ -1,6 +1,5 @@
 //! The inputs that a task has read: their digest, and a line for each in bounded memory.
 
-use super::journal::input_line;
 use super::lines::Lines;
 use crate::store::Store;
 use s4::checksum::Checksum;
@@ -72,6 +71,11 @@ impl TaskInputs {
         spilled.rewind()?;
         to.append_all(&mut Cursor::new(line).chain(spilled).chain(&self.lines[..]))
     }
+}
+
+/// The line of an input, as a journal has it.
+pub fn input_line(key: &Key, checksum: Checksum) -> String {
+    format!(" {} {checksum}\n", key.as_str())
 }
 
 /// The digest of one input with this checksum.

@@ -11,7 +11,6 @@ use super::lines::Lines;
 use super::marks::owner_of;
 use crate::store::Store;
 use s4::attribute::Mark;
-use s4::checksum::Checksum;
 use s4::error::{self, Error, Result};
 use s4::file::open_to_read;
 use s4::key::{Key, MAX_KEY};
@@ -192,11 +191,6 @@ impl Line {
     }
 }
 
-/// The line of an input, as it is written.
-pub fn input_line(key: &Key, checksum: Checksum) -> String {
-    format!(" {} {checksum}\n", key.as_str())
-}
-
 /// Visits every line, with its newline unless it was cut.
 fn each_line(file: Option<File>, visit: &mut dyn FnMut(&[u8])) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
@@ -217,7 +211,9 @@ fn failed(error: &io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::inputs::input_line;
     use proptest::prelude::*;
+    use s4::checksum::Checksum;
 
     #[test]
     fn lines_come_back_as_they_were_and_what_was_cut_says_nothing() {

@@ -1,6 +1,6 @@
 //! What made a key, as a line of JSON.
 
-use super::Since;
+use super::since::Since;
 use s4::key::Key;
 use s4::placement::NodeId;
 use s4::protocol::{JobSpec, Provenance, TaskRecord};

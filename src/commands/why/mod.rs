@@ -1,15 +1,15 @@
 //! `s4 why`: what made a key, back to the keys that no map made.
 
 mod json;
+mod since;
 mod text;
 
 use crate::cli::WhyArgs;
 use crate::commands::console::say;
-use s4::checksum::Checksum;
 use s4::client::Client;
-use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::error::{Error, ExitStatus, Result};
 use s4::key::Key;
-use s4::protocol::Provenance;
+use since::Since;
 use std::collections::HashSet;
 use std::io::{BufWriter, Write};
 
@@ -22,29 +22,6 @@ pub async fn run(client: &Client, args: &WhyArgs) -> Result<ExitStatus> {
     match (args.recursive, args.json) {
         (true, _) => walk.tree(key).await,
         (false, _) => walk.one(&key).await,
-    }
-}
-
-/// What has become of an input since a task read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Since {
-    Same,
-    /// Another key has its name.
-    Changed,
-    Gone,
-    /// Its node does not say.
-    Unknown(String),
-}
-
-impl Since {
-    /// Compares what was `read` with what there is now.
-    fn of(read: Checksum, now: &Result<Provenance>) -> Self {
-        match now {
-            Ok(now) if now.checksum == read => Self::Same,
-            Ok(_) => Self::Changed,
-            Err(error) if error.kind() == ErrorKind::NotFound => Self::Gone,
-            Err(error) => Self::Unknown(error.to_string()),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What made a key, for people.
 
-use super::Since;
+use super::since::Since;
 use crate::commands::format::cut;
 use s4::checksum::Checksum;
 use s4::key::Key;
