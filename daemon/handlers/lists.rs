@@ -84,21 +84,21 @@ pub fn delete(app: &Arc<App>, prefix: Prefix) -> Answer {
         let events = EventSender(sender);
         let mut pulse = Pulse::new();
         let store = &app.jobs.shared.store;
-        let event = |Load { keys, bytes }| Event::Deleted { keys, bytes };
+        let event = |Load { keys, bytes }, buckets| Event::Deleted { keys, bytes, buckets };
         let deleted = store.remove_prefix(&prefix, |deleted| {
             if store.left() >= LEFT {
                 app.names.settle(&mut || {});
             }
-            !pulse.is_due() || events.send(&event(deleted)).is_ok()
+            !pulse.is_due() || events.send(&event(deleted, Vec::new())).is_ok()
         });
-        let so_far = *deleted.as_ref().unwrap_or(&Load::default());
+        let so_far = deleted.as_ref().map_or(Load::default(), |(deleted, _)| *deleted);
         app.names.settle(&mut || {
             if pulse.is_due() {
                 // Also for a client that hung up the directories go.
-                let _ = events.send(&event(so_far));
+                let _ = events.send(&event(so_far, Vec::new()));
             }
         });
-        let last = deleted.map_or_else(Event::Error, event);
+        let last = deleted.map_or_else(Event::Error, |(deleted, buckets)| event(deleted, buckets));
         // A client that hung up needs no end.
         let _ = events.send(&last);
     });

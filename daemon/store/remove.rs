@@ -14,6 +14,9 @@ use s4::skew::Load;
 use s4::stored::{is_absent, record_at, recorded_at};
 use std::path::Path;
 
+/// Buckets that are named to whoever deletes their keys.
+const TOLD: usize = 1000;
+
 impl Store {
     /// Deletes a key; with `only`, just if it has this checksum. Directories that become empty are removed, unless
     /// `keep_dirs`.
@@ -51,10 +54,14 @@ impl Store {
         unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
     }
 
-    /// Deletes every key that begins with `prefix`, and the empty directories; returns the keys and their bytes. Calls `progress` with
-    /// those so far, and stops if that returns false.
-    pub fn remove_prefix(&self, prefix: &Prefix, mut progress: impl FnMut(Load) -> bool) -> Result<Load> {
-        let mut deleted = Load::default();
+    /// Deletes every key that begins with `prefix`, and the empty directories; returns the keys and bytes, and the keys' buckets, of
+    /// which no more than [`TOLD`] are named. Calls `progress` with the keys and bytes so far, and stops if that returns false.
+    pub fn remove_prefix(
+        &self,
+        prefix: &Prefix,
+        mut progress: impl FnMut(Load) -> bool,
+    ) -> Result<(Load, Vec<String>)> {
+        let (mut deleted, mut buckets) = (Load::default(), Vec::new());
         self.list(&Selection::Files(prefix), &mut |entry| {
             let Entry::Key { path, size, .. } = entry else {
                 return Ok(true);
@@ -64,6 +71,7 @@ impl Store {
                 Ok(()) => {
                     deleted.keys += 1;
                     deleted.bytes += size;
+                    note_bucket(&mut buckets, &path);
                 }
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(failed(format!("s4://{path}"), errno)),
@@ -72,7 +80,7 @@ impl Store {
             Ok(progress(deleted))
         })?;
         self.remove_empty(prefix.split().0, prefix);
-        Ok(deleted)
+        Ok((deleted, buckets))
     }
 
     /// Removes the directory at `path` and those below it, if they are empty and their paths with a `/` begin with
@@ -135,5 +143,13 @@ impl Store {
             Err(errno) => return Err(failed(format_args!("s4://{name}"), errno)),
         }
         Ok(())
+    }
+}
+
+/// Adds the bucket of the key at `path`, which comes in the order of paths.
+fn note_bucket(buckets: &mut Vec<String>, path: &str) {
+    let bucket = path.split('/').next().unwrap_or(path);
+    if buckets.len() < TOLD && buckets.last().is_none_or(|last| last != bucket) {
+        buckets.push(bucket.to_owned());
     }
 }

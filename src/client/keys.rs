@@ -50,14 +50,14 @@ impl Client {
         self.send(node, Method::DELETE, &protocol::key_path(key), body::empty(), &Activity::default()).await.map(drop)
     }
 
-    /// Deletes all of `node`'s keys that begin with `prefix`; returns how many, and their bytes.
-    pub async fn delete_prefix(&self, node: NodeId, prefix: &Prefix) -> Result<Load> {
+    /// Deletes all of `node`'s keys that begin with `prefix`; returns how many, their bytes and their buckets.
+    pub async fn delete_prefix(&self, node: NodeId, prefix: &Prefix) -> Result<(Load, Vec<String>)> {
         let path = format!("/v1/delete?prefix={}", escape(prefix.as_str()));
         let mut events = self.events(node, Method::POST, &path, body::empty()).await?;
         let mut deleted = None;
         while let Some(event) = events.next().await? {
-            if let Event::Deleted { keys, bytes } = event {
-                deleted = Some(Load { keys, bytes });
+            if let Event::Deleted { keys, bytes, buckets } = event {
+                deleted = Some((Load { keys, bytes }, buckets));
             }
         }
         deleted.ok_or_else(|| {

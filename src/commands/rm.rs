@@ -8,11 +8,8 @@ use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key, Prefix};
 use s4::protocol::{Entry, Stat};
 use s4::skew::Load;
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
-use std::time::Duration;
-
-/// How long nodes may be silent when buckets are counted, which is no reason to wait.
-const COUNTING: Duration = Duration::from_millis(500);
 
 pub async fn run(client: &Client, args: RmArgs) -> Result<ExitStatus> {
     if !args.recursive {
@@ -43,41 +40,44 @@ async fn remove_one(client: &Client, key: &Key, dry_run: bool) -> Result<ExitSta
 }
 
 async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
-    // What is on the other nodes goes also where a node is down, and buckets cannot be counted.
-    let counting = client.with_deadline(client.deadline().min(COUNTING));
-    let before = buckets(&counting, prefix).await.ok();
     let answers = client
         .on_every_node(|client, node| {
             let prefix = prefix.clone();
             async move { client.delete_prefix(node, &prefix).await }
         })
         .await;
-    let deleted = answers.iter().flatten().fold(Load::default(), |sum, load| Load {
-        keys: sum.keys + load.keys,
-        bytes: sum.bytes.saturating_add(load.bytes),
-    });
-    let gone = match before {
-        Some(before) if answers.iter().all(Result::is_ok) => {
-            buckets(&counting, prefix).await.map_or(0, |after| before.saturating_sub(after))
+    let (mut deleted, mut touched) = (Load::default(), BTreeSet::new());
+    for (load, buckets) in answers.iter().flatten() {
+        deleted.keys += load.keys;
+        deleted.bytes = deleted.bytes.saturating_add(load.bytes);
+        touched.extend(buckets);
+    }
+    // A silent node is not waited for once more.
+    let gone = match answers.iter().all(Result::is_ok) && !touched.is_empty() {
+        true => {
+            let left = buckets(client, prefix).await?;
+            touched.iter().filter(|bucket| !left.contains(bucket.as_str())).count()
         }
-        _ => 0,
+        false => 0,
     };
     tell(false, deleted, gone);
     // Nothing found is success: scripts begin so.
     client.all_or_blame(answers).await.map(|_| ExitStatus::Done)
 }
 
-/// The buckets to which keys that begin with `prefix` may belong.
-async fn buckets(client: &Client, prefix: &Prefix) -> Result<u64> {
-    let start = prefix.as_str().split('/').next().unwrap_or("");
-    let is_whole = prefix.as_str().contains('/');
+/// The buckets in which keys are that begin with `prefix`, or may be.
+async fn buckets(client: &Client, prefix: &Prefix) -> Result<BTreeSet<String>> {
+    let (start, rest) =
+        prefix.as_str().split_once('/').map_or((prefix.as_str(), None), |(start, rest)| (start, Some(rest)));
     let mut listing = client.list(&Prefix::parse(start)?, false).await?;
-    let mut count = 0;
+    let mut names = BTreeSet::new();
     while let Some(entry) = listing.next().await? {
         let name = entry.path().trim_end_matches('/');
-        count += u64::from(!is_whole || name == start);
+        if rest.is_none() || name == start {
+            names.insert(name.to_owned());
+        }
     }
-    Ok(count)
+    Ok(names)
 }
 
 /// Prints what would be deleted.
@@ -93,16 +93,16 @@ async fn list_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
     }
     out.flush().map_err(|e| Error::io("stdout", &e))?;
     // Of a directory's bucket, others may stay.
-    let whole = if prefix.as_str().contains('/') { 0 } else { buckets(client, prefix).await? };
+    let whole = if prefix.as_str().contains('/') { 0 } else { buckets(client, prefix).await?.len() };
     tell(true, found, whole);
     Ok(ExitStatus::Done)
 }
 
-fn tell(dry_run: bool, load: Load, buckets: u64) {
+fn tell(dry_run: bool, load: Load, buckets: usize) {
     let verb = if dry_run { "would delete" } else { "deleted" };
     let buckets = match buckets {
         0 => String::new(),
-        buckets => format!(", {}", counted(buckets, "bucket")),
+        buckets => format!(", {}", counted(buckets as u64, "bucket")),
     };
     say(format_args!("{verb} {}, {}{buckets}", counted(load.keys, "key"), size_text(load.bytes)));
 }

@@ -168,6 +168,9 @@ pub enum Event {
         /// Their bytes.
         #[serde(default, deserialize_with = "bounds::count")]
         bytes: u64,
+        /// Their buckets, in the last event only, as far as they are told.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        buckets: Vec<String>,
     },
     /// The request failed after its answer had begun.
     Error(Error),
