@@ -2,7 +2,8 @@
 
 use super::{Answer, done, json, parse};
 use crate::app::App;
-use crate::jobs::journal::{find, import};
+use crate::jobs::imports::import;
+use crate::jobs::journal::find;
 use crate::route::Page;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind};
@@ -35,13 +36,13 @@ pub async fn of_key(app: &Arc<App>, key: Key, page: Page) -> Answer {
 /// Gives a key of this node what made it on another cluster: its mark, and the task if that is known whole.
 pub async fn give(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {
     let found: Provenance = parse(&body)?;
-    let store = app.jobs.shared.store.clone();
+    let shared = app.jobs.shared.clone();
     blocking(move || {
         let mark = found.mark.ok_or_else(|| Error::new(ErrorKind::BadRequest, format!("{key}: no map made it")))?;
         if let Some(task) = &found.task {
-            import(&store, mark, task)?;
+            import(&shared, mark, task)?;
         }
-        store.give_mark(&key, found.checksum, mark).map(|()| done())
+        shared.store.give_mark(&key, found.checksum, mark).map(|()| done())
     })
     .await
 }

@@ -6,12 +6,10 @@
 //! and tell a daemon that starts how far an interrupted job had come. Lines of earlier versions stay on disks: a new field is optional, at
 //! the end.
 
-use super::inputs::{Reading, TaskInputs};
+use super::inputs::TaskInputs;
 use super::lines::Lines;
-use super::marks::owner_of;
 use crate::store::Store;
-use s4::attribute::Mark;
-use s4::error::{self, Error, Result};
+use s4::error::{Error, Result};
 use s4::file::open_to_read;
 use s4::key::{Key, MAX_KEY};
 use s4::protocol::{Input, JobSpec, Progress, TaskRecord};
@@ -42,6 +40,11 @@ impl Journal {
         let mut line = serde_json::to_vec(spec).expect("a job is plain JSON");
         line.push(b'\n');
         self.0.append(&line).map_err(|e| failed(&e))
+    }
+
+    /// True if the job has been written down.
+    pub fn has_begun(&self) -> Result<bool> {
+        self.0.read().map(|file| file.is_some()).map_err(|e| failed(&e))
     }
 
     /// All outputs of a task are published; `bytes` are those of its inputs.
@@ -105,29 +108,6 @@ pub fn find(store: &Store, job: u64, digest: u64, from: u64, most: usize) -> Res
         }
     })?;
     Ok(found)
-}
-
-/// Writes down a task of another cluster, that its outputs' `mark` leads to. Does nothing if it is known. Errors: the mark is not that task's.
-pub fn import(store: &Store, mark: Mark, task: &TaskRecord) -> Result<()> {
-    let mut reading = Reading::new(store);
-    for input in &task.inputs {
-        reading.add(&input.key, input.checksum).map_err(|e| failed(&e))?;
-    }
-    let inputs = reading.finish();
-    let job = &task.job;
-    let is_whole = task.inputs.len() as u64 == task.count && inputs.digest() == mark.inputs;
-    if !is_whole || job.recipe() != mark.recipe || owner_of(&job.id) != mark.job {
-        return Err(Error::new(error::ErrorKind::BadRequest, "the mark is not that of an output of this task"));
-    }
-    if find(store, mark.job, mark.inputs, 0, 0)?.is_some() {
-        return Ok(());
-    }
-    let journal = Journal::new(store, mark.job)?;
-    if journal.0.read().map_err(|e| failed(&e))?.is_none() {
-        journal.begin(job)?;
-    }
-    journal.done(mark.outputs.into(), 0, inputs)?;
-    journal.close(store.syncs())
 }
 
 /// Removes the oldest files beyond those that may stay, but none that `is_needed`, by the hash of a job's id.

@@ -8,6 +8,7 @@ pub mod fence;
 pub mod files;
 mod former;
 mod gone;
+pub mod imports;
 pub mod inputs;
 pub mod job;
 pub mod journal;

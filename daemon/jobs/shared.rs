@@ -14,8 +14,8 @@ use s4::client::Client;
 use s4::error::Result;
 use s4::placement::NodeId;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Evals that run at once; more wait.
@@ -50,6 +50,8 @@ pub struct Shared {
     /// Of all jobs since the daemon's start.
     pub task_counts: TaskCounts,
     evals_begun: AtomicU64,
+    /// Held while the journal of another cluster's job is begun or added to: several tasks of it may come at once.
+    pub importing: Mutex<()>,
 }
 
 impl Shared {
@@ -71,6 +73,7 @@ impl Shared {
             evals: Semaphore::new(EVALS),
             task_counts: TaskCounts::default(),
             evals_begun: AtomicU64::new(0),
+            importing: Mutex::default(),
         })
     }
 
