@@ -46,7 +46,7 @@ pub enum Route {
     CancelJob(JobId),
     FollowJob(JobId),
     CleanJob { id: JobId, prefix: Prefix, inputs: Option<u64> },
-    Standing { outdir: Dir, of: NodeId },
+    Standing { outdir: Dir, of: Option<NodeId> },
     Provenance { key: Key, page: Page },
     GiveProvenance(Key),
     Why(Key),
@@ -166,7 +166,8 @@ fn delete_prefix_route(query: &str) -> Result<Route> {
 }
 
 fn standing_route(query: &str) -> Result<Route> {
-    Ok(Route::Standing { outdir: Dir::try_from(field(query, "outdir")?)?, of: number(query, "node")? })
+    let of = query_value(query, "node")?.map(|node| node.parse().map_err(|_| malformed("node"))).transpose()?;
+    Ok(Route::Standing { outdir: Dir::try_from(field(query, "outdir")?)?, of })
 }
 
 fn provenance_route(key: &str, query: &str) -> Result<Route> {

@@ -108,8 +108,8 @@ pub async fn clean(app: &Arc<App>, id: JobId, prefix: Prefix, inputs: Option<u64
     blocking(move || jobs.clean(&id, &prefix, inputs)).await.map(|()| done())
 }
 
-/// Answers with what stands of a 1:n map's outputs, of the tasks of node `of`.
-pub fn standing(app: &Arc<App>, outdir: Dir, of: NodeId) -> Answer {
+/// Answers with what stands of a 1:n map's outputs, of the tasks of node `of`, or without one with every key in `outdir`.
+pub fn standing(app: &Arc<App>, outdir: Dir, of: Option<NodeId>) -> Answer {
     let (sender, body) = app.channel();
     let store = app.jobs.shared.store.clone();
     tokio::task::spawn_blocking(move || {

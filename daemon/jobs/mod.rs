@@ -19,6 +19,7 @@ mod own_path;
 pub mod owner;
 mod plan;
 pub mod process;
+mod renamed;
 mod rerun;
 mod run;
 mod running;
@@ -41,7 +42,7 @@ use owner::Owner;
 use s4::attribute::Mark;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
-use s4::key::Prefix;
+use s4::key::{Key, Prefix};
 use s4::limits::descriptors;
 use s4::protocol::{Delivery, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Rerun, Source};
 use s4::time::now_milliseconds;
@@ -182,7 +183,8 @@ impl Jobs {
             return Ok(Owner::default());
         };
         let job = self.find(&delivery.job)?;
-        Ok(Owner::new(job.fence.clone(), job.mark(delivery.inputs, delivery.outputs)))
+        let mark = job.mark(delivery.inputs, delivery.outputs);
+        Ok(Owner::new(job.fence.clone(), mark, job.spec.kind == MapKind::MapToN))
     }
 
     pub async fn start(&self, id: &JobId) -> Result<()> {
@@ -215,14 +217,16 @@ impl Jobs {
         self.lock().values().filter(earlier).cloned().collect()
     }
 
-    /// Deletes what earlier runs left below `prefix` on this node of a task whose inputs have this digest, or are gone; blocks. Called by the
+    /// Deletes what earlier runs left below `prefix` on this node, or of a map that names its outputs, what they left as `prefix`, of a task whose inputs have this digest, or are gone; blocks. Called by the
     /// node whose task it is, maybe before the job has been started here.
     pub fn clean(&self, id: &JobId, prefix: &Prefix, inputs: Option<u64>) -> Result<()> {
         let job = self.find(id)?;
         let below = Prefix::below(&job.spec.outdir);
         let task = prefix.as_str().strip_prefix(below.as_str()).and_then(|task| task.strip_suffix('/'));
         let is_task = job.spec.kind == MapKind::MapToN && task.is_some_and(|task| !task.contains('/'));
-        if job.spec.rerun == Rerun::Refuse || !is_task {
+        let output = job.spec.to_name.as_ref().and_then(|_| Key::parse(prefix.as_str()).ok());
+        let output = output.filter(|output| output.as_str().starts_with(below.as_str()));
+        if job.spec.rerun == Rerun::Refuse || !is_task && output.is_none() {
             return Err(Error::new(ErrorKind::BadRequest, format!("job {id} has nothing to clean there")));
         }
         self.open_earlier(&job).iter().for_each(|other| other.fence.shut());
@@ -231,7 +235,10 @@ impl Jobs {
             Some(_) => rerun::may_replace(rerun, mark, ours),
             None => rerun::may_remove(rerun, mark, ours),
         };
-        self.shared.store.remove_marked(prefix, is_removed, &mut || job.fence.is_open())?;
+        match output {
+            Some(output) => self.shared.store.remove_output(&output, is_removed)?,
+            None => self.shared.store.remove_marked(prefix, is_removed, &mut || job.fence.is_open())?,
+        }
         self.shared.names.settle(&mut || {});
         Ok(())
     }

@@ -12,12 +12,14 @@ use std::sync::Arc;
 pub struct Owner {
     fence: Arc<Fence>,
     mark: Option<Mark>,
+    /// The sender is the home of the directory that the key lies in, and has recorded this node as a holder.
+    is_from_home: bool,
 }
 
 impl Owner {
     /// The job of `fence`, one of whose outputs has this mark.
-    pub fn new(fence: Arc<Fence>, mark: Mark) -> Self {
-        Self { fence, mark: Some(mark) }
+    pub fn new(fence: Arc<Fence>, mark: Mark, is_from_home: bool) -> Self {
+        Self { fence, mark: Some(mark), is_from_home }
     }
 
     /// Marks the key as an output of the job's task.
@@ -28,7 +30,7 @@ impl Owner {
         draft
     }
 
-    /// Makes a copy of the directory that a job's output lies in: its home, which sends the output, has recorded this node as a holder.
+    /// Makes a copy of the directory that a job's output lies in, if its home sends the output and has recorded this node as a holder.
     /// `last` is that of the output before, and is to be kept until all are published.
     pub fn enter(
         &self,
@@ -37,7 +39,7 @@ impl Owner {
         key: &Key,
         last: &mut Option<Receiving>,
     ) -> Result<()> {
-        if self.mark.is_none() || last.as_ref().is_some_and(|last| last.dir().as_str() == key.parent()) {
+        if !self.is_from_home || last.as_ref().is_some_and(|last| last.dir().as_str() == key.parent()) {
             return Ok(());
         }
         let dir = Dir::try_from(key.parent().to_owned())?;

@@ -5,11 +5,12 @@ use super::former::Former;
 use super::gone;
 use super::inputs::{add_input, input_hash};
 use super::marks::mark_of;
+use super::renamed;
 use super::rerun::{self, Decision, is_ours, may_remove};
 use super::shared::Shared;
 use super::sources::Sources;
 use super::standing::AllStanding;
-use super::tasks::{Merged, SKIP, Suffix, Task, damaged, failed, output_of};
+use super::tasks::{Merged, SKIP, Suffix, Task, damaged, failed, output_of, still_wanted};
 use crate::store::{Selection, Sorter, Store};
 use s4::attribute::Mark;
 use s4::error::{Error, ErrorKind, Result};
@@ -53,6 +54,7 @@ pub fn make(
         Rerun::Refuse | Rerun::Resume | Rerun::Missing => None,
     };
     match spec.kind {
+        MapKind::Map if spec.to_name.is_some() => planner.renamed(shared, gone.as_mut(), alive)?,
         MapKind::Map => planner.singles(gone.as_mut(), alive)?,
         MapKind::MapToN => planner.split(shared, gone.as_mut(), alive)?,
         MapKind::MapFromN => planner.merge(gone.as_mut(), alive)?,
@@ -119,15 +121,58 @@ impl Planner<'_> {
                 );
                 return Err(Error::new(ErrorKind::AlreadyExists, message));
             }
-            self.take_input(&key, size)?;
             let found = standing.of(&name, &mut without_input)?;
-            let inputs = if found.is_empty() { 0 } else { input_of(store, &key)? };
-            let ours = Mark { inputs, ..ours };
-            let decision = rerun::decide(spec.rerun, &found, ours).map_err(|other| taken(spec, other, ours))?;
-            self.write(decision, inputs, &key, size)?;
+            self.take_task(&found, &key, size)?;
             last = Some((name, key));
         }
         standing.rest(&mut without_input)
+    }
+
+    /// Writes down the task of the input `key`, of whose outputs `found` exists.
+    fn take_task(&mut self, found: &[Standing], key: &Key, size: u64) -> Result<()> {
+        self.take_input(key, size)?;
+        let inputs = if found.is_empty() { 0 } else { input_of(self.store, key)? };
+        let ours = Mark { inputs, ..self.mark };
+        let decision = rerun::decide(self.spec.rerun, found, ours).map_err(|other| taken(self.spec, other, ours))?;
+        self.write(decision, inputs, key, size)
+    }
+
+    /// The tasks of a 1:1 map that names its outputs, in the order of these.
+    fn renamed(
+        &mut self,
+        shared: &Shared,
+        gone: Option<&mut gone::List>,
+        alive: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
+        let (store, spec) = (self.store, self.spec);
+        let mut outputs = gone::Outputs::new(store);
+        renamed::each_output_here(shared, spec, alive, &mut |output| {
+            self.refuse_in_the_way(output)?;
+            if gone.is_some() { outputs.add(output) } else { Ok(()) }
+        })?;
+        let mut inputs = Sorter::new(store.root());
+        each_input(store, spec, alive, &mut |key, size| {
+            let output = output_of(spec, &key)?;
+            inputs.push(format!("{} {} {size}", output.as_str(), key.as_str()).into_bytes())
+        })?;
+        // The nodes of the outputs refuse those that exist.
+        let is_fresh = spec.rerun == Rerun::Refuse;
+        let mut standing = if is_fresh { None } else { Some(AllStanding::gather(shared, spec, alive)?) };
+        for record in inputs.finish()? {
+            let (output, key, size) = parse_input(&record?)?;
+            let found = standing.as_mut().map(|standing| standing.of(&output, &mut |_| Ok(()))).transpose()?;
+            self.take_task(&found.unwrap_or_default(), &key, size)?;
+        }
+        self.list_gone(gone, outputs, alive)
+    }
+
+    /// Refuses an output on this node that a task, maybe of another node, cannot make.
+    fn refuse_in_the_way(&self, output: &Key) -> Result<()> {
+        match self.spec.rerun {
+            Rerun::Missing => Ok(()),
+            Rerun::Resume | Rerun::Update if self.mark_at(output)?.is_some() => Ok(()),
+            Rerun::Refuse | Rerun::Resume | Rerun::Update => refuse_taken(self.store, output, self.spec),
+        }
     }
 
     /// Lines of keys, those of one merge name together, and after each group a line of what is to become of it.
@@ -270,13 +315,6 @@ fn each_input(
         }
         still_wanted(spec, alive)
     })
-}
-
-fn still_wanted(spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<bool> {
-    match alive() {
-        true => Ok(true),
-        false => Err(Error::new(ErrorKind::Cancelled, format!("job {}: its client is gone", spec.id))),
-    }
 }
 
 fn refuse_taken(store: &Store, output: &Key, spec: &JobSpec) -> Result<()> {

@@ -1,4 +1,5 @@
-//! The existing outputs below the OUTDIR of a 1:n map, over all nodes: whether a task is done is read from the outputs themselves.
+//! The existing outputs below the OUTDIR of a 1:n map, or of a 1:1 map that names its outputs, over all nodes: whether a task is done is
+//! read from the outputs themselves.
 
 use super::shared::Shared;
 use crate::store::Sorter;
@@ -17,24 +18,24 @@ pub struct AllStanding(Peekable<Records>);
 pub(super) type Records = Box<dyn Iterator<Item = Result<Vec<u8>>>>;
 
 impl AllStanding {
-    /// Asks every node what stands of the tasks of this one. Blocks. `alive` is called again and again, and ends the work by returning
+    /// Asks every node what stands of the tasks of this one; of a 1:1 map, what stands of all, each under its own path. Blocks. `alive` is called again and again, and ends the work by returning
     /// false.
     pub fn gather(shared: &Shared, spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Self> {
         let mut sorter = Sorter::new(shared.store.root());
         let (sender, mut answers) = mpsc::channel(QUEUE);
         let handle = Handle::current();
+        let of = spec.to_name.is_none().then_some(shared.node);
         for node in shared.client.cluster().ids().filter(|&node| node != shared.node) {
-            let (client, outdir, own, sender) =
-                (shared.client.clone(), spec.outdir.clone(), shared.node, sender.clone());
+            let (client, outdir, sender) = (shared.client.clone(), spec.outdir.clone(), sender.clone());
             handle.spawn(async move {
-                if let Err(error) = client.standing(node, &outdir, own, &sender).await {
+                if let Err(error) = client.standing(node, &outdir, of, &sender).await {
                     // Nobody listens once another node has failed.
                     let _ = sender.send(Err(error)).await;
                 }
             });
         }
         drop(sender);
-        shared.store.standing(&spec.outdir, shared.node, &mut |found| {
+        shared.store.standing(&spec.outdir, of, &mut |found| {
             found.map_or(Ok(()), |standing| push(&mut sorter, &standing)).map(|()| alive())
         })?;
         loop {

@@ -86,6 +86,11 @@ pub async fn run(
     };
     let (outputs, inputs) = match ended {
         Ended::Published(inputs) => (1, inputs),
+        Ended::Elsewhere { output, file, inputs } => {
+            let sender = Sender { job, input: &task.key, inputs: inputs.digest() };
+            shared.transfers.send_output(sender, &output, file).await?;
+            (1, inputs)
+        }
         Ended::Named { outputs, inputs } => {
             // A command that waits to deliver holds its slot, so that finished directories do not pile up.
             let delivery = shared.deliveries.acquire().await;
@@ -103,6 +108,12 @@ pub async fn run(
 
 enum Ended {
     Published(TaskInputs),
+    /// What the command has printed is to be a key of another node.
+    Elsewhere {
+        output: Key,
+        file: File,
+        inputs: TaskInputs,
+    },
     /// A 1:n command has printed the names of its outputs.
     Named {
         outputs: Outputs,
@@ -117,6 +128,11 @@ impl Work {
         let Some(output) = task.output.clone() else {
             return clean_everywhere(shared, job, task.key.basename(), Some(inputs)).await;
         };
+        let node = shared.client.cluster().node_of(&output);
+        if node != shared.node {
+            let id = &job.spec.id;
+            return shared.client.clean_job(node, id, &Prefix::parse(output.as_str())?, Some(inputs)).await;
+        }
         let (store, rerun, ours) = (shared.store.clone(), job.spec.rerun, job.mark(inputs, 1));
         let outputs = task.former.iter().cloned().chain([output]).collect::<Vec<_>>();
         blocking(move || {
@@ -149,7 +165,8 @@ impl Work {
         let (store, spec) = (&*shared.store, &*job.spec);
         let refused = |e: std::io::Error| Error::io(&task.key, &e);
         store.check_space(task.output.as_ref().unwrap_or(&task.key))?;
-        if let Some(output) = &task.output {
+        let is_here = |output: &&Key| shared.client.cluster().node_of(output) == shared.node;
+        if let Some(output) = task.output.as_ref().filter(is_here) {
             store.check_unused(output)?;
         }
         let inputs = Inputs::open(store, task)?;
@@ -201,6 +218,9 @@ impl Work {
         let Some(output) = &task.output else {
             return Ok(Ended::Named { outputs: Outputs { dir, names: stdout, installed }, inputs });
         };
+        if !is_here(&output) {
+            return Ok(Ended::Elsewhere { output: output.clone(), file: stdout, inputs });
+        }
         // Other nodes may be asked, which is not to hold up who shuts the fence.
         store.hold_for(output)?;
         job.fence.pass(|| store.publish_output(&stdout, output, job.mark(inputs.digest(), 1)))?;

@@ -168,7 +168,19 @@ impl Suffix {
 
 /// The output of a 1:1 task.
 pub fn output_of(spec: &JobSpec, input: &Key) -> Result<Key> {
-    spec.outdir.join(spec.indir.below(input))
+    let below = spec.indir.below(input);
+    match &spec.to_name {
+        Some(template) => spec.outdir.join(&template.apply(below)),
+        None => spec.outdir.join(below),
+    }
+}
+
+/// Errors: the client of the planning is gone.
+pub fn still_wanted(spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<bool> {
+    match alive() {
+        true => Ok(true),
+        false => Err(Error::new(ErrorKind::Cancelled, format!("job {}: its client is gone", spec.id))),
+    }
 }
 
 pub fn failed(error: &std::io::Error) -> Error {

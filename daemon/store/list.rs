@@ -76,14 +76,17 @@ impl Store {
     }
 
     /// Visits the existing outputs of a 1:n map below `outdir`, for the inputs on node `of`, in the order of the
-    /// inputs' basenames. `visit` is also called with `None` from time to time, and ends the listing by returning
+    /// inputs' basenames; without a node each key as the only output of its task, under its own path. `visit` is also called with `None` from time to time, and ends the listing by returning
     /// false.
     pub fn standing(
         &self,
         outdir: &Dir,
-        of: NodeId,
+        of: Option<NodeId>,
         visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>,
     ) -> Result<()> {
+        let Some(of) = of else {
+            return self.standing_keys(outdir, visit);
+        };
         for record in self.sorted_names(&self.root.join(outdir.as_str()), false)? {
             let record = record?;
             let Some(input) = std::str::from_utf8(&record).ok().and_then(|name| name.strip_suffix('/')) else {
@@ -97,6 +100,21 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    fn standing_keys(&self, outdir: &Dir, visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>) -> Result<()> {
+        let prefix = Prefix::below(outdir);
+        self.list(&Selection::Prefix { prefix: &prefix, recursive: true, details: false }, &mut |entry| {
+            let Entry::Key { path, .. } = &entry else { return visit(None) };
+            let record = match record_at(&self.root.join(path)) {
+                Err(e) if is_absent(&e) => return visit(None),
+                found => found.map_err(|e| self.unreadable(format!("s4://{path}"), &e))?,
+            };
+            // No map made it.
+            let unmarked = Mark { recipe: 0, inputs: 0, job: 0, source: 0, outputs: 1 };
+            let mark = record.and_then(|record| record.mark).unwrap_or(unmarked);
+            visit(Some(Standing { input: path.clone(), count: mark.outputs.into(), key: Key::parse(path)?, mark }))
+        })
     }
 
     fn standing_of(

@@ -285,6 +285,16 @@ impl Names {
 }
 
 impl Transfers {
+    /// Sends the only output of a task to its node.
+    pub async fn send_output(&self, sender: Sender<'_>, output: &Key, file: File) -> Result<()> {
+        let delivery = Delivery { job: sender.job.spec.id.clone(), inputs: sender.inputs, outputs: 1 };
+        tokio::select! {
+            sent = self.0.client.send_file(output, Some(&delivery), file, output.as_str()) => sent.map(drop),
+            // A node that is silent is not waited for any more.
+            () = sender.job.ended_from_outside() => Err(Error::new(ErrorKind::Cancelled, "the job has ended")),
+        }
+    }
+
     async fn send(
         &self,
         job: &Arc<Job>,

@@ -1,6 +1,7 @@
 //! What can be typed about jobs: the three maps, and what is done with a job afterwards.
 
 use clap::{Args, ValueHint};
+use s4::protocol::NameTemplate;
 use s4::protocol::Rerun;
 use s4::size::parse_size;
 use s4::time::parse_seconds;
@@ -40,6 +41,9 @@ pub struct MapArgs {
     /// Keep whatever outputs exist, and run the tasks that have none
     #[arg(long, group = "rerun")]
     pub missing: bool,
+    /// Name the outputs of a 1:1 map: {/} is the input's basename, {/.} without its extension, {} and {.} its path below INDIR
+    #[arg(long, value_name = "TEMPLATE", value_parser = NameTemplate::parse)]
+    pub to_name: Option<NameTemplate>,
     /// Take what is there of an INDIR that another job has not finished
     #[arg(long)]
     pub partial: bool,
@@ -101,6 +105,7 @@ Examples:
   s4 map s4://in/ s4://cols/ 'cut -d, -f10,16'
   s4 map --ok-exit 0,1 s4://in/ s4://hits/ 'grep JFK'    # finding nothing is no failure
   s4 map --file clean.py s4://in/ s4://clean/ ./clean.py
+  s4 map --to-name '{/.}.gz' s4://in/ s4://packed/ gzip
   s4 map s4://in/ s4://cols/ 'cut -d, -f10,16' --try
   s4 map --try=s4://in/flights.csv s4://in/ s4://cols/ 'cut -d, -f10,16'";
 

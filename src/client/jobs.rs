@@ -80,15 +80,16 @@ impl Client {
         self.job_request(node, Method::POST, &path).await
     }
 
-    /// What stands below `outdir` on `node` of the tasks of node `of`, into `found`.
+    /// What stands below `outdir` on `node` of the tasks of node `of`, or without one every key there, into `found`.
     pub async fn standing(
         &self,
         node: NodeId,
         outdir: &Dir,
-        of: NodeId,
+        of: Option<NodeId>,
         found: &mpsc::Sender<Result<Standing>>,
     ) -> Result<()> {
-        let path = format!("/v1/standing?outdir={}&node={of}", escape(outdir.as_str()));
+        let of = of.map_or_else(String::new, |node| format!("&node={node}"));
+        let path = format!("/v1/standing?outdir={}{of}", escape(outdir.as_str()));
         let mut events = self.events(node, Method::GET, &path, body::empty()).await?;
         while let Some(event) = events.next().await? {
             let standing = match event {

@@ -1,5 +1,6 @@
 //! Jobs on the wire: what is submitted, and what a node plans.
 
+use super::to_name::NameTemplate;
 use crate::attribute::Mark;
 use crate::checksum::hash;
 use crate::error::{Error, ErrorKind, Result};
@@ -204,6 +205,9 @@ pub struct JobSpec {
     /// Commands that run at once on each node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<u16>,
+    /// How a 1:1 map names its outputs; as their inputs without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_name: Option<NameTemplate>,
 }
 
 fn zero_alone() -> Vec<i32> {
@@ -230,6 +234,7 @@ impl JobSpec {
             memory: None,
             cpus: None,
             jobs: None,
+            to_name: None,
         }
     }
 
@@ -248,6 +253,12 @@ impl JobSpec {
         }
         if self.cpus.is_some_and(|cpus| !(cpus > 0.0 && cpus < 100_000.0)) || self.memory == Some(0) {
             return Err(Error::usage("a task needs some memory and CPU time"));
+        }
+        if self.to_name.is_some() && self.kind != MapKind::Map {
+            return Err(Error::usage(format!(
+                "--to-name is for 's4 map'; the outputs of {} have names already",
+                self.kind
+            )));
         }
         if self.jobs == Some(0) {
             return Err(Error::usage("a job that may run no command never ends"));
@@ -300,6 +311,7 @@ impl JobSpec {
             + size_of_val(&self.files[..])
             + files.sum::<usize>()
             + size_of_val(&self.ok_exit[..])
+            + self.to_name.as_ref().map_or(0, |template| template.as_str().len() + MORE)
     }
 }
 

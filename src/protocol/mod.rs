@@ -9,6 +9,7 @@ mod listing;
 pub mod node;
 mod plan;
 mod provenance;
+mod to_name;
 
 pub use dirs::Entered;
 pub use failures::{FailedTask, FailureGroup, FailureGroups};
@@ -17,6 +18,7 @@ pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, T
 pub use listing::{Detail, Entry, Listed, ListingLine};
 pub use plan::{Plan, Reason, Reasons};
 pub use provenance::{Input, MOST_INPUTS, Provenance, TaskRecord};
+pub use to_name::NameTemplate;
 
 use crate::bounds;
 use crate::checksum::Checksum;

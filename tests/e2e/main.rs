@@ -82,6 +82,7 @@ mod random_work;
 mod real_job;
 mod recipes;
 mod refusals;
+mod renames;
 mod resume;
 mod resume_matrix;
 mod resume_outputs;

@@ -57,6 +57,7 @@ fn spec(kind: MapKind, args: &MapArgs) -> Result<JobSpec> {
     spec.retries = args.retries;
     (spec.rerun, spec.partial) = (args.rerun(), args.partial);
     (spec.memory, spec.cpus, spec.jobs) = (args.memory, args.cpus, args.jobs);
+    spec.to_name.clone_from(&args.to_name);
     if !args.ok_exit.is_empty() {
         spec.ok_exit = args.ok_exit.iter().map(|&status| status.into()).collect();
     }
