@@ -2,7 +2,7 @@
 //! any other; no node has to trust what another says.
 
 use super::exclude::Exclude;
-use super::gather::{gather, pipe};
+use super::gather::{NOT_WHOLE, gather, pipe};
 use super::report::{Counts, Report};
 use super::sources::{Counting, Keys, Source};
 use super::upload::exists;
@@ -87,9 +87,9 @@ pub async fn copy_key(
                 },
                 client.put(to, reader, &from_name, Change::default()),
             );
-            // Whichever broke off first says why: the other only knows that.
             match (got, put) {
-                (Err(error), Err(_)) if error.kind() != ErrorKind::Io => Err(error),
+                // Whichever broke off first says why.
+                (Err(error), Err(other)) if other.to_string().ends_with(NOT_WHOLE) => Err(error),
                 (_, put) => put,
             }
         }

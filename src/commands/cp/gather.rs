@@ -10,6 +10,9 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 /// Writes that a reader has still to take.
 const AHEAD: usize = 8;
 
+/// What a reader says whose writer broke off: the writer knows why.
+pub const NOT_WHOLE: &str = "it did not come whole";
+
 /// All of a key, verified; `None` if it has more than `most` bytes.
 pub async fn gather(client: &Client, key: &Key, most: usize) -> Result<Option<Vec<u8>>> {
     let gathered = Gathered { bytes: Arc::new(Mutex::new(Some(Vec::new()))), most };
@@ -107,7 +110,7 @@ impl Read for PipeReader {
                 Some(Part::Bytes(bytes)) => (self.part, self.at) = (bytes, 0),
                 Some(Part::Failed(error)) => return Err(error),
                 Some(Part::End) => self.is_ended = true,
-                None => return Err(Error::other("it did not come whole")),
+                None => return Err(Error::other(NOT_WHOLE)),
             }
         }
         let n = buffer.len().min(self.part.len() - self.at);
