@@ -60,7 +60,10 @@ async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
         }
         false => 0,
     };
-    tell(false, deleted, gone);
+    // A failure that left all as it was has nothing else to say.
+    if deleted.keys > 0 || answers.iter().all(Result::is_ok) {
+        tell(false, deleted, gone);
+    }
     // Nothing found is success: scripts begin so.
     client.all_or_blame(answers).await.map(|_| ExitStatus::Done)
 }
