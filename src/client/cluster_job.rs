@@ -47,8 +47,11 @@ impl Client {
     pub async fn all_or_blame<T>(&self, answers: Vec<Result<T>>) -> Result<Vec<T>> {
         let is_silence = |error: &Error| matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Unreachable);
         let watcher = self.for_watching();
+        // One alone that is late has nobody else to blame.
+        let has_several = answers.iter().filter(|answer| answer.as_ref().is_err_and(is_silence)).count() > 1;
         for (node, answer) in answers.iter().enumerate() {
             if let Err(error) = answer
+                && has_several
                 && is_silence(error)
                 && watcher.health(node).await.is_err()
             {
