@@ -107,6 +107,9 @@ pub enum Command {
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS)]
     Completions(CompletionsArgs),
+    /// Print what may follow the words, for the completion scripts
+    #[command(hide = true)]
+    Complete(CompleteArgs),
 }
 
 #[derive(Args)]
@@ -361,6 +364,13 @@ Prints the line that points the shell at the cluster, and stays until Ctrl-C.
 Examples:
   s4 local -n 3
   eval \"$(s4 local --detach)\"; s4 health; s4 local --stop";
+
+#[derive(Args)]
+pub struct CompleteArgs {
+    /// The subcommand, and the word that is being typed
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
 
 #[derive(Args)]
 pub struct CompletionsArgs {

@@ -2,6 +2,7 @@
 
 mod absence;
 mod cancel;
+mod complete;
 mod completions;
 mod config;
 mod console;
@@ -58,6 +59,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Mount(args) => mount::run(&global, &args),
         Command::Umount(args) => umount::run(&args),
         Command::Local(args) => local::run(&args, global.secret.as_deref()).await,
+        Command::Complete(args) => complete::run(&connect(&global)?, &args).await,
         Command::Completions(args) => completions::run(args.shell),
     }
 }

@@ -1,7 +1,7 @@
 //! Help texts, completions and man pages tell of the same commands and options.
 
-use crate::harness::text;
-use crate::programs::program;
+use crate::harness::{Cluster, text};
+use crate::programs::{directory, program};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -74,6 +74,38 @@ fn bash_takes_its_completions() {
     let try_it = "source ./s4.bash; complete -p s4";
     let output = Command::new("bash").args(["-euc", try_it]).current_dir(dir.path()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// As a shell calls it, with the line typed so far.
+#[test]
+fn bash_completes_keys_directories_buckets_and_job_ids() {
+    let cluster = Cluster::start(2);
+    for key in ["in/0_a", "in/dir/1_b", "input/1_c"] {
+        cluster.put(&format!("s4://{key}"), b"x");
+    }
+    cluster.ok(&["map", "s4://in/", "s4://out/", "cat"]);
+    let id = cluster.ok(&["jobs"]).lines().last().unwrap().split_whitespace().next().unwrap().to_owned();
+    let script = cluster.dir().join("s4.bash");
+    std::fs::write(&script, output_of(program("s4"), &["completions", "bash"])).unwrap();
+    let complete = |line: &str| {
+        // Bash splits at colons too.
+        let words = line.replace("s4://", "s4 : //");
+        let run = format!(
+            "source {}; compopt() {{ :; }}; COMP_LINE='{line}' COMP_POINT={} COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _s4_names s4 '' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            script.display(),
+            line.len()
+        );
+        let path = format!("{}:{}", directory().display(), std::env::var("PATH").unwrap());
+        let mut bash = Command::new("bash");
+        let output = bash.args(["-c", &run]).env("PATH", path).env("S4_CONF_PATH", cluster.conf()).output().unwrap();
+        text(&output.stdout).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complete("s4 ls s4://in"), ["//in/", "//input/"]);
+    assert_eq!(complete("s4 cp s4://in/"), ["//in/0_a", "//in/dir/"]);
+    assert_eq!(complete("s4 wait 2"), [id.as_str()]);
+    assert_eq!(complete("s4 logs la"), ["last"]);
+    assert!(complete("s4 map --ke").contains(&"--keep-going".to_owned()));
 }
 
 /// The page is about all that `helps` defines, and about no option that none of them names.
