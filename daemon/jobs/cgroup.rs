@@ -1,8 +1,8 @@
-//! Control groups: every command runs in one of its own where the kernel and the privileges allow, so that no process of it
-//! can get away, and so that its memory and CPU time can be limited.
+//! Control groups. Each command runs in its own control group where the kernel and the privileges allow it. Then no
+//! process of the command can escape a kill, and its memory and CPU time can be limited.
 //!
-//! They are those of version 2. Killing takes `cgroup.kill`, since Linux 5.14; limits take the controllers `memory` and `cpu`. Where
-//! groups cannot be made, commands run without them; limits are refused where there is no controller for them.
+//! Only cgroup version 2 is used. Killing uses `cgroup.kill` (Linux 5.14); limits need the controllers `memory` and
+//! `cpu`. Where groups cannot be created, commands run without them. A limit whose controller is missing is refused.
 
 use nix::unistd::Pid;
 use s4::error::{Error, ErrorKind, Result};
@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long killed processes may take to be gone.
-const GONE: Duration = Duration::from_secs(3);
+/// How long a killed process may take to disappear.
+const KILL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The period of a CPU quota, in microseconds, as the kernel's default.
-const PERIOD: u64 = 100_000;
-/// The shortest that the kernel takes.
-const SHORTEST_QUOTA: u64 = 1000;
+const CPU_PERIOD: u64 = 100_000;
+/// The shortest quota that the kernel accepts.
+const MIN_QUOTA: u64 = 1000;
 
-/// What a task may use.
+/// The resources that a task may use.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Limits {
     /// Bytes.
@@ -30,7 +30,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Those that a job's commands have.
+    /// The limits of the commands of a job.
     pub fn of(spec: &JobSpec) -> Self {
         Self { memory: spec.memory, cpus: spec.cpus }
     }
@@ -39,38 +39,38 @@ impl Limits {
         self.memory.is_none() && self.cpus.is_none()
     }
 
-    /// The files of a group that set them, and what is written into each.
+    /// The files of a group that set the limits, and what to write into each.
     fn files(self) -> Vec<(&'static str, String)> {
         let memory = self.memory.map(|bytes| ("memory.max", bytes.to_string()));
-        let quota = |cpus: f64| ((cpus * PERIOD as f64) as u64).max(SHORTEST_QUOTA);
-        let cpu = self.cpus.map(|cpus| ("cpu.max", format!("{} {PERIOD}", quota(cpus))));
+        let quota = |cpus: f64| ((cpus * CPU_PERIOD as f64) as u64).max(MIN_QUOTA);
+        let cpu = self.cpus.map(|cpus| ("cpu.max", format!("{} {CPU_PERIOD}", quota(cpus))));
         memory.into_iter().chain(cpu).collect()
     }
 }
 
-/// Where this daemon makes its groups.
+/// The groups of this daemon.
 pub struct Cgroups {
-    /// In the unified hierarchy.
+    /// The daemon's directory in the unified hierarchy. `None` if there are no control groups.
     base: Option<PathBuf>,
-    /// The controllers that it may use.
+    /// True if the controller can be used.
     has_memory: bool,
     has_cpu: bool,
-    /// Guards the groups that are free to be used again, and the number of the next new one.
+    /// Guards the groups that can be reused, and the number of the next new group.
     free: Mutex<(Vec<PathBuf>, u64)>,
 }
 
-/// One command's group. Dropped, what is left in it is killed.
+/// The group of one command. Dropping it kills what is left in the group.
 pub struct Group {
     cgroups: Arc<Cgroups>,
     path: PathBuf,
     limits: Limits,
-    /// Linux, seen up to 6.18, kills whatever is started by `CLONE_INTO_CGROUP` in a group that was killed before: it compares the counts
-    /// of kills of two groups. So such a group is made anew.
+    /// A group that was killed once cannot be used again: Linux (seen up to 6.18) compares the kill counts of two
+    /// groups, and so kills every process that `CLONE_INTO_CGROUP` starts in it.
     was_killed: AtomicBool,
 }
 
 impl Cgroups {
-    /// `name` is the same at each start of this daemon, so that what a killed predecessor left is ended.
+    /// `name` is the same at each start of this daemon, so that processes left by a killed run are found and ended.
     pub fn open(name: &str) -> Arc<Self> {
         let base = hierarchy().and_then(|own| make_base(&own.join(name)));
         if base.is_none() {
@@ -81,12 +81,12 @@ impl Cgroups {
         Arc::new(Self { base, has_memory, has_cpu, free: Mutex::default() })
     }
 
-    /// True if every command has a group, so that none of its processes outlives it.
+    /// True if every command has a group, so that no process outlives its command.
     pub fn are_there(&self) -> bool {
         self.base.is_some()
     }
 
-    /// Refuses limits that this machine cannot keep.
+    /// Refuses limits that this machine cannot enforce.
     pub fn check(&self, limits: Limits) -> Result<()> {
         let missing = match limits {
             Limits { memory: Some(_), .. } if !self.has_memory => "memory",
@@ -97,7 +97,7 @@ impl Cgroups {
         Err(Error::new(ErrorKind::BadRequest, why))
     }
 
-    /// A group for one command; `None` where there are none.
+    /// A group for one command; `None` if there are no control groups.
     pub fn group(self: &Arc<Self>, limits: Limits) -> Result<Option<Group>> {
         let Some(base) = &self.base else {
             return Ok(None);
@@ -119,7 +119,7 @@ impl Cgroups {
 }
 
 impl Cgroups {
-    /// Kills what is left in the groups, and removes them: the daemon ends.
+    /// Kills what is left in the groups, and removes them. Called at the end of the daemon.
     pub fn remove(&self) {
         if let Some(base) = &self.base {
             remove_groups(base);
@@ -128,13 +128,13 @@ impl Cgroups {
 }
 
 impl Group {
-    /// Makes the group, unless it is there, with its limits.
+    /// Creates the group with its limits, unless it exists.
     fn make(&self) -> std::io::Result<()> {
         make(&self.path)?;
         self.limits.files().into_iter().try_for_each(|(file, value)| std::fs::write(self.path.join(file), value))
     }
 
-    /// The group's directory, for a process to be started in.
+    /// The group's directory, in which a process can be started.
     pub fn open(&self) -> Result<File> {
         let open = || {
             if self.was_killed.swap(false, Ordering::Relaxed) {
@@ -146,31 +146,31 @@ impl Group {
         open().map_err(|e| Error::io("a control group", &e))
     }
 
-    /// Kills every process in the group. Blocks until they are gone.
+    /// Kills every process in the group. Blocks until they have ended.
     pub fn kill(&self) {
         self.was_killed.store(true, Ordering::Relaxed);
         kill(&self.path);
     }
 
-    /// Kills what a command that has ended has left behind.
+    /// Kills the processes that an ended command has left.
     pub fn clear(&self) {
         if self.is_populated() {
             self.kill();
         }
     }
 
-    /// True while a process of the command runs.
+    /// True while a process of the command is running.
     pub fn is_populated(&self) -> bool {
         is_populated(&self.path)
     }
 
-    /// The processes of the command that are in no group of its own making.
+    /// The processes of the command, except those in control groups that the command has created itself.
     pub fn processes(&self) -> Vec<i32> {
         let text = std::fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
-    /// True if the kernel has killed a process for using more memory than allowed.
+    /// True if the kernel has killed a process for exceeding the memory limit.
     pub fn ran_out_of_memory(&self) -> bool {
         let events = || std::fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
         self.limits.memory.is_some() && has_oom_kill(&events())
@@ -180,17 +180,17 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         let path = std::mem::take(&mut self.path);
-        // Not empty only while a killed process hangs in the kernel; the daemon's end tries again.
+        // This fails only while a killed process hangs in the kernel. Then the daemon's end tries again.
         let remove = |path: &Path| drop(std::fs::remove_dir(path));
         if is_populated(&path) {
-            // Whoever drops it may not wait. Without a thread, the daemon's end kills it.
+            // The caller of drop must not wait. If no thread can be started, the daemon's end kills the group.
             let clear = move || {
                 kill(&path);
                 remove(&path);
             };
             let _ = std::thread::Builder::new().name("s4-clear".to_owned()).spawn(clear);
         } else if self.limits.is_none() && !self.was_killed.load(Ordering::Relaxed) {
-            // A group that is empty, has no limits and was never killed serves the next command.
+            // A group that is empty, has no limits and was never killed can be reused.
             self.cgroups.lock().0.push(path);
         } else {
             remove(&path);
@@ -205,7 +205,7 @@ fn make(dir: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Makes the daemon's own group, and sees that killing works in it.
+/// Creates the daemon's own group, and checks that killing works in it.
 fn make_base(base: &Path) -> Option<PathBuf> {
     remove_groups(base);
     make(base).ok()?;
@@ -218,8 +218,8 @@ fn make_base(base: &Path) -> Option<PathBuf> {
     }
 }
 
-/// Hands a version 2 controller down to the groups of commands, if it can be had. Groups that hold processes cannot hand
-/// down, so the daemon moves into a group of its own beside those of the commands.
+/// Delegates a version 2 controller to the groups of commands, if it is available. A group that contains processes
+/// cannot delegate, so the daemon moves into its own group beside those of the commands.
 fn delegates(base: &Path, controller: &str) -> bool {
     let has = |dir: &Path| {
         std::fs::read_to_string(dir.join("cgroup.controllers"))
@@ -247,20 +247,20 @@ fn hierarchy() -> Option<PathBuf> {
     dir.is_dir().then_some(dir)
 }
 
-/// The same, from what the kernel says of the process's groups and of its mounts.
+/// Parses the directory of this process's group from the contents of /proc/self/cgroup and /proc/self/mountinfo.
 fn own_group(groups: &str, mounts: &str) -> Option<PathBuf> {
     let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     mounts.lines().find_map(|line| {
         let (mount, source) = line.split_once(" - ")?;
         let (root, point) = (mount.split(' ').nth(3)?, mount.split(' ').nth(4)?);
-        // In a container the mount may show only a part of the hierarchy, or this process may be above it.
+        // In a container, the mount may show only a part of the hierarchy, or this process may be above that part.
         let below = own.strip_prefix(root.trim_end_matches('/')).unwrap_or("");
         let is_unified = source.split(' ').next()? == "cgroup2";
         is_unified.then(|| Path::new(point).join(below.trim_start_matches('/')))
     })
 }
 
-/// True of a group's `memory.events` that tell of a process which the kernel has killed.
+/// True if a group's `memory.events` counts a process that the kernel has killed for lack of memory.
 fn has_oom_kill(events: &str) -> bool {
     events.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
 }
@@ -271,14 +271,14 @@ fn is_populated(dir: &Path) -> bool {
 
 fn kill(dir: &Path) {
     let began = Instant::now();
-    while is_populated(dir) && began.elapsed() < GONE {
-        // The processes that fork meanwhile die too.
+    while is_populated(dir) && began.elapsed() < KILL_TIMEOUT {
+        // This also kills processes that fork during the kill.
         let _ = OpenOptions::new().write(true).open(dir.join("cgroup.kill")).and_then(|mut file| file.write_all(b"1"));
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Kills all that is in the groups below `dir`, and removes them and it.
+/// Kills everything in the groups below `dir`, and removes them and `dir`.
 fn remove_groups(dir: &Path) {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return;
@@ -311,11 +311,11 @@ mod tests {
         let found = |groups: &str, mounts: &str| own_group(groups, mounts).map(|dir| dir.display().to_string());
         let unified = "25 1 0:23 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n";
         assert_eq!(found("0::/a.slice/b.service\n", unified).as_deref(), Some("/sys/fs/cgroup/a.slice/b.service"));
-        // Both versions beside each other.
+        // Versions 1 and 2 side by side.
         let both = "31 2 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                     38 2 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         assert_eq!(found("4:memory:/m\n0::/\n", both).as_deref(), Some("/sys/fs/cgroup/unified/"));
-        // A container sees a part of the hierarchy.
+        // A container that sees a part of the hierarchy.
         let part = "25 1 0:23 /docker/c1 /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
         assert_eq!(found("0::/docker/c1/own\n", part).as_deref(), Some("/sys/fs/cgroup/own"));
         assert_eq!(found("0::/elsewhere\n", part).as_deref(), Some("/sys/fs/cgroup/"));

@@ -1,4 +1,5 @@
-//! One command: its shell, its directory, its streams, and its end.
+//! Runs one command: starts its shell, forwards its output, and kills what is left when it ends. The caller prepares
+//! the directory and decides what the result means.
 
 use super::cgroup::Group;
 use super::own_path::own_path;
@@ -21,27 +22,27 @@ use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a process that is not the command's may hold its output.
-pub const WRITER: Duration = Duration::from_secs(1);
+/// How long to wait for another process that still has an output open for writing.
+pub const WRITER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Characters of a command's own text that a reason shows.
-const SHOWN: usize = 200;
+/// Characters of a command's text that an error message shows.
+const MAX_SHOWN: usize = 200;
 
 /// Why s4 killed a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Killed {
     Cancelled,
     Timeout,
-    /// Nobody listens to it any more.
+    /// The client has disconnected.
     Hangup,
 }
 
-/// A handle by which another thread kills a command, before or after its start.
+/// A handle with which another thread kills a command, before or after its start.
 pub struct Control {
     dir: PathBuf,
-    /// Where the machine has control groups.
+    /// `None` if the machine has no control groups.
     group: Option<Group>,
-    /// Guards the reason of the kill, and so that no command starts after it unseen.
+    /// Guards the reason of the kill. [`start`] reads it after the start, so that a kill before the start has an effect.
     killed: Mutex<Option<Killed>>,
 }
 
@@ -50,7 +51,7 @@ impl Control {
         Self { dir, group, killed: Mutex::new(None) }
     }
 
-    /// Kills the command's whole process tree. Blocks until it is gone. The first reason stands.
+    /// Kills the command's whole process tree. Blocks until it has ended. If called again, the first reason is kept.
     pub fn kill(&self, why: Killed) {
         self.lock().get_or_insert(why);
         if let Some(group) = &self.group {
@@ -63,13 +64,14 @@ impl Control {
         *self.lock()
     }
 
-    /// True if the command may be run again: nobody wanted it to end but for its time.
+    /// Prepares for another attempt. False if the command must not be run again, because it was killed for another
+    /// reason than its timeout.
     pub fn renew(&self) -> bool {
         self.lock().take_if(|why| *why == Killed::Timeout);
         self.killed().is_none()
     }
 
-    /// True if the kernel has killed it for using more memory than allowed.
+    /// True if the kernel has killed the command for exceeding the memory limit.
     pub fn ran_out_of_memory(&self) -> bool {
         self.group.as_ref().is_some_and(Group::ran_out_of_memory)
     }
@@ -79,13 +81,13 @@ impl Control {
     }
 }
 
-/// What a command is run with.
+/// The environment of a command.
 pub struct Setup<'a> {
     pub cmd: &'a CommandText,
     pub dir: &'a TaskDir,
     pub env: &'a [(String, String)],
     pub stdin: File,
-    /// Where stdout goes; `None` for a pipe to the [`Attendant`].
+    /// The file for stdout; `None` for a pipe to the [`OutputSink`].
     pub stdout: Option<File>,
 }
 
@@ -95,35 +97,35 @@ pub enum Stream {
     Stderr,
 }
 
-/// Who takes what a command writes into its pipes. An error kills the command.
-pub trait Attendant {
+/// Receives what a command writes into its pipes. An error kills the command.
+pub trait OutputSink {
     fn output(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Hangup>;
 
-    /// Called about once in a heartbeat while the command is silent.
+    /// Called about once per heartbeat while the command writes nothing.
     fn idle(&mut self) -> std::result::Result<(), Hangup>;
 }
 
 /// How a command ended.
 pub struct Ended {
-    /// Of its shell.
+    /// The exit status of the shell.
     pub status: ExitStatus,
-    /// The processes that ran on and did nothing, when they were killed; as they are to be shown.
+    /// A description of processes that kept running without doing work, and were killed.
     pub left: Option<String>,
 }
 
-/// How long a process that the shell has left behind may do nothing before it is killed.
-const MOMENT: Duration = Duration::from_secs(1);
-/// Between two looks at what the shell has left: at first, and after a while.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// How long a process that the shell has left may stay idle before it is killed.
+const IDLE_LIMIT: Duration = Duration::from_secs(1);
+/// The interval between two checks for processes left by the shell: at first, and later.
+const POLL_INTERVAL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// A command that runs.
+/// A running command.
 pub struct Running<'a> {
     child: Child,
     pipes: Vec<(Stream, PipeReader)>,
     control: &'a Control,
 }
 
-/// Starts `bash -c` on the command, in a process group of its own.
+/// Starts `bash -c` with the command, in a new process group.
 pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
     let failed = |e: std::io::Error| Error::io("cannot start bash", &e);
     let mut pipes = Vec::new();
@@ -138,7 +140,7 @@ pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
     let args = ["bash", "-euo", "pipefail", "-c", "--"].map(OsStr::new);
     let own = [("LC_ALL", OsStr::new("C")), (process::MARK, setup.dir.path().as_os_str())];
     let more = setup.env.iter().map(|(name, value)| (name.as_str(), OsStr::new(value)));
-    // A job's own PATH, which comes later, counts instead.
+    // If the job sets PATH too, its value comes later and takes effect.
     let path = own_path().map(|path| ("PATH", path));
     let env: Vec<_> = path.into_iter().chain(own).chain(more).map(|(name, value)| (OsStr::new(name), value)).collect();
     let group = control.group.as_ref().map(Group::open).transpose()?;
@@ -160,51 +162,51 @@ pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
 }
 
 impl Running<'_> {
-    /// Hands the command's output to `attendant` until all its processes have ended. Those that go on after its shell, and do
-    /// nothing for a moment, are killed, and so is a command that outlasts `timeout`.
-    pub fn attend(mut self, attendant: &mut dyn Attendant, timeout: Option<Duration>) -> Result<Ended> {
+    /// Forwards the command's output to `sink` until all its processes have ended. Kills processes that outlive the
+    /// shell and are idle for a moment, and the whole command if it exceeds `timeout`.
+    pub fn forward_output(mut self, sink: &mut dyn OutputSink, timeout: Option<Duration>) -> Result<Ended> {
         let until = timeout.map(|timeout| Instant::now() + timeout);
         let mut block = vec![0; 64 * 1024];
-        let mut heard = Instant::now();
+        let mut last_active = Instant::now();
         while !self.wait_for_output(until)? {
-            self.serve(&mut block, attendant, until, &mut heard);
+            self.serve(&mut block, sink, until, &mut last_active);
         }
         let status = self.child.wait().map_err(|e| Error::io("bash", &e))?;
-        let rest = self.await_rest(&mut block, attendant, until, &mut heard);
+        let rest = self.await_rest(&mut block, sink, until, &mut last_active);
         let left = rest.err().and_then(|left| {
             self.kill_rest();
             left
         });
         for at in (0..self.pipes.len()).rev() {
-            // What was written before the end still counts; a listener that is gone loses nothing.
-            while let Ok(true) = self.read_pipe(at, &mut block, attendant) {}
+            // Output written before the end is still forwarded. If the client has disconnected, nothing is lost.
+            while let Ok(true) = self.read_pipe(at, &mut block, sink) {}
         }
         Ok(Ended { status, left })
     }
 
-    /// Hands over what can be read now, and kills the command if nobody listens any more or its time is over. True if there was
-    /// anything to read.
+    /// Forwards what can be read now. Kills the command if the client has disconnected or the time is over. True if
+    /// there was anything to read.
     fn serve(
         &mut self,
         block: &mut [u8],
-        attendant: &mut dyn Attendant,
+        sink: &mut dyn OutputSink,
         until: Option<Instant>,
-        heard: &mut Instant,
+        last_active: &mut Instant,
     ) -> bool {
         let mut has_read = false;
         for at in (0..self.pipes.len()).rev() {
-            match self.read_pipe(at, block, attendant) {
+            match self.read_pipe(at, block, sink) {
                 Ok(true) => has_read = true,
                 Ok(false) => {}
                 Err(Hangup) => self.control.kill(Killed::Hangup),
             }
         }
         if has_read {
-            *heard = Instant::now();
+            *last_active = Instant::now();
         }
-        if heard.elapsed() >= HEARTBEAT {
-            *heard = Instant::now();
-            if attendant.idle().is_err() {
+        if last_active.elapsed() >= HEARTBEAT {
+            *last_active = Instant::now();
+            if sink.idle().is_err() {
                 self.control.kill(Killed::Hangup);
             }
         }
@@ -214,47 +216,47 @@ impl Running<'_> {
         has_read
     }
 
-    /// Waits for what the shell has left behind as long as it works. Errors: something is to be killed; what of it may still
-    /// write to an output is told.
+    /// Waits for the processes that the shell has left, as long as they are not idle. Errors: an idle process must be
+    /// killed. The error describes those that may still write to an output.
     fn await_rest(
         &mut self,
         block: &mut [u8],
-        attendant: &mut dyn Attendant,
+        sink: &mut dyn OutputSink,
         until: Option<Instant>,
-        heard: &mut Instant,
+        last_active: &mut Instant,
     ) -> std::result::Result<(), Option<String>> {
-        // Mostly the end of the pipes is what is read here.
-        let mut has_read = self.serve(block, attendant, until, heard);
-        let (mut worked, mut pause) = (Instant::now(), LOOKS.0);
+        // Usually this reads the end of the pipes.
+        let mut has_read = self.serve(block, sink, until, last_active);
+        let (mut worked, mut pause) = (Instant::now(), POLL_INTERVAL.0);
         while self.has_rest() {
             if self.control.killed().is_some() {
                 return Err(None);
             }
-            let rest = if pause < LOOKS.1 { Vec::new() } else { self.rest() };
-            if rest.is_empty() && pause >= LOOKS.1 && self.pipes.is_empty() {
+            let rest = if pause < POLL_INTERVAL.1 { Vec::new() } else { self.rest() };
+            if rest.is_empty() && pause >= POLL_INTERVAL.1 && self.pipes.is_empty() {
                 return Err(None);
             }
             if has_read || rest.iter().any(|process| process.is_at_work) {
                 worked = Instant::now();
             }
-            if worked.elapsed() >= MOMENT {
+            if worked.elapsed() >= IDLE_LIMIT {
                 return Err((!rest.is_empty()).then(|| process::describe(&rest)));
             }
-            // Output wakes it.
+            // Output ends this sleep early.
             let mut fds: Vec<PollFd> =
                 self.pipes.iter().map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
             let _ = poll(&mut fds, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO));
-            pause = (pause * 2).min(LOOKS.1);
-            has_read = self.serve(block, attendant, until, heard);
+            pause = (pause * 2).min(POLL_INTERVAL.1);
+            has_read = self.serve(block, sink, until, last_active);
         }
         Ok(())
     }
 
-    /// True while a process of the command runs, as far as can be told without looking for it.
+    /// True while a process of the command runs, as far as that is known without a search in /proc.
     fn has_rest(&self) -> bool {
         match &self.control.group {
             Some(group) => group.is_populated(),
-            // The shell has been waited for, so that only others are in its group.
+            // The shell was waited for, so only other processes are in its group.
             None => !self.pipes.is_empty() || killpg(self.child.pid(), None).is_ok(),
         }
     }
@@ -262,7 +264,7 @@ impl Running<'_> {
     fn rest(&self) -> Vec<process::Process> {
         let known = self.control.group.as_ref().map(Group::processes).unwrap_or_default();
         let dir = &self.control.dir;
-        // Its own directory is there, and the file that its stdout goes to.
+        // `.s4` contains the command's directory, and the file that receives its stdout.
         let own = dir.ancestors().find(|parent| parent.file_name().is_some_and(|name| name == ".s4")).unwrap_or(dir);
         process::left(dir, own, self.child.pid(), &known)
     }
@@ -278,7 +280,7 @@ impl Running<'_> {
         }
     }
 
-    /// Waits for output, for the next heartbeat, or for the end; true at the end.
+    /// Waits for output, for the next heartbeat, or for the end of the shell; true at the end.
     fn wait_for_output(&self, until: Option<Instant>) -> Result<bool> {
         let left = until.map_or(HEARTBEAT, |until| until.saturating_duration_since(Instant::now()).min(HEARTBEAT));
         let timeout = PollTimeout::try_from(left.as_millis() as i32 + 1).unwrap_or(PollTimeout::MAX);
@@ -291,12 +293,12 @@ impl Running<'_> {
         }
     }
 
-    /// Reads once from a pipe, which is dropped at its end. True if there was something.
+    /// Reads once from a pipe, and drops the pipe at end of file. True if there was any data.
     fn read_pipe(
         &mut self,
         at: usize,
         block: &mut [u8],
-        attendant: &mut dyn Attendant,
+        sink: &mut dyn OutputSink,
     ) -> std::result::Result<bool, Hangup> {
         let (stream, pipe) = &mut self.pipes[at];
         match pipe.read(block) {
@@ -304,26 +306,26 @@ impl Running<'_> {
                 self.pipes.remove(at);
                 Ok(false)
             }
-            Ok(n) => attendant.output(*stream, &block[..n]).map(|()| true),
+            Ok(n) => sink.output(*stream, &block[..n]).map(|()| true),
             Err(_) => Ok(false),
         }
     }
 }
 
 impl Drop for Running<'_> {
-    /// Reached with a living child only when attending failed.
+    /// The child is alive here only if `forward_output` failed.
     fn drop(&mut self) {
         if !self.child.has_ended() {
             self.control.kill(Killed::Cancelled);
         }
-        // A child that has been waited for is not waited for again.
+        // This does nothing if the child was waited for already.
         let _ = self.child.wait();
     }
 }
 
-/// The beginning of a text that a command may have made as long as it likes, to be shown.
+/// The beginning of a text for a message. A command may have made the text arbitrarily long.
 pub fn cut(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
+    match text.char_indices().nth(MAX_SHOWN) {
         Some((at, _)) => format!("{}...", text[..at].escape_debug()),
         None => text.escape_debug().to_string(),
     }

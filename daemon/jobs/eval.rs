@@ -1,7 +1,7 @@
-//! `eval`, `run`, and a map's command tried on one task: its streams are sent to the client as they come.
+//! `eval`, `run`, and `map --try`: commands whose output goes to the client at once, and is not published.
 
 use super::cgroup::Limits;
-use super::command::{self, Attendant, Control, Ended, Killed, Setup, Stream};
+use super::command::{self, Control, Ended, Killed, OutputSink, Setup, Stream};
 use super::plan;
 use super::running::Entered;
 use super::shared::Shared;
@@ -18,11 +18,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Between two looks at a check that is under way after the command's end.
-const VERIFYING: Duration = Duration::from_millis(1);
+/// The interval between two checks whether the verification of the input has finished after the end of the command.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Runs `cmd` with `key` as its stdin, `files` in its directory, and its streams over `connection`. Blocks until it has ended; a client that
-/// hangs up ends it. Errors: it could not be started, or has not ended by itself.
+/// Runs `cmd` with `key` as its stdin, `files` in its directory, and its output sent over `connection`. Blocks until
+/// the command has ended; it is killed if the client disconnects. Errors: it could not be started, or was killed.
 pub fn run(
     shared: &Arc<Shared>,
     key: &Key,
@@ -38,7 +38,7 @@ pub fn run(
     stream(place, cmd, &env, stdin, None, verify, connection)
 }
 
-/// Runs `cmd` as [`run`] does, without a key: its stdin is empty.
+/// Like [`run`], but without a key: stdin is empty.
 pub fn run_alone(
     shared: &Arc<Shared>,
     cmd: &CommandText,
@@ -51,7 +51,7 @@ pub fn run_alone(
     stream(place, cmd, &env, stdin, None, |_| Ok(()), connection)
 }
 
-/// Runs the command of a job on the task of `key` as [`run`] does, and publishes nothing of it.
+/// Runs the command of a job on the task of `key`, as [`run`] does. Publishes nothing.
 pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, connection: &mut Connection) -> Result<CommandEnd> {
     let limits = Limits::of(spec);
     shared.running.check(limits)?;
@@ -64,7 +64,7 @@ pub fn attempt(shared: &Arc<Shared>, spec: &JobSpec, key: &Key, connection: &mut
     stream(place, &spec.cmd, &env, stdin, spec.timeout.and_then(seconds), verify, connection)
 }
 
-/// Where a command runs.
+/// The directory and control group of a command.
 struct Place {
     id: JobId,
     dir: TaskDir,
@@ -72,7 +72,7 @@ struct Place {
 }
 
 impl Place {
-    /// A directory with `files` in it.
+    /// Creates the directory, with `files` in it.
     fn enter(shared: &Arc<Shared>, id: JobId, limits: Limits, files: &[JobFile]) -> Result<Self> {
         let path = shared.store.tasks_dir().join(format!("eval-{id}-{}", shared.next_eval()));
         let control = shared.running.enter(path.clone(), limits)?;
@@ -96,20 +96,20 @@ fn stream(
 ) -> Result<CommandEnd> {
     let Place { dir, control, .. } = place;
     let running = command::start(Setup { cmd, dir: &dir, env, stdin, stdout: None }, &control)?;
-    let mut streams = Streams { connection, beaten: Instant::now() };
+    let mut streams = Streams { connection, last_sent: Instant::now() };
     let (status, verified) = std::thread::scope(|scope| {
         let verifying = scope.spawn(|| verify(&control));
-        let status = running.attend(&mut streams, timeout);
+        let status = running.forward_output(&mut streams, timeout);
         while !verifying.is_finished() {
-            std::thread::park_timeout(VERIFYING);
-            // The check of a large key may take longer than the command did.
-            if streams.beat_if_due().is_err() {
+            std::thread::park_timeout(POLL_INTERVAL);
+            // Verifying a large key may take longer than the command.
+            if streams.keepalive_if_due().is_err() {
                 control.kill(Killed::Hangup);
             }
         }
         (status, task::join(verifying))
     });
-    // The directory goes before the client hears of the end, so that nothing is left once it knows.
+    // The directory is removed before the client receives the end, so that nothing is left when the client knows of it.
     drop(dir);
     let Ended { status, .. } = status.and_then(|status| verified.map(|()| status))?;
     Ok(status.code().map_or_else(|| CommandEnd::Signal(status.signal().unwrap_or_default()), CommandEnd::Exit))
@@ -117,20 +117,20 @@ fn stream(
 
 struct Streams<'c> {
     connection: &'c mut Connection,
-    beaten: Instant,
+    last_sent: Instant,
 }
 
 impl Streams<'_> {
-    fn beat_if_due(&mut self) -> std::result::Result<(), Hangup> {
-        if self.beaten.elapsed() < HEARTBEAT {
+    fn keepalive_if_due(&mut self) -> std::result::Result<(), Hangup> {
+        if self.last_sent.elapsed() < HEARTBEAT {
             return Ok(());
         }
-        self.beaten = Instant::now();
+        self.last_sent = Instant::now();
         self.idle()
     }
 }
 
-impl Attendant for Streams<'_> {
+impl OutputSink for Streams<'_> {
     fn output(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Hangup> {
         let kind = match stream {
             Stream::Stdout => Kind::Data,

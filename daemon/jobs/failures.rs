@@ -1,4 +1,4 @@
-//! The failures of a job's tasks on this node: lines of JSON, appended whole.
+//! The record of failures of a job's tasks on this node: a file of JSON lines, each appended in one write.
 
 use super::lines::Lines;
 use s4::error::{Error, Result};
@@ -6,15 +6,15 @@ use s4::protocol::{Event, TaskFailure};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Bytes of failures that are read at a time.
+/// Bytes of the record that are read at a time.
 const PAGE: u64 = 1 << 20;
-/// Bytes of failures that are read at all: what somebody else made of the file may have no end.
-const FAILURES: u64 = 4 << 30;
+/// Limit of bytes that are read in total, in case another process has replaced the file.
+const MAX_BYTES: u64 = 4 << 30;
 
 pub struct Failures(Lines);
 
 impl Failures {
-    /// Of the job whose files are in `dir`.
+    /// The failures of the job whose files are in `dir`.
     pub fn new(dir: &Path) -> Result<Self> {
         let path = dir.join("failures");
         Lines::new(path.clone()).map(Self).map_err(|e| Error::io(path.display(), &e))
@@ -26,13 +26,13 @@ impl Failures {
         self.0.append(&line)
     }
 
-    /// Keeps the file open no longer.
+    /// Closes the file.
     pub fn close(&self) {
-        // Without a sync there is nothing that could fail.
+        // Closing can only fail when it syncs.
         let _ = self.0.close(false);
     }
 
-    /// Failures from byte `from` of their record on, and where they end.
+    /// Failures from byte `from` of the record on, and the byte at which they end.
     pub fn read(&self, from: u64) -> Result<(Vec<Event>, u64)> {
         let failed = |e: std::io::Error| Error::io("the job's failures", &e);
         let Some(file) = self.0.read().map_err(failed)? else {
@@ -40,12 +40,12 @@ impl Failures {
         };
         let mut from = from;
         loop {
-            let len = file.metadata().map_err(failed)?.len().min(FAILURES);
+            let len = file.metadata().map_err(failed)?.len().min(MAX_BYTES);
             let mut bytes = vec![0; len.saturating_sub(from).min(PAGE) as usize];
             file.read_exact_at(&mut bytes, from).map_err(failed)?;
             let whole = match bytes.iter().rposition(|&b| b == b'\n') {
                 Some(at) => at + 1,
-                // No line is so long that was written by us: what is behind it counts.
+                // s4 never writes such a long line. It is skipped, so that reading goes on behind it.
                 None if bytes.len() as u64 == PAGE => bytes.len(),
                 None => return Ok((Vec::new(), from)),
             };

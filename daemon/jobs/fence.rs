@@ -1,15 +1,15 @@
-//! A gate that every publish of a job passes, so that nothing of it appears any more once it is shut: after a cancel, or
-//! before a later run of the same map clears away what it left.
+//! A gate for every publish of a job. After it is shut, nothing of the job is published any more. It is shut by a
+//! cancel, and before a later run of the same map removes the outputs of this run.
 
 use s4::error::{Error, ErrorKind, Result};
 use std::sync::{PoisonError, RwLock};
 
-/// Guarded: whether it is shut.
+/// True if the fence is shut.
 #[derive(Default)]
 pub struct Fence(RwLock<bool>);
 
 impl Fence {
-    /// Does `work` unless the fence is shut, which waits until it is done.
+    /// Does `work` unless the fence is shut. Shutting it waits until `work` has ended.
     pub fn pass<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let shut = self.0.read().unwrap_or_else(PoisonError::into_inner);
         match *shut {
@@ -22,7 +22,7 @@ impl Fence {
         !*self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False also while it is being shut. Does not wait.
+    /// Also false while another thread is shutting it. Does not block.
     pub fn is_shut(&self) -> bool {
         self.0.try_read().is_ok_and(|shut| *shut)
     }

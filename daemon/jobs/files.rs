@@ -1,4 +1,5 @@
-//! Files that travel with jobs, kept under the digest of their bytes, so that a second job need not send them again.
+//! Files sent with jobs (`--file`). They are stored under the digest of their bytes, so that a later job need not send
+//! them again.
 
 use crate::store::Store;
 use s4::body::ChunkReader;
@@ -13,8 +14,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// A file that no job needs is kept for so long, for the next job of a script, and for one that is just being submitted.
-const UNUSED: Duration = Duration::from_secs(3600);
+/// How long a file that no job needs is kept: for the next job of a script, and for a job that is being submitted.
+const UNUSED_LIMIT: Duration = Duration::from_secs(3600);
 
 /// The job files of a node.
 pub struct JobFiles(PathBuf);
@@ -24,14 +25,14 @@ impl JobFiles {
         Self(store.files_dir())
     }
 
-    /// Removes what no job has used for long, unless it is `needed`, by its digest.
+    /// Removes files that no job has used for [`UNUSED_LIMIT`], except those whose digest is `needed`.
     pub fn remove_unused(&self, needed: impl Fn(&str) -> bool) -> Result<()> {
         let dir = &self.0;
         for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir.display(), &e))?.flatten() {
             let used = entry.metadata().and_then(|found| found.modified());
-            let is_old = used.is_ok_and(|used| used.elapsed().is_ok_and(|since| since > UNUSED));
+            let is_old = used.is_ok_and(|used| used.elapsed().is_ok_and(|since| since > UNUSED_LIMIT));
             if is_old && !entry.file_name().to_str().is_some_and(&needed) {
-                // One that cannot be removed takes space, and does no other harm.
+                // A file that cannot be removed only takes space.
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -45,14 +46,14 @@ impl JobFiles {
         }
     }
 
-    /// Makes sure that the file is here, and marks it as used now.
+    /// Checks that the file is here, and marks it as used now.
     pub fn claim(&self, digest: &str) -> Result<()> {
         let file = open_to_read(&self.path(digest)?).map_err(|_| absent(digest))?;
         let now = FileTimes::new().set_modified(SystemTime::now());
         file.set_times(now).map_err(|e| Error::io(format!("file {digest}"), &e))
     }
 
-    /// Makes sure that the file is here and whole, before a job relies on it; one that is damaged is removed.
+    /// Checks that the file is here and undamaged, before a job relies on it. Removes a damaged file.
     pub fn check(&self, digest: &str) -> Result<()> {
         let path = self.path(digest)?;
         let mut file = open_to_read(&path).map_err(|_| absent(digest))?;
@@ -72,7 +73,7 @@ impl JobFiles {
         Ok(())
     }
 
-    /// Keeps what comes as the file of this digest.
+    /// Stores `content` as the file of this digest. Refuses content that has another digest.
     pub fn keep(&self, store: &Store, digest: &str, content: &mut ChunkReader) -> Result<()> {
         let path = self.path(digest)?;
         let what = format!("file {digest}");
@@ -94,16 +95,16 @@ impl JobFiles {
         draft.persist(&path).map_err(|e| failed(e.error)).map(drop)
     }
 
-    /// Puts a job's file into a task's directory.
+    /// Copies a job's file into a task's directory.
     pub fn install(&self, file: &JobFile, dir: &Path) -> Result<Installed> {
         let failed = |e: std::io::Error| Error::io(format!("--file {}", file.name), &e);
         let to = dir.join(&file.name);
-        // A copy of its own, which costs nothing where the file system shares blocks: a command may write to it.
+        // A copy, since a command may write to its file. It is cheap where the file system can share blocks.
         let mut from = open_to_read(&self.path(&file.digest)?).map_err(failed)?;
         File::create_new(&to).and_then(|mut copy| std::io::copy(&mut from, &mut copy)).map_err(failed)?;
         let mode = if file.executable { 0o755 } else { 0o644 };
         std::fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(failed)?;
-        // In the past, so that whoever writes to it gives it another time.
+        // A time in the past, so that any later write changes it.
         let before = SystemTime::now() - Duration::from_secs(2);
         File::open(&to).and_then(|copy| copy.set_modified(before)).map_err(failed)?;
         let found = to.symlink_metadata().map_err(failed)?;
@@ -121,7 +122,7 @@ pub struct Installed {
 type Identity = (u64, i64, i64);
 
 impl Installed {
-    /// True if the task has neither written to it nor put another file in its place.
+    /// True if the task has neither written to the file nor replaced it.
     pub fn is_untouched(&self, dir: &Path) -> bool {
         dir.join(&self.name).symlink_metadata().is_ok_and(|found| identity(&found) == self.identity)
     }

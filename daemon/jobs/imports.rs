@@ -1,4 +1,4 @@
-//! Tasks of jobs that ran on another cluster, whose outputs came here with what made them.
+//! Provenance that is copied from another cluster together with keys: the tasks that made the keys there.
 
 use super::inputs::Reading;
 use super::journal::{Journal, find};
@@ -9,7 +9,8 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::TaskRecord;
 use std::sync::PoisonError;
 
-/// Writes down a task of another cluster, that its outputs' `mark` leads to. Does nothing if it is known. Errors: the mark is not that task's.
+/// Records a task of another cluster, to which the `mark` of its outputs refers. Does nothing if it is recorded
+/// already. Errors: the mark does not belong to this task.
 pub fn import(shared: &Shared, mark: Mark, task: &TaskRecord) -> Result<()> {
     let store = &*shared.store;
     let mut reading = Reading::new(store);

@@ -1,4 +1,4 @@
-//! The inputs that a task has read: their digest, and a line for each in bounded memory.
+//! The inputs that a task has read: their digest, and a journal line for each. Memory use is bounded.
 
 use super::lines::Lines;
 use crate::store::Store;
@@ -8,19 +8,19 @@ use s4::key::Key;
 use std::fs::File;
 use std::io::{Cursor, Read, Result, Seek, Write};
 
-/// Bytes of lines that are held in memory.
-const HELD: usize = 64 * 1024;
+/// Bytes of lines that are kept in memory.
+const MAX_MEMORY: usize = 64 * 1024;
 
 /// The inputs of a task, in the order in which they were read.
 pub struct TaskInputs {
     digest: u64,
     count: u64,
     lines: Vec<u8>,
-    /// The lines before those.
+    /// Earlier lines, if there were too many for memory.
     spilled: Option<File>,
 }
 
-/// Inputs being read.
+/// Hashes inputs while they are read.
 pub struct Reading<'a> {
     store: &'a Store,
     hasher: Hasher,
@@ -38,7 +38,7 @@ impl<'a> Reading<'a> {
         let inputs = &mut self.inputs;
         inputs.count += 1;
         inputs.lines.extend_from_slice(input_line(key, checksum).as_bytes());
-        if inputs.lines.len() < HELD {
+        if inputs.lines.len() < MAX_MEMORY {
             return Ok(());
         }
         let spilled = match &mut inputs.spilled {
@@ -54,7 +54,7 @@ impl<'a> Reading<'a> {
 }
 
 impl TaskInputs {
-    /// The digest that the marks of the task's outputs have.
+    /// The digest for the marks of the task's outputs.
     pub fn digest(&self) -> u64 {
         self.digest
     }
@@ -63,7 +63,7 @@ impl TaskInputs {
         self.count
     }
 
-    /// Appends `line` and the lines of all inputs, together.
+    /// Appends `line` and the lines of all inputs, without lines of others in between.
     pub fn append_to(self, to: &Lines, line: String) -> Result<()> {
         let Some(mut spilled) = self.spilled else {
             return to.append(&[line.as_bytes(), &self.lines].concat());
@@ -73,7 +73,7 @@ impl TaskInputs {
     }
 }
 
-/// The line of an input, as a journal has it.
+/// The line of an input, as in a journal.
 pub fn input_line(key: &Key, checksum: Checksum) -> String {
     format!(" {} {checksum}\n", key.as_str())
 }
@@ -85,7 +85,7 @@ pub fn input_hash(key: &Key, checksum: Checksum) -> u64 {
     hasher.finish().xxh3
 }
 
-/// The digest of a task's inputs under way: of their names and checksums, in their order.
+/// Adds an input to the digest of a task's inputs. The digest covers names, checksums and order.
 pub fn add_input(hasher: &mut Hasher, key: &Key, checksum: Checksum) {
     hasher.update(format!("{} {checksum}\n", key.as_str()).as_bytes());
 }

@@ -1,4 +1,4 @@
-//! One job on this node: its records, its state and its failures.
+//! One job on this node: its record on disk, its state and its failures. `run` runs its tasks.
 
 use super::cgroup::Limits;
 use super::command::{Control, Killed};
@@ -23,28 +23,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, UNIX_EPOCH};
 use tokio::sync::watch;
 
-/// The name of the file that holds a job's record.
+/// The file name of a job's record.
 const RECORD: &str = "record";
 
-/// Bytes of a record: a request that submits a job is shorter.
-const LONGEST_RECORD: usize = 16 << 20;
+/// Limit of bytes of a record. Requests that submit a job are shorter.
+const MAX_RECORD: usize = 16 << 20;
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct State {
     /// Milliseconds since 1970.
     pub started: Option<i64>,
     pub progress: Progress,
-    /// No more tasks are to start: one failed here or elsewhere.
+    /// No more tasks start, because one failed on this or another node.
     pub stopped: bool,
-    /// The daemon is going down.
+    /// The daemon is ending.
     pub closing: bool,
-    /// What is to become of it, where it is ended from outside.
+    /// The outcome that was decided from outside, by a cancel or the daemon's end.
     pub ending: Option<Outcome>,
-    /// How it ended, and when, in milliseconds since 1970.
+    /// How the job ended, and when, in milliseconds since 1970.
     pub outcome: Option<Outcome>,
     pub ended: Option<i64>,
-    /// Milliseconds from its start to the last sign of it, if it ended with an earlier daemon.
+    /// Milliseconds from the start to the last write, if the job ended together with an earlier daemon.
     pub elapsed: Option<i64>,
 }
 
@@ -61,15 +61,15 @@ pub struct Job {
     pub fence: Arc<Fence>,
     pub(super) dir: PathBuf,
     pub(super) plan: Plan,
-    /// What is the same of all its outputs' marks.
+    /// The mark of all its outputs, except inputs and number.
     mark: Mark,
     pub(super) state: watch::Sender<State>,
-    /// Guards the tasks that run now, by their number.
+    /// Guards the running tasks, by their number.
     running: Mutex<HashMap<u64, RunningNow>>,
     pub(super) failures: Failures,
-    /// The record is synced to the disk each time that it is written.
+    /// True if the record is synced to the disk after each write.
     sync: bool,
-    /// Bytes that its spec takes in memory.
+    /// Bytes of memory that the spec takes.
     pub bytes: usize,
     pub sent: Sent,
 }
@@ -80,13 +80,13 @@ pub(super) struct RunningNow {
     pub since: Instant,
 }
 
-/// Where the job in `dir` has its logs.
+/// The directory for the logs of the job in `dir`.
 pub fn logs_dir(dir: &Path) -> PathBuf {
     dir.join("stderr")
 }
 
 impl Job {
-    /// A planned job, whose files are in `dir`, with at most `log_bytes` of logs.
+    /// A planned job whose files are in `dir`, with at most `log_bytes` of logs.
     pub fn new(store: &Store, spec: JobSpec, dir: PathBuf, plan: Plan, log_bytes: u64) -> Result<Self> {
         let progress = Progress { tasks: plan.tasks, bytes: plan.bytes, ..Progress::default() };
         let record = JobRecord { spec, plan, progress, started: None, ended: None, elapsed: None, outcome: None };
@@ -95,13 +95,14 @@ impl Job {
         Ok(job)
     }
 
-    /// The job whose files are in `dir`, as an earlier daemon left it, and whether that daemon's end was the job's; `None` if
-    /// it was not even planned. One that was planned and not started is interrupted too: others may have started it.
+    /// Loads the job whose files are in `dir`, as an earlier daemon left it. The second value is true if that daemon's
+    /// end also ended the job. `None` if the planning had not finished. A job that was planned and not started counts
+    /// as interrupted: other nodes may have started it.
     pub fn load(store: &Store, dir: PathBuf) -> Result<Option<(Self, bool)>> {
         let failed = |e: std::io::Error| Error::io(dir.display(), &e);
-        let text = match file::read_small(&dir.join(RECORD), LONGEST_RECORD) {
+        let text = match file::read_small(&dir.join(RECORD), MAX_RECORD) {
             Ok(text) => text,
-            // Killed while it was planned.
+            // The daemon was killed during the planning.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(failed(e)),
         };
@@ -113,7 +114,7 @@ impl Job {
             record.progress = Progress { tasks: record.plan.tasks, bytes: record.plan.bytes, ..done };
             record.outcome = Some(Outcome::Interrupted);
             record.ended = Some(now_milliseconds());
-            // Not the time in which no daemon ran.
+            // The time until the next daemon started does not count.
             let seen = |started: i64| (last_sign(&dir, &journal).unwrap_or(started) - started).max(0);
             record.elapsed = record.started.map(seen);
         }
@@ -121,7 +122,7 @@ impl Job {
         job.fence.shut();
         if interrupted {
             job.state.send_modify(|state| state.progress.failed = job.failures.count());
-            // On a full disk the next daemon finds out the same.
+            // If the disk is full, the next daemon comes to the same result.
             if let Err(error) = job.save() {
                 tracing::warn!("{error}");
             }
@@ -149,14 +150,14 @@ impl Job {
         })
     }
 
-    /// Writes down where the job stands, for the next daemon.
+    /// Records the state of the job, for the next daemon.
     pub(super) fn save(&self) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(format!("job {}", self.spec.id), &e);
         let text = serde_json::to_vec(&self.record()).expect("a record is plain JSON");
         file::replace(&self.dir.join(RECORD), &text, self.sync).map_err(failed)
     }
 
-    /// The mark of an output of a task with these inputs and so many outputs.
+    /// The mark of an output of a task with these inputs and this number of outputs.
     pub fn mark(&self, inputs: u64, outputs: u32) -> Mark {
         Mark { inputs, outputs, ..self.mark }
     }
@@ -180,13 +181,13 @@ impl Job {
         self.state.subscribe()
     }
 
-    /// Resolves once the job is cancelled, or ended as its daemon ends.
+    /// Resolves when the job is cancelled, or the daemon ends.
     pub async fn ended_from_outside(&self) {
-        // The sender is the job's own.
+        // This cannot fail: the job owns the sender.
         let _ = self.watch().wait_for(|state| state.ending.is_some()).await;
     }
 
-    /// Claims the job's only start; false if it has been started.
+    /// Claims the start of the job; false if it was started before.
     pub fn claim_start(&self) -> bool {
         self.state.send_if_modified(|state| {
             let fresh = state.started.is_none() && state.outcome.is_none();
@@ -201,19 +202,19 @@ impl Job {
         self.state.send_modify(|state| state.stopped = true);
     }
 
-    /// Starts no more tasks, since the daemon ends.
+    /// Starts no more tasks, because the daemon ends.
     pub fn close(&self) {
         self.state.send_modify(|state| (state.stopped, state.closing) = (true, true));
     }
 
-    /// Starts no more tasks; `outcome` is what will be told of it.
+    /// Starts no more tasks. The job will have this `outcome`.
     pub fn end(&self, outcome: Outcome) {
         self.state.send_modify(|state| {
             state.stopped = true;
             if state.outcome.is_none() {
                 state.ending.get_or_insert(outcome);
             }
-            // One that never started has nothing to end.
+            // A job that never started has no tasks that could end it.
             if state.started.is_none() {
                 state.outcome.get_or_insert(outcome);
                 state.ended.get_or_insert_with(now_milliseconds);
@@ -221,7 +222,7 @@ impl Job {
         });
     }
 
-    /// Ends the job and kills what runs of it. Blocks until its processes are gone.
+    /// Cancels the job and kills its commands. Blocks until their processes have ended.
     pub fn cancel(&self) {
         match self.state().started {
             None => self.end_planned(Outcome::Cancelled),
@@ -231,11 +232,11 @@ impl Job {
         for control in controls {
             control.kill(Killed::Cancelled);
         }
-        // Last, since it waits for what is being published now.
+        // Last, because it waits for publishes in progress.
         self.fence.shut();
     }
 
-    /// The `most` tasks that have run for longest, the longest first.
+    /// The `most` tasks that have run for the longest time, longest first.
     pub fn slowest(&self, most: usize) -> Vec<RunningTask> {
         let running = self.lock_running();
         let mut tasks: Vec<_> = running.values().map(|task| (task.since, task.key.clone())).collect();
@@ -245,12 +246,12 @@ impl Job {
         slow.map(|(since, key)| RunningTask { key, seconds: since.elapsed().as_secs_f64() }).collect()
     }
 
-    /// Failures from byte `from` of their record on, and where they end.
+    /// Failures from byte `from` of the record on, and the byte at which they end.
     pub fn failures(&self, from: u64) -> Result<(Vec<Event>, u64)> {
         self.failures.read(from)
     }
 
-    /// Ends a job that nobody has started here. What is written down of it says to whoever asks that it is not whole: others may have
+    /// Ends a job that was not started on this node. Its record says that it is incomplete, since other nodes may have
     /// started it.
     pub fn end_planned(&self, outcome: Outcome) {
         self.end(outcome);
@@ -279,12 +280,12 @@ impl Job {
         Limits::of(&self.spec)
     }
 
-    /// Has the other nodes start no more tasks.
+    /// Tells the other nodes to start no more tasks.
     pub fn stop_others(&self, client: &Client, own: NodeId) {
         for node in client.cluster().ids().filter(|&node| node != own) {
             let (client, id) = (client.clone(), self.spec.id.clone());
             tokio::spawn(async move {
-                // A node that cannot be reached is the client's to report.
+                // The client reports nodes that cannot be reached.
                 let _ = client.stop_job(node, &id).await;
             });
         }
@@ -295,8 +296,8 @@ impl Job {
     }
 }
 
-/// When something of the job in `dir` was last written, in milliseconds since 1970: a daemon that was killed was alive then. `None` if that
-/// cannot be told.
+/// The time of the last write to a file of the job in `dir`, in milliseconds since 1970: at that time a killed daemon
+/// was alive. `None` if it is not known.
 fn last_sign(dir: &Path, journal: &Journal) -> Option<i64> {
     let entries = std::fs::read_dir(dir).ok()?.flatten();
     let written = entries.filter_map(|entry| entry.metadata().ok()?.modified().ok()).chain(journal.modified());

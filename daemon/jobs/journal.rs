@@ -1,10 +1,10 @@
-//! What jobs did on this node: a file for each job that ran tasks here, which outlives the other records of the job. The marks of outputs lead
-//! to it: its name is the hash of the job's id.
+//! Journals: a file for each job that ran tasks on this node. It is kept longer than the other records of the job. Its
+//! name is the hash of the job's id, which the marks of outputs contain.
 //!
-//! The first line is the job as JSON. Then for each finished task a line `OUTPUTS BYTES DIGEST INPUTS`: how many outputs it has, the bytes,
-//! the digest and the number of its inputs; and for each input a line ` KEY XXH3 LENGTH`. No output is judged by these files: they answer `s4 why`,
-//! and tell a daemon that starts how far an interrupted job had come. Lines of earlier versions stay on disks: a new field is optional, at
-//! the end.
+//! The first line is the job as JSON. Then each finished task has a line `OUTPUTS BYTES DIGEST INPUTS`: the number of
+//! its outputs, then the bytes, the digest and the number of its inputs. A line ` KEY XXH3 LENGTH` follows for each
+//! input. No output is judged by these files. `s4 why` reads them, and a starting daemon reads the progress of an
+//! interrupted job. Files of earlier versions stay on disks, so a new field must be optional and last.
 
 use super::inputs::TaskInputs;
 use super::lines::Lines;
@@ -19,14 +19,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// Bytes of disk that these files take at most, but for those of jobs that run. The oldest are removed first.
-const MOST_BYTES: u64 = 256 << 20;
-/// Bytes of a line that are read at once: no line about a task is so long.
-const LONGEST: u64 = MAX_KEY as u64 + 64;
-/// Bytes of the longest job that is read.
-const LONGEST_JOB: u64 = 4 << 20;
+/// Limit of bytes of all journals, except those of running jobs. The oldest are removed first.
+const MAX_BYTES: u64 = 256 << 20;
+/// Limit of bytes of a line about a task.
+const MAX_LINE: u64 = MAX_KEY as u64 + 64;
+/// Limit of bytes of a job that is read.
+const MAX_JOB: u64 = 4 << 20;
 
-/// The file of a job, being written.
+/// The journal of a job, open for appending.
 pub struct Journal(Lines);
 
 impl Journal {
@@ -35,31 +35,31 @@ impl Journal {
         Lines::new(path(store, job)).map(Self).map_err(|e| failed(&e))
     }
 
-    /// Writes down the job, before any of its tasks.
+    /// Writes the job. Must be called before any task is written.
     pub fn begin(&self, spec: &JobSpec) -> Result<()> {
         let mut line = serde_json::to_vec(spec).expect("a job is plain JSON");
         line.push(b'\n');
         self.0.append(&line).map_err(|e| failed(&e))
     }
 
-    /// True if the job has been written down.
+    /// True if the job was written.
     pub fn has_begun(&self) -> Result<bool> {
         self.0.read().map(|file| file.is_some()).map_err(|e| failed(&e))
     }
 
-    /// All outputs of a task are published; `bytes` are those of its inputs.
+    /// Records a task whose outputs are all published. `bytes` is the size of its inputs.
     pub fn done(&self, outputs: u64, bytes: u64, inputs: TaskInputs) -> Result<()> {
         let (digest, count) = (inputs.digest(), inputs.count());
         let line = format!("{outputs} {bytes} {digest:016x} {count}\n");
         inputs.append_to(&self.0, line).map_err(|e| failed(&e))
     }
 
-    /// Has the disk have it if `sync`, and gives the descriptor back.
+    /// Closes the file; with `sync`, syncs it to the disk before.
     pub fn close(&self, sync: bool) -> Result<()> {
         self.0.close(sync).map_err(|e| failed(&e))
     }
 
-    /// What the job has done here.
+    /// Totals of the job on this node.
     pub fn sum(&self) -> Result<Progress> {
         let mut progress = Progress::default();
         each_line(self.0.read().map_err(|e| failed(&e))?, &mut |line| {
@@ -72,14 +72,14 @@ impl Journal {
         Ok(progress)
     }
 
-    /// When something was last written to it, if anything was.
+    /// The time of the last write; `None` if there is no file.
     pub fn modified(&self) -> Option<SystemTime> {
         self.0.read().ok()??.metadata().ok()?.modified().ok()
     }
 }
 
-/// What is written down of the last task of `job`, the hash of its id, whose inputs have this digest: with at most `most` of its inputs, from
-/// number `from` on.
+/// The record of the last task of `job` (the hash of its id) whose inputs have this digest, with at most `most` inputs,
+/// from number `from` on.
 pub fn find(store: &Store, job: u64, digest: u64, from: u64, most: usize) -> Result<Option<TaskRecord>> {
     let file = match open_to_read(&path(store, job)) {
         Ok(file) => file,
@@ -90,7 +90,7 @@ pub fn find(store: &Store, job: u64, digest: u64, from: u64, most: usize) -> Res
         return Ok(None);
     };
     let mut found: Option<TaskRecord> = None;
-    // Of the task whose lines are being read: how many inputs it has, and how many came already.
+    // The task whose lines are being read: its number of inputs, and how many were read.
     let mut under_way: Option<(TaskRecord, u64)> = None;
     each_line(Some(file), &mut |line| {
         if let Some(Line::Task { digest: of, count, .. }) = Line::of_task(line) {
@@ -110,7 +110,7 @@ pub fn find(store: &Store, job: u64, digest: u64, from: u64, most: usize) -> Res
     Ok(found)
 }
 
-/// Removes the oldest files beyond those that may stay, but none that `is_needed`, by the hash of a job's id.
+/// Removes the oldest files above the limit, but none that `is_needed` by the hash of a job's id.
 pub fn prune(store: &Store, is_needed: impl Fn(u64) -> bool) -> Result<()> {
     let dir = store.provenance_dir();
     let mut files = Vec::new();
@@ -124,8 +124,8 @@ pub fn prune(store: &Store, is_needed: impl Fn(u64) -> bool) -> Result<()> {
     for (_, bytes, name) in files {
         kept += bytes;
         let job = name.to_str().and_then(|name| u64::from_str_radix(name, 16).ok());
-        if kept > MOST_BYTES && !job.is_some_and(&is_needed) {
-            // One that cannot be removed takes space, and does no other harm.
+        if kept > MAX_BYTES && !job.is_some_and(&is_needed) {
+            // A file that cannot be removed only takes space.
             let _ = std::fs::remove_file(dir.join(name));
         }
     }
@@ -139,7 +139,7 @@ fn path(store: &Store, job: u64) -> PathBuf {
 fn read_job(file: &File) -> Result<Option<JobSpec>> {
     let mut line = Vec::new();
     let mut file = BufReader::new(s4::file::AtPosition::new(file, 0));
-    file.by_ref().take(LONGEST_JOB).read_until(b'\n', &mut line).map_err(|e| failed(&e))?;
+    file.by_ref().take(MAX_JOB).read_until(b'\n', &mut line).map_err(|e| failed(&e))?;
     Ok(serde_json::from_slice(&line).ok())
 }
 
@@ -151,12 +151,12 @@ enum Line {
 }
 
 impl Line {
-    /// The same, but without a look at inputs, of which there are most.
+    /// Parses a line about a task. Skips lines of inputs quickly, since most lines are of inputs.
     fn of_task(line: &[u8]) -> Option<Self> {
         if line.starts_with(b" ") { None } else { Self::parse(line) }
     }
 
-    /// `None` for what is no such line, or was cut.
+    /// `None` if the line is of another kind, or incomplete.
     fn parse(line: &[u8]) -> Option<Self> {
         let line = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
         if let Some(input) = line.strip_prefix(' ') {
@@ -171,13 +171,13 @@ impl Line {
     }
 }
 
-/// Visits every line, with its newline unless it was cut.
+/// Visits every line, including its newline. Only an incomplete last line has none.
 fn each_line(file: Option<File>, visit: &mut dyn FnMut(&[u8])) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     let (mut file, mut line) = (BufReader::new(file), Vec::new());
     loop {
         line.clear();
-        if file.by_ref().take(LONGEST).read_until(b'\n', &mut line).map_err(|e| failed(&e))? == 0 {
+        if file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(|e| failed(&e))? == 0 {
             return Ok(());
         }
         visit(&line);

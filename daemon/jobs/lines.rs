@@ -1,4 +1,5 @@
-//! A file of a job that lines are appended to. It is open only while they are: jobs that do not run hold no descriptors.
+//! A file of a job to which lines are appended. It is open only while lines are written, so that jobs that do not run
+//! hold no descriptors.
 
 use s4::file::{open_regular, open_to_read};
 use std::fs::{File, OpenOptions};
@@ -6,22 +7,22 @@ use std::io::{ErrorKind, Read, Result, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Lines being written; each goes out whole.
+/// A file of lines. Each line is appended in one write.
 pub struct Lines {
     path: PathBuf,
-    /// Guards the file only.
+    /// Guards the file.
     appended: Mutex<Appended>,
 }
 
 #[derive(Default)]
 struct Appended {
     file: Option<File>,
-    /// A full disk has cut the last line, which must not swallow the next.
+    /// A full disk has cut the last line. The next write must begin with a newline.
     torn: bool,
 }
 
 impl Lines {
-    /// Refuses a path at which there is something else than a file.
+    /// Refuses a path that is not a file.
     pub fn new(path: PathBuf) -> Result<Self> {
         match open_to_read(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
@@ -34,12 +35,12 @@ impl Lines {
         self.write(|file, begin| file.write_all(&[begin, lines].concat()))
     }
 
-    /// Appends all lines of `from`, with none of others between them.
+    /// Appends all lines of `from`, without lines of others in between.
     pub fn append_all(&self, from: &mut dyn Read) -> Result<()> {
         self.write(|file, begin| file.write_all(begin).and_then(|()| std::io::copy(from, file).map(drop)))
     }
 
-    /// `write` gets what has to come first.
+    /// Calls `write` with the file and the bytes that it must write first.
     fn write(&self, write: impl FnOnce(&mut File, &[u8]) -> Result<()>) -> Result<()> {
         let mut appended = self.lock();
         let mut file = match appended.file.take() {
@@ -51,7 +52,7 @@ impl Lines {
         written
     }
 
-    /// Gives the descriptor back; another line would open the file again. Has the disk have the lines first if `sync`.
+    /// Closes the file; another append opens it again. With `sync`, syncs the lines to the disk before.
     pub fn close(&self, sync: bool) -> Result<()> {
         match self.lock().file.take() {
             Some(file) if sync => file.sync_data(),
@@ -59,7 +60,7 @@ impl Lines {
         }
     }
 
-    /// The file, to be read; `None` if nothing was ever appended.
+    /// Opens the file for reading; `None` if nothing was ever appended.
     pub fn read(&self) -> Result<Option<File>> {
         match open_to_read(&self.path) {
             Ok(file) => Ok(Some(file)),

@@ -1,6 +1,7 @@
-//! The stderr of a job's tasks, kept on disk within a bound: a file for each task that wrote any, its key in the first line.
+//! The stderr of a job's tasks, stored on disk up to a limit: a file for each task that wrote any, with its key in the
+//! first line.
 
-use super::command::{Attendant, Stream};
+use super::command::{OutputSink, Stream};
 use s4::body::Hangup;
 use s4::checksum::hash;
 use s4::error::{Error, ErrorKind, Result};
@@ -13,17 +14,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes kept of one task's stderr, from its beginning.
-const TASK: u64 = 16 << 20;
-/// Bytes kept of all tasks of a job on this node.
-const JOB: u64 = 512 << 20;
-/// Bytes of the end of stderr that a failure shows, and that are kept beyond the bounds above.
-const SHOWN: usize = 4096;
-/// Bytes for the ends of those tasks whose stderr did not fit.
-const ENDS: u64 = 16 << 20;
+/// Bytes stored of one task's stderr, from its beginning.
+const MAX_TASK: u64 = 16 << 20;
+/// Bytes stored for all tasks of a job on this node.
+const MAX_JOB: u64 = 512 << 20;
+/// Bytes of the end of stderr that a failure shows. They are stored even if the limits above are exceeded.
+const TAIL: usize = 4096;
+/// Bytes for the ends of stderr that did not fit.
+const MAX_TAILS: u64 = 16 << 20;
 
-/// Bytes of the line that names a log's key, and some more.
-const LONGEST_NAME: u64 = 4096;
+/// Limit of bytes of a log's first line, which names its key.
+const MAX_NAME: u64 = 4096;
 
 /// The logs of one job.
 pub struct Logs {
@@ -34,9 +35,14 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Logs in `dir`, which is made with the first of them, of at most `bound` bytes and the ends of those left out.
+    /// Logs in `dir`, of at most `bound` bytes besides the ends of those that did not fit. The directory is created
+    /// with the first log.
     pub fn new(dir: PathBuf, bound: u64) -> Arc<Self> {
-        Arc::new(Self { dir, left: AtomicU64::new(bound.min(JOB)), ends_left: AtomicU64::new(ENDS.min(bound)) })
+        Arc::new(Self {
+            dir,
+            left: AtomicU64::new(bound.min(MAX_JOB)),
+            ends_left: AtomicU64::new(MAX_TAILS.min(bound)),
+        })
     }
 
     pub fn task(self: &Arc<Self>, key: &Key) -> TaskLog {
@@ -49,18 +55,18 @@ fn path_of(dir: &Path, key: &Key) -> PathBuf {
     dir.join(format!("{:016x}", hash(key.as_str().as_bytes())))
 }
 
-/// Takes as many of `wanted` as there are left.
+/// Takes up to `wanted` bytes of those that are left.
 fn take(left: &AtomicU64, wanted: u64) -> u64 {
     let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(wanted)));
     before.unwrap_or(0).min(wanted)
 }
 
-/// The log of one task, which its command's stderr goes into.
+/// The log of one task, which receives its command's stderr.
 pub struct TaskLog {
     logs: Arc<Logs>,
     key: Key,
     path: PathBuf,
-    /// Made with the first byte.
+    /// Created with the first byte.
     file: Option<File>,
     kept: u64,
     left_out: u64,
@@ -68,7 +74,7 @@ pub struct TaskLog {
 }
 
 impl TaskLog {
-    /// Begins another attempt of the same task.
+    /// Begins another attempt of the task.
     pub fn attempt(&mut self, number: u32) {
         self.end.clear();
         if self.file.is_some() {
@@ -76,13 +82,13 @@ impl TaskLog {
         }
     }
 
-    /// The end of what the last attempt wrote.
+    /// The end of what the last attempt has written.
     pub fn end(&self) -> &[u8] {
         &self.end
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        let wanted = (bytes.len() as u64).min(TASK.saturating_sub(self.kept));
+        let wanted = (bytes.len() as u64).min(MAX_TASK.saturating_sub(self.kept));
         let taken = take(&self.logs.left, wanted) as usize;
         self.left_out += (bytes.len() - taken) as u64;
         if taken > 0 {
@@ -115,11 +121,11 @@ impl TaskLog {
     }
 }
 
-impl Attendant for TaskLog {
+impl OutputSink for TaskLog {
     fn output(&mut self, _: Stream, bytes: &[u8]) -> std::result::Result<(), Hangup> {
         self.keep(bytes);
-        let new = &bytes[bytes.len().saturating_sub(SHOWN)..];
-        let old = self.end.len().saturating_sub(SHOWN - new.len());
+        let new = &bytes[bytes.len().saturating_sub(TAIL)..];
+        let old = self.end.len().saturating_sub(TAIL - new.len());
         self.end.drain(..old);
         self.end.extend_from_slice(new);
         Ok(())
@@ -146,20 +152,20 @@ impl Drop for TaskLog {
     }
 }
 
-/// One log, open to be read from behind its first line.
+/// A log that is open for reading behind its first line.
 pub struct Log {
     pub key: Key,
     pub content: BufReader<File>,
 }
 
-/// The log of the task whose (first) input is `key`, of the job `id` whose logs are in `dir`.
+/// The log of the task whose (first) input is `key`, of the job `id` with logs in `dir`.
 pub fn find(dir: &Path, id: &JobId, key: &Key) -> Result<Log> {
     open(&path_of(dir, key))?.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("{key}: job {id} has no stderr of it: it wrote none, or is no task"))
     })
 }
 
-/// All logs in `dir`, in no order.
+/// All logs in `dir`, in any order.
 pub fn all(dir: &Path) -> Result<impl Iterator<Item = Result<Log>> + use<>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => Some(entries),
@@ -179,6 +185,6 @@ fn open(path: &Path) -> Result<Option<Log>> {
     };
     let mut content = BufReader::new(file);
     let mut name = String::new();
-    content.by_ref().take(LONGEST_NAME).read_line(&mut name).map_err(failed)?;
+    content.by_ref().take(MAX_NAME).read_line(&mut name).map_err(failed)?;
     Ok(Key::parse(name.trim_end()).ok().map(|key| Log { key, content }))
 }

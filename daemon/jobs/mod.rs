@@ -1,13 +1,13 @@
-//! Jobs on this node: their admission and their table; commands and the three maps below.
+//! The jobs of this node: admission, and the table of jobs. The modules below plan them, run their tasks and commands,
+//! and keep their records.
 
 pub mod cgroup;
 pub mod command;
 pub mod eval;
+mod existing;
 mod failures;
 pub mod fence;
 pub mod files;
-mod former;
-mod gone;
 pub mod imports;
 pub mod inputs;
 pub mod job;
@@ -15,6 +15,8 @@ pub mod journal;
 mod lines;
 pub mod logs;
 mod marks;
+mod orphans;
+mod outdated;
 mod own_path;
 pub mod owner;
 mod plan;
@@ -27,7 +29,6 @@ pub mod sent;
 mod shared;
 mod sources;
 mod spawn;
-mod standing;
 pub mod task;
 pub mod taskdir;
 mod tasks;
@@ -52,13 +53,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A planned job that nobody starts has ended after this.
+/// A planned job that is not started ends after this time.
 const UNSTARTED: Duration = Duration::from_secs(3600);
-/// Jobs that have not ended, whether they were started or not.
+/// Limit of jobs that have not ended, started or not.
 const UNENDED: usize = 1000;
-/// MiB that their specs may take in memory.
+/// Limit of memory for their specs, in MiB.
 const UNENDED_MIB: usize = 64;
-/// Jobs that have ended and are still told of, the bytes that their specs may take, and for how long.
+/// Limits for jobs that have ended and are still listed: number, bytes of their specs, and age.
 const ENDED_REMEMBERED: usize = 100;
 const ENDED_REMEMBERED_BYTES: usize = 16 << 20;
 const ENDED_REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -66,12 +67,13 @@ const ENDED_REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The jobs of this node.
 pub struct Jobs {
     pub shared: Arc<Shared>,
-    /// Guards the table only; jobs have their own state.
+    /// Guards the table. Jobs have their own state.
     table: Mutex<BTreeMap<JobId, Arc<Job>>>,
 }
 
 impl Jobs {
-    /// Takes over the records that an earlier daemon left. Other nodes start no more tasks of the jobs that it ended with.
+    /// Loads the records of an earlier daemon. Tells the other nodes to start no more tasks of the jobs that ended with
+    /// that daemon.
     pub fn open(shared: Arc<Shared>) -> Result<Self> {
         let mut table = BTreeMap::new();
         let dir = shared.store.jobs_dir();
@@ -84,7 +86,7 @@ impl Jobs {
                     table.insert(job.spec.id.clone(), Arc::new(job));
                 }
                 Ok(None) => remove_dir(&shared.store, &entry.path()),
-                // What it did may still be wanted once its disk or this program is well.
+                // The record stays: it may be readable again after the disk is repaired or this program is updated.
                 Err(error) => tracing::warn!("left alone: {error}"),
             }
         }
@@ -94,27 +96,27 @@ impl Jobs {
         Ok(jobs)
     }
 
-    /// Checks a job and lists its tasks, and the jobs that write to its INDIR; blocks. `alive` is called again and again, and ends the work
-    /// by returning false.
+    /// Checks a job, and lists its tasks and the jobs that write to its INDIR. Blocks. `alive` is called from time to
+    /// time; the work stops if it returns false.
     pub fn submit(self: &Arc<Self>, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<(Plan, Vec<Source>)> {
         spec.files.iter().try_for_each(|file| self.shared.files.claim(&file.digest))?;
         let (dir, plan, sources) = self.plan(&spec, alive)?;
         let store = &self.shared.store;
-        // A share of what is free, so that logs alone never fill a disk.
+        // A share of the free space, so that logs alone never fill a disk.
         let log_bytes = store.free_bytes()?.saturating_sub(store.reserve_bytes()) / 8;
         let job = Job::new(store, spec, dir.clone(), plan, log_bytes);
         let entered = job.and_then(|job| self.enter(job));
         entered.map(|()| (plan, sources)).inspect_err(|_| remove_dir(store, &dir))
     }
 
-    /// What the job would do here; blocks. Nothing is kept of it.
+    /// Plans the job as [`submit`](Self::submit) does, and stores nothing. Blocks.
     pub fn try_plan(&self, spec: JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<(Plan, Vec<Source>)> {
         let (dir, plan, sources) = self.plan(&spec, alive)?;
         remove_dir(&self.shared.store, &dir);
         Ok((plan, sources))
     }
 
-    /// Makes the job's directory, with its plan in it.
+    /// Creates the job's directory, with its plan in it.
     fn plan(&self, spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<(PathBuf, Plan, Vec<Source>)> {
         self.check(spec)?;
         let dir = self.shared.store.jobs_dir().join(spec.id.as_str());
@@ -134,7 +136,7 @@ impl Jobs {
         }
     }
 
-    /// Removes the files that came with jobs and that none needs any more, and the oldest of what jobs did here, if it is much. Blocks.
+    /// Removes files sent with jobs that no job needs any more, and the oldest journals above the limit. Blocks.
     pub fn remove_unused_files(&self) {
         let needs = |digest: &str| {
             let table = self.lock();
@@ -148,7 +150,7 @@ impl Jobs {
         }
     }
 
-    /// Refuses what cannot be run here.
+    /// Refuses jobs that cannot run on this node.
     fn check(&self, spec: &JobSpec) -> Result<()> {
         spec.check()?;
         refuse_if_full(&self.lock(), spec.bytes())?;
@@ -157,7 +159,7 @@ impl Jobs {
         refuse_overlap(&self.lock(), spec)
     }
 
-    /// The jobs that write to the INDIR of `spec`, as far as this node knows; none if it takes what is there.
+    /// The jobs that write to the INDIR of `spec`, as far as this node knows; none for `--partial`.
     fn sources(&self, spec: &JobSpec) -> Sources {
         let mut sources = Sources::default();
         if !spec.partial {
@@ -167,7 +169,7 @@ impl Jobs {
         sources
     }
 
-    /// Every job that this node knows, in the order of their ids.
+    /// Every job that this node knows, in the order of ids.
     pub fn records(&self) -> Vec<JobRecord> {
         self.lock().values().map(|job| job.record()).collect()
     }
@@ -177,7 +179,7 @@ impl Jobs {
         job.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("job {id}: no such job here")))
     }
 
-    /// Whose the keys are that are put with this delivery.
+    /// The owner of the keys that are put with this delivery.
     pub fn owner(&self, delivery: Option<&Delivery>) -> Result<Owner> {
         let Some(delivery) = delivery else {
             return Ok(Owner::default());
@@ -190,7 +192,7 @@ impl Jobs {
     pub async fn start(&self, id: &JobId) -> Result<()> {
         let job = self.find(id)?;
         {
-            // Under one lock, so that of two jobs that would mix one starts.
+            // Under one lock, so that only one of two overlapping jobs starts.
             let table = self.lock();
             refuse_overlap(&table, &job.spec)?;
             if !job.claim_start() {
@@ -199,14 +201,14 @@ impl Jobs {
         }
         let earlier = self.open_earlier(&job);
         if !earlier.is_empty() {
-            // It waits for what they are just publishing.
+            // Waits for publishes in progress.
             blocking(move || earlier.iter().for_each(|other| other.fence.shut())).await;
         }
         tokio::spawn(job.run_to_end(self.shared.clone()));
         Ok(())
     }
 
-    /// Jobs that have ended here, may have written where `job` does, and may still publish something.
+    /// Jobs that have ended here, may have written to the same outputs as `job`, and may still publish.
     fn open_earlier(&self, job: &Job) -> Vec<Arc<Job>> {
         let earlier = |other: &&Arc<Job>| {
             let state = other.state();
@@ -217,8 +219,9 @@ impl Jobs {
         self.lock().values().filter(earlier).cloned().collect()
     }
 
-    /// Deletes what earlier runs left below `prefix` on this node, or of a map that names its outputs, what they left as `prefix`, of a task whose inputs have this digest, or are gone; blocks. Called by the
-    /// node whose task it is, maybe before the job has been started here.
+    /// Deletes the outputs of earlier runs below `prefix` on this node; for a map with `--to-name`, the output `prefix`
+    /// itself. `inputs` is the digest of the inputs of the task that made them, or `None` if its inputs no longer
+    /// exist. Blocks. The node of the task calls this, possibly before the job was started here.
     pub fn clean(&self, id: &JobId, prefix: &Prefix, inputs: Option<u64>) -> Result<()> {
         let job = self.find(id)?;
         let below = Prefix::below(&job.spec.outdir);
@@ -243,7 +246,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Starts no more tasks and lets no more commands in.
+    /// Starts no more tasks and no more commands.
     pub fn close(&self) {
         self.shared.running.close();
         for job in self.lock().values().filter(|job| job.state().is_running()) {
@@ -251,14 +254,14 @@ impl Jobs {
         }
     }
 
-    /// Ends what still runs because the daemon ends.
+    /// Ends the running jobs, because the daemon ends.
     pub fn interrupt(&self) {
         for job in self.lock().values().filter(|job| job.state().is_running()) {
             job.end(Outcome::Interrupted);
         }
     }
 
-    /// Jobs that have been started and have not ended.
+    /// The number of jobs that were started and have not ended.
     pub fn running(&self) -> usize {
         self.lock().values().filter(|job| job.state().is_running()).count()
     }
@@ -267,7 +270,7 @@ impl Jobs {
         let job = Arc::new(job);
         let id = job.spec.id.clone();
         {
-            // Others may have been planned at the same time.
+            // Checked again: other jobs may have been planned meanwhile.
             let mut table = self.lock();
             refuse_if_full(&table, job.bytes)?;
             table.insert(id.clone(), job);
@@ -281,7 +284,8 @@ impl Jobs {
         Ok(())
     }
 
-    /// Ends a job that was planned only. It is still told of, since others may have started it. Blocks.
+    /// Ends a job that was planned and never started. It is still listed, since other nodes may have started it.
+    /// Blocks.
     fn expire_unstarted(&self, id: &JobId) {
         let job = self.lock().get(id).cloned();
         if let Some(job) = job.filter(|job| job.state().started.is_none() && job.state().outcome.is_none()) {
@@ -289,12 +293,13 @@ impl Jobs {
         }
     }
 
-    /// Drops the records of jobs that ended long ago, and of all but the last. Blocks.
+    /// Removes the records of ended jobs above the limits. Blocks.
     fn forget_old(&self) {
         self.take_old().iter().for_each(|job| remove_dir(&self.shared.store, job.dir()));
     }
 
-    /// Takes those jobs out of the table. Those that were never started, as refused ones are, push out none that was.
+    /// Removes ended jobs above the limits from the table. Jobs that never started (refused ones, too) do not displace
+    /// jobs that did.
     fn take_old(&self) -> Vec<Arc<Job>> {
         let mut table = self.lock();
         let oldest = now_milliseconds() - ENDED_REMEMBERED_FOR.as_millis() as i64;
@@ -312,8 +317,8 @@ impl Jobs {
     }
 }
 
-/// Of jobs that have ended, each with its end and its bytes, those that are not told of any more: those that ended before `oldest`,
-/// and those for which there is no room beside others that ended later.
+/// Given ended jobs, each with its end and its bytes: those that are no longer listed. They ended before `oldest`, or
+/// there is no room for them beside jobs that ended later.
 fn not_remembered(mut ended: Vec<(JobId, i64, usize)>, oldest: i64) -> Vec<JobId> {
     ended.sort_by(|(a, a_end, _), (b, b_end, _)| (b_end, b).cmp(&(a_end, a)));
     let (mut kept, mut held) = (0, 0);
@@ -327,7 +332,7 @@ fn not_remembered(mut ended: Vec<(JobId, i64, usize)>, oldest: i64) -> Vec<JobId
     ended.into_iter().map(|(id, ..)| id).collect()
 }
 
-/// Refuses one more job, of so many bytes, where too many have not ended: each takes descriptors and room.
+/// Refuses one more job of this size if too many have not ended: each takes descriptors and memory.
 fn refuse_if_full(table: &BTreeMap<JobId, Arc<Job>>, bytes: usize) -> Result<()> {
     let unended = || table.values().filter(|job| job.state().outcome.is_none());
     let (count, held) = (unended().count(), unended().map(|job| job.bytes).sum::<usize>());
@@ -343,7 +348,7 @@ fn refuse_if_full(table: &BTreeMap<JobId, Arc<Job>>, bytes: usize) -> Result<()>
     Err(Error::new(ErrorKind::Busy, format!("{full}; start them, wait for them or cancel some")))
 }
 
-/// Refuses a job whose outputs would mix with those of one that runs.
+/// Refuses a job whose outputs would mix with those of a running job.
 fn refuse_overlap(table: &BTreeMap<JobId, Arc<Job>>, spec: &JobSpec) -> Result<()> {
     let mut others = table.values().filter(|job| job.spec.id != spec.id && job.state().is_running());
     let Some(other) = others.find(|other| other.spec.outdir.overlaps(&spec.outdir)) else {
@@ -370,13 +375,13 @@ mod tests {
             (JobId::try_from(format!("20990101-000000-000-{number:06x}")).unwrap(), end, bytes)
         };
         let forgotten = |ended: &[(JobId, i64, usize)], oldest: i64| not_remembered(ended.to_vec(), oldest);
-        // The first id ends last, as a long job does that many short ones overtake.
+        // The first id ends last, like a long job that many short ones overtake.
         let ended: Vec<_> = (0..=ENDED_REMEMBERED).map(|number| job(number, 1000 - number as i64, 1)).collect();
         assert_eq!(forgotten(&ended, 0), [ended[ENDED_REMEMBERED].0.clone()]);
         let half = ENDED_REMEMBERED_BYTES / 2;
         let ended = [job(1, 9, half), job(2, 8, half), job(3, 7, half)];
         assert_eq!(forgotten(&ended, 0), [ended[2].0.clone()]);
-        // What is not kept takes no room.
+        // Jobs that are dropped take no room.
         let ended = [job(3, 9, half), job(2, 8, ENDED_REMEMBERED_BYTES), job(1, 7, half), job(4, 1, 0)];
         assert_eq!(forgotten(&ended, 2), [ended[1].0.clone(), ended[3].0.clone()]);
     }

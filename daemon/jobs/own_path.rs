@@ -1,10 +1,10 @@
-//! The PATH of commands: `s4` in them is the one that lies beside this daemon, so that both are of one version.
+//! The PATH of commands. The `s4` that lies beside this daemon comes first, so that both have the same version.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// The PATH that commands get in place of the daemon's own; `None` where that one will do.
+/// The PATH for commands; `None` if the daemon's own PATH can be used.
 pub fn own_path() -> Option<&'static OsStr> {
     static PATH: LazyLock<Option<OsString>> = LazyLock::new(|| {
         let program = std::env::current_exe().ok()?;
@@ -13,8 +13,8 @@ pub fn own_path() -> Option<&'static OsStr> {
     PATH.as_deref()
 }
 
-/// `path` with `programs`, the daemon's directory, before all else. `None` if no `s4` lies in it, or if `path` leads to that one already: the
-/// order in which other programs are found is then left as it is.
+/// Puts `programs`, the daemon's directory, in front of `path`. `None` if it contains no `s4`, or if `path` finds that
+/// `s4` already: then the order in which other programs are found must not change.
 fn with_programs(programs: &Path, path: &OsStr) -> Option<OsString> {
     let has_s4 = |dir: &PathBuf| dir.join("s4").is_file();
     let dirs: Vec<PathBuf> = std::env::split_paths(path).collect();

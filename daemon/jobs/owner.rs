@@ -1,4 +1,4 @@
-//! Whose a key is that a client or another node puts.
+//! The owner of a key that a client or another node puts.
 
 use super::fence::Fence;
 use crate::store::{Draft, Receiving, Requester, Store};
@@ -7,17 +7,17 @@ use s4::error::Result;
 use s4::key::{Dir, Key};
 use std::sync::Arc;
 
-/// A job, which takes outputs only while it goes on, or nobody.
+/// A job, whose outputs are accepted only while it has not ended, or nobody.
 #[derive(Default)]
 pub struct Owner {
     fence: Arc<Fence>,
     mark: Option<Mark>,
-    /// The sender is the home of the directory that the key lies in, and has recorded this node as a holder.
+    /// The sender is the home of the key's directory, and has recorded this node as a holder.
     is_from_home: bool,
 }
 
 impl Owner {
-    /// The job of `fence`, one of whose outputs has this mark.
+    /// The job of `fence`. `mark` is the mark of its output.
     pub fn new(fence: Arc<Fence>, mark: Mark, is_from_home: bool) -> Self {
         Self { fence, mark: Some(mark), is_from_home }
     }
@@ -30,8 +30,8 @@ impl Owner {
         draft
     }
 
-    /// Makes a copy of the directory that a job's output lies in, if its home sends the output and has recorded this node as a holder.
-    /// `last` is that of the output before, and is to be kept until all are published.
+    /// If the home of the output's directory sends the output and has recorded this node as a holder, creates a copy of
+    /// that directory. `last` is the copy of the output before; it must be kept until all outputs are published.
     pub fn enter(
         &self,
         store: &Arc<Store>,

@@ -1,15 +1,15 @@
-//! A job's tasks on this node: checked and written to a file before anything runs, from which they are read few by few
-//! ([`tasks`](super::tasks)), so that memory does not grow with their number.
+//! Plans a job's tasks on this node. They are checked and written to a file before anything runs.
+//! [`tasks`](super::tasks) reads them a few at a time, so that memory does not grow with their number.
 
-use super::former::Former;
-use super::gone;
+use super::existing::ExistingOutputs;
 use super::inputs::{add_input, input_hash};
 use super::marks::mark_of;
+use super::orphans;
+use super::outdated::OutdatedOutputs;
 use super::renamed;
 use super::rerun::{self, Decision, is_ours, may_remove};
 use super::shared::Shared;
 use super::sources::Sources;
-use super::standing::AllStanding;
 use super::tasks::{Merged, SKIP, Suffix, Task, damaged, failed, output_of, still_wanted};
 use crate::store::{Selection, Sorter, Store};
 use s4::attribute::Mark;
@@ -22,22 +22,22 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// The name of a plan in its job's directory.
+/// The plan's file name in its job's directory.
 pub const FILE: &str = "plan";
 
-/// Writes a job's plan.
+/// Writes the plan of a job.
 struct Planner<'a> {
     store: &'a Store,
     spec: &'a JobSpec,
-    /// The mark of its outputs, but for inputs and number.
+    /// The mark of its outputs, except inputs and number.
     mark: Mark,
     sources: &'a mut Sources,
     out: BufWriter<File>,
     plan: Plan,
 }
 
-/// Lists the job's inputs into a plan in `dir`, and counts them for the jobs that made them. `alive` is called again and again, and ends
-/// the work by returning false.
+/// Writes the job's inputs to a plan in `dir`, and counts them for the jobs that made them. `alive` is called from time
+/// to time; the work stops if it returns false.
 pub fn make(
     shared: &Shared,
     spec: &JobSpec,
@@ -49,56 +49,57 @@ pub fn make(
     store.check_space(format_args!("job {}", spec.id))?;
     let out = BufWriter::new(File::create(dir.join(FILE)).map_err(|e| failed(&e))?);
     let mut planner = Planner { store, spec, mark: mark_of(spec), sources, out, plan: Plan::default() };
-    let mut gone = match spec.rerun {
-        Rerun::Update => Some(gone::List::create(dir)?),
+    let mut orphans = match spec.rerun {
+        Rerun::Update => Some(orphans::List::create(dir)?),
         Rerun::Refuse | Rerun::Resume | Rerun::Missing => None,
     };
     match spec.kind {
-        MapKind::Map if spec.to_name.is_some() => planner.renamed(shared, gone.as_mut(), alive)?,
-        MapKind::Map => planner.singles(gone.as_mut(), alive)?,
-        MapKind::MapToN => planner.split(shared, gone.as_mut(), alive)?,
-        MapKind::MapFromN => planner.merge(gone.as_mut(), alive)?,
+        MapKind::Map if spec.to_name.is_some() => planner.renamed(shared, orphans.as_mut(), alive)?,
+        MapKind::Map => planner.singles(orphans.as_mut(), alive)?,
+        MapKind::MapToN => planner.split(shared, orphans.as_mut(), alive)?,
+        MapKind::MapFromN => planner.merge(orphans.as_mut(), alive)?,
     }
     planner.out.flush().map_err(|e| failed(&e))?;
-    let gone = gone.map_or(Ok(0), gone::List::finish)?;
-    Ok(Plan { gone, ..planner.plan })
+    let orphans = orphans.map_or(Ok(0), orphans::List::finish)?;
+    Ok(Plan { gone: orphans, ..planner.plan })
 }
 
 impl Planner<'_> {
-    /// The tasks of a 1:1 map.
-    fn singles(&mut self, gone: Option<&mut gone::List>, alive: &mut dyn FnMut() -> bool) -> Result<()> {
+    /// Writes the tasks of a 1:1 map.
+    fn singles(&mut self, orphans: Option<&mut orphans::List>, alive: &mut dyn FnMut() -> bool) -> Result<()> {
         let (store, spec) = (self.store, self.spec);
-        let mut outputs = gone::Outputs::new(store);
+        let mut outputs = orphans::Outputs::new(store);
         each_input(store, spec, alive, &mut |key, size| {
             let output = output_of(spec, &key)?;
-            if gone.is_some() {
+            if orphans.is_some() {
                 outputs.add(&output)?;
             }
             self.take_input(&key, size)?;
             let (decision, inputs) = self.decide(&output, &mut || input_of(store, &key))?;
             self.write(decision, inputs, &key, size)
         })?;
-        self.list_gone(gone, outputs, alive)
+        self.list_orphans(orphans, outputs, alive)
     }
 
-    /// Writes down the outputs that an update removes.
-    fn list_gone(
+    /// Lists the orphans that an update removes.
+    fn list_orphans(
         &self,
-        gone: Option<&mut gone::List>,
-        outputs: gone::Outputs,
+        orphans: Option<&mut orphans::List>,
+        outputs: orphans::Outputs,
         alive: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
         let (store, spec) = (self.store, self.spec);
-        gone.map_or(Ok(()), |gone| {
-            outputs.write_others(store, &spec.outdir, self.mark, gone, &mut || still_wanted(spec, alive))
+        orphans.map_or(Ok(()), |orphans| {
+            outputs.write_others(store, &spec.outdir, self.mark, orphans, &mut || still_wanted(spec, alive))
         })
     }
 
-    /// The tasks of a 1:n map, in the order of the inputs' basenames. Refuses two of one basename, whose outputs would mix.
+    /// Writes the tasks of a 1:n map, in the order of the inputs' basenames. Refuses two inputs of one basename: their
+    /// outputs would mix.
     fn split(
         &mut self,
         shared: &Shared,
-        mut gone: Option<&mut gone::List>,
+        mut orphans: Option<&mut orphans::List>,
         alive: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
         let (store, spec, ours) = (self.store, self.spec, self.mark);
@@ -107,9 +108,9 @@ impl Planner<'_> {
             spec.outdir.join(key.basename())?;
             inputs.push(format!("{} {} {size}", key.basename(), key.as_str()).into_bytes())
         })?;
-        let mut standing = AllStanding::gather(shared, spec, alive)?;
-        let mut without_input = |found: Standing| match &mut gone {
-            Some(gone) if may_remove(spec.rerun, found.mark, ours) => gone.add(&found.input),
+        let mut existing = ExistingOutputs::gather(shared, spec, alive)?;
+        let mut without_input = |found: Standing| match &mut orphans {
+            Some(orphans) if may_remove(spec.rerun, found.mark, ours) => orphans.add(&found.input),
             _ => Ok(()),
         };
         let mut last: Option<(String, Key)> = None;
@@ -121,14 +122,14 @@ impl Planner<'_> {
                 );
                 return Err(Error::new(ErrorKind::AlreadyExists, message));
             }
-            let found = standing.of(&name, &mut without_input)?;
+            let found = existing.of(&name, &mut without_input)?;
             self.take_task(&found, &key, size)?;
             last = Some((name, key));
         }
-        standing.rest(&mut without_input)
+        existing.rest(&mut without_input)
     }
 
-    /// Writes down the task of the input `key`, of whose outputs `found` exists.
+    /// Writes the task of the input `key`. `found` are its existing outputs.
     fn take_task(&mut self, found: &[Standing], key: &Key, size: u64) -> Result<()> {
         self.take_input(key, size)?;
         let inputs = if found.is_empty() { 0 } else { input_of(self.store, key)? };
@@ -137,36 +138,36 @@ impl Planner<'_> {
         self.write(decision, inputs, key, size)
     }
 
-    /// The tasks of a 1:1 map that names its outputs, in the order of these.
+    /// Writes the tasks of a 1:1 map with `--to-name`, in the order of the outputs.
     fn renamed(
         &mut self,
         shared: &Shared,
-        gone: Option<&mut gone::List>,
+        orphans: Option<&mut orphans::List>,
         alive: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
         let (store, spec) = (self.store, self.spec);
-        let mut outputs = gone::Outputs::new(store);
+        let mut outputs = orphans::Outputs::new(store);
         renamed::each_output_here(shared, spec, alive, &mut |output| {
             self.refuse_in_the_way(output)?;
-            if gone.is_some() { outputs.add(output) } else { Ok(()) }
+            if orphans.is_some() { outputs.add(output) } else { Ok(()) }
         })?;
         let mut inputs = Sorter::new(store.root());
         each_input(store, spec, alive, &mut |key, size| {
             let output = output_of(spec, &key)?;
             inputs.push(format!("{} {} {size}", output.as_str(), key.as_str()).into_bytes())
         })?;
-        // The nodes of the outputs refuse those that exist.
+        // The node of each output refuses an output that exists.
         let is_fresh = spec.rerun == Rerun::Refuse;
-        let mut standing = if is_fresh { None } else { Some(AllStanding::gather(shared, spec, alive)?) };
+        let mut existing = if is_fresh { None } else { Some(ExistingOutputs::gather(shared, spec, alive)?) };
         for record in inputs.finish()? {
             let (output, key, size) = parse_input(&record?)?;
-            let found = standing.as_mut().map(|standing| standing.of(&output, &mut |_| Ok(()))).transpose()?;
+            let found = existing.as_mut().map(|existing| existing.of(&output, &mut |_| Ok(()))).transpose()?;
             self.take_task(&found.unwrap_or_default(), &key, size)?;
         }
-        self.list_gone(gone, outputs, alive)
+        self.list_orphans(orphans, outputs, alive)
     }
 
-    /// Refuses an output on this node that a task, maybe of another node, cannot make.
+    /// Refuses the task (possibly of another node) whose output on this node cannot be created.
     fn refuse_in_the_way(&self, output: &Key) -> Result<()> {
         match self.spec.rerun {
             Rerun::Missing => Ok(()),
@@ -175,19 +176,19 @@ impl Planner<'_> {
         }
     }
 
-    /// Lines of keys, those of one merge name together, and after each group a line of what is to become of it.
-    fn merge(&mut self, gone: Option<&mut gone::List>, alive: &mut dyn FnMut() -> bool) -> Result<()> {
+    /// Writes lines of keys, grouped by merge name. After each group comes a line with the decision about it.
+    fn merge(&mut self, orphans: Option<&mut orphans::List>, alive: &mut dyn FnMut() -> bool) -> Result<()> {
         let mut inputs = Sorter::new(self.store.root());
         each_input(self.store, self.spec, alive, &mut |key, size| {
             inputs.push(format!("{} {} {size}", key.merge_name(), key.as_str()).into_bytes())
         })?;
-        let mut former = Former::gather(self.store, self.spec, alive)?;
-        let mut outputs = gone::Outputs::new(self.store);
+        let mut outdated = OutdatedOutputs::gather(self.store, self.spec, alive)?;
+        let mut outputs = orphans::Outputs::new(self.store);
         let mut group: Option<Group> = None;
         for record in inputs.finish()? {
             let (name, key, size) = parse_input(&record?)?;
             if let Some(ended) = group.take_if(|group| group.name != name) {
-                self.end_group(ended, &mut former, &mut outputs)?;
+                self.end_group(ended, &mut outdated, &mut outputs)?;
             }
             self.take_input(&key, size)?;
             let joined = group.get_or_insert_with(|| Group::new(name));
@@ -195,35 +196,40 @@ impl Planner<'_> {
             writeln!(self.out, "{}", key.as_str()).map_err(|e| failed(&e))?;
         }
         if let Some(group) = group {
-            self.end_group(group, &mut former, &mut outputs)?;
+            self.end_group(group, &mut outdated, &mut outputs)?;
         }
-        self.list_gone(gone, outputs, alive)
+        self.list_orphans(orphans, outputs, alive)
     }
 
-    fn end_group(&mut self, group: Group, former: &mut Former, outputs: &mut gone::Outputs) -> Result<()> {
+    fn end_group(
+        &mut self,
+        group: Group,
+        outdated: &mut OutdatedOutputs,
+        outputs: &mut orphans::Outputs,
+    ) -> Result<()> {
         let output = group.suffix.output(self.spec, &group.name)?;
         let inputs = group.inputs.finish().xxh3;
         let (decision, _) = self.decide(&output, &mut || Ok(inputs))?;
-        let former = self.former_outputs(former, &group.name, &output)?;
-        let (decision, former) = match self.spec.rerun {
-            _ if former.is_empty() => (decision, former),
-            // A second output of these inputs would be counted twice by the next step.
+        let outdated = self.outdated_outputs(outdated, &group.name, &output)?;
+        let (decision, outdated) = match self.spec.rerun {
+            _ if outdated.is_empty() => (decision, outdated),
+            // The next step would count these inputs twice if there were a second output of them.
             Rerun::Missing => (Decision::Keep, Vec::new()),
-            _ => (Decision::Run(Reason::InputChanged), former),
+            _ => (Decision::Run(Reason::InputChanged), outdated),
         };
         if self.spec.rerun == Rerun::Update {
             outputs.add(&output)?;
         }
         let end = self.note(decision, inputs).unwrap_or_else(|| SKIP.to_owned());
-        let former: String = former.iter().map(|key| format!(" {}", key.as_str())).collect();
-        writeln!(self.out, " {} {end} {}{former}", group.size, group.name).map_err(|e| failed(&e))
+        let outdated: String = outdated.iter().map(|key| format!(" {}", key.as_str())).collect();
+        writeln!(self.out, " {} {end} {}{outdated}", group.size, group.name).map_err(|e| failed(&e))
     }
 
-    /// Those of the merge name `name` that maps from this INDIR to this OUTDIR made, beside `output`. They are few: a resume removes them, and
-    /// an update removes them with those whose inputs are gone.
-    fn former_outputs(&self, standing: &mut Former, name: &str, output: &Key) -> Result<Vec<Key>> {
-        let mut former = Vec::new();
-        standing.each_of(name, &mut |key| {
+    /// Outdated outputs of the merge name `name`, made by maps from this INDIR to this OUTDIR. There are few: a resume
+    /// removes them, and an update removes them together with the orphans.
+    fn outdated_outputs(&self, existing: &mut OutdatedOutputs, name: &str, output: &Key) -> Result<Vec<Key>> {
+        let mut outdated = Vec::new();
+        existing.each_of(name, &mut |key| {
             if key == *output {
                 return Ok(());
             }
@@ -231,17 +237,17 @@ impl Planner<'_> {
                 return Ok(());
             };
             match self.spec.rerun {
-                Rerun::Missing => former.push(key),
-                Rerun::Resume if mark.recipe == self.mark.recipe => former.push(key),
+                Rerun::Missing => outdated.push(key),
+                Rerun::Resume if mark.recipe == self.mark.recipe => outdated.push(key),
                 Rerun::Refuse | Rerun::Resume => return Err(taken(self.spec, &made_alone(&key, mark), self.mark)),
                 Rerun::Update => {}
             }
             Ok(())
         })?;
-        Ok(former)
+        Ok(outdated)
     }
 
-    /// The mark of a key; `None` if it has none, or does not exist.
+    /// The mark of a key; `None` if the key has none or does not exist.
     fn mark_at(&self, key: &Key) -> Result<Option<Mark>> {
         match record_at(&self.store.path(key)) {
             Err(e) if !is_absent(&e) => Err(self.store.unreadable(key, &e)),
@@ -255,7 +261,7 @@ impl Planner<'_> {
         self.sources.count(self.store, key)
     }
 
-    /// What is to become of a task with one output, and the digest of its inputs where that was asked for.
+    /// Decides about a task with one output. Also returns the digest of its inputs, if it was computed.
     fn decide(&self, output: &Key, inputs: &mut dyn FnMut() -> Result<u64>) -> Result<(Decision, u64)> {
         let (spec, path) = (self.spec, self.store.path(output));
         let fresh = || refuse_taken(self.store, output, spec).map(|()| (Decision::Run(Reason::Missing), 0));
@@ -274,7 +280,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Counts a task, and returns how it is marked in the plan; `None` if it is done.
+    /// Counts a task, and returns its text for the plan; `None` if there is nothing to do.
     fn note(&mut self, decision: Decision, inputs: u64) -> Option<String> {
         match decision {
             Decision::Keep => {
@@ -327,7 +333,7 @@ fn refuse_taken(store: &Store, output: &Key, spec: &JobSpec) -> Result<()> {
     })
 }
 
-/// The refusal of a job of the mark `ours` because of outputs that a map has made, maybe this one.
+/// The error that a map (possibly this one) has made outputs already. `ours` is the mark of the refused job.
 fn taken(spec: &JobSpec, found: &Standing, ours: Mark) -> Error {
     let which = match (is_ours(found.mark, ours), spec.rerun) {
         (true, _) => "which an earlier run of this map has made; go on from it with --resume",
@@ -338,12 +344,12 @@ fn taken(spec: &JobSpec, found: &Standing, ours: Mark) -> Error {
     Error::new(ErrorKind::AlreadyExists, message)
 }
 
-/// The only output of its task.
+/// An existing output which is the only one of its task.
 fn made_alone(key: &Key, mark: Mark) -> Standing {
     Standing { input: String::new(), key: key.clone(), count: mark.outputs.into(), mark }
 }
 
-/// `NAME KEY SIZE`, sorted by the name.
+/// Parses `NAME KEY SIZE`; sorted by NAME.
 fn parse_input(record: &[u8]) -> Result<(String, Key, u64)> {
     let text = std::str::from_utf8(record).map_err(|_| damaged())?;
     match text.split(' ').collect::<Vec<_>>()[..] {
@@ -352,10 +358,10 @@ fn parse_input(record: &[u8]) -> Result<(String, Key, u64)> {
     }
 }
 
-/// Inputs of one merge name.
+/// The inputs of one merge name.
 struct Group {
     name: String,
-    /// The digest of the inputs under way, where an earlier run may have merged them.
+    /// The digest of the inputs so far, if an earlier run may have merged them.
     inputs: Hasher,
     size: u64,
     suffix: Suffix,
@@ -378,10 +384,10 @@ impl Group {
     }
 }
 
-/// The task of `key` alone, to be tried: with no output.
+/// The task of `key` alone, without an output, for `--try`.
 pub fn one(store: &Store, spec: &JobSpec, key: &Key) -> Result<Task> {
     let mut task =
-        Task { number: 0, key: key.clone(), output: None, paths: None, size: 0, clean: None, former: Vec::new() };
+        Task { number: 0, key: key.clone(), output: None, paths: None, size: 0, clean: None, outdated: Vec::new() };
     if spec.kind != MapKind::MapFromN {
         return Ok(task);
     }

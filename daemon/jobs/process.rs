@@ -1,9 +1,9 @@
-//! The processes of a task, found and killed however they were started.
+//! Finds and kills the processes of a task, however they were started.
 //!
-//! Every command has its task's directory in its environment, as `S4_TASK_DIR`, which its children inherit across `fork`,
-//! `exec` and `setsid`. A kill finds all processes that carry it or work in that directory, and their descendants, and
-//! repeats until none is left. Out of reach is only a process that clears its environment, leaves its directory, and has
-//! left its parents too; where there are control groups, they reach that one as well.
+//! Every command has its task's directory in the environment variable `S4_TASK_DIR`, which children inherit across
+//! `fork`, `exec` and `setsid`. A kill finds all processes that have this variable or work in the directory, and their
+//! descendants. It repeats until none is left. Only a process that clears its environment, leaves the directory and has
+//! lost its parents escapes; control groups, where available, catch that process too.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,12 +15,12 @@ use std::time::Duration;
 /// The variable that marks a task's processes.
 pub const MARK: &str = "S4_TASK_DIR";
 
-/// Rounds of searching before a process that does not die is given up: it hangs in the kernel.
+/// Rounds after which a kill gives up: the process hangs in the kernel.
 const ROUNDS: usize = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Kills every process of the task in directory `dir`, or of all tasks below it. Blocks until they are gone. Returns how
-/// many there were.
+/// Kills every process of the task in directory `dir`, or of all tasks below it. Blocks until they have ended. Returns
+/// their number.
 pub fn kill_tree(dir: &Path) -> usize {
     let mut killed = HashSet::new();
     for round in 0..ROUNDS {
@@ -32,7 +32,7 @@ pub fn kill_tree(dir: &Path) -> usize {
             std::thread::sleep(PAUSE);
         }
         for pid in found {
-            // A process that is gone by now needs no killing.
+            // This fails if the process has ended already.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             killed.insert(pid);
         }
@@ -40,19 +40,19 @@ pub fn kill_tree(dir: &Path) -> usize {
     killed.len()
 }
 
-/// A process that runs.
+/// A running process.
 pub struct Process {
     pid: i32,
     name: String,
     parent: i32,
     group: i32,
-    /// It has a CPU, or waits for one or for the disk.
+    /// It uses a CPU, or waits for a CPU or the disk.
     pub is_at_work: bool,
 }
 
-/// What goes on of a command after its shell has ended: the processes `known` to be its, or if there are none, those found
-/// by its directory `dir` or its process group. A daemon that has left the directory and holds nothing below `own`, open to
-/// be written, is none of them: it cannot change an output.
+/// The processes of a command that still run after its shell has ended: the `known` processes, or if there are none,
+/// those found by the directory `dir` or by the process group. Excludes daemons that have left the directory and have
+/// no file below `own` open for writing: they cannot change an output.
 pub fn left(dir: &Path, own: &Path, group: Pid, known: &[i32]) -> Vec<Process> {
     let pids: Vec<i32> = match known.is_empty() {
         false => known.to_vec(),
@@ -71,7 +71,7 @@ pub fn left(dir: &Path, own: &Path, group: Pid, known: &[i32]) -> Vec<Process> {
     pids.into_iter().filter_map(living).filter(may_write).collect()
 }
 
-/// `sleep (pid 12), gzip (pid 13) and 2 more`.
+/// For example `sleep (pid 12), gzip (pid 13) and 2 more`.
 pub fn describe(processes: &[Process]) -> String {
     let shown =
         processes.iter().take(3).map(|process| format!("{} (pid {})", process.name.escape_debug(), process.pid));
@@ -82,7 +82,7 @@ pub fn describe(processes: &[Process]) -> String {
     }
 }
 
-/// True of what cannot be looked into too.
+/// Also true if the process may not be inspected.
 fn works_in(pid: i32, dir: &Path) -> bool {
     match std::fs::read_link(format!("/proc/{pid}/cwd")) {
         Ok(cwd) => cwd.starts_with(dir),
@@ -90,7 +90,7 @@ fn works_in(pid: i32, dir: &Path) -> bool {
     }
 }
 
-/// True if the process sees other mounts than this one, so that its paths say nothing here.
+/// True if the process has another mount namespace, so that its paths mean nothing here.
 fn has_own_mounts(pid: i32) -> bool {
     let mounts = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     mounts(&pid.to_string()) != mounts("self")
@@ -107,7 +107,7 @@ fn writes_below(pid: i32, dir: &Path) -> bool {
     below.map(|fd| fd.file_name()).any(|name| writable(&name))
 }
 
-/// Processes that carry the mark of `dir` or of a directory below it, and all their descendants.
+/// Processes whose mark is `dir` or a directory below it, and all their descendants.
 fn find(dir: &Path) -> HashSet<i32> {
     let processes = running();
     let own = std::process::id() as i32;
@@ -128,16 +128,16 @@ fn find(dir: &Path) -> HashSet<i32> {
     }
 }
 
-/// Every process that is no zombie.
+/// Every process except zombies.
 fn running() -> HashMap<i32, Process> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid| Some((pid, living(pid)?))).collect()
 }
 
-/// `None` if it has ended.
+/// `None` if the process has ended.
 fn living(pid: i32) -> Option<Process> {
-    // The program's name may hold any bytes.
+    // Read as bytes, since the program's name may not be UTF-8.
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
     let (name, fields) = stat.rsplit_once(')')?;

@@ -1,5 +1,6 @@
-//! The inputs of all nodes, for a map that names its outputs: an output may lie on another node than its input. Each node looks at
-//! the outputs that will lie on it, so that two inputs of one output are found wherever they are, before anything runs.
+//! The inputs of all nodes, for a map with `--to-name`, whose outputs may be on another node than their inputs. Each
+//! node examines the outputs that it will store. So two inputs of one output are found before anything runs, on
+//! whatever nodes they are.
 
 use super::shared::Shared;
 use super::tasks::{damaged, output_of, still_wanted};
@@ -11,10 +12,11 @@ use s4::protocol::{Entry, HEARTBEAT, JobSpec};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-/// Inputs under way to this node.
+/// Limit of received inputs that wait to be processed.
 const QUEUE: usize = 1024;
 
-/// Visits the outputs of all nodes' tasks that will lie on this node, in order. Blocks. Error: two inputs have one output.
+/// Visits the outputs of all nodes' tasks that belong on this node, in order. Blocks. Errors: two inputs have the same
+/// output.
 pub fn each_output_here(
     shared: &Shared,
     spec: &JobSpec,
@@ -55,7 +57,7 @@ fn each_input_anywhere(
     let (client, prefix) = (shared.client.clone(), base(spec)?);
     handle.spawn(async move {
         if let Err(error) = list(&client, &prefix, &sender).await {
-            // Nobody listens any more once the planning has ended.
+            // This fails if the planning has ended.
             let _ = sender.send(Err(error)).await;
         }
     });
@@ -74,7 +76,7 @@ fn each_input_anywhere(
     }
 }
 
-/// What the keys of INDIR begin with.
+/// The prefix of all keys of INDIR.
 fn base(spec: &JobSpec) -> Result<Prefix> {
     match spec.indir.base() {
         "" => Prefix::parse(""),

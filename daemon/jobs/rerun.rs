@@ -1,46 +1,47 @@
-//! What a map does about outputs that exist already: decided for each task from the marks of its outputs alone, so that no record that is older
-//! than the data is believed.
+//! Decides what a map does about existing outputs. The decision uses only the marks of the task's outputs, so that no
+//! record that is older than the data is trusted. Pure functions.
 
 use s4::attribute::Mark;
 use s4::protocol::{Reason, Rerun, Standing};
 
-/// What is to become of a task.
+/// The decision about a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     Run(Reason),
-    /// Its outputs exist.
+    /// Its outputs exist and are kept.
     Keep,
 }
 
 impl Decision {
-    /// True if there are outputs of earlier runs that have to be removed first.
+    /// True if outputs of earlier runs must be removed first.
     pub fn removes(self) -> bool {
         !matches!(self, Self::Keep | Self::Run(Reason::Missing))
     }
 }
 
-/// True if a task of the map of `ours` with these inputs made it, now or in an earlier run, when its inputs may have been others.
+/// True if the map of `ours` made the output from the same INDIR and OUTDIR, in this run or an earlier one whose inputs
+/// may have differed.
 pub fn is_ours(mark: Mark, ours: Mark) -> bool {
     mark.recipe == ours.recipe && (mark.source == ours.source || mark.inputs == ours.inputs)
 }
 
-/// Decides about a task whose outputs would have the mark `ours`, but for their number, from what exists of it: an entry for each mark. Error:
-/// an output that is in the way.
-pub fn decide(rerun: Rerun, standing: &[Standing], ours: Mark) -> Result<Decision, &Standing> {
-    let Some(first) = standing.first() else {
+/// Decides about a task whose outputs would have the mark `ours`, except for their number. `existing` has an entry for
+/// each mark among its existing outputs. Errors: the output that must not be replaced.
+pub fn decide(rerun: Rerun, existing: &[Standing], ours: Mark) -> Result<Decision, &Standing> {
+    let Some(first) = existing.first() else {
         return Ok(Decision::Run(Reason::Missing));
     };
     let is_whole = |found: &Standing| found.count == u64::from(found.mark.outputs);
     let is_other = |found: &&Standing| !is_ours(found.mark, ours);
-    match (rerun, standing.iter().find(is_other)) {
+    match (rerun, existing.iter().find(is_other)) {
         (Rerun::Refuse, _) => Err(first),
         (Rerun::Resume, Some(other)) => Err(other),
-        (Rerun::Missing, _) if standing.iter().any(is_whole) => Ok(Decision::Keep),
+        (Rerun::Missing, _) if existing.iter().any(is_whole) => Ok(Decision::Keep),
         (Rerun::Missing, _) => Ok(Decision::Run(Reason::Incomplete)),
-        (Rerun::Resume | Rerun::Update, _) => Ok(match standing {
-            _ if standing.iter().any(|found| found.mark.recipe != ours.recipe) => Decision::Run(Reason::RecipeChanged),
-            _ if standing.iter().any(|found| found.mark.inputs != ours.inputs) => Decision::Run(Reason::InputChanged),
-            // Never outputs of two runs together: their commands may use chance.
+        (Rerun::Resume | Rerun::Update, _) => Ok(match existing {
+            _ if existing.iter().any(|found| found.mark.recipe != ours.recipe) => Decision::Run(Reason::RecipeChanged),
+            _ if existing.iter().any(|found| found.mark.inputs != ours.inputs) => Decision::Run(Reason::InputChanged),
+            // Outputs of two runs are never combined: commands may use random numbers.
             [one] if is_whole(one) => Decision::Keep,
             _ => Decision::Run(Reason::Incomplete),
         }),
@@ -57,7 +58,7 @@ pub fn may_replace(rerun: Rerun, mark: Mark, ours: Mark) -> bool {
         }
 }
 
-/// True if the job of `ours` removes an output with this mark if its inputs are gone: a map from the same INDIR to the same OUTDIR made it.
+/// True if the job of `ours` removes an orphan with this mark: a map from the same INDIR to the same OUTDIR made it.
 pub fn may_remove(rerun: Rerun, mark: Mark, ours: Mark) -> bool {
     rerun == Rerun::Update && mark.job != ours.job && mark.source == ours.source
 }
@@ -68,42 +69,42 @@ mod tests {
     use s4::key::Key;
 
     const OURS: Mark = Mark { recipe: 1, inputs: 2, job: 3, source: 4, outputs: 1 };
-    /// Of an earlier run.
+    /// The mark of an earlier run.
     const RUN: Mark = Mark { job: 9, outputs: 3, ..OURS };
 
-    fn standing(mark: Mark, count: u64) -> Standing {
+    fn outputs(mark: Mark, count: u64) -> Standing {
         Standing { input: "in".into(), key: Key::parse("out/in/x").unwrap(), count, mark }
     }
 
-    fn decided(rerun: Rerun, standing: &[Standing]) -> Option<Decision> {
-        decide(rerun, standing, OURS).ok()
+    fn decided(rerun: Rerun, existing: &[Standing]) -> Option<Decision> {
+        decide(rerun, existing, OURS).ok()
     }
 
     #[test]
     fn only_all_outputs_of_one_run_over_the_inputs_of_now_are_current() {
         let run = |reason| Some(Decision::Run(reason));
         for rerun in [Rerun::Resume, Rerun::Update] {
-            let decided = |standing: &[Standing]| decided(rerun, standing);
+            let decided = |existing: &[Standing]| decided(rerun, existing);
             assert_eq!(decided(&[]), run(Reason::Missing));
-            assert_eq!(decided(&[standing(RUN, 3)]), Some(Decision::Keep));
-            assert_eq!(decided(&[standing(Mark { source: 8, ..RUN }, 3)]), Some(Decision::Keep));
-            assert_eq!(decided(&[standing(RUN, 2)]), run(Reason::Incomplete));
-            assert_eq!(decided(&[standing(Mark { inputs: 7, ..RUN }, 3)]), run(Reason::InputChanged));
-            assert_eq!(decided(&[standing(RUN, 2), standing(Mark { job: 8, ..RUN }, 1)]), run(Reason::Incomplete));
+            assert_eq!(decided(&[outputs(RUN, 3)]), Some(Decision::Keep));
+            assert_eq!(decided(&[outputs(Mark { source: 8, ..RUN }, 3)]), Some(Decision::Keep));
+            assert_eq!(decided(&[outputs(RUN, 2)]), run(Reason::Incomplete));
+            assert_eq!(decided(&[outputs(Mark { inputs: 7, ..RUN }, 3)]), run(Reason::InputChanged));
+            assert_eq!(decided(&[outputs(RUN, 2), outputs(Mark { job: 8, ..RUN }, 1)]), run(Reason::Incomplete));
         }
     }
 
     #[test]
     fn outputs_of_another_recipe_are_refused_made_again_or_kept() {
-        let other = standing(Mark { recipe: 7, ..RUN }, 3);
-        let elsewhere = standing(Mark { inputs: 7, source: 7, ..RUN }, 3);
-        let after = |rerun: Rerun| [&other, &elsewhere].map(|found| decided(rerun, &[standing(RUN, 3), found.clone()]));
+        let other = outputs(Mark { recipe: 7, ..RUN }, 3);
+        let elsewhere = outputs(Mark { inputs: 7, source: 7, ..RUN }, 3);
+        let after = |rerun: Rerun| [&other, &elsewhere].map(|found| decided(rerun, &[outputs(RUN, 3), found.clone()]));
         assert_eq!(after(Rerun::Resume), [None, None]);
         let again = [Reason::RecipeChanged, Reason::InputChanged].map(|reason| Some(Decision::Run(reason)));
         assert_eq!(after(Rerun::Update), again);
         assert_eq!(after(Rerun::Missing), [Some(Decision::Keep); 2]);
-        assert_eq!(decided(Rerun::Missing, &[standing(other.mark, 2)]), Some(Decision::Run(Reason::Incomplete)));
-        assert_eq!(decided(Rerun::Refuse, &[standing(RUN, 3)]), None);
+        assert_eq!(decided(Rerun::Missing, &[outputs(other.mark, 2)]), Some(Decision::Run(Reason::Incomplete)));
+        assert_eq!(decided(Rerun::Refuse, &[outputs(RUN, 3)]), None);
     }
 
     #[test]

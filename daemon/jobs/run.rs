@@ -1,11 +1,11 @@
-//! The loop that runs a job's tasks.
+//! Runs a job's tasks, in parallel as far as slots are free.
 
 use super::command::Killed;
 use super::job::{Job, RunningNow};
 use super::rerun::may_remove;
 use super::shared::{Shared, Slot};
 use super::tasks::{Task, Tasks};
-use super::{gone, plan, process, task};
+use super::{orphans, plan, process, task};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 impl Job {
-    /// Runs every task of the plan to its end, which a panic is too.
+    /// Runs all tasks of the plan, and records the end of the job, also after a panic.
     pub async fn run_to_end(self: Arc<Self>, shared: Arc<Shared>) {
         if tokio::spawn(self.clone().run(shared.clone())).await.is_err() {
             self.stop_with(&shared);
@@ -26,9 +26,9 @@ impl Job {
         }
     }
 
-    /// Runs every task of the plan to its end.
+    /// Runs all tasks of the plan.
     async fn run(self: Arc<Self>, shared: Arc<Shared>) {
-        // Where nothing is to be done, the end alone is written down.
+        // A job without work writes only its end, to save disk writes.
         if self.plan.tasks + self.plan.gone > 0 {
             if let Err(error) = self.remove_and_run(&shared).await {
                 self.stop_with(&shared);
@@ -39,7 +39,7 @@ impl Job {
         self.finish().await;
     }
 
-    /// Removes what the tasks have left in their directories, and where there are no control groups, ends their processes.
+    /// Removes the directories of the tasks, and kills their processes where there are no control groups.
     async fn clear_away(&self, shared: &Arc<Shared>) {
         let (shared, leftovers) = (shared.clone(), shared.store.tasks_dir().join(self.spec.id.as_str()));
         blocking(move || {
@@ -47,7 +47,7 @@ impl Job {
                 process::kill_tree(&leftovers);
             }
             match shared.store.data_dir().remove_tree(&leftovers) {
-                // Absent where no task ran.
+                // The directory does not exist if no task ran.
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!("cannot remove {}: {error}", leftovers.display());
                 }
@@ -58,17 +58,17 @@ impl Job {
     }
 
     async fn remove_and_run(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
-        self.remove_gone(shared).await?;
+        self.remove_orphans(shared).await?;
         self.run_tasks(shared).await
     }
 
-    /// Removes the outputs whose inputs are gone.
-    async fn remove_gone(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
+    /// Deletes the orphans.
+    async fn remove_orphans(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
         if self.plan.gone == 0 {
             return Ok(());
         }
         if self.spec.kind == MapKind::MapToN {
-            for input in gone::read(self.dir())? {
+            for input in orphans::read(self.dir())? {
                 task::clean_everywhere(shared, self, &input?, None).await?;
             }
             return Ok(());
@@ -76,7 +76,7 @@ impl Job {
         let (job, store) = (self.clone(), shared.store.clone());
         let (rerun, ours) = (self.spec.rerun, self.mark(0, 1));
         blocking(move || {
-            let mut keys = gone::read(job.dir())?;
+            let mut keys = orphans::read(job.dir())?;
             keys.try_for_each(|key| store.remove_output(&Key::parse(&key?)?, |mark| may_remove(rerun, mark, ours)))
         })
         .await
@@ -88,7 +88,7 @@ impl Job {
             job.save()?;
             job.journal.begin(&job.spec)?;
             let mut tasks = Tasks::open(&job.dir.join(plan::FILE))?;
-            tasks.next_few(&store, &job.spec).map(|few| (few, tasks))
+            tasks.next_batch(&store, &job.spec).map(|few| (few, tasks))
         };
         let (mut few, mut tasks) = blocking(begin).await?;
         let own = self.spec.jobs.map(|jobs| Arc::new(Semaphore::new(jobs as usize)));
@@ -100,7 +100,7 @@ impl Job {
             };
             if few.is_empty() {
                 let (store, spec) = (shared.store.clone(), self.spec.clone());
-                let (next, rest) = blocking(move || (tasks.next_few(&store, &spec), tasks)).await;
+                let (next, rest) = blocking(move || (tasks.next_batch(&store, &spec), tasks)).await;
                 tasks = rest;
                 few = next.unwrap_or_else(|error| {
                     failed = Err(error);
@@ -119,7 +119,7 @@ impl Job {
         failed
     }
 
-    /// A place for one more command; `None` once the job is stopped, whoever has the places.
+    /// Waits for a slot for one more command; `None` if the job is stopped meanwhile.
     async fn await_slot(&self, shared: &Shared, own: Option<&Arc<Semaphore>>) -> Option<Slot> {
         let mut state = self.watch();
         let stopped = async { state.wait_for(|state| state.stopped).await.map(drop) };
@@ -133,12 +133,12 @@ impl Job {
     async fn run_task(self: Arc<Self>, shared: Arc<Shared>, task: Task, slot: Slot) {
         let (number, key, size) = (task.number, task.key.clone(), task.size);
         let (job, own) = (self.clone(), shared.clone());
-        // As a task of its own, so that a panic in it has an end here.
+        // In its own async task, so that a panic ends only this task.
         let worked = tokio::spawn(async move {
             let mut slot = Some(slot);
             (job.work_on(&own, task, &mut slot).await, slot)
         });
-        // A failure is recorded before the slot is free, so that no task starts in between.
+        // A failure is recorded before the slot is released, so that no other task starts in between.
         let (result, _slot) = worked.await.unwrap_or_else(|_| (Err(panicked().into()), None));
         self.lock_running().remove(&number);
         self.state.send_modify(|state| {
@@ -173,14 +173,15 @@ impl Job {
         let control = entered.control();
         let now = RunningNow { control: control.clone(), key, since: Instant::now() };
         self.lock_running().insert(number, now);
-        // A cancel that came before the task was entered has not seen it.
+        // A cancel that came before this task was registered did not kill it.
         if self.state().ending.is_some() {
             let late = control.clone();
             blocking(move || late.kill(Killed::Cancelled)).await;
         }
         let result = task::run(shared.clone(), self.clone(), task, control, dir, slot).await;
         self.lock_running().remove(&number);
-        // The last that holds its control group. One without limits is only put back; what was left in it has a thread of its own.
+        // This drops the last reference to the control group. A group without limits is only put back; a thread kills
+        // what is left in it.
         match self.limits().is_none() {
             true => drop(entered),
             false => blocking(move || drop(entered)).await,
@@ -188,13 +189,13 @@ impl Job {
         result
     }
 
-    /// Writes down that a task failed, or without a key, that the job could not go on.
+    /// Records that a task failed, or without a key, that the job cannot continue.
     async fn record_failure(self: &Arc<Self>, shared: &Arc<Shared>, key: Option<Key>, failed: impl Into<task::Failed>) {
-        // What fails because it is ended tells nothing new.
+        // Failures that a cancel causes are not reported.
         if self.state().ending.is_some() {
             return;
         }
-        // What befell the job as a whole is told under its own name.
+        // A failure of the job as a whole is reported under OUTDIR and the job's id.
         let Some(key) = key.or_else(|| self.spec.outdir.join(self.spec.id.as_str()).ok()) else {
             return;
         };
@@ -213,7 +214,7 @@ impl Job {
         }
     }
 
-    /// Stops this node's part, and the others'.
+    /// Stops the job on this node and on the others.
     fn stop_with(&self, shared: &Arc<Shared>) {
         if self.state.send_if_modified(|state| !std::mem::replace(&mut state.stopped, true)) {
             self.stop_others(&shared.client, shared.node);
@@ -221,7 +222,7 @@ impl Job {
     }
 }
 
-/// What is told of a panic, which is a fault of this program.
+/// The error for a panic, which is a bug of this program.
 fn panicked() -> Error {
     Error::new(ErrorKind::Io, "the daemon failed at it, and its log says how; please report this")
 }

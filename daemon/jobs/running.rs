@@ -1,4 +1,4 @@
-//! Every command that runs on this node, so that the daemon's end is theirs.
+//! The table of all running commands of this node. The daemon kills them when it ends.
 
 use super::cgroup::{Cgroups, Limits};
 use super::command::{Control, Killed};
@@ -8,14 +8,14 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The commands under way. Clones share it.
+/// The running commands. Clones share it.
 #[derive(Clone)]
 pub struct RunningTasks {
     table: Arc<Mutex<Table>>,
     cgroups: Arc<Cgroups>,
 }
 
-/// Guarded: commands by a number of their own, and whether new ones are let in.
+/// Commands by a number of their own, and whether new ones are accepted.
 #[derive(Default)]
 struct Table {
     closed: bool,
@@ -23,7 +23,7 @@ struct Table {
     controls: HashMap<u64, Arc<Control>>,
 }
 
-/// A place among the running commands, given back when dropped.
+/// An entry in the table of running commands. Dropping it removes the entry.
 pub struct Entered {
     tasks: RunningTasks,
     number: u64,
@@ -35,17 +35,17 @@ impl RunningTasks {
         Self { table: Arc::default(), cgroups }
     }
 
-    /// True if every command has a control group, in which all that it has left is killed when it ends.
+    /// True if every command has a control group. Then the end of a command kills everything that it has left.
     pub fn has_groups(&self) -> bool {
         self.cgroups.are_there()
     }
 
-    /// Refuses limits that this machine cannot keep.
+    /// Refuses limits that this machine cannot enforce.
     pub fn check(&self, limits: Limits) -> Result<()> {
         self.cgroups.check(limits)
     }
 
-    /// Enters the command of the task in `dir`. Refused once the daemon is going down.
+    /// Enters the command of the task in `dir`. Refused while the daemon is ending.
     pub fn enter(&self, dir: PathBuf, limits: Limits) -> Result<Entered> {
         let group = self.cgroups.group(limits)?;
         let mut table = self.lock();
@@ -63,17 +63,17 @@ impl RunningTasks {
         self.lock().controls.len()
     }
 
-    /// Lets no more commands in.
+    /// Accepts no more commands.
     pub fn close(&self) {
         self.lock().closed = true;
     }
 
-    /// Ends what any command has left behind, since the daemon ends.
+    /// Kills what commands have left, because the daemon ends.
     pub fn clear(&self) {
         self.cgroups.remove();
     }
 
-    /// Kills every command. Blocks until their processes are gone.
+    /// Kills every command. Blocks until their processes have ended.
     pub fn kill_all(&self) {
         let controls: Vec<_> = self.lock().controls.values().cloned().collect();
         for control in controls {

@@ -18,14 +18,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Evals that run at once; more wait.
-const EVALS: usize = 64;
+/// Limit of evals that run at once; more wait.
+const MAX_EVALS: usize = 64;
 
 /// The right to run one more command of a job.
 pub struct Slot {
-    /// Of the node's slots.
+    /// A slot of the node.
     _node: OwnedSemaphorePermit,
-    /// Of the job's own.
+    /// A slot of the job, if it has its own limit.
     _job: Option<OwnedSemaphorePermit>,
 }
 
@@ -37,25 +37,26 @@ pub struct Shared {
     pub node: NodeId,
     /// One for each command that may run at once.
     pub slots: Arc<Semaphore>,
-    /// One for each task that may deliver its outputs at once.
+    /// One for each task that may deliver its outputs at the same time.
     pub deliveries: Semaphore,
     pub transfers: Transfers,
     pub running: RunningTasks,
     pub files: JobFiles,
     pub dirs: Arc<TaskDirs>,
-    /// What commands have mounted.
+    /// File systems that commands have mounted.
     pub mounts: Mounts,
-    /// One for each eval that may run at once.
+    /// One for each eval that may run at the same time.
     pub evals: Semaphore,
-    /// Of all jobs since the daemon's start.
+    /// Counts of all jobs since the daemon's start.
     pub task_counts: TaskCounts,
     evals_begun: AtomicU64,
-    /// Held while the journal of another cluster's job is begun or added to: several tasks of it may come at once.
+    /// Locked while a task of another cluster is written to its journal: several tasks of one job may arrive at the
+    /// same time.
     pub importing: Mutex<()>,
 }
 
 impl Shared {
-    /// `slots`: commands of maps that run at once.
+    /// `slots`: the number of commands of maps that run at the same time.
     pub fn new(store: Arc<Store>, client: Client, names: Arc<Names>, node: NodeId, slots: usize) -> Result<Self> {
         let cgroups = Cgroups::open(&format!("s4-{:016x}", hash(store.root().as_os_str().as_bytes())));
         Ok(Self {
@@ -70,16 +71,16 @@ impl Shared {
             slots: Arc::new(Semaphore::new(slots)),
             deliveries: Semaphore::new(slots),
             running: RunningTasks::new(cgroups),
-            evals: Semaphore::new(EVALS),
+            evals: Semaphore::new(MAX_EVALS),
             task_counts: TaskCounts::default(),
             evals_begun: AtomicU64::new(0),
             importing: Mutex::default(),
         })
     }
 
-    /// Waits for a slot of a job that has `own` slots of its own; `None` if there are no more.
+    /// Waits for a slot of a job. `own` are the job's own slots, if it has a limit. `None` after the slots are closed.
     pub async fn slot(&self, own: Option<&Arc<Semaphore>>) -> Option<Slot> {
-        // The job's first, so that no slot of the node is held by a job that may not use it.
+        // The job's slot first, so that no slot of the node is held by a job that may not use it.
         let job = match own {
             Some(own) => Some(own.clone().acquire_owned().await.ok()?),
             None => None,

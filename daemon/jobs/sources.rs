@@ -1,4 +1,5 @@
-//! Jobs that made, or are making, the inputs of another: a map over what is not whole would run on less data without a word.
+//! Finds the jobs that made the inputs of a map, or are still making them. Without that, a map over an incomplete INDIR
+//! would silently process less data.
 
 use super::job::Job;
 use super::marks::owner_of;
@@ -10,11 +11,11 @@ use s4::stored::record_at;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What this node knows of the jobs that write to a map's INDIR.
+/// The jobs that write to a map's INDIR, as far as this node knows.
 #[derive(Default)]
 pub struct Sources {
     jobs: Vec<Source>,
-    /// Where each is in `jobs`, by the hash in its outputs' marks.
+    /// Index into `jobs`, by the job's hash in the marks of its outputs.
     places: HashMap<u64, usize>,
 }
 

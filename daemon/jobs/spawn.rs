@@ -1,9 +1,10 @@
 //! Starts a command's shell, as `posix_spawn` does, but inside a control group.
 //!
-//! The child shares this process's memory until it executes (`CLONE_VM | CLONE_VFORK`), so that no page tables are copied:
-//! `fork` costs a task half as much again. `CLONE_INTO_CGROUP` starts it in its group: a process that enters a group by
-//! `cgroup.procs` waits 9 to 23 ms for the kernel's other processors, whenever no other process did so just before. See
-//! clone(2), and posix_spawn(3) for what a child has to undo. glibc has no function for clone3, so it is called here.
+//! The child shares this process's memory until execve (`CLONE_VM | CLONE_VFORK`), so that no page tables are copied:
+//! with `fork`, a task takes 1.5 times as long. `CLONE_INTO_CGROUP` starts the child in its group. Entering a group
+//! through `cgroup.procs` would wait 9 to 23 ms for the other CPUs, unless another process did so just before. See
+//! clone(2), and posix_spawn(3) for what the child must reset. glibc has no wrapper for clone3, so it is called with
+//! inline assembly.
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -22,48 +23,48 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 
-/// Room for what the child does before it executes, in bytes.
+/// Bytes of stack for the child until execve.
 const STACK: usize = 128 * 1024;
-/// The child borrows this process's memory until it executes.
+/// The child shares this process's memory until execve.
 const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
-/// `CLONE_INTO_CGROUP`, since Linux 5.7; libc has it as a number that is too short for it.
+/// `CLONE_INTO_CGROUP`, since Linux 5.7. The constant in libc has a type that is too short for the value.
 const INTO_GROUP: u64 = 0x2_0000_0000;
 
-/// What a child is started with. Its process group is a new one.
+/// The arguments of a child. It gets a new process group.
 pub struct Spawn<'a> {
-    /// The program, looked for in PATH, and its arguments.
+    /// The program, which is searched in PATH, and its arguments.
     pub args: &'a [&'a OsStr],
-    /// Besides this process's own environment.
+    /// Added to this process's environment.
     pub env: &'a [(&'a OsStr, &'a OsStr)],
     pub dir: &'a Path,
     pub stdin: BorrowedFd<'a>,
     pub stdout: BorrowedFd<'a>,
     pub stderr: BorrowedFd<'a>,
-    /// The directory of the control group that it starts in.
+    /// The directory of the control group in which the child starts.
     pub group: Option<BorrowedFd<'a>>,
 }
 
-/// A child process. Dropped, it is neither killed nor waited for.
+/// A child process. Dropping it neither kills the child nor waits for it.
 pub struct Child {
     pid: Pid,
     pidfd: OwnedFd,
     status: Option<ExitStatus>,
 }
 
-/// All that the child needs, made before it starts: it may not allocate.
+/// Everything that the child needs. It is prepared before the start, because the child must not allocate.
 struct Plan {
     args: Vec<*const c_char>,
     env: Vec<*const c_char>,
     dir: CString,
     streams: [RawFd; 3],
-    /// The `cgroup.procs` of a group that the child is to enter.
+    /// The `cgroup.procs` of the group that the child must enter itself.
     group: Option<RawFd>,
-    /// Of the step that failed.
+    /// The errno of the step that failed.
     error: c_int,
 }
 
 impl Spawn<'_> {
-    /// Starts the child. Errors are those of the child too: it has ended then.
+    /// Starts the child. Also returns errors of the child before execve; then the child has ended.
     pub fn start(&self) -> io::Result<Child> {
         let args = self.args.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let env = self.environment()?;
@@ -78,7 +79,7 @@ impl Spawn<'_> {
             group: None,
             error: 0,
         };
-        // A handler that ran in the child would run in our memory.
+        // Signals are blocked: a handler that ran in the child would change this process's memory.
         let mut before = SigSet::empty();
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
         let child = clone(&mut plan, self.group);
@@ -96,7 +97,7 @@ impl Spawn<'_> {
     fn environment(&self) -> io::Result<Vec<CString>> {
         let kept = std::env::vars_os().filter(|(name, _)| !self.env.iter().any(|(new, _)| new == name));
         let kept = kept.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
-        // Of a name given twice, the last counts.
+        // If a name is given twice, the last value is used.
         let last = |at: usize| !self.env[at + 1..].iter().any(|(later, _)| *later == self.env[at].0);
         let new = self.env.iter().enumerate().filter(|(at, _)| last(*at));
         let new = new.map(|(_, (name, value))| [name.as_bytes(), b"=", value.as_bytes()].concat());
@@ -104,7 +105,7 @@ impl Spawn<'_> {
     }
 }
 
-/// Filters of system calls, as those of containers, often know no clone3, and say that the kernel has none.
+/// System call filters, as those of containers, often do not know clone3 and return ENOSYS.
 fn clone(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
     match clone_into(plan, group) {
         Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => clone_and_enter(plan, group),
@@ -136,7 +137,7 @@ fn clone_into(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
     }
 }
 
-/// The same without clone3: the child enters the group before it executes.
+/// Without clone3: the child enters the group before execve.
 fn clone_and_enter(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
     let procs = group.map(|group| openat(group, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()));
     let procs = procs.transpose()?;
@@ -189,7 +190,7 @@ unsafe fn clone3(args: &libc::clone_args, plan: *mut Plan) -> i64 {
             lateout("r11") _,
         );
     }
-    // SAFETY: the same.
+    // SAFETY: as above.
     #[cfg(target_arch = "aarch64")]
     unsafe {
         asm!(
@@ -210,9 +211,9 @@ unsafe fn clone3(args: &libc::clone_args, plan: *mut Plan) -> i64 {
     result
 }
 
-/// The child: runs in the parent's memory, on a stack of its own, and must neither allocate, lock nor return.
+/// The child. It runs in the parent's memory on its own stack, and must not allocate, lock or return.
 extern "C" fn run_child(plan: *mut Plan) -> ! {
-    // SAFETY: it is the plan that `clone` was given, whose owner waits for us.
+    // SAFETY: the plan that `clone` was given. Its owner waits for the child.
     let plan = unsafe { &mut *plan };
     // SAFETY: only calls that are safe between fork and exec, on valid descriptors and on strings that end in a NUL.
     unsafe {
@@ -229,7 +230,7 @@ extern "C" fn run_child(plan: *mut Plan) -> ! {
 /// # Safety
 /// Only for the child of [`clone`].
 unsafe fn prepare(plan: &Plan) -> bool {
-    // SAFETY: as said by the caller, and the buffer is a constant of one byte.
+    // SAFETY: as the caller promises, and the buffer is a constant of one byte.
     unsafe {
         if let Some(group) = plan.group
             && libc::write(group, b"0".as_ptr().cast(), 1) != 1
@@ -248,7 +249,7 @@ unsafe fn prepare(plan: &Plan) -> bool {
     }
 }
 
-/// Lets signals through again, with no handler of ours left to run, and gives SIGPIPE back, which Rust programs ignore.
+/// Unblocks signals, after all handlers of this process are reset. Also resets SIGPIPE, which Rust programs ignore.
 ///
 /// # Safety
 /// Only for the child of [`clone`].
@@ -290,7 +291,7 @@ impl Child {
         }
     }
 
-    /// True once the child has ended. It stays a zombie until it is waited for.
+    /// True once the child has ended. It stays a zombie until `wait`.
     pub fn has_ended(&self) -> bool {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         self.status.is_some() || waitid(Id::Pid(self.pid), flags).is_ok_and(|status| status != WaitStatus::StillAlive)

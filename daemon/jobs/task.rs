@@ -1,6 +1,6 @@
-//! One task of a map: its command, and what becomes of its output.
+//! Runs one task of a map: the command, the verification of its inputs, and the publishing of its outputs.
 
-use super::command::{self, Control, Killed, Setup, WRITER, cut};
+use super::command::{self, Control, Killed, Setup, WRITER_TIMEOUT, cut};
 use super::inputs::{Reading, TaskInputs};
 use super::job::Job;
 use super::logs::TaskLog;
@@ -23,13 +23,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Why a task failed: a line for people, and the end of its command's stderr.
+/// Why a task failed: one line for the user, and the end of the command's stderr.
 pub struct Failed {
     reason: String,
     stderr: Vec<u8>,
-    /// Outputs that were published all the same.
+    /// Outputs that were published nevertheless.
     pub published: u64,
-    /// It was the command that failed, and running it again may help.
+    /// The command itself failed, so that a retry may help.
     by_command: bool,
 }
 
@@ -50,23 +50,23 @@ impl Failed {
     }
 }
 
-/// Characters of a reason, whatever is in it.
+/// Limit of characters of an error message, whatever the command has printed.
 const LONGEST_REASON: usize = 4096;
 
 type TaskResult<T> = std::result::Result<T, Failed>;
 
-/// A task under way, as its command's thread needs it.
+/// The data that the thread of a running command needs.
 struct Work {
     shared: Arc<Shared>,
     job: Arc<Job>,
     task: Task,
     control: Arc<Control>,
-    /// Where the command runs.
+    /// The directory of the command.
     dir: PathBuf,
 }
 
-/// Runs one task in `dir` to its published outputs, and returns their number. `slot` is given back once only delivery is
-/// left.
+/// Runs one task in `dir`, publishes its outputs, and returns their number. `slot` is released when only the delivery
+/// is left.
 pub async fn run(
     shared: Arc<Shared>,
     job: Arc<Job>,
@@ -92,7 +92,7 @@ pub async fn run(
             (1, inputs)
         }
         Ended::Named { outputs, inputs } => {
-            // A command that waits to deliver holds its slot, so that finished directories do not pile up.
+            // The slot is kept while waiting to deliver, so that finished directories do not pile up.
             let delivery = shared.deliveries.acquire().await;
             drop(slot.take());
             let sender = Sender { job, input: &task.key, inputs: inputs.digest() };
@@ -108,7 +108,7 @@ pub async fn run(
 
 enum Ended {
     Published(TaskInputs),
-    /// What the command has printed is to be a key of another node.
+    /// stdout is to become a key on another node.
     Elsewhere {
         output: Key,
         file: File,
@@ -122,7 +122,7 @@ enum Ended {
 }
 
 impl Work {
-    /// Deletes what earlier runs left of this task, whose inputs have this digest.
+    /// Deletes the outputs that earlier runs of this task have left. `inputs` is the digest of its inputs.
     async fn clear_away(&self, inputs: u64) -> Result<()> {
         let (shared, job, task) = (&self.shared, &self.job, &self.task);
         let Some(output) = task.output.clone() else {
@@ -134,7 +134,7 @@ impl Work {
             return shared.client.clean_job(node, id, &Prefix::parse(output.as_str())?, Some(inputs)).await;
         }
         let (store, rerun, ours) = (shared.store.clone(), job.spec.rerun, job.mark(inputs, 1));
-        let outputs = task.former.iter().cloned().chain([output]).collect::<Vec<_>>();
+        let outputs = task.outdated.iter().cloned().chain([output]).collect::<Vec<_>>();
         blocking(move || {
             let mut outputs = outputs.iter();
             outputs.try_for_each(|output| store.remove_output(output, |mark| may_replace(rerun, mark, ours)))
@@ -172,7 +172,7 @@ impl Work {
         let inputs = Inputs::open(store, task)?;
         let dir = shared.dirs.create(self.dir.clone())?;
         let installed = spec.files.iter().map(|file| shared.files.install(file, dir.path())).collect::<Result<_>>()?;
-        // The command alone can write to it, so that its end can be told.
+        // The only descriptor with write access goes to the command, so that open writers can be detected.
         let writer = store.unnamed_file().map_err(refused)?;
         let stdout = file::reopen_to_read(&writer).map_err(refused)?;
         let env = environment(&task.key, spec.id.as_str(), task.number, shared, &spec.env);
@@ -185,7 +185,7 @@ impl Work {
         };
         let running = command::start(setup, control)?;
         let timeout = spec.timeout.and_then(seconds);
-        // The command runs while its input is checked; nothing is published before both are well.
+        // The input is verified while the command runs. Nothing is published before both have succeeded.
         let verify = || {
             let verified = inputs.verify(store, &task.key, control);
             if verified.is_err() {
@@ -194,10 +194,10 @@ impl Work {
             verified
         };
         let (verified, ended) = match inputs.is_small() {
-            true => (verify(), running.attend(log, timeout)),
+            true => (verify(), running.forward_output(log, timeout)),
             false => std::thread::scope(|scope| {
                 let verifying = scope.spawn(verify);
-                let ended = running.attend(log, timeout);
+                let ended = running.forward_output(log, timeout);
                 (join(verifying), ended)
             }),
         };
@@ -212,7 +212,7 @@ impl Work {
             let point = point.strip_prefix(dir.path()).unwrap_or(&point).display().to_string();
             return failed(format!("the command left a file system mounted at {}", cut(&point)), false);
         }
-        if file::is_written(&stdout, WRITER) {
+        if file::is_written(&stdout, WRITER_TIMEOUT) {
             return failed("another process still has the command's stdout open for writing".to_owned(), true);
         }
         let Some(output) = &task.output else {
@@ -221,15 +221,15 @@ impl Work {
         if !is_here(&output) {
             return Ok(Ended::Elsewhere { output: output.clone(), file: stdout, inputs });
         }
-        // Other nodes may be asked, which is not to hold up who shuts the fence.
+        // Outside the fence: this may wait for other nodes, and a cancel must not wait for them.
         store.hold_for(output)?;
         job.fence.pass(|| store.publish_output(&stdout, output, job.mark(inputs.digest(), 1)))?;
         Ok(Ended::Published(inputs))
     }
 }
 
-/// Deletes what earlier runs left on any node of the 1:n task whose input has this basename. `inputs` is the digest of its inputs, `None` if
-/// the input is gone.
+/// Deletes the outputs of earlier runs of a 1:n task on all nodes. `input` is the basename of its input; `inputs` is
+/// the digest, or `None` if the input no longer exists.
 pub async fn clean_everywhere(shared: &Shared, job: &Job, input: &str, inputs: Option<u64>) -> Result<()> {
     let dir = job.spec.outdir.join(input)?;
     let prefix = Prefix::parse(&format!("{}/", dir.as_str()))?;
@@ -240,7 +240,7 @@ pub async fn clean_everywhere(shared: &Shared, job: &Job, input: &str, inputs: O
     cleaned.await.into_iter().collect()
 }
 
-/// The variables that every command gets besides the daemon's own, and those of its job.
+/// The environment variables of every command, besides the daemon's own and those of the job.
 pub fn environment(
     key: &Key,
     job: &str,
@@ -258,7 +258,7 @@ pub fn environment(
     more.iter().cloned().chain(own).chain(node_environment(shared)).collect()
 }
 
-/// Those that say which node this is.
+/// The environment variables that describe this node.
 pub fn node_environment(shared: &Shared) -> [(String, String); 2] {
     let (node, nodes) = (shared.node, shared.client.cluster().len());
     [("S4_NODE".to_owned(), node.to_string()), ("S4_NODES".to_owned(), nodes.to_string())]
@@ -286,7 +286,7 @@ fn failure(ended: &command::Ended, control: &Control, spec: &JobSpec) -> Option<
     }
 }
 
-/// `signal 9 (SIGKILL)`.
+/// For example `signal 9 (SIGKILL)`.
 fn signal_name(signal: i32) -> String {
     match nix::sys::signal::Signal::try_from(signal) {
         Ok(name) => format!("signal {signal} ({name})"),
@@ -294,18 +294,18 @@ fn signal_name(signal: i32) -> String {
     }
 }
 
-/// The result of a thread, or its panic.
+/// The result of a thread. Continues its panic.
 pub fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Inputs up to this size are checked before anything else is done: that takes no longer than to start a thread for it.
+/// Inputs up to this size are verified without a thread, which would take longer to start.
 const SMALL: u64 = 256 * 1024;
 
-/// What a command reads.
+/// The stdin of a command.
 pub enum Inputs {
     One(File, Checksum),
-    /// A file of local paths, one a line.
+    /// A file of local paths, one per line.
     Many(File),
 }
 
@@ -316,7 +316,7 @@ impl Inputs {
             return Ok(Self::One(opened.file, opened.checksum));
         };
         let mut paths = paths.try_clone().map_err(|e| Error::io(&task.key, &e))?;
-        // An earlier attempt has read it.
+        // An earlier attempt has moved the position.
         paths.rewind().map_err(|e| Error::io(&task.key, &e))?;
         Ok(Self::Many(paths))
     }
@@ -341,7 +341,7 @@ impl Inputs {
                 reading.add(key, *checksum).map_err(failed)?;
             }
             Self::Many(paths) => {
-                // The command reads the same open file, whose position is not to be moved under it.
+                // The command has the same open file. Reading must not move its position.
                 for path in BufReader::new(AtPosition::new(paths, 0)).lines() {
                     let path = path.map_err(|e| Error::io(key, &e))?;
                     let below = Path::new(&path).strip_prefix(store.root()).ok().and_then(Path::to_str);
@@ -356,7 +356,7 @@ impl Inputs {
     }
 }
 
-/// Compares a whole file with its checksum, unless the command is killed first.
+/// Compares a whole file with its checksum. Stops if the command is killed.
 pub fn verify(store: &Store, file: &File, recorded: Checksum, key: &Key, control: &Control) -> Result<()> {
     let found = hasher::of_file_unless(file, || control.killed().is_some());
     let found = found.map_err(|e| store.unreadable(key, &e))?;

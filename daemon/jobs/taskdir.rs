@@ -1,7 +1,7 @@
-//! The directories that commands run in: empty at their start, gone after their end.
+//! The directories in which commands run. They are empty at the start and removed after the end.
 //!
-//! Where control groups end all that a command leaves behind, its directory is kept, empty, for the next one: a directory
-//! made and removed for each task would make every later task slower on ext4, for the reason that `store::spread` tells.
+//! Where control groups end all processes of a command, its directory is emptied and reused. Creating and removing a
+//! directory for each task would slow down every later task on ext4; `store::spread` explains the reason.
 
 use super::process;
 use crate::store::{DataDir, spread};
@@ -12,19 +12,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Directories kept at most. They are used in turn.
-const KEPT: usize = 64;
+/// Limit of directories that are kept. They are reused in turn.
+const MAX_IDLE: usize = 64;
 
-/// Where directories wait for their next task.
+/// The pool of empty directories.
 pub struct TaskDirs {
     data: Arc<DataDir>,
     idle: PathBuf,
-    /// False where a process may outlive its command, and would see the next one's files.
+    /// False if a process may outlive its command: it could see the files of the next one.
     reuses: bool,
     state: Mutex<State>,
 }
 
-/// Guards the directories that wait, how many there are with those in use, and how many names were given.
+/// Guards the idle directories, their number together with those in use, and the number for the next name.
 #[derive(Default)]
 struct State {
     free: VecDeque<PathBuf>,
@@ -32,15 +32,15 @@ struct State {
     named: u64,
 }
 
-/// A task's directory. Dropped, all in it is removed.
+/// A task's directory. Dropping it removes its contents.
 pub struct TaskDir {
     path: PathBuf,
     made: Made,
     dirs: Arc<TaskDirs>,
 }
 
-/// What a command may change of its directory besides what is in it. The length is among them, since a directory that once
-/// held many files stays long on ext4, and slow.
+/// The properties of a directory that a command may change, besides its contents. The length is one of them: on ext4, a
+/// directory that once had many entries stays long and slow.
 #[derive(PartialEq)]
 struct Made {
     mode: u32,
@@ -56,7 +56,7 @@ impl Made {
 }
 
 impl TaskDirs {
-    /// Directories wait in `idle`, which is made, and emptied of what an earlier daemon left.
+    /// `idle` is the directory for idle directories. It is created, and emptied of what an earlier daemon left.
     pub fn open(data: Arc<DataDir>, idle: PathBuf, reuses: bool) -> Result<Arc<Self>> {
         let failed = |e: std::io::Error| Error::io(idle.display(), &e);
         match data.remove_tree(&idle) {
@@ -67,12 +67,12 @@ impl TaskDirs {
         }
         make(&idle).map_err(failed)?;
         spread(&idle);
-        // Names that nothing has which could not be removed.
+        // New names that directories which could not be removed do not have.
         let state = State { named: now_milliseconds().unsigned_abs(), ..State::default() };
         Ok(Arc::new(Self { data, idle, reuses, state: Mutex::new(state) }))
     }
 
-    /// Makes the empty directory `path`.
+    /// Creates the empty directory `path`.
     pub fn create(self: &Arc<Self>, path: PathBuf) -> Result<TaskDir> {
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
         if let Some(parent) = path.parent() {
@@ -87,10 +87,10 @@ impl TaskDirs {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The directory that has waited longest, once there are as many as are kept; else a new one.
+    /// The directory that has been idle for the longest time, once the pool is full; until then a new one.
     fn take(&self) -> std::io::Result<PathBuf> {
         let mut state = self.lock();
-        if state.made >= KEPT
+        if state.made >= MAX_IDLE
             && let Some(free) = state.free.pop_front()
         {
             return Ok(free);
@@ -107,10 +107,10 @@ impl TaskDirs {
         self.idle.join(state.named.to_string())
     }
 
-    /// Takes back the empty directory at `path`. False if it is not kept.
+    /// Puts the empty directory at `path` back. False if it is not kept.
     fn keep(&self, path: &Path) -> bool {
         let mut state = self.lock();
-        if !self.reuses || state.free.len() >= KEPT {
+        if !self.reuses || state.free.len() >= MAX_IDLE {
             return false;
         }
         let idle = self.place(&mut state);
@@ -122,7 +122,7 @@ impl TaskDirs {
         kept
     }
 
-    /// One that was made is no more.
+    /// Counts one directory less.
     fn forget(&self) {
         self.lock().made -= 1;
     }
@@ -148,7 +148,7 @@ impl Drop for TaskDir {
         if data.remove_tree(&self.path).is_ok() {
             return;
         }
-        // A process that the command left behind makes files while they are removed.
+        // A process that the command has left creates files during the removal.
         process::kill_tree(&self.path);
         if let Err(error) = data.remove_tree(&self.path) {
             tracing::warn!("cannot remove {}: {error}", self.path.display());

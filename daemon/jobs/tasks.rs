@@ -1,4 +1,4 @@
-//! A job's plan, read task by task. [`plan`](super::plan) writes it.
+//! Reads a job's plan, task by task. [`plan`](super::plan) writes it.
 
 use crate::store::Store;
 use s4::error::{Error, ErrorKind, Result};
@@ -11,30 +11,30 @@ use std::io::{BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::Path;
 
 /// Tasks that are read at a time.
-const FEW: usize = 64;
+const BATCH: usize = 64;
 
-/// In a plan: a group that has been done before.
+/// In a plan: a group that needs no run.
 pub const SKIP: &str = "=";
 
-/// One task as planned.
+/// A planned task.
 pub struct Task {
-    /// From 0, in the order of the plan.
+    /// Counts from 0, in the order of the plan.
     pub number: u64,
-    /// The input, or the first of them.
+    /// The (first) input.
     pub key: Key,
     /// The output of a 1:1 or n:1 task.
     pub output: Option<Key>,
-    /// The stdin of an n:1 task: the local paths of its inputs, one a line.
+    /// The stdin of an n:1 task: the local paths of its inputs, one per line.
     pub paths: Option<File>,
-    /// Bytes of its inputs.
+    /// Bytes of the inputs.
     pub size: u64,
-    /// What an earlier run left of it has to go first; the digest of its inputs.
+    /// Outputs of earlier runs must be deleted first. The value is the digest of the inputs.
     pub clean: Option<u64>,
-    /// With that, what the same map made of a merge name when its output had another suffix.
-    pub former: Vec<Key>,
+    /// The outdated outputs of this merge name, which are deleted too.
+    pub outdated: Vec<Key>,
 }
 
-/// The tasks of a plan, in order.
+/// Reads the tasks of a plan in order.
 pub struct Tasks {
     lines: std::io::Lines<BufReader<File>>,
     number: u64,
@@ -46,11 +46,11 @@ impl Tasks {
         Ok(Self { lines: BufReader::new(file).lines(), number: 0 })
     }
 
-    /// The next tasks, in order, so that not each costs a change of threads; none at the end. Blocks.
-    pub fn next_few(&mut self, store: &Store, spec: &JobSpec) -> Result<VecDeque<Task>> {
+    /// The next tasks, in order; none at the end. Several at once, to save thread switches. Blocks.
+    pub fn next_batch(&mut self, store: &Store, spec: &JobSpec) -> Result<VecDeque<Task>> {
         let most = match spec.kind {
-            MapKind::Map | MapKind::MapToN => FEW,
-            // Each holds a file.
+            MapKind::Map | MapKind::MapToN => BATCH,
+            // Each task of an n:1 map holds a file.
             MapKind::MapFromN => 1,
         };
         (0..most).map_while(|_| self.next(store, spec).transpose()).collect()
@@ -76,7 +76,7 @@ impl Tasks {
             MapKind::MapToN | MapKind::MapFromN => None,
         };
         let clean = parse_clean(clean);
-        Ok(Some(Task { number: self.number, key, output, paths: None, size, clean, former: Vec::new() }))
+        Ok(Some(Task { number: self.number, key, output, paths: None, size, clean, outdated: Vec::new() }))
     }
 
     fn next_merge(&mut self, store: &Store, spec: &JobSpec) -> Result<Option<Task>> {
@@ -99,9 +99,9 @@ impl Tasks {
             }
             let mut names = names.split(' ');
             let output = Some(merged.suffix.output(spec, names.next().unwrap_or_default())?);
-            let former = names.map(Key::parse).collect::<Result<_>>()?;
+            let outdated = names.map(Key::parse).collect::<Result<_>>()?;
             let (clean, paths) = (parse_clean(clean), Some(merged.finish()?));
-            return Ok(Some(Task { number: self.number, key: first, output, paths, size, clean, former }));
+            return Ok(Some(Task { number: self.number, key: first, output, paths, size, clean, outdated }));
         }
     }
 
@@ -110,7 +110,7 @@ impl Tasks {
     }
 }
 
-/// The inputs of an n:1 task as its command gets them.
+/// The inputs of an n:1 task, in the form that its command reads.
 pub struct Merged {
     paths: BufWriter<File>,
     suffix: Suffix,
@@ -128,14 +128,14 @@ impl Merged {
         writeln!(self.paths, "{}", store.path(key).display()).map_err(|e| failed(&e))
     }
 
-    /// The file of their paths, at its beginning.
+    /// The file of the paths, with its position at the beginning.
     pub fn finish(self) -> Result<File> {
         let mut paths = self.paths.into_inner().map_err(|e| failed(&e.into_error()))?;
         paths.rewind().map_err(|e| failed(&e)).map(|()| paths)
     }
 }
 
-/// `SIZE CLEAN NAME`.
+/// Parses `SIZE CLEAN NAME`.
 fn parse_decided(line: &str) -> Result<(u64, &str, &str)> {
     let mut fields = line.splitn(3, ' ');
     let (size, clean, name) = (fields.next(), fields.next(), fields.next());
@@ -143,12 +143,12 @@ fn parse_decided(line: &str) -> Result<(u64, &str, &str)> {
     Ok((size, clean.ok_or_else(damaged)?, name.ok_or_else(damaged)?))
 }
 
-/// The digest of the inputs of a task that has to clean first.
+/// Parses the digest of the inputs of a task whose old outputs must be deleted.
 fn parse_clean(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
 
-/// What all inputs of a merge name have behind it, if they share it.
+/// The suffix that all inputs of a merge name share, if there is one.
 #[derive(Default)]
 pub struct Suffix(Option<Option<String>>);
 
@@ -175,7 +175,7 @@ pub fn output_of(spec: &JobSpec, input: &Key) -> Result<Key> {
     }
 }
 
-/// Errors: the client of the planning is gone.
+/// Errors: the client has disconnected during the planning.
 pub fn still_wanted(spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<bool> {
     match alive() {
         true => Ok(true),

@@ -1,6 +1,6 @@
 //! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections.
 
-use crate::jobs::command::{WRITER, cut};
+use crate::jobs::command::{WRITER_TIMEOUT, cut};
 use crate::jobs::fence::Fence;
 use crate::jobs::files::Installed;
 use crate::jobs::job::Job;
@@ -108,7 +108,7 @@ impl Output {
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(failed(std::io::Error::other("is not a regular file")));
         }
-        match is_written(&file, WRITER) {
+        match is_written(&file, WRITER_TIMEOUT) {
             false => Ok((file, is_itself)),
             true => Err(Error::new(
                 ErrorKind::Command,

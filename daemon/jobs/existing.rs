@@ -1,5 +1,5 @@
-//! The existing outputs below the OUTDIR of a 1:n map, or of a 1:1 map that names its outputs, over all nodes: whether a task is done is
-//! read from the outputs themselves.
+//! The existing outputs of a 1:n map, or of a 1:1 map with `--to-name`, on all nodes. Whether a task is done is decided
+//! from the outputs themselves.
 
 use super::shared::Shared;
 use crate::store::Sorter;
@@ -9,17 +9,17 @@ use std::iter::Peekable;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-/// Answers of other nodes that wait to be sorted.
+/// Limit of received entries that wait to be sorted.
 const QUEUE: usize = 1024;
 
-/// What stands, in the order of the inputs' basenames, with memory bounded whatever there is.
-pub struct AllStanding(Peekable<Records>);
+/// The existing outputs, in the order of the inputs' basenames. Memory use is bounded.
+pub struct ExistingOutputs(Peekable<Records>);
 
 pub(super) type Records = Box<dyn Iterator<Item = Result<Vec<u8>>>>;
 
-impl AllStanding {
-    /// Asks every node what stands of the tasks of this one; of a 1:1 map, what stands of all, each under its own path. Blocks. `alive` is called again and again, and ends the work by returning
-    /// false.
+impl ExistingOutputs {
+    /// Asks every node for the existing outputs of this node's tasks; for a 1:1 map, for all outputs, each under its
+    /// own path. Blocks. `alive` is called from time to time; the work stops if it returns false.
     pub fn gather(shared: &Shared, spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Self> {
         let mut sorter = Sorter::new(shared.store.root());
         let (sender, mut answers) = mpsc::channel(QUEUE);
@@ -29,18 +29,18 @@ impl AllStanding {
             let (client, outdir, sender) = (shared.client.clone(), spec.outdir.clone(), sender.clone());
             handle.spawn(async move {
                 if let Err(error) = client.standing(node, &outdir, of, &sender).await {
-                    // Nobody listens once another node has failed.
+                    // This fails if another node has failed before.
                     let _ = sender.send(Err(error)).await;
                 }
             });
         }
         drop(sender);
         shared.store.standing(&spec.outdir, of, &mut |found| {
-            found.map_or(Ok(()), |standing| push(&mut sorter, &standing)).map(|()| alive())
+            found.map_or(Ok(()), |output| push(&mut sorter, &output)).map(|()| alive())
         })?;
         loop {
             match handle.block_on(async { tokio::time::timeout(HEARTBEAT, answers.recv()).await }) {
-                Ok(Some(standing)) => push(&mut sorter, &standing?)?,
+                Ok(Some(output)) => push(&mut sorter, &output?)?,
                 Ok(None) => break,
                 Err(_) => {}
             }
@@ -52,27 +52,27 @@ impl AllStanding {
         Ok(Self(records.peekable()))
     }
 
-    /// What stands of `input`, one entry for each mark; to be asked in the order of basenames. Those of inputs before it that were not asked
-    /// for go to `other`.
+    /// The existing outputs of `input`, one entry for each mark. Must be called in the order of basenames. Outputs of
+    /// inputs in between that were skipped go to `other`.
     pub fn of(&mut self, input: &str, other: &mut dyn FnMut(Standing) -> Result<()>) -> Result<Vec<Standing>> {
         let mut found: Vec<Standing> = Vec::new();
-        // A record that cannot be read comes out too, as the error that it is.
+        // Take a record that cannot be read too, to return its error.
         while let Some(record) = self.0.next_if(|record| record.as_ref().map_or(true, |record| precedes(record, input)))
         {
-            let standing = parse(&record?)?;
-            if standing.input != input {
-                other(standing)?;
+            let output = parse(&record?)?;
+            if output.input != input {
+                other(output)?;
                 continue;
             }
-            match found.iter_mut().find(|other| other.mark == standing.mark) {
-                Some(other) => other.count += standing.count,
-                None => found.push(standing),
+            match found.iter_mut().find(|other| other.mark == output.mark) {
+                Some(other) => other.count += output.count,
+                None => found.push(output),
             }
         }
         Ok(found)
     }
 
-    /// What stands of the inputs behind the last that was asked for.
+    /// Passes the outputs of all inputs behind the last one to `other`.
     pub fn rest(self, other: &mut dyn FnMut(Standing) -> Result<()>) -> Result<()> {
         self.0.into_iter().try_for_each(|record| other(parse(&record?)?))
     }
@@ -83,9 +83,9 @@ fn parse(record: &[u8]) -> Result<Standing> {
     serde_json::from_slice(json).map_err(|e| Error::io("what stands", &e.into()))
 }
 
-fn push(sorter: &mut Sorter, standing: &Standing) -> Result<()> {
-    let json = serde_json::to_string(standing).map_err(|e| Error::io("what stands", &e.into()))?;
-    sorter.push(format!("{} {json}", standing.input).into_bytes())
+fn push(sorter: &mut Sorter, output: &Standing) -> Result<()> {
+    let json = serde_json::to_string(output).map_err(|e| Error::io("what stands", &e.into()))?;
+    sorter.push(format!("{} {json}", output.input).into_bytes())
 }
 
 /// True for the records of `input` itself and for those that are sorted before them.
@@ -102,7 +102,7 @@ mod tests {
 
     const OURS: Mark = Mark { recipe: 1, inputs: 2, job: 3, source: 4, outputs: 1 };
 
-    fn standing(mark: Mark, count: u64) -> Standing {
+    fn outputs(mark: Mark, count: u64) -> Standing {
         Standing { input: "in".into(), key: Key::parse("out/in/x").unwrap(), count, mark }
     }
 
@@ -112,14 +112,14 @@ mod tests {
         let mut sorter = Sorter::new(&std::env::temp_dir());
         for name in names {
             for job in [1, 2, 1] {
-                push(&mut sorter, &Standing { input: name.into(), ..standing(Mark { job, ..OURS }, 2) }).unwrap();
+                push(&mut sorter, &Standing { input: name.into(), ..outputs(Mark { job, ..OURS }, 2) }).unwrap();
             }
         }
         let records: Records = Box::new(sorter.finish().unwrap());
-        let mut all = AllStanding(records.peekable());
+        let mut all = ExistingOutputs(records.peekable());
         for name in ["a", "a-a", "a-b", "ab", "c"] {
             let mut counts: Vec<u64> =
-                all.of(name, &mut |_| Ok(())).unwrap().iter().map(|standing| standing.count).collect();
+                all.of(name, &mut |_| Ok(())).unwrap().iter().map(|output| output.count).collect();
             counts.sort_unstable();
             assert_eq!(counts, if names.contains(&name) { vec![2, 4] } else { vec![] }, "{name}");
         }

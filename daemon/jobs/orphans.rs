@@ -1,4 +1,5 @@
-//! Outputs whose inputs are gone, which an update removes: listed in a file beside the plan, and removed before the tasks run.
+//! Orphans: outputs whose inputs no longer exist. `--update` removes them. Planning lists them in a file beside the
+//! plan; they are deleted before the tasks run.
 
 use super::rerun::may_remove;
 use super::tasks::failed;
@@ -13,10 +14,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
-/// The name of the file in a job's directory.
+/// The file's name in a job's directory.
 const FILE: &str = "gone";
 
-/// The outputs that the tasks of a 1:1 or n:1 map will have, against which those that exist are compared.
+/// The outputs that the tasks of a 1:1 or n:1 map will have. Existing outputs are compared with them.
 pub struct Outputs(Sorter);
 
 impl Outputs {
@@ -28,7 +29,8 @@ impl Outputs {
         self.0.push(output.as_str().as_bytes().to_vec())
     }
 
-    /// Writes down the others below `outdir` on this node that an update of the map of `ours` removes. `alive` fails once the work is to end.
+    /// Writes the orphans below `outdir` on this node that an update of the map of `ours` removes. If `alive` fails, so
+    /// does this.
     pub fn write_others(
         self,
         store: &Store,
@@ -54,7 +56,7 @@ impl Outputs {
         let mut planned = self.0.finish()?.peekable();
         for path in existing.finish()? {
             let path = path?;
-            // A record that cannot be read comes out too, as the error that it is.
+            // Take a record that cannot be read too, to return its error.
             while let Some(before) = planned.next_if(|planned| planned.as_ref().map_or(true, |planned| *planned < path))
             {
                 before?;
@@ -67,7 +69,7 @@ impl Outputs {
     }
 }
 
-/// The file being written: a key a line, or for a 1:n map the basename of an input.
+/// The file while it is written. Each line is a key, or for a 1:n map the basename of an input.
 pub struct List {
     out: BufWriter<File>,
     pub count: u64,
@@ -80,7 +82,7 @@ impl List {
         Ok(Self { out: BufWriter::new(file), count: 0, last: String::new() })
     }
 
-    /// The same line after another is left out.
+    /// Adds a line. Does nothing if the line before is equal.
     pub fn add(&mut self, line: &str) -> Result<()> {
         if self.last != line {
             self.count += 1;
@@ -95,7 +97,7 @@ impl List {
     }
 }
 
-/// The lines of the file in a job's directory; none if there is no such file.
+/// The lines of the file in a job's directory; none if there is no file.
 pub fn read(dir: &Path) -> Result<impl Iterator<Item = Result<String>> + use<>> {
     let file = match open_to_read(&dir.join(FILE)) {
         Ok(file) => Some(file),

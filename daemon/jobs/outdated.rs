@@ -1,18 +1,20 @@
-//! Outputs of an n:1 map under names that their tasks do not give any more: an output has the suffix that all its inputs share, which
-//! changes when inputs come or go. Beside the new output, the next step would count their inputs twice.
+//! Outdated outputs of an n:1 map. The name of an output ends in the suffix that all its inputs share, so it changes
+//! when inputs are added or removed. The outdated output must not stay beside the new one: the next step would count
+//! its inputs twice.
 
-use super::standing::{Records, precedes};
+use super::existing::{Records, precedes};
 use crate::store::{Selection, Sorter, Store};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, Prefix, split_number};
 use s4::protocol::{Entry, JobSpec};
 use std::iter::Peekable;
 
-/// What stands in a job's OUTDIR under numbers, in the order of the merge names, with memory bounded whatever there is.
-pub struct Former(Peekable<Records>);
+/// The existing outputs below OUTDIR that have a merge name, sorted by that name. Memory use is bounded.
+pub struct OutdatedOutputs(Peekable<Records>);
 
-impl Former {
-    /// Blocks. All keys of a merge name are on one node. `alive` is called again and again, and ends the work by returning false.
+impl OutdatedOutputs {
+    /// Blocks. Only this node is searched, since all keys of a merge name are on one node. `alive` is called from time
+    /// to time; the work stops if it returns false.
     pub fn gather(store: &Store, spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Self> {
         let mut sorter = Sorter::new(store.root());
         let prefix = Prefix::below(&spec.outdir);
@@ -31,9 +33,9 @@ impl Former {
         Ok(Self(records.peekable()))
     }
 
-    /// Hands out the keys of this merge name; to be asked in the order of the names.
+    /// Visits the keys of this merge name. Must be called in the order of the names.
     pub fn each_of(&mut self, name: &str, visit: &mut dyn FnMut(Key) -> Result<()>) -> Result<()> {
-        // A record that cannot be read comes out too, as the error that it is.
+        // Take a record that cannot be read too, to return its error.
         while let Some(record) = self.0.next_if(|record| record.as_ref().map_or(true, |record| precedes(record, name)))
         {
             let record = record?;
