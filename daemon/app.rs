@@ -1,4 +1,4 @@
-//! What every request is answered from.
+//! The state that all request handlers share.
 
 use crate::connections::Connections;
 use crate::jobs::Jobs;
@@ -14,10 +14,10 @@ use s4::placement::NodeId;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A request body that makes no progress for this long is given up.
+/// How long a request body may make no progress before the request is aborted.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What every request is answered from.
+/// The state that all request handlers share.
 pub struct App {
     pub jobs: Arc<Jobs>,
     pub names: Arc<Names>,
@@ -29,20 +29,20 @@ pub struct App {
     pub watch: Monitoring,
     pub upgrades: Upgrades,
     pub connections: Connections,
-    /// For what waits in memory to be read by peers.
+    /// The budget for bytes in memory that peers have not read yet.
     pub in_flight: MemoryBudget,
 }
 
-/// Bytes that may wait in memory to be read by peers, besides a little for each of them.
+/// Limit of bytes in memory that peers have not read yet, besides a small amount per peer.
 pub const IN_FLIGHT: usize = 64 << 20;
 
 impl App {
-    /// A body that is filled chunk by chunk.
+    /// A body that is filled in chunks.
     pub fn channel(&self) -> (ChunkSender, ChannelBody) {
         body::channel_within(Some(self.in_flight.clone()))
     }
 
-    /// An error as it leaves here: naming this node.
+    /// Adds this node's name to an error before it is sent.
     pub fn named(&self, error: Error) -> Error {
         let error = error.by(self.cluster.name(self.node));
         if error.kind().http_status() >= 500 {

@@ -1,7 +1,8 @@
-//! The connections of this daemon: how many there may be, and which of them are cut off.
+//! The connections of this daemon: how many are allowed, and which are closed.
 //!
-//! A peer that lives may read as slowly as it likes, as long as others are not kept out. One that is gone is found by the kernel's
-//! keepalives where nothing is to be sent, and here where something is: the kernel by itself would go on for a quarter of an hour.
+//! A peer may read as slowly as it likes while nobody else is refused because of it. A dead peer is found by the
+//! kernel's keepalives if there is nothing to send to it, and by this module otherwise: the kernel alone would
+//! retransmit for 15 minutes.
 
 use nix::sys::socket::{Shutdown, shutdown};
 use s4::budget::MemoryBudget;
@@ -12,29 +13,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
-/// Connections at once; fewer where the limit of descriptors is low. Each may need a thread, of which the runtime has more.
+/// Limit of connections; lower if the limit of descriptors is low. Each connection may need a thread, and the runtime
+/// allows more.
 const MOST: usize = 2048;
 /// Descriptors that a connection may need.
 const DESCRIPTORS: usize = 5;
-/// More of them, for those who ask how the node is.
-const RESERVE: usize = 64;
+/// Additional connections, which are served only for urgent requests, such as health.
+const MOST_EXTRA: usize = 64;
 
-/// Between two looks at all of them.
-pub const LOOK: Duration = Duration::from_secs(5);
-/// A peer that does not even acknowledge for this long is gone.
-const GONE: Duration = Duration::from_secs(25);
-/// A peer that reads nothing for this long is cut off if others are kept out.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// And for this long in any case.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// The interval between two checks of all connections.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// A peer that acknowledges nothing for this long is dead.
+const MAX_UNANSWERED: Duration = Duration::from_secs(25);
+/// A peer that reads nothing for this long is disconnected if connections are short.
+const MAX_UNREAD_IF_SHORT: Duration = Duration::from_secs(10);
+/// A peer that reads nothing for this long is always disconnected.
+const MAX_UNREAD: Duration = Duration::from_secs(3600);
 
-/// All of them. Clones share it.
+/// The table of connections. Clones share it.
 #[derive(Clone)]
 pub struct Connections(Arc<Inner>);
 
 struct Inner {
     most: usize,
-    /// Guards what is known of each, by a number of its own.
+    /// Guards the state of each connection, by a number of its own.
     table: Mutex<Table>,
 }
 
@@ -49,20 +51,20 @@ struct Known {
     seen: Seen,
 }
 
-/// What was seen of a connection, and since when it is so.
+/// The observed state of a connection.
 struct Seen {
     acknowledged: u64,
-    /// When the peer took something, or nothing was there for it.
+    /// When the peer last read something, or there was nothing to send.
     read: Instant,
-    /// When it was last known to be there.
+    /// When the peer last answered.
     answered: Instant,
 }
 
-/// A connection's place among the others; dropped, it is free.
+/// An entry in the table of connections. Dropping it removes the entry.
 pub struct Connected {
     connections: Connections,
     number: u64,
-    /// Only there for questions about the node.
+    /// True if only urgent requests are served.
     pub is_extra: bool,
 }
 
@@ -77,15 +79,15 @@ impl Seen {
         Self { acknowledged: 0, read: now, answered: now }
     }
 
-    /// Takes notice of what is so now. True if the peer is to be cut off.
-    fn look(&mut self, told: tcp::Info, now: Instant, patience: Duration) -> bool {
-        if !told.is_unanswered {
+    /// Updates the state. True if the peer must be disconnected.
+    fn update(&mut self, info: tcp::Info, now: Instant, max_unread: Duration) -> bool {
+        if !info.is_unanswered {
             self.answered = now;
         }
-        if !told.has_unsent || told.acknowledged != self.acknowledged {
-            (self.acknowledged, self.read) = (told.acknowledged, now);
+        if !info.has_unsent || info.acknowledged != self.acknowledged {
+            (self.acknowledged, self.read) = (info.acknowledged, now);
         }
-        now - self.answered >= GONE || now - self.read >= patience
+        now - self.answered >= MAX_UNANSWERED || now - self.read >= max_unread
     }
 }
 
@@ -95,13 +97,13 @@ impl Connections {
         Self(Arc::new(Inner { most, table: Mutex::default() }))
     }
 
-    /// A place for one more; `None` if there is none.
+    /// Adds a connection to the table; `None` if there are too many.
     pub fn enter(&self, stream: &TcpStream) -> Option<Connected> {
-        // Without a descriptor to look at it, it is not served.
+        // Without a descriptor for checks, the connection is not served.
         let socket = stream.as_fd().try_clone_to_owned().ok()?;
         let mut table = self.lock();
         let taken = table.known.len();
-        if taken >= self.0.most + RESERVE {
+        if taken >= self.0.most + MOST_EXTRA {
             return None;
         }
         table.next += 1;
@@ -114,14 +116,15 @@ impl Connections {
         self.lock().known.len()
     }
 
-    /// Cuts off those who are gone, and who keep others out; `budget` is for what waits for all of them.
-    pub fn look(&self, budget: &MemoryBudget) {
+    /// Disconnects dead peers, and slow ones if connections or memory are short. `budget` is for the bytes that wait
+    /// for all peers.
+    pub fn check(&self, budget: &MemoryBudget) {
         let mut table = self.lock();
-        let others_wait = table.known.len() >= self.0.most || budget.is_short();
-        let (now, patience) = (Instant::now(), if others_wait { PATIENCE } else { LONGEST });
+        let is_short = table.known.len() >= self.0.most || budget.is_short();
+        let (now, max_unread) = (Instant::now(), if is_short { MAX_UNREAD_IF_SHORT } else { MAX_UNREAD });
         for Known { socket, seen } in table.known.values_mut() {
-            if tcp::info(socket).is_some_and(|told| seen.look(told, now, patience)) {
-                // One that has just ended by itself needs no more.
+            if tcp::info(socket).is_some_and(|info| seen.update(info, now, max_unread)) {
+                // This fails if the connection has just ended.
                 let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
             }
         }
@@ -136,7 +139,7 @@ impl Connections {
 mod tests {
     use super::*;
 
-    fn told(acknowledged: u64, is_unanswered: bool) -> tcp::Info {
+    fn info(acknowledged: u64, is_unanswered: bool) -> tcp::Info {
         tcp::Info { is_established: true, is_unanswered, has_unsent: true, acknowledged, silent: Duration::ZERO }
     }
 
@@ -145,21 +148,21 @@ mod tests {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let mut gone = Seen::new(began);
-        let cut = (0..20).find(|&look| gone.look(told(1, true), at(5 * look), LONGEST));
+        let cut = (0..20).find(|&look| gone.update(info(1, true), at(5 * look), MAX_UNREAD));
         assert_eq!(cut, Some(5), "after 25 s");
         let mut slow = Seen::new(began);
-        assert!((0..1000).all(|look| !slow.look(told(look, look % 2 == 0), at(5 * look), PATIENCE)));
+        assert!((0..1000).all(|look| !slow.update(info(look, look % 2 == 0), at(5 * look), MAX_UNREAD_IF_SHORT)));
         let mut stopped = Seen::new(began);
         assert!(
-            (0..600).all(|look| !stopped.look(told(1, false), at(5 * look), LONGEST)),
+            (0..600).all(|look| !stopped.update(info(1, false), at(5 * look), MAX_UNREAD)),
             "nobody waits for its place"
         );
-        assert!(stopped.look(told(1, false), at(3000), PATIENCE));
+        assert!(stopped.update(info(1, false), at(3000), MAX_UNREAD_IF_SHORT));
         let mut idle = Seen::new(began);
-        assert!((0..1000).all(|look| !idle.look(
-            tcp::Info { has_unsent: false, ..told(1, false) },
+        assert!((0..1000).all(|look| !idle.update(
+            tcp::Info { has_unsent: false, ..info(1, false) },
             at(60 * look),
-            PATIENCE
+            MAX_UNREAD_IF_SHORT
         )));
     }
 }

@@ -1,5 +1,5 @@
-//! The request guard: which requests are answered at all. A browser on this network can be made to send requests by any page; those are
-//! refused on every route.
+//! The request guard: decides which requests are answered at all. Any web page can make a browser on this network send
+//! requests, so requests of browsers are refused on every route.
 
 use crate::app::App;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN};
@@ -8,7 +8,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::{CLUSTER_HEADER, SECRET_HEADER};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Refuses requests of browsers, of other clusters, and those without the secret where one is required.
+/// Refuses requests of browsers, requests of other clusters, and requests without the secret if one is required.
 pub fn admit(app: &App, headers: &HeaderMap) -> Result<()> {
     let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
     check(&app.cluster, headers)?;
@@ -27,7 +27,7 @@ pub fn admit(app: &App, headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// Refuses a foreign `Host`, any `Origin`, and what the browser itself calls another site's request.
+/// Refuses a foreign `Host`, any `Origin`, and requests that the browser marks as cross-site.
 pub fn check(cluster: &Cluster, headers: &HeaderMap) -> Result<()> {
     let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
     if headers.contains_key(ORIGIN) {
@@ -36,7 +36,8 @@ pub fn check(cluster: &Cluster, headers: &HeaderMap) -> Result<()> {
     if headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"cross-site") {
         return forbid("requests that another site caused are refused; type the address");
     }
-    // An attacker can make a name of his own resolve to this address: the browser would take his page and this daemon for one site.
+    // DNS rebinding: an attacker can make a name that he owns resolve to this address. The browser then takes this
+    // daemon for a part of his site.
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) if host.to_str().is_ok_and(|host| is_ours(host, cluster)) => Ok(()),
@@ -61,7 +62,7 @@ fn is_port(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Requires the secret, if there is one, in s4's own header or as a bearer token.
+/// Requires the secret, if one is set, in s4's own header or as a bearer token.
 pub fn knows_secret(app: &App, headers: &HeaderMap) -> Result<()> {
     let Some(secret) = &app.secret else {
         return Ok(());

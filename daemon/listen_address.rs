@@ -1,4 +1,5 @@
-//! Which line of the cluster file is this daemon's, and the address that it listens on: the line's address is one of this machine's.
+//! Finds this daemon's line in the cluster file, and the address to listen on: the line whose address belongs to this
+//! machine.
 
 use nix::ifaddrs::getifaddrs;
 use s4::cluster::{Address, Cluster};
@@ -6,14 +7,14 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::placement::NodeId;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-/// This daemon's line of the cluster file.
+/// This daemon's line in the cluster file.
 pub struct LocalNode {
     pub node: NodeId,
-    /// The only address that it listens on.
+    /// The only address to listen on.
     pub address: SocketAddr,
 }
 
-/// Finds this machine's line, among those of `port` if it is given.
+/// Finds this machine's line; with `port`, the line with this port.
 pub fn find(cluster: &Cluster, port: Option<u16>) -> Result<LocalNode> {
     let addresses = local_addresses()?;
     let candidates: Vec<NodeId> =
@@ -46,7 +47,7 @@ pub fn find(cluster: &Cluster, port: Option<u16>) -> Result<LocalNode> {
     check_reachable(cluster, &local).map(|()| local)
 }
 
-/// The first address of a node that is this machine's; one that others can reach, where there is one.
+/// The first address of a node that belongs to this machine; preferably one that others can reach.
 fn local_address(address: &Address, local: &[IpAddr]) -> std::io::Result<Option<SocketAddr>> {
     let resolved: Vec<SocketAddr> = (address.host(), address.port()).to_socket_addrs()?.collect();
     Ok(first_of(&resolved, local))
@@ -57,8 +58,8 @@ fn first_of(resolved: &[SocketAddr], local: &[IpAddr]) -> Option<SocketAddr> {
     reached.or_else(|| resolved.iter().find(|address| address.ip().is_loopback())).copied()
 }
 
-/// Refuses a name that means this machine to itself only, as many distributions have it: the others look it up too, and find
-/// another address, on which nobody listens.
+/// Refuses a host name that resolves to a loopback address on its own machine only, which many distributions set up.
+/// Other nodes would resolve it to another address, on which nothing listens.
 fn check_reachable(cluster: &Cluster, local: &LocalNode) -> Result<()> {
     let host = cluster.address(local.node).host();
     let is_meant = host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost");

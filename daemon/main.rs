@@ -41,16 +41,17 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use upgrades::Upgrades;
 
-/// How long the address may be in use before that is an error.
+/// How long to retry if the address is in use.
 const IN_USE: Duration = Duration::from_secs(1);
 
-/// How long what is at the store may go on after everything else has ended.
+/// How long threads that use the store may continue after everything else has ended.
 const LAST: Duration = Duration::from_millis(500);
 
-/// Between two looks for files that nobody uses any more.
+/// The interval between two removals of unused files.
 const IDLE_CHECK: Duration = Duration::from_secs(60);
 
-/// Between two syncs, if keys were made. What is older is on the disk by then mostly: the kernel writes it after as long.
+/// The interval between two syncs, if keys were made. By then, older data is mostly on the disk already: the kernel
+/// writes it after the same time.
 const SYNC: Duration = Duration::from_secs(30);
 
 /// Serve this machine's keys of an s4 cluster, and run commands next to them.
@@ -127,7 +128,7 @@ fn run(args: Args) -> Result<()> {
     let served = runtime.block_on(async {
         let name = cluster.name(local.node).to_string();
         let failed = |e: std::io::Error| Error::io(format!("{name}: cannot listen"), &e);
-        // Who connects from now on is served once what a predecessor left is ended.
+        // Connections are accepted from now on, and served after the recovery.
         let listener = listen(local.address).await.map_err(failed)?;
         let shutdown = shutdown_signal()?;
         let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
@@ -173,7 +174,7 @@ fn run(args: Args) -> Result<()> {
     });
     // Threads that still wait for a peer or the disk end with the process.
     runtime.shutdown_timeout(LAST);
-    // As long as one of them has the store, it may still publish: then it is left as by a kill.
+    // If a thread still uses the store, it may still publish. Then the store is left as after a kill.
     if let Some(store) = Arc::into_inner(ending)
         && let Err(error) = store.end()
     {
@@ -182,7 +183,7 @@ fn run(args: Args) -> Result<()> {
     served
 }
 
-/// Closes keys that nobody reads any more, and removes files that no job needs any more, until the process ends.
+/// Closes keys that nobody reads any more, and removes files that no job needs, until the process ends.
 async fn close_idle(jobs: Arc<Jobs>) {
     loop {
         tokio::time::sleep(IDLE_CHECK).await;
@@ -196,7 +197,7 @@ async fn close_idle(jobs: Arc<Jobs>) {
     }
 }
 
-/// Has the disk have what was made, until the process ends.
+/// Syncs new keys to the disk, until the process ends.
 async fn sync_now_and_then(store: Arc<Store>) {
     loop {
         tokio::time::sleep(SYNC).await;
@@ -210,7 +211,8 @@ async fn sync_now_and_then(store: Arc<Store>) {
     }
 }
 
-/// Listens at `address`. A predecessor that was killed may just have begun a command, which holds its socket until it executes.
+/// Listens at `address`. The address may be in use for a moment: a child of a killed daemon holds the socket until its
+/// execve.
 async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let began = Instant::now();
     loop {

@@ -1,4 +1,5 @@
-//! File systems that commands leave mounted in their directories: found, and unmounted as far as this process may.
+//! Finds file systems that commands have left mounted in their directories, and unmounts them as far as this process is
+//! permitted.
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
@@ -14,22 +15,23 @@ use std::sync::{Mutex, PoisonError};
 
 const TABLE: &str = "/proc/self/mountinfo";
 
-/// What is mounted below a directory. A look costs one call as long as nothing is mounted or unmounted anywhere.
+/// The mount points below a directory. A check takes one system call unless something was mounted or unmounted
+/// meanwhile.
 pub struct Mounts {
     dir: PathBuf,
-    /// Guards what was found last, and the kernel's table, which says when it has changed.
+    /// Guards the result of the last search, and the kernel's mount table, which reports changes.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// `None` where the machine shows no table.
+    /// `None` if /proc has no mount table.
     table: Option<File>,
     found: Vec<PathBuf>,
 }
 
 impl Mounts {
-    /// To look below `dir`.
+    /// Searches below `dir`.
     pub fn new(dir: PathBuf) -> Self {
         let mut state = State { table: File::open(TABLE).ok(), found: Vec::new() };
         state.read(&dir);
@@ -66,12 +68,13 @@ impl State {
     }
 }
 
-/// Unmounts all that is mounted at `dir` or below it. Errors: nothing could be; it names the first mount point.
+/// Unmounts everything at `dir` and below it. Errors: nothing could be unmounted; the error names the first mount
+/// point.
 pub fn unmount_below(dir: &Path) -> io::Result<()> {
     let points = points_below(&std::fs::read(TABLE)?, dir);
     let mut failed = None;
     let mut unmounted = 0;
-    // The last was mounted last, so that no other is in it or over it.
+    // In reverse order of mounting, so that no other mount is in or over the one that is unmounted.
     for point in points.iter().rev() {
         match unmount(point) {
             Ok(()) => unmounted += 1,
@@ -90,7 +93,7 @@ pub fn unmount_below(dir: &Path) -> io::Result<()> {
 
 fn unmount(point: &Path) -> io::Result<()> {
     match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-        // A user's own FUSE mounts are taken away by a program that has the privilege.
+        // fusermount has the privilege to unmount FUSE mounts of ordinary users.
         Err(Errno::EPERM) => fusermount(point),
         done => done.map_err(Into::into),
     }
@@ -117,7 +120,7 @@ fn points_below(table: &[u8], dir: &Path) -> Vec<PathBuf> {
     points.map(unescape).filter(|point| point.starts_with(dir)).collect()
 }
 
-/// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
+/// The kernel escapes space, tab, newline and backslash as a backslash and three octal digits.
 fn unescape(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

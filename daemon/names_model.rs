@@ -1,13 +1,13 @@
-//! An exhaustive model of how nodes agree on a directory: every order of the steps of [`crate::names`] and [`crate::store`], with kills
-//! of either node between any two of them.
+//! An exhaustive model of how nodes agree on a directory. It explores every order of the steps of [`crate::names`] and
+//! [`crate::store`], with kills of either node between any two steps.
 //!
-//! One name, whose home is H. As a directory it may hold the key `x` of node N and the key `y` of H. As a key it would lie on H. Each
-//! process below does what a request makes the daemons do, one atomic step at a time: a step is what a node does under one lock or in
-//! one call of its file system.
+//! There is one name, whose home is node H. As a directory it may contain the key `x` of node N and the key `y` of H.
+//! As a key it would be on H. Each process below stands for a request. It consists of atomic steps: a step is what a
+//! node does under one lock or in one system call.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// What is at the name on H's disk.
+/// The state of the name on H's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum AtHome {
     Absent,
@@ -21,36 +21,37 @@ struct State {
     /// N's copy of the directory, and whether `x` is in it.
     copy: bool,
     x: bool,
-    /// In N's memory: requests that are about to make the copy.
+    /// In N's memory: the number of requests that are about to create the copy.
     entering: u8,
-    /// In H's memory: outputs under way.
+    /// In H's memory: the number of outputs that are being sent.
     sending: u8,
-    /// Somebody asked meanwhile.
+    /// A check of the holders was requested while H was sending, and put off until all outputs are sent.
     asked: bool,
-    /// N was killed, and its start has not asked H yet.
+    /// N was killed, and has not requested its audit from H yet.
     to_audit: bool,
     kills: u8,
     processes: Vec<Process>,
 }
 
-/// Who waits for an answer of the other node may be killed meanwhile: then the other's step is done or not, and nobody hears.
+/// A process that waits for the other node's answer may be killed. Then the other node has done its step or not, and
+/// nobody receives the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Process {
-    /// Makes `x`: tries the link.
+    /// N makes `x`: tries the link.
     PutX,
-    /// H is told that N enters.
+    /// N sends "enter" to H.
     PutXEnter,
-    /// N makes its copy.
+    /// N creates its copy.
     PutXCopy,
-    /// A request of a killed N, which H may still do.
+    /// A request of a killed N, which H may still execute.
     LateEnter,
     /// H records N, and sends it an output `x` of a task.
     Send,
-    /// N begins to receive, if H still sends.
+    /// N begins to receive, if H is still sending.
     Receive,
-    /// N makes its copy and `x` in it, as H has recorded it.
+    /// N creates its copy and `x` in it, since H has recorded N.
     ReceiveCopy,
-    /// H has sent all, or has given up.
+    /// H has sent everything, or has given up.
     Sent,
     DeleteX,
     /// N removes its copy if it is empty.
@@ -60,22 +61,22 @@ enum Process {
     PutKey,
     DeleteKey,
     MakeDir,
-    /// H begins to ask.
+    /// H begins to ask the holders.
     Settle {
         even_made: bool,
     },
-    /// N answers. `entered`: it has entered since H began to ask.
+    /// N answers. `entered`: N has entered since H began to ask.
     LetGo {
         even_made: bool,
         entered: bool,
     },
-    /// H decides. `held`: what N has answered.
+    /// H decides. `held` is N's answer.
     Decide {
         even_made: bool,
         entered: bool,
         held: bool,
     },
-    /// H begins to ask on its own, once no process of N does.
+    /// H begins to ask for the audit, once no process of N is active.
     Audit,
 }
 
@@ -98,7 +99,7 @@ impl State {
         state
     }
 
-    /// What process `at` may lead to in one step.
+    /// The state after one step of process `at`.
     fn step(&self, at: usize) -> State {
         let mut next = self.clone();
         let process = next.processes.remove(at);
@@ -117,7 +118,7 @@ impl State {
         }
     }
 
-    /// What N does with `x`.
+    /// The steps of N for `x`.
     fn run_on_n(&mut self, process: Process) -> Option<Process> {
         match process {
             PutX if self.copy => {
@@ -157,7 +158,7 @@ impl State {
         }
     }
 
-    /// What H does with the name itself.
+    /// The steps of H for the name itself.
     fn run_on_h(&mut self, process: Process) -> Option<Process> {
         match process {
             PutY => {
@@ -197,7 +198,7 @@ impl State {
         }
     }
 
-    /// What both do with a task's output.
+    /// The steps of both nodes for a task's output.
     fn run_sending(&mut self, process: Process) -> Option<Process> {
         match process {
             Send => match self.enter() {
@@ -221,7 +222,7 @@ impl State {
             Sent => {
                 self.sending -= 1;
                 self.void_answers();
-                // Who gives up asks afterwards.
+                // A sender that gives up asks the holders afterwards.
                 self.asked |= self.processes.iter().any(|other| matches!(other, Receive | ReceiveCopy));
                 let asked = self.asked && self.sending == 0;
                 self.asked &= !asked;
@@ -231,12 +232,12 @@ impl State {
         }
     }
 
-    /// How H finds out whether N still holds the directory.
+    /// The steps by which H finds out whether N still holds the directory.
     fn run_settling(&mut self, process: Process) -> Option<Process> {
         match process {
             Audit => {
                 self.to_audit = false;
-                // N's own look, before.
+                // N checks its copy first.
                 self.copy &= self.x;
                 Some(Settle { even_made: false })
             }
@@ -253,7 +254,7 @@ impl State {
                 self.copy &= held;
                 Some(Decide { even_made, entered, held })
             }
-            // Who receives may not have made its copy yet.
+            // A receiver may not have created its copy yet.
             Decide { .. } if self.sending > 0 => {
                 self.asked = true;
                 None
@@ -273,7 +274,7 @@ impl State {
         }
     }
 
-    /// H records N as a holder. False if a key has the name.
+    /// H records N as a holder. False if the name is a key.
     fn enter(&mut self) -> bool {
         match &mut self.home {
             AtHome::Key => return false,
@@ -284,7 +285,7 @@ impl State {
         true
     }
 
-    /// What N has answered so far may be older than its copy.
+    /// Marks N's answers so far as outdated: they may be older than its copy.
     fn void_answers(&mut self) {
         for process in &mut self.processes {
             if let LetGo { entered, .. } | Decide { entered, .. } = process {
@@ -316,21 +317,21 @@ impl State {
         let mut next = self.clone();
         next.kills += 1;
         let lost = |process: &Process| matches!(process, Settle { .. } | LetGo { .. } | Decide { .. } | Audit);
-        // The connection breaks, on which the outputs come.
+        // The connection on which the outputs come breaks.
         (next.sending, next.asked) = (0, false);
         next.entering -= self.processes.iter().filter(|process| **process == ReceiveCopy).count() as u8;
         next.processes.retain(|process| !matches!(process, Receive | ReceiveCopy | Sent));
-        // What waited for H fails.
+        // Processes that wait for H fail.
         next.entering -= self.processes.iter().filter(|process| **process == PutXEnter).count() as u8;
         next.processes.retain(|process| !lost(process) && !matches!(process, PutXEnter | LateEnter));
-        // H settles what is its own when it starts.
+        // At its start, H settles its own directories.
         next.processes.push(Settle { even_made: false });
         next.to_audit = false;
         next.processes.sort();
         next
     }
 
-    /// What does not hold that must hold at any time, or once nothing goes on.
+    /// The violated invariant, if there is one. Some invariants hold always, others only when no process is left.
     fn fault(&self, is_end: bool) -> Option<&'static str> {
         let is_held = matches!(self.home, AtHome::Dir { holder: true, .. });
         let is_free = matches!(self.home, AtHome::Dir { made: false, y: false, .. });
@@ -343,18 +344,18 @@ impl State {
     }
 }
 
-/// What is left of a process when N is killed. What H alone does goes on; what it was told of may still reach it.
+/// What remains of a process when N is killed. Steps of H alone continue; messages that were sent may still reach H.
 fn after_kill_of_n(process: Process) -> Option<Process> {
     match process {
         PutX | PutXCopy | Receive | ReceiveCopy | DeleteX | LeaveX => None,
         PutXEnter => Some(LateEnter),
-        // No answer: as if it were held.
+        // No answer counts as "held".
         LetGo { even_made, entered } => Some(Decide { even_made, entered, held: true }),
         other => Some(other),
     }
 }
 
-/// Visits every state that can be reached, with at most `kills` kills. Returns how many there are.
+/// Visits every reachable state, with at most `kills` kills. Returns the number of states.
 fn explore(processes: &[Process], kills: u8) -> usize {
     let first = State::new(processes);
     let mut came_from = HashMap::from([(first.clone(), None)]);
@@ -380,7 +381,8 @@ fn explore(processes: &[Process], kills: u8) -> usize {
     came_from.len()
 }
 
-/// N's audit comes once its late requests have been done or refused: a node does nothing for one who waits no longer.
+/// N's audit comes after its late requests were executed or refused: a node does not execute requests whose sender no
+/// longer waits.
 fn can_run(state: &State, at: usize) -> bool {
     state.processes[at] != Audit || !state.processes.contains(&LateEnter)
 }

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, and whether it still waits for its answer.
+//! The peer of a connection: checks whether it still waits for its answer.
 
 use crate::store::Requester;
 use hyper::header::HeaderMap;
@@ -11,37 +11,37 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// A client that waits for an answer, with each of its requests. Clones share it.
+/// A client that waits for an answer. Cloned for each request. Clones share the socket.
 #[derive(Clone)]
 pub struct Peer {
     socket: Option<Arc<OwnedFd>>,
-    /// How long it waits for the answer after its last sign of life; for ever, where it does not say.
+    /// How long the client waits for the answer after its last sign of life; `None` without a limit.
     waits: Option<Duration>,
-    /// What it puts, if it may ask what became of that.
+    /// The number of the put, if the client may ask for its result.
     put: Option<u64>,
 }
 
 impl Peer {
     pub fn of(stream: &TcpStream) -> Self {
-        // Without a descriptor to look at it, it is taken to be there.
+        // Without a descriptor for checks, the peer is assumed to be alive.
         Self { socket: stream.as_fd().try_clone_to_owned().ok().map(Arc::new), waits: None, put: None }
     }
 
-    /// The same, as a request's headers tell of it.
-    pub fn asking(self, headers: &HeaderMap) -> Self {
+    /// Adds the data of a request's headers.
+    pub fn with_headers(self, headers: &HeaderMap) -> Self {
         let waits = headers.get(WAITS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let put = headers.get(PUT_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         Self { waits: waits.map(Duration::from_millis), put, ..self }
     }
 
-    /// The same, for one put.
-    pub fn putting(&self, put: Option<u64>) -> Self {
+    /// This peer, with the number of a put.
+    pub fn with_put(&self, put: Option<u64>) -> Self {
         Self { put, ..self.clone() }
     }
 
-    /// Refuses a request that has lain here for longer than its sender waits, while this daemon did not run or had too much to do. The
-    /// sender has said by now that there was no answer; its own end may not have reached us.
-    pub fn is_waiting(&self) -> Result<()> {
+    /// Refuses a request that has been in the socket's buffer for longer than its sender waits, because this daemon was
+    /// stopped or overloaded. The sender has reported a timeout already, but its disconnect may not have arrived here.
+    pub fn check_waiting(&self) -> Result<()> {
         let state =
             self.socket.as_deref().zip(self.waits).and_then(|(socket, waits)| Some((tcp::info(socket)?, waits)));
         match state {
@@ -56,18 +56,18 @@ impl Peer {
 }
 
 impl Requester for Peer {
-    /// Refuses to make `name` for one that has hung up, or waits no longer: it has told its user that there is no such key or
-    /// directory.
+    /// Refuses to make `name` if the client has disconnected or timed out: it has reported that the key or directory
+    /// does not exist.
     fn check(&self, name: &impl Display) -> Result<()> {
         let Some(state) = self.socket.as_deref().and_then(tcp::info) else { return Ok(()) };
-        let gone = if !state.is_established {
+        let reason = if !state.is_established {
             "has hung up"
         } else if self.waits.is_some_and(|waits| state.silent > waits) {
             "waits no longer"
         } else {
             return Ok(());
         };
-        Err(Error::new(ErrorKind::Cancelled, format!("{name}: its sender {gone}; nothing was stored")))
+        Err(Error::new(ErrorKind::Cancelled, format!("{name}: its sender {reason}; nothing was stored")))
     }
 
     fn timeout(&self) -> Option<Duration> {

@@ -1,4 +1,4 @@
-//! What can be asked by HTTP, parsed from a request's method, path and query. It reads nothing else and does nothing.
+//! The routes of the HTTP interface: parses a request's method, path and query. Pure functions.
 
 use hyper::Method;
 use percent_encoding::percent_decode_str;
@@ -9,7 +9,7 @@ use s4::placement::NodeId;
 use s4::protocol::{Change, JobId, MOST_INPUTS};
 use std::str::FromStr;
 
-/// What can be asked.
+/// A parsed request.
 #[derive(Debug)]
 pub enum Route {
     Health,
@@ -46,7 +46,7 @@ pub enum Route {
     CancelJob(JobId),
     FollowJob(JobId),
     CleanJob { id: JobId, prefix: Prefix, inputs: Option<u64> },
-    Standing { outdir: Dir, of: Option<NodeId> },
+    ExistingOutputs { outdir: Dir, of: Option<NodeId> },
     Provenance { key: Key, page: Page },
     GiveProvenance(Key),
     Why(Key),
@@ -54,16 +54,16 @@ pub enum Route {
     JobLogs { id: JobId, key: Option<Key> },
 }
 
-/// Some of a task's inputs.
+/// A range of a task's inputs.
 #[derive(Debug, Clone, Copy)]
 pub struct Page {
-    /// The number of the first, from 0.
+    /// The number of the first input, from 0.
     pub from: u64,
     pub most: usize,
 }
 
 impl Route {
-    /// The key that is asked for, if it is one.
+    /// The key of the request, if it has one.
     pub fn key(&self) -> Option<&Key> {
         match self {
             Self::GetKey(key)
@@ -77,17 +77,18 @@ impl Route {
         }
     }
 
-    /// True of what has to be answered also where there are too many connections.
+    /// True if the request is answered even if there are too many connections.
     pub fn is_urgent(&self) -> bool {
         matches!(self, Self::Health | Self::Status { .. } | Self::Watch { .. } | Self::CancelJob(_))
     }
 
-    /// True of what is not to be done for one who waits no longer. What ends something is always meant.
+    /// True if the request must not be executed after its sender has stopped waiting. Requests that end something are
+    /// always executed.
     pub fn changes_something(&self, method: &Method) -> bool {
         *method != Method::GET && !matches!(self, Self::StopJob(_) | Self::CancelJob(_))
     }
 
-    /// One line for each route; its query is parsed by a function of its own.
+    /// One line for each route. Queries are parsed by separate functions.
     pub fn parse(method: &Method, path: &str, query: &str) -> Result<Self> {
         let unknown = || Error::new(ErrorKind::NotFound, format!("no such route: {}", path.escape_debug()));
         let below = path.strip_prefix("/v1/").ok_or_else(unknown)?;
@@ -98,7 +99,7 @@ impl Route {
             (&Method::GET, "status", "") => samples(query).map(|samples| Route::Status { samples }),
             (&Method::GET, "watch", "") => samples(query).map(|samples| Route::Watch { samples }),
             (&Method::GET, "keys", key) => parse_key(key).map(Route::GetKey),
-            (&Method::PUT, "keys", key) => Ok(Route::PutKey { key: parse_key(key)?, change: born_with(query)? }),
+            (&Method::PUT, "keys", key) => Ok(Route::PutKey { key: parse_key(key)?, change: attributes(query)? }),
             (&Method::DELETE, "keys", key) => delete_route(key, query),
             (&Method::POST, "adopt", key) => parse_key(key).map(Route::AdoptKey),
             (&Method::POST, "change", key) => parse_key(key).map(Route::ChangeKey),
@@ -119,7 +120,7 @@ impl Route {
             (&Method::POST, "delete", "") => delete_prefix_route(query),
             (&Method::GET, "files", digest) => Ok(Route::HasFile(digest.to_owned())),
             (&Method::PUT, "files", digest) => Ok(Route::PutFile(digest.to_owned())),
-            (&Method::GET, "standing", "") => standing_route(query),
+            (&Method::GET, "standing", "") => existing_outputs_route(query),
             (&Method::GET, "provenance", "") => task_route(query),
             (&Method::POST, "provenance", key) => parse_key(key).map(Route::GiveProvenance),
             (&Method::GET, "why", key) => parse_key(key).map(Route::Why),
@@ -133,7 +134,7 @@ impl Route {
     }
 }
 
-/// True of a path that some method has, but for those of jobs.
+/// True if the path exists for any method, except paths of jobs.
 fn is_route(head: &str, rest: &str) -> bool {
     match head {
         "health" | "usage" | "status" | "watch" | "list" | "delete" | "connect" | "standing" => rest.is_empty(),
@@ -165,9 +166,9 @@ fn delete_prefix_route(query: &str) -> Result<Route> {
     }
 }
 
-fn standing_route(query: &str) -> Result<Route> {
+fn existing_outputs_route(query: &str) -> Result<Route> {
     let of = query_value(query, "node")?.map(|node| node.parse().map_err(|_| malformed("node"))).transpose()?;
-    Ok(Route::Standing { outdir: Dir::try_from(field(query, "outdir")?)?, of })
+    Ok(Route::ExistingOutputs { outdir: Dir::try_from(field(query, "outdir")?)?, of })
 }
 
 fn provenance_route(key: &str, query: &str) -> Result<Route> {
@@ -196,7 +197,7 @@ fn missing(name: &str) -> Error {
     Error::new(ErrorKind::BadRequest, format!("the query has no {name}"))
 }
 
-/// A field of the query that has to be there.
+/// A required field of the query.
 fn field(query: &str, name: &str) -> Result<String> {
     query_value(query, name)?.ok_or_else(|| missing(name))
 }
@@ -213,14 +214,14 @@ fn checksum(query: &str) -> Result<Option<Checksum>> {
     query_value(query, "checksum")?.map(|sum| sum.parse().map_err(|()| malformed("checksum"))).transpose()
 }
 
-/// What a key is born with.
-fn born_with(query: &str) -> Result<Change> {
+/// The attributes of a new key.
+fn attributes(query: &str) -> Result<Change> {
     let mode = query_value(query, "mode")?.map(|text| u32::from_str_radix(&text, 8).map_err(|_| malformed("mode")));
     let mtime = query_value(query, "mtime")?.map(|text| text.parse().map_err(|_| malformed("mtime")));
     Ok(Change { mode: mode.transpose()?, mtime: mtime.transpose()?, over_empty: is_true(query, "over_empty")? })
 }
 
-/// `None` for a path that no method has.
+/// `None` if the path exists for no method.
 fn job_route(method: &Method, path: &str, query: &str) -> Option<Result<Route>> {
     let (id, action) = path.split_once('/').unwrap_or((path, ""));
     let with_id = |make: fn(JobId) -> Route| JobId::try_from(id.to_owned()).map(make);

@@ -1,4 +1,4 @@
-//! HTTP in: which handler answers a request. Every error leaves here as JSON, naming this node.
+//! Dispatches each HTTP request to its handler. Every error is sent as JSON and names this node.
 
 use crate::app::{App, BODY_DEADLINE};
 use crate::guard;
@@ -14,10 +14,10 @@ use s4::error::{Error, ErrorKind, Result};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-/// The longest body that is read whole, in bytes.
+/// Limit of bytes of a body that is read as a whole.
 const MAX_BODY: usize = 1 << 20;
 
-/// Answers one request of `peer`; on an extra connection, only how the node is, and how to end jobs.
+/// Answers one request of `peer`. On an extra connection, only urgent requests are served.
 pub async fn serve(
     app: Arc<App>,
     peer: Peer,
@@ -31,7 +31,9 @@ pub async fn serve(
             Ok(route) if is_extra && !route.is_urgent() => Err(crowded(&app)),
             Ok(route) => {
                 let key = route.key().map(|key| key.as_str().to_owned());
-                dispatch(&app, peer.asking(request.headers()), route, request).await.map_err(|error| error.about(key))
+                dispatch(&app, peer.with_headers(request.headers()), route, request)
+                    .await
+                    .map_err(|error| error.about(key))
             }
             Err(error) => Err(error),
         },
@@ -46,7 +48,7 @@ fn crowded(app: &App) -> Error {
 
 async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Incoming>) -> Answer {
     if route.changes_something(request.method()) {
-        peer.is_waiting()?;
+        peer.check_waiting()?;
     }
     match route {
         Route::Health => handlers::health(app).await,
@@ -86,7 +88,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::CancelJob(id) => handlers::jobs::cancel(app, &id).await,
         Route::FollowJob(id) => handlers::jobs::follow(app, &id).await,
         Route::CleanJob { id, prefix, inputs } => handlers::jobs::clean(app, id, prefix, inputs).await,
-        Route::Standing { outdir, of } => handlers::jobs::standing(app, outdir, of),
+        Route::ExistingOutputs { outdir, of } => handlers::jobs::existing_outputs(app, outdir, of),
         Route::Provenance { key, page } => handlers::provenance::of_key(app, key, page).await,
         Route::GiveProvenance(key) => handlers::provenance::give(app, key, whole_body(request).await?).await,
         Route::Why(key) => {
@@ -98,7 +100,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
     }
 }
 
-/// An error as the answer, naming this node.
+/// The response for an error. Names this node.
 fn refusal(app: &App, error: Error) -> Response<BoxBody> {
     let error = app.named(error);
     let status = StatusCode::from_u16(error.kind().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -111,7 +113,7 @@ fn parse(request: &Request<Incoming>) -> Result<Route> {
     Route::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or(""))
 }
 
-/// A small body, whole.
+/// Reads a small body as a whole.
 async fn whole_body(request: Request<Incoming>) -> Result<Vec<u8>> {
     let collect = Limited::new(request.into_body(), MAX_BODY).collect();
     match tokio::time::timeout(BODY_DEADLINE, collect).await {

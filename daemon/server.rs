@@ -1,7 +1,7 @@
-//! Connections in, until told to stop; then a graceful end.
+//! Accepts connections until the shutdown, which is graceful: requests in progress may finish.
 
 use crate::app::App;
-use crate::connections::LOOK;
+use crate::connections::CHECK_INTERVAL;
 use crate::jobs::process;
 use crate::peer::Peer;
 use crate::routes;
@@ -18,26 +18,26 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long a connection may take to send a request's head; longer than our clients keep an idle one.
+/// How long a connection may take to send a request's head. Longer than clients keep an idle connection.
 const HEAD_DEADLINE: Duration = Duration::from_secs(75);
 const MAX_HEADERS: usize = 64;
-/// Bounds the head of a request, and what is read ahead of a body.
+/// Limit of bytes of a request's head, and of bytes that are read ahead of a body.
 const MAX_BUFFER: usize = 256 * 1024;
-/// The same of a connection that is only there for questions about the node.
+/// The same for a connection on which only urgent requests are served.
 const EXTRA_DEADLINE: Duration = Duration::from_secs(2);
-/// What is under way may go on for this long after the daemon was told to end.
+/// How long requests in progress may continue after the shutdown began.
 const GRACE: Duration = Duration::from_secs(3);
-/// A daemon with fewer connections, of which none has anything to send, has nothing to do.
-const CALM: usize = 64;
-/// What was killed has this long to clean up.
+/// With fewer connections than this, and nothing to send, memory is given back.
+const FEW: usize = 64;
+/// How long killed commands may take to clean up.
 const CLEANUP: Duration = Duration::from_secs(5);
 
-/// Serves until `shutdown` resolves, and returns when nothing of this daemon runs any more.
+/// Serves until `shutdown` resolves. Returns when nothing of this daemon runs any more.
 pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
-    // Each connection has a receiver: they are told to end, and are gone when there is none left.
+    // Each connection has a receiver. It is told to end by the value, and has ended when its receiver is dropped.
     let ending = watch::Sender::new(false);
     let mut shutdown = std::pin::pin!(shutdown);
-    let looking = tokio::spawn(look_after(app.clone()));
+    let maintenance = tokio::spawn(maintain(app.clone()));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -46,7 +46,7 @@ pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Out
         match accepted {
             Ok((stream, _)) => serve_connection(stream, &app, ending.subscribe()),
             Err(error) => {
-                // Out of descriptors, most likely: those under way will give some back.
+                // Most likely the process is out of descriptors; connections that end will release some.
                 tracing::warn!("cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -54,16 +54,16 @@ pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Out
     }
     drop(listener);
     end(app, ending).await;
-    looking.abort();
+    maintenance.abort();
 }
 
 fn serve_connection(stream: TcpStream, app: &Arc<App>, mut ending: watch::Receiver<bool>) {
     tcp::set_options(&stream);
-    // Where there is no place for it, it is closed at once.
+    // Too many connections: this one is closed at once.
     let Some(connected) = app.connections.enter(&stream).map(Arc::new) else { return };
     let (app, peer, is_extra) = (app.clone(), Peer::of(&stream), connected.is_extra);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        // A stream that the request asks for keeps the place.
+        // If the request upgrades the connection, the upgraded stream keeps the entry.
         request.extensions_mut().insert(connected.clone());
         routes::serve(app.clone(), peer.clone(), request, is_extra)
     });
@@ -71,7 +71,7 @@ fn serve_connection(stream: TcpStream, app: &Arc<App>, mut ending: watch::Receiv
         .timer(TokioTimer::new())
         .header_read_timeout(if is_extra { EXTRA_DEADLINE } else { HEAD_DEADLINE })
         .keep_alive(!is_extra)
-        // A request counts also when its sender has hung up since: a cancel, above all.
+        // A request is executed even if its sender has closed its side since, in particular a cancel.
         .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER)
@@ -79,13 +79,13 @@ fn serve_connection(stream: TcpStream, app: &Arc<App>, mut ending: watch::Receiv
         .with_upgrades();
     tokio::spawn(async move {
         let mut connection = std::pin::pin!(connection);
-        let told = async {
-            // An error would mean that the daemon has ended.
+        let must_end = async {
+            // An error means that the daemon has ended.
             let _ = ending.wait_for(|ending| *ending).await;
         };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = told => {
+            () = must_end => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -97,13 +97,13 @@ fn serve_connection(stream: TcpStream, app: &Arc<App>, mut ending: watch::Receiv
     });
 }
 
-/// Looks at all connections now and then, and gives memory back once there is nothing to do.
-async fn look_after(app: Arc<App>) {
+/// Checks all connections at intervals, and gives memory back when the daemon becomes idle.
+async fn maintain(app: Arc<App>) {
     let mut is_trimmed = false;
     loop {
-        tokio::time::sleep(LOOK).await;
-        app.connections.look(&app.in_flight);
-        let is_calm = app.in_flight.is_idle() && app.jobs.shared.running.count() == 0 && app.connections.count() < CALM;
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        app.connections.check(&app.in_flight);
+        let is_calm = app.in_flight.is_idle() && app.jobs.shared.running.count() == 0 && app.connections.count() < FEW;
         if is_calm && !is_trimmed {
             blocking(s4::limits::give_back_memory).await;
         }
@@ -111,7 +111,7 @@ async fn look_after(app: Arc<App>) {
     }
 }
 
-/// Lets what runs finish for a moment, then kills it, and whatever any command has left behind.
+/// Waits for a moment for what is running, then kills it and everything that commands have left.
 async fn end(app: Arc<App>, ending: watch::Sender<bool>) {
     let (jobs, running) = (app.jobs.clone(), app.jobs.shared.running.clone());
     let upgrades = app.upgrades.clone();

@@ -1,4 +1,4 @@
-//! Connections that HTTP has handed over, and that carry frames since.
+//! Upgraded connections: HTTP has handed them over, and they carry frames.
 
 use crate::connections::Connected;
 use hyper::body::Incoming;
@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// The connections of this daemon. Clones share it.
+/// The upgraded connections of this daemon. Clones share the table.
 #[derive(Clone)]
 pub struct Upgrades(Arc<Inner>);
 
 struct Inner {
-    /// Guards what breaks each off, by a number of its own; nothing until it is there.
+    /// Guards the closer of each connection, by a number of its own; `None` until the handover is complete.
     table: Mutex<Table>,
     ending: watch::Sender<bool>,
 }
@@ -27,7 +27,7 @@ struct Table {
     under_way: HashMap<u64, Option<Closer>>,
 }
 
-/// A connection under way; dropped, it is over.
+/// An entry in the table. Dropping it removes the entry.
 struct UnderWay {
     upgrades: Upgrades,
     number: u64,
@@ -48,7 +48,7 @@ impl Upgrades {
         self.lock().under_way.len()
     }
 
-    /// Has each answer what it was asked, and then end.
+    /// Lets each connection answer its current request, and then end.
     pub fn end(&self) {
         self.0.ending.send_replace(true);
     }
@@ -57,18 +57,18 @@ impl Upgrades {
         *self.0.ending.borrow()
     }
 
-    /// Resolves once they are to end.
+    /// Resolves when the connections must end.
     pub async fn ends(&self) {
-        // It would fail once nobody can change it any more.
+        // This cannot fail: `self` owns the sender.
         let _ = self.0.ending.subscribe().wait_for(|ending| *ending).await;
     }
 
-    /// Breaks all of them off.
+    /// Closes all connections at once.
     pub fn close(&self) {
         self.lock().under_way.values().flatten().for_each(Closer::close);
     }
 
-    /// The answer that grants a connection, on which `serve` then does its part. `deadline` is for the handing over.
+    /// The response that upgrades the connection. `serve` then uses it. `deadline` limits the handover.
     pub fn grant<F>(
         &self,
         mut request: Request<Incoming>,

@@ -61,16 +61,16 @@ pub struct ChunkSender {
 
 /// The body's other end is gone: the peer hung up.
 #[derive(Debug)]
-pub struct Hangup;
+pub struct Disconnected;
 
 impl ChunkSender {
     /// Blocks while the body is full.
-    pub fn send(&self, chunk: Bytes) -> std::result::Result<(), Hangup> {
-        self.chunks.blocking_send(Ok(self.counted(chunk))).map_err(|_| Hangup)
+    pub fn send(&self, chunk: Bytes) -> std::result::Result<(), Disconnected> {
+        self.chunks.blocking_send(Ok(self.counted(chunk))).map_err(|_| Disconnected)
     }
 
-    pub async fn send_async(&self, chunk: Bytes) -> std::result::Result<(), Hangup> {
-        self.chunks.send(Ok(self.counted(chunk))).await.map_err(|_| Hangup)
+    pub async fn send_async(&self, chunk: Bytes) -> std::result::Result<(), Disconnected> {
+        self.chunks.send(Ok(self.counted(chunk))).await.map_err(|_| Disconnected)
     }
 
     /// How long chunks may be now: few bytes where many wait already for peers who do not read.

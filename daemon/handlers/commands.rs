@@ -1,4 +1,4 @@
-//! Commands whose streams go to the client as they come: `eval`, `run`, and a job's command tried on one task.
+//! Commands whose output goes to the client at once: `eval`, `run`, and `map --try`.
 
 use super::data::Data;
 use crate::app::App;
@@ -14,11 +14,11 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::SemaphorePermit;
 
-/// The longest command, and the longest job that carries one, in bytes.
+/// Limit of bytes of a command, or of a job with its command.
 const MAX_COMMAND: usize = 1 << 20;
 
-/// Runs the command that follows, on `key` if there is one, with `files` in its directory. What fails before its start is an error like
-/// any other.
+/// Runs the command that follows, on `key` if there is one, with `files` in its directory. A failure before the start
+/// is reported as an ordinary error.
 pub fn eval(app: &Arc<App>, peer: &Peer, data: &mut Data, key: Option<&Key>, files: &[JobFile]) -> Result<Response> {
     let cmd = CommandText::new(OsString::from_vec(data.whole(MAX_COMMAND)?))?;
     files.iter().try_for_each(JobFile::check)?;
@@ -49,12 +49,12 @@ fn run(
         None => shared.store.check_there()?,
     }
     let _turn = await_turn(shared, connection)?;
-    peer.is_waiting()?;
+    peer.check_waiting()?;
     let end = run(shared, connection);
     Ok(Response::Exit(end.unwrap_or_else(CommandEnd::Error)))
 }
 
-/// Waits until one more command may run, with signs of life for the client. Errors: it has hung up.
+/// Waits for a free slot, and sends keepalives to the client meanwhile. Errors: the client has disconnected.
 fn await_turn<'s>(shared: &'s Shared, connection: &mut Connection) -> Result<SemaphorePermit<'s>> {
     let runtime = Handle::current();
     let mut turn = std::pin::pin!(shared.evals.acquire());

@@ -1,4 +1,5 @@
-//! A connection that carries frames: requests of our own programs, one after the other, each answered before the next.
+//! A connection that carries frames. Requests of s4's programs are answered in their order, each completely before the
+//! next.
 
 use super::data::Data;
 use super::{Answer, commands, get, parse, put};
@@ -14,7 +15,7 @@ use s4::wire::{self, Connection, IDLE, REQUEST_HEADER, Request, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a thread waits for the next request, before the connection waits without one.
+/// How long a thread waits for the next request. After that, the connection waits without a thread.
 const LINGER: Duration = Duration::from_millis(20);
 
 pub fn open(app: &Arc<App>, peer: Peer, request: HttpRequest<Incoming>) -> Answer {
@@ -26,7 +27,7 @@ pub fn open(app: &Arc<App>, peer: Peer, request: HttpRequest<Incoming>) -> Answe
     Ok(grant(app, peer, request, first))
 }
 
-/// Counts a request as one of its kind.
+/// Counts a request by its kind.
 fn count(app: &App, request: &Request) {
     match request {
         Request::Stat { .. } => app.watch.requests.count("stat"),
@@ -38,7 +39,7 @@ fn count(app: &App, request: &Request) {
     }
 }
 
-/// The answer that grants a connection, which begins with the answer to `first`; that is counted already.
+/// The response that upgrades the connection. `first` was counted already, and is answered first.
 pub fn grant(
     app: &Arc<App>,
     peer: Peer,
@@ -54,7 +55,7 @@ async fn serve(app: Arc<App>, peer: Peer, mut connection: Connection, mut first:
         if first.is_none() && !connection.has_unparsed() {
             let is_asked = tokio::select! {
                 is_asked = connection.idle(IDLE) => is_asked.unwrap_or(false),
-                // What has come by then is answered.
+                // Requests that have arrived by then are answered.
                 () = app.upgrades.ends() => connection.wait_to_receive(Duration::ZERO, None),
             };
             if !is_asked {
@@ -66,14 +67,14 @@ async fn serve(app: Arc<App>, peer: Peer, mut connection: Connection, mut first:
     }
 }
 
-/// Answers requests until none has come for a moment.
+/// Answers requests until none has come for [`LINGER`].
 fn serve_while_asked(
     app: &Arc<App>,
     peer: &Peer,
     mut connection: Connection,
     mut next: Option<Request>,
 ) -> Result<Connection> {
-    // Of the task whose outputs come, until others come or none.
+    // The directory copy for the task whose outputs are being received.
     let mut receiving = None;
     loop {
         let request = match next.take() {
@@ -106,17 +107,17 @@ fn next_request(connection: &mut Connection) -> Result<Request> {
     }
 }
 
-/// Says why a connection ends of which it is not known any more what comes next. Returns the reason.
+/// Reports why the connection ends, if the position of the next request is not known. Returns the reason.
 fn last_words(app: &App, connection: &mut Connection, reason: Error) -> Error {
     let reason = app.named(reason);
     if !connection.is_cut_off() {
-        // A peer that is gone needs no telling.
+        // This fails if the peer has disconnected.
         let _ = connection.put_error(&reason).and_then(|()| connection.flush());
     }
     reason
 }
 
-/// Errors: of the connection, which ends. Those of the request are its answer.
+/// Errors: of the connection, which then ends. Errors of the request are sent as its response.
 fn answer(
     app: &Arc<App>,
     peer: &Peer,
@@ -132,7 +133,7 @@ fn answer(
         Request::Stat { path } => app.names.look_up(&path).map(Response::Stat),
         Request::Get { key, part } => get::serve(app, data.connection, &key, part),
         Request::Put { key, put, delivery } => {
-            put::serve(app, &peer.putting(put), &mut data, &key, delivery.as_ref(), receiving)
+            put::serve(app, &peer.with_put(put), &mut data, &key, delivery.as_ref(), receiving)
         }
         Request::Eval { key, files } => commands::eval(app, peer, &mut data, Some(&key), &files),
         Request::Run { files } => commands::eval(app, peer, &mut data, None, &files),

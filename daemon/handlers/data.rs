@@ -5,7 +5,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::wire::{Connection, Incoming, Request};
 use std::time::{Duration, Instant};
 
-/// What is thrown away of the data of a request that was refused, until its sender has seen that: bytes, and time.
+/// Limits for discarding the data of a refused request until its sender has noticed the refusal: bytes, and time.
 const SKIPPED: (usize, Duration) = (256 << 20, Duration::from_secs(30));
 
 /// The data that follows a request.
@@ -14,15 +14,15 @@ pub struct Data<'c> {
     has_ended: bool,
 }
 
-/// What comes of a request's data.
+/// The next item of a request's data.
 pub enum Next {
-    /// The payload is to be received: its length in bytes.
+    /// A payload of this many bytes must be received.
     Piece(usize),
     End(Request),
 }
 
 impl<'c> Data<'c> {
-    /// That of a request that has some, or none.
+    /// The data of a request, if the request has any.
     pub fn of(connection: &'c mut Connection, has_data: bool) -> Self {
         Self { connection, has_ended: !has_data }
     }
@@ -34,7 +34,7 @@ impl<'c> Data<'c> {
                 self.has_ended = true;
                 Ok(Next::End(end))
             }
-            // In place of the end.
+            // An error, sent instead of the end.
             Incoming::Error(_) => {
                 self.has_ended = true;
                 Err(Error::new(ErrorKind::BadRequest, "its sender could not read it to its end"))
@@ -43,7 +43,7 @@ impl<'c> Data<'c> {
         }
     }
 
-    /// All of it, at most `most` bytes.
+    /// All of the data, at most `most` bytes.
     pub fn whole(&mut self, most: usize) -> Result<Vec<u8>> {
         let mut whole = Vec::new();
         while let Next::Piece(len) = self.next()? {
@@ -59,9 +59,9 @@ impl<'c> Data<'c> {
         Ok(whole)
     }
 
-    /// Throws away what is still to come, so that the next request is found behind it.
+    /// Discards the rest of the data, so that the next request can be read.
     pub fn skip(mut self) -> Result<()> {
-        // The sender is to hear at once that nothing more is wanted.
+        // The sender must receive the refusal at once.
         self.connection.flush()?;
         let (mut left, began, mut buffer) = (SKIPPED.0, Instant::now(), BytesMut::new());
         while !self.has_ended {
@@ -71,7 +71,7 @@ impl<'c> Data<'c> {
             match self.next() {
                 Ok(Next::Piece(len)) => left = left.saturating_sub(len),
                 Ok(Next::End(_)) => {}
-                // Its sender has seen the refusal, and breaks off.
+                // The sender has noticed the refusal, and stops.
                 Err(_) if self.has_ended => {}
                 Err(error) => return Err(error),
             }

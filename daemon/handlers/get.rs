@@ -1,4 +1,4 @@
-//! A key over a connection: whole, or the leaves of a part of it.
+//! Sends a key over a connection: the whole key, or the leaves of a part of it.
 
 use crate::app::App;
 use crate::store::{Opened, Store};
@@ -10,7 +10,7 @@ use s4::wire::parts;
 use s4::wire::{Connection, Part, Response, SMALL, SendError};
 use std::io::Read;
 
-/// Sends the key's head and data; returns what ends them.
+/// Sends the key's head and data; returns the response that follows them.
 pub fn serve(app: &App, connection: &mut Connection, key: &Key, part: Option<Part>) -> Result<Response> {
     let store = &app.jobs.shared.store;
     let sent = match part {
@@ -30,7 +30,7 @@ fn send_whole(store: &Store, connection: &mut Connection, key: &Key) -> Result<(
     let mut sent = 0;
     while sent < checksum.len {
         let len = (checksum.len - sent).min(MAX_DATA as u64) as usize;
-        // Whoever receives a whole key compares the whole.
+        // The receiver of a whole key verifies it as a whole.
         connection.send_file(&opened.file, sent, len, 0).map_err(|error| failed(store, key, error))?;
         sent += len as u64;
     }
@@ -38,17 +38,17 @@ fn send_whole(store: &Store, connection: &mut Connection, key: &Key) -> Result<(
 }
 
 fn send_part(store: &Store, connection: &mut Connection, key: &Key, part: &Part) -> Result<()> {
-    let held = store.hold(key, part)?;
+    let cached = store.open_part(key, part)?;
     let total = part.checksum.len;
     let first = part.offset.min(total);
     let end = part.len.map_or(total, |len| first.saturating_add(len).min(total));
     let leaves = if first < end { (first / LEAF) as usize..leaves_of(end) } else { 0..0 };
     connection.put_message(&Response::Key(part.checksum))?;
-    let sent = parts::send(connection, &held.file, total, leaves, |leaf| store.leaf_sum(&held, key, leaf));
+    let sent = parts::send(connection, &cached.file, total, leaves, |leaf| store.leaf_sum(&cached, key, leaf));
     sent.map_err(|error| failed(store, key, error))
 }
 
-/// The log and the node's health tell of a key that the disk did not give.
+/// A read error is counted and logged, so that it shows in the node's health.
 fn failed(store: &Store, key: &Key, error: SendError) -> Error {
     match error {
         SendError::File(error) => store.unreadable(key, &error),
@@ -56,7 +56,7 @@ fn failed(store: &Store, key: &Key, error: SendError) -> Error {
     }
 }
 
-/// A key open, and its bytes if it is `small`.
+/// Opens a key, and reads its bytes if it is `small`.
 pub fn open(store: &Store, key: &Key, small: u64) -> Result<(Opened, Option<Vec<u8>>)> {
     if let Some(opened) = store.read_at_once(key, small) {
         return Ok(opened);

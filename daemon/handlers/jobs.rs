@@ -6,7 +6,7 @@ use crate::jobs::{self, Job, State, logs};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use s4::body::{self, ChunkSender, Hangup, Side};
+use s4::body::{self, ChunkSender, Disconnected, Side};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
@@ -19,17 +19,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Tasks that a follower is told of by name.
+/// Running tasks that are listed by name for a client that follows a job.
 const SLOWEST: usize = 5;
 /// How long a cancelled job may take to end.
 const ENDING: Duration = Duration::from_secs(5);
-/// An answer of events that has ended by then is sent in one piece: the steps of a script mostly take no longer.
-const SOON: Duration = Duration::from_millis(50);
-/// How often a follower is told of progress.
-const NEWS: Duration = Duration::from_millis(200);
+/// Events that end within this time are sent in one piece. Most steps of a script are this short.
+const AT_ONCE: Duration = Duration::from_millis(50);
+/// The interval between two reports of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Answers with signs of life while the job is planned, then with the plan or the refusal.
-/// Of a dry run nothing is kept.
+/// Plans the job. Sends keepalives meanwhile, and then the plan or the refusal. A dry run stores nothing.
 pub async fn submit(app: &Arc<App>, json: &[u8], dry_run: bool) -> Answer {
     let spec = parse(json)?;
     let (sender, body) = app.channel();
@@ -42,32 +41,32 @@ pub async fn submit(app: &Arc<App>, json: &[u8], dry_run: bool) -> Answer {
             true => app.jobs.try_plan(spec, &mut alive),
             false => app.jobs.submit(spec, &mut alive),
         };
-        // A client that hung up needs no answer.
+        // If the client has disconnected, nobody needs the answer.
         let _ = match planned {
             Ok((plan, sources)) => {
-                let told = sources.into_iter().try_for_each(|source| events.send(&Event::Source(source)));
-                told.and_then(|()| events.send(&Event::Planned(plan)))
+                let sent = sources.into_iter().try_for_each(|source| events.send(&Event::Source(source)));
+                sent.and_then(|()| events.send(&Event::Planned(plan)))
             }
             Err(error) => events.send(&Event::Error(error)),
         };
     });
-    Ok(Response::new(body.gather(SOON).await))
+    Ok(Response::new(body.gather(AT_ONCE).await))
 }
 
-/// A job as it was sent.
+/// Parses a submitted job.
 pub fn parse(json: &[u8]) -> Result<JobSpec> {
     let malformed = |e: serde_json::Error| Error::new(ErrorKind::BadRequest, format!("malformed job: {e}"));
     serde_json::from_slice(json).map_err(malformed)
 }
 
-/// Answers with every job that this node knows, one a line.
+/// Sends every job that this node knows, one per line.
 pub fn list(app: &Arc<App>) -> Answer {
     let records = app.jobs.records();
     let (sender, body) = app.channel();
     tokio::spawn(async move {
         let events = EventSender(sender);
         for record in records {
-            // A client that hung up needs no more.
+            // The client has disconnected.
             if events.send_async(&Event::Job(Box::new(record))).await.is_err() {
                 break;
             }
@@ -80,7 +79,7 @@ pub fn find(app: &Arc<App>, id: &JobId) -> Answer {
     Ok(json(&app.jobs.find(id)?.record()))
 }
 
-/// Starts the job, and answers with its events if it is to be followed.
+/// Starts the job. If `follows`, the answer is its events.
 pub async fn start(app: &Arc<App>, id: &JobId, follows: bool) -> Answer {
     app.jobs.start(id).await?;
     match follows {
@@ -94,7 +93,7 @@ pub fn stop(app: &Arc<App>, id: &JobId) -> Answer {
     Ok(done())
 }
 
-/// Answers once the job has ended here, or at least nothing of it runs any more.
+/// Answers after the job has ended here, or at least after its commands have ended.
 pub async fn cancel(app: &Arc<App>, id: &JobId) -> Answer {
     let job = app.jobs.find(id)?;
     let cancelled = job.clone();
@@ -108,26 +107,26 @@ pub async fn clean(app: &Arc<App>, id: JobId, prefix: Prefix, inputs: Option<u64
     blocking(move || jobs.clean(&id, &prefix, inputs)).await.map(|()| done())
 }
 
-/// Answers with what stands of a 1:n map's outputs, of the tasks of node `of`, or without one with every key in `outdir`.
-pub fn standing(app: &Arc<App>, outdir: Dir, of: Option<NodeId>) -> Answer {
+/// Sends the existing outputs of a 1:n map, for the tasks of node `of`; without a node, every key in `outdir`.
+pub fn existing_outputs(app: &Arc<App>, outdir: Dir, of: Option<NodeId>) -> Answer {
     let (sender, body) = app.channel();
     let store = app.jobs.shared.store.clone();
     tokio::task::spawn_blocking(move || {
         let events = EventSender(sender);
         let mut pulse = Pulse::new();
-        let told = store.standing(&outdir, of, &mut |found| {
+        let listed = store.existing_outputs(&outdir, of, &mut |found| {
             Ok(match found {
-                Some(standing) => events.send(&Event::Standing(standing)).is_ok(),
+                Some(found) => events.send(&Event::Standing(found)).is_ok(),
                 None => !pulse.is_due() || events.send(&Event::Alive).is_ok(),
             })
         });
-        // A client that hung up needs no end.
-        let _ = events.send(&told.map_or_else(Event::Error, |()| Event::Complete));
+        // If the client has disconnected, nobody needs the end.
+        let _ = events.send(&listed.map_or_else(Event::Error, |()| Event::Complete));
     });
     Ok(Response::new(body.boxed_unsync()))
 }
 
-/// Answers with the stderr of one task, or of all, each under a line that names its input.
+/// Sends the stderr of one task, or of all tasks, each after a line that names its input.
 pub async fn logs(app: &Arc<App>, id: JobId, key: Option<Key>) -> Answer {
     let dir = jobs::logs_dir(app.jobs.find(&id)?.dir());
     let below = dir.clone();
@@ -148,7 +147,7 @@ pub async fn logs(app: &Arc<App>, id: JobId, key: Option<Key>) -> Answer {
 fn send_all(dir: &Path, sender: &ChunkSender) -> Result<()> {
     for log in logs::all(dir)? {
         let mut log = log?;
-        // A client that hung up is noticed below.
+        // A disconnected client is noticed below.
         let _ = sender.send(format!("==> {} <==\n", log.key).into());
         send_rest(&mut log.content, sender)?;
         let _ = sender.send("\n".into());
@@ -161,15 +160,15 @@ fn send_rest(file: &mut impl Read, sender: &ChunkSender) -> Result<()> {
         let mut block = vec![0; 64 * 1024];
         let n = file.read(&mut block).map_err(|e| Error::io("a task's log", &e))?;
         block.truncate(n);
-        let hung_up = |_: Hangup| Error::new(ErrorKind::Cancelled, "the reader hung up");
+        let disconnected = |_: Disconnected| Error::new(ErrorKind::Cancelled, "the reader hung up");
         match n {
             0 => return Ok(()),
-            _ => sender.send(block.into()).map_err(hung_up)?,
+            _ => sender.send(block.into()).map_err(disconnected)?,
         }
     }
 }
 
-/// Answers with nothing if the file is here and whole, else with an error.
+/// Succeeds if the file is here and undamaged.
 pub async fn has_file(app: &Arc<App>, digest: String) -> Answer {
     let shared = app.jobs.shared.clone();
     blocking(move || shared.files.check(&digest)).await.map(|()| done())
@@ -182,53 +181,57 @@ pub async fn put_file(app: &Arc<App>, digest: String, request: Request<Incoming>
     blocking(move || shared.files.keep(&shared.store, &digest, &mut content)).await.map(|()| done())
 }
 
-/// Answers with the job's failures from its beginning, progress while it runs, and its end.
+/// Sends the job's failures so far, then progress while it runs, and its end.
 pub async fn follow(app: &Arc<App>, id: &JobId) -> Answer {
     let job = app.jobs.find(id)?;
     let (sender, body) = app.channel();
     tokio::spawn(async move {
-        // A client that hung up hears no more.
-        let _ = tell(job, &EventSender(sender)).await;
+        // The client has disconnected.
+        let _ = send_events(job, &EventSender(sender)).await;
     });
-    Ok(Response::new(body.gather(SOON).await))
+    Ok(Response::new(body.gather(AT_ONCE).await))
 }
 
-async fn tell(job: Arc<Job>, events: &EventSender) -> std::result::Result<(), Hangup> {
+async fn send_events(job: Arc<Job>, events: &EventSender) -> std::result::Result<(), Disconnected> {
     let mut watch = job.watch();
-    let (mut told, mut told_at) = (Progress::default(), Instant::now());
-    let mut running_told = Instant::now();
-    let mut heard = 0;
+    let (mut last, mut sent_at) = (Progress::default(), Instant::now());
+    let mut running_sent = Instant::now();
+    let mut failures_sent = 0;
     loop {
-        let ended = ended_within(&mut watch, NEWS).await;
+        let ended = ended_within(&mut watch, PROGRESS_INTERVAL).await;
         let state = job.state();
-        // A failure is recorded before it is counted.
-        if state.progress.failed > 0 && !tell_failures(&job, &mut heard, events).await? {
+        // A failure is recorded before it is counted, so none is missed here.
+        if state.progress.failed > 0 && !send_failures(&job, &mut failures_sent, events).await? {
             return Ok(());
         }
         if let (true, Some(outcome)) = (ended, state.outcome) {
             let spread = job.sent.spread().map(Box::new);
             return events.send_async(&Event::Ended { outcome, progress: state.progress, spread }).await;
         }
-        if state.progress != told || told_at.elapsed() >= HEARTBEAT {
-            (told, told_at) = (state.progress, Instant::now());
-            events.send_async(&Event::Progress(told)).await?;
+        if state.progress != last || sent_at.elapsed() >= HEARTBEAT {
+            (last, sent_at) = (state.progress, Instant::now());
+            events.send_async(&Event::Progress(last)).await?;
         }
-        if running_told.elapsed() >= HEARTBEAT {
-            running_told = Instant::now();
+        if running_sent.elapsed() >= HEARTBEAT {
+            running_sent = Instant::now();
             events.send_async(&Event::Running { tasks: job.slowest(SLOWEST) }).await?;
         }
     }
 }
 
-/// Sends the failures from byte `heard` of their record on. False if it cannot be read.
-async fn tell_failures(job: &Arc<Job>, heard: &mut u64, events: &EventSender) -> std::result::Result<bool, Hangup> {
+/// Sends the failures from byte `failures_sent` of the record on. False if the record cannot be read.
+async fn send_failures(
+    job: &Arc<Job>,
+    failures_sent: &mut u64,
+    events: &EventSender,
+) -> std::result::Result<bool, Disconnected> {
     loop {
-        let (reading, from) = (job.clone(), *heard);
+        let (reading, from) = (job.clone(), *failures_sent);
         let (failures, end) = match blocking(move || reading.failures(from)).await {
             Ok(read) => read,
             Err(error) => return events.send_async(&Event::Error(error)).await.map(|()| false),
         };
-        *heard = end;
+        *failures_sent = end;
         if failures.is_empty() {
             return Ok(true);
         }

@@ -1,4 +1,4 @@
-//! One key: get, put, delete.
+//! Get, put and delete one key.
 
 use super::{Answer, connection, done, get, json, put};
 use crate::app::{App, BODY_DEADLINE};
@@ -21,7 +21,7 @@ use s4::wire::{self, LARGE};
 use std::io::Read;
 use std::sync::Arc;
 
-/// A key: a large one over a connection to who asks for one, else as the body.
+/// Sends a key: a large one over a connection if the client asks for that, otherwise as the body.
 pub async fn get(app: &Arc<App>, peer: Peer, key: Key, request: Request<Incoming>) -> Answer {
     let store = app.jobs.shared.store.clone();
     let (opened, small, key) = match store.read_at_once(&key, BLOCK as u64) {
@@ -50,7 +50,7 @@ pub async fn get(app: &Arc<App>, peer: Peer, key: Key, request: Request<Incoming
     Ok(response)
 }
 
-/// Sends as many bytes as were announced. A file that ends early breaks the body off.
+/// Sends exactly the announced number of bytes. If the file ends early, the body is broken off.
 fn send_file(store: &Store, mut opened: Opened, key: &Key, sender: &ChunkSender) {
     let mut left = opened.checksum.len;
     while left > 0 {
@@ -71,7 +71,7 @@ fn send_file(store: &Store, mut opened: Opened, key: &Key, sender: &ChunkSender)
     }
 }
 
-/// Takes the body as the key. A checksum in the header is compared before anything is published.
+/// Publishes the body as the key, if it matches the checksum in the header.
 pub async fn put(app: &Arc<App>, peer: Peer, key: Key, change: Change, request: Request<Incoming>) -> Answer {
     let announced = announced_checksum(&request)?;
     let mut chunks = Arriving::new(request.into_body(), &key).await?;
@@ -89,7 +89,7 @@ pub async fn put(app: &Arc<App>, peer: Peer, key: Key, change: Change, request: 
     Ok(response)
 }
 
-/// What a client asks whose put was not answered.
+/// The result of a put whose answer was lost.
 pub async fn made(app: &Arc<App>, peer: Peer, key: Key) -> Answer {
     let store = app.jobs.shared.store.clone();
     blocking(move || store.made(&key, peer.put())).await.map(|made| json(&made))
@@ -106,7 +106,7 @@ pub async fn delete(app: &Arc<App>, key: Key, keep_dirs: bool, only: Option<Chec
     .await
 }
 
-/// A key's body: a small one is here whole, so that the blocking thread waits for nothing.
+/// The body of a key. A small one is received before the blocking thread starts, which then never waits.
 enum Arriving {
     Whole(std::vec::IntoIter<Bytes>),
     Stream(ChunkReader),

@@ -1,4 +1,5 @@
-//! Handlers: a typed request in, an answer out. Files, hashing and commands are left to blocking threads.
+//! Handlers: each takes a typed request and returns the response. Work on files, hashing and commands is done on
+//! blocking threads.
 
 mod commands;
 pub mod connection;
@@ -16,7 +17,7 @@ use crate::app::App;
 use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use s4::body::{self, BoxBody, ChunkSender, Hangup};
+use s4::body::{self, BoxBody, ChunkSender, Disconnected};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::{Event, HEARTBEAT, Health};
@@ -27,7 +28,7 @@ use std::time::Instant;
 
 pub type Answer = Result<Response<BoxBody>>;
 
-/// An answer of JSON.
+/// A JSON response.
 pub fn json(value: &impl Serialize) -> Response<BoxBody> {
     let text = serde_json::to_vec(value).expect("answers are plain JSON");
     let mut response = Response::new(body::full(text));
@@ -35,7 +36,7 @@ pub fn json(value: &impl Serialize) -> Response<BoxBody> {
     response
 }
 
-/// The value that a body of JSON is.
+/// Parses a JSON body.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|e| Error::new(ErrorKind::BadRequest, format!("malformed body: {e}")))
 }
@@ -49,7 +50,7 @@ pub async fn health(app: &Arc<App>) -> Answer {
     blocking(move || health_now(&app)).await.map(|health| json(&health))
 }
 
-/// How this node is. Blocks: looks at the disk.
+/// The health of this node. Blocks: probes the disk.
 pub fn health_now(app: &App) -> Result<Health> {
     let shared = &app.jobs.shared;
     shared.store.check_there()?;
@@ -68,7 +69,7 @@ pub fn health_now(app: &App) -> Result<Health> {
     })
 }
 
-/// Sends events, one a line.
+/// Sends events, one per line.
 struct EventSender(ChunkSender);
 
 impl EventSender {
@@ -79,16 +80,16 @@ impl EventSender {
     }
 
     /// Blocks while the client does not read.
-    fn send(&self, event: &Event) -> std::result::Result<(), Hangup> {
+    fn send(&self, event: &Event) -> std::result::Result<(), Disconnected> {
         self.0.send(Self::line(event))
     }
 
-    async fn send_async(&self, event: &Event) -> std::result::Result<(), Hangup> {
+    async fn send_async(&self, event: &Event) -> std::result::Result<(), Disconnected> {
         self.0.send_async(Self::line(event)).await
     }
 }
 
-/// True once in a heartbeat.
+/// A timer that fires once per heartbeat.
 struct Pulse(Instant);
 
 impl Pulse {

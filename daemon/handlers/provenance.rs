@@ -1,4 +1,4 @@
-//! What made a key.
+//! Provenance: what made a key.
 
 use super::{Answer, done, json, parse};
 use crate::app::App;
@@ -13,10 +13,11 @@ use s4::stored::record;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-/// Inputs that the page shows.
+/// Limit of inputs that the page shows.
 const SHOWN: usize = 20;
 
-/// Answers with what is recorded of a key of this node, and of the task that made it if it ran here and some of its inputs are wanted.
+/// Sends the provenance of a key of this node: its attributes, and the task that made it, if the task ran here and
+/// inputs are requested.
 pub async fn of_key(app: &Arc<App>, key: Key, page: Page) -> Answer {
     let store = app.jobs.shared.store.clone();
     blocking(move || {
@@ -33,7 +34,7 @@ pub async fn of_key(app: &Arc<App>, key: Key, page: Page) -> Answer {
     .await
 }
 
-/// Gives a key of this node what made it on another cluster: its mark, and the task if that is known whole.
+/// Gives a key of this node its provenance from another cluster: its mark, and the task if its record is complete.
 pub async fn give(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {
     let found: Provenance = parse(&body)?;
     let shared = app.jobs.shared.clone();
@@ -47,12 +48,13 @@ pub async fn give(app: &Arc<App>, key: Key, body: Vec<u8>) -> Answer {
     .await
 }
 
-/// Answers with what made a key, on whatever node it is.
+/// Sends the provenance of a key on any node.
 pub async fn anywhere(app: &Arc<App>, key: Key) -> Answer {
     app.jobs.shared.client.provenance(&key, SHOWN).await.map(|found| json(&found))
 }
 
-/// Answers with the task that this node ran for a job, named by the hash of its id, over inputs of this digest.
+/// Sends the record of the task that this node ran for a job (named by the hash of its id), over inputs with this
+/// digest.
 pub async fn of_task(app: &Arc<App>, job: u64, digest: u64, page: Page) -> Answer {
     let store = app.jobs.shared.store.clone();
     let found = blocking(move || find(&store, job, digest, page.from, page.most)).await?;

@@ -1,4 +1,4 @@
-//! A key that comes over a connection.
+//! A key that is received over a connection.
 
 use super::data::{Data, Next};
 use crate::app::App;
@@ -15,11 +15,12 @@ use s4::wire::{Pipe, PutEnd, Request, Response, SMALL, keep_alive};
 use std::io::Write;
 use std::sync::Arc;
 
-/// Bytes that are received and then hashed: as many as a pipe takes. With fewer, sender and receiver mostly wake each other, and with
-/// more, they wait for each other.
+/// Bytes that are received before they are hashed: the size of a pipe. With fewer, sender and receiver spend their time
+/// waking each other; with more, they wait for each other.
 const AT_ONCE: usize = 1024 * 1024;
 
-/// Publishes the key that follows as `data`. A job's output is taken only while the job goes on; `receiving` is kept from one to the next.
+/// Publishes the key that follows as `data`. A job's output is accepted only while the job runs. `receiving` is kept
+/// from one output to the next.
 pub fn serve(
     app: &App,
     peer: &Peer,
@@ -53,14 +54,14 @@ fn end_of(data: &Data, end: Request) -> Result<PutEnd> {
     }
 }
 
-/// Takes a small key that is here whole.
+/// Publishes a small key whose bytes are all here.
 fn put_whole(store: &Store, owner: &Owner, peer: &Peer, key: &Key, end: PutEnd, bytes: &[u8]) -> Result<()> {
     let mut draft = owner.marked(store.draft_small(key, bytes.len())?);
     draft.write(bytes)?;
     publish(draft, peer, key, Some(end.checksum), end.change, owner).map(drop)
 }
 
-/// Publishes a key whose bytes have all come, if they are what was announced.
+/// Publishes a key whose bytes have all come, if they match the announced checksum.
 pub fn publish(
     draft: Draft,
     peer: &Peer,
@@ -74,7 +75,7 @@ pub fn publish(
     owner.publish(|| draft.publish_for(peer, change)).map(|()| found)
 }
 
-/// Takes a key as it comes, of which `first` is here. One that cannot be is refused at once.
+/// Receives a key; `first` are the bytes that are here already. A key that cannot be published is refused at once.
 fn put_stream(store: &Arc<Store>, owner: &Owner, peer: &Peer, key: &Key, first: &[u8], data: &mut Data) -> Result<()> {
     let mut draft = owner.marked(store.draft(key)?);
     let (end, found): (PutEnd, Sums) = draft.fill(|file, progress| {
@@ -85,7 +86,7 @@ fn put_stream(store: &Arc<Store>, owner: &Owner, peer: &Peer, key: &Key, first: 
         progress(received as u64)?;
         loop {
             while data.connection.data_left() > 0 {
-                // File systems keep whole, aligned pieces together.
+                // File systems store whole, aligned blocks contiguously.
                 let most = AT_ONCE - received % AT_ONCE;
                 received += data.connection.receive_into_file(file, most, &pipe, &what)?;
                 progress(received as u64)?;

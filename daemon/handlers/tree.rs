@@ -1,4 +1,4 @@
-//! What a mount asks besides keys' bytes: what a name is, directories, renames, attributes.
+//! Requests of mounts and other nodes about names: lookup, directories, renames, attributes.
 
 use super::keys::checksum_value;
 use super::{Answer, done, json, parse};
@@ -13,7 +13,7 @@ use s4::placement::NodeId;
 use s4::protocol::{CHECKSUM_HEADER, Change, Entered};
 use std::sync::Arc;
 
-/// What a name is, of which this node is the home.
+/// Looks up a name whose home is this node.
 pub async fn stat(app: &Arc<App>, path: Dir) -> Answer {
     on_names(app, move |names| names.look_up(&path)).await.map(|stat| json(&stat))
 }
@@ -58,10 +58,10 @@ pub async fn remove_dir(app: &Arc<App>, dir: Dir) -> Answer {
     on_names(app, move |names| names.remove_dir(&dir)).await.map(|()| done())
 }
 
-/// A node is about to hold something in directories whose home this node is.
+/// Records that a node is about to hold something in directories whose home is this node.
 pub async fn enter(app: &Arc<App>, peer: Peer, body: Vec<u8>) -> Answer {
     let Entered { node, dirs } = parse(&body)?;
-    // One that was killed holds nothing.
+    // A killed node holds nothing.
     dirs.first().map_or(Ok(()), |dir| peer.check(dir))?;
     if !app.cluster.ids().contains(&node) {
         return Err(Error::new(ErrorKind::BadRequest, format!("there is no node {node}")));
@@ -69,7 +69,7 @@ pub async fn enter(app: &Arc<App>, peer: Peer, body: Vec<u8>) -> Answer {
     on_names(app, move |names| names.enter(&dirs, node)).await.map(|()| done())
 }
 
-/// Directories whose home this node is have lost their last entry on another.
+/// Another node has deleted the last entry of directories whose home is this node.
 pub async fn left(app: &Arc<App>, body: Vec<u8>) -> Answer {
     let dirs = parse(&body)?;
     on_names(app, move |names| {
@@ -80,13 +80,13 @@ pub async fn left(app: &Arc<App>, body: Vec<u8>) -> Answer {
     .await
 }
 
-/// The home of directories asks whether this node holds something in them.
+/// Answers the home of directories whether this node holds something in them.
 pub async fn let_go(app: &Arc<App>, body: Vec<u8>) -> Answer {
     let dirs: Vec<Dir> = parse(&body)?;
     on_names(app, move |names| names.let_go(&dirs)).await.map(|held| json(&held))
 }
 
-/// A node that was killed may not hold any more what is recorded here.
+/// A node was killed, so it may no longer hold what is recorded here.
 pub fn audit(app: &Arc<App>, node: NodeId) -> Answer {
     let names = app.names.clone();
     tokio::task::spawn_blocking(move || names.audit(node));

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use s4::body::Hangup;
+use s4::body::Disconnected;
 use s4::error::{Error, Result};
 use s4::protocol::{CommandText, HEARTBEAT};
 use std::ffi::OsStr;
@@ -34,7 +34,7 @@ pub enum Killed {
     Cancelled,
     Timeout,
     /// The client has disconnected.
-    Hangup,
+    Disconnected,
 }
 
 /// A handle with which another thread kills a command, before or after its start.
@@ -99,10 +99,10 @@ pub enum Stream {
 
 /// Receives what a command writes into its pipes. An error kills the command.
 pub trait OutputSink {
-    fn output(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Hangup>;
+    fn output(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Disconnected>;
 
     /// Called about once per heartbeat while the command writes nothing.
-    fn idle(&mut self) -> std::result::Result<(), Hangup>;
+    fn idle(&mut self) -> std::result::Result<(), Disconnected>;
 }
 
 /// How a command ended.
@@ -198,7 +198,7 @@ impl Running<'_> {
             match self.read_pipe(at, block, sink) {
                 Ok(true) => has_read = true,
                 Ok(false) => {}
-                Err(Hangup) => self.control.kill(Killed::Hangup),
+                Err(Disconnected) => self.control.kill(Killed::Disconnected),
             }
         }
         if has_read {
@@ -207,7 +207,7 @@ impl Running<'_> {
         if last_active.elapsed() >= HEARTBEAT {
             *last_active = Instant::now();
             if sink.idle().is_err() {
-                self.control.kill(Killed::Hangup);
+                self.control.kill(Killed::Disconnected);
             }
         }
         if until.is_some_and(|until| Instant::now() >= until) {
@@ -299,7 +299,7 @@ impl Running<'_> {
         at: usize,
         block: &mut [u8],
         sink: &mut dyn OutputSink,
-    ) -> std::result::Result<bool, Hangup> {
+    ) -> std::result::Result<bool, Disconnected> {
         let (stream, pipe) = &mut self.pipes[at];
         match pipe.read(block) {
             Ok(0) => {

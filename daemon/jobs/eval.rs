@@ -7,7 +7,7 @@ use super::running::Entered;
 use super::shared::Shared;
 use super::task::{self, Inputs, environment, node_environment};
 use super::taskdir::TaskDir;
-use s4::body::Hangup;
+use s4::body::Disconnected;
 use s4::error::{Error, Result};
 use s4::key::Key;
 use s4::protocol::{CommandText, HEARTBEAT, JobFile, JobId, JobSpec};
@@ -104,7 +104,7 @@ fn stream(
             std::thread::park_timeout(POLL_INTERVAL);
             // Verifying a large key may take longer than the command.
             if streams.keepalive_if_due().is_err() {
-                control.kill(Killed::Hangup);
+                control.kill(Killed::Disconnected);
             }
         }
         (status, task::join(verifying))
@@ -121,7 +121,7 @@ struct Streams<'c> {
 }
 
 impl Streams<'_> {
-    fn keepalive_if_due(&mut self) -> std::result::Result<(), Hangup> {
+    fn keepalive_if_due(&mut self) -> std::result::Result<(), Disconnected> {
         if self.last_sent.elapsed() < HEARTBEAT {
             return Ok(());
         }
@@ -131,18 +131,18 @@ impl Streams<'_> {
 }
 
 impl OutputSink for Streams<'_> {
-    fn output(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Hangup> {
+    fn output(&mut self, stream: Stream, bytes: &[u8]) -> std::result::Result<(), Disconnected> {
         let kind = match stream {
             Stream::Stdout => Kind::Data,
             Stream::Stderr => Kind::Stderr,
         };
-        self.connection.put(kind, bytes).and_then(|()| self.connection.flush()).map_err(|_| Hangup)
+        self.connection.put(kind, bytes).and_then(|()| self.connection.flush()).map_err(|_| Disconnected)
     }
 
-    fn idle(&mut self) -> std::result::Result<(), Hangup> {
+    fn idle(&mut self) -> std::result::Result<(), Disconnected> {
         if self.connection.is_closed() {
-            return Err(Hangup);
+            return Err(Disconnected);
         }
-        self.connection.send_alive().map_err(|_| Hangup)
+        self.connection.send_alive().map_err(|_| Disconnected)
     }
 }

@@ -35,7 +35,7 @@ impl ExistingOutputs {
             });
         }
         drop(sender);
-        shared.store.standing(&spec.outdir, of, &mut |found| {
+        shared.store.existing_outputs(&spec.outdir, of, &mut |found| {
             found.map_or(Ok(()), |output| push(&mut sorter, &output)).map(|()| alive())
         })?;
         loop {

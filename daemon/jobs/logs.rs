@@ -2,7 +2,7 @@
 //! first line.
 
 use super::command::{OutputSink, Stream};
-use s4::body::Hangup;
+use s4::body::Disconnected;
 use s4::checksum::hash;
 use s4::error::{Error, ErrorKind, Result};
 use s4::file::{open_regular, open_to_read};
@@ -122,7 +122,7 @@ impl TaskLog {
 }
 
 impl OutputSink for TaskLog {
-    fn output(&mut self, _: Stream, bytes: &[u8]) -> std::result::Result<(), Hangup> {
+    fn output(&mut self, _: Stream, bytes: &[u8]) -> std::result::Result<(), Disconnected> {
         self.keep(bytes);
         let new = &bytes[bytes.len().saturating_sub(TAIL)..];
         let old = self.end.len().saturating_sub(TAIL - new.len());
@@ -131,7 +131,7 @@ impl OutputSink for TaskLog {
         Ok(())
     }
 
-    fn idle(&mut self) -> std::result::Result<(), Hangup> {
+    fn idle(&mut self) -> std::result::Result<(), Disconnected> {
         Ok(())
     }
 }

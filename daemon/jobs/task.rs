@@ -269,7 +269,7 @@ fn failure(ended: &command::Ended, control: &Control, spec: &JobSpec) -> Option<
         (Some(Killed::Timeout), ..) => {
             Some(format!("killed after its timeout of {} s", spec.timeout.unwrap_or_default()))
         }
-        (Some(Killed::Cancelled | Killed::Hangup), ..) => Some("cancelled".to_owned()),
+        (Some(Killed::Cancelled | Killed::Disconnected), ..) => Some("cancelled".to_owned()),
         (None, Some(code), _) if spec.ok_exit.contains(&code) => ended.left.as_ref().map(|left| {
             format!("processes of the command ran on after its shell had ended: {left}; 'wait' for them, or end them")
         }),

@@ -1,4 +1,5 @@
-//! The whole cluster as JSON for the page, asked of all nodes once a second, however many look.
+//! The state of the whole cluster as JSON for the page. All nodes are asked once per second at most, however many pages
+//! are open.
 
 use bytes::Bytes;
 use s4::client::Client;
@@ -7,24 +8,24 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
-/// An answer serves for this long.
+/// How long an answer is reused.
 const FRESH: Duration = Duration::from_secs(1);
-/// Samples for a page that was there a moment ago; a new one gets all.
+/// Samples for a page that has polled recently; a new page gets all.
 const RECENT: usize = 15;
 
-/// An answer, or the wait for it.
+/// An answer, or the future of one that is being fetched.
 type Slot = Arc<OnceCell<(Instant, Bytes)>>;
 
 #[derive(Default)]
 pub struct Views {
-    /// Made when somebody first looks.
+    /// Created at the first request.
     client: OnceLock<Client>,
-    /// Guards the latest answers: the recent samples, and all of them.
+    /// Guards the latest answers: with recent samples, and with all samples.
     slots: Mutex<[Slot; 2]>,
 }
 
 impl Views {
-    /// The view with the last `samples` samples, or more. `client`: of this cluster.
+    /// The view with at least the last `samples` samples. `client` belongs to this cluster.
     pub async fn get(&self, client: &Client, samples: usize) -> Bytes {
         let (at, samples) = if samples <= RECENT { (0, RECENT) } else { (1, SAMPLES_KEPT) };
         let client = self.client.get_or_init(|| client.for_watching());
@@ -32,7 +33,7 @@ impl Views {
         view
     }
 
-    /// The slot to ask, emptied if its answer is old.
+    /// The slot to use. It is emptied if its answer is old.
     fn slot(&self, at: usize) -> Slot {
         let mut slots = self.lock();
         if is_old(&slots[at], FRESH) {
@@ -41,7 +42,7 @@ impl Views {
         slots[at].clone()
     }
 
-    /// Gives memory back when nobody looks any more.
+    /// Frees the answers when no page polls any more.
     pub fn forget_old(&self) {
         for slot in self.lock().iter_mut().filter(|slot| is_old(slot, 5 * FRESH)) {
             *slot = Slot::default();

@@ -1,8 +1,8 @@
-//! Counts since the daemon's start.
+//! Counters since the daemon's start.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Tasks that have ended.
+/// Counters of ended tasks.
 #[derive(Default)]
 pub struct TaskCounts {
     done: AtomicU64,
@@ -27,13 +27,13 @@ impl TaskCounts {
     }
 }
 
-/// The kinds of request that are told apart: the first part of the path below `/v1/`.
+/// The kinds of request that are counted separately: the first part of the path below `/v1/`.
 const KINDS: [&str; 16] = [
     "health", "status", "watch", "usage", "keys", "stat", "dirs", "list", "delete", "eval", "run", "try", "jobs",
     "metrics", "connect", "other",
 ];
 
-/// Requests by kind.
+/// Counters of requests by kind.
 #[derive(Default)]
 pub struct Requests([AtomicU64; KINDS.len()]);
 

@@ -1,36 +1,36 @@
-//! The failures of each job that the status shows, put together by kind as they are read from the job's record.
+//! The failures of each job for the status, grouped by kind while they are read from the job's record.
 
 use crate::jobs::{Job, Jobs};
 use s4::protocol::{Event, FailureGroups, JobId, JobRecord};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes of JSON of all failures together, so that the status stays below what a client reads.
+/// Limit of bytes of JSON for all failures. The status must be shorter than what a client reads.
 const FAILURES: usize = 512 * 1024;
-/// Times that a job's record is read on for one status, each up to a MiB; the next status goes on there.
+/// Limit of reads of a job's record for one status, each up to 1 MiB. The next status continues there.
 const READS: usize = 8;
 
-/// What is known of each job's failures. A failure is read once.
+/// The failures of each job so far. A failure is read once.
 #[derive(Default)]
 pub struct Failures(Mutex<BTreeMap<JobId, Known>>);
 
-/// What has been read of a job's failures.
+/// The failures of one job so far.
 #[derive(Default, Clone)]
 struct Known {
     failures: FailureGroups,
-    /// How long they are as JSON.
+    /// Their length as JSON.
     len: usize,
-    /// Where the record goes on.
+    /// Where to continue in the record.
     from: u64,
 }
 
 impl Failures {
-    /// The failures of each of `records`; of jobs that are not among them nothing is kept.
+    /// The failures of each of `records`. Other jobs are forgotten.
     pub fn of(&self, jobs: &Jobs, records: &[JobRecord]) -> Vec<FailureGroups> {
         let before = std::mem::take(&mut *self.lock());
         let mut room = FAILURES;
         let mut after = BTreeMap::new();
-        let mut told = Vec::new();
+        let mut listed = Vec::new();
         for record in records {
             let id = &record.spec.id;
             let mut known = before.get(id).cloned().unwrap_or_default();
@@ -41,11 +41,11 @@ impl Failures {
             }
             let fits = known.len <= room;
             room -= if fits { known.len } else { 0 };
-            told.push(if fits { known.failures.clone() } else { FailureGroups::default() });
+            listed.push(if fits { known.failures.clone() } else { FailureGroups::default() });
             after.insert(id.clone(), known);
         }
         *self.lock() = after;
-        told
+        listed
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Known>> {
@@ -54,7 +54,7 @@ impl Failures {
 }
 
 impl Known {
-    /// Reads more of the job's failures, if there are more.
+    /// Reads more failures of the job, if there are any.
     fn read_on(&mut self, job: &Job) {
         let cmd = job.spec.cmd.to_string();
         for _ in 0..READS {

@@ -1,11 +1,11 @@
-//! What the machine has done since its start, from `/proc`: CPU, disk, network. What is not there counts as zero.
+//! Counters of the machine since its boot, from `/proc`: CPU, disk, network. A counter that does not exist is zero.
 
 use nix::sys::stat::{major, minor};
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Sums since the machine's start.
+/// Totals since the boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Clock ticks of all CPUs.
@@ -18,13 +18,13 @@ pub struct Totals {
     pub net_out: u64,
 }
 
-/// Which disk and which network interfaces count.
+/// Selects the disk and the network interfaces to count.
 pub struct Machine {
-    /// Major and minor number of the data directory's device, as `/proc/diskstats` has them.
+    /// Major and minor number of the data directory's device, as in `/proc/diskstats`.
     disk: (u64, u64),
-    /// Whether the loopback interface counts, as it does where a cluster is all on one machine.
+    /// True if the loopback interface counts, which is so if the whole cluster is on one machine.
     loopback: bool,
-    /// Kept, so that reading takes no memory anew.
+    /// Buffer that is reused for reading.
     text: String,
 }
 
@@ -49,17 +49,17 @@ impl Machine {
     fn read(&mut self, path: &str) {
         use std::io::Read;
         self.text.clear();
-        // What cannot be read is empty.
+        // A file that cannot be read counts as empty.
         let _ = std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut self.text));
     }
 }
 
-/// Numbers of a line, from field `from` on.
+/// The numbers of a line, from field `from` on.
 fn numbers(line: &str, from: usize) -> impl Iterator<Item = u64> {
     line.split_ascii_whitespace().skip(from).map(|field| field.parse().unwrap_or(0))
 }
 
-/// Busy and all ticks: the first line is `cpu user nice system idle iowait irq softirq steal …`.
+/// Busy and total ticks. The first line is `cpu user nice system idle iowait irq softirq steal …`.
 fn cpu(stat: &str) -> (u64, u64) {
     let Some(line) = stat.lines().next().filter(|line| line.starts_with("cpu ")) else {
         return (0, 0);
@@ -69,8 +69,7 @@ fn cpu(stat: &str) -> (u64, u64) {
     (all.saturating_sub(idle), all)
 }
 
-/// Bytes read and written by the device `wanted`, or else by all whole disks: a data directory may lie on an overlay or
-/// another device that has no line.
+/// Bytes read and written by the device `wanted`. If it has no line (for example an overlay), by all whole disks.
 fn disk(diskstats: &str, wanted: (u64, u64)) -> (u64, u64) {
     const SECTOR: u64 = 512;
     let bytes = |line: &str| {
@@ -86,7 +85,7 @@ fn disk(diskstats: &str, wanted: (u64, u64)) -> (u64, u64) {
     let mut is_whole = |line: &&str| {
         path.clear();
         let name = line.split_ascii_whitespace().nth(2).unwrap_or("");
-        // Partitions and stacked devices would count the same bytes again.
+        // Partitions and stacked devices would count the same bytes twice.
         write!(path, "/sys/block/{name}/device").is_ok() && Path::new(&path).exists()
     };
     let whole = diskstats.lines().filter(|line| is_whole(line)).map(bytes);

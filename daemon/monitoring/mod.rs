@@ -1,5 +1,5 @@
-//! What this node keeps for monitoring: samples of the machine, counts of requests, and what was read of failed tasks. It answers no
-//! requests itself: that is `handlers::monitoring`.
+//! Data for monitoring: samples of the machine, counts of requests, and failures of tasks. Requests for it are answered
+//! by `handlers::monitoring`.
 
 mod cluster_view;
 pub mod counters;

@@ -1,4 +1,4 @@
-//! Samples of the machine every two seconds, and now and then a count of the keys.
+//! Samples the machine every two seconds, and counts the keys at intervals.
 
 use super::cluster_view::Views;
 use super::machine::{Machine, Totals};
@@ -11,14 +11,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A count of the keys takes time; the pause after it is so many times as long, and at least [`LEAST_PAUSE`].
+/// Counting keys takes time. The pause after a count is this many times as long, and at least [`LEAST_PAUSE`].
 const PAUSE: u32 = 50;
 const LEAST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The last ten minutes of this machine, and what it held when last counted.
+/// The samples of the last ten minutes, and the last count of keys.
 #[derive(Default)]
 pub struct Sampler {
-    /// Guards all that is remembered.
+    /// Guards samples and counts.
     state: Mutex<State>,
 }
 
@@ -27,15 +27,15 @@ struct State {
     samples: VecDeque<Sample>,
     totals: Totals,
     counted: Option<Counted>,
-    /// Somebody has asked since the last count began. Keys are not counted for nobody.
+    /// A client has asked for the count since the last one began. Otherwise keys are not counted.
     wanted: bool,
-    /// No count begins before this, and none while one is under way.
+    /// No count begins before this time; `None` while one is running.
     next_count: Option<Instant>,
     counting: bool,
 }
 
 impl Sampler {
-    /// The last `most` samples, the oldest first.
+    /// The last `most` samples, oldest first.
     pub fn samples(&self, most: usize) -> Vec<Sample> {
         let state = self.lock();
         let skipped = state.samples.len().saturating_sub(most);
@@ -50,7 +50,7 @@ impl Sampler {
         self.lock().totals
     }
 
-    /// What was counted last, and a wish for a fresh count.
+    /// The last count. Requests a new one.
     pub fn counted(&self) -> Option<Counted> {
         let mut state = self.lock();
         state.wanted = true;
@@ -60,7 +60,7 @@ impl Sampler {
     fn push(&self, sample: Sample, totals: Totals) {
         let mut state = self.lock();
         state.totals = totals;
-        // A clock that was set back must not leave samples of the future.
+        // If the clock was set back, samples of the future are removed.
         while state.samples.back().is_some_and(|last| last.at >= sample.at) {
             state.samples.pop_back();
         }
@@ -70,7 +70,7 @@ impl Sampler {
         state.samples.push_back(sample);
     }
 
-    /// True if a count is wanted and due; it is then under way.
+    /// True if a count is requested and due. The caller must run it.
     fn claim_count(&self) -> bool {
         let mut state = self.lock();
         let due = state.next_count.is_none_or(|at| at <= Instant::now());
@@ -87,14 +87,14 @@ impl Sampler {
     }
 }
 
-/// Samples until the process ends. `host`: this node's, as the cluster file has it.
+/// Takes samples until the process ends. `host` is this node's name in the cluster file.
 pub async fn sample_until_the_end(sampler: Arc<Sampler>, views: Arc<Views>, shared: Arc<Shared>, host: String) {
     let is_local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let mut machine = Machine::new(shared.store.root(), is_local);
     let mut before = (Instant::now(), machine.totals());
     loop {
         tokio::time::sleep(until_next()).await;
-        // A few microseconds each time: a thread for it would cost more.
+        // Not in a blocking thread: this takes only a few microseconds.
         let now = (Instant::now(), machine.totals());
         let running = shared.running.count() as u64;
         sampler.push(sample(before.1, now.1, now.0 - before.0, running), now.1);
@@ -118,7 +118,7 @@ async fn count(sampler: Arc<Sampler>, store: Arc<Store>) {
     }
 }
 
-/// The time to the next sample, which is taken when the clock shows a multiple of [`SAMPLE_SECONDS`].
+/// The time until the next sample, which is taken when the clock shows a multiple of [`SAMPLE_SECONDS`].
 fn until_next() -> Duration {
     let step = SAMPLE_SECONDS as u128 * 1_000_000_000;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();

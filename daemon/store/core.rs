@@ -21,10 +21,10 @@ use std::sync::{Arc, OnceLock};
 const REFUSED_WRITE: &str = "the disk refused a write since the start: the next start reads the keys that were made last, and takes away those \
                              that are not whole";
 
-/// Settings of a store.
+/// Options of a store.
 pub struct Options {
     pub dir: PathBuf,
-    /// Free bytes below which nothing is written; `None` for the default.
+    /// Free bytes below which writes are refused; `None` for the default.
     pub reserve: Option<u64>,
     /// Sync each key to the disk before it is published.
     pub fsync: bool,
@@ -37,7 +37,7 @@ pub struct Options {
 pub struct Store {
     pub(super) root: PathBuf,
     pub(super) data: Arc<DataDir>,
-    /// The identity of that directory at the start, to notice when it is gone.
+    /// The identity of the data directory at the start, to notice when it is replaced or unmounted.
     pub(super) found: FoundDir,
     pub(super) reserve: u64,
     pub(super) fsync: bool,
@@ -81,27 +81,27 @@ impl Store {
         self.root.join(key.as_str())
     }
 
-    /// Where tasks have their directories.
+    /// The directory for the directories of tasks.
     pub fn tasks_dir(&self) -> PathBuf {
         self.root.join(".s4/tasks")
     }
 
-    /// Where empty task directories are kept for reuse.
+    /// The directory for empty task directories that are reused.
     pub fn idle_dirs(&self) -> PathBuf {
         self.root.join(".s4/idle")
     }
 
-    /// Where files that travel with jobs are kept.
+    /// The directory for files sent with jobs.
     pub fn files_dir(&self) -> PathBuf {
         self.root.join(".s4/files")
     }
 
-    /// Where it is written down what the outputs of jobs were made from.
+    /// The directory for journals: what the outputs of jobs were made from.
     pub fn provenance_dir(&self) -> PathBuf {
         self.root.join(".s4/provenance")
     }
 
-    /// Where jobs keep their records, plans and logs.
+    /// The directory for records, plans and logs of jobs.
     pub fn jobs_dir(&self) -> PathBuf {
         self.root.join(".s4/jobs")
     }
@@ -111,7 +111,7 @@ impl Store {
         stored::draft(&self.root)
     }
 
-    /// The same, taken from those created ahead if there is one.
+    /// Like [`unnamed_file`](Self::unnamed_file), but takes a file that was created ahead if there is one.
     pub(super) fn unnamed_file_ahead(&self) -> io::Result<File> {
         let ahead = self.drafts.get_or_init(|| {
             let root = self.root.clone();
@@ -120,7 +120,7 @@ impl Store {
         ahead.take().map_or_else(|| self.unnamed_file(), Ok)
     }
 
-    /// Errors: the data directory is not at its path any more, so that nothing is known of its keys. Must be called
+    /// Checks that the data directory is still at its path; otherwise nothing is known of its keys. Must be called
     /// before a key is reported absent, or a listing complete.
     pub fn check_there(&self) -> Result<()> {
         match self.found.is_there() {

@@ -1,4 +1,5 @@
-//! System errors at the path of a key, as errors for the user. Which kind a system error becomes is decided in `Error::io`, not here.
+//! Converts system errors at the path of a key to errors for the user. The kind of a system error is decided in
+//! `Error::io`, not here.
 
 use nix::errno::Errno;
 use s4::error::{Error, ErrorKind};
@@ -17,7 +18,7 @@ pub(super) fn failed(key: impl Display, errno: Errno) -> Error {
     }
 }
 
-/// The same for an [`io::Error`](std::io::Error), which need not come from a system call.
+/// Like [`failed`], for an [`io::Error`](std::io::Error), which need not come from a system call.
 pub(super) fn failed_io(key: impl Display, error: &std::io::Error) -> Error {
     match error.raw_os_error() {
         Some(code) => failed(key, Errno::from_raw(code)),

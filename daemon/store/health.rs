@@ -25,7 +25,7 @@ pub(super) struct DiskHealth(Arc<Known>);
 
 #[derive(Default)]
 struct Known {
-    /// Never held during a probe, which may take for ever.
+    /// Never locked during a probe, which may hang.
     state: Mutex<State>,
     /// Notified at the end of a probe.
     probed: Condvar,

@@ -75,17 +75,17 @@ impl Store {
         self.check_there()
     }
 
-    /// Visits the existing outputs of a 1:n map below `outdir`, for the inputs on node `of`, in the order of the
-    /// inputs' basenames; without a node each key as the only output of its task, under its own path. `visit` is also called with `None` from time to time, and ends the listing by returning
-    /// false.
-    pub fn standing(
+    /// Visits the existing outputs of a 1:n map below `outdir` for the inputs on node `of`, in the order of the inputs'
+    /// basenames. Without a node, visits each key as the only output of its task, under its own path. `visit` is also
+    /// called with `None` from time to time, and ends the listing by returning false.
+    pub fn existing_outputs(
         &self,
         outdir: &Dir,
         of: Option<NodeId>,
         visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>,
     ) -> Result<()> {
         let Some(of) = of else {
-            return self.standing_keys(outdir, visit);
+            return self.existing_keys(outdir, visit);
         };
         for record in self.sorted_names(&self.root.join(outdir.as_str()), false)? {
             let record = record?;
@@ -95,14 +95,14 @@ impl Store {
             if !visit(None)? {
                 return Ok(());
             }
-            if node_of_basename(input, self.nodes) == of && !self.standing_of(outdir, input, visit)? {
+            if node_of_basename(input, self.nodes) == of && !self.existing_outputs_of(outdir, input, visit)? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    fn standing_keys(&self, outdir: &Dir, visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>) -> Result<()> {
+    fn existing_keys(&self, outdir: &Dir, visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>) -> Result<()> {
         let prefix = Prefix::below(outdir);
         self.list(&Selection::Prefix { prefix: &prefix, recursive: true, details: false }, &mut |entry| {
             let Entry::Key { path, .. } = &entry else { return visit(None) };
@@ -110,14 +110,14 @@ impl Store {
                 Err(e) if is_absent(&e) => return visit(None),
                 found => found.map_err(|e| self.unreadable(format!("s4://{path}"), &e))?,
             };
-            // No map made it.
+            // The mark of a key that no map has made.
             let unmarked = Mark { recipe: 0, inputs: 0, job: 0, source: 0, outputs: 1 };
             let mark = record.and_then(|record| record.mark).unwrap_or(unmarked);
             visit(Some(Standing { input: path.clone(), count: mark.outputs.into(), key: Key::parse(path)?, mark }))
         })
     }
 
-    fn standing_of(
+    fn existing_outputs_of(
         &self,
         outdir: &Dir,
         input: &str,
@@ -137,13 +137,13 @@ impl Store {
                 found.entry(mark).or_insert(Standing { input, mark, count: 0, key }).count += 1;
             }
             if found.len() >= MARKS {
-                let counted = found.drain().map(|(_, standing)| standing).collect::<Vec<_>>();
-                counted.into_iter().try_for_each(|standing| visit(Some(standing)).map(|more| go_on &= more))?;
+                let counted = found.drain().map(|(_, output)| output).collect::<Vec<_>>();
+                counted.into_iter().try_for_each(|output| visit(Some(output)).map(|more| go_on &= more))?;
             }
             go_on &= visit(None)?;
             Ok(go_on)
         })?;
-        found.into_values().try_for_each(|standing| visit(Some(standing)).map(|more| go_on &= more))?;
+        found.into_values().try_for_each(|output| visit(Some(output)).map(|more| go_on &= more))?;
         Ok(go_on)
     }
 

@@ -1,4 +1,4 @@
-//! The mark of a key that was made on another cluster.
+//! Marks keys that were made by a map on another cluster.
 
 use super::core::Store;
 use s4::attribute::{KeyRecord, Mark};
@@ -11,9 +11,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 
 impl Store {
-    /// Gives `mark` to a key that holds what `checksum` says. Errors: it holds something else, or another map has made it.
+    /// Gives `mark` to a key whose content is `checksum`. Errors: the content differs, or another map has made the key.
     pub fn give_mark(&self, key: &Key, checksum: Checksum, mark: Mark) -> Result<()> {
-        // Prevents that another key of this name is made in between.
+        // Prevents that the name gets another key in between.
         let _naming = self.naming.lock(&self.path(key));
         let opened = self.open_key(key)?;
         let refuse = |why: &str| Err(Error::new(ErrorKind::AlreadyExists, format!("{key}: {why}")));
@@ -28,7 +28,7 @@ impl Store {
     }
 }
 
-/// Only a file that its owner may write to takes attributes from an ordinary user.
+/// An ordinary user can only set attributes of a file that its owner may write to.
 fn write(file: &File, record: KeyRecord) -> io::Result<()> {
     let mode = file.metadata()?.permissions().mode();
     file.set_permissions(Permissions::from_mode(mode | 0o200))?;

@@ -1,4 +1,4 @@
-//! Locks for giving a name to a file, and the puts whose keys must not get a name any more.
+//! Locks for giving a name to a file, and the cancelled puts, whose keys must not get a name any more.
 
 use s4::checksum;
 use std::collections::VecDeque;

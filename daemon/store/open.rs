@@ -1,4 +1,5 @@
-//! Start and orderly end of a store: checks and locks the data directory, and recovers what earlier runs left.
+//! Start and orderly end of a store. The start checks and locks the data directory, and recovers what earlier runs
+//! left.
 
 use super::core::{Options, Store};
 use super::data_dir::DataDir;

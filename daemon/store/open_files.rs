@@ -1,5 +1,5 @@
-//! The open file cache: a key that is read in parts stays open, so that its reader can continue after a delete. Each
-//! entry has the sums of the key's leaves.
+//! The open file cache. A key that is read in parts stays open, so that its reader can continue after a delete. Each
+//! entry has the checksums of the key's leaves.
 
 use lru::LruCache;
 use s4::blocks::Table;
@@ -17,20 +17,21 @@ const MOST: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 const IDLE: Duration = Duration::from_secs(600);
 
 /// An open key.
-pub struct HeldFile {
+pub struct OpenKey {
     pub file: File,
     pub(super) checksum: Checksum,
-    /// As recorded; `None` if the key has only one leaf, or if there was no room for a table when it was made.
+    /// The recorded checksums of leaves or blocks; `None` if the key has only one leaf, or if there was no room for a
+    /// table when it was made.
     pub(super) table: Option<Table>,
-    /// Sums of the leaves of blocks whose content was verified, by the first leaf of the block.
+    /// Checksums of the leaves of verified blocks, by the first leaf of the block.
     pub(super) verified: Mutex<HashMap<usize, Vec<u32>>>,
 }
 
 /// Open files, and when each was last read.
-type Held = LruCache<(Key, Checksum), (Arc<HeldFile>, Instant)>;
+type Entries = LruCache<(Key, Checksum), (Arc<OpenKey>, Instant)>;
 
 /// Guards the table; the files themselves are shared.
-pub(super) struct OpenFileCache(Mutex<Held>);
+pub(super) struct OpenFileCache(Mutex<Entries>);
 
 impl Default for OpenFileCache {
     fn default() -> Self {
@@ -39,19 +40,19 @@ impl Default for OpenFileCache {
 }
 
 impl OpenFileCache {
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn get(&self, name: &(Key, Checksum)) -> Option<Arc<HeldFile>> {
+    pub fn get(&self, name: &(Key, Checksum)) -> Option<Arc<OpenKey>> {
         let mut table = self.lock();
-        let (held, used) = table.get_mut(name)?;
+        let (cached, used) = table.get_mut(name)?;
         *used = Instant::now();
-        Some(held.clone())
+        Some(cached.clone())
     }
 
-    pub fn put(&self, name: (Key, Checksum), held: Arc<HeldFile>) {
-        self.lock().put(name, (held, Instant::now()));
+    pub fn put(&self, name: (Key, Checksum), cached: Arc<OpenKey>) {
+        self.lock().put(name, (cached, Instant::now()));
     }
 
     /// Closes keys that nobody reads any more, which frees the space of deleted keys. Blocks while the file system
@@ -60,12 +61,12 @@ impl OpenFileCache {
         let mut idle = Vec::new();
         let mut table = self.lock();
         while table.peek_lru().is_some_and(|(_, (_, used))| used.elapsed() > IDLE)
-            && let Some((name, (held, _))) = table.pop_lru()
+            && let Some((name, (cached, _))) = table.pop_lru()
         {
             // A reader still uses it.
-            match Arc::strong_count(&held) {
-                1 => idle.push(held),
-                _ => drop(table.put(name, (held, Instant::now()))),
+            match Arc::strong_count(&cached) {
+                1 => idle.push(cached),
+                _ => drop(table.put(name, (cached, Instant::now()))),
             }
         }
         drop(table);

@@ -29,13 +29,13 @@ const KEY_MODE: u32 = 0o444;
 
 /// The client for which a key is made.
 pub trait Requester {
-    /// Called just before `name` is made. Errors: the requester has gone.
+    /// Called just before `name` is made. Errors: the requester has disconnected or timed out.
     fn check(&self, name: &impl Display) -> Result<()>;
 
-    /// How long it waits for the response; `None` without a limit.
+    /// How long the requester waits for the response; `None` without a limit.
     fn timeout(&self) -> Option<Duration>;
 
-    /// The number of its put, if it has one, by which it may ask for the result.
+    /// The number of its put, if it has one. The requester may use it to ask for the result.
     fn put(&self) -> Option<u64>;
 }
 
@@ -323,7 +323,7 @@ impl Store {
         // A delete may remove the parent directory before the link; then both are repeated.
         for _ in 0..100 {
             self.hold_parent_of(key, requester.timeout())?;
-            // That may have blocked, and the requester may have gone meanwhile.
+            // Creating directories may have blocked; meanwhile the requester may have disconnected.
             requester.check(key)?;
             match self.link_or_replace(requester, file, path, over_empty) {
                 Err(Errno::ENOENT) => {}

@@ -31,11 +31,11 @@ impl Store {
         Ok(found)
     }
 
-    /// When a key was made, and its checksum. If it does not exist yet, the put of this number will not make it any
-    /// more.
+    /// The time at which a key was made, and its checksum. If the key does not exist yet, the put of this number cannot
+    /// make it any more.
     pub fn made(&self, key: &Key, put: Option<u64>) -> Result<Made> {
         {
-            // Waits for a put that is just giving its file the name.
+            // Waits for a put that is about to give its file the name.
             let _naming = self.naming.lock(&self.path(key));
             put.inspect(|put| self.refused.add(*put));
         }
@@ -103,8 +103,8 @@ pub(super) fn open_itself(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path)
 }
 
-/// The same if the path is in the kernel's caches. The extended attributes are in the inode, so they usually are there
-/// too.
+/// Like [`open_itself`], but only if the path is in the kernel's caches. The extended attributes are in the inode, so
+/// they usually are cached too.
 fn open_at_once(path: &Path) -> Option<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOATIME;
     let cached = ResolveFlag::from_bits_retain(nix::libc::RESOLVE_CACHED);

@@ -14,8 +14,8 @@ use s4::skew::Load;
 use s4::stored::{is_absent, record_at, recorded_at};
 use std::path::Path;
 
-/// Buckets that are named to whoever deletes their keys.
-const TOLD: usize = 1000;
+/// Limit of bucket names that are reported for a delete.
+const MAX_BUCKETS: usize = 1000;
 
 impl Store {
     /// Deletes a key; with `only`, just if it has this checksum. Directories that become empty are removed, unless
@@ -54,8 +54,9 @@ impl Store {
         unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
     }
 
-    /// Deletes every key that begins with `prefix`, and the empty directories; returns the keys and bytes, and the keys' buckets, of
-    /// which no more than [`TOLD`] are named. Calls `progress` with the keys and bytes so far, and stops if that returns false.
+    /// Deletes every key that begins with `prefix`, and the empty directories. Returns the number of keys and bytes,
+    /// and up to [`MAX_BUCKETS`] of the keys' buckets. Calls `progress` with the keys and bytes so far, and stops if
+    /// that returns false.
     pub fn remove_prefix(
         &self,
         prefix: &Prefix,
@@ -149,7 +150,7 @@ impl Store {
 /// Adds the bucket of the key at `path`, which comes in the order of paths.
 fn note_bucket(buckets: &mut Vec<String>, path: &str) {
     let bucket = path.split('/').next().unwrap_or(path);
-    if buckets.len() < TOLD && buckets.last().is_none_or(|last| last != bucket) {
+    if buckets.len() < MAX_BUCKETS && buckets.last().is_none_or(|last| last != bucket) {
         buckets.push(bucket.to_owned());
     }
 }

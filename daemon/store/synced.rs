@@ -25,7 +25,7 @@ const LONG_SLACK: i64 = 3_600_000_000_000;
 /// Bytes of `.s4/synced` that are read.
 const LONGEST: usize = 4096;
 
-/// What is known of the disk.
+/// The knowledge about what is on the disk.
 pub(super) struct Synced {
     /// The data directory.
     root: PathBuf,

@@ -62,8 +62,8 @@ impl Store {
         apply(&opened.file, change).map_err(|e| Error::io(key, &e))
     }
 
-    /// Links a file that another process of this machine has open as a key, for `requester`. Errors: it is not the file
-    /// that was announced.
+    /// Links a file that another process of this machine has open as a key, for `requester`. Errors: it is not the
+    /// announced file.
     pub fn adopt(&self, requester: &impl Requester, key: &Key, adoption: &Adoption) -> Result<Checksum> {
         let refuse = |why: &str| Error::new(ErrorKind::BadRequest, format!("{key}: the file to be linked {why}"));
         // Files that this daemon has open itself must not be linked.

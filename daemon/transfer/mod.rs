@@ -1,4 +1,5 @@
-//! Node to node: a 1:n task's outputs, grouped by destination and sent many in one exchange over kept connections.
+//! Node to node transfer of the outputs of 1:n tasks. Outputs are grouped by destination; many are sent in one exchange
+//! over a pooled connection.
 
 use crate::jobs::command::{WRITER_TIMEOUT, cut};
 use crate::jobs::fence::Fence;
@@ -26,19 +27,20 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Outputs of one task that are sent at a time, so that memory does not grow with their number.
+/// Outputs of one task that are handled at a time, so that memory does not grow with their number.
 const WINDOW: usize = 4096;
-/// Exchanges with one node at once.
+/// Limit of simultaneous exchanges with one node.
 const PER_NODE: usize = 2;
 
-/// Bytes of a line that names an output: more than any path has.
+/// Limit of bytes of a line that names an output: longer than any path.
 const LINE: u64 = 4096;
 
-/// What a 1:n command has left: its directory, and the names it printed.
+/// The results of a 1:n command: its directory, and the names that it printed.
 pub struct Outputs {
     pub dir: TaskDir,
     pub names: File,
-    /// Files that the job itself put into the directory: where they are printed as they were, as by `ls`, they are no outputs.
+    /// Files that the job itself put into the directory. If the command prints their names (with `ls`, for example) and
+    /// has not changed them, they are not outputs.
     pub installed: Vec<Installed>,
 }
 
@@ -49,7 +51,7 @@ impl Outputs {
     }
 }
 
-/// Whose outputs are sent.
+/// The task whose outputs are sent.
 pub struct Sender<'a> {
     pub job: &'a Arc<Job>,
     pub input: &'a Key,
@@ -57,7 +59,7 @@ pub struct Sender<'a> {
     pub inputs: u64,
 }
 
-/// The way to every node. Clones share it.
+/// Sends outputs to all nodes. Clones share the state.
 #[derive(Clone)]
 pub struct Transfers(Arc<Inner>);
 
@@ -65,7 +67,7 @@ struct Inner {
     store: Arc<Store>,
     client: Client,
     node: NodeId,
-    /// For each node, how many exchanges with it may begin.
+    /// For each node, a semaphore for exchanges.
     turns: Vec<Semaphore>,
 }
 
@@ -76,7 +78,7 @@ impl Transfers {
     }
 }
 
-/// One output under way.
+/// An output that is being sent.
 #[derive(Clone)]
 struct Output {
     key: Key,
@@ -84,19 +86,19 @@ struct Output {
     /// The task's directory, and the file's path in it.
     dir: Arc<OwnedFd>,
     name: PathBuf,
-    /// Bytes, when it was looked at.
+    /// The length in bytes, when it was checked.
     len: u64,
 }
 
 impl Output {
-    /// Publishes it on this node.
+    /// Publishes the output on this node.
     fn publish(&self, store: &Store, mark: Mark) -> Result<()> {
         let (file, is_itself) = self.open_whole()?;
         store.publish_left(&file, is_itself, &self.key, mark)
     }
 
-    /// Opens the file that the command left, once nobody can write to it any more, and nothing outside the task's directory.
-    /// The second is true if no link led to it. Errors: what is no regular file.
+    /// Opens the file that the command left, after waiting until nobody can write to it, and never a file outside the
+    /// task's directory. The second value is true if no link led to it. Errors: it is no regular file.
     fn open_whole(&self) -> Result<(File, bool)> {
         let failed = |e: std::io::Error| Error::io(self.path.display(), &e);
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -118,8 +120,8 @@ impl Output {
     }
 }
 
-/// Publishes every named output on its node, as `outdir/<input basename>/<file basename>`. Nothing is sent unless every
-/// name is there. Returns how many were published, also when it failed.
+/// Publishes every named output on its node, as `outdir/<input basename>/<file basename>`. Sends nothing unless all
+/// named files exist. Also returns the number of published outputs, after a failure too.
 pub async fn shuffle(transfers: &Transfers, sender: Sender<'_>, outputs: Outputs) -> (u64, Result<()>) {
     let mut published = 0;
     let result = shuffle_windows(transfers, &sender, outputs, &mut published).await;
@@ -149,15 +151,15 @@ async fn shuffle_windows(
             Err(error) => break Err(error),
         }
     };
-    // With the names goes the task's directory, which is emptied.
+    // Dropping the names also empties the task's directory.
     blocking(move || drop(names)).await;
     result
 }
 
-/// The names that a command printed, from a position in them on.
+/// Reads the names that a command printed, from a position on.
 struct Names {
     outputs: Outputs,
-    /// The directory that the command ran in.
+    /// The directory of the command.
     dir: Arc<OwnedFd>,
     outdir: Dir,
     fence: Arc<Fence>,
@@ -166,7 +168,7 @@ struct Names {
 }
 
 impl Names {
-    /// Makes sure that every name is there, and only once. Blocks.
+    /// Checks that every named file exists, and that no name is repeated. Blocks.
     fn open(store: &Store, outputs: Outputs, outdir: Dir, fence: Arc<Fence>) -> Result<Self> {
         let path = outputs.dir.path();
         let dir = store.data_dir().open_at(path, OFlag::O_PATH | OFlag::O_DIRECTORY);
@@ -179,7 +181,7 @@ impl Names {
         Ok(names)
     }
 
-    /// Returns how many there are.
+    /// Returns the number of names.
     fn check_all(&mut self, store: &Store) -> Result<u64> {
         let mut names = Sorter::new(store.root());
         let mut count = 0;
@@ -208,7 +210,7 @@ impl Names {
         Ok(count)
     }
 
-    /// The next outputs; empty at the end. Errors: a name that is not there, is no file, or makes no key.
+    /// The next outputs; empty at the end. Errors: a name that does not exist, is no file, or gives no valid key.
     fn window(&mut self) -> Result<Vec<Output>> {
         let mut reader = BufReader::new(AtPosition::new(&self.outputs.names, self.position));
         let mut window = Vec::new();
@@ -271,7 +273,7 @@ impl Names {
 
     /// The length of the file `name`; `None` if it is no regular file.
     fn len_of(&self, name: &Path) -> nix::Result<Option<u64>> {
-        // The usual case, in one call: a file in the directory itself.
+        // A file in the directory itself, the usual case, takes one system call.
         let mut found = match name.components().count() {
             1 => fstatat(&*self.dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?,
             _ => fstat(open_linked(&*self.dir, name, OFlag::O_PATH)?)?,
@@ -290,7 +292,7 @@ impl Transfers {
         let delivery = Delivery { job: sender.job.spec.id.clone(), inputs: sender.inputs, outputs: 1 };
         tokio::select! {
             sent = self.0.client.send_file(output, Some(&delivery), file, output.as_str()) => sent.map(drop),
-            // A node that is silent is not waited for any more.
+            // If the job ends, stop waiting for a silent node.
             () = sender.job.ended_from_outside() => Err(Error::new(ErrorKind::Cancelled, "the job has ended")),
         }
     }
@@ -309,7 +311,7 @@ impl Transfers {
         let each =
             groups.iter().flat_map(|(&node, group)| group.iter().map(move |output| (&output.key, node, output.len)));
         job.sent.add(self.0.client.cluster().len(), each);
-        // The task's node is the home of the directory that its outputs go to: who receives some holds it from now on.
+        // The task's node is the home of the outputs' directory. It records the receivers as holders before it sends.
         let (store, own) = (self.0.store.clone(), self.0.node);
         let holders: Vec<NodeId> = groups.keys().copied().filter(|&node| node != own).collect();
         let outdir = groups.values().flatten().next().map(|output| output.key.parent().to_owned());
@@ -347,7 +349,7 @@ impl Transfers {
         loop {
             let sent = tokio::select! {
                 sent = sending.join_next() => sent,
-                // A node that is silent is not waited for any more.
+                // If the job ends, stop waiting for a silent node.
                 () = &mut ended => return Err(Error::new(ErrorKind::Cancelled, "the job has ended")),
             };
             let Some(sent) = sent else {
@@ -378,7 +380,7 @@ impl Transfers {
         first.map_or(Ok(()), |error| Err(error.of_peer(self.0.client.cluster().name(node))))
     }
 
-    /// Large outputs go each over a connection, the others over one.
+    /// Sends each large output over its own connection, and the others over one.
     async fn send_to(
         &self,
         node: NodeId,
@@ -411,7 +413,7 @@ impl Transfers {
     }
 }
 
-/// Puts outputs up to the first that cannot be read, whose error is the inner one.
+/// Puts outputs until one cannot be read; its error is the inner one.
 fn put_all(puts: &mut Puts, group: &[Output], fence: &Fence) -> Result<Result<()>> {
     for output in group {
         if !fence.is_open() {

@@ -13,7 +13,7 @@ use s4::protocol::node::{Counted, Sample};
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// What a scrape reads. All of it is cheap.
+/// The values that a scrape reads. All of them are cheap to get.
 struct Readings<'a> {
     app: &'a App,
     health: Health,
@@ -22,7 +22,7 @@ struct Readings<'a> {
     totals: Totals,
 }
 
-/// The values of one metric, each with its label as `name="value"`, or none.
+/// The values of one metric. Each may have a label as `name="value"`.
 type Values = Vec<(String, f64)>;
 
 struct Metric {
@@ -40,7 +40,7 @@ const fn counter(name: &'static str, help: &'static str, read: fn(&Readings) -> 
     Metric { name, kind: "counter", help, read }
 }
 
-/// Every metric.
+/// The table of all metrics.
 const METRICS: &[Metric] = &[
     gauge("s4_build_info", "Always 1; the version is a label.", |r| {
         vec![(format!("version=\"{}\"", r.health.version), 1.0)]
@@ -107,7 +107,7 @@ pub async fn answer(app: &Arc<App>) -> Answer {
     Ok(response)
 }
 
-/// Blocks: looks at the disk.
+/// Blocks: probes the disk.
 fn text(app: &App) -> Result<String> {
     let sampler = &app.watch.sampler;
     let readings = Readings {

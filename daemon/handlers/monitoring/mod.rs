@@ -1,4 +1,4 @@
-//! Answers for monitoring: the page, the metrics, and this node's status. Nothing here changes anything.
+//! Handlers for monitoring: the page, the metrics, and this node's status. They change nothing.
 
 pub mod metrics;
 pub mod page;
@@ -12,7 +12,7 @@ use hyper::{Method, Request};
 use s4::error::{Error, ErrorKind};
 use std::sync::Arc;
 
-/// What is served without s4's header, since a browser or Prometheus cannot send it.
+/// Routes that are served without s4's header, which browsers and Prometheus cannot send.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Open {
     Page,

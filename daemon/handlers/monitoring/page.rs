@@ -1,4 +1,4 @@
-//! The page: one self-contained document, which fetches `/v1/watch` again and again and shows it.
+//! The page: one self-contained document, which fetches `/v1/watch` at intervals and shows the result.
 
 use crate::app::App;
 use crate::handlers::Answer;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
-/// Parts of one script, in this order.
+/// The parts of one script, in this order.
 const SCRIPT: [&str; 5] = [
     include_str!("format.js"),
     include_str!("grid.js"),
@@ -47,7 +47,7 @@ pub fn answer(app: &App) -> Response<BoxBody> {
     response
 }
 
-/// What the page fetches: the whole cluster.
+/// The data that the page fetches: the state of the whole cluster.
 pub async fn data(app: &Arc<App>, samples: Option<usize>) -> Answer {
     let view = app.watch.views.get(&app.jobs.shared.client, samples.unwrap_or(SAMPLES_KEPT)).await;
     let mut response = Response::new(body::full(view));
@@ -60,14 +60,14 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     headers.insert(name, HeaderValue::from_str(value).expect("printable ASCII"));
 }
 
-/// Text that no writer of a key or command can foresee.
+/// A text that cannot be predicted, so that no key or command can contain it.
 fn nonce() -> String {
     use std::io::Read;
     let mut chance = [0; 16];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut chance));
     match read {
         Ok(()) => chance.iter().map(|byte| format!("{byte:02x}")).collect(),
-        // A machine without it: as unforeseeable as the clock.
+        // A machine without /dev/urandom: the id depends on the clock.
         Err(_) => format!("{:016x}", hash(JobId::new().as_str().as_bytes())),
     }
 }

@@ -1,4 +1,4 @@
-//! This node's status: how it is, what the machine did, its jobs and the failures of each.
+//! This node's status: its health, samples of the machine, its jobs, and the failures of each job.
 
 use crate::app::App;
 use crate::handlers::{Answer, health_now, json};
@@ -8,22 +8,22 @@ use s4::protocol::JobRecord;
 use s4::protocol::node::{JOBS_TOLD, JobStatus, NodeStatus, SAMPLES_KEPT, shortened};
 use std::sync::Arc;
 
-/// Bytes of a command that are told.
+/// Bytes of a command that are sent.
 const COMMAND: usize = 2000;
-/// Exit statuses that are told.
+/// Exit statuses that are sent.
 const OK_EXIT: usize = 16;
-/// Bytes of JSON of all records, so that the status stays below what a client reads.
+/// Limit of bytes of JSON for all records. The status must be shorter than what a client reads.
 const RECORDS: usize = 384 * 1024;
 
-/// `samples`: how many to tell, the last ones.
+/// `samples`: the number of last samples to send.
 pub async fn answer(app: &Arc<App>, samples: Option<usize>) -> Answer {
     let app = app.clone();
     blocking(move || status(&app, samples.unwrap_or(SAMPLES_KEPT))).await.map(|status| json(&status))
 }
 
-/// Blocks: looks at the disk.
+/// Blocks: probes the disk.
 fn status(app: &App, samples: usize) -> Result<NodeStatus> {
-    let records = told(app.jobs.records());
+    let records = listed(app.jobs.records());
     let failures = app.watch.failures.of(&app.jobs, &records);
     Ok(NodeStatus {
         health: health_now(app)?,
@@ -33,8 +33,9 @@ fn status(app: &App, samples: usize) -> Result<NodeStatus> {
     })
 }
 
-/// The newest jobs and those that have not ended, as far as there is room, without what may be long or secret. The newest first.
-fn told(records: Vec<JobRecord>) -> Vec<JobRecord> {
+/// The newest jobs and those that have not ended, newest first, up to the limit. Fields that may be long or secret are
+/// cut or removed.
+fn listed(records: Vec<JobRecord>) -> Vec<JobRecord> {
     let newest_first = records.into_iter().rev().enumerate();
     let kept = newest_first.filter(|(at, record)| *at < JOBS_TOLD || record.outcome.is_none());
     let mut room = RECORDS;
