@@ -1,10 +1,10 @@
 //! Uploads a large file to its node while a program still writes it, so that the publishing close has little left to
 //! send.
 //!
-//! Where the kernel writes the file itself, the mount does not see the writes. It assumes that all bytes but the last
-//! ones stay as they are. At the close the file is read once more and hashed; the node compares, and where the
-//! assumption was wrong, the close sends the whole file again. Which files are uploaded so, and what becomes of the
-//! handle until the close, is left to the caller.
+//! Where the kernel writes the file itself, the mount does not see the writes. It assumes that all bytes except the
+//! last ones are final. At the close the file is read again and hashed, and the node compares its bytes with this
+//! checksum. If they differ, the close sends the whole file again. The caller chooses the files, and keeps the handle
+//! of the upload until the close.
 
 use s4::checksum::Checksum;
 use s4::client::{Client, Upload, blocking};
@@ -20,43 +20,43 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Uploads that run at once. Each takes a thread here and one at its node.
-const MOST: usize = 8;
-/// Bytes at the file's end that a program may still change that writes a file from its start to its end.
-const UNSETTLED: u64 = 1 << 20;
-/// Bytes sent between two looks at the orders.
+const MAX_UPLOADS: usize = 8;
+/// The last bytes of a file, which are sent only at its close: even a program that writes sequentially may change them.
+const UNSTABLE_TAIL: u64 = 1 << 20;
+/// Bytes sent between two checks for an order.
 const STEP: u64 = 8 << 20;
-/// How often an upload that has caught up looks whether the file has grown.
+/// How often an upload that has caught up checks whether the file has grown.
 const POLL: Duration = Duration::from_millis(10);
-/// Between two keepalives while the program writes nothing. A node gives up after 30 seconds.
+/// The pause between two keepalives while the program writes nothing. A node cancels a silent upload after 30 seconds.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// What the close sends to the thread of the upload.
 enum Order {
-    /// The file has this length from now on.
+    /// The file is closed, and this is its final length.
     Close(u64),
     Publish(PutEnd),
 }
 
 /// A running upload. Dropping it cancels the upload, which leaves nothing at the node.
 pub struct EagerUpload {
-    /// Numbers the put.
+    /// Has the id of this put, by which the node can be asked for its outcome.
     client: Client,
     key: Key,
     orders: Sender<Order>,
     ended: oneshot::Receiver<Result<Option<Sent>>>,
 }
 
-/// The answer of a node that has got the whole file.
+/// The outcome of an upload whose bytes have all reached the node.
 struct Sent {
     checksum: Checksum,
-    /// When it was asked to publish.
+    /// When the node was asked to publish them.
     asked: Instant,
     answer: Result<()>,
 }
 
 impl EagerUpload {
-    /// Publishes `file`, of `len` bytes. `None` if it must be sent again: the transfer broke off, or the file does not
-    /// hold the bytes that were sent. Errors: it is not published, or that is unknown.
+    /// Publishes `file`, of `len` bytes. `None` if it must be sent again: the connection broke, or the file does not
+    /// hold the bytes that were sent. Errors: the file is not published, or the outcome is unknown.
     pub async fn publish(self, file: Arc<File>, len: u64, change: Change) -> Result<Option<Checksum>> {
         let (client, key) = (self.client.clone(), self.key.clone());
         match self.send_rest(file, len, change).await? {
@@ -94,7 +94,7 @@ pub struct EagerUploads {
 
 impl EagerUploads {
     pub fn new(client: Client) -> Self {
-        Self { client, permits: Arc::new(Semaphore::new(MOST)) }
+        Self { client, permits: Arc::new(Semaphore::new(MAX_UPLOADS)) }
     }
 
     /// The right to start an upload; `None` if too many are running.
@@ -106,12 +106,12 @@ impl EagerUploads {
     pub async fn start(&self, key: Key, file: Arc<File>, permit: OwnedSemaphorePermit) -> Option<EagerUpload> {
         let client = self.client.putting();
         let upload = client.upload(&key, None).await.ok()?;
-        let ((orders, ordered), (tell, ended)) = (mpsc::channel(), oneshot::channel());
+        let ((orders, ordered), (report, ended)) = (mpsc::channel(), oneshot::channel());
         let handle = EagerUpload { client: client.clone(), key: key.clone(), orders, ended };
         tokio::task::spawn_blocking(move || {
             let sent = send(&file, upload, &ordered, &client, &key);
             // The receiver is gone if the upload was dropped.
-            let _ = tell.send(sent);
+            let _ = report.send(sent);
             drop(permit);
         });
         Some(handle)
@@ -124,19 +124,19 @@ fn send(file: &File, mut upload: Upload, orders: &Receiver<Order>, client: &Clie
     let node = client.cluster().node_of(key);
     let mut closed = None;
     let sent = client.noting(node, send_bytes(file, &mut upload, orders, &mut closed));
-    // The close may have come in the last wait for the node.
+    // The close may have arrived while this thread waited for the node.
     let is_closed = closed.is_some() || orders.try_recv().is_ok();
     match sent {
         Ok(Some(ending)) => {
             let asked = Instant::now();
             match client.noting(node, upload.end(ending)) {
-                // The node has got other bytes than the file holds.
+                // The bytes at the node differ from those in the file.
                 Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
                 answer => Ok(Some(Sent { checksum: ending.checksum, asked, answer })),
             }
         }
         Ok(None) => Ok(None),
-        // Sending it again would take as long once more.
+        // The close has already waited for a whole deadline.
         Err(error) if error.kind() == ErrorKind::Deadline && is_closed => Err(error),
         Err(error) => {
             tracing::debug!("{error}");
@@ -156,7 +156,7 @@ fn send_bytes(
     let (mut sent, mut ending) = (0, None);
     let mut last = Instant::now();
     loop {
-        let until = whole.map_or_else(|| settled(file), Ok)?;
+        let until = whole.map_or_else(|| stable_len(file), Ok)?;
         if sent < until {
             let n = STEP.min(until - sent);
             upload.send_file(file, sent, n)?;
@@ -172,7 +172,7 @@ fn send_bytes(
         }
         match orders.recv_timeout(if sent < until { Duration::ZERO } else { POLL }) {
             Ok(Order::Close(len)) => *whole = Some(len),
-            Ok(Order::Publish(told)) => ending = Some(told),
+            Ok(Order::Publish(end)) => ending = Some(end),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) if ending.is_some() => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -181,7 +181,7 @@ fn send_bytes(
 }
 
 /// How many bytes from the start of a file are assumed to stay as they are.
-fn settled(file: &File) -> Result<u64> {
+fn stable_len(file: &File) -> Result<u64> {
     let found = file.metadata().map_err(|e| Error::io("the spool", &e))?;
-    Ok(found.len().saturating_sub(UNSETTLED))
+    Ok(found.len().saturating_sub(UNSTABLE_TAIL))
 }

@@ -5,7 +5,8 @@ use s4::error::{Error, ErrorKind};
 
 pub type Result<T> = std::result::Result<T, Errno>;
 
-/// The errno of an error. Logs the error, of which users see the number only, unless the number is enough.
+/// The errno of an error. Logs the error, because users see only its number; errors that the number explains fully are
+/// not logged.
 pub fn errno(error: &Error) -> Errno {
     let errno = Errno::from_raw(error.kind().errno());
     let is_ordinary = matches!(

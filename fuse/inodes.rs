@@ -1,9 +1,9 @@
 //! Inode numbers, and what they stand for.
 //!
 //! The number of a key is a hash of its name and checksum. It is the same in every mount, and a key that was deleted
-//! and created again is another inode: the kernel never mixes its cached pages of the two. A file that is created here
-//! has a number from a random base, used once, by which /proc tells the processes that have it open. It keeps the
-//! number when it is published, as long as the kernel knows it.
+//! and created again is another inode: the kernel never mixes its cached pages of the two. A file that is created in
+//! this mount gets the next number after a random base, which is never used again: by this number, /proc shows which
+//! processes have the file open. The file keeps its number when it is published, as long as the kernel knows it.
 
 use crate::control::path::ControlPath;
 use crate::specials::Special;
@@ -29,7 +29,7 @@ pub struct DirStat {
 }
 
 impl DirStat {
-    /// Where the home node has not reported them.
+    /// Of a directory whose home node has not reported its attributes.
     pub const UNKNOWN: Self = Self { mtime: 0, mode: DIR_MODE };
 }
 
@@ -46,7 +46,7 @@ pub enum Node {
     Control(ControlPath),
 }
 
-/// The name by which an inode is found again.
+/// The name under which an inode is found.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Name {
     Dir(String),
@@ -73,7 +73,7 @@ struct Inode {
     node: Node,
     /// How often the kernel was given the number, minus how often it forgot it.
     lookups: u64,
-    /// How many files of it are open.
+    /// How many open files it has.
     opens: u64,
     /// It was deleted through this mount.
     unlinked: bool,
@@ -106,7 +106,7 @@ struct Table {
     names: HashMap<Name, Ino>,
     /// Files being written, by their `bucket/dir/name`.
     spools: HashMap<String, Ino>,
-    /// The number of the next one.
+    /// The number of the next new file.
     next: Ino,
 }
 
@@ -129,7 +129,7 @@ impl Inodes {
         self.lock().inodes.get(&ino).map(|inode| inode.node.clone())
     }
 
-    /// The number of `node`, which the kernel is about to be given once more.
+    /// The number of `node`. Counts one more lookup, since the caller is about to pass the number to the kernel.
     pub fn enter(&self, node: Node) -> Ino {
         let mut table = self.lock();
         if let Node::Spool(spool) = &node {
@@ -148,7 +148,8 @@ impl Inodes {
         ino
     }
 
-    /// The number that `enter` would return, for a reply by which the kernel does not learn it.
+    /// The number that `enter` would return. Counts no lookup: for replies that give the kernel no reference to the
+    /// inode.
     pub fn peek(&self, node: &Node) -> Ino {
         if let Node::Spool(spool) = node {
             return self.lock().spools.get(spool.key().as_str()).copied().unwrap_or(ROOT);
@@ -164,14 +165,14 @@ impl Inodes {
         self.lock().inodes.iter().find(|(_, inode)| inode.is_spool(spool)).map(|(ino, _)| *ino)
     }
 
-    /// One more file of it is open.
+    /// Counts one more open file.
     pub fn add_open(&self, ino: Ino) {
         if let Some(inode) = self.lock().inodes.get_mut(&ino) {
             inode.opens += 1;
         }
     }
 
-    /// One file of it was closed.
+    /// Counts one open file less.
     pub fn remove_open(&self, ino: Ino) {
         if let Some(inode) = self.lock().inodes.get_mut(&ino) {
             inode.opens = inode.opens.saturating_sub(1);
@@ -234,7 +235,7 @@ impl Inodes {
         true
     }
 
-    /// A key was renamed. The kernel keeps its number.
+    /// Records that a key was renamed. It keeps its number.
     pub fn rename_key(&self, from: &Key, to: &Key, stat: &KeyStat) {
         let mut table = self.lock();
         let renamed = Node::Key(to.clone(), stat.clone());
@@ -247,7 +248,7 @@ impl Inodes {
         table.names.insert(Name::Key(to.clone()), ino);
     }
 
-    /// A key was deleted. A later key of its name gets another number.
+    /// Records that a key was deleted. A later key of this name gets another number.
     pub fn unlink_key(&self, key: &Key) {
         let mut table = self.lock();
         if let Some(ino) = table.names.remove(&Name::Key(key.clone()))
@@ -257,7 +258,8 @@ impl Inodes {
         }
     }
 
-    /// The file `ino` was published with bytes: its name means the key from now on, which has the number of the file.
+    /// Records that the file `ino` was published with bytes. From now on its name stands for the key, which has the
+    /// number of the file.
     pub fn publish_spool(&self, ino: Ino, spool: &Arc<Spool>) {
         let mut table = self.lock();
         spool.lose_name();
@@ -268,8 +270,8 @@ impl Inodes {
         }
     }
 
-    /// No descriptor can write to the file `ino` any more. If it was published, its inode stands for the key from now
-    /// on.
+    /// To be called once no descriptor can write to the file `ino`. If the file was published, its inode stands for the
+    /// key from now on.
     pub fn settle_spool(&self, ino: Ino, spool: &Arc<Spool>) {
         let mut table = self.lock();
         let Some(stat) = spool.stat() else { return };
@@ -285,14 +287,14 @@ impl Inodes {
             return;
         }
         match table.inodes.get_mut(&ino) {
-            // A file that was opened before the publish may share a mapping that is still written to.
+            // A process that opened the file before the publish may still write to it through a shared mapping.
             Some(inode) if inode.is_spool(spool) && !spool.is_shared() => inode.node = Node::Key(key, stat),
             _ => drop(table.names.remove(&name)),
         }
     }
 
-    /// Gives the key another number at the next lookup: the file `ino` may not hold the bytes of the key any more.
-    pub fn part_from_key(&self, ino: Ino, key: &Key) {
+    /// Makes the next lookup of the key return another number: the file `ino` may no longer hold the bytes of the key.
+    pub fn detach_key(&self, ino: Ino, key: &Key) {
         let mut table = self.lock();
         let name = Name::Key(key.clone());
         if table.names.get(&name) == Some(&ino) {
@@ -300,9 +302,9 @@ impl Inodes {
         }
     }
 
-    /// Makes the inode of the empty key `ino` stand for `spool`, which will replace it. False if the key is open, or is
-    /// another key by now: then the next lookup gets another number, since the kernel uses one backing file for each
-    /// inode.
+    /// Makes the inode `ino` of an empty key stand for `spool`, whose bytes will replace the key. False if the key is
+    /// open, or was replaced by another: then the next lookup returns another number, since the kernel uses one backing
+    /// file for each inode.
     pub fn write_empty(&self, ino: Ino, spool: &Arc<Spool>) -> bool {
         let mut table = self.lock();
         let (key, name) = (spool.key(), Name::Key(spool.key()));
@@ -323,13 +325,14 @@ impl Inodes {
         true
     }
 
-    /// A directory was deleted. A later one of its name gets another number while the kernel still knows this one.
+    /// Records that a directory was deleted. A later directory of this name gets another number as long as the kernel
+    /// knows the old one.
     pub fn remove_dir(&self, path: &str) {
         self.lock().names.remove(&Name::Dir(path.to_owned()));
     }
 
-    /// The file will be no key: its name is free.
-    pub fn unname_spool(&self, spool: &Spool) {
+    /// Frees the name of a file that will not become a key.
+    pub fn free_spool_name(&self, spool: &Spool) {
         let mut table = self.lock();
         if !spool.has_name() {
             // Its name stands for something else by now.
@@ -344,7 +347,7 @@ impl Inodes {
     }
 
     /// Drops an inode if the kernel has forgotten it.
-    pub fn drop_unnamed(&self, ino: Ino) {
+    pub fn drop_forgotten(&self, ino: Ino) {
         let mut table = self.lock();
         if table.inodes.get(&ino).is_some_and(|inode| inode.lookups == 0) {
             table.drop_inode(ino);
@@ -367,7 +370,7 @@ impl Table {
     fn enter_spool(&mut self, spool: Arc<Spool>) -> Ino {
         let key = spool.key();
         let path = key.as_str().to_owned();
-        // A lookup that has found the spool may come here after its publish, when its name means the key.
+        // A lookup that has found the spool may arrive here after the publish. By then the name stands for the key.
         let as_key = || self.known(&Name::Key(key.clone()), &Node::Key(key.clone(), spool.stat()?));
         let ino = match self.spools.get(&path).copied().or_else(as_key) {
             Some(ino) => ino,
@@ -385,13 +388,13 @@ impl Table {
         ino
     }
 
-    /// The number that `name` has, if it means the same as `node`.
+    /// The number of `name`, if its inode has the bytes of `node`.
     fn known(&self, name: &Name, node: &Node) -> Option<Ino> {
         let ino = *self.names.get(name)?;
         self.inodes.get(&ino)?.is_same(node).then_some(ino)
     }
 
-    /// The first number from `wanted` on that stands for nothing.
+    /// The first unused number from `wanted` on.
     fn free_number(&self, wanted: u64) -> Ino {
         (wanted..).find(|ino| *ino > ROOT && !self.inodes.contains_key(ino)).unwrap_or(wanted)
     }

@@ -1,4 +1,5 @@
-//! Nodes of this machine: the data directories that surely belong to this cluster.
+//! Nodes of this machine, whose data directories the mount reads directly. A directory is used only if its token proves
+//! that it belongs to this cluster.
 
 use s4::client::Client;
 use s4::error::{ErrorKind, Result};

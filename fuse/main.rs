@@ -73,7 +73,7 @@ struct Args {
     /// Options as of mount(8): conf=FILE, spool=DIR, deadline=SECONDS, secret=FILE, allow_other, ro, noexec, remount …
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     options: Vec<String>,
-    /// What mount(8) passes besides and needs no doing here: sloppy, no mtab, verbose.
+    /// Options that mount(8) passes and that need no action: sloppy, no mtab, verbose.
     #[arg(short = 's', hide = true)]
     sloppy: bool,
     #[arg(short = 'n', hide = true)]
@@ -82,7 +82,7 @@ struct Args {
     verbose: bool,
     #[arg(short = 't', hide = true)]
     kind: Option<String>,
-    /// To do all but the mount.
+    /// Do everything except the mount itself.
     #[arg(short = 'f', hide = true)]
     fake: bool,
 }
@@ -95,12 +95,11 @@ Examples:
 
 /// How long closed files may still take to be published when the mount ends.
 const FINISH: Duration = Duration::from_secs(60);
-/// How often the state of the mount is looked at.
+/// How often the state of the mount is checked.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Set in the environment of the background process: the directory on which it mounts. It must not look for the
-/// directory itself: systemd blocks the access of all processes to an automount but those of the process group that
-/// mounts.
+/// The environment variable that tells the background process on which directory to mount. The process must not access
+/// the directory before: at an automount, systemd blocks all processes except those in the process group of mount(8).
 const PREPARED: &str = "S4_MOUNT_PREPARED";
 
 fn main() -> ExitCode {
@@ -165,16 +164,16 @@ async fn serve(client: Client, dir: &Path, args: &Args, options: &MountOptions) 
     let mounted = adapter::mount(fs.clone(), tokio::runtime::Handle::current(), dir, options)
         .map_err(|e| mountpoint::explain(dir, &e))?;
     let device = mountpoint::device(dir);
-    let mut requesters = Requesters::of(device.as_deref());
+    let mut requesters = Requesters::for_device(device.as_deref());
     device.as_deref().inspect(|device| mountpoint::read_ahead(device));
-    tell_ready(dir, args.background);
-    let ended = match attend(&mounted, &fs, &mut signals, &mut requesters).await {
+    report_ready(dir, args.background);
+    let ended = match serve_until_end(&mounted, &fs, &mut signals, &mut requesters).await {
         true => {
-            requesters.take_no_more();
+            requesters.stop_accepting();
             finish_ended(mounted, &fs, dir).await
         }
         false => {
-            // It may be gone, and another mount in its place.
+            // The mount may be gone, and another one may be in its place.
             if mounted.is_connected() && mountpoint::device(dir) == device {
                 s4::mounts::unmount(dir, true)?;
             }
@@ -209,20 +208,25 @@ impl Signals {
 }
 
 /// Serves until the mount has ended, which returns true, or until a signal comes.
-async fn attend(mounted: &adapter::Mounted, fs: &Fs, signals: &mut Signals, requesters: &mut Requesters) -> bool {
+async fn serve_until_end(
+    mounted: &adapter::Mounted,
+    fs: &Fs,
+    signals: &mut Signals,
+    requesters: &mut Requesters,
+) -> bool {
     let mut poll = tokio::time::interval(POLL);
     loop {
         tokio::select! {
             () = signals.next() => return false,
-            () = requesters.take() => {}
+            () = requesters.accept() => {}
             _ = poll.tick() => {
                 if mounted.has_ended() {
                     return true;
                 }
-                // After the mount is gone, files may be closed that no release was sent for yet: the end of this
-                // process answers.
+                // Once the mount is gone, the kernel may not yet have sent the release of every closed file. The
+                // requesters are answered when this process ends.
                 if !mounted.is_connected() {
-                    requesters.take_no_more();
+                    requesters.stop_accepting();
                 } else if !fs.publisher.is_publishing() {
                     requesters.answer(!fs.publisher.has_lost());
                 }
@@ -245,7 +249,7 @@ async fn finish_signalled(
             () = signals.next() => break,
             _ = poll.tick() => {
                 if !mounted.is_connected() {
-                    requesters.take_no_more();
+                    requesters.stop_accepting();
                 }
             }
         }
@@ -254,7 +258,7 @@ async fn finish_signalled(
     finish(fs, is_over).await
 }
 
-/// Ends after the mount was taken away or broke off.
+/// Finishes after an unmount, or after the connection to the kernel broke.
 async fn finish_ended(mounted: adapter::Mounted, fs: &Arc<Fs>, dir: &Path) -> Result<()> {
     let (ended, was_dead) = (mounted.join(), mountpoint::unmount_dead(dir));
     finish(fs, ended.is_ok() && matches!(was_dead, Ok(false))).await?;
@@ -267,8 +271,8 @@ async fn finish_ended(mounted: adapter::Mounted, fs: &Arc<Fs>, dir: &Path) -> Re
     }
 }
 
-/// Waits until all closed files are published. Where the mount `is_over`, the kernel sends no more releases, and open
-/// files are released.
+/// Waits until all closed files are published. If the mount `is_over`, the kernel sends no more releases, so all open
+/// files are released here.
 async fn finish(fs: &Arc<Fs>, is_over: bool) -> Result<()> {
     let published = async {
         if is_over {
@@ -284,7 +288,7 @@ async fn finish(fs: &Arc<Fs>, is_over: bool) -> Result<()> {
     }
 }
 
-/// Takes the options of mount(8), some of which are the same as arguments.
+/// Parses the options of mount(8). Some of them are also arguments.
 fn take_options(args: &mut Args) -> Result<MountOptions> {
     let mut options = MountOptions::default();
     for option in std::mem::take(&mut args.options) {
@@ -337,10 +341,10 @@ fn run_in_background(dir: &Path) -> Result<()> {
         .spawn()
         .map_err(failed)?;
     let mut ready = [0; 1];
-    let told = child.stdout.take().map(|mut stdout| stdout.read(&mut ready));
-    match told {
+    let was_ready = child.stdout.take().map(|mut stdout| stdout.read(&mut ready));
+    match was_ready {
         Some(Ok(1)) => Ok(()),
-        // It has printed why.
+        // The child has printed the reason.
         _ => {
             let status = child.wait().map_err(failed)?;
             Err(Error::new(ErrorKind::Io, format!("the mount did not come up: {status}")))
@@ -348,10 +352,11 @@ fn run_in_background(dir: &Path) -> Result<()> {
     }
 }
 
-fn tell_ready(dir: &Path, in_background: bool) {
+fn report_ready(dir: &Path, in_background: bool) {
     let mut stdout = std::io::stdout();
     if in_background {
-        // Signals of the caller's terminal are not for us any more. We lead no process group, so that this works.
+        // Signals of the caller's terminal must not end the mount. setsid(2) succeeds because this process leads no
+        // process group.
         let _ = nix::unistd::setsid();
     }
     // The reader may be gone.
@@ -365,7 +370,8 @@ fn tell_ready(dir: &Path, in_background: bool) {
     }
 }
 
-/// Closes the caller's stderr, unless it is a log file: a caller that reads it would wait for the mount's end.
+/// Closes the caller's stderr, unless it is a log file: a caller that reads stderr to its end would wait for the end of
+/// the mount.
 fn leave_terminal() {
     let stderr = std::io::stderr();
     let copy = stderr.as_fd().try_clone_to_owned().map(std::fs::File::from);

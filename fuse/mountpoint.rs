@@ -1,4 +1,4 @@
-//! The directory that is mounted on, and what the machine must have for it.
+//! The mount point: what the machine needs for a mount, dead mounts, and remounts.
 
 use crate::adapter;
 use crate::options::MountOptions;
@@ -25,7 +25,7 @@ pub fn prepare(dir: &Path) -> Result<PathBuf> {
     }
     let failed = |e: std::io::Error| Error::new(ErrorKind::Config, format!("{}: {}", dir.display(), reason(&e)));
     for _ in 0..16 {
-        // Opened, since the kernel may answer stat(2) of a dead mount from its cache.
+        // The directory is opened: for a dead mount, the kernel may answer stat(2) from its cache.
         match std::fs::read_dir(dir) {
             Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => mounts::unmount(dir, true)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(dir).map_err(failed)?,
@@ -77,7 +77,7 @@ pub fn remount(dir: &Path, options: &MountOptions) -> Result<()> {
     }
 }
 
-/// Unmounts `dir` if the mount is dead, since its connection broke off. True if it was.
+/// Unmounts `dir` if the mount is dead, which means that its connection to the kernel is broken. True if it was.
 pub fn unmount_dead(dir: &Path) -> Result<bool> {
     match std::fs::read_dir(dir) {
         Err(e) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => mounts::unmount(dir, true).map(|()| true),

@@ -6,7 +6,7 @@ use nix::mount::MsFlags;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
     pub flags: MsFlags,
-    /// Opens the mount to other users, by mode bits.
+    /// Other users may use the mount, as far as mode bits permit.
     pub allow_other: bool,
     /// Changes the flags of an existing mount.
     pub remount: bool,
@@ -41,7 +41,7 @@ const FLAGS: [(&str, MsFlags, bool); 16] = [
     ("strictatime", MsFlags::MS_STRICTATIME, true),
 ];
 
-/// Options that other programs handle, or that change nothing here, since there are no access times, links or versions.
+/// Options that other programs handle, or that have no effect here, since there are no access times, links or versions.
 const WITHOUT_EFFECT: [&str; 30] = [
     "defaults",
     "auto",

@@ -1,9 +1,9 @@
-//! What /proc says of the processes that use the mount. The rules about the close that publishes rest on it.
+//! What /proc says of the processes that use the mount. `fs::closes` decides by it which close publishes a file.
 //!
-//! A file is identified by its inode number, which starts from a random base in each mount: the path by which a process
-//! opened the file, and its mount namespace, do not matter. The process may be waiting for our answer while we read,
-//! also in the middle of execve(2). Until we answer, reading its `fd` links, `maps` or `stat` would block then;
-//! `fdinfo`, `statm` and `status` do not.
+//! A file is identified by its inode number, which starts from a random base in each mount, so that paths and mount
+//! namespaces do not matter. The process whose files in /proc are read may be waiting for our answer, even in the
+//! middle of execve(2). Then reading its `fd` links, `maps` or `stat` blocks until we answer, which would be a
+//! deadlock; reading `fdinfo`, `statm` and `status` never blocks.
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -28,25 +28,25 @@ const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// The process that has sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
-    /// The thread, as the kernel names it in a request; 0 for one of a PID namespace that we cannot see.
+    /// The thread id that the kernel puts into a request; 0 if we cannot see the PID namespace of the thread.
     pub thread: u32,
 }
 
-/// What a thread has of a file after it closed a descriptor.
+/// What access to a file a thread has left after it closed a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterClose {
-    /// Another descriptor that can write to it.
+    /// It has another descriptor that can write to the file.
     Held,
     /// None.
     Closed,
-    /// None, since a signal ended its process.
+    /// It has none, because a signal ended its process.
     Killed,
-    /// Its descriptors cannot be read.
+    /// Its descriptors cannot be read in /proc.
     Unknown,
 }
 
 impl Caller {
-    /// The process of the thread; of a thread that is gone, its own number.
+    /// The process of the thread; for a thread that is gone, the id of the thread itself.
     pub fn process(self) -> u32 {
         if self.is_first() {
             return self.thread;
@@ -72,8 +72,8 @@ impl Caller {
         self.thread == process || self.process() == process
     }
 
-    /// What the thread, which waits for our answer to a close, still has of file `ino`. With `stdout_first`, its
-    /// standard output is looked at first: a shell that redirects has just duplicated the descriptor there.
+    /// What access to file `ino` the thread has left while it waits in close(2) for our answer. With `stdout_first`,
+    /// its standard output is checked first: a shell that redirects has just duplicated the descriptor there.
     pub fn after_close(self, ino: u64, stdout_first: bool) -> AfterClose {
         if stdout_first
             && descriptor(None, &format!("/proc/{}/fdinfo/1", self.thread)).is_ok_and(|found| found.writes_to(ino))
@@ -84,13 +84,13 @@ impl Caller {
             Err(_) => AfterClose::Unknown,
             Ok(Some(true)) => AfterClose::Held,
             Ok(Some(false)) => AfterClose::Closed,
-            // The kernel takes all descriptors from a thread that ends before it closes the first.
+            // When a thread ends, the kernel takes away all of its descriptors before it closes the first file.
             Ok(None) if self.was_killed() => AfterClose::Killed,
             Ok(None) => AfterClose::Closed,
         }
     }
 
-    /// True if the thread is ending, so that it gets no error.
+    /// True if the thread is ending, so that it does not see the result of its close.
     pub fn is_ending(self) -> bool {
         self.memory() == Memory::Gone
     }
@@ -150,7 +150,7 @@ impl Caller {
     }
 }
 
-/// A field of a file of /proc.
+/// The value of a field in a file of /proc.
 fn field<'s>(text: &'s str, name: &str) -> Option<&'s str> {
     text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
@@ -166,7 +166,7 @@ enum Memory {
     Unknown,
 }
 
-/// Resolves when the caller was killed; never without a caller, which is for requests that must be carried out.
+/// Resolves when the caller is killed. Without a caller it never resolves: for requests that must run to their end.
 pub async fn killed(caller: Option<Caller>) {
     match caller {
         Some(caller) => caller.killed().await,
@@ -177,9 +177,9 @@ pub async fn killed(caller: Option<Caller>) {
 /// An open descriptor of a process.
 struct Descriptor {
     ino: u64,
-    /// Those of open(2).
+    /// As in open(2).
     flags: i32,
-    /// It is a socket or an io_uring that holds open files which are no descriptors.
+    /// True for a socket or an io_uring that holds open files without descriptors.
     holds_others: bool,
 }
 
@@ -244,9 +244,10 @@ fn maps_file(thread: u32, ino: u64) -> Result<bool> {
     }))
 }
 
-/// True if any process may still write to file `ino`: by a descriptor, by a descriptor in a socket's queue, or, if it
-/// is `mappable`, by a mapping; or if that is unknown. Processes that we may not look at count if they are younger than
-/// the file, whose age is `age`: they may have inherited a descriptor.
+/// True if any process may still write to file `ino`, or if that is unknown. A process may write through a descriptor,
+/// through a descriptor in the queue of a socket, or, if the file is `mappable`, through a mapping. A process whose
+/// descriptors we may not read counts as a writer if it is younger than the file, whose age is `age`: it may have
+/// inherited a descriptor.
 pub fn anyone_writes(ino: u64, mappable: bool, age: Duration) -> bool {
     use std::os::unix::fs::MetadataExt;
     if !std::fs::metadata("/proc/self/ns/pid").is_ok_and(|found| found.ino() == FIRST_PID_NAMESPACE) {
@@ -276,7 +277,7 @@ pub fn anyone_writes(ino: u64, mappable: bool, age: Duration) -> bool {
     })
 }
 
-/// The threads of a process but the first.
+/// All threads of a process except the first.
 fn other_threads(pid: u32) -> Vec<u32> {
     if field(&(Caller { thread: pid }).status(), "Threads:").is_none_or(|threads| threads == "1") {
         return Vec::new();
@@ -293,7 +294,7 @@ fn age_of(pid: u32) -> Option<Duration> {
     since_boot().checked_sub(TICK * ticks)
 }
 
-/// By the clock of process starts, which is never set. It always exists; 0 if not.
+/// The time since boot, by the clock that /proc uses for the start of a process. This clock is never set.
 pub fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
@@ -303,11 +304,11 @@ fn text_of(path: &str) -> String {
     String::from_utf8_lossy(&read_proc(path, false).unwrap_or_default()).into_owned()
 }
 
-/// A file of /proc. One that is not `long` comes in one read. No other call is made, since a close waits for each.
+/// The bytes of a file in /proc. A file that is not `long` is read by one call, since a close waits for every call.
 fn read_proc(path: &str, long: bool) -> Result<Vec<u8>> {
     let (mut text, mut filled) = (vec![0; 8192], 0);
     let mut file = File::open(path)?;
-    // After an error, the process is gone, and what was read stays.
+    // An error means that the process is gone; the bytes that were read before are kept.
     while let Ok(n @ 1..) = file.read(&mut text[filled..]) {
         filled += n;
         if !long && filled < text.len() {

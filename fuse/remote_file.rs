@@ -1,6 +1,6 @@
-//! Reads a remote key. A reader that starts at the beginning and continues gets the key as one stream, of which a block
-//! is read ahead; a reader that seeks gets the ranges that it asks for. All bytes are compared with the checksums that
-//! were recorded when the key was published, before any is returned. All open files share one budget of memory.
+//! Reads a remote key. A sequential reader gets the key as one stream, with a readahead of one block. A reader that
+//! seeks gets each range by a request of its own. No byte is returned before it was compared with the checksum that was
+//! recorded when the key was published. All open files share one memory budget.
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -17,17 +17,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
 
-/// The longest block, in bytes: as long as a request of the kernel, so that an answer is one block.
+/// The longest block, in bytes: as long as the longest read request of the kernel, so that one block answers it.
 const BLOCK: u64 = 1024 * 1024;
 /// Blocks read ahead by all files together.
 const BUDGET: usize = 24;
-/// Blocks that all running reads may ask for together. A read that needs more waits for others.
+/// Blocks that all running reads together may wait for. A read that needs more waits for other reads to end.
 const IN_FLIGHT: u32 = 40;
 /// How far from the end of the last read, in bytes, a sequential read may begin.
 const NEAR: u64 = 2 * BLOCK;
-/// Leaves that random reads leave in the cache, of all files together.
+/// Leaves in the cache of random reads, for all files together.
 const CACHED: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
-/// A stream that is not read from for so long is closed. A later read opens another at the same place.
+/// A stream is closed after this time without a read. A later read opens another one at the same offset.
 const IDLE: Duration = Duration::from_secs(2);
 
 /// The key of a leaf, and the offset of the leaf.
@@ -67,7 +67,7 @@ struct File {
 
 /// Guards the position of the reader, and the blocks ahead of it.
 struct State {
-    /// Blocks that have come or are wanted, by offset. From `received` on there is no gap between them.
+    /// Blocks that were received or are requested, by offset. From `received` on there is no gap between them.
     blocks: BTreeMap<u64, Arc<Block>>,
     /// Where the last sequential read ended.
     next: u64,
@@ -75,10 +75,10 @@ struct State {
 }
 
 enum Mode {
-    /// Sequential, from the start: the bytes before `received` have come.
+    /// Sequential from the start. All bytes before `received` were received.
     Stream {
         received: u64,
-        /// A thread receives.
+        /// A task receives the stream.
         running: bool,
     },
     /// The reader has seeked.
@@ -87,13 +87,13 @@ enum Mode {
 }
 
 /// Blocks with their offsets, in order.
-type Placed = Vec<(u64, Arc<Block>)>;
+type PlacedBlocks = Vec<(u64, Arc<Block>)>;
 
 /// The result of a block.
 enum Arrived {
     Bytes(Bytes),
     Failed(Error),
-    /// The stream ended before it. A reader that wants it reads it as a range.
+    /// The stream ended before this block. A reader that needs it reads it as a range.
     Never,
 }
 
@@ -153,9 +153,8 @@ impl Drop for RemoteFile {
 }
 
 impl File {
-    /// The blocks of a sequential read. Makes the stream receive them, and those ahead of them. `None` for any other
-    /// read.
-    fn want(self: &Arc<Self>, offset: u64, end: u64) -> Result<Option<Placed>> {
+    /// The blocks of a sequential read; `None` for any other read. Makes the stream receive them, and the readahead.
+    fn want(self: &Arc<Self>, offset: u64, end: u64) -> Result<Option<PlacedBlocks>> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let received = match &state.mode {
@@ -169,10 +168,11 @@ impl File {
             self.wanted.notify_all();
             return Ok(None);
         }
-        // After a first read, another may not follow. The buffer of the socket holds the bytes after the block.
+        // No readahead at the first read, since there may be no second one. The buffer of the socket holds the bytes
+        // after the block anyway.
         let ahead = if state.next > 0 { (end - offset).min(BLOCK) } else { 0 };
         state.next = state.next.max(end);
-        // Blocks that were skipped are dropped after a while. If they are read after all, it is as a range.
+        // Skipped blocks are dropped after a while. A later read of them reads a range.
         if offset < received && !state.has(offset, end.min(received)) {
             return Ok(None);
         }
@@ -204,7 +204,7 @@ impl File {
     }
 
     /// Waits for the blocks of a read, and returns its bytes; `None` if the stream has ended before them.
-    async fn take(&self, blocks: Placed, offset: u64, end: u64) -> Result<Option<Bytes>> {
+    async fn take(&self, blocks: PlacedBlocks, offset: u64, end: u64) -> Result<Option<Bytes>> {
         let mut parts = Vec::with_capacity(blocks.len());
         for (start, block) in blocks {
             let bytes = match block.arrived.wait().await {
@@ -237,7 +237,7 @@ impl File {
         }
     }
 
-    /// Receives again from where a connection breaks off: the daemon may be restarting.
+    /// Receives, and resumes after the connection breaks: the daemon may be restarting.
     async fn receive_again(self: &Arc<Self>) -> Result<()> {
         let mut tries = TRIES;
         loop {
@@ -251,7 +251,7 @@ impl File {
         }
     }
 
-    /// How many bytes of the stream have come.
+    /// How many bytes of the stream were received.
     fn received(&self) -> u64 {
         match &self.lock().mode {
             Mode::Stream { received, .. } => *received,
@@ -284,7 +284,7 @@ impl File {
         Ok(())
     }
 
-    /// Where the next block to receive begins and how long it is, once it is wanted; `None` once the stream is to end.
+    /// Waits until the next block is requested, and returns its offset and length; `None` if the stream is to end.
     /// Blocks.
     fn next_wanted(&self) -> Option<(u64, u64)> {
         let mut state = self.lock();
@@ -300,7 +300,7 @@ impl File {
             if waited || *received == self.checksum.len {
                 *running = false;
                 if waited {
-                    // Blocks that were read ahead in vain are read as a range if they are wanted after all.
+                    // Unused readahead is dropped. A later read of it reads a range.
                     blocks.retain(|_, block| block.permit.is_none());
                 }
                 return None;
@@ -310,7 +310,7 @@ impl File {
         }
     }
 
-    /// The next block has come.
+    /// Stores the bytes of the next block.
     fn arrived(&self, bytes: Bytes) {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -331,7 +331,7 @@ impl File {
             None => {
                 let bytes = self.range(start, end.next_multiple_of(LEAF).min(self.checksum.len) - start).await?;
                 let mut leaves = self.budget.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-                // The last leaf, which a reader that continues wants next.
+                // Only the last leaf is cached: a reader that continues needs it next.
                 let last = (bytes.len() as u64).saturating_sub(1) / LEAF * LEAF;
                 leaves.put((self.key.clone(), self.checksum, start + last), bytes.slice(last as usize..));
                 bytes
@@ -377,7 +377,7 @@ impl State {
         }
     }
 
-    /// Gives the error to all waiting reads. The stream may begin again where it was.
+    /// Gives the error to all waiting reads. A later read may resume the stream.
     fn fail(&mut self, error: &Error) {
         if let Mode::Stream { running, .. } = &mut self.mode {
             *running = false;
@@ -387,8 +387,8 @@ impl State {
         }
     }
 
-    /// Drops the blocks that were returned whole. A reader that skips blocks is not sequential: true if that has ended
-    /// the stream.
+    /// Drops the blocks that were completely returned. A reader that skips blocks is not sequential: then the stream
+    /// ends, and this returns true.
     fn drop_served(&mut self) -> bool {
         let next = self.next;
         let is_skipped = |start: u64, block: &Block| {

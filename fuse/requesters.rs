@@ -1,5 +1,5 @@
-//! Processes that unmount, and wait until all files that were closed in the mount are published; see `s4::mounts`. Each
-//! connects to a socket of the mount.
+//! Processes that unmount this mount and wait until all of its closed files are published (see `s4::mounts`). Each is
+//! connected to a socket of the mount.
 
 use nix::sys::socket::{Shutdown, shutdown};
 use s4::mounts;
@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 
-/// How long the last releases may take until they begin to publish.
+/// How long the last releases may accept to begin their publishes.
 pub const SETTLE: Duration = Duration::from_millis(50);
 
 pub struct Requesters {
@@ -19,13 +19,13 @@ pub struct Requesters {
 
 struct Requester {
     stream: UnixStream,
-    /// When it had unmounted.
+    /// When the process reported that it had unmounted.
     since: Option<Instant>,
 }
 
 impl Requesters {
-    /// Of the mount whose file system has this number.
-    pub fn of(device: Option<&str>) -> Self {
+    /// The requesters of the mount whose file system has the number `device`.
+    pub fn for_device(device: Option<&str>) -> Self {
         let in_runtime = |listener: std::os::unix::net::UnixListener| {
             listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).ok()
         };
@@ -36,8 +36,8 @@ impl Requesters {
         Self { listener, waiting: Vec::new() }
     }
 
-    /// Accepts the next one. Never resolves without a socket.
-    pub async fn take(&mut self) {
+    /// Accepts the next requester. Never resolves if there is no socket.
+    pub async fn accept(&mut self) {
         let Some(listener) = &self.listener else { return std::future::pending().await };
         match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
             Ok(stream) => self.waiting.push(Requester { stream, since: None }),
@@ -45,7 +45,8 @@ impl Requesters {
         }
     }
 
-    /// Answers those that have unmounted, while other processes still use the mount.
+    /// Answers the requesters that have unmounted, while other processes still use the mount. Drops those that have
+    /// disconnected.
     pub fn answer(&mut self, all_published: bool) {
         self.waiting.retain_mut(|requester| {
             let waits = requester.must_wait();
@@ -56,10 +57,11 @@ impl Requesters {
         });
     }
 
-    /// To be called once the mount is gone: another mount may have its number, to which later requests belong.
-    pub fn take_no_more(&mut self) {
+    /// To be called once the mount is gone: another mount may get its number, and later requests are meant for that
+    /// mount.
+    pub fn stop_accepting(&mut self) {
         let Some(listener) = self.listener.take().and_then(|listener| listener.into_std().ok()) else { return };
-        // Those that have connected are still answered.
+        // Requesters that have already connected are still answered.
         if shutdown(listener.as_raw_fd(), Shutdown::Read).is_ok() {
             while let Ok((stream, _)) = listener.accept() {
                 self.waiting.push(Requester { stream, since: None });
@@ -67,15 +69,15 @@ impl Requesters {
         }
     }
 
-    /// Answers all of them: all files are published.
+    /// Answers all requesters: all files are published.
     pub fn end(mut self) {
-        self.take_no_more();
+        self.stop_accepting();
         self.waiting.iter().for_each(|requester| answer(&requester.stream));
     }
 }
 
 impl Requester {
-    /// True while it is too early for an answer; `None` if it has gone.
+    /// True while it is too early for an answer; `None` if the process has disconnected.
     fn must_wait(&mut self) -> Option<bool> {
         if self.since.is_none() {
             match self.stream.read(&mut [0]) {
@@ -89,6 +91,6 @@ impl Requester {
 }
 
 fn answer(mut stream: &UnixStream) {
-    // It may have gone.
+    // The process may be gone.
     let _ = stream.write_all(&[1]);
 }

@@ -9,8 +9,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// Bytes from which on a file counts as large.
 const LARGE: u64 = 16 << 20;
-/// How long after its creation a file is looked at first, and the longest pause between two looks.
-const FIRST_LOOK: Duration = Duration::from_millis(20);
+/// How long after its creation a file is first checked, and the longest pause between two checks.
+const FIRST_CHECK: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One task watches all files: starting or waking a task for each small file would cost more than its close. Clones
@@ -27,7 +27,7 @@ pub struct SizeWatcher {
 #[derive(Default)]
 struct Watched {
     files: Vec<WatchedFile>,
-    /// When the task looks at them next; `None` if there is no task.
+    /// When the task checks them next; `None` if there is no task.
     next: Option<Instant>,
 }
 
@@ -45,14 +45,14 @@ impl SizeWatcher {
     /// Watches one more file.
     pub fn watch(&self, spool: &Arc<Spool>) {
         let mut watched = self.watched();
-        let due = Instant::now() + FIRST_LOOK;
-        watched.files.push(WatchedFile { spool: Arc::downgrade(spool), due, pause: FIRST_LOOK });
+        let due = Instant::now() + FIRST_CHECK;
+        watched.files.push(WatchedFile { spool: Arc::downgrade(spool), due, pause: FIRST_CHECK });
         match watched.next {
             None => {
                 watched.next = Some(due);
                 tokio::spawn(self.clone().run(due));
             }
-            Some(next) if next > due + FIRST_LOOK => {
+            Some(next) if next > due + FIRST_CHECK => {
                 watched.next = Some(due);
                 self.sooner.notify_one();
             }
@@ -60,15 +60,15 @@ impl SizeWatcher {
         }
     }
 
-    /// Looks at all files that are due, from `next` on, until none is left.
+    /// Checks all files that are due, from `next` on, until none is left.
     async fn run(self, mut next: Instant) {
         loop {
             let was_woken = tokio::time::timeout_at(next.into(), self.sooner.notified()).await.is_ok();
             let (now, mut watched) = (Instant::now(), self.watched());
             if !was_woken {
-                watched.files.retain_mut(|file| file.due > now || self.look_at(file, now));
+                watched.files.retain_mut(|file| file.due > now || self.check(file, now));
                 let due = watched.files.iter().map(|file| file.due).min();
-                watched.next = due.map(|due| due.max(now + FIRST_LOOK));
+                watched.next = due.map(|due| due.max(now + FIRST_CHECK));
             }
             match watched.next {
                 Some(due) => next = due,
@@ -78,7 +78,7 @@ impl SizeWatcher {
     }
 
     /// False if the file need not be watched any more.
-    fn look_at(&self, file: &mut WatchedFile, now: Instant) -> bool {
+    fn check(&self, file: &mut WatchedFile, now: Instant) -> bool {
         let Some(spool) = file.spool.upgrade().filter(|spool| spool.may_upload()) else { return false };
         if spool.len().is_ok_and(|len| len >= LARGE)
             && let Some(permit) = self.uploads.permit()

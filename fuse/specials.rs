@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// The most of them, since they are kept in memory.
-const MOST: usize = 65_536;
+/// The maximum for a mount, since they are kept in memory.
+const MAX_SPECIALS: usize = 65_536;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -18,7 +18,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By a mode of mknod(2).
+    /// The kind in a mode of mknod(2).
     pub fn of(mode: u32) -> Option<Self> {
         match mode & libc::S_IFMT {
             libc::S_IFIFO => Some(Self::Fifo),
@@ -30,19 +30,19 @@ impl Kind {
 
 pub struct Special {
     pub kind: Kind,
-    /// Unlike its name, it never changes, and is never used again.
+    /// An id. Unlike the name, it never changes, and is never reused.
     pub number: u64,
     attributes: Mutex<(u32, SystemTime)>,
 }
 
 impl Special {
     pub fn new(kind: Kind, mode: u32) -> Self {
-        static MADE: AtomicU64 = AtomicU64::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self { kind, number, attributes: Mutex::new((mode & 0o7777, SystemTime::now())) }
     }
 
-    /// Its mode and the time of its last change.
+    /// The mode and the time of the last change.
     pub fn attributes(&self) -> (u32, SystemTime) {
         *self.attributes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,7 +54,7 @@ impl Special {
     }
 }
 
-/// All of them. Guards them by their `bucket/dir/name`.
+/// All FIFOs and sockets of the mount, by their `bucket/dir/name`.
 #[derive(Default)]
 pub struct Specials(Mutex<BTreeMap<String, Arc<Special>>>);
 
@@ -65,7 +65,7 @@ impl Specials {
 
     pub fn add(&self, path: String, special: Arc<Special>) -> Result<(), Errno> {
         let mut all = self.lock();
-        if all.len() >= MOST {
+        if all.len() >= MAX_SPECIALS {
             return Err(Errno::ENOSPC);
         }
         if all.contains_key(&path) {

@@ -1,5 +1,6 @@
-//! Mounts. Where it may, the program calls mount(2) itself: then the mount has our type for every user, and the
-//! directory is not touched, which may be an automount whose daemon waits for us.
+//! Creates the mount. If it has the privilege, the program calls mount(2) itself. Then every user sees our file system
+//! type, and the directory is not accessed: it may be an automount whose daemon waits for us, so that an access would
+//! block.
 
 use super::filesystem::Adapter;
 use super::replies::Shown;
@@ -19,9 +20,9 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
 
-/// Threads that take requests from the kernel. With two, each request wakes the thread that has slept longer, which
-/// costs. No request waits on these threads; but where the kernel may not write files itself, which needs root, they
-/// write the bytes.
+/// Threads that take requests from the kernel. One is faster: with two, each request wakes the thread that has slept
+/// longer. One is enough for root, since no request waits on it. For other users the kernel cannot write files itself,
+/// and these threads also write the bytes of files.
 fn threads() -> usize {
     if geteuid().is_root() { 1 } else { 2 }
 }
@@ -59,7 +60,7 @@ pub fn mount(fs: Arc<Fs>, runtime: Handle, mountpoint: &Path, options: &MountOpt
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let adapter = Adapter::new(fs, runtime, requests.clone(), Shown { uid, gid, checked: options.allow_other });
     let session = session(adapter, mountpoint, options)?;
-    // It is empty until here.
+    // Nothing else sets it.
     let _ = requests.set(session.as_fd().try_clone_to_owned()?);
     let requests = session.as_fd().try_clone_to_owned()?;
     session.spawn().map(|session| Mounted { session: ManuallyDrop::new(session), requests })
@@ -71,13 +72,13 @@ fn session(adapter: Adapter, dir: &Path, options: &MountOptions) -> Result<Sessi
     if geteuid().is_root() {
         match mounted(dir, options) {
             Ok(device) => {
-                // The kernel refuses other users, and serves those to whom a descriptor was passed.
+                // The kernel itself refuses other users, except processes to which a descriptor was passed.
                 let served = Session::from_fd(adapter, device, SessionACL::All, config);
                 return served.inspect_err(|_| {
                     let _ = umount2(dir, MntFlags::MNT_DETACH);
                 });
             }
-            // Root of a container may have to use the helper, as any user does.
+            // In a container, root may have to use the helper like any other user.
             Err(Errno::EPERM) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -132,7 +133,7 @@ fn helper_options(options: &MountOptions) -> Vec<MountOption> {
     taken
 }
 
-/// Gives the mount on `dir` other flags.
+/// Changes the flags of the mount on `dir`.
 pub fn remount(dir: &Path, options: &MountOptions) -> nix::Result<()> {
     nix::mount::mount(None::<&str>, dir, None::<&str>, options.flags | MsFlags::MS_REMOUNT, None::<&str>)
 }

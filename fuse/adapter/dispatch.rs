@@ -1,5 +1,5 @@
-//! On which thread a request is answered: the one that has taken it if the answer needs no wait, else a task of its
-//! own.
+//! Decides on which thread a request is answered: on the thread that took it if no wait is needed, else in a task of
+//! its own.
 
 use super::replies::{Refuse, to_fuse};
 use crate::errno::Result;
@@ -25,12 +25,12 @@ impl Dispatcher {
     }
 
     /// Answers a request in a task.
-    pub(super) fn spawn(&self, answering: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(answering);
+    pub(super) fn spawn(&self, response: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(response);
     }
 
-    /// Answers a request on this thread if it need not wait: handing it to another thread would cost more than most
-    /// requests take. A request that waits continues in a task, so that it blocks no other.
+    /// Answers a request on this thread as far as it need not wait: handing it to another thread would cost more than
+    /// most requests take. A request that waits continues in a task, so that it blocks no other request.
     pub(super) fn answer<R: Refuse, T: Send + 'static, F, W, D>(
         &self,
         request: Option<&Request>,
@@ -42,17 +42,17 @@ impl Dispatcher {
         W: FnOnce(Arc<Fs>) -> F,
         D: FnOnce(R, T) + Send + 'static,
     {
-        let mut answering = Box::pin(self.answering(request, reply, work, done));
+        let mut response = Box::pin(self.respond(request, reply, work, done));
         let _entered = self.runtime.enter();
-        let mut begin = || answering.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        // This thread waits a moment for an answer of a node, until the kernel sends another request.
+        let mut begin = || response.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        // This thread may wait a moment for the answer of a node, but not once the kernel sends another request.
         let begun = match self.requests.get() {
             Some(requests) => with_moments(requests.as_fd(), begin),
             None => begin(),
         };
         if begun.is_pending() {
             // The task polls it again, with its own waker.
-            self.runtime.spawn(answering);
+            self.runtime.spawn(response);
         }
     }
 
@@ -68,12 +68,12 @@ impl Dispatcher {
         W: FnOnce(Arc<Fs>) -> F,
         D: FnOnce(R, T) + Send + 'static,
     {
-        let (runtime, answering) = (self.runtime.clone(), self.answering(request, reply, work, done));
-        self.runtime.spawn_blocking(move || runtime.block_on(answering));
+        let (runtime, response) = (self.runtime.clone(), self.respond(request, reply, work, done));
+        self.runtime.spawn_blocking(move || runtime.block_on(response));
     }
 
-    /// The answer, or EINTR once the caller is killed: the library does not pass on interrupts.
-    fn answering<R: Refuse, T: Send + 'static, F, W, D>(
+    /// Replies with the result of `work`, or EINTR once the caller is killed: the library does not pass on interrupts.
+    fn respond<R: Refuse, T: Send + 'static, F, W, D>(
         &self,
         request: Option<&Request>,
         reply: R,

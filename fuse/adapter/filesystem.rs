@@ -1,4 +1,4 @@
-//! The requests of the kernel, each of which is passed on to the operation of the file system that it means.
+//! The requests of the kernel. Each is passed on to the operation of `fs` that implements it.
 
 use super::dispatch::{Dispatcher, unless_killed};
 use super::passthrough::Passthrough;
@@ -49,8 +49,8 @@ impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let wanted = [
             InitFlags::FUSE_ATOMIC_O_TRUNC,
-            // Always, and not when the kernel expects a use: `find` looks at entries only after it has read the whole
-            // directory, and each lookup would be a request to the cluster.
+            // Always, not only when the kernel expects that attributes are used: `find` uses the entries only after it
+            // has read the whole directory, and then each lookup would be a request to the cluster.
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
@@ -309,7 +309,7 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        // First: after the answer, the kernel may open the inode with another file.
+        // Before the reply: after it, the kernel may open the inode with another file.
         self.passthrough.release(ino.0);
         self.dispatcher.answer(
             None,
@@ -377,7 +377,7 @@ impl Filesystem for Adapter {
                 let full = reply.add(INodeNo(ino), entry.next, &entry.name, &fresh, &attr, Generation(0));
                 match (dots, full) {
                     (true, _) => {}
-                    // The kernel does not get an entry that did not fit.
+                    // The kernel does not receive an entry that did not fit.
                     (false, true) => fs.namespace.inodes.forget(ino, 1),
                     (false, false) => entered.push(ino),
                 }
@@ -386,7 +386,7 @@ impl Filesystem for Adapter {
             match unless_killed(Some(caller), fs.dirs.readdir(ino.0, handle.0, offset, &mut take)).await {
                 Ok(()) => reply.ok(),
                 Err(errno) => {
-                    // The kernel gets none of them.
+                    // The kernel receives none of the entries.
                     entered.into_iter().for_each(|ino| fs.namespace.inodes.forget(ino, 1));
                     reply.error(to_fuse(errno));
                 }

@@ -34,7 +34,7 @@ registrar!(ReplyOpen, ReplyCreate);
 pub struct Passthrough {
     /// True if the kernel takes registrations.
     allowed: Arc<AtomicBool>,
-    /// Set once any was registered: the kernel may write files without asking us.
+    /// Set once any file was registered: the kernel may then write files without asking us.
     used: Arc<AtomicBool>,
     /// Guards the registered files.
     backings: Arc<Mutex<Backings>>,
@@ -51,9 +51,9 @@ impl Passthrough {
         self.allowed.store(passthrough, Ordering::Relaxed);
     }
 
-    /// The file that the kernel is to use for this open of `ino`. If it refuses to register one, for lack of privilege
-    /// or since the file system does not fit, it is not asked again. A file that is opened with O_DIRECT is not
-    /// registered: the kernel would apply the alignment rules of the file system below.
+    /// The file that the kernel is to use for this open of `ino`. If the kernel refuses to register a file, for lack of
+    /// privilege or because the file system does not support it, it is not asked again. A file that is opened with
+    /// O_DIRECT is not registered: the kernel would apply the alignment rules of the file system below.
     pub fn register(
         &self,
         ino: Ino,

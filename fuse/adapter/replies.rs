@@ -35,7 +35,7 @@ pub fn to_fuse(errno: nix::errno::Errno) -> Errno {
     Errno::from_i32(errno as i32)
 }
 
-/// Who owns all files.
+/// The owner of all files, and who checks their mode bits.
 #[derive(Clone, Copy)]
 pub struct Shown {
     pub uid: u32,
@@ -45,8 +45,7 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// An empty key may be written once. Where the kernel checks mode bits, they must allow that. Root needs no
-    /// permission.
+    /// An empty key may be written once. If the kernel checks mode bits, they must permit it. Root needs no permission.
     fn mode(self, a: &Attributes) -> u32 {
         let may_be_written = self.checked && self.uid != 0 && !a.is_dir && a.special.is_none() && a.size == 0;
         if may_be_written { a.mode | 0o200 } else { a.mode }

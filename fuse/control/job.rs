@@ -83,7 +83,7 @@ impl MountJob {
         self.tasks > 0
     }
 
-    /// One line: how far it is, or how it ended.
+    /// One line: the progress of the job, or its outcome.
     pub fn status(&self) -> String {
         self.status_of(&self.state.borrow())
     }
@@ -128,7 +128,7 @@ fn failure_line(failure: &TaskFailure) -> String {
 /// One reader of a job's control file.
 pub struct Follower {
     job: Arc<MountJob>,
-    /// Guards what this reader has got.
+    /// Guards the position of this reader.
     reader: Mutex<Reader>,
 }
 
@@ -148,7 +148,7 @@ impl Follower {
         Self { job, reader: Mutex::new(reader) }
     }
 
-    /// The next lines. After those of a failed job comes an error, after those of any other the end.
+    /// The next lines. After the last one, a job that failed gives an error, any other job the end of the file.
     pub async fn read(&self, size: usize) -> Result<Bytes> {
         let mut reader = self.reader.lock().await;
         if reader.left.is_empty() {

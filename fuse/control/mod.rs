@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The longest text that starts a job, in bytes: what one argument of a program may hold.
 const MAX_TEXT: usize = 128 * 1024;
-/// How many jobs are listed: the latest ones.
+/// How many jobs are listed: the latest.
 const REMEMBERED: usize = 200;
 
 const KINDS: [MapKind; 3] = [MapKind::Map, MapKind::MapToN, MapKind::MapFromN];
@@ -73,7 +73,7 @@ impl Control {
         child.map(|(_, path)| path).ok_or(Errno::ENOENT)
     }
 
-    /// The control file that is meant by creating `name` in a control directory.
+    /// The control file that creating `name` in a control directory opens.
     pub fn created(dir: &ControlPath, name: &OsStr) -> Result<ControlPath> {
         match dir {
             ControlPath::Maps(kind) => {
@@ -234,7 +234,7 @@ impl ControlFile {
         }
     }
 
-    /// Carries out what was written, once, at the close that would publish a file.
+    /// Executes the written text, once, at the close that would publish a regular file.
     pub async fn close(&self, ino: u64, caller: Caller) -> Result<()> {
         match self {
             Self::Start { writer, killed, .. } => {
@@ -256,8 +256,8 @@ impl ControlFile {
         }
     }
 
-    /// The last descriptor is closed, and errors cannot be returned any more. Starts a map that no close has started,
-    /// as where a child process closed it, or execve(2) did.
+    /// Called after the last descriptor was closed; errors can only be logged. Starts a map that no close has started,
+    /// for example because a child process or execve(2) closed the file.
     pub async fn release(&self) {
         if let Self::Start { name, killed, .. } = self
             && !killed.load(Ordering::Relaxed)
@@ -267,7 +267,7 @@ impl ControlFile {
         }
     }
 
-    /// Starts the job that was written, once.
+    /// Starts the job that the written text describes, once.
     async fn start(&self) -> Result<()> {
         let Self::Start { control, kind, name, text, .. } = self else { return Ok(()) };
         let text = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));

@@ -2,7 +2,7 @@
 
 use s4::protocol::{JobId, MapKind};
 
-/// The directory at the root that holds them, which no listing shows.
+/// The directory at the root that contains them. Listings of the root do not show it.
 pub const CONTROL: &str = ".s4";
 
 /// A file or directory below `.s4`, which is `Root`.

@@ -13,11 +13,11 @@ pub struct Attributes {
     /// Set if it is neither a directory nor a regular file.
     pub special: Option<Kind>,
     pub size: u64,
-    /// Of 512 bytes.
+    /// In units of 512 bytes.
     pub blocks: u64,
     pub mtime: SystemTime,
     pub mode: u32,
-    /// It has no name any more.
+    /// The file has no name any more: its link count is 0.
     pub unlinked: bool,
     /// False if the kernel must not cache them, since they change without its knowledge.
     pub stable: bool,

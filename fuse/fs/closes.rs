@@ -1,6 +1,6 @@
 //! Which close publishes a file: the last close of the process that opened it for writing. The kernel sends a flush for
-//! every closed descriptor, also for a duplicated or inherited one, so that /proc has to say which is the last. If no
-//! flush has published the file, the release of its last handle does.
+//! every closed descriptor, also for a duplicated or inherited one, so /proc must show which descriptor is the last. If
+//! no flush has published the file, the release of its last handle does.
 
 use super::namespace::Namespace;
 use super::publisher::Publisher;
@@ -31,8 +31,8 @@ impl Closes {
         Self { namespace, writers, publisher, spool_files }
     }
 
-    /// A descriptor of a handle that process `opener` opened for writing is closed by `caller`. Publishes if this is
-    /// the close that does, and returns how that went.
+    /// Handles a close by `caller` of a handle that process `opener` opened for writing. If this is the publishing
+    /// close, publishes the file and returns the result.
     pub async fn flush(&self, ino: Ino, spool: &Arc<Spool>, opener: u32, caller: Caller) -> Result<()> {
         let late = spool.clone();
         if spool.has_changed() && blocking(move || late.was_written_late()).await {
@@ -40,7 +40,7 @@ impl Closes {
             return Err(Errno::EIO);
         }
         if let Some(errno) = spool.failed() {
-            // What this process wrote is in no key either.
+            // The bytes of this process are in no key either.
             return Err(errno);
         }
         let has_bytes = spool.len().map_err(io_errno)? > 0;
@@ -49,7 +49,7 @@ impl Closes {
         }
         let is_opener = caller.is_of(opener);
         if !is_opener && spool.is_unpublished() && !(Caller { thread: opener }).is_over() {
-            // A close of the opener publishes, or the last release.
+            // A close of the opener or the last release will publish.
             spool.closed_by(caller.was_killed());
             return Ok(());
         }
@@ -59,11 +59,11 @@ impl Closes {
             return Ok(());
         }
         if spool.is_mappable() && self.writers.has_mapped(ino, caller).await {
-            // Stores through the mapping are published once it is gone.
+            // The file is published once the mapping is gone, with the bytes that were written through it.
             spool.acknowledge();
             return Ok(());
         }
-        // The opener has published an empty key, or is gone. The last of the other writers publishes.
+        // The opener has published an empty key, or is gone. Then the last of the other writers publishes.
         if !is_opener && self.writers.is_held(ino, spool).await {
             return Ok(());
         }
@@ -89,7 +89,7 @@ impl Closes {
             }
         }
         self.namespace.inodes.remove_open(ino);
-        self.namespace.inodes.drop_unnamed(ino);
+        self.namespace.inodes.drop_forgotten(ino);
         if let Some(file) = spool.end() {
             self.spool_files.keep(&spool.dir, file);
         }
@@ -103,7 +103,7 @@ impl Closes {
         let _running = self.publisher.begin();
         let is_due = || spool.is_unpublished() || spool.len().is_ok_and(|len| len > 0);
         if is_due() {
-            // Whatever becomes of a process that opens it from now on.
+            // It must be published, even if a process that opens it from now on is killed.
             spool.acknowledge();
         }
         if spool.is_mappable() {
@@ -117,7 +117,7 @@ impl Closes {
         }
     }
 
-    /// Publishes nothing of a file whose writer was killed.
+    /// Discards a file whose writer was killed.
     async fn discard_killed(&self, spool: &Arc<Spool>) {
         let _turn = spool.publishing.lock().await;
         if !spool.is_unpublished() || spool.handles().writers > 0 || !spool.was_killed() {
@@ -127,6 +127,6 @@ impl Closes {
             tracing::warn!("{}: not published: who wrote its {len} bytes was killed", spool.key());
         }
         spool.discard();
-        self.namespace.inodes.unname_spool(spool);
+        self.namespace.inodes.free_spool_name(spool);
     }
 }

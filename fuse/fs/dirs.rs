@@ -1,9 +1,9 @@
 //! Reading directories: first the sorted listings of all nodes, merged and streamed, then the files being written,
 //! FIFOs and sockets of this mount.
 //!
-//! An offset is the number of an entry within one open directory. The names that were returned are kept as hashes: a
-//! reader that goes back, or whose listing broke off, continues after these names. The number of entries would not do,
-//! since others are created and deleted meanwhile.
+//! An offset is the index of an entry within one open directory. The returned names are kept as hashes. After a seek
+//! back, or after a listing broke, the listing begins again and these names are skipped. Skipping by count would be
+//! wrong, since entries are created and deleted meanwhile.
 
 use super::attributes::Attributes;
 use super::handles::Handles;
@@ -48,7 +48,8 @@ struct State {
     before: HashSet<u64>,
     /// The names of this mount when the listing began. They are returned after it.
     own: HashSet<String>,
-    /// Keys of the listing by which the next name may begin: a key hides a directory of its name, which comes later.
+    /// Keys of the listing that may be a prefix of the next name: a key hides a directory of the same name, which comes
+    /// later.
     keys: Vec<String>,
     /// The entries after the listing, once it has ended, in reverse. An entry without a node is looked up first.
     rest: Option<Vec<(String, Option<Node>)>>,
@@ -74,7 +75,7 @@ impl State {
         self.kept.drain(..taken as usize);
     }
 
-    /// The name of an entry of the listing of `dir`, and what it is; `None` if it is not returned here.
+    /// The name of an entry in the listing of `dir`, and what it stands for; `None` if the entry is not shown.
     fn take(&mut self, dir: &str, entry: Entry) -> Result<Option<(String, Node)>> {
         let from = if dir.is_empty() { 0 } else { dir.len() + 1 };
         let name_of = |path: &str| path.get(from..).map(str::to_owned).ok_or(Errno::EIO);
@@ -126,8 +127,8 @@ impl Dirs {
         self.handles.remove(handle);
     }
 
-    /// Passes the entries from `offset` on to `take` until it returns false for one for which it has no room. If this
-    /// is cancelled, the next read continues.
+    /// Passes the entries from `offset` on to `take`, until `take` returns false because it has no room for an entry.
+    /// After a cancellation, the next read continues.
     pub async fn readdir(
         &self,
         ino: Ino,
@@ -138,7 +139,7 @@ impl Dirs {
         let stream = self.handles.get(handle)?;
         let mut state = stream.state.lock().await;
         state.seek(offset);
-        // An offset of another open directory, as file servers use it, can only be counted to.
+        // A file server may use an offset of another open directory, which can only be reached by counting.
         while (state.returned.len() as u64) < offset {
             if self.next_entry(ino, &stream, &mut state).await?.is_none() {
                 return Ok(());
@@ -156,7 +157,7 @@ impl Dirs {
                 }
             }
             let (name, node) = state.kept[at].clone();
-            let Some(node) = self.now(node).await? else {
+            let Some(node) = self.current(node).await? else {
                 at += 1;
                 continue;
             };
@@ -169,8 +170,8 @@ impl Dirs {
         }
     }
 
-    /// What an entry is by now, with the attributes of a directory; `None` if it is gone.
-    async fn now(&self, node: Node) -> Result<Option<Node>> {
+    /// What an entry stands for now, with the attributes of a directory; `None` if it is gone.
+    async fn current(&self, node: Node) -> Result<Option<Node>> {
         match node {
             Node::Spool(spool) if !spool.has_name() => self.own_or_listed(spool.key().as_str()).await,
             Node::Dir(path, stat) if stat == DirStat::UNKNOWN && !path.is_empty() => {
@@ -227,14 +228,14 @@ impl Dirs {
                     state.rest = Some(self.rest_of(dir, state));
                     return Ok(None);
                 }
-                // The node gives up a reader that pauses for long.
+                // A node cancels the listing of a reader that pauses for long.
                 Err(_) if waited => waited = false,
                 Err(error) => return Err(errno(&error)),
             }
         }
     }
 
-    /// Takes the names of this mount first: they may be keys by the time of the listing.
+    /// Collects the names of this mount first: during the listing they may become keys.
     async fn begin_listing(&self, dir: &str, state: &mut State) -> Result<Listing> {
         state.own.extend(self.own_names(dir));
         state.before = state.returned.iter().copied().collect();
@@ -269,7 +270,7 @@ impl Dirs {
                 (None, Some(dir)) => self.own_or_listed(&format!("{dir}/{name}")).await?,
                 (None, None) => None,
             };
-            // Only now, since the lookup may be cancelled.
+            // Removed only after the lookup, which may be cancelled.
             state.rest.as_mut().and_then(Vec::pop);
             if let Some(node) = node {
                 return Ok(Some((name, node)));
@@ -277,7 +278,7 @@ impl Dirs {
         }
     }
 
-    /// What `path` is by now, where this mount had something.
+    /// What `path` stands for now, where this mount had a file of its own.
     async fn own_or_listed(&self, path: &str) -> Result<Option<Node>> {
         if let Some(own) = self.namespace.own_at(path) {
             return Ok(Some(own));

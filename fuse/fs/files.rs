@@ -42,7 +42,8 @@ enum Handle {
     Remote(RemoteFile),
     Spool {
         spool: Arc<Spool>,
-        /// The process that opened it for writing, 0 if we cannot see it; `None` if it only reads. Its close publishes.
+        /// The process that opened the handle for writing, whose close publishes; 0 if we cannot see it. `None` if the
+        /// handle only reads.
         writer: Option<u32>,
     },
     Control(ControlFile),
@@ -109,7 +110,7 @@ impl Files {
             drop(turn);
             return self.open_settled(ino, &spool).await;
         }
-        // While this waited, its name may have become a key, or free.
+        // During the wait, the name may have become a key, or may have been freed.
         let is_same = matches!(self.namespace.node(ino)?, Node::Spool(now) if Arc::ptr_eq(&now, &spool));
         if writer.is_some() && (!is_same || (could_publish && !spool.may_publish())) {
             return Err(Errno::ESTALE);
@@ -118,12 +119,12 @@ impl Files {
             spool.truncate(0).map_err(io_errno)?;
         }
         let opened = self.open_spool(ino, spool.clone(), flags, writer.map(Caller::process));
-        // Only now may it be published, since the publish counts the handles.
+        // Held until here: a publish counts the open handles.
         drop(turn);
         opened
     }
 
-    /// Opens a key; for a `writer` only if it is empty.
+    /// Opens a key. A `writer` may open only an empty one.
     async fn open_published(
         &self,
         ino: Ino,
@@ -137,7 +138,8 @@ impl Files {
             self.namespace.inodes.add_open(ino);
             return Ok(OpenedFile { handle: self.handles.add(handle), backing, direct: false });
         };
-        // Refused only now: if the key is gone, the kernel looks its name up again, and may create it anew.
+        // Refused only after the key was found: if it is gone, the kernel looks up the name again, and may create a new
+        // file.
         if stat.checksum.len > 0 {
             return Err(Errno::EPERM);
         }
@@ -150,8 +152,8 @@ impl Files {
         }
     }
 
-    /// Opens a file for reading that was just published, once no descriptor can write to it any more. What a remaining
-    /// descriptor or mapping stores in the file is in no key: then the kernel has to look up the key, which gets
+    /// Opens a file for reading that was just published, once no descriptor can write to it any more. If a descriptor
+    /// or a mapping remains, the file may differ from the key. Then the kernel must look up the key again, which gets
     /// another number.
     async fn open_settled(&self, ino: Ino, spool: &Arc<Spool>) -> Result<OpenedFile> {
         let settled = async {
@@ -166,7 +168,7 @@ impl Files {
         match tokio::time::timeout(SETTLING, settled).await {
             Ok(opened) => opened,
             Err(_) => {
-                self.namespace.inodes.part_from_key(ino, &spool.key());
+                self.namespace.inodes.detach_key(ino, &spool.key());
                 Err(Errno::ESTALE)
             }
         }
@@ -182,7 +184,7 @@ impl Files {
                     return Ok((Handle::Local(file.clone()), Some(file)));
                 }
                 None if self.namespace.local.is_there(self.namespace.home(key)) => return Err(Errno::ESTALE),
-                // The node knows what became of its disk.
+                // The data directory is not at its path any more: the node is asked.
                 None => {}
             }
         }
@@ -239,7 +241,7 @@ impl Files {
         Ok((attributes, opened))
     }
 
-    /// True if a read of this handle may wait for a disk, and not only for the network.
+    /// True if a read of this handle may wait for a disk. Other reads wait at most for the network.
     pub fn may_wait_for_a_disk(&self, handle: u64) -> bool {
         let handle = self.handles.get(handle);
         handle.is_ok_and(|handle| !matches!(&*handle, Handle::Remote(_) | Handle::Small(_)))
@@ -293,7 +295,7 @@ impl Files {
         }
     }
 
-    /// A descriptor is closed by `caller`. The close that publishes returns how that went.
+    /// Handles a close by `caller`. The publishing close returns the result of the publish.
     pub async fn flush(&self, ino: Ino, handle: u64, caller: Caller) -> Result<()> {
         let handle = self.handles.get(handle)?;
         match &*handle {
@@ -313,7 +315,7 @@ impl Files {
         }
     }
 
-    /// Releases the files that were closed when the mount was taken away: the kernel sends no more releases.
+    /// Releases all open files after an unmount: the kernel sends no more releases.
     pub async fn release_all(self: &Arc<Self>) {
         let mut releases = JoinSet::new();
         for (number, handle) in self.handles.all() {

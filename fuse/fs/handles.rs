@@ -1,11 +1,11 @@
-//! Open files and open directories, by the numbers that the kernel knows them by.
+//! Open files and open directories, by the handle numbers that the kernel uses.
 
 use crate::errno::Result;
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A table of what is open.
+/// A table of open files or directories.
 pub struct Handles<T>(Mutex<Table<T>>);
 
 struct Table<T> {
@@ -20,7 +20,7 @@ impl<T> Default for Handles<T> {
 }
 
 impl<T> Handles<T> {
-    /// The number of one that is open from now on.
+    /// Adds an open file or directory, and returns its number.
     pub fn add(&self, opened: T) -> u64 {
         let mut table = self.lock();
         table.last += 1;

@@ -1,8 +1,8 @@
 //! The file system: what each operation means in the cluster. It knows no FUSE; every operation returns a result.
 //!
-//! `namespace` says what names and numbers stand for. On it stand `names` (operations on names), `dirs` (reading
-//! directories) and `files` (open files). `closes` decides which close publishes a file, by what `writers` finds in
-//! /proc, and `publisher` moves its bytes.
+//! `namespace` knows what names and inode numbers stand for. `names` (operations on names), `dirs` (reading
+//! directories) and `files` (open files) use it. `closes` decides which close publishes a file: `writers` finds out,
+//! from /proc, which processes can still write. `publisher` sends the bytes.
 
 mod attributes;
 mod closes;

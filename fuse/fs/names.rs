@@ -30,7 +30,7 @@ pub struct NewAttributes {
 }
 
 impl NewAttributes {
-    /// Those that the node of a key stores.
+    /// The attributes that the node of a key stores.
     fn change(&self) -> Change {
         Change { mode: self.mode.map(|mode| mode & 0o555), mtime: self.mtime.map(to_nanoseconds), over_empty: false }
     }
@@ -41,12 +41,12 @@ pub struct Names {
     spool_files: Arc<SpoolFiles>,
 }
 
-/// The attribute that says what made a key.
+/// The extended attribute with the provenance of a key.
 pub const WHY_ATTRIBUTE: &str = "user.s4.why";
-/// Inputs that it names.
-const WHY_INPUTS: usize = 20;
+/// The most inputs that its value names.
+const MAX_WHY_INPUTS: usize = 20;
 /// The longest value of an attribute on Linux, XATTR_SIZE_MAX.
-const LONGEST_VALUE: usize = 64 << 10;
+const MAX_VALUE: usize = 64 << 10;
 
 impl Names {
     pub fn new(namespace: Arc<Namespace>, spool_files: Arc<SpoolFiles>) -> Self {
@@ -61,7 +61,7 @@ impl Names {
         if let Some(own) = self.namespace.own_at(&path) {
             return self.namespace.enter(own);
         }
-        // A name that no key or directory can have is not there.
+        // A name that is not valid does not exist.
         Dir::try_from(path.clone()).map_err(|_| Errno::ENOENT)?;
         match self.namespace.look_up(&path).await? {
             Found::Key(key, stat) => self.namespace.enter(Node::Key(key, stat)),
@@ -101,16 +101,17 @@ impl Names {
         self.namespace.attributes(&node, ino)
     }
 
-    /// What made a key, as JSON. Errors: ENODATA for what is no key, E2BIG where the command is longer than a value may be.
+    /// The provenance of a key, as JSON. Errors: ENODATA if the inode is not a key, E2BIG if the value would be too
+    /// long.
     pub async fn why(&self, ino: Ino) -> Result<Vec<u8>> {
         let key = match self.namespace.node(ino)? {
             Node::Key(key, _) => key,
             Node::Spool(spool) if spool.stat().is_some() => spool.key(),
             _ => return Err(Errno::ENODATA),
         };
-        let found = self.namespace.client.provenance(&key, WHY_INPUTS).await.map_err(|e| errno(&e))?;
+        let found = self.namespace.client.provenance(&key, MAX_WHY_INPUTS).await.map_err(|e| errno(&e))?;
         let json = found.json();
-        if json.len() <= LONGEST_VALUE {
+        if json.len() <= MAX_VALUE {
             return Ok(json.into_bytes());
         }
         Err(Errno::E2BIG)
@@ -212,12 +213,12 @@ impl Names {
             return Ok(());
         }
         if let Some(spool) = self.namespace.inodes.spool_at(&path) {
-            // After a publish that runs, the key is deleted.
+            // Waits for a running publish; then the new key is deleted.
             let _turn = spool.publishing.lock().await;
             let is_unpublished = spool.is_unpublished();
             if spool.may_publish() {
                 spool.discard();
-                self.namespace.inodes.unname_spool(&spool);
+                self.namespace.inodes.free_spool_name(&spool);
             }
             if is_unpublished {
                 return Ok(());
@@ -242,7 +243,7 @@ impl Names {
         }
         match self.namespace.inodes.spool_at(&from) {
             Some(spool) => {
-                // Waits for a publish that runs, and lets none begin before the file has its new name.
+                // Waits for a running publish, and blocks the next one until the file has its new name.
                 let turn = spool.publishing.lock().await;
                 if spool.is_unpublished() {
                     return self.rename_spool(&from, &spool, new_parent, new_name).await;
@@ -266,7 +267,7 @@ impl Names {
         }
     }
 
-    /// Renames a key, with the file `spool` if that may still replace it.
+    /// Renames a key, and the file `spool` if it may still replace the key.
     async fn rename_key(
         &self,
         from: &str,
@@ -292,7 +293,8 @@ impl Names {
         Ok(())
     }
 
-    /// On one node in one step; across nodes as a copy, and a delete only once the copy stands.
+    /// Renames within one node in one step. Between nodes, copies the key, and deletes it only after the copy is
+    /// published.
     async fn move_key(&self, from: &Key, to: &Key, stat: &KeyStat) -> Result<()> {
         if self.namespace.home(from) == self.namespace.home(to) {
             return self.namespace.client.rename(from, to).await.map_err(|e| errno(&e));
@@ -307,7 +309,7 @@ impl Names {
             (AtPosition::new(copy, 0), Change { mode: Some(stat.mode), mtime: Some(stat.mtime), over_empty: false });
         self.namespace.client.put(to, input, "the spool", change).await.map_err(|e| errno(&e))?;
         match self.namespace.client.unlink_only(from, copied).await {
-            // It was deleted meanwhile, or is another key by now.
+            // The key was deleted or replaced meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             unlinked => unlinked.map_err(|e| errno(&e)),
         }

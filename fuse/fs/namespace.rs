@@ -1,5 +1,5 @@
-//! What names and inode numbers stand for: keys and directories of the cluster, and what this mount alone has, which
-//! are files that are being written, FIFOs, sockets and control files. It changes nothing in the cluster.
+//! What names and inode numbers stand for. There are keys and directories of the cluster, and files of this mount
+//! alone: files that are being written, FIFOs, sockets and control files. This module changes nothing in the cluster.
 
 use super::attributes::{Attributes, attributes};
 use crate::control::Control;
@@ -58,13 +58,13 @@ impl Namespace {
         }
     }
 
-    /// What this mount alone has at `path`: a file being written, a FIFO or a socket.
+    /// The file of this mount alone at `path`: a file that is being written, a FIFO or a socket.
     pub fn own_at(&self, path: &str) -> Option<Node> {
         let spool = self.inodes.spool_at(path).map(Node::Spool);
         spool.or_else(|| self.specials.at(path).map(Node::Special))
     }
 
-    /// The control file `name` in `parent`; `None` if `parent` is no control directory.
+    /// The control file `name` in `parent`; `None` if `parent` is not a control directory.
     pub fn control_child(&self, parent: Ino, name: &OsStr) -> Result<Option<ControlPath>> {
         match self.node(parent)? {
             Node::Dir(path, _) if path.is_empty() && name == CONTROL => Ok(Some(ControlPath::Root)),
@@ -73,7 +73,7 @@ impl Namespace {
         }
     }
 
-    /// The control file that is meant by creating `name` in `parent`; `None` if `parent` is no control directory.
+    /// The control file that creating `name` in `parent` opens; `None` if `parent` is not a control directory.
     pub fn control_created(&self, parent: Ino, name: &OsStr) -> Result<Option<ControlPath>> {
         match self.node(parent)? {
             Node::Control(dir) => Control::created(&dir, name).map(Some),
@@ -101,12 +101,13 @@ impl Namespace {
         self.client.cluster().node_of(key)
     }
 
-    /// The data directory that a key belongs in, if it is on this machine.
+    /// The data directory of the node of a key, if it is on this machine.
     pub fn local_dir(&self, key: &Key) -> Option<&Path> {
         self.local.dir(self.home(key))
     }
 
-    /// What `path` is, which its home node alone knows. Errors: the node does not answer; `path` is no name.
+    /// What `path` stands for: only its home node knows. Errors: the node does not answer, or `path` is not a valid
+    /// name.
     pub async fn look_up(&self, path: &str) -> Result<Found> {
         let home = self.client.home_of(path);
         let here = self.local.dir(home).map(|data| stored::stat(data, path).map_err(io_errno)).transpose()?;
@@ -139,7 +140,7 @@ impl Namespace {
         attributes(node, ino, self.inodes.is_unlinked(ino), self.mounted).map_err(io_errno)
     }
 
-    /// Attributes of a node whose number is about to be given to the kernel.
+    /// The attributes of `node`. Counts one more lookup, since the caller is about to pass its number to the kernel.
     pub fn enter(&self, node: Node) -> Result<Attributes> {
         let ino = self.inodes.enter(node.clone());
         self.attributes(&node, ino)

@@ -30,7 +30,7 @@ pub struct Publisher {
     writers: Arc<Writers>,
     /// Each publish that runs has a receiver, so that the end of the mount can wait for them.
     running: watch::Sender<()>,
-    /// A publish has failed whose error no close returned.
+    /// True once a publish has failed, and no close has returned its error.
     lost: AtomicBool,
 }
 
@@ -75,8 +75,8 @@ impl Publisher {
         self.lost.store(true, Ordering::Relaxed);
     }
 
-    /// Publishes a file, once; or once more if only an empty key was published of it. With `is_last`, no handle was
-    /// open: a writer that has opened it meanwhile will publish it at its close.
+    /// Publishes a file once, or a second time if only an empty key was published. `is_last`: no handle was open. If a
+    /// writer has opened the file meanwhile, nothing is done: its close will publish.
     pub async fn publish(&self, ino: Ino, spool: &Arc<Spool>, is_last: bool) -> Result<()> {
         let _running = self.begin();
         let _turn = spool.publishing.lock().await;
@@ -98,13 +98,13 @@ impl Publisher {
                 tracing::warn!("{}: not published: {error}", publish.key);
                 let errno = Errno::from_raw(error.kind().errno());
                 spool.fail(errno);
-                self.namespace.inodes.unname_spool(spool);
+                self.namespace.inodes.free_spool_name(spool);
                 Err(errno)
             }
         }
     }
 
-    /// Gives the key the attributes that the file was given while it was published.
+    /// Sets the attributes that the file got during the publish.
     async fn change_late(&self, publish: &Publish<'_>) {
         let now = publish.spool.change();
         if now == publish.change {
@@ -147,7 +147,7 @@ impl Publisher {
         }
         if let Some(dir) = self.namespace.local_dir(key) {
             match self.link(client, publish, dir, (snapshot, change)).await {
-                // The daemon cannot see our file, and gets its bytes.
+                // The daemon cannot see our file, and is sent its bytes.
                 Err(error) if error.kind() == ErrorKind::BadRequest => {}
                 done => return done,
             }
@@ -162,8 +162,8 @@ impl Publisher {
         Ok((snapshot, checksum))
     }
 
-    /// Makes the daemon of this machine link the file itself, or a copy if it may still be written to: the kernel lets
-    /// writes through without asking us.
+    /// Makes the daemon of this machine link the file itself, or a copy if the file may still be written to: the kernel
+    /// writes it without asking us.
     async fn link(
         &self,
         client: &Client,
@@ -184,13 +184,14 @@ impl Publisher {
         let offered = copied.as_ref().unwrap_or(&file);
         let adoption = spool.adoption(offered, change)?;
         let checksum = client.patient(snapshot.len).adopt(key, offered, &adoption).await?;
-        // The linked file has the time of the key, unless it was written to since.
+        // The linked file has the time of the key, unless it was written to after that.
         let linked = change.mtime.filter(|_| copied.is_none()).map(from_nanoseconds);
         Ok((Snapshot { modified: linked.unwrap_or(snapshot.modified), ..snapshot }, checksum))
     }
 }
 
-/// Runs `make`, which makes a key; once more if the connection breaks off and the key was not made.
+/// Runs `make`, which creates a key. Runs it again, within the deadline, if the connection breaks and the key was not
+/// created.
 pub async fn retrying<T, F>(client: &Client, mut make: impl FnMut(Client) -> F) -> S4Result<T>
 where
     F: Future<Output = S4Result<T>>,
@@ -204,7 +205,7 @@ where
                 tracing::info!("{error}; it is published again");
                 now = client.with_deadline(until - Instant::now());
             }
-            // The node found too little of the deadline left, or the connection closed.
+            // The node found too little of the deadline left, or the connection was closed.
             Err(error) if error.kind() == ErrorKind::Cancelled => {
                 return Err(Error::new(ErrorKind::Deadline, error.to_string()));
             }

@@ -5,7 +5,7 @@ use s4::client::Client;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the numbers may be returned again.
+/// How long cached numbers are returned.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// All bytes and the free ones, summed over the nodes.

@@ -1,5 +1,6 @@
-//! Unnamed files for spools. A thread creates them ahead of their use, and a file whose bytes went to their node is
-//! used again: before ext4 creates a file, it looks at each inode of a block group that was freed in the last minute.
+//! Unnamed files for spools. Creating a file is slow on ext4, which first checks each inode of a block group that was
+//! freed in the last minute. Therefore a thread creates files in advance, and a file whose bytes were sent to their
+//! node is reused.
 
 use s4::file::is_alone;
 use s4::stock::Stock;
@@ -12,27 +13,27 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Files kept for each directory.
-const MOST: usize = 32;
+/// Used files that are kept for each directory.
+const MAX_KEPT: usize = 32;
 
 /// The longest file that is kept, in bytes: truncating a longer one takes time.
-const LONGEST: u64 = 256 * 1024;
+const MAX_KEPT_LEN: u64 = 256 * 1024;
 
 /// Unnamed files.
 pub struct SpoolFiles {
-    /// Those of each directory in which they are created.
+    /// The files of each directory in which they are created.
     dirs: HashMap<PathBuf, Files>,
-    /// The directory of those whose key belongs to no node of this machine.
+    /// The directory for keys that belong to no node of this machine.
     spool_dir: PathBuf,
 }
 
 #[derive(Default)]
 struct Files {
-    /// Guards those that were used, the oldest first.
+    /// Guards the used files, the oldest first.
     used: Arc<Mutex<VecDeque<Arc<File>>>>,
-    /// Empty ones, from the first use on.
+    /// Empty files, created in advance from the first use on.
     ready: OnceLock<Stock<Arc<File>>>,
-    /// It is a data directory, which has directories for unnamed files.
+    /// True for a data directory, which has subdirectories for unnamed files.
     is_data: bool,
 }
 
@@ -44,8 +45,8 @@ impl SpoolFiles {
         Self { dirs, spool_dir }
     }
 
-    /// An empty file in the data directory `dir`, else in the spool directory, and where it is. Nothing else has it
-    /// open.
+    /// An empty file, and its directory: the data directory `dir` if possible, else the spool directory. Nobody else
+    /// has the file open.
     pub fn take(&self, dir: Option<&Path>) -> io::Result<(Arc<File>, PathBuf)> {
         let taken = |dir: &Path| self.take_in(dir).map(|file| (file, dir.to_owned()));
         taken(dir.unwrap_or(&self.spool_dir)).or_else(|_| taken(&self.spool_dir))
@@ -61,20 +62,21 @@ impl SpoolFiles {
         ready.take().map_or_else(|| make(dir).map(Arc::new), Ok)
     }
 
-    /// Keeps a file of `dir` that is closed, unless it is a key. The kernel may still have it open for a moment.
+    /// Keeps a closed file of `dir` for reuse, unless it has become a key. The kernel may still have it open for a
+    /// moment.
     pub fn keep(&self, dir: &Path, file: Arc<File>) {
         let Some(files) = self.dirs.get(dir) else { return };
-        if file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= LONGEST) {
+        if file.metadata().is_ok_and(|found| found.nlink() == 0 && found.len() <= MAX_KEPT_LEN) {
             let mut used = lock(&files.used);
             used.push_back(file);
-            if used.len() > MOST {
+            if used.len() > MAX_KEPT {
                 used.pop_front();
             }
         }
     }
 }
 
-/// A used file, emptied.
+/// A used file, truncated to no bytes.
 fn emptied(used: &Mutex<VecDeque<Arc<File>>>) -> Option<Arc<File>> {
     // The kernel has most likely closed the oldest one.
     let file = lock(used).pop_front()?;

@@ -1,5 +1,5 @@
 //! A file that is being written: an unnamed local file until its publishing close. [`state`] has the states that it
-//! goes through. What publishes it, and when, is left to [`fs`](crate::fs).
+//! goes through. When and how it is published is left to [`fs`](crate::fs).
 
 pub mod files;
 mod state;
@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 type State = state::State<EagerUpload>;
 
 pub struct Spool {
-    /// Where the file was made.
+    /// The directory in which the file was created.
     pub dir: PathBuf,
     inner: Mutex<Inner>,
     /// Read-locked while bytes are written, so that sealing waits for the write.
@@ -38,22 +38,22 @@ pub struct Spool {
 /// Guards what changes besides the bytes.
 struct Inner {
     state: State,
-    /// `None` once it will not be opened again: the kernel may know the inode for long, and another spool may use the
-    /// file by then.
+    /// `None` once the spool cannot be opened again. The kernel may know the inode for much longer, while another spool
+    /// already uses the file.
     file: Option<Arc<File>>,
     key: Key,
-    /// False once it is unlinked, or its name means a key. Changed under the lock of the inode table only.
+    /// False once the file is unlinked, or its name stands for a key. Changed only under the lock of the inode table.
     has_name: bool,
-    /// The file may be older.
+    /// When this spool was created. The file may be older.
     created: SystemTime,
-    /// The same, by a clock that is never set.
+    /// When this spool was created, by a clock that is never set.
     created_since_boot: Duration,
     mode: u32,
     /// As set by the user. Without it, the time of the last write counts.
     mtime: Option<SystemTime>,
     /// Open handles, and those of them that may write.
     handles: Handles,
-    /// One was opened for reading and writing, so that a mapping may write to the file.
+    /// A handle was opened for reading and writing, so that a mapping may write to the file.
     mappable: bool,
     /// A daemon may still link the file.
     handed_over: bool,
@@ -79,12 +79,12 @@ impl Inner {
 }
 
 impl Spool {
-    /// Of an unnamed file, made in `dir`, that is to become `key`.
+    /// A spool on an unnamed file in `dir`. It is to become `key`.
     pub fn new(file: Arc<File>, dir: PathBuf, key: Key, mode: u32) -> Self {
         Self::of(file, dir, key, mode, State::new(None))
     }
 
-    /// Of an unnamed file whose bytes are to replace the empty key `stat`.
+    /// A spool on an unnamed file whose bytes are to replace the empty key `stat`.
     pub fn over_empty(file: Arc<File>, dir: PathBuf, key: Key, stat: KeyStat) -> Self {
         Self::of(file, dir, key, stat.mode, State::new(Some(stat)))
     }
@@ -112,7 +112,7 @@ impl Spool {
         }
     }
 
-    /// Errors: ESTALE once the file was given up.
+    /// Errors: ESTALE once the spool cannot be opened again.
     pub fn file(&self) -> std::io::Result<Arc<File>> {
         self.lock().file().cloned()
     }
@@ -125,7 +125,7 @@ impl Spool {
         self.lock().key.clone()
     }
 
-    /// Renames it. Bytes that were sent went to the node of the old name.
+    /// Renames the file. Cancels an upload, which went to the node of the old name.
     pub fn set_key(&self, key: Key) {
         let mut inner = self.lock();
         inner.key = key;
@@ -173,7 +173,7 @@ impl Spool {
         }
     }
 
-    /// How the file looks. If it has bytes, none are changed from now on.
+    /// Returns the length and time of the file. If it has bytes, they cannot change from now on.
     pub fn seal(&self) -> std::io::Result<Snapshot> {
         let _no_changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.snapshot()?;
@@ -197,17 +197,17 @@ impl Spool {
         inner.file()?.set_len(len)
     }
 
-    /// True once its bytes are a key, to which none can be added.
+    /// True once its bytes are a key, which never changes again.
     pub fn is_published(&self) -> bool {
         self.lock().state.is_published()
     }
 
-    /// The key that was published of it, which may be empty.
+    /// The key that was published from this file. It may be empty.
     pub fn stat(&self) -> Option<KeyStat> {
         self.lock().state.stat().cloned()
     }
 
-    /// The key was given other attributes.
+    /// Records changed attributes of the key.
     pub fn set_stat(&self, change: Change) {
         self.lock().state.set_attributes(change);
     }
@@ -217,20 +217,20 @@ impl Spool {
         Ok(Snapshot { len: found.len(), modified: found.modified()? })
     }
 
-    /// It was published as it looked at `snapshot`.
+    /// Records that the file was published with the length and time of `snapshot`.
     pub fn set_published(&self, snapshot: Snapshot, stat: KeyStat) {
         self.lock().state.publish(snapshot, stat);
     }
 
-    /// True if the file does not look as it did when it was published.
+    /// True if the length or time of the file has changed since it was published.
     pub fn has_changed(&self) -> bool {
         let published = self.lock().state.snapshot();
         published.is_some_and(|then| self.snapshot().map_or(true, |now| now != then))
     }
 
-    /// True if the file holds other bytes than were published: the kernel may let a write through that comes late. They
-    /// are in no key. Where a key of this machine is the file itself, a new time of the key changes how the file looks.
-    /// Blocks.
+    /// True if the file holds other bytes than were published. Such bytes are in no key: where the kernel writes the
+    /// file itself, a late write may succeed. A changed time alone is no late write: if the file itself became a key of
+    /// this machine, setting the time of the key changes the file. Blocks.
     pub fn was_written_late(&self) -> bool {
         let (Some(stat), Ok(file), Ok(now)) = (self.stat(), self.file(), self.snapshot()) else { return true };
         if now.len != stat.checksum.len || hasher::of_file(&file).ok() != Some(stat.checksum) {
@@ -240,12 +240,12 @@ impl Spool {
         false
     }
 
-    /// It is unlinked, or its writer was killed: it will be no key.
+    /// Records that the file will not become a key: it was unlinked, or its writer was killed.
     pub fn discard(&self) {
         self.lock().state.discard();
     }
 
-    /// It could not be published: current and later writers get an error.
+    /// Records that the publish failed: current and later writers get an error.
     pub fn fail(&self, errno: Errno) {
         let _no_changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
         self.lock().state.fail(errno);
@@ -269,12 +269,12 @@ impl Spool {
         self.lock().state.may_upload()
     }
 
-    /// Keeps a running upload for the close, or drops it where it is of no use.
+    /// Keeps a running upload for the close; drops it if no upload is allowed any more.
     pub fn set_upload(&self, upload: EagerUpload) {
         self.lock().state.set_upload(upload);
     }
 
-    /// The running upload. None is started any more.
+    /// Takes the running upload. No other upload is started afterwards.
     pub fn take_upload(&self) -> Option<EagerUpload> {
         self.lock().state.take_upload()
     }
@@ -284,17 +284,17 @@ impl Spool {
         self.lock().state.is_unpublished()
     }
 
-    /// True while a close may publish it, also in the place of an empty key that was published before.
+    /// True while a close may publish it, also to replace an empty key that was published before.
     pub fn may_publish(&self) -> bool {
         self.lock().state.may_publish()
     }
 
-    /// A descriptor was closed without publishing, by a process that was `killed` or not.
+    /// Records a close that published nothing. `killed`: a signal ended the process that closed.
     pub fn closed_by(&self, killed: bool) {
         self.lock().state.close(killed);
     }
 
-    /// A close returns success, and the bytes are to be published later.
+    /// Records that a close returns success before the bytes are published.
     pub fn acknowledge(&self) {
         self.lock().state.acknowledge();
     }
@@ -304,7 +304,7 @@ impl Spool {
         self.lock().state.last_close() == Some(LastClose::Killed)
     }
 
-    /// The file, for one more handle with these flags of open(2). Errors: ESTALE once the file was given up.
+    /// The file, for one more handle with these flags of open(2). Errors: ESTALE once the spool cannot be opened again.
     pub fn add_handle(&self, flags: i32, writes: bool) -> std::io::Result<Arc<File>> {
         let mut inner = self.lock();
         let file = inner.file()?.clone();
@@ -329,7 +329,7 @@ impl Spool {
         inner.mappable && inner.handles.all > 0
     }
 
-    /// One handle is closed. Returns those that are left.
+    /// Counts one handle less. Returns the counts of those that are left.
     pub fn remove_handle(&self, writes: bool) -> Handles {
         let mut inner = self.lock();
         inner.handles.all = inner.handles.all.saturating_sub(1);
@@ -337,7 +337,7 @@ impl Spool {
         inner.handles
     }
 
-    /// Gives up the file once it is neither open nor to be published. Returns it if it may serve another spool.
+    /// Releases the file once it is neither open nor waiting to be published. Returns it if another spool may reuse it.
     pub fn end(&self) -> Option<Arc<File>> {
         let mut inner = self.lock();
         let done = inner.handles.all == 0 && !inner.state.is_unpublished();
@@ -345,7 +345,7 @@ impl Spool {
         file.filter(|_| !inner.handed_over)
     }
 
-    /// The attributes that the key is to have.
+    /// The attributes that the key is to get.
     pub fn change(&self) -> Change {
         let inner = self.lock();
         let mtime = inner.mtime.map(to_nanoseconds);

@@ -9,13 +9,13 @@
 //! ```
 //!
 //! A file without bytes may be published and written to once more: it stays in `Writing`, and is not sealed.
-//! `Published` and `Discarded` are final. A value of type `U` is what uploads the file before its close.
+//! `Published` and `Discarded` are final. `U` is the type of an upload that runs before the close.
 
 use nix::errno::Errno;
 use s4::protocol::{Change, KeyStat};
 use std::time::SystemTime;
 
-/// How a file looked when its bytes were taken.
+/// The length and time of a file when its bytes were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
     pub len: u64,
@@ -24,33 +24,33 @@ pub struct Snapshot {
 
 #[derive(Debug)]
 pub enum State<U> {
-    /// Its bytes may change. A close is still to publish them.
+    /// The bytes may change. A later close publishes them.
     Writing(Unpublished<U>),
-    /// Its bytes are being published, and may not change any more.
+    /// The bytes are being published, and cannot change any more.
     Publishing(Unpublished<U>),
-    /// Its bytes, of which there is at least one, are those of a key.
+    /// The bytes, at least one, are a key.
     Published { snapshot: Snapshot, stat: KeyStat },
-    /// It was unlinked, or was not published, for the reason `failed` if there is one. No close will publish it.
+    /// No close will publish the file: it was unlinked, its writer was killed, or its publish has `failed`.
     Discarded { failed: Option<Errno> },
 }
 
-/// What is known of a file until it is published.
+/// What is known about a file until it is published.
 #[derive(Debug)]
 pub struct Unpublished<U> {
-    /// The empty key that was published of it, which its bytes are to replace.
+    /// The empty key that was published from the file. The bytes of the file are to replace it.
     pub empty: Option<KeyStat>,
     pub last_close: LastClose,
     pub upload: Upload<U>,
 }
 
-/// How the last close ended that published nothing.
+/// The kind of the last close that published nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastClose {
-    /// Others will close the file, or none has closed it yet.
+    /// Other descriptors are open, or none was closed yet.
     Open,
-    /// A signal ended the process.
+    /// A signal ended the process that closed the file.
     Killed,
-    /// It returned success though bytes are still to be published. They must be, also if a later writer is killed.
+    /// It returned success before the bytes were published. They must be published, even if a later writer is killed.
     Acknowledged,
 }
 
@@ -64,7 +64,7 @@ pub enum Upload<U> {
 }
 
 impl<U> State<U> {
-    /// `empty` is the empty key that is to be written once more.
+    /// `empty` is the empty key that the bytes are to replace.
     pub fn new(empty: Option<KeyStat>) -> Self {
         Self::Writing(Unpublished { empty, last_close: LastClose::Open, upload: Upload::Allowed })
     }
@@ -83,7 +83,7 @@ impl<U> State<U> {
         }
     }
 
-    /// The error for a change of the bytes, if none is allowed.
+    /// The error for a change of the bytes; `None` if changes are allowed.
     pub fn refusal(&self) -> Option<Errno> {
         match self {
             Self::Writing(_) | Self::Discarded { failed: None } => None,
@@ -92,7 +92,8 @@ impl<U> State<U> {
         }
     }
 
-    /// Its bytes, `len` of them, are about to be published. Publishing is tried again after a connection broke off.
+    /// Forbids changes, since the `len` bytes are about to be published. Publishing may be retried, so a second call is
+    /// allowed.
     pub fn seal(&mut self, len: u64) {
         if len > 0 {
             self.replace(|state| match state {
@@ -102,7 +103,7 @@ impl<U> State<U> {
         }
     }
 
-    /// It was published as it looked at `snapshot`.
+    /// Records that the file was published with the length and time of `snapshot`.
     pub fn publish(&mut self, snapshot: Snapshot, stat: KeyStat) {
         self.replace(|state| match state {
             Self::Writing(draft) | Self::Publishing(draft) if stat.checksum.len == 0 => {
@@ -113,14 +114,14 @@ impl<U> State<U> {
         });
     }
 
-    /// It will be no key. What was published stays.
+    /// Records that the file will not become a key. A key that was published stays.
     pub fn discard(&mut self) {
         if self.draft().is_some() {
             *self = Self::Discarded { failed: None };
         }
     }
 
-    /// Its publish failed: later writers get an error too.
+    /// Records that the publish failed: later writers get an error too.
     pub fn fail(&mut self, errno: Errno) {
         if self.draft().is_some() {
             *self = Self::Discarded { failed: Some(errno) };
@@ -157,7 +158,7 @@ impl<U> State<U> {
         }
     }
 
-    /// The key was given other attributes.
+    /// Records changed attributes of the key.
     pub fn set_attributes(&mut self, change: Change) {
         let stat = match self {
             Self::Writing(draft) | Self::Publishing(draft) => draft.empty.as_mut(),
@@ -170,7 +171,7 @@ impl<U> State<U> {
         }
     }
 
-    /// How the file looked when it was published.
+    /// The length and time of the file when it was published.
     pub fn snapshot(&self) -> Option<Snapshot> {
         match self {
             Self::Published { snapshot, .. } => Some(*snapshot),
@@ -178,14 +179,14 @@ impl<U> State<U> {
         }
     }
 
-    /// The file that was published looks different now, with the same bytes in it.
+    /// Records a new time of the published file, whose bytes are unchanged.
     pub fn set_snapshot(&mut self, now: Snapshot) {
         if let Self::Published { snapshot, .. } = self {
             *snapshot = now;
         }
     }
 
-    /// A descriptor was closed without publishing, by a process that was `killed` or not.
+    /// Records a close that published nothing. `killed`: a signal ended the process that closed.
     pub fn close(&mut self, killed: bool) {
         if let Some(draft) = self.draft_mut()
             && draft.last_close != LastClose::Acknowledged
@@ -194,7 +195,7 @@ impl<U> State<U> {
         }
     }
 
-    /// A close returns success, and the bytes are to be published later.
+    /// Records that a close returns success before the bytes are published.
     pub fn acknowledge(&mut self) {
         if let Some(draft) = self.draft_mut() {
             draft.last_close = LastClose::Acknowledged;
@@ -205,7 +206,8 @@ impl<U> State<U> {
         self.draft().map(|draft| draft.last_close)
     }
 
-    /// True if its bytes are assumed to stay as they are: the file was not truncated, allocated, renamed or published.
+    /// True while the written bytes are assumed to be final: the file was not truncated, allocated, renamed or
+    /// published.
     pub fn may_upload(&self) -> bool {
         match self {
             Self::Writing(draft) => draft.empty.is_none() && !matches!(draft.upload, Upload::Refused),
@@ -213,7 +215,7 @@ impl<U> State<U> {
         }
     }
 
-    /// Keeps `upload` for the close; drops it where none is allowed.
+    /// Keeps `upload` for the close; drops it if no upload is allowed.
     pub fn set_upload(&mut self, upload: U) {
         if self.may_upload()
             && let Self::Writing(draft) = self
@@ -222,7 +224,7 @@ impl<U> State<U> {
         }
     }
 
-    /// The running upload, if there is one; none is allowed any more.
+    /// Takes the running upload, if there is one. No other upload is allowed afterwards.
     pub fn take_upload(&mut self) -> Option<U> {
         match std::mem::replace(&mut self.draft_mut()?.upload, Upload::Refused) {
             Upload::Running(upload) => Some(upload),
