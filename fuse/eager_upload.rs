@@ -62,7 +62,7 @@ impl EagerUpload {
         match self.send_rest(file, len, change).await? {
             Some(Sent { checksum, asked, answer }) => {
                 let put = answer.map(|()| checksum);
-                client.settled(&key, change, asked, put, async { Ok(checksum) }).await.map(Some)
+                client.put_outcome(&key, change, asked, put, async { Ok(checksum) }).await.map(Some)
             }
             None => Ok(None),
         }

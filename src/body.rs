@@ -210,7 +210,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Chunks<B> {
                 Some(Some(Err(error))) => return Err(self.side.broken(&self.who, &error)),
                 None => return Err(self.side.silent(&self.who, self.timeout.limit())),
             };
-            self.timeout.hear();
+            self.timeout.note_alive();
             match frame.into_data() {
                 Ok(chunk) if !chunk.is_empty() => return Ok(Some(chunk)),
                 _ => {}

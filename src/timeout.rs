@@ -34,8 +34,8 @@ impl Default for Liveness {
 }
 
 impl Liveness {
-    /// Something of the node has come.
-    pub fn hear(&self) {
+    /// Records that something of the node has arrived.
+    pub fn note_alive(&self) {
         self.0.heard.fetch_add(1, Ordering::Relaxed);
         if self.0.silent.borrow().is_some() {
             self.0.silent.send_replace(None);
@@ -53,12 +53,12 @@ impl Liveness {
     }
 
     /// Resolves once the node is not silent.
-    pub async fn speaks(&self) {
+    pub async fn until_alive(&self) {
         // It would fail once nobody can change it any more.
         let _ = self.0.silent.subscribe().wait_for(Option::is_none).await;
     }
 
-    /// True for one caller at a time, which then asks the node until it [speaks](Self::speaks) and says so by `false`.
+    /// True for one caller at a time, which then asks the node [until it is alive](Self::until_alive), and then passes `false`.
     pub fn set_asked(&self, asked: bool) -> bool {
         self.0.asked.swap(asked, Ordering::Relaxed) != asked
     }
@@ -111,9 +111,9 @@ impl Timeout {
         self.heard = self.node.as_ref().map_or(0, Liveness::heard);
     }
 
-    /// Something of the peer has come.
-    pub fn hear(&mut self) {
-        self.node.iter().for_each(Liveness::hear);
+    /// Records that something of the peer has arrived, and restarts the wait.
+    pub fn note_alive(&mut self) {
+        self.node.iter().for_each(Liveness::note_alive);
         self.begin();
     }
 
@@ -216,7 +216,7 @@ mod tests {
         }
         assert!(second.count(STEP));
         assert!(!node.is_silent(2 * LIMIT), "who has more patience goes on");
-        second.hear();
+        second.note_alive();
         assert!(!node.is_silent(LIMIT) && !second.count(STEP));
     }
 
@@ -224,7 +224,7 @@ mod tests {
     fn a_node_that_speaks_elsewhere_is_not_silent() {
         let node = Liveness::default();
         let (mut waiting, mut other) = (Timeout::of(&node, LIMIT), Timeout::of(&node, LIMIT));
-        other.hear();
+        other.note_alive();
         while !waiting.count(STEP) {}
         assert!(!node.is_silent(LIMIT), "only this answer does not come");
     }

@@ -6,7 +6,7 @@ use crate::errno::Result;
 use crate::fs::Fs;
 use crate::proc::{self, Caller};
 use fuser::Request;
-use s4::client::with_moments;
+use s4::client::with_short_waits;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
@@ -47,7 +47,7 @@ impl Dispatcher {
         let mut begin = || response.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         // This thread may wait a moment for the answer of a node, but not once the kernel sends another request.
         let begun = match self.requests.get() {
-            Some(requests) => with_moments(requests.as_fd(), begin),
+            Some(requests) => with_short_waits(requests.as_fd(), begin),
             None => begin(),
         };
         if begun.is_pending() {

@@ -115,7 +115,7 @@ impl Namespace {
             Some(stat) if stat != Stat::Absent || self.local.knows_absent(home) => stat,
             _ => {
                 let name = Dir::try_from(path.to_owned()).map_err(|_| Errno::EINVAL)?;
-                self.client.find(&name).await.map_err(|e| errno(&e))?
+                self.client.resolve(&name).await.map_err(|e| errno(&e))?
             }
         };
         Ok(match stat {

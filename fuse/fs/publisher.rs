@@ -183,7 +183,7 @@ impl Publisher {
         // The daemon reads the whole file before it answers.
         let offered = copied.as_ref().unwrap_or(&file);
         let adoption = spool.adoption(offered, change)?;
-        let checksum = client.patient(snapshot.len).adopt(key, offered, &adoption).await?;
+        let checksum = client.with_timeout_for(snapshot.len).adopt(key, offered, &adoption).await?;
         // The linked file has the time of the key, unless it was written to after that.
         let linked = change.mtime.filter(|_| copied.is_none()).map(from_nanoseconds);
         Ok((Snapshot { modified: linked.unwrap_or(snapshot.modified), ..snapshot }, checksum))

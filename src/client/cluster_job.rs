@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// Between two tries to reach a node again.
+/// The pause between two attempts to reach a node.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How long a node may take to kill what runs of a job. What it does after that it does all the same; the deadline has mostly
-/// passed already.
+/// How long to wait for a node to cancel a job. A node that takes longer still cancels it. A full deadline has usually
+/// passed before.
 const CANCEL: Duration = Duration::from_millis(400);
 
-/// Events under way to the follower.
+/// The most events in the queue to the follower.
 const QUEUE: usize = 64;
 
 pub type NodeEvent = (NodeId, Result<Event>);
 
 impl Client {
-    /// Asks every node at once; the answers come in the order of the nodes.
+    /// Sends a request to all nodes at once. Returns the answers in the order of the nodes.
     pub async fn on_every_node<T, F>(&self, ask: impl Fn(Client, NodeId) -> F) -> Vec<T>
     where
         T: Send + 'static,
@@ -42,8 +42,8 @@ impl Client {
         answers
     }
 
-    /// The answers of all nodes, or the error to tell. A node that waits for a silent one may be late itself: the one is to blame that
-    /// does not even say how it is.
+    /// The answers of all nodes, or the error to report. A node may be late only because it waits for a silent node.
+    /// Therefore the error of a node that does not even answer a health request comes first.
     pub async fn all_or_blame<T>(&self, answers: Vec<Result<T>>) -> Result<Vec<T>> {
         let is_silence = |error: &Error| matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Unreachable);
         let watcher = self.for_watching();
@@ -61,8 +61,8 @@ impl Client {
         answers.into_iter().collect()
     }
 
-    /// The same as [`Client::on_every_node`]; the first error is told at once, and what was asked of the others is not waited for: a node that asks a silent one
-    /// has more patience than we may have.
+    /// Like [`Client::on_every_node`], but returns the first error at once, without waiting for the other nodes: a node
+    /// that waits for a silent node may have a longer timeout than this client.
     async fn on_every_node_or_fail<T, F>(&self, ask: impl Fn(Client, NodeId) -> F) -> Result<Vec<T>>
     where
         T: Send + 'static,
@@ -84,13 +84,13 @@ impl Client {
         Ok(answers.into_values().collect())
     }
 
-    /// Plans the job on every node, then starts it on all. Returns the number of its tasks. After an error the job is to
-    /// be cancelled.
+    /// Plans the job on every node, then starts it on all. Returns the number of its tasks. After an error the caller
+    /// must cancel the job.
     pub async fn begin_job(&self, spec: &JobSpec) -> Result<u64> {
         Ok(self.start_everywhere(spec).await?.iter().map(|plan| plan.tasks).sum())
     }
 
-    /// The same, and returns the plan of each node.
+    /// Like [`Client::begin_job`], but returns the plan of each node.
     pub async fn start_everywhere(&self, spec: &JobSpec) -> Result<Vec<Plan>> {
         let plans = self.submit_everywhere(spec).await?;
         let started = self.on_every_node_or_fail(|client, node| {
@@ -101,7 +101,7 @@ impl Client {
         Ok(plans)
     }
 
-    /// The same, and follows it: see [`Client::follow_everywhere`].
+    /// Starts the job, and follows it as [`Client::follow_everywhere`] does.
     pub async fn run_everywhere(&self, spec: &JobSpec) -> Result<(Vec<Plan>, mpsc::Receiver<NodeEvent>)> {
         let plans = self.submit_everywhere(spec).await?;
         let started = self.on_every_node_or_fail(|client, node| {
@@ -120,7 +120,7 @@ impl Client {
         accepted(spec, plans.await?)
     }
 
-    /// What each node would do for a job. Nothing is kept of it.
+    /// The plan that each node would make for a job. The nodes forget it.
     pub async fn plan_everywhere(&self, spec: &JobSpec) -> Result<Vec<Plan>> {
         let plans = self.on_every_node_or_fail(|client, node| {
             let spec = spec.clone();
@@ -129,14 +129,14 @@ impl Client {
         accepted(spec, plans.await?)
     }
 
-    /// Kills what runs of the job, on the nodes that can be reached.
+    /// Cancels the job on all nodes that can be reached.
     pub async fn cancel_everywhere(&self, id: &JobId) {
-        // A node that is silent has had its deadline already.
+        // The deadline of a silent node has already passed.
         self.with_deadline(self.deadline().min(CANCEL))
             .on_every_node(|client, node| {
                 let id = id.clone();
                 async move {
-                    // The error that led here is the one to tell.
+                    // The user sees the error that led to the cancellation.
                     let _ = client.cancel_job(node, &id).await;
                 }
             })
@@ -148,14 +148,14 @@ impl Client {
         self.follow_each(id, self.cluster().ids().map(|_| None))
     }
 
-    /// The same, with the events of each node from its beginning where they come already.
+    /// Follows the job with the event streams of `begun`, and opens those that are missing.
     fn follow_each(&self, id: &JobId, begun: impl Iterator<Item = Option<EventStream>>) -> mpsc::Receiver<NodeEvent> {
         let (sender, events) = mpsc::channel(QUEUE);
         for (node, begun) in self.cluster().ids().zip(begun) {
             let (client, id, sender) = (self.clone(), id.clone(), sender.clone());
             tokio::spawn(async move {
                 if let Err(error) = follow_node(&client, node, &id, begun, &sender).await {
-                    // Nobody listens once another node's error has ended the job.
+                    // The receiver is gone if the error of another node has ended the job.
                     let _ = sender.send((node, Err(error))).await;
                 }
             });
@@ -164,7 +164,7 @@ impl Client {
     }
 }
 
-/// The plans, if they are of any key at all, and no job that made some of these keys is unfinished.
+/// The plans. Errors: there are no keys, or a job that made some of these keys is not finished.
 fn accepted(spec: &JobSpec, planned: Vec<(Plan, Vec<Source>)>) -> Result<Vec<Plan>> {
     let (plans, sources): (Vec<Plan>, Vec<Vec<Source>>) = planned.into_iter().unzip();
     unfinished::refuse(spec, plans.len(), sources.into_iter().flatten())?;
@@ -174,7 +174,8 @@ fn accepted(spec: &JobSpec, planned: Vec<(Plan, Vec<Source>)>) -> Result<Vec<Pla
     }
 }
 
-/// Hands on one node's events. A connection that breaks is made again, and what was told already is left out.
+/// Passes the events of one node on. Reconnects if the connection breaks, and skips failures that were already
+/// reported.
 async fn follow_node(
     client: &Client,
     node: NodeId,
@@ -183,30 +184,30 @@ async fn follow_node(
     sender: &mpsc::Sender<NodeEvent>,
 ) -> Result<()> {
     let mut failures = 0;
-    // Of the time since the connection was lost.
+    // The timeout since the connection was lost.
     let mut lost: Option<Timeout> = None;
     loop {
-        let (mut told, began) = (0, Instant::now());
+        let (mut reported, began) = (0, Instant::now());
         let left = lost.as_ref().map_or(client.deadline(), Timeout::left);
         let followed = match begun.take() {
             Some(begun) => Some(Ok(begun)),
             None => within(left, client.follow_job(node, id)).await,
         };
-        let broken = match followed.unwrap_or_else(|| Err(client.late(node))) {
+        let broken = match followed.unwrap_or_else(|| Err(client.deadline_error(node))) {
             Err(error) => error,
             Ok(mut stream) => loop {
                 match stream.next().await {
                     Ok(Some(event)) => {
-                        // A node that breaks off again and again at once is lost too.
+                        // Only after a while: a node whose connections break at once counts as lost.
                         if began.elapsed() >= HEARTBEAT {
                             lost = None;
                         }
                         if matches!(event, Event::Failure(_)) {
-                            told += 1;
-                            if told <= failures {
+                            reported += 1;
+                            if reported <= failures {
                                 continue;
                             }
-                            failures = told;
+                            failures = reported;
                         }
                         let ended = matches!(event, Event::Ended { .. });
                         if sender.send((node, Ok(event))).await.is_err() || ended {

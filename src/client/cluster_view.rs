@@ -1,4 +1,4 @@
-//! The whole cluster at one moment, for those who watch: each node's status, and the jobs put together.
+//! The whole cluster at one moment, for `s4 top` and the web page: the status of each node, and the merged jobs.
 
 use super::core::{Client, Settings};
 use super::job_table::{self, ClusterJob, JobState};
@@ -14,10 +14,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long one node may take. The whole view comes within 2 s, so a node has a little less.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long one node may take. The whole view must be complete within 2 s.
+const NODE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// How a node is, in a word.
+/// The state of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
@@ -25,7 +25,7 @@ pub enum NodeState {
     /// Below its free-space reserve: takes no more keys.
     Full,
     Down,
-    /// It answers, and will not have us: another node list, a secret, another version.
+    /// It answers with an error: it has another node list, another secret or another version.
     Refuses,
 }
 
@@ -40,7 +40,7 @@ impl NodeState {
     }
 }
 
-/// One node, as it answered or did not.
+/// One node, whether it answered or not.
 #[derive(Debug, Clone, Serialize)]
 pub struct NodeView {
     pub node: NodeId,
@@ -88,12 +88,12 @@ pub struct JobView {
     /// Milliseconds since 1970.
     pub started: Option<i64>,
     pub ended: Option<i64>,
-    /// Milliseconds from its start to its end, or till now, on the node where that is longest.
+    /// Milliseconds from its start to its end, or until now, on the node where that is longest.
     pub elapsed: Option<i64>,
-    /// An estimate, while it runs.
+    /// An estimate, only while it runs.
     pub seconds_left: Option<f64>,
     pub progress: Progress,
-    /// Tasks left out, since a previous run finished them.
+    /// Tasks that are skipped, since a previous run has finished them.
     pub done_before: u64,
     pub parts: Vec<JobPart>,
     pub failures: FailureGroups,
@@ -108,7 +108,7 @@ impl JobView {
 /// The cluster at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClusterView {
-    /// Milliseconds since 1970, by the clock of who asked.
+    /// Milliseconds since 1970, by the clock of the client.
     pub now: i64,
     pub nodes: Vec<NodeView>,
     /// The newest first.
@@ -116,25 +116,26 @@ pub struct ClusterView {
 }
 
 impl Client {
-    /// What `node` is and does, with its last `samples` samples.
+    /// The status of `node`, with its last `samples` samples.
     pub async fn status(&self, node: NodeId, samples: usize) -> Result<NodeStatus> {
         let path = format!("/v1/status?samples={samples}");
         let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
         self.json(node, response).await
     }
 
-    /// A client for [`Client::cluster_view`]: what does not answer soon is down, and is asked again by itself.
+    /// A client for [`Client::cluster_view`]. A node that does not answer soon counts as down, and is probed until it
+    /// answers.
     pub fn for_watching(&self) -> Self {
         let settings = &self.inner.settings;
-        let deadline = PATIENCE.min(self.deadline());
+        let deadline = NODE_TIMEOUT.min(self.deadline());
         Self::new(self.cluster().clone(), Settings { deadline, restart: Duration::ZERO, ..settings.clone() })
     }
 
     /// Asks all nodes at once, each within the deadline of [`Client::for_watching`].
     pub async fn cluster_view(&self, samples: usize) -> ClusterView {
         let asked = self.on_every_node(|client, node| async move {
-            // The head of an answer and its body have a deadline each; here they have one together.
-            within(PATIENCE, client.status(node, samples)).await.unwrap_or_else(|| Err(client.late(node)))
+            // The head and the body of a response have a deadline each. This is one deadline for both.
+            within(NODE_TIMEOUT, client.status(node, samples)).await.unwrap_or_else(|| Err(client.deadline_error(node)))
         });
         let answers = asked.await;
         let now = now_milliseconds();
@@ -165,7 +166,7 @@ impl Client {
     }
 }
 
-/// A node that did not answer, or not as a node of ours.
+/// A node that did not answer, or answered with an error.
 fn absent(node: NodeId, address: String, error: &Error) -> NodeView {
     let state = match error.kind() {
         ErrorKind::Unreachable | ErrorKind::Deadline => NodeState::Down,
@@ -195,7 +196,7 @@ fn view_of(job: &ClusterJob, failures: FailureGroups) -> JobView {
     }
 }
 
-/// An estimate from what is over after the milliseconds so far.
+/// An estimate from the work that was finished in `milliseconds`.
 fn seconds_left(progress: &Progress, milliseconds: i64) -> Option<f64> {
     let share = progress.share();
     (share > 0.0 && milliseconds > 0).then(|| milliseconds as f64 / 1000.0 * (1.0 - share).max(0.0) / share)

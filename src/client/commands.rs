@@ -1,4 +1,4 @@
-//! Commands that run on a node, most of them on a key, and whose streams come as they are written.
+//! Running commands on a node, most of them on a key. Their output arrives as it is written.
 
 use super::core::{Client, blocking};
 use crate::blocks::leaf_sum;
@@ -11,8 +11,8 @@ use crate::wire::{CommandEnd, Connection, Incoming, Request, Response};
 use std::io::Write;
 
 impl Client {
-    /// Runs `cmd` on the node of `key` with the key as stdin, and with `files` in its directory, which the node has. Its streams go to
-    /// `stdout` and `stderr` as they come.
+    /// Runs `cmd` on the node of `key` with the key as stdin, and with `files`, which the node has, in its directory.
+    /// Its output goes to `stdout` and `stderr` as it arrives.
     pub async fn eval(
         &self,
         key: &Key,
@@ -25,7 +25,7 @@ impl Client {
         self.run_command(self.cluster().node_of(key), request, cmd, stdout, stderr).await
     }
 
-    /// The same on `node`, without a key.
+    /// Runs `cmd` on `node` as [`Client::eval`] does, but without a key.
     pub async fn run_on(
         &self,
         node: NodeId,
@@ -37,8 +37,8 @@ impl Client {
         self.run_command(node, Request::Run { files }, cmd, stdout, stderr).await
     }
 
-    /// Runs the job's command on the task of `key` on its node, and publishes nothing. Its streams go to `stdout` and
-    /// `stderr` as they come; of a 1:n map the printed names come on stdout.
+    /// Runs the task of `key` in the job `spec` on its node, and publishes nothing. Its output goes to `stdout` and
+    /// `stderr` as it arrives; for a 1:n map, the printed names go to `stdout`.
     pub async fn try_job(
         &self,
         spec: &JobSpec,
@@ -58,7 +58,7 @@ impl Client {
         stdout: impl Write + Send + 'static,
         stderr: impl Write + Send + 'static,
     ) -> Result<CommandEnd> {
-        let connection = self.ask_to_send(node, &request).await?;
+        let connection = self.start_data_request(node, &request).await?;
         let ran = blocking(move || {
             let mut connection = connection;
             for part in data.chunks(MAX_DATA) {
@@ -71,7 +71,7 @@ impl Client {
     }
 }
 
-/// Passes a command's streams on until it ends.
+/// Passes the output of a command on until the command ends.
 fn pass_on(mut connection: Connection, mut stdout: impl Write, mut stderr: impl Write) -> Result<CommandEnd> {
     loop {
         match connection.receive_next()? {
@@ -81,7 +81,7 @@ fn pass_on(mut connection: Connection, mut stdout: impl Write, mut stderr: impl 
             }
             Incoming::Stderr(bytes) => stderr.write_all(&bytes).map_err(|e| Error::io("stderr", &e))?,
             Incoming::Message(Response::Exit(end)) => return Ok(end),
-            Incoming::Error(error) => return Err(error.of_peer(connection.who())),
+            Incoming::Error(error) => return Err(error.of_peer(connection.subject())),
             Incoming::Message(_) => return Err(connection.malformed("another response than to what was asked")),
         }
     }

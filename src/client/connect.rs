@@ -1,5 +1,5 @@
-//! Connections to nodes. A daemon that restarts refuses them for a moment, in which whatever was to be sent waits: nothing of it has
-//! reached anybody yet.
+//! Opens connections to nodes. A daemon that restarts refuses connections for a moment; until then, connecting is
+//! retried. This is safe, since no request was sent yet.
 
 use crate::tcp;
 use hyper::Uri;
@@ -17,23 +17,25 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower_service::Service;
 
-/// Between two tries to connect.
-const AGAIN: Duration = Duration::from_millis(25);
+/// The pause between two attempts to connect.
+const RETRY: Duration = Duration::from_millis(25);
 
-/// Makes connections. Clones share what is known of the nodes.
+/// Opens connections. Clones share the state of the nodes.
 #[derive(Clone)]
 pub(super) struct Connector {
     /// How long a daemon may take to restart.
     restart: Duration,
-    /// How long bytes that were sent may stay unconfirmed. Then the kernel drops them, so that they reach nobody later.
-    unconfirmed: Duration,
-    /// Guards the nodes that have refused connections for longer than a restart takes: they are not waited for.
+    /// How long sent bytes may stay unacknowledged. Then the kernel closes the connection, so that they cannot arrive
+    /// later.
+    unacknowledged: Duration,
+    /// Guards the nodes that have refused connections for longer than a restart takes: connecting to them is not
+    /// retried.
     down: Arc<Mutex<HashSet<Authority>>>,
 }
 
 impl Connector {
-    pub fn new(restart: Duration, unconfirmed: Duration) -> Self {
-        Self { restart, unconfirmed, down: Arc::default() }
+    pub fn new(restart: Duration, unacknowledged: Duration) -> Self {
+        Self { restart, unacknowledged, down: Arc::default() }
     }
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>> {
@@ -51,18 +53,18 @@ impl Connector {
                         self.down().insert(node.clone());
                         return Err(error);
                     }
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RETRY).await;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// A socket that does not take them still serves.
+    /// Errors are ignored: the socket works without the options.
     fn set_options(&self, socket: &TcpStream) {
         tcp::set_options(socket);
-        let unconfirmed = u32::try_from(self.unconfirmed.as_millis()).unwrap_or(u32::MAX);
-        if let Err(error) = setsockopt(socket, sockopt::TcpUserTimeout, &unconfirmed) {
+        let unacknowledged = u32::try_from(self.unacknowledged.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = setsockopt(socket, sockopt::TcpUserTimeout, &unacknowledged) {
             tracing::debug!("a socket option: {error}");
         }
     }

@@ -1,7 +1,7 @@
-//! Connections of frames with the nodes: those that nobody uses are kept for a while, and small questions go over them from threads
-//! that may wait a moment for the answer.
+//! Requests over connections of frames. Idle connections are pooled. A thread that may wait a moment sends a small
+//! request and waits for its response itself: waking another thread would take longer than most responses.
 
-use super::core::{Client, again_if_broken, blocking};
+use super::core::{Client, blocking, retry_if_broken};
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
 use crate::error::{ErrorKind, Result};
@@ -16,17 +16,17 @@ use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// How long a caller waits for an answer before another thread goes on to.
-const MOMENT: Duration = Duration::from_millis(10);
+/// How long the calling thread waits for a response before another thread takes over.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
 
 thread_local! {
-    /// What this thread waits for otherwise, if it may wait for an answer now.
+    /// If this thread may wait for a response now: the descriptor that it must not neglect.
     static MAY_WAIT: Cell<Option<RawFd>> = const { Cell::new(None) };
 }
 
-/// Runs `work`, which may have this thread wait a moment for an answer, until there is something to read from `other`.
-pub fn with_moments<T>(other: BorrowedFd, work: impl FnOnce() -> T) -> T {
-    /// Also where `work` panics, nobody is to use the number later.
+/// Runs `work`, in which this thread may wait a moment for a response. A wait ends early when `other` becomes readable.
+pub fn with_short_waits<T>(other: BorrowedFd, work: impl FnOnce() -> T) -> T {
+    /// The descriptor must not be used later, even if `work` panics.
     struct Over(Option<RawFd>);
     impl Drop for Over {
         fn drop(&mut self) {
@@ -38,44 +38,46 @@ pub fn with_moments<T>(other: BorrowedFd, work: impl FnOnce() -> T) -> T {
 }
 
 impl Client {
-    /// A connection with `node` on which `request` is sent, or gathered to be sent with what follows. `who` names the peer in errors.
-    pub(super) async fn ask(&self, node: NodeId, request: &Request, who: String) -> Result<Connection> {
+    /// A connection to `node` on which `request` is sent, or buffered to be sent with what follows. `subject` names the
+    /// peer in errors.
+    pub(super) async fn start_request(&self, node: NodeId, request: &Request, subject: String) -> Result<Connection> {
         if self.is_silent(node).await {
-            return Err(self.late(node));
+            return Err(self.deadline_error(node));
         }
         match self.take(node) {
             Some(mut connection) => {
-                connection.serve_for(self.timeout(node), who);
+                connection.reuse_for(self.timeout(node), subject);
                 connection.put_message(request).map(|()| connection)
             }
-            None => self.connect(node, Some(request), who).await,
+            None => self.connect(node, Some(request), subject).await,
         }
     }
 
-    /// One that is free. A connection tells its node how long the client waits, so that one with another deadline has its own.
+    /// An idle connection. The node of a connection knows the deadline of its client, so a client with another deadline
+    /// does not use the pool.
     fn take(&self, node: NodeId) -> Option<Connection> {
         let has_usual_deadline = self.deadline() == self.inner.settings.deadline;
         if has_usual_deadline { self.inner.connections[node].take() } else { None }
     }
 
-    /// Asks what changes nothing: again, as often as the connection breaks off before `receive` has its answer. Blocks no asynchronous
-    /// thread.
-    pub(super) async fn asking<T: Send + 'static>(
+    /// Sends a request that changes nothing, and receives its response by `receive` on a blocking thread. Retries if
+    /// the connection breaks.
+    pub(super) async fn read_request<T: Send + 'static>(
         &self,
         node: NodeId,
         request: &Request,
-        who: &str,
+        subject: &str,
         receive: impl Fn(Connection) -> Result<T> + Clone + Send + 'static,
     ) -> Result<T> {
-        again_if_broken(|| async {
-            let connection = self.ask(node, request, who.to_owned()).await?;
+        retry_if_broken(|| async {
+            let connection = self.start_request(node, request, subject.to_owned()).await?;
             let receive = receive.clone();
             self.noting(node, blocking(move || receive(connection)).await)
         })
         .await
     }
 
-    async fn connect(&self, node: NodeId, first: Option<&Request>, who: String) -> Result<Connection> {
+    async fn connect(&self, node: NodeId, first: Option<&Request>, subject: String) -> Result<Connection> {
         let json = first.map(serde_json::to_vec).transpose().map_err(|e| self.malformed(node, &e.to_string()))?;
         let mut request = self.request(node, Method::POST, "/v1/connect", body::empty())?;
         wire::mark(request.headers_mut());
@@ -84,30 +86,31 @@ impl Client {
             request.headers_mut().insert(REQUEST_HEADER, header);
         }
         let response = self.exchange(node, request, &Activity::default()).await?;
-        self.upgraded(node, response, who).await
+        self.upgraded(node, response, subject).await
     }
 
-    /// The same of a request of which nothing is done before its data has come: asked again where the connection breaks off.
-    pub(super) async fn ask_to_send(&self, node: NodeId, request: &Request) -> Result<Connection> {
-        again_if_broken(|| self.ask(node, request, self.cluster().name(node).to_string())).await
+    /// Sends a request that the node does not execute before its data has come. So it is safe to retry if the
+    /// connection breaks.
+    pub(super) async fn start_data_request(&self, node: NodeId, request: &Request) -> Result<Connection> {
+        retry_if_broken(|| self.start_request(node, request, self.cluster().name(node).to_string())).await
     }
 
-    /// A connection with `node` on which nothing is asked yet.
+    /// A connection to `node` without a request.
     pub(super) async fn connection(&self, node: NodeId) -> Result<Connection> {
-        let who = || self.cluster().name(node).to_string();
+        let subject = || self.cluster().name(node).to_string();
         if self.is_silent(node).await {
-            return Err(self.late(node));
+            return Err(self.deadline_error(node));
         }
         match self.take(node) {
             Some(mut connection) => {
-                connection.serve_for(self.timeout(node), who());
+                connection.reuse_for(self.timeout(node), subject());
                 Ok(connection)
             }
-            None => again_if_broken(|| self.connect(node, None, who())).await,
+            None => retry_if_broken(|| self.connect(node, None, subject())).await,
         }
     }
 
-    /// Keeps a connection on which everything is answered, for the next request.
+    /// Keeps a connection whose requests are all answered, for the next request.
     pub(super) fn keep(&self, node: NodeId, connection: Connection) {
         if self.deadline() == self.inner.settings.deadline && self.inner.connections[node].keep(connection) {
             let client = self.clone();
@@ -125,29 +128,29 @@ impl Client {
     }
 }
 
-/// A question that was sent, and is not answered yet.
-struct Asked {
+/// A request that was sent, and is not answered yet.
+struct Pending {
     client: Client,
     node: NodeId,
     connection: Connection,
     timeout: Timeout,
 }
 
-/// An answer that came in a moment, with the connection if it is free then; or else what waits for it.
-type Soon = std::result::Result<Result<(Response, Connection)>, Box<Asked>>;
+/// The response, with its connection, which is free again; or the pending request if there is no response yet.
+type InlineResult = std::result::Result<Result<(Response, Connection)>, Box<Pending>>;
 
-impl Asked {
-    /// Also if `until` is over, an answer that is here is taken.
-    fn hear(mut self, until: Instant) -> Soon {
-        // SAFETY: the number is that of a descriptor which `with_moments` has borrowed for longer than this.
+impl Pending {
+    /// Waits for the response until `until`. A response that is already here is returned in any case.
+    fn receive(mut self, until: Instant) -> InlineResult {
+        // SAFETY: `with_short_waits` has borrowed this descriptor for longer than this call.
         let other = MAY_WAIT.get().map(|other| unsafe { BorrowedFd::borrow_raw(other) });
-        let heard = match self.connection.receive_until(until, other) {
+        let received = match self.connection.receive_until(until, other) {
             Ok(None) => return Err(Box::new(self)),
-            Ok(Some(heard)) => heard,
+            Ok(Some(received)) => received,
             Err(error) => return Ok(Err(error)),
         };
-        self.timeout.hear();
-        Ok(match heard {
+        self.timeout.note_alive();
+        Ok(match received {
             Incoming::Message(response) => Ok((response, self.connection)),
             Incoming::Error(error) => {
                 let error = error.of_peer(self.client.cluster().name(self.node));
@@ -158,19 +161,19 @@ impl Asked {
         })
     }
 
-    /// The answer, within the deadline.
+    /// The response, within the deadline.
     async fn answer(self) -> Result<(Response, Connection)> {
         let (client, node) = (self.client.clone(), self.node);
-        let heard = blocking(move || self.hear_in_time()).await;
-        client.noting(node, heard.unwrap_or_else(|asked| Err(asked.client.late(node))))
+        let received = blocking(move || self.receive_in_time()).await;
+        client.noting(node, received.unwrap_or_else(|pending| Err(pending.client.deadline_error(node))))
     }
 
-    fn hear_in_time(mut self) -> Soon {
+    fn receive_in_time(mut self) -> InlineResult {
         loop {
             let until = Instant::now() + self.timeout.step();
-            match self.hear(until) {
-                Ok(heard) => return Ok(heard),
-                Err(asked) => self = *asked,
+            match self.receive(until) {
+                Ok(received) => return Ok(received),
+                Err(pending) => self = *pending,
             }
             if self.timeout.is_over() {
                 return Err(Box::new(self));
@@ -178,25 +181,26 @@ impl Asked {
         }
     }
 
-    async fn answer_soon(self) -> Result<(Response, Connection)> {
-        match self.hear(Instant::now() + MOMENT) {
-            Ok(heard) => heard,
-            Err(asked) => asked.answer().await,
+    async fn answer_inline(self) -> Result<(Response, Connection)> {
+        match self.receive(Instant::now() + SHORT_WAIT) {
+            Ok(received) => received,
+            Err(pending) => pending.answer().await,
         }
     }
 }
 
 impl Client {
-    /// What `path` is: the home is asked over a connection, if there is one; else as [`Client::look_up`] does. May block for a moment.
-    pub async fn look_up_soon(&self, path: &Dir) -> Result<Stat> {
+    /// What `path` stands for, by its home. Uses an idle connection and waits on this thread for a moment, if both are
+    /// possible; else does as [`Client::look_up`].
+    pub async fn look_up_inline(&self, path: &Dir) -> Result<Stat> {
         let node = self.home_of(path.as_str());
         let request = Request::Stat { path: path.clone() };
-        let Some(mut connection) = self.begin(node, self.cluster().name(node).to_string()) else {
+        let Some(mut connection) = self.idle_connection(node, self.cluster().name(node).to_string()) else {
             return self.look_up(path).await;
         };
         let sent = connection.put_message(&request).and_then(|()| connection.send_some());
-        match self.asked(node, connection, sent).await {
-            // The connection has ended; the node may be well.
+        match self.finish(node, connection, sent).await {
+            // The idle connection was closed; the node may be fine.
             Err(error) if error.kind() == ErrorKind::Unreachable => self.look_up(path).await,
             Ok((Response::Stat(stat), connection)) => {
                 self.keep(node, connection);
@@ -207,8 +211,8 @@ impl Client {
         }
     }
 
-    /// Puts a small key over a connection; `None` if there is none. Blocks for a moment.
-    pub(super) async fn put_soon(
+    /// Puts a small key over an idle connection, and waits on this thread for a moment; `None` if that is not possible.
+    pub(super) async fn put_inline(
         &self,
         key: &Key,
         checksum: Checksum,
@@ -219,17 +223,17 @@ impl Client {
             return None;
         }
         let node = self.cluster().node_of(key);
-        let mut connection = self.begin(node, format!("{}: {key}", self.cluster().name(node)))?;
+        let mut connection = self.idle_connection(node, format!("{}: {key}", self.cluster().name(node)))?;
         let request = Request::Put { key: key.clone(), put: self.put.map(|put| put.number), delivery: None };
         let mut send = || {
             connection.put_message(&request)?;
             connection.put_small_data(bytes)?;
             connection.put_message(&Request::PutEnd(PutEnd { checksum, change }))?;
-            // The rest is sent while the answer is waited for.
+            // The rest is sent during the wait for the response.
             connection.send_some()
         };
         let sent = send();
-        Some(match self.asked(node, connection, sent).await {
+        Some(match self.finish(node, connection, sent).await {
             Ok((Response::Stored, connection)) => {
                 self.keep(node, connection);
                 Ok(())
@@ -239,19 +243,19 @@ impl Client {
         })
     }
 
-    /// A connection that is free, if this thread may wait for an answer.
-    fn begin(&self, node: NodeId, who: String) -> Option<Connection> {
+    /// An idle connection, if this thread may wait for a response.
+    fn idle_connection(&self, node: NodeId, subject: String) -> Option<Connection> {
         if MAY_WAIT.get().is_none() || self.inner.liveness[node].is_silent(self.deadline()) {
             return None;
         }
         let pool = &self.inner.connections[node];
         match self.take(node) {
             Some(mut connection) => {
-                connection.serve_for(self.timeout(node), who);
+                connection.reuse_for(self.timeout(node), subject);
                 Some(connection)
             }
             None => {
-                if pool.is_worth_one() {
+                if pool.should_open() {
                     tokio::spawn(self.clone().open(node));
                 }
                 None
@@ -259,8 +263,8 @@ impl Client {
         }
     }
 
-    async fn asked(&self, node: NodeId, connection: Connection, sent: Result<()>) -> Result<(Response, Connection)> {
+    async fn finish(&self, node: NodeId, connection: Connection, sent: Result<()>) -> Result<(Response, Connection)> {
         sent?;
-        Asked { client: self.clone(), node, connection, timeout: self.timeout(node) }.answer_soon().await
+        Pending { client: self.clone(), node, connection, timeout: self.timeout(node) }.answer_inline().await
     }
 }

@@ -1,5 +1,6 @@
-//! The client of a cluster, and how it sends a request to a node over HTTP and reads the answer. What can be asked is in the modules
-//! beside this one.
+//! The client, and how it sends a request to a node over HTTP and reads the response. A node that was silent for a
+//! deadline is probed in the background; until it answers, requests to it fail fast. The requests themselves are in the
+//! other modules of `client`.
 
 use super::connect::Connector;
 use super::pool::Pool;
@@ -21,15 +22,16 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The longest JSON answer that is read whole, in bytes.
+/// The longest JSON response that is read as a whole, in bytes.
 const MAX_ANSWER: u64 = 1024 * 1024;
-/// Shorter than the daemon keeps an idle connection, so that a request seldom meets one that is closing.
+/// How long an idle connection is kept: shorter than in the daemon, so that a request rarely uses a connection that is
+/// being closed.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How often a question is asked whose answer breaks off, or a transfer goes on from where it broke off, without any progress.
+/// How often a read request is sent if its connection breaks, and how often a transfer is resumed without any progress.
 pub const TRIES: usize = 4;
 
-/// How long a request to a node that was silent waits for it to answer again.
+/// How long a request to a silent node waits for the node to answer again.
 const FAIL_FAST: Duration = Duration::from_millis(200);
 
 /// How requests are sent.
@@ -38,7 +40,7 @@ pub struct Settings {
     /// How long a node may be silent.
     pub deadline: Duration,
     pub secret: Option<Secret>,
-    /// How long a daemon that refuses connections is waited for: one that restarts is back soon.
+    /// How long to retry a connection that is refused: the daemon may be restarting.
     pub restart: Duration,
 }
 
@@ -48,20 +50,20 @@ impl Default for Settings {
     }
 }
 
-/// A put under way.
+/// A running put.
 #[derive(Clone, Copy)]
 pub(super) struct Put {
-    /// Random.
+    /// A random id.
     pub number: u64,
     pub began: Instant,
 }
 
-/// A handle on a cluster. Clones share their connections, and what they know of the nodes.
+/// A client of a cluster. Clones share their connections, and the state of the nodes.
 #[derive(Clone)]
 pub struct Client {
     pub(super) inner: Arc<Inner>,
     deadline: Duration,
-    /// What it puts, if it is that put's own.
+    /// The put, if this client was made for one put.
     pub(super) put: Option<Put>,
 }
 
@@ -69,10 +71,10 @@ pub(super) struct Inner {
     cluster: Cluster,
     digest: HeaderValue,
     pub(super) settings: Settings,
-    /// Of each node. One that was silent for a deadline is not waited for again until it answers.
+    /// One for each node. After a deadline of silence, no request waits for the node until it answers.
     pub(super) liveness: Vec<Liveness>,
     http: legacy::Client<Connector, BoxBody>,
-    /// With each node.
+    /// One for each node.
     pub(super) connections: Vec<Pool>,
 }
 
@@ -97,39 +99,40 @@ impl Client {
         self.deadline
     }
 
-    /// The same client with another deadline.
+    /// A client with another deadline.
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self { deadline, ..self.clone() }
     }
 
-    /// The same client for one put.
+    /// A client for one put.
     pub fn putting(&self) -> Self {
         let number = RandomState::new().build_hasher().finish();
         Self { put: Some(Put { number, began: Instant::now() }), ..self.clone() }
     }
 
-    /// A wait for something of `node`, within the deadline.
+    /// A timeout for `node`, with the deadline of this client.
     pub fn timeout(&self, node: NodeId) -> Timeout {
         Timeout::of(&self.inner.liveness[node], self.deadline)
     }
 
-    /// How long a node may be silent that reads or writes `len` bytes before it answers.
-    pub fn patience(&self, len: u64) -> Duration {
+    /// The timeout for a node that reads or writes `len` bytes before it answers.
+    pub fn timeout_for(&self, len: u64) -> Duration {
         protocol::patience(self.deadline(), len)
     }
 
-    /// The same client, with that patience.
-    pub fn patient(&self, len: u64) -> Self {
-        self.with_deadline(self.patience(len))
+    /// A client with the timeout for `len` bytes as its deadline.
+    pub fn with_timeout_for(&self, len: u64) -> Self {
+        self.with_deadline(self.timeout_for(len))
     }
 
-    /// What `node` says of itself.
+    /// The health of `node`, as it reports it.
     pub async fn health(&self, node: NodeId) -> Result<Health> {
         let response = self.send(node, Method::GET, "/v1/health", body::empty(), &Activity::default()).await?;
         self.json(node, response).await
     }
 
-    /// Sends a request and awaits the head of its answer. An answer other than 2xx is its error, naming the node.
+    /// Sends a request and waits for the head of the response. Any status other than 2xx is returned as the error in
+    /// the response, with the name of the node. A GET is retried if the connection breaks.
     pub(super) async fn send(
         &self,
         node: NodeId,
@@ -139,11 +142,11 @@ impl Client {
         activity: &Activity,
     ) -> Result<Response<Incoming>> {
         if self.is_silent(node).await {
-            return Err(self.late(node));
+            return Err(self.deadline_error(node));
         }
         if method == Method::GET {
             let ask = || self.send_now(node, Method::GET, path, body::empty(), activity);
-            return again_if_broken(ask).await;
+            return retry_if_broken(ask).await;
         }
         self.send_now(node, method, path, body, activity).await
     }
@@ -176,18 +179,18 @@ impl Client {
                 }
                 return Err(self.unreachable(node, &error));
             }
-            None => return Err(self.late(node)),
+            None => return Err(self.deadline_error(node)),
         };
-        self.inner.liveness[node].hear();
+        self.inner.liveness[node].note_alive();
         match response.status() {
-            // Only where a connection was asked for.
+            // The request has asked for an upgrade.
             StatusCode::SWITCHING_PROTOCOLS => Ok(response),
             status if status.is_success() => Ok(response),
             _ => Err(self.refusal(node, response).await),
         }
     }
 
-    /// Sends a request without a body that asks for a connection of frames, which the node may grant.
+    /// Sends a request without a body. It asks for an upgrade to frames, which the node may grant.
     pub(super) async fn send_for_connection(
         &self,
         node: NodeId,
@@ -195,39 +198,44 @@ impl Client {
         path: &str,
     ) -> Result<Response<Incoming>> {
         if self.is_silent(node).await {
-            return Err(self.late(node));
+            return Err(self.deadline_error(node));
         }
         let ask = || async {
             let mut request = self.request(node, method.clone(), path, body::empty())?;
             wire::mark(request.headers_mut());
             self.exchange(node, request, &Activity::default()).await
         };
-        // It carries nothing yet when it is asked for.
-        again_if_broken(ask).await
+        // Retrying is safe: the connection does not carry anything yet.
+        retry_if_broken(ask).await
     }
 
-    /// The connection that the answer grants. Errors: it grants none.
-    pub(super) async fn upgraded(&self, node: NodeId, response: Response<Incoming>, who: String) -> Result<Connection> {
+    /// The connection that the response grants. Errors: it grants none.
+    pub(super) async fn upgraded(
+        &self,
+        node: NodeId,
+        response: Response<Incoming>,
+        subject: String,
+    ) -> Result<Connection> {
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => {
-                Connection::take(hyper::upgrade::on(response), self.timeout(node), Side::Client, who).await
+                Connection::take(hyper::upgrade::on(response), self.timeout(node), Side::Client, subject).await
             }
             _ => Err(self.malformed(node, "no connection was granted")),
         }
     }
 
-    /// True if `node` was silent for a deadline and does not answer now either.
+    /// True if `node` was silent for a deadline and still does not answer.
     pub(super) async fn is_silent(&self, node: NodeId) -> bool {
         let liveness = &self.inner.liveness[node];
         if !liveness.is_silent(self.deadline) {
             return false;
         }
-        self.ask_again(node);
-        within(FAIL_FAST, liveness.speaks()).await.is_none()
+        self.probe(node);
+        within(FAIL_FAST, liveness.until_alive()).await.is_none()
     }
 
-    /// Has a node that is silent be asked until it answers.
-    fn ask_again(&self, node: NodeId) {
+    /// Starts a task that probes a silent node until it answers.
+    fn probe(&self, node: NodeId) {
         if !self.inner.liveness[node].set_asked(true) {
             return;
         }
@@ -237,20 +245,20 @@ impl Client {
             while liveness.is_silent(Duration::ZERO) {
                 let activity = Activity::default();
                 let asked = client.send_now(node, Method::GET, "/v1/health", body::empty(), &activity);
-                // Any other error tells that it is not silent any more.
+                // Any other error proves that the node is not silent.
                 if !asked.await.is_err_and(|error| error.kind() == ErrorKind::Deadline) {
-                    liveness.hear();
+                    liveness.note_alive();
                 }
             }
             liveness.set_asked(false);
         });
     }
 
-    /// Hands `result` of a transfer on. A node that was found silent in it is asked from now on whether it answers.
+    /// Returns `result` of a transfer. If it says that the node was silent, starts to probe the node.
     pub fn noting<T>(&self, node: NodeId, result: Result<T>) -> Result<T> {
         result.inspect_err(|error| {
             if error.kind() == ErrorKind::Deadline {
-                self.ask_again(node);
+                self.probe(node);
             }
         })
     }
@@ -261,7 +269,7 @@ impl Client {
         if let Some(secret) = &self.inner.settings.secret {
             request = request.header(SECRET_HEADER, secret.header());
         }
-        // So that nothing is done for one who no longer waits for it.
+        // The node does not start work for a client that does not wait any more.
         request = request.header(WAITS_HEADER, self.deadline.as_millis() as u64);
         if let Some(put) = &self.put {
             request = request.header(PUT_HEADER, put.number.to_string());
@@ -273,22 +281,22 @@ impl Client {
         let name = self.cluster().name(node);
         let cause = body::cause(error);
         match error.is_connect() {
-            _ if cause.is_silence() => self.late(node),
+            _ if cause.is_silence() => self.deadline_error(node),
             true => Error::new(ErrorKind::Unreachable, format!("{name}: cannot connect: {cause}")),
             false => Error::new(ErrorKind::Unreachable, format!("{name}: the request broke off: {cause}"))
                 .of_broken_connection(),
         }
     }
 
-    pub(super) fn late(&self, node: NodeId) -> Error {
+    pub(super) fn deadline_error(&self, node: NodeId) -> Error {
         if self.inner.liveness[node].is_silent(Duration::ZERO) {
-            self.ask_again(node);
+            self.probe(node);
         }
         let seconds = self.deadline().as_secs_f64();
         Error::new(ErrorKind::Deadline, format!("{}: no answer within {seconds} s", self.cluster().name(node)))
     }
 
-    /// The error that an answer carries.
+    /// The error in a response.
     async fn refusal(&self, node: NodeId, response: Response<Incoming>) -> Error {
         let status = response.status();
         let name = self.cluster().name(node);
@@ -340,18 +348,18 @@ impl Client {
     }
 
     pub(super) fn reader(&self, node: NodeId, response: Response<Incoming>) -> ChunkReader {
-        let who = self.cluster().name(node).to_string();
-        body::reader(response.into_body(), self.timeout(node), Side::Client, who)
+        let subject = self.cluster().name(node).to_string();
+        body::reader(response.into_body(), self.timeout(node), Side::Client, subject)
     }
 
     pub(super) fn chunks(&self, node: NodeId, response: Response<Incoming>) -> Chunks<Incoming> {
-        let who = self.cluster().name(node).to_string();
-        Chunks::new(response.into_body(), self.timeout(node), Side::Client, who)
+        let subject = self.cluster().name(node).to_string();
+        Chunks::new(response.into_body(), self.timeout(node), Side::Client, subject)
     }
 }
 
-/// Does what changes nothing once more, as often as the connection breaks off: the daemon may just restart.
-pub(super) async fn again_if_broken<T, F: Future<Output = Result<T>>>(mut ask: impl FnMut() -> F) -> Result<T> {
+/// Repeats a request that changes nothing if its connection breaks, up to `TRIES` times: the daemon may be restarting.
+pub(super) async fn retry_if_broken<T, F: Future<Output = Result<T>>>(mut ask: impl FnMut() -> F) -> Result<T> {
     for _ in 1..TRIES {
         match ask().await {
             Err(error) if error.is_of_broken_connection() => tracing::debug!("again: {error}"),
@@ -361,7 +369,7 @@ pub(super) async fn again_if_broken<T, F: Future<Output = Result<T>>>(mut ask: i
     ask().await
 }
 
-/// Runs blocking work off the async threads and hands its panic on.
+/// Runs blocking work outside the async threads. A panic of the work is passed on.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(output) => output,

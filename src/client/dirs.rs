@@ -1,4 +1,4 @@
-//! Directories and names: questions to the node that is a name's home.
+//! Directories and names: requests to the node that is the home of a name.
 
 use super::core::Client;
 use super::lines::Lines;
@@ -11,21 +11,22 @@ use crate::protocol::{Change, Entered, Entry, Listed, Stat, escape};
 use hyper::Method;
 use tokio::task::JoinSet;
 
-/// The part of a deadline for which the home of a name is waited for before the others are asked too.
+/// After this fraction of the deadline (1/5), the other nodes are asked besides the home of a name.
 const HOME_FIRST: u32 = 5;
 
-/// The directories that a node holds of those whose home is another.
+/// A listing of the directories that one node holds and whose home is another node.
 pub struct HeldDirs {
     lines: Lines,
-    who: String,
+    subject: String,
 }
 
 impl HeldDirs {
     pub async fn next(&mut self) -> Result<Option<Dir>> {
-        let malformed = || Error::new(ErrorKind::Unreachable, format!("{}: malformed or cut off listing", self.who));
+        let malformed =
+            || Error::new(ErrorKind::Unreachable, format!("{}: malformed or cut off listing", self.subject));
         loop {
             let line = self.lines.next().await?.ok_or_else(malformed)?;
-            match Listed::parse(&line).map_err(|e| e.of_peer(&self.who))? {
+            match Listed::parse(&line).map_err(|e| e.of_peer(&self.subject))? {
                 Listed::Entry(Entry::Dir { path, .. }) => {
                     let dir = path.strip_suffix('/').ok_or_else(malformed)?;
                     return Dir::try_from(dir.to_owned()).map(Some);
@@ -52,10 +53,10 @@ impl Client {
         self.json(node, response).await
     }
 
-    /// What `path` is. Where its home is slow or down, a node that holds something in it knows as well that it is a directory: then its
-    /// attributes are the usual ones.
-    pub async fn find(&self, path: &Dir) -> Result<Stat> {
-        let asked = self.look_up_soon(path);
+    /// What `path` stands for. If its home is slow or down, the other nodes are asked whether they hold something in
+    /// it: then it is a directory, and default attributes are returned.
+    pub async fn resolve(&self, path: &Dir) -> Result<Stat> {
+        let asked = self.look_up_inline(path);
         tokio::pin!(asked);
         let mut answer = tokio::time::timeout(self.deadline() / HOME_FIRST, &mut asked).await.ok();
         match answer {
@@ -75,7 +76,7 @@ impl Client {
                 stat = &mut asked, if answer.is_none() => match stat {
                     Err(error) if is_silence(&error) => answer = Some(Err(error)),
                     stat => {
-                        // A request that is broken off would cost its connection.
+                        // Dropping a running request would close its connection.
                         others.detach_all();
                         return stat;
                     }
@@ -84,7 +85,7 @@ impl Client {
                     others.detach_all();
                     return Ok(Stat::Dir { mtime: 0, mode: DIR_MODE });
                 },
-                else => return answer.unwrap_or_else(|| Err(self.late(home))),
+                else => return answer.unwrap_or_else(|| Err(self.deadline_error(home))),
             }
         }
     }
@@ -95,7 +96,7 @@ impl Client {
         self.json(node, response).await
     }
 
-    /// Makes a directory that stays when it is empty. Errors: something of its name is there.
+    /// Creates a directory that stays when it is empty. Errors: the name exists.
     pub async fn make_dir(&self, dir: &Dir, change: Change) -> Result<()> {
         self.post(self.home_of(dir.as_str()), Method::PUT, &dir_path(dir), Some(&change)).await
     }
@@ -104,7 +105,7 @@ impl Client {
         self.post(self.home_of(dir.as_str()), Method::POST, &dir_path(dir), Some(&change)).await
     }
 
-    /// Removes a directory in which no node holds anything.
+    /// Removes a directory. Errors: a node holds something in it.
     pub async fn remove_dir(&self, dir: &Dir) -> Result<()> {
         self.post(self.home_of(dir.as_str()), Method::DELETE, &dir_path(dir), None::<&()>).await
     }
@@ -115,7 +116,7 @@ impl Client {
         self.post(home, Method::POST, "/v1/names/enter", Some(&entered)).await
     }
 
-    /// Tells the home of `dirs` that the last entry in each has gone on some node.
+    /// Tells the home of `dirs` that some node has removed its last entry in each.
     pub async fn left_dirs(&self, home: NodeId, dirs: &[Dir]) -> Result<()> {
         self.post(home, Method::POST, "/v1/names/left", Some(&dirs)).await
     }
@@ -132,7 +133,7 @@ impl Client {
         }
     }
 
-    /// Has a home ask `node`, which was killed, whether it still holds what it is recorded to hold.
+    /// Makes `home` ask `node`, which was killed, whether it still holds the directories that are recorded for it.
     pub async fn audit_dirs(&self, home: NodeId, node: NodeId) -> Result<()> {
         self.post(home, Method::POST, &format!("/v1/names/audit?node={node}"), None::<&()>).await
     }
@@ -141,11 +142,11 @@ impl Client {
     pub async fn held_dirs(&self, node: NodeId, home: NodeId) -> Result<HeldDirs> {
         let path = format!("/v1/names/held?home={home}");
         let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
-        Ok(HeldDirs { lines: Lines::new(self.chunks(node, response)), who: self.cluster().name(node).to_string() })
+        Ok(HeldDirs { lines: Lines::new(self.chunks(node, response)), subject: self.cluster().name(node).to_string() })
     }
 }
 
-/// True if no node has said anything.
+/// True if the node did not answer.
 fn is_silence(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Deadline)
 }

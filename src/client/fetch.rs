@@ -1,6 +1,6 @@
-//! Keys on their way from their nodes: one, or many small ones.
+//! Gets: one key, a part of a key, or many small keys of one node. All bytes are verified.
 
-use super::core::{Client, TRIES, again_if_broken, blocking};
+use super::core::{Client, TRIES, blocking, retry_if_broken};
 use crate::blocks::LEAF;
 use crate::body::{ChunkReader, Side};
 use crate::checksum::Checksum;
@@ -19,27 +19,27 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::str::FromStr;
 
-/// Gets that are sent ahead of their answers.
+/// The most gets that are sent before the first is answered.
 const AHEAD: usize = 64;
 
 impl Client {
-    /// Reads `key` into `sink`, verified, on a thread for it. An error after bytes were written means that they are not to be
-    /// used. A key of at most `here` bytes is received whole, and written only when it is verified, on this thread, which saves
-    /// starting another.
+    /// Reads `key` into `sink` on a blocking thread, and verifies it. After an error, the bytes in `sink` must not be
+    /// used. A key of at most `max_inline` bytes is received as a whole, and verified before it is written; this thread
+    /// does that, which saves waking another.
     pub async fn get(
         &self,
         key: &Key,
         sink: impl Write + Send + 'static,
         sink_name: &str,
-        here: u64,
+        max_inline: u64,
     ) -> Result<Checksum> {
         let node = self.cluster().node_of(key);
-        let who = format!("{}: {key}", self.cluster().name(node));
-        let (stored, source) = match again_if_broken(|| self.begin_get(node, key, &who)).await? {
+        let subject = format!("{}: {key}", self.cluster().name(node));
+        let (stored, source) = match retry_if_broken(|| self.begin_get(node, key, &subject)).await? {
             Begun::Connection(stored, connection) => (stored, Source::Whole(connection, BytesMut::new())),
-            Begun::Body(stored, response) if stored.len <= here => {
+            Begun::Body(stored, response) if stored.len <= max_inline => {
                 let bytes = self.whole_body(node, response, stored.len).await?;
-                stored.verify(Checksum::of(&bytes), &who)?;
+                stored.verify(Checksum::of(&bytes), &subject)?;
                 let mut sink = sink;
                 sink.write_all(&bytes).and_then(|()| sink.flush()).map_err(|e| Error::io(sink_name, &e))?;
                 return Ok(stored);
@@ -47,12 +47,12 @@ impl Client {
             Begun::Body(stored, response) => (stored, Source::Body(self.reader(node, response))),
         };
         let (sink_name, len) = (sink_name.to_owned(), stored.len);
-        let copying = Copying { sink, sink_name, hasher: Hasher::new(), written: 0, len, who: who.clone() };
+        let copying = Copying { sink, sink_name, hasher: Hasher::new(), written: 0, len, subject: subject.clone() };
         let found = self.copy(node, key, stored, source, copying).await?;
-        stored.verify(found, who).map(|()| found)
+        stored.verify(found, subject).map(|()| found)
     }
 
-    /// Copies all of the key, and goes on where a connection breaks off. Returns the checksum of what was written.
+    /// Copies all of the key, and resumes after a connection breaks. Returns the checksum of the written bytes.
     async fn copy<W: Write + Send + 'static>(
         &self,
         node: NodeId,
@@ -61,7 +61,7 @@ impl Client {
         mut source: Source,
         mut copying: Copying<W>,
     ) -> Result<Checksum> {
-        let (mut tries, mut had) = (TRIES, 0);
+        let (mut tries, mut written_before) = (TRIES, 0);
         loop {
             let (copied, came) = blocking(move || {
                 let came = copying.copy(source);
@@ -75,11 +75,11 @@ impl Client {
                     return Ok(copying.hasher.finish());
                 }
                 Err(error) if error.is_of_broken_connection() && tries > 1 => {
-                    tries = if copying.written > had { TRIES } else { tries - 1 };
-                    had = copying.written;
-                    // From there on: what has come is written already. If the node says why that cannot be, that is told, else what
-                    // happened first.
-                    let rest = self.get_rest(key, stored, had, Bytes::new()).await;
+                    tries = if copying.written > written_before { TRIES } else { tries - 1 };
+                    written_before = copying.written;
+                    // Resume after the bytes that are already written. If the node refuses that, report its reason,
+                    // else the first error.
+                    let rest = self.get_rest(key, stored, written_before, Bytes::new()).await;
                     source = Source::Rest(rest.map_err(|why| match why.kind() {
                         ErrorKind::Unreachable | ErrorKind::Deadline | ErrorKind::NotFound => error,
                         _ => why,
@@ -90,34 +90,37 @@ impl Client {
         }
     }
 
-    /// Asks for a key; a node sends a large one over a connection, and a small one as the body.
-    async fn begin_get(&self, node: NodeId, key: &Key, who: &str) -> Result<Begun> {
+    /// Requests a key. The node sends a large key over frames, and a small one as the HTTP body.
+    async fn begin_get(&self, node: NodeId, key: &Key, subject: &str) -> Result<Begun> {
         let response = self.send_for_connection(node, Method::GET, &protocol::key_path(key)).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Begun::Body(stored_checksum(&response, who)?, response));
+            return Ok(Begun::Body(stored_checksum(&response, subject)?, response));
         }
-        let mut connection = self.upgraded(node, response, who.to_owned()).await?;
+        let mut connection = self.upgraded(node, response, subject.to_owned()).await?;
         let begun = blocking(move || receive_head(&mut connection).map(|stored| (stored, connection))).await;
         let (stored, connection) = self.noting(node, begun)?;
         Ok(Begun::Connection(stored, connection))
     }
 
-    /// All of `key` from `offset` on, verified; the key must still have, or have been opened with, `checksum`. Its first bytes may be
-    /// here as `ready`, up to the end of a leaf.
+    /// All of `key` from `offset` on, verified. The key must have `checksum`, now or when it was opened. `ready` has
+    /// the first of these bytes, up to the end of a leaf, if they were received before.
     pub async fn get_rest(&self, key: &Key, checksum: Checksum, offset: u64, ready: Bytes) -> Result<Parts> {
         let offset = offset + ready.len() as u64;
         let part = Part { checksum, offset, len: None, open: false };
-        self.get_part(key, part, move |connection, who| Ok(Parts::new(connection, who, offset, checksum.len, &ready)))
-            .await
+        self.get_part(key, part, move |connection, subject| {
+            Ok(Parts::new(connection, subject, offset, checksum.len, &ready))
+        })
+        .await
     }
 
-    /// `len` bytes of `key` from `offset`, fewer at its end: whole [leaves](crate::blocks), verified. The key must still have, or have
-    /// been opened with, `checksum`.
+    /// `len` bytes of `key` from `offset`, fewer at its end, verified by whole [leaves](crate::blocks). The key must
+    /// have `checksum`, now or when it was opened.
     pub async fn get_range(&self, key: &Key, checksum: Checksum, offset: u64, len: usize) -> Result<Bytes> {
         self.range(key, Part { checksum, offset, len: Some(len as u64), open: false }).await
     }
 
-    /// The first `len` bytes of `key`, whole leaves, if the name still is the key with `checksum`. The node holds it open from now on.
+    /// The first `len` bytes of `key`, verified by whole leaves, if the name still stands for the key with `checksum`.
+    /// From now on the node keeps the key open.
     pub async fn open_range(&self, key: &Key, checksum: Checksum, len: usize) -> Result<Bytes> {
         self.range(key, Part { checksum, offset: 0, len: Some(len as u64), open: true }).await
     }
@@ -131,8 +134,8 @@ impl Client {
             _ => end.next_multiple_of(LEAF).min(part.checksum.len),
         };
         let client = self.clone();
-        self.get_part(key, part, move |connection, who| {
-            let mut parts = Parts::new(connection, who, part.offset, whole, &[]);
+        self.get_part(key, part, move |connection, subject| {
+            let mut parts = Parts::new(connection, subject, part.offset, whole, &[]);
             let bytes = parts.next_block((whole - part.offset.min(whole)) as usize)?;
             client.keep(node, parts.finish()?);
             Ok(bytes.slice(..len))
@@ -147,9 +150,9 @@ impl Client {
         receive: impl FnOnce(Connection, String) -> Result<T> + Clone + Send + 'static,
     ) -> Result<T> {
         let node = self.cluster().node_of(key);
-        let who = format!("{}: {key}", self.cluster().name(node));
-        let (request, named) = (Request::Get { key: key.clone(), part: Some(part) }, who.clone());
-        self.asking(node, &request, &who, move |mut connection| {
+        let subject = format!("{}: {key}", self.cluster().name(node));
+        let (request, named) = (Request::Get { key: key.clone(), part: Some(part) }, subject.clone());
+        self.read_request(node, &request, &subject, move |mut connection| {
             if receive_head(&mut connection)? != part.checksum {
                 return Err(connection.malformed("another key than was asked for"));
             }
@@ -158,7 +161,7 @@ impl Client {
         .await
     }
 
-    /// Asks `node` for `keys`, all its own, one after the other without waiting in between.
+    /// Requests `keys`, which all belong to `node`, without waiting for one before requesting the next.
     pub async fn get_many(&self, node: NodeId, keys: &[Key]) -> Result<Fetched> {
         let connection = self.connection(node).await?;
         let keys = keys.iter().cloned().collect();
@@ -166,18 +169,18 @@ impl Client {
     }
 }
 
-/// What is to be done with a key that comes.
+/// An event while keys are received.
 pub enum FetchedItem {
     /// A key begins; pieces follow, then `Whole` or `Failed`.
     Begin(Key),
     Piece(Bytes),
-    /// The key's bytes have come and match their checksum.
+    /// The key is complete and matches its checksum.
     Whole,
-    /// The key did not come, or does not match.
+    /// The key was not sent, or does not match its checksum.
     Failed(Error),
 }
 
-/// Keys that come from a node. Blocks.
+/// Keys that are received from a node. Blocks.
 pub struct Fetched {
     client: Client,
     node: NodeId,
@@ -244,35 +247,35 @@ impl Fetched {
         Ok(())
     }
 
-    /// Lets others use the connection, once all keys have come.
+    /// Returns the connection to the pool, once all keys were received.
     pub fn finish(self) {
         self.client.keep(self.node, self.connection);
     }
 }
 
-/// What the node says of the key that it is about to send.
+/// The response that announces a key.
 fn receive_head(connection: &mut Connection) -> Result<Checksum> {
     match connection.receive_next()? {
         Incoming::Message(Response::Key(checksum)) => Ok(checksum),
-        Incoming::Error(error) => Err(error.of_peer(connection.who())),
+        Incoming::Error(error) => Err(error.of_peer(connection.subject())),
         _ => Err(connection.malformed("no key came where one was expected")),
     }
 }
 
-pub(super) fn stored_checksum(response: &HttpResponse<Body>, who: &str) -> Result<Checksum> {
+pub(super) fn stored_checksum(response: &HttpResponse<Body>, subject: &str) -> Result<Checksum> {
     let header = response.headers().get(CHECKSUM_HEADER).and_then(|value| value.to_str().ok());
     header
         .and_then(|text| Checksum::from_str(text).ok())
-        .ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{who}: the node sent no checksum")))
+        .ok_or_else(|| Error::new(ErrorKind::Checksum, format!("{subject}: the node sent no checksum")))
 }
 
-/// How a node begins to send a key.
+/// The beginning of a get.
 enum Begun {
     Connection(Checksum, Connection),
     Body(Checksum, HttpResponse<Body>),
 }
 
-/// Where the bytes of a key come from: from its beginning, or from where they broke off.
+/// Where the bytes of a key come from: a whole key over frames or as a body, or the rest after a broken connection.
 enum Source {
     Whole(Connection, BytesMut),
     Body(ChunkReader),
@@ -283,34 +286,35 @@ enum Source {
 struct Copying<W> {
     sink: W,
     sink_name: String,
-    /// Of what is written.
+    /// The hash of the written bytes.
     hasher: Hasher,
     written: u64,
-    /// Of the whole key.
+    /// The length of the whole key.
     len: u64,
     /// Names node and key in errors.
-    who: String,
+    subject: String,
 }
 
 impl<W: Write> Copying<W> {
-    /// Writes what is still to come. Blocks. Returns the connection, once it is free. Errors: it ends before the key's end.
+    /// Writes the rest of the key. Blocks. Returns the connection if it can be reused. Errors: the source ends before
+    /// the key does.
     fn copy(&mut self, mut source: Source) -> Result<Option<Connection>> {
         while let Some(chunk) = self.next_chunk(&mut source)? {
             self.hasher.update(&chunk);
             self.sink.write_all(&chunk).map_err(|e| Error::io(&self.sink_name, &e))?;
             self.written += chunk.len() as u64;
             if self.written > self.len {
-                // No key of that length: it may never end.
+                // More bytes than the key has: the stream may never end.
                 break;
             }
         }
         if self.written < self.len {
             let ended = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-            return Err(Side::Client.broken(&self.who, &ended));
+            return Err(Side::Client.broken(&self.subject, &ended));
         }
         self.sink.flush().map_err(|e| Error::io(&self.sink_name, &e))?;
         Ok(match source {
-            // One with more than was announced is of no use any more.
+            // A connection that sends more than it has announced is useless.
             Source::Whole(connection, _) if self.written == self.len => Some(connection),
             Source::Rest(parts) => parts.finish().ok(),
             Source::Whole(..) | Source::Body(_) => None,
@@ -328,7 +332,7 @@ impl<W: Write> Copying<W> {
                     match connection.receive_next()? {
                         Incoming::Data(_) => {}
                         Incoming::Message(Response::End) => return Ok(None),
-                        Incoming::Error(error) => return Err(error.of_peer(&self.who)),
+                        Incoming::Error(error) => return Err(error.of_peer(&self.subject)),
                         _ => return Err(connection.malformed("frames out of order")),
                     }
                 }

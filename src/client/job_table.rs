@@ -1,4 +1,4 @@
-//! The jobs of a cluster: what each node knows of a job, put together.
+//! The jobs of a cluster: merges the records that each node has of a job.
 
 use super::core::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -6,10 +6,10 @@ use crate::placement::NodeId;
 use crate::protocol::{JobId, JobRecord, JobSpec, Outcome, Progress};
 use std::collections::BTreeMap;
 
-/// Where a job stands over the whole cluster.
+/// The state of a job over the whole cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobState {
-    /// On some nodes it has not been started.
+    /// It was not started yet.
     Planned,
     Running,
     Done,
@@ -17,14 +17,14 @@ pub enum JobState {
     Cancelled,
     /// A daemon ended before the job did.
     Interrupted,
-    /// Done on the nodes that answered; the others were not heard.
+    /// Done on the nodes that answered; the other nodes did not answer.
     Unknown,
 }
 
 impl JobState {
-    /// Of a job that has been started, by how it ended on each node.
+    /// The state of a started job, from its outcome on each node.
     pub fn of(outcomes: impl IntoIterator<Item = Option<Outcome>>) -> Self {
-        // One that is later in this order says more about the job than those before it.
+        // The state of the job is the outcome that comes last in this order.
         let weight = |outcome: Option<Outcome>| match outcome {
             Some(Outcome::Done) => (0, Self::Done),
             Some(Outcome::Stopped) => (1, Self::Failed),
@@ -72,7 +72,7 @@ impl ClusterJob {
         self.nodes.values().any(|record| record.started.is_some())
     }
 
-    /// True if it has ended without ever having been started: there is nothing to tell of it.
+    /// True if it has ended without having started: then it is not shown.
     fn is_nothing(&self) -> bool {
         !self.was_started() && self.nodes.values().all(|record| record.outcome.is_some())
     }
@@ -83,29 +83,30 @@ impl ClusterJob {
         sum
     }
 
-    /// Tasks left out, since a previous run finished them.
+    /// Tasks that are skipped, since a previous run has finished them.
     pub fn done_before(&self) -> u64 {
         self.nodes.values().map(|record| record.plan.done_before).sum()
     }
 
-    /// Milliseconds since 1970, of the first node that started it.
+    /// When the first node started it, in milliseconds since 1970.
     pub fn started(&self) -> Option<i64> {
         self.nodes.values().filter_map(|record| record.started).min()
     }
 
-    /// Milliseconds from its start to its end, or till now, on the node where that is longest: by its own clock, since clocks may differ.
+    /// Milliseconds from its start to its end, or until now, on the node where that is longest. Each node uses its own
+    /// clock, since clocks may differ.
     pub fn elapsed(&self) -> Option<i64> {
         self.nodes.values().filter_map(|record| record.elapsed).max()
     }
 
-    /// Milliseconds since 1970, of the last node that ended it; `None` before all have.
+    /// When it ended on the last node, in milliseconds since 1970; `None` until it has ended on all.
     pub fn ended(&self) -> Option<i64> {
         let ends: Option<Vec<i64>> = self.nodes.values().map(|record| record.ended).collect();
         ends?.into_iter().max()
     }
 }
 
-/// Puts the nodes' records together, jobs in the order of their ids. `silent`: the nodes that did not answer.
+/// Merges the records of the nodes. Jobs are in the order of their ids. `silent`: the nodes that did not answer.
 pub fn merge(records: impl IntoIterator<Item = (NodeId, JobRecord)>, silent: &[NodeId]) -> BTreeMap<JobId, ClusterJob> {
     let mut jobs: BTreeMap<JobId, ClusterJob> = BTreeMap::new();
     for (node, record) in records {
@@ -121,7 +122,7 @@ pub fn merge(records: impl IntoIterator<Item = (NodeId, JobRecord)>, silent: &[N
 }
 
 impl Client {
-    /// The jobs that the nodes know, and the errors of those that did not answer.
+    /// The jobs of all nodes, and the errors of the nodes that did not answer.
     pub async fn all_jobs(&self) -> (BTreeMap<JobId, ClusterJob>, Vec<Error>) {
         let asked = self.on_every_node(|client, node| async move { (node, client.list_jobs(node).await) }).await;
         let (mut records, mut silent, mut errors) = (Vec::new(), Vec::new(), Vec::new());
@@ -137,7 +138,7 @@ impl Client {
         (merge(records, &silent), errors)
     }
 
-    /// One job; an error if no node that answers knows it.
+    /// One job. Error: no node that answers knows it.
     pub async fn cluster_job(&self, id: &JobId) -> Result<ClusterJob> {
         let asked = self.on_every_node(|client, node| {
             let id = id.clone();

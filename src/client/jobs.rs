@@ -1,4 +1,5 @@
-//! Jobs over the wire: submit to a node, start, follow, stop, cancel; records, logs and files.
+//! Requests about jobs to one node: submit, start, follow, stop, cancel; records, logs and files. Jobs over all nodes
+//! are in `cluster_job`.
 
 use super::core::{Client, blocking};
 use super::lines::Lines;
@@ -16,19 +17,19 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
-/// More jobs than any node knows.
-const MOST_JOBS: usize = 10_000;
+/// The most jobs that are read from a node, which is more than any node keeps.
+const MAX_JOBS: usize = 10_000;
 
-/// Events of one node, as they come.
+/// The stream of events of one node.
 pub struct EventStream {
     lines: Lines,
     node: NodeId,
-    who: String,
+    subject: String,
 }
 
 impl EventStream {
-    pub(super) fn new(chunks: Chunks<Incoming>, node: NodeId, who: String) -> Self {
-        Self { lines: Lines::new(chunks), node, who }
+    pub(super) fn new(chunks: Chunks<Incoming>, node: NodeId, subject: String) -> Self {
+        Self { lines: Lines::new(chunks), node, subject }
     }
 
     /// The next event, or `None` at the stream's end. An [`Event::Error`] comes as the error itself.
@@ -37,17 +38,17 @@ impl EventStream {
             return Ok(None);
         };
         match serde_json::from_slice(&line) {
-            Ok(Event::Error(error)) => Err(error.of_peer(&self.who)),
-            // A node tells of its own tasks only.
+            Ok(Event::Error(error)) => Err(error.of_peer(&self.subject)),
+            // A node reports only its own tasks.
             Ok(Event::Failure(failure)) => Ok(Some(Event::Failure(TaskFailure { node: self.node, ..failure }))),
             Ok(event) => Ok(Some(event)),
-            Err(e) => Err(Error::new(ErrorKind::Unreachable, format!("{}: malformed event: {e}", self.who))),
+            Err(e) => Err(Error::new(ErrorKind::Unreachable, format!("{}: malformed event: {e}", self.subject))),
         }
     }
 }
 
 impl Client {
-    /// Has `node` check a job and list its own tasks. Nothing runs before [`Client::start_job`].
+    /// Makes `node` check a job and plan its own tasks. No task runs before [`Client::start_job`].
     pub async fn submit_job(&self, node: NodeId, spec: &JobSpec) -> Result<(Plan, Vec<Source>)> {
         self.submission(node, "/v1/jobs", spec).await
     }
@@ -61,7 +62,7 @@ impl Client {
         self.events(node, Method::POST, &format!("/v1/jobs/{id}/start?follow=true"), body::empty()).await
     }
 
-    /// Starts no more of the job's tasks on `node`; those that run go on.
+    /// Stops the job on `node`: no more tasks start, and running tasks continue.
     pub async fn stop_job(&self, node: NodeId, id: &JobId) -> Result<()> {
         self.job_request(node, Method::POST, &format!("/v1/jobs/{id}/stop")).await
     }
@@ -69,18 +70,20 @@ impl Client {
     /// Kills the job's commands on `node`.
     pub async fn cancel_job(&self, node: NodeId, id: &JobId) -> Result<()> {
         let (path, activity) = (format!("/v1/jobs/{id}"), Activity::default());
-        // Also to a node that is silent: it does so once it goes on.
+        // Sent even to a silent node, which will read it when it continues.
         self.send_now(node, Method::DELETE, &path, body::empty(), &activity).await.map(drop)
     }
 
-    /// Deletes what earlier runs of the job's map left below `prefix` on `node`, of a task whose inputs have this digest, or are gone.
+    /// Deletes outputs below `prefix` on `node` that earlier runs of the same map have left: those of a task whose
+    /// inputs have the digest `inputs`, or whose inputs are gone.
     pub async fn clean_job(&self, node: NodeId, id: &JobId, prefix: &Prefix, inputs: Option<u64>) -> Result<()> {
         let inputs = inputs.map_or_else(String::new, |inputs| format!("&inputs={inputs:016x}"));
         let path = format!("/v1/jobs/{id}/clean?prefix={}{inputs}", escape(prefix.as_str()));
         self.job_request(node, Method::POST, &path).await
     }
 
-    /// What stands below `outdir` on `node` of the tasks of node `of`, or without one every key there, into `found`.
+    /// Sends to `found` the existing outputs below `outdir` on `node` that tasks of node `of` have made; without `of`,
+    /// all keys there.
     pub async fn standing(
         &self,
         node: NodeId,
@@ -97,7 +100,7 @@ impl Client {
                 Event::Complete => return Ok(()),
                 _ => continue,
             };
-            // Nobody listens any more once another node has failed.
+            // The receiver is gone if another node has failed.
             if found.send(Ok(standing)).await.is_err() {
                 return Ok(());
             }
@@ -105,12 +108,12 @@ impl Client {
         Err(Error::new(ErrorKind::Unreachable, format!("{}: the answer was cut off", self.cluster().name(node))))
     }
 
-    /// Progress, failures and the end of the job on `node`, from its beginning.
+    /// The progress, failures and end of the job on `node`, from the beginning of the job.
     pub async fn follow_job(&self, node: NodeId, id: &JobId) -> Result<EventStream> {
         self.events(node, Method::GET, &format!("/v1/jobs/{id}/events"), body::empty()).await
     }
 
-    /// What `node` would do for a job. Nothing is kept of it.
+    /// The plan that `node` would make for a job. The node forgets it.
     pub async fn plan_job(&self, node: NodeId, spec: &JobSpec) -> Result<(Plan, Vec<Source>)> {
         self.submission(node, "/v1/jobs?dry_run=true", spec).await
     }
@@ -123,23 +126,24 @@ impl Client {
             if let Event::Job(job) = event {
                 jobs.push(*job);
             }
-            if jobs.len() > MOST_JOBS {
+            if jobs.len() > MAX_JOBS {
                 let name = self.cluster().name(node);
-                return Err(Error::new(ErrorKind::Unreachable, format!("{name}: more than {MOST_JOBS} jobs")));
+                return Err(Error::new(ErrorKind::Unreachable, format!("{name}: more than {MAX_JOBS} jobs")));
             }
         }
         Ok(jobs)
     }
 
-    /// What `node` knows of one job.
+    /// The record of one job at `node`.
     pub async fn find_job(&self, node: NodeId, id: &JobId) -> Result<JobRecord> {
         let path = format!("/v1/jobs/{id}");
         let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
         self.json(node, response).await
     }
 
-    /// The stderr of the job's tasks on `node` into `sink`: of the one whose (first) input is `key`, byte for byte; without
-    /// a key of all, each under a line `==> KEY <==`. Error: no such task, or it wrote nothing that is kept.
+    /// Writes the stderr of the job's tasks on `node` into `sink`: with a `key`, that of the task whose first input it
+    /// is, byte for byte; else that of all tasks, each under a line `==> KEY <==`. Error: there is no such task, or no
+    /// stderr of it is kept.
     pub async fn job_log(
         &self,
         node: NodeId,
@@ -160,7 +164,7 @@ impl Client {
         .await
     }
 
-    /// Has `node` keep the local file at `path` for jobs, unless it has it.
+    /// Sends the local file at `path` to `node`, which keeps it for jobs, unless the node has it.
     pub async fn put_job_file(&self, node: NodeId, file: &JobFile, path: PathBuf) -> Result<()> {
         let route = format!("/v1/files/{}", file.digest);
         let asked = self.send(node, Method::GET, &route, body::empty(), &Activity::default()).await;
@@ -172,7 +176,7 @@ impl Client {
         let activity = body.activity();
         let sending = tokio::task::spawn_blocking(move || send_local(&path, &sender));
         let answer = self.send(node, Method::PUT, &route, body.boxed_unsync(), &activity).await;
-        // Of both errors ours is the cause.
+        // If both failed, the error of sending is the cause.
         let sent = sending.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         sent.and(answer.map(drop))
     }
@@ -192,10 +196,10 @@ impl Client {
     async fn submission(&self, node: NodeId, path: &str, spec: &JobSpec) -> Result<(Plan, Vec<Source>)> {
         let mut events = self.events(node, Method::POST, path, body::full(job_json(spec)?)).await?;
         let (mut planned, mut sources) = (None, Vec::new());
-        // To the end of the answer, so that its connection serves the next request.
+        // The response is read to its end, so that the connection can be reused.
         while let Some(event) = events.next().await? {
             match event {
-                Event::Source(source) if sources.len() < MOST_JOBS => sources.push(source),
+                Event::Source(source) if sources.len() < MAX_JOBS => sources.push(source),
                 Event::Planned(plan) => planned = Some(plan),
                 _ => {}
             }
@@ -211,7 +215,7 @@ impl Client {
     }
 }
 
-/// Sends a local file block by block, until nobody takes more of it.
+/// Sends a local file block by block, until its end or until the receiver is gone.
 fn send_local(path: &Path, sender: &ChunkSender) -> Result<()> {
     let failed = |e: std::io::Error| Error::io(format!("--file {}", path.display()), &e);
     let sent = (|| {

@@ -18,12 +18,12 @@ impl Client {
     pub async fn put_small(&self, key: &Key, bytes: Bytes, change: Change) -> Result<Checksum> {
         let (client, checksum, asked) = (self.putting(), Checksum::of(&bytes), Instant::now());
         let put = client.put_bytes(key, bytes, checksum, change).await.map(|()| checksum);
-        client.settled(key, change, asked, put, async { Ok(checksum) }).await
+        client.put_outcome(key, change, asked, put, async { Ok(checksum) }).await
     }
 
     async fn put_bytes(&self, key: &Key, bytes: Bytes, checksum: Checksum, change: Change) -> Result<()> {
         let node = self.cluster().node_of(key);
-        if let Some(stored) = self.put_soon(key, checksum, &bytes, change).await {
+        if let Some(stored) = self.put_inline(key, checksum, &bytes, change).await {
             return stored;
         }
         let mut path = protocol::key_path(key);
@@ -38,7 +38,7 @@ impl Client {
         }
         let sum = HeaderValue::from_str(&checksum.to_string()).expect("digits make a header");
         if self.is_silent(node).await {
-            return Err(self.late(node));
+            return Err(self.deadline_error(node));
         }
         let mut request = self.request(node, Method::PUT, &path, body::full(bytes))?;
         request.headers_mut().insert(CHECKSUM_HEADER, sum);

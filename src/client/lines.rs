@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use hyper::body::Incoming;
 
 /// The longest line, in bytes: more than a job's record or a failure takes.
-const LONGEST: usize = 4 << 20;
+const MAX_LINE: usize = 4 << 20;
 
 pub struct Lines {
     chunks: Chunks<Incoming>,
@@ -34,7 +34,7 @@ impl Lines {
                 return Ok(Some(self.partial.split().freeze()));
             }
             self.partial.extend_from_slice(&self.chunk);
-            if self.partial.len() > LONGEST {
+            if self.partial.len() > MAX_LINE {
                 return Err(self.chunks.malformed("a line is too long"));
             }
             match self.chunks.next().await? {

@@ -1,6 +1,6 @@
-//! The listing of a whole cluster: every node's sorted stream, merged as it comes.
+//! The listing of a whole cluster: merges the sorted streams of all nodes as they arrive.
 
-use super::core::{Client, again_if_broken};
+use super::core::{Client, retry_if_broken};
 use super::lines::Lines;
 use crate::body::{self, Activity};
 use crate::error::{Error, ErrorKind, Result};
@@ -12,16 +12,16 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-/// Entries in the byte order of their paths. A directory that several nodes have comes once.
+/// Entries in the byte order of their paths. A directory of several nodes is returned once.
 pub struct Listing {
     nodes: Vec<NodeListing>,
-    /// The next entry's path of each node that has one.
+    /// The path of the next entry of each node that has one.
     heads: BinaryHeap<Reverse<(String, NodeId)>>,
 }
 
 struct NodeListing {
     lines: Lines,
-    who: String,
+    subject: String,
     asked: Arc<Asked>,
     head: Option<Entry>,
 }
@@ -29,21 +29,21 @@ struct NodeListing {
 impl NodeListing {
     /// Fetches the next head. The end of the body before the end mark is an error: the listing was cut off.
     async fn advance(&mut self) -> Result<()> {
-        let cut = || Error::new(ErrorKind::Unreachable, format!("{}: the listing was cut off", self.who));
+        let cut = || Error::new(ErrorKind::Unreachable, format!("{}: the listing was cut off", self.subject));
         let line = self.lines.next().await?.ok_or_else(cut)?;
-        self.head = match Listed::parse(&line).map_err(|e| e.of_peer(&self.who))? {
+        self.head = match Listed::parse(&line).map_err(|e| e.of_peer(&self.subject))? {
             Listed::Entry(entry) => {
                 self.check(&entry)?;
                 Some(entry)
             }
             Listed::End => None,
-            // A listing is never so slow.
+            // A listing has no keepalives.
             Listed::Alive => return Err(cut()),
         };
         Ok(())
     }
 
-    /// Refuses a name that was not asked for, or that no key has: names come from the node, and become local paths.
+    /// Refuses a name that was not asked for, or that is not valid: the node sends it, and it may become a local path.
     fn check(&self, entry: &Entry) -> Result<()> {
         match self.asked.may_be(entry) {
             true => Ok(()),
@@ -51,7 +51,7 @@ impl NodeListing {
                 let path = entry.path().escape_debug();
                 Err(Error::new(
                     ErrorKind::Unreachable,
-                    format!("{}: listed '{path}', which was not asked for", self.who),
+                    format!("{}: listed '{path}', which was not asked for", self.subject),
                 ))
             }
         }
@@ -79,14 +79,14 @@ impl Asked {
 }
 
 impl Client {
-    /// Lists what begins with `prefix`: every key if `recursive`, else the names up to the next `/`.
-    /// A node that cannot be asked is an error: no listing is passed off as whole.
+    /// Lists what begins with `prefix`: every key if `recursive`, else the names up to the next `/`. Error: a node does
+    /// not answer, since the listing would be incomplete.
     pub async fn list(&self, prefix: &Prefix, recursive: bool) -> Result<Listing> {
         let path = format!("/v1/list?prefix={}&recursive={recursive}", escape(prefix.as_str()));
         self.list_with(&path, Asked { prefix: prefix.as_str().to_owned(), recursive }).await
     }
 
-    /// Lists what directory `dir` (`bucket/dir`; empty for the root) holds, keys with their details.
+    /// Lists directory `dir` (`bucket/dir`; empty for the root), with the details of keys.
     pub async fn list_dir(&self, dir: &str) -> Result<Listing> {
         let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
         let path = format!("/v1/list?prefix={}&details=true", escape(&prefix));
@@ -115,12 +115,12 @@ impl Client {
     }
 
     async fn list_node(&self, node: NodeId, path: &str, asked: Arc<Asked>) -> Result<NodeListing> {
-        // Nothing is given out before the first line.
-        again_if_broken(|| async {
+        // Retrying is safe: no entry was returned yet.
+        retry_if_broken(|| async {
             let response = self.send(node, Method::GET, path, body::empty(), &Activity::default()).await?;
             let lines = Lines::new(self.chunks(node, response));
-            let (who, asked) = (self.cluster().name(node).to_string(), asked.clone());
-            let mut listing = NodeListing { lines, who, asked, head: None };
+            let (subject, asked) = (self.cluster().name(node).to_string(), asked.clone());
+            let mut listing = NodeListing { lines, subject, asked, head: None };
             self.noting(node, listing.advance().await)?;
             Ok(listing)
         })
@@ -134,7 +134,7 @@ impl Listing {
             return Ok(None);
         };
         let mut entry = self.take_head(at).await?;
-        // A directory comes from each node that has a copy, and its attributes from its home.
+        // Each node that has a copy of a directory lists it, but only its home has its attributes.
         while let Some(Entry::Dir { stat, .. }) = &mut entry
             && let Some(Reverse((_, at))) = self.heads.peek().filter(|Reverse((other, _))| *other == path)
         {
@@ -147,7 +147,7 @@ impl Listing {
         Ok(entry)
     }
 
-    /// The next entry of a node, after which its next is fetched.
+    /// The next entry of a node. Fetches the one after it.
     async fn take_head(&mut self, at: NodeId) -> Result<Option<Entry>> {
         let node = &mut self.nodes[at];
         let entry = node.head.take();

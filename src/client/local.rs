@@ -1,4 +1,5 @@
-//! Nodes on this machine: what is written into their data directory need not go through a socket.
+//! Puts to a node on this machine: the file is copied into the data directory of the node, which links the copy. No
+//! byte goes through a socket.
 
 use super::core::{Client, blocking};
 use crate::aligned::Block;
@@ -20,28 +21,28 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 
-/// Bytes that one call copies: few enough to be hashed while they are in the processor's cache.
-const COPIED_AT_ONCE: usize = 1 << 20;
+/// Bytes that one call copies: few enough to be hashed while they are in the CPU cache.
+const COPY_STEP: usize = 1 << 20;
 
-/// Bytes of a token.
-const LONGEST_TOKEN: usize = 256;
+/// The longest token, in bytes.
+const MAX_TOKEN: usize = 256;
 
 impl Health {
-    /// The node's data directory, if it is on this machine: it holds the token that the node names.
+    /// The data directory of the node, if it is on this machine: then it contains the token that the node reports.
     pub fn local_dir(&self) -> Option<&Path> {
-        // The path is what the node says: whatever is there is not waited for, nor read to its end.
-        let token = read_small(&self.data.join(".s4/token"), LONGEST_TOKEN).ok()?;
+        // The path comes from the node, so anything may be there: the read must not block, and must be bounded.
+        let token = read_small(&self.data.join(".s4/token"), MAX_TOKEN).ok()?;
         (token == self.token.as_bytes() && !token.is_empty()).then_some(&self.data)
     }
 }
 
 impl Client {
-    /// Copies a file of `len` bytes by the kernel's means into the data directory of its node, which links the copy. `None` if the node is not
-    /// on this machine, or the file cannot be made there.
-    pub(super) async fn put_here(&self, key: &Key, file: &File, len: u64) -> Result<Option<Checksum>> {
+    /// Copies a file of `len` bytes, inside the kernel, into the data directory of its node, which links the copy.
+    /// `None` if the node is not on this machine, or the copy cannot be made there.
+    pub(super) async fn put_local(&self, key: &Key, file: &File, len: u64) -> Result<Option<Checksum>> {
         let node = self.cluster().node_of(key);
         let health = self.health(node).await?;
-        // A node that has no room says so itself, with its numbers.
+        // If the node is full, a normal put gets its error, which has the numbers.
         let has_room = health.free_bytes > len.saturating_add(health.reserve_bytes);
         let Some(dir) = health.local_dir().filter(|_| has_room).map(Path::to_owned) else {
             return Ok(None);
@@ -51,19 +52,19 @@ impl Client {
         let Ok((made, sums)) = blocking(move || copy(&from, &dir, reserve)).await else {
             return Ok(None);
         };
-        // The daemon may have to write all of it to the disk first.
+        // The daemon may have to write the whole file to the disk before it answers.
         let adoption = adoption(&made, &sums).map_err(|e| Error::io(key, &e))?;
-        match self.patient(len).adopt(key, &made, &adoption).await {
+        match self.with_timeout_for(len).adopt(key, &made, &adoption).await {
             Ok(_) => Ok(Some(sums.checksum)),
-            // A daemon that cannot see our file takes its bytes.
+            // The daemon cannot see our file: send its bytes.
             Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-/// A copy of `file` in an unnamed file of the data directory `dir`, with the sums of what was written: a second thread
-/// reads the copy while it is made, since the kernel copies without showing the bytes.
+/// A copy of `file` in an unnamed file of the data directory `dir`, and its checksums. A second thread reads the copy
+/// while it is made, since the kernel copies without passing the bytes to this process.
 fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Sums)> {
     let (made, checks) = (draft(dir)?, SpaceChecks::default());
     let ((), sums) = of_growing(
@@ -82,7 +83,8 @@ fn copy(file: &File, dir: &Path, reserve: u64) -> std::io::Result<(File, Sums)> 
     Ok((made, sums))
 }
 
-/// Refuses to go on below the node's reserve. The node then says so itself, with its numbers.
+/// Errors: less space is free than the node reserves. Then a normal put gets the error of the node, which has the
+/// numbers.
 fn check_space(dir: &Path, reserve: u64) -> std::io::Result<()> {
     let found = statvfs(dir)?;
     match found.blocks_available() as u64 * found.fragment_size() as u64 > reserve {
@@ -91,12 +93,12 @@ fn check_space(dir: &Path, reserve: u64) -> std::io::Result<()> {
     }
 }
 
-/// Copies until the end of `from`, and tells `progress` the length so far.
+/// Copies up to the end of `from`, and reports the length so far to `progress`.
 fn copy_all(from: &File, to: &File, progress: impl Fn(u64) -> std::io::Result<()>) -> std::io::Result<()> {
     let (mut read, mut written) = (0, 0);
     loop {
-        match copy_file_range(from, Some(&mut read), to, Some(&mut written), COPIED_AT_ONCE) {
-            // Some kernels say so of files of which they can copy nothing.
+        match copy_file_range(from, Some(&mut read), to, Some(&mut written), COPY_STEP) {
+            // Some kernels return 0 for files that they cannot copy.
             Ok(0) if written == 0 => break,
             Ok(0) => return Ok(()),
             Ok(_) => progress(written as u64)?,
@@ -105,7 +107,7 @@ fn copy_all(from: &File, to: &File, progress: impl Fn(u64) -> std::io::Result<()
             Err(errno) => return Err(errno.into()),
         }
     }
-    // Between file systems the kernel does not copy.
+    // The kernel does not copy between file systems.
     let (mut block, mut position) = (Block::new(BLOCK), 0);
     loop {
         match from.read_at(&mut block, position) {
@@ -135,7 +137,7 @@ fn adoption(made: &File, sums: &Sums) -> std::io::Result<Adoption> {
     })
 }
 
-/// Dropped, it tells the reader of a growing file that it grows no more.
+/// Drop guard: tells the reader of a growing file that the file is complete.
 struct Ending<'a> {
     ended: &'a AtomicBool,
     reader: Thread,
@@ -148,9 +150,9 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// The checksum of `file` and of its parts while `write` makes it longer, which tells how long it is so far: a second thread reads what was
-/// written, since the kernel moves bytes without showing them. Blocks. Errors: those of `write`, and what `failed` makes of one
-/// where there is no thread to be had or the file cannot be read.
+/// The checksums of `file` and of its parts. `write` makes the file longer and reports its length so far, while a
+/// second thread reads the bytes. Blocks. Errors: those of `write`; if no thread can be started or the file cannot be
+/// read, what `failed` makes of the error.
 fn of_growing<T, E>(
     file: &File,
     failed: impl Fn(std::io::Error) -> E,
@@ -161,7 +163,7 @@ fn of_growing<T, E>(
         let hash = || {
             let mut hasher = FileHasher::of_parts();
             loop {
-                // Read before the length: what was written until then is all there is.
+                // Loaded before the length: if the file is complete, the length is final.
                 let is_all = ended.load(Ordering::Acquire);
                 hasher.read_to(file, written.load(Ordering::Acquire))?;
                 match is_all {
@@ -171,7 +173,7 @@ fn of_growing<T, E>(
             }
         };
         let hashing = std::thread::Builder::new().spawn_scoped(scope, hash).map_err(&failed)?;
-        // Also when `write` panics: the scope waits for its threads.
+        // Needed also if `write` panics, since the scope waits for its threads.
         let ending = Ending { ended: &ended, reader: hashing.thread().clone() };
         let done = write(&|len| {
             written.store(len, Ordering::Release);

@@ -1,4 +1,6 @@
-//! Talking to a cluster: requests to its nodes over kept connections, each within a deadline.
+//! The client of a cluster: requests to its nodes over pooled connections, each within a deadline. `core` sends
+//! requests over HTTP, `connections` over frames; the other modules have the requests, by subject. What a request or a
+//! frame looks like is left to `protocol` and `wire`.
 
 mod cluster_job;
 pub mod cluster_view;
@@ -8,6 +10,7 @@ mod connections;
 mod core;
 mod dirs;
 mod fetch;
+mod input_reader;
 pub mod job_table;
 mod jobs;
 mod keys;
@@ -17,14 +20,13 @@ mod local;
 mod outcome;
 mod pool;
 mod provenance;
-mod reading;
 mod secret;
 mod tree;
 mod unfinished;
 mod upload;
 
 pub use cluster_job::NodeEvent;
-pub use connections::with_moments;
+pub use connections::with_short_waits;
 pub use core::{Client, Settings, TRIES, blocking};
 pub use dirs::HeldDirs;
 pub use fetch::{Fetched, FetchedItem};

@@ -1,6 +1,6 @@
-//! Puts whose answer was lost. Each put has a number, under which its node is asked what became of it. Once it has answered, that is certain:
-//! either the key is there, or the node refuses the put from then on, however late it comes. What is not known is what became of a put
-//! of which the node does not tell within the deadline.
+//! The outcome of a put whose response was lost. Each put has a random id. The client asks the node for the outcome of
+//! this id. The answer is final: either the key exists, or the node refuses the put from then on, however late it
+//! arrives. The outcome is unknown only if the node does not answer within the deadline.
 
 use super::core::Client;
 use crate::body::{self, Activity};
@@ -12,16 +12,17 @@ use crate::timeout::within;
 use hyper::Method;
 use std::time::{Duration, Instant};
 
-/// What two clocks may differ in the length of a put.
-const SLACK: Duration = Duration::from_millis(100);
+/// How much two clocks may differ over the time of a put.
+const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
 
-/// How long the node is asked though the deadline is over.
-const LAST_QUESTION: Duration = Duration::from_millis(500);
+/// How long to ask the node for the outcome even if the deadline has passed.
+const MIN_ASKING_TIME: Duration = Duration::from_millis(500);
 
 impl Client {
-    /// How the [put](Self::putting) of this client ended, whose answer is waited for since `asked` and may be lost; `sum` is what the key
-    /// was to be. An error of a broken connection says that the key was not stored and will not be.
-    pub async fn settled(
+    /// The outcome of the [put](Self::putting) of this client, whose result was `put`. If its response was lost, asks
+    /// the node. The client has waited since `asked`; `sum` is the checksum that the key was to have. An error of a
+    /// broken connection means that the key was not stored and never will be.
+    pub async fn put_outcome(
         &self,
         key: &Key,
         change: Change,
@@ -33,7 +34,7 @@ impl Client {
             Err(error) if error.is_of_broken_connection() || error.kind() == ErrorKind::Deadline => error,
             known => return known,
         };
-        let left = self.deadline().saturating_sub(asked.elapsed()).max(LAST_QUESTION);
+        let left = self.deadline().saturating_sub(asked.elapsed()).max(MIN_ASKING_TIME);
         let not_stored = |error: Error| Err(error.with_more(&format!("{key} was not stored")));
         match within(left, self.made(key)).await {
             Some(Ok(made)) if self.may_be_ours(&made, change) && sum.await? == made.checksum => Ok(made.checksum),
@@ -46,13 +47,13 @@ impl Client {
         }
     }
 
-    /// True if the key has the time that it was to be given, and is no older than the put.
+    /// True if the key has the requested time, and is not older than the put.
     fn may_be_ours(&self, made: &Made, change: Change) -> bool {
         let has_time = change.mtime.is_none_or(|mtime| mtime == made.mtime);
-        has_time && self.put.is_some_and(|put| made.age() <= put.began.elapsed() + SLACK)
+        has_time && self.put.is_some_and(|put| made.age() <= put.began.elapsed() + CLOCK_TOLERANCE)
     }
 
-    /// When `key` was made, and of which bytes. The node refuses this client's put from now on.
+    /// When `key` was created, and its checksum. From now on the node refuses the put of this client.
     async fn made(&self, key: &Key) -> Result<Made> {
         let node = self.cluster().node_of(key);
         let path = format!("/v1/made/{}", escape(key.as_str()));

@@ -1,4 +1,4 @@
-//! What made a key, asked of the nodes that know it.
+//! The provenance of keys: requests to the nodes that have its records.
 
 use super::core::Client;
 use crate::attribute::Mark;
@@ -10,13 +10,14 @@ use crate::protocol::{MOST_INPUTS, Provenance, TaskRecord, escape};
 use hyper::Method;
 use serde::de::DeserializeOwned;
 
-/// Bytes of an answer: a job with its command, and the inputs of a page.
-const LONGEST: u64 = 4 << 20;
-/// Bytes of a request's body that a node takes.
-const LONGEST_REQUEST: usize = 1 << 20;
+/// The longest response, in bytes: a job with its command, and one page of inputs.
+const MAX_RESPONSE: u64 = 4 << 20;
+/// The longest request body that a node accepts, in bytes.
+const MAX_REQUEST: usize = 1 << 20;
 
 impl Client {
-    /// What made `key`, with at most `most` of its inputs; with 0, only whether a map made it. Error: no such key.
+    /// The provenance of `key`, with at most `most` of its inputs; with 0, only whether a map made it. Error: no such
+    /// key.
     pub async fn provenance(&self, key: &Key, most: usize) -> Result<Provenance> {
         let path = format!("/v1/provenance/{}?inputs={}", escape(key.as_str()), most.min(MOST_INPUTS));
         let mut found: Provenance = self.get_json(self.cluster().node_of(key), &path).await?;
@@ -29,7 +30,7 @@ impl Client {
                 let more = self.find_page(key, mark, (from as u64, most - from)).await?;
                 match more {
                     Some(more) if !more.inputs.is_empty() => task.inputs.extend(more.inputs),
-                    // Removed in between.
+                    // The record was removed meanwhile.
                     _ => break,
                 }
             }
@@ -37,11 +38,11 @@ impl Client {
         Ok(found)
     }
 
-    /// Tells the node of `key` what made it on another cluster. A task that is too long for a request is left out: its mark says enough to go
-    /// on from. Errors: the key is another, or a map has made it here.
+    /// Sends the provenance that `key` has on another cluster to its node here. A task that is too long for a request
+    /// is left out, and only its mark is sent. Errors: the key has other bytes, or a map has made it here.
     pub async fn give_provenance(&self, key: &Key, made: &Provenance) -> Result<()> {
         let mut json = made.json();
-        if json.len() > LONGEST_REQUEST {
+        if json.len() > MAX_REQUEST {
             json = Provenance { task: None, ..made.clone() }.json();
         }
         let path = format!("/v1/provenance/{}", escape(key.as_str()));
@@ -49,9 +50,11 @@ impl Client {
         self.send(node, Method::POST, &path, body::full(json.into_bytes()), &Activity::default()).await.map(drop)
     }
 
-    /// The record of the task that made `key`, from the node that ran it: with so many inputs, from this number on.
+    /// The record of the task that made `key`, from the node that ran it. `page` is the first input and the number of
+    /// inputs.
     async fn find_page(&self, key: &Key, mark: Mark, page: (u64, usize)) -> Result<Option<TaskRecord>> {
-        // A task runs on its input's node: of a 1:n map that is the home of the output's directory. A key that was renamed says less.
+        // A task runs on the node of its input. For a 1:n map this is the home of the output's directory, so that node
+        // is asked first. For a renamed key, the first guess may be wrong.
         let likely = key.parent().rsplit('/').next().map(|input| node_of_basename(input, self.cluster().len()));
         let others = self.cluster().ids().filter(|&node| Some(node) != likely);
         let mut silent = None;
@@ -62,7 +65,7 @@ impl Client {
                 Err(error) => silent = Some(error),
             }
         }
-        // What a node that is down knows is not known to be absent.
+        // A node that is down may have the record.
         silent.map_or(Ok(None), Err)
     }
 
@@ -75,7 +78,7 @@ impl Client {
 
     async fn get_json<T: DeserializeOwned>(&self, node: NodeId, path: &str) -> Result<T> {
         let response = self.send(node, Method::GET, path, body::empty(), &Activity::default()).await?;
-        let bytes = self.whole_body(node, response, LONGEST).await?;
+        let bytes = self.whole_body(node, response, MAX_RESPONSE).await?;
         serde_json::from_slice(&bytes).map_err(|e| self.malformed(node, &e.to_string()))
     }
 }

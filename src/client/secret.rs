@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub struct Secret(HeaderValue);
 
 impl Secret {
-    /// The one in the file `given`, else the cluster file's own, if it has one: see [`Secret::beside`].
+    /// The secret in the file `given`, else in the file [beside](Secret::beside) the cluster file, if that exists.
     pub fn find(given: Option<&Path>, conf: Option<&Path>) -> Result<Option<Self>> {
         if let Some(given) = given {
             return Self::read(given).map(Some);
@@ -22,14 +22,14 @@ impl Secret {
         }
     }
 
-    /// Where the cluster file `conf` has its secret: in the same directory, by its name and `.secret`.
+    /// The path of the secret of the cluster file `conf`: the same path with `.secret` appended.
     pub fn beside(conf: &Path) -> PathBuf {
         let mut path = conf.as_os_str().to_owned();
         path.push(".secret");
         path.into()
     }
 
-    /// As it is sent.
+    /// The text that is sent.
     pub fn as_text(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }
@@ -48,12 +48,12 @@ impl Secret {
         Ok(Self(value))
     }
 
-    /// As a header.
+    /// The value of the HTTP header.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.0
     }
 
-    /// Compares in a time that does not depend on where the two differ.
+    /// Compares in constant time, which does not depend on where the two differ.
     pub fn matches(&self, given: &HeaderValue) -> bool {
         let (ours, theirs) = (self.0.as_bytes(), given.as_bytes());
         let differing = ours.iter().zip(theirs).fold(0, |all, (a, b)| all | (a ^ b));

@@ -1,4 +1,4 @@
-//! What a mount asks of a cluster besides whole keys: attributes, directories, renames.
+//! Requests of a mount besides reads and writes of keys: usage, attributes, renames, unlinks, and handing over a file.
 
 use super::core::{Client, blocking};
 use super::fetch::stored_checksum;
@@ -15,14 +15,14 @@ use std::fs::File;
 use std::time::Instant;
 
 impl Client {
-    /// What `node` holds, counted now.
+    /// The number and bytes of the keys on `node`, counted now.
     pub async fn usage(&self, node: NodeId) -> Result<Usage> {
         let response = self.send(node, Method::GET, "/v1/usage", body::empty(), &Activity::default()).await?;
         self.json(node, response).await
     }
 
-    /// Has the node of `key`, on this machine, link `file` as the key, which this process has open as `adoption` says. Returns what was
-    /// recorded with it.
+    /// Makes the node of `key`, on this machine, link `file` as the key. This process has the file open, and `adoption`
+    /// describes it. Returns the recorded checksum.
     pub async fn adopt(&self, key: &Key, file: &File, adoption: &Adoption) -> Result<Checksum> {
         let (client, asked) = (self.putting(), Instant::now());
         let put = client.ask_to_adopt(key, adoption).await;
@@ -36,7 +36,7 @@ impl Client {
                 }
             }
         };
-        client.settled(key, adoption.change, asked, put, sum).await
+        client.put_outcome(key, adoption.change, asked, put, sum).await
     }
 
     async fn ask_to_adopt(&self, key: &Key, adoption: &Adoption) -> Result<Checksum> {
@@ -58,13 +58,13 @@ impl Client {
         self.post(self.cluster().node_of(from), Method::POST, &path, None::<&()>).await
     }
 
-    /// Deletes a key, and leaves the directory that held it.
+    /// Deletes a key, and keeps its directory even if it is empty now.
     pub async fn unlink(&self, key: &Key) -> Result<()> {
         let path = format!("/v1/keys/{}?keep_dirs=true", escape(key.as_str()));
         self.post(self.cluster().node_of(key), Method::DELETE, &path, None::<&()>).await
     }
 
-    /// The same, if its bytes still are those of `only`. Errors: not found, if they are others.
+    /// Like [`Client::unlink`], but only if the key has the checksum `only`. Errors: not found, if it has another.
     pub async fn unlink_only(&self, key: &Key, only: Checksum) -> Result<()> {
         let (name, only) = (escape(key.as_str()), escape(&only.to_string()));
         let path = format!("/v1/keys/{name}?keep_dirs=true&checksum={only}");

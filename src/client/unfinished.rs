@@ -1,51 +1,53 @@
-//! Whether the jobs that made a map's INDIR have finished it: over what is not whole a map would run on less data without a word.
+//! Refuses a map over an INDIR that another job has not finished: without this check, the map would silently run on
+//! less data.
 //!
-//! Each node tells of the jobs that it knows to write there, how they ended on it, and how many of the keys there are theirs. Ended jobs count
-//! only as far as their outputs stand.
+//! Each node reports the jobs that write to the INDIR, how they ended on this node, and how many keys in the INDIR are
+//! their outputs. A job that has ended counts only if outputs of it still exist.
 
 use super::job_table::JobState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{JobId, JobSpec, Outcome, Source};
 use std::collections::BTreeMap;
 
-/// A job, as all nodes together know it.
-struct Maker {
-    /// With the sums over all nodes.
+/// A job that writes to the INDIR, over all nodes.
+struct Producer {
+    /// The sums over all nodes.
     sum: Source,
     state: JobState,
 }
 
-/// Refuses the map of `spec` if one of the jobs that the `nodes` know to write to its INDIR has not finished that.
+/// Refuses the map of `spec` if one of the `sources`, which write to its INDIR, has not finished. `nodes` is the number
+/// of nodes.
 pub fn refuse(spec: &JobSpec, nodes: usize, sources: impl Iterator<Item = Source>) -> Result<()> {
-    let makers = makers(nodes, sources);
-    // Ids sort by time. A later run over the same keys that has ended well has finished the job.
+    let producers = producers(nodes, sources);
+    // Ids sort by time. A later job from the same INDIR to the same OUTDIR that succeeded has finished the earlier one.
     let is_finished = |at: usize| {
-        makers[at..].iter().any(|later| later.state == JobState::Done && is_same(&makers[at].sum, &later.sum))
+        producers[at..].iter().any(|later| later.state == JobState::Done && is_same(&producers[at].sum, &later.sum))
     };
-    let matters = |maker: &Maker| maker.state == JobState::Running || maker.sum.inputs > 0;
-    match (0..makers.len()).find(|&at| matters(&makers[at]) && !is_finished(at)) {
-        Some(at) => Err(makers[at].refusal(spec)),
+    let matters = |producer: &Producer| producer.state == JobState::Running || producer.sum.inputs > 0;
+    match (0..producers.len()).find(|&at| matters(&producers[at]) && !is_finished(at)) {
+        Some(at) => Err(producers[at].refusal(spec)),
         None => Ok(()),
     }
 }
 
 /// The jobs that were started, the oldest first.
-fn makers(nodes: usize, sources: impl Iterator<Item = Source>) -> Vec<Maker> {
+fn producers(nodes: usize, sources: impl Iterator<Item = Source>) -> Vec<Producer> {
     let mut jobs: BTreeMap<JobId, Vec<Source>> = BTreeMap::new();
     for source in sources {
         jobs.entry(source.job.clone()).or_default().push(source);
     }
     let started = jobs.into_values().filter(|parts| parts.iter().any(|part| part.started));
-    started.filter_map(|parts| Maker::of(nodes, parts)).collect()
+    started.filter_map(|parts| Producer::of(nodes, parts)).collect()
 }
 
 fn is_same(one: &Source, other: &Source) -> bool {
     (one.kind, &one.indir, &one.outdir) == (other.kind, &other.indir, &other.outdir)
 }
 
-impl Maker {
+impl Producer {
     fn of(nodes: usize, parts: Vec<Source>) -> Option<Self> {
-        // Every node plans a job before any starts it: one that knows nothing of it has lost its part.
+        // All nodes plan a job before any node starts it. So a node that does not know the job has lost its part.
         let lost = (parts.len() < nodes).then_some(Some(Outcome::Interrupted));
         let state = JobState::of(parts.iter().map(|part| part.outcome).chain(lost));
         let sum = parts.into_iter().reduce(|sum, part| Source {
@@ -112,10 +114,10 @@ mod tests {
     #[test]
     fn a_job_is_whole_only_if_it_is_on_every_node() {
         assert_eq!(refused(&[source(1, DONE, 5), source(1, DONE, 7)]), None);
-        let told = refused(&[source(1, DONE, 5), source(1, FAILED, 0)]).unwrap();
-        assert!(told.contains("failed with 12 of 30 tasks done"), "{told}");
-        let told = refused(&[source(1, DONE, 5), source(1, None, 0)]).unwrap();
-        assert!(told.contains("runs with 12 of 30"), "{told}");
+        let message = refused(&[source(1, DONE, 5), source(1, FAILED, 0)]).unwrap();
+        assert!(message.contains("failed with 12 of 30 tasks done"), "{message}");
+        let message = refused(&[source(1, DONE, 5), source(1, None, 0)]).unwrap();
+        assert!(message.contains("runs with 12 of 30"), "{message}");
         assert!(refused(&[source(1, None, 0), source(1, None, 0)]).is_some(), "it may make some yet");
         assert!(refused(&[source(1, DONE, 1), Source { started: false, ..source(1, None, 0) }]).is_some());
         assert_eq!(refused(&[Source { started: false, ..source(1, None, 0) }]), None, "nobody has started it");

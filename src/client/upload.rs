@@ -1,7 +1,7 @@
-//! Keys on their way to their nodes: one of any length, or many small ones.
+//! Puts over frames: one key of any length, or many small keys to one node.
 
 use super::core::{Client, blocking};
-use super::reading::{Came, Reading};
+use super::input_reader::{Input, InputReader};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::AtPosition;
@@ -19,13 +19,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Puts that a node has not answered yet, before the next is sent to it.
-const UNANSWERED: u64 = 256;
+/// The most puts that are sent before the node answers the first.
+const MAX_UNANSWERED: u64 = 256;
 
-/// How long a node that broke off may take to say why.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long to wait for the reason after a node has broken off.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A key that is being sent. Everything blocks, each step for the deadline at most. Dropped before its end, it leaves nothing.
+/// A key that is being sent. All calls block, each step at most for the deadline. If it is dropped before
+/// [`end`](Self::end), no key is created.
 pub struct Upload {
     client: Client,
     node: NodeId,
@@ -33,13 +34,13 @@ pub struct Upload {
 }
 
 impl Upload {
-    fn send(&mut self, came: Came) -> Result<()> {
-        self.look()?;
-        pass_on(&mut self.connection, came).map_err(|error| said_instead(&mut self.connection, error))
+    fn send(&mut self, came: Input) -> Result<()> {
+        self.check_not_ended()?;
+        pass_on(&mut self.connection, came).map_err(|error| reported_error(&mut self.connection, error))
     }
 
-    /// All of `file`; `what` names it in errors. Returns its checksum, which is not that of the bytes sent if somebody changes them
-    /// meanwhile. Errors: the file becomes shorter.
+    /// Sends all of `file`; `what` names it in errors. Returns the checksum of the file, which differs from that of the
+    /// sent bytes if the file changes meanwhile. Errors: the file becomes shorter.
     pub fn send_whole(&mut self, file: &File, what: &str) -> Result<Checksum> {
         let unreadable = |e: std::io::Error| Error::io(what, &e);
         let (mut sent, mut hasher) = (0, FileHasher::new());
@@ -48,9 +49,9 @@ impl Upload {
             if len == sent {
                 return Ok(hasher.finish());
             }
-            // One that has become shorter cannot be read so far.
+            // If the file has become shorter, reading up to here fails.
             let until = len.min(sent + MAX_DATA as u64).max(sent + 1);
-            // First, so that they are sent from the processor's cache, out of which the receiver then copies them.
+            // Hashed first: then the bytes are in the CPU cache when they are sent.
             let hashed = hasher.read_to(file, until).map_err(unreadable);
             if let Err(error) = hashed.and_then(|()| self.send_file(file, sent, until - sent)) {
                 return Err(match file.metadata() {
@@ -64,31 +65,31 @@ impl Upload {
         }
     }
 
-    /// `len` bytes of `file` from `offset`, which never come into this process.
+    /// Sends `len` bytes of `file` from `offset`, without copying them into this process.
     pub fn send_file(&mut self, file: &File, offset: u64, len: u64) -> Result<()> {
         let mut sent = 0;
         while sent < len {
             let n = (len - sent).min(MAX_DATA as u64);
-            self.look()?;
+            self.check_not_ended()?;
             match self.connection.send_file(file, offset + sent, n as usize, 0) {
                 Ok(()) => {}
-                Err(SendError::File(e)) => return Err(Error::io(self.connection.who(), &e)),
-                Err(SendError::Other(error)) => return Err(said_instead(&mut self.connection, error)),
+                Err(SendError::File(e)) => return Err(Error::io(self.connection.subject(), &e)),
+                Err(SendError::Other(error)) => return Err(reported_error(&mut self.connection, error)),
             }
             sent += n;
         }
         Ok(())
     }
 
-    /// Says that more is to come.
+    /// Sends a keepalive.
     pub fn send_alive(&mut self) -> Result<()> {
-        self.send(Came::Nothing)
+        self.send(Input::Pending)
     }
 
-    /// Ends the key, and returns once it is published.
+    /// Ends the key. Returns once it is published.
     pub fn end(mut self, end: PutEnd) -> Result<()> {
         let sent = self.connection.put_message(&Request::PutEnd(end)).and_then(|()| self.connection.flush());
-        sent.map_err(|error| said_instead(&mut self.connection, error))?;
+        sent.map_err(|error| reported_error(&mut self.connection, error))?;
         let name = self.client.cluster().name(self.node);
         match self.connection.receive_next()? {
             Incoming::Message(Response::Stored) => {
@@ -104,28 +105,29 @@ impl Upload {
         }
     }
 
-    /// Errors: the receiver wants no more.
-    fn look(&mut self) -> Result<()> {
+    /// Errors: the node has ended the transfer.
+    fn check_not_ended(&mut self) -> Result<()> {
         match self.connection.is_answered() {
             true => {
                 let ended = std::io::Error::other("it ended the transfer before it had all");
                 let error = self.connection.broken(&ended);
-                Err(said_instead(&mut self.connection, error))
+                Err(reported_error(&mut self.connection, error))
             }
             false => Ok(()),
         }
     }
 }
 
-/// Why the node broke off, if it has said so.
-fn said_instead(connection: &mut Connection, error: Error) -> Error {
+/// The error that the node has reported, else `error`.
+fn reported_error(connection: &mut Connection, error: Error) -> Error {
     match error.kind() {
         ErrorKind::Deadline => error,
-        _ => connection.last_words(LAST_WORDS).map_or(error, |said| said.of_peer(connection.who())),
+        _ => connection.receive_reason(REASON_TIMEOUT).map_or(error, |said| said.of_peer(connection.subject())),
     }
 }
 
-/// Many keys for one node over one connection; the node answers each, and does not hold up the next. Blocks.
+/// Puts of many keys to one node over one connection. The next key is sent without waiting for the answer to the last
+/// one. Blocks.
 pub struct Puts {
     connection: Connection,
     request: Box<dyn Fn(&Key) -> Request + Send>,
@@ -134,16 +136,16 @@ pub struct Puts {
     counts: PutCounts,
 }
 
-/// Counts that others look at while keys are put.
+/// Counts that other threads can read during the puts.
 #[derive(Debug, Clone, Default)]
 pub struct PutCounts {
-    /// Keys that are published.
+    /// Published keys.
     pub keys: Arc<AtomicU64>,
-    /// Bytes that are sent.
+    /// Sent bytes.
     pub bytes: Arc<AtomicU64>,
 }
 
-/// What became of many puts: how many were published, and what was not.
+/// The outcome of many puts.
 #[derive(Debug, Default)]
 pub struct PutAnswers {
     pub published: u64,
@@ -153,7 +155,7 @@ pub struct PutAnswers {
 }
 
 impl PutAnswers {
-    /// Failures told in full.
+    /// The most errors that are kept.
     const ERRORS: usize = 20;
 
     fn refuse(&mut self, error: Error) {
@@ -165,19 +167,20 @@ impl PutAnswers {
 }
 
 impl Puts {
-    /// Counts in `counts` what is sent from now on.
+    /// Counts the keys and bytes from now on in `counts`.
     pub fn count_in(&mut self, counts: PutCounts) {
         self.counts = counts;
     }
 
-    /// Sends all of `file` as `key`; `what` names it in errors. The inner error is one of reading: the key is not put, and others can be.
-    /// After the outer one nothing more can be sent.
+    /// Sends all of `file` as `key`; `what` names it in errors. An inner error comes from reading: this key is not put,
+    /// but others can be. After an outer error nothing more can be sent.
     pub fn put(&mut self, key: &Key, file: File, len: u64, what: &str) -> Result<Result<()>> {
         let unreadable = |e: std::io::Error| Error::io(what, &e);
         if len >= LARGE {
             return self.put_large(key, file, what);
         }
-        // All of it before any is sent, so that the node waits for nothing. One byte more than expected: that finds the end.
+        // Read completely before it is sent, so that the node never waits for the disk. The buffer has one byte more
+        // than the file, for the read that finds the end.
         let mut bytes = Vec::with_capacity(len as usize + 1);
         match (&file).take(LARGE).read_to_end(&mut bytes) {
             Err(e) => return Ok(Err(unreadable(e))),
@@ -185,7 +188,7 @@ impl Puts {
             Ok(n) if n as u64 == LARGE => return self.put_large(key, AtPosition::new(file, 0), what),
             Ok(_) => {}
         }
-        self.make_room(UNANSWERED)?;
+        self.make_room(MAX_UNANSWERED)?;
         self.connection.put_message(&(self.request)(key))?;
         for part in bytes.chunks(BLOCK) {
             self.connection.put_data(part, 0)?;
@@ -195,7 +198,7 @@ impl Puts {
     }
 
     fn put_large(&mut self, key: &Key, input: impl Read + Send + 'static, what: &str) -> Result<Result<()>> {
-        // Then an answer that comes before the end is to this key.
+        // An answer that comes before the end of the key then belongs to this key.
         self.make_room(1)?;
         self.connection.put_message(&(self.request)(key))?;
         let (connection, counter) = (&mut self.connection, &self.counts.bytes);
@@ -205,7 +208,7 @@ impl Puts {
             if is_refused {
                 return Err(Error::new(ErrorKind::Cancelled, "it was refused"));
             }
-            if let Came::Bytes(bytes) = &came {
+            if let Input::Bytes(bytes) = &came {
                 counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             }
             pass_on(connection, came)
@@ -215,13 +218,13 @@ impl Puts {
             Err(_) if is_refused => {
                 self.unanswered += 1;
                 self.receive()?;
-                // In place of the end, which the node still waits for.
+                // The node still waits for the end: send an error instead.
                 self.connection.put_error(&Error::new(ErrorKind::Cancelled, "it was refused")).map(Ok)
             }
             Err(error) if self.connection.is_lost() => Err(error),
             Err(error) => {
                 self.connection.put_error(&error)?;
-                // The node's answer says nothing new.
+                // The answer of the node repeats this error.
                 self.connection.receive_next::<Response>().map(|_| Err(error))
             }
         }
@@ -243,7 +246,7 @@ impl Puts {
     fn receive(&mut self) -> Result<()> {
         match self.connection.receive_next()? {
             Incoming::Message(Response::Stored) => self.published(),
-            Incoming::Error(error) => self.answers.refuse(error.of_peer(self.connection.who())),
+            Incoming::Error(error) => self.answers.refuse(error.of_peer(self.connection.subject())),
             _ => return Err(self.connection.malformed("it did not say whether a key is stored")),
         }
         self.unanswered -= 1;
@@ -255,16 +258,17 @@ impl Puts {
         self.counts.keys.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What the node still says after the connection has failed: its answers, and then perhaps why.
-    fn last_words(&mut self, error: Error) -> Error {
-        let until = Instant::now() + LAST_WORDS;
+    /// After the connection has failed: receives the remaining answers, and returns the error that the node reports,
+    /// else `error`.
+    fn receive_rest(&mut self, error: Error) -> Error {
+        let until = Instant::now() + REASON_TIMEOUT;
         while error.kind() != ErrorKind::Deadline {
             match self.connection.receive_last::<Response>(until) {
                 Some(Incoming::Message(Response::Stored)) if self.unanswered > 0 => self.published(),
                 Some(Incoming::Error(refused)) if self.unanswered > 0 => {
-                    self.answers.refuse(refused.of_peer(self.connection.who()));
+                    self.answers.refuse(refused.of_peer(self.connection.subject()));
                 }
-                Some(Incoming::Error(reason)) => return reason.of_peer(self.connection.who()),
+                Some(Incoming::Error(reason)) => return reason.of_peer(self.connection.subject()),
                 _ => break,
             }
             self.unanswered -= 1;
@@ -274,7 +278,7 @@ impl Puts {
 }
 
 impl Client {
-    /// Writes all of `input`, however long, as `key`, which is born with `change`; `input_name` names it in errors.
+    /// Puts all of `input`, of any length, as `key` with the attributes `change`; `input_name` names it in errors.
     pub async fn put(
         &self,
         key: &Key,
@@ -295,28 +299,28 @@ impl Client {
         let send = move |upload: &mut Upload| {
             let mut hasher = Hasher::new();
             hasher.update(&first);
-            upload.send(Came::Bytes(&first))?;
+            upload.send(Input::Bytes(&first))?;
             send_all_of(input, hasher, &input_name, |came| upload.send(came))
         };
         self.putting().send_all((key, None), change, send).await
     }
 
-    /// Writes `file`, of `len` bytes if it is a regular one, as `key`; `name` names it in errors.
+    /// Puts `file` as `key`. `len` is the length of a regular file; `name` names it in errors.
     pub async fn put_file(&self, key: &Key, file: File, len: u64, name: &str) -> Result<Checksum> {
         if len < LARGE {
             return self.put(key, file, name, Change::default()).await;
         }
-        match self.put_here(key, &file, len).await? {
+        match self.put_local(key, &file, len).await? {
             Some(made) => Ok(made),
             None => self.send_changing(key, file, name).await,
         }
     }
 
-    /// Sends a file that others may change meanwhile.
+    /// Sends a file that may change meanwhile.
     async fn send_changing(&self, key: &Key, file: File, name: &str) -> Result<Checksum> {
         let again = file.try_clone().map_err(|e| Error::io(name, &e))?;
         match self.send_file(key, None, file, name).await {
-            // Other bytes have come than were hashed. What is read once only is sent as it was hashed.
+            // The file has changed between hashing and sending. Now each byte is read only once, for both.
             Err(error) if error.kind() == ErrorKind::BadRequest => {
                 self.put(key, AtPosition::new(again, 0), name, Change::default()).await
             }
@@ -324,8 +328,8 @@ impl Client {
         }
     }
 
-    /// Sends a file as `key`; `name` names it in errors. As an output of a job, it is taken only while that goes on. Errors: bad request,
-    /// if somebody changes the file meanwhile.
+    /// Sends a file as `key`; `name` names it in errors. With a `delivery`, the node accepts it only while the job
+    /// runs. Errors: bad request, if the file changes meanwhile.
     pub async fn send_file(&self, key: &Key, delivery: Option<&Delivery>, file: File, name: &str) -> Result<Checksum> {
         let name = name.to_owned();
         let send = move |upload: &mut Upload| upload.send_whole(&file, &name);
@@ -347,14 +351,14 @@ impl Client {
         let node = self.cluster().node_of(key);
         let (checksum, asked, ended) = self.noting(node, sent.await)?;
         let ended = self.noting(node, ended).map(|()| checksum);
-        self.settled(key, change, asked, ended, async { Ok(checksum) }).await
+        self.put_outcome(key, change, asked, ended, async { Ok(checksum) }).await
     }
 
-    /// Begins a key whose bytes are still to come, as an output of a task or of none.
+    /// Begins the put of a key, whose bytes are sent later. `delivery`: the task whose output it is.
     pub async fn upload(&self, key: &Key, delivery: Option<&Delivery>) -> Result<Upload> {
         let node = self.cluster().node_of(key);
         let request = self.put_request(key, delivery);
-        let connection = self.ask_to_send(node, &request).await?;
+        let connection = self.start_data_request(node, &request).await?;
         Ok(Upload { client: self.clone(), node, connection })
     }
 
@@ -362,8 +366,8 @@ impl Client {
         Request::Put { key: key.clone(), put: self.put.map(|put| put.number), delivery: delivery.cloned() }
     }
 
-    /// Has `produce` put many keys of `node` on a blocking thread; outputs of a task are taken only while its job goes on. Returns what
-    /// `produce` did, and the node's answers.
+    /// Runs `produce`, which puts many keys to `node`, on a blocking thread. With a `delivery`, the node accepts the
+    /// keys only while the job runs. Returns the result of `produce`, and the answers of the node.
     pub async fn put_many<T: Send + 'static>(
         &self,
         node: NodeId,
@@ -381,7 +385,7 @@ impl Client {
             let request = Box::new(request);
             let mut puts = Puts { connection, request, unanswered: 0, answers, counts: PutCounts::default() };
             let produced = produce(&mut puts).and_then(|produced| puts.make_room(1).map(|()| produced));
-            let produced = produced.map_err(|error| puts.last_words(error));
+            let produced = produced.map_err(|error| puts.receive_rest(error));
             if produced.is_ok() {
                 client.keep(node, puts.connection);
             }
@@ -392,21 +396,22 @@ impl Client {
     }
 }
 
-/// Sends all of `input`, as `send` does with what comes of it, and goes on with `hasher`. Errors: those of `send`, and of reading.
+/// Passes all of `input` to `send`. Adds it to `hasher`, and returns the checksum. Errors: those of `send`, and those
+/// of reading.
 fn send_all_of(
     input: impl Read + Send + 'static,
     mut hasher: Hasher,
     what: &str,
-    mut send: impl FnMut(Came) -> Result<()>,
+    mut send: impl FnMut(Input) -> Result<()>,
 ) -> Result<Checksum> {
     let unreadable = |e: std::io::Error| Error::io(what, &e);
-    let reading = Reading::start(input).map_err(unreadable)?;
+    let input_reader = InputReader::start(input).map_err(unreadable)?;
     loop {
-        let is_end = reading.next(HEARTBEAT, |came| {
-            if let Came::Bytes(bytes) = &came {
+        let is_end = input_reader.next(HEARTBEAT, |came| {
+            if let Input::Bytes(bytes) = &came {
                 hasher.update(bytes);
             }
-            let is_end = matches!(came, Came::End);
+            let is_end = matches!(came, Input::End);
             send(came).map(|()| is_end)
         });
         if is_end.map_err(unreadable)?? {
@@ -415,11 +420,11 @@ fn send_all_of(
     }
 }
 
-/// Sends what has come, or that more is to come.
-fn pass_on(connection: &mut Connection, came: Came) -> Result<()> {
+/// Sends the bytes, or a keepalive if none have come.
+fn pass_on(connection: &mut Connection, came: Input) -> Result<()> {
     match came {
-        Came::Bytes(bytes) => bytes.chunks(MAX_DATA).try_for_each(|part| connection.put_data(part, 0)),
-        Came::Nothing => connection.send_alive(),
-        Came::End => Ok(()),
+        Input::Bytes(bytes) => bytes.chunks(MAX_DATA).try_for_each(|part| connection.put_data(part, 0)),
+        Input::Pending => connection.send_alive(),
+        Input::End => Ok(()),
     }
 }

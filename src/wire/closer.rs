@@ -1,14 +1,14 @@
-//! The end of a connection under whoever uses it.
+//! Closing a connection while another thread uses it.
 
 use std::net::{Shutdown, TcpStream};
 
-/// Ends a connection under whoever uses it.
+/// A handle that closes a connection while another thread uses it.
 pub struct Closer(pub(super) TcpStream);
 
 impl Closer {
-    /// Breaks it off.
+    /// Closes the connection. The user of the connection gets an error.
     pub fn close(&self) {
-        // One that is broken off already needs no more.
+        // An error means that it is closed already.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }

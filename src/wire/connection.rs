@@ -1,8 +1,10 @@
-//! A connection that carries frames. It begins as HTTP/1.1, which hands it over by `Upgrade`; from then on threads send and receive with
-//! the kernel's own means, `sendfile` and `splice`, since HTTP costs a buffer for each chunk and its way through a channel.
+//! A connection of frames. It begins as HTTP/1.1, and becomes one of frames by an `Upgrade`. Then threads send and
+//! receive with the kernel's `sendfile` and `splice`: HTTP would cost a buffer for each chunk, and a channel to pass
+//! it.
 //!
-//! Everything here blocks, each step for the timeout at most. Only a node waits without limit for a client that lives and does not read.
-//! A client reads what the node says while it sends small frames, so that two that send at once do not wait for each other.
+//! All operations block, each step at most for the timeout. The exception: a node waits without limit for a client that
+//! is alive and does not read. While a client sends small frames, it also receives, so that both ends cannot block each
+//! other by sending.
 
 use super::closer::Closer;
 use super::frame::{self, Header, Kind, MAX_DATA};
@@ -31,18 +33,18 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// Bytes received at a time: what stays in the processor's cache until it is hashed and written.
+/// Bytes received at a time: few enough to stay in the CPU cache until they are hashed and written.
 const BLOCK: usize = 256 * 1024;
-/// Bytes of small frames that are gathered before they are sent: more than a small key with its messages.
+/// Bytes of small frames that are buffered before they are sent: more than a small key with its messages.
 const GATHERED: usize = 96 * 1024;
-/// Bytes of the node's that a client keeps while it only sends; then they stay in the kernel.
+/// Bytes from the node that a client buffers while it sends. More bytes stay in the kernel.
 const MAX_UNREAD: usize = 4 * MAX_DATA;
 
-/// What the peer has sent.
+/// A received frame.
 #[derive(Debug)]
 pub enum Incoming<T> {
     Message(T),
-    /// The payload follows and is to be received before anything else: its length in bytes.
+    /// A data frame: the length of its payload in bytes. The payload must be received before the next frame.
     Data(usize),
     Stderr(Bytes),
     Error(Error),
@@ -53,30 +55,30 @@ pub struct Connection {
     socket: TcpStream,
     inbox: Inbox,
     unsent: Vec<u8>,
-    /// Bytes that a data frame has announced and that were not sent.
+    /// Bytes of a data frame that its header has announced and that were not sent.
     missing: usize,
     peer: Peer,
 }
 
 impl Connection {
-    /// Takes over an upgraded connection. `who` names the peer in errors.
-    pub async fn take(upgrade: OnUpgrade, timeout: impl Into<Timeout>, side: Side, who: String) -> Result<Self> {
-        let mut peer = Peer::new(timeout.into(), side, who);
+    /// Takes over an upgraded connection. `subject` names the peer in errors.
+    pub async fn take(upgrade: OnUpgrade, timeout: impl Into<Timeout>, side: Side, subject: String) -> Result<Self> {
+        let mut peer = Peer::new(timeout.into(), side, subject);
         let (socket, early) = upgrade::take(upgrade, &mut peer).await?;
         Ok(Self { socket, inbox: Inbox::new(&early), unsent: Vec::new(), missing: 0, peer })
     }
 
-    /// Who the peer is, for errors.
-    pub fn who(&self) -> &str {
-        &self.peer.who
+    /// The name of the peer in errors.
+    pub fn subject(&self) -> &str {
+        &self.peer.subject
     }
 
-    /// Waits from now on as `timeout` says, and names the peer so.
-    pub fn serve_for(&mut self, timeout: impl Into<Timeout>, who: String) {
-        (self.peer.timeout, self.peer.who) = (timeout.into(), who);
+    /// Sets the timeout and the name of the peer, for the next use of the connection.
+    pub fn reuse_for(&mut self, timeout: impl Into<Timeout>, subject: String) {
+        (self.peer.timeout, self.peer.subject) = (timeout.into(), subject);
     }
 
-    /// Gathers a message, to be sent by [`flush`](Self::flush) or with what is sent next.
+    /// Buffers a message. It is sent by [`flush`](Self::flush), or with whatever is sent next.
     pub fn put_message(&mut self, message: &impl Serialize) -> Result<()> {
         let json = serde_json::to_vec(message).expect("a message is plain JSON");
         self.put(Kind::Message, &json)
@@ -86,7 +88,7 @@ impl Connection {
         self.put(Kind::Error, &serde_json::to_vec(error).expect("an error is plain JSON"))
     }
 
-    /// Gathers small data; a large part of it is sent at once. `sum` is that of the bytes, or 0.
+    /// Buffers small data; sends large data at once. `sum` is the checksum of the bytes, or 0.
     pub fn put_data(&mut self, bytes: &[u8], sum: u32) -> Result<()> {
         debug_assert!(bytes.len() <= MAX_DATA);
         self.unsent.extend_from_slice(&Header { kind: Kind::Data, len: bytes.len(), sum }.encode());
@@ -98,7 +100,7 @@ impl Connection {
         self.send_all(bytes, MsgFlags::empty())
     }
 
-    /// Gathers all of a small key's bytes, so that they go with what is around them.
+    /// Buffers all bytes of a small key, so that they are sent together with the messages before and after them.
     pub fn put_small_data(&mut self, bytes: &[u8]) -> Result<()> {
         match bytes.is_empty() {
             true => Ok(()),
@@ -106,7 +108,7 @@ impl Connection {
         }
     }
 
-    /// Gathers a frame of any other kind.
+    /// Buffers a frame of any other kind.
     pub fn put(&mut self, kind: Kind, payload: &[u8]) -> Result<()> {
         frame::encode(kind, payload, &mut self.unsent);
         self.flush_if_full()
@@ -116,12 +118,12 @@ impl Connection {
         if self.unsent.len() < GATHERED { Ok(()) } else { self.flush() }
     }
 
-    /// Sends what is gathered.
+    /// Sends the buffered frames.
     pub fn flush(&mut self) -> Result<()> {
         self.flush_with(MsgFlags::empty())
     }
 
-    /// The same of what others follow at once, with which it then goes.
+    /// Sends the buffered frames. More bytes follow at once, so the kernel may send all of them together.
     fn flush_before_more(&mut self) -> Result<()> {
         self.flush_with(MsgFlags::from_bits_retain(libc::MSG_MORE))
     }
@@ -134,14 +136,14 @@ impl Connection {
         sent
     }
 
-    /// Sends a sign of life.
+    /// Sends a keepalive.
     pub fn send_alive(&mut self) -> Result<()> {
         self.put(Kind::Alive, &[])?;
         self.flush()
     }
 
-    /// Sends `len` bytes of `file` from `offset` as one frame of data. They never come into this process. Where the file ends before, or
-    /// cannot be read, the connection is of no use, unless [`fill_up`](Self::fill_up) follows.
+    /// Sends `len` bytes of `file` from `offset` as one data frame, without copying them into this process. If the file
+    /// is too short or cannot be read, the connection is useless, unless [`fill_up`](Self::fill_up) follows.
     pub fn send_file(&mut self, file: &File, offset: u64, len: usize, sum: u32) -> std::result::Result<(), SendError> {
         self.unsent.extend_from_slice(&Header { kind: Kind::Data, len, sum }.encode());
         self.flush_before_more()?;
@@ -167,12 +169,13 @@ impl Connection {
         Ok(())
     }
 
-    /// True if the peer waits for the rest of a data frame, in place of which nothing else can be said.
+    /// True if the peer waits for the rest of a data frame, so that no other frame can be sent.
     pub fn is_cut_off(&self) -> bool {
         self.missing > 0
     }
 
-    /// Sends zeros for what a file did not give, so that the reason can follow. Only for data with a sum, which they do not match.
+    /// Sends zeros for the bytes that could not be read from a file, so that an error frame can follow. Only for data
+    /// with a checksum: the zeros do not match it.
     pub fn fill_up(&mut self) -> Result<()> {
         let zeros = vec![0; std::mem::take(&mut self.missing)];
         self.peer.set_lost(false);
@@ -196,7 +199,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits until the peer takes more. What a node says meanwhile is kept.
+    /// Waits until the socket accepts more bytes. A client meanwhile buffers what the node sends.
     fn wait_to_send(&mut self) -> Result<()> {
         let is_client = !self.peer.is_client();
         let reads = is_client && self.inbox.len() < MAX_UNREAD;
@@ -210,21 +213,22 @@ impl Connection {
                     let received = self.receive(MsgFlags::MSG_DONTWAIT);
                     self.received_some(received)
                 }
-                // An error of the socket comes again at the next try to send.
+                // The next send reports an error of the socket.
                 _ => Ok(()),
             },
         }
     }
 
-    /// The next frame but signs of life. What is gathered is sent before that is waited for; with what is here already, it may grow.
+    /// The next frame that is not a keepalive. Sends the buffered frames before it waits. If a frame is already here,
+    /// nothing is sent, so that more can be buffered.
     pub fn receive_next<T: DeserializeOwned>(&mut self) -> Result<Incoming<T>> {
         self.peer.timeout.begin();
         loop {
             if let Some(incoming) = self.parse()? {
-                self.peer.timeout.hear();
+                self.peer.timeout.note_alive();
                 return Ok(incoming);
             }
-            // To send nothing would begin the wait anew.
+            // Sending nothing would restart the timeout.
             if !self.unsent.is_empty() {
                 self.flush()?;
             }
@@ -233,7 +237,8 @@ impl Connection {
         }
     }
 
-    /// The same; `None` if it has not come by `until`, or if `other` has something to read before: then this may be called again.
+    /// The next frame that is not a keepalive; `None` if none has come by `until`, or if `other` becomes readable
+    /// before. Then this may be called again.
     pub fn receive_until<T: DeserializeOwned>(
         &mut self,
         until: Instant,
@@ -241,7 +246,7 @@ impl Connection {
     ) -> Result<Option<Incoming<T>>> {
         loop {
             if let Some(incoming) = self.parse()? {
-                self.peer.timeout.hear();
+                self.peer.timeout.note_alive();
                 return Ok(Some(incoming));
             }
             self.send_some()?;
@@ -257,7 +262,7 @@ impl Connection {
         }
     }
 
-    /// Sends of what is gathered as much as the socket takes at once.
+    /// Sends as much of the buffered frames as the socket accepts at once.
     pub fn send_some(&mut self) -> Result<()> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         while !self.unsent.is_empty() {
@@ -271,21 +276,21 @@ impl Connection {
         Ok(())
     }
 
-    /// Why the peer has broken off, if it says so within `limit`. Nothing more is sent.
-    pub fn last_words(&mut self, limit: Duration) -> Option<Error> {
+    /// The error that the peer reports on a connection that has failed, if it comes within `limit`. Sends nothing more.
+    pub fn receive_reason(&mut self, limit: Duration) -> Option<Error> {
         match self.receive_last::<IgnoredAny>(Instant::now() + limit) {
             Some(Incoming::Error(error)) => Some(error),
             _ => None,
         }
     }
 
-    /// The next frame of a connection that has failed, if it comes by `until`. Nothing more is sent.
+    /// The next frame of a connection that has failed, if it comes by `until`. Sends nothing more.
     pub fn receive_last<T: DeserializeOwned>(&mut self, until: Instant) -> Option<Incoming<T>> {
         self.unsent.clear();
         self.receive_until(until, None).ok().flatten()
     }
 
-    /// True if the peer says something within `limit`, or has closed; false if not, or if `other` has something to read.
+    /// True if bytes or the end of the connection come within `limit`; false if not, or if `other` becomes readable.
     pub fn wait_to_receive(&self, limit: Duration, other: Option<BorrowedFd>) -> bool {
         self.wait(PollFlags::POLLIN, limit, other)
     }
@@ -296,35 +301,35 @@ impl Connection {
         let asked = &mut asked[..if other.is_some() { 2 } else { 1 }];
         match ppoll(asked, Some(TimeSpec::from_duration(limit)), None) {
             Ok(0) => false,
-            // An error of the socket comes again at the next try to receive.
+            // The next receive reports an error of the socket.
             Ok(_) => asked[0].any() != Some(false),
             Err(_) => !limit.is_zero(),
         }
     }
 
-    /// True if something of the peer waits to be parsed here.
+    /// True if received bytes are not parsed yet.
     pub fn has_unparsed(&self) -> bool {
         !self.inbox.is_empty()
     }
 
-    /// True if the peer has said something that was not received, or has closed.
+    /// True if the peer has sent something that was not received or parsed yet, or has closed the connection.
     pub fn is_answered(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         self.has_unparsed() || recv(self.socket.as_raw_fd(), &mut [0], flags) != Err(Errno::EAGAIN)
     }
 
-    /// True if nothing is under way in either direction.
+    /// True if no bytes are pending in either direction.
     pub fn is_quiet(&self) -> bool {
         self.data_left() == 0 && self.unsent.is_empty() && !self.is_answered()
     }
 
-    /// True if the peer has hung up.
+    /// True if the peer has closed the connection.
     pub fn is_closed(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         !matches!(recv(self.socket.as_raw_fd(), &mut [0], flags), Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR))
     }
 
-    /// The next frame but signs of life, if it is here: whole, but of data only its header.
+    /// The next frame in the inbox that is not a keepalive. It must be complete, except for the payload of data.
     fn parse<T: DeserializeOwned>(&mut self) -> Result<Option<Incoming<T>>> {
         while let Some(parsed) = self.inbox.parse().map_err(|e| self.malformed(&e.to_string()))? {
             return Ok(Some(match parsed {
@@ -333,7 +338,7 @@ impl Connection {
                 Parsed::Frame(Kind::Error, payload) => Incoming::Error(self.json(&payload)?),
                 Parsed::Frame(Kind::Stderr, payload) => Incoming::Stderr(payload),
                 Parsed::Frame(Kind::Alive | Kind::Data, _) => {
-                    self.peer.timeout.hear();
+                    self.peer.timeout.note_alive();
                     continue;
                 }
             }));
@@ -345,13 +350,13 @@ impl Connection {
         serde_json::from_slice(payload).map_err(|e| self.malformed(&e.to_string()))
     }
 
-    /// Bytes of the data frame that are to come.
+    /// Bytes of the current data frame that are not received yet.
     pub fn data_left(&self) -> usize {
         self.inbox.data_left()
     }
 
-    /// The next bytes of the data frame, as they come; `buffer` is used for them again once the last piece is dropped. They are not
-    /// compared with the frame's sum: whoever receives a whole key compares the whole.
+    /// The next bytes of the data frame, as they come. `buffer` is reused once the last piece is dropped. The checksum
+    /// of the frame is not compared: the receiver of a whole key compares the checksum of the key.
     pub fn receive_piece(&mut self, buffer: &mut BytesMut) -> Result<Bytes> {
         if !self.inbox.is_empty() {
             return Ok(self.inbox.take_data(BLOCK));
@@ -362,8 +367,8 @@ impl Connection {
         Ok(buffer.split().freeze())
     }
 
-    /// Appends the whole payload of the data frame to `first` up to a length of `most`, and the rest to `rest`, which is empty. True if it
-    /// matches its sum.
+    /// Receives the whole payload of the data frame. Appends it to `first` up to a length of `most`, and the rest to
+    /// `rest`, which is empty. True if the payload matches its checksum.
     pub fn receive_data(&mut self, first: &mut BytesMut, most: usize, rest: &mut BytesMut) -> Result<bool> {
         let Some(header) = self.inbox.data() else { return Ok(true) };
         let (begin, left) = (first.len(), self.data_left());
@@ -376,7 +381,7 @@ impl Connection {
         Ok(header.verify_parts([&first[begin..], &rest[..left - here]]).is_ok())
     }
 
-    /// The whole payload of the data frame, compared with its sum if it has one.
+    /// The whole payload of the data frame, compared with its checksum if it has one.
     pub fn receive_small(&mut self) -> Result<Bytes> {
         let (mut bytes, header) = (BytesMut::new(), self.inbox.data());
         self.receive_exactly(&mut bytes, self.data_left())?;
@@ -397,8 +402,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Appends the next bytes of the data frame to `file`, at most `most` and as many as the pipe takes. They never come into this
-    /// process. `what` names the file in errors. Returns how many. Errors: the file takes no more.
+    /// Appends the next bytes of the data frame to `file`, at most `most` and what the pipe holds, without copying them
+    /// into this process. Returns their number. `what` names the file in errors. Errors: writing to the file fails.
     pub fn receive_into_file(&mut self, file: &File, most: usize, pipe: &Pipe, what: &str) -> Result<usize> {
         let unwritable = |e: std::io::Error| Error::io(what, &e);
         let most = most.min(self.data_left());
@@ -414,19 +419,20 @@ impl Connection {
             match splice(&self.socket, None, &pipe.write, None, left, SpliceFFlags::SPLICE_F_NONBLOCK) {
                 Ok(0) => return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
                 Ok(more) => n += more,
-                // The pipe may be full before: it counts pieces, each up to a page. Or nothing more has come yet.
+                // The pipe is full, which may happen early since each piece takes a whole page; or no more bytes have
+                // come yet.
                 Err(Errno::EAGAIN) if n > 0 => break,
                 failed => drop(self.peer.tried(failed)?),
             }
         }
-        self.peer.timeout.hear();
-        // First, since they have come also where they cannot be written.
+        self.peer.timeout.note_alive();
+        // Counted before the write, since the bytes are received even if they cannot be written.
         self.inbox.note_data(n);
         pipe.empty_into(file, n).map_err(unwritable)?;
         Ok(n)
     }
 
-    /// Receives once; where large data is expected, no more than a header.
+    /// Receives once into the inbox; if large data is expected, no more than a header.
     fn receive(&mut self, flags: MsgFlags) -> nix::Result<usize> {
         let mut block = [0; SMALL_BLOCK];
         let n = recv(self.socket.as_raw_fd(), &mut block[..self.inbox.wanted()], flags)?;
@@ -438,7 +444,7 @@ impl Connection {
         match self.peer.tried(received)? {
             Some(0) => Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into())),
             Some(_) => {
-                self.peer.timeout.hear();
+                self.peer.timeout.note_alive();
                 Ok(())
             }
             None => Ok(()),
@@ -460,38 +466,39 @@ impl Connection {
         if received == 0 {
             return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into()));
         }
-        self.peer.timeout.hear();
+        self.peer.timeout.note_alive();
         // SAFETY: the kernel has just written so many bytes behind those that were there.
         unsafe { buffer.set_len(buffer.len() + received) };
         Ok(received)
     }
 
-    /// What sends signs of life while this thread does something else.
+    /// The socket, for keepalives while this thread does other work.
     pub(super) fn raw_socket(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 
-    /// A handle by which the connection can be ended under whoever uses it.
+    /// A handle that closes the connection while another thread uses it.
     pub fn closer(&self) -> Result<Closer> {
         self.socket.try_clone().map(Closer).map_err(|e| self.broken(&e))
     }
 
-    /// Waits without a thread until the peer says something or closes, or for `limit`: false then. The wait may be broken off.
+    /// Waits, without blocking a thread, until the peer sends something or closes the connection, at most for `limit`;
+    /// false if it does neither. The future may be dropped.
     pub async fn idle(&self, limit: Duration) -> std::io::Result<bool> {
         upgrade::idle(&self.socket, limit).await
     }
 
-    /// The error of a transfer that broke off.
+    /// The error of a broken transfer.
     pub fn broken(&self, cause: &std::io::Error) -> Error {
         self.peer.broken(cause)
     }
 
-    /// The error of a peer that does not say what it should.
+    /// The error of a peer that violates the protocol.
     pub fn malformed(&self, why: &str) -> Error {
         self.peer.malformed(why)
     }
 
-    /// True once one of the two has come, or a file could not be sent.
+    /// True once the connection is useless: after `broken` or `malformed`, or after a file could not be sent.
     pub fn is_lost(&self) -> bool {
         self.peer.is_lost()
     }

@@ -1,8 +1,8 @@
-//! The format of a frame, and its parser. Nothing here does I/O.
+//! The format of a frame, and its parser. Does no I/O.
 //!
-//! A frame is a header of 9 bytes and a payload: the [`Kind`], one ASCII letter; the payload's length and its sum, 4 bytes each,
-//! little-endian. The sum is the lower half of the payload's XXH3-64. That of data may be 0: then it is covered by the checksum of the
-//! whole key alone.
+//! A frame is a header of 9 bytes and a payload. The header has the [`Kind`], which is one ASCII letter, and the length
+//! and the checksum of the payload, 4 bytes each, little-endian. The checksum is the lower half of the payload's
+//! XXH3-64. For data it may be 0: then only the checksum of the whole key covers the payload.
 
 use crate::blocks::leaf_sum;
 use std::fmt;
@@ -12,13 +12,14 @@ use twox_hash::XxHash3_64;
 /// Bytes of a header.
 pub const HEADER: usize = 9;
 
-/// The longest payload of data, in bytes: a leaf of a key, or as much as a pipe holds.
+/// The longest payload of data, in bytes: the capacity of a pipe, which is more than a leaf of a key.
 pub const MAX_DATA: usize = 1024 * 1024;
 
 /// The longest payload of any other kind, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
-/// What a frame is. The letters differ in two bits at least, so that no flipped bit makes one of another.
+/// The kind of a frame. Any two letters differ in at least two bits, so that one flipped bit never turns a kind into
+/// another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `M`: a [`Request`](super::Request) of the client or a [`Response`](super::Response) of the node, as JSON.
@@ -29,7 +30,7 @@ pub enum Kind {
     Stderr,
     /// `X`: an [`Error`](crate::error::Error) as JSON, in place of a response.
     Error,
-    /// `A`: nothing but a sign of life, which may stand between any two frames.
+    /// `A`: a keepalive, which may come between any two frames.
     Alive,
 }
 
@@ -46,7 +47,7 @@ impl Kind {
         }
     }
 
-    /// The most bytes that a frame of this kind holds.
+    /// The longest payload of this kind, in bytes.
     const fn limit(self) -> usize {
         match self {
             Self::Message | Self::Stderr | Self::Error => MAX_MESSAGE,
@@ -56,17 +57,17 @@ impl Kind {
     }
 }
 
-/// What stands before a payload.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     pub kind: Kind,
     /// Bytes of the payload.
     pub len: usize,
-    /// Of the payload; 0 of data that has none.
+    /// The checksum of the payload; 0 for data without one.
     pub sum: u32,
 }
 
-/// Why bytes are no frame.
+/// Why bytes are not a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
     UnknownKind,
@@ -108,12 +109,12 @@ impl Header {
         Ok(Self { kind, len, sum: number(5) })
     }
 
-    /// Compares a payload with its sum. Data without a sum matches.
+    /// Compares a payload with its checksum. Data without a checksum matches.
     pub fn verify(self, payload: &[u8]) -> Result<(), Malformed> {
         if self.sum == 0 && self.kind == Kind::Data { Ok(()) } else { self.verify_parts([payload, &[]]) }
     }
 
-    /// Compares a payload in two parts with its sum, which it must have.
+    /// Compares a payload in two parts with its checksum, which it must have.
     pub fn verify_parts(self, parts: [&[u8]; 2]) -> Result<(), Malformed> {
         let found = match parts {
             [payload, []] => leaf_sum(payload),
@@ -134,7 +135,7 @@ pub fn encode(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// The frame at the beginning of `bytes`, with its payload, if it is there whole.
+/// The first frame in `bytes` and its payload, if the frame is complete.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Header, &[u8])>, Malformed> {
     let Some(header) = bytes.first_chunk() else { return Ok(None) };
     let header = Header::parse(header)?;

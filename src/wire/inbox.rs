@@ -1,34 +1,35 @@
-//! What has been received of a connection and is not parsed yet. It does no I/O.
+//! The bytes that a connection has received and not yet parsed. Does no I/O.
 
 use super::frame::{HEADER, Header, Kind, Malformed};
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes received at a time where small frames are expected.
 pub const SMALL_BLOCK: usize = 16 * 1024;
-/// Data frames that are longer go past the inbox, as far as they have not come yet.
+/// The payload of longer data frames bypasses the inbox, except for bytes that are already in it.
 const BULK: usize = 96 * 1024;
 
-/// Bytes in the order in which they came, and where the parser is in them.
+/// Received bytes, and the position of the parser.
 #[derive(Default)]
 pub struct Inbox {
     bytes: BytesMut,
-    /// The data frame whose payload is being received, and how many bytes of it are to come.
+    /// The data frame whose payload is being received, and how many bytes of it are missing.
     data: Option<(Header, usize)>,
-    /// Large data is coming: only headers are received into the inbox, so that the kernel can move the rest.
+    /// True while large data frames come: only their headers are received into the inbox, so that the kernel can move
+    /// the payload.
     is_bulk: bool,
 }
 
-/// A frame that is here.
+/// A parsed frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// The header of data, whose payload is to be taken before anything else: its length in bytes.
+    /// The header of a data frame: the length of its payload in bytes. The payload must be taken before the next frame.
     Data(usize),
-    /// Any other frame, whole.
+    /// Any other frame, complete.
     Frame(Kind, Bytes),
 }
 
 impl Inbox {
-    /// With what came together with HTTP's head.
+    /// An inbox with bytes that were received together with the head of the HTTP response.
     pub fn new(early: &[u8]) -> Self {
         Self { bytes: BytesMut::from(early), ..Self::default() }
     }
@@ -41,7 +42,7 @@ impl Inbox {
         self.bytes.len()
     }
 
-    /// How many bytes are to be received into it at once.
+    /// How many bytes to receive into the inbox at once.
     pub fn wanted(&self) -> usize {
         match HEADER.saturating_sub(self.bytes.len()) {
             missing @ 1.. if self.is_bulk => missing,
@@ -53,7 +54,7 @@ impl Inbox {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next frame, if it is here. No payload may be under way.
+    /// The next frame, if it is complete. The payload of the last data frame must have been taken.
     pub fn parse(&mut self) -> Result<Option<Parsed>, Malformed> {
         debug_assert!(self.data.is_none(), "a payload was not received");
         while let Some(header) = self.bytes.first_chunk::<HEADER>() {
@@ -61,7 +62,7 @@ impl Inbox {
             if header.kind == Kind::Data {
                 self.bytes.advance(HEADER);
                 self.is_bulk = header.len > BULK;
-                // Without any bytes it says nothing.
+                // An empty data frame has no meaning.
                 if header.len == 0 {
                     continue;
                 }
@@ -85,19 +86,19 @@ impl Inbox {
         self.data.map(|(header, _)| header)
     }
 
-    /// Bytes of its payload that are to come.
+    /// Bytes of its payload that are missing.
     pub fn data_left(&self) -> usize {
         self.data.map_or(0, |(_, left)| left)
     }
 
-    /// The next bytes of the payload that are here already, at most `most`.
+    /// The next bytes of the payload that are in the inbox, at most `most`.
     pub fn take_data(&mut self, most: usize) -> Bytes {
         let piece = self.bytes.split_to(most.min(self.data_left()).min(self.bytes.len())).freeze();
         self.note_data(piece.len());
         piece
     }
 
-    /// So many bytes of the payload came past the inbox.
+    /// Counts bytes of the payload that bypassed the inbox.
     pub fn note_data(&mut self, received: usize) {
         self.data = self.data.map(|(header, left)| (header, left - received)).filter(|(_, left)| *left > 0);
     }

@@ -1,4 +1,4 @@
-//! What a client asks over a connection, and what a node answers.
+//! The requests of clients and the responses of nodes over a connection.
 
 use crate::checksum::Checksum;
 use crate::error::Error;
@@ -6,50 +6,52 @@ use crate::key::{Dir, Key};
 use crate::protocol::{Change, Delivery, JobFile, Stat};
 use serde::{Deserialize, Serialize};
 
-/// What a client says. After [`Put`](Self::Put), [`Eval`](Self::Eval), [`Run`](Self::Run) and [`Try`](Self::Try) come data and their end. Each request gets one
-/// response, in the order of the requests; a client may send several before it reads.
+/// A request of a client. Data frames and their end follow a [`Put`](Self::Put), [`Eval`](Self::Eval),
+/// [`Run`](Self::Run) or [`Try`](Self::Try). Each request gets one response, in the order of the requests. A client may
+/// send several requests before it reads the first response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// What `path` (`bucket/dir/name`) is, of which the node is the home.
+    /// Asks the home node of `path` (`bucket/dir/name`) what the name stands for.
     Stat { path: Dir },
-    /// The bytes of a key, or a part of them.
+    /// Asks for the bytes of a key, or a part of them.
     Get {
         key: Key,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         part: Option<Part>,
     },
-    /// To make a key of the data that follows.
+    /// Creates a key from the data that follows.
     Put {
         key: Key,
-        /// A number of this put's own, by which its sender can ask what became of it.
+        /// A random id of this put, by which the sender can later ask for its outcome.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         put: Option<u64>,
-        /// The task that it is an output of.
+        /// The task whose output the key is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         delivery: Option<Delivery>,
     },
     /// The end of a key's data.
     PutEnd(PutEnd),
-    /// To run the command that follows as data, with the key as stdin, and with files that the node has in its directory.
+    /// Runs the command that follows as data, with the key as stdin. `files`, which the node has, are put into the
+    /// directory of the command.
     Eval {
         key: Key,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         files: Vec<JobFile>,
     },
-    /// The same without a key.
+    /// Runs a command like `Eval`, but without a key.
     Run {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         files: Vec<JobFile>,
     },
-    /// To run the command of the job that follows as data, JSON, on the task of the key, and to publish nothing.
+    /// Runs a task of the job that follows as data, in JSON: the task of this key. Publishes nothing.
     Try { key: Key },
     /// The end of the data of an `Eval`, a `Run` or a `Try`.
     End,
 }
 
 impl Request {
-    /// The key that is asked for, if it is one.
+    /// The key of the request, if it has one.
     pub fn key(&self) -> Option<&Key> {
         match self {
             Self::Get { key, .. } | Self::Put { key, .. } | Self::Eval { key, .. } | Self::Try { key } => Some(key),
@@ -58,50 +60,51 @@ impl Request {
     }
 }
 
-/// What ends a put.
+/// The end of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PutEnd {
-    /// Of all bytes as they are to be stored.
+    /// The checksum of all bytes as they are to be stored.
     pub checksum: Checksum,
-    /// What the key is born with.
+    /// The attributes of the new key.
     #[serde(default)]
     pub change: Change,
 }
 
-/// A part of a key as it was when it had this checksum. The node holds it open for ten minutes after the last request, also if it is
-/// deleted.
+/// A part of the key that has this checksum. The node keeps the key open for ten minutes after the last request, even
+/// if the key is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
     pub checksum: Checksum,
-    /// Whole [leaves](crate::blocks) are sent, from the one on that holds this byte.
+    /// Only whole [leaves](crate::blocks) are sent. The first one is the leaf that holds this byte.
     pub offset: u64,
-    /// Up to the leaf that holds the last of so many bytes; to the key's end without it. With 0 the key is held open, and nothing
-    /// is sent.
+    /// How many bytes are asked for; the last leaf is the one that holds the last of them. `None`: all bytes up to the
+    /// end of the key. With 0 nothing is sent, and the node only keeps the key open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub len: Option<u64>,
-    /// Make sure that the name still is this key: a deleted one is read on, but not opened again.
+    /// True for an open: the name must still stand for this key. A deleted key can still be read by those who have it
+    /// open, but not opened again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub open: bool,
 }
 
-/// What a node says, where it does not say an error.
+/// A response of a node, unless it is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
     Stat(Stat),
-    /// The key's data follows, and then `End`. Of a part, each frame is a leaf, with the sum that was recorded for it.
+    /// The data of the key follows, and then `End`. In a part, each frame is a leaf with its recorded checksum.
     Key(Checksum),
     /// The put is published.
     Stored,
-    /// How a command came to its end, whose streams came before.
+    /// The exit status of a command, after its streams.
     Exit(CommandEnd),
     /// The end of a key's data.
     End,
 }
 
-/// How a command that a client ran on a key came to its end.
+/// How a command ended that a client has run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CommandEnd {

@@ -1,9 +1,11 @@
-//! What crosses the wire between our own programs where plain HTTP would cost too much: frames, over a connection that HTTP hands over.
+//! Frames: the protocol between the programs of s4 where plain HTTP would be too slow. They are sent over a connection
+//! that begins as HTTP and is upgraded.
 //!
-//! A client asks `POST /v1/connect` with `Upgrade: s4-frames`, and may send its first [`Request`] along in a header. From then on it sends
-//! requests, and the node answers each by one [`Response`] or an error, in their order. Data of a key, or the streams of a command, stand
-//! between the two. This is the only place that parses them: `frame` the format, `message` what is said, [`Connection`] the socket,
-//! [`parts`] the data of a part of a key.
+//! A client sends `POST /v1/connect` with `Upgrade: s4-frames`, and may put its first [`Request`] into a header. After
+//! the upgrade it sends requests. The node answers each with one [`Response`] or one error, in the order of the
+//! requests. The data of a key, or the streams of a command, come between request and response. Only this module parses
+//! frames: `frame` has their format, `message` the requests and responses, [`Connection`] the socket, and [`parts`] the
+//! data of a part of a key. What a request does is left to the daemon, and when it is sent to `client`.
 
 mod closer;
 mod connection;
@@ -28,14 +30,14 @@ pub use upgrade::{is_wanted, mark};
 
 use std::time::Duration;
 
-/// A node ends a connection over which nothing is asked for so long. Clients keep one that they do not use for half as long.
+/// A node closes a connection after this time without a request. Clients keep an unused one for half of this time.
 pub const IDLE: Duration = Duration::from_secs(10);
 
-/// A key of at most so many bytes goes in one message: what a socket mostly takes at once.
+/// The longest key that is sent in one message, in bytes: what a socket usually accepts at once.
 pub const SMALL: usize = 64 * 1024;
 
-/// A key of so many bytes or more is worth a connection.
+/// The shortest key for which opening a connection pays, in bytes.
 pub const LARGE: u64 = 1 << 20;
 
-/// The header in which the first request may come, JSON.
+/// The HTTP header that may carry the first request, as JSON.
 pub const REQUEST_HEADER: &str = "s4-request";

@@ -1,5 +1,5 @@
-//! A part of a key over a connection, each leaf with its sum as it was recorded when the key was published: a reader that never comes to
-//! the key's end cannot compare the whole.
+//! A part of a key over a connection. Each leaf comes with the checksum that was recorded when the key was published: a
+//! reader of a part cannot compare the checksum of the whole key.
 
 use super::connection::{Connection, Incoming};
 use super::message::Response;
@@ -12,11 +12,11 @@ use std::fs::File;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// How long a node may take to say why a leaf does not match its sum.
+/// How long a node may take to report why a leaf does not match its checksum.
 const REASON: Duration = Duration::from_secs(1);
 
-/// Sends leaves of `file`, a key of `len` bytes; `sum_of` gives the sum of each. Blocks. After the error of a file that cannot be read, the
-/// connection may be used on.
+/// Sends leaves of `file`, a key of `len` bytes; `sum_of` returns the checksum of a leaf. Blocks. If the file cannot be
+/// read, the connection remains usable.
 pub fn send(
     connection: &mut Connection,
     file: &File,
@@ -38,30 +38,30 @@ pub fn send(
     Ok(())
 }
 
-/// The receiving end of a part, after its head.
+/// The receiver of a part, after the response that announces it.
 pub struct Parts {
     connection: Connection,
     /// Names node and key.
-    who: String,
-    /// Where the next leaf begins, and where the last one ends.
+    subject: String,
+    /// The offsets of the next leaf, and of the end of the last one.
     next: u64,
     end: u64,
-    /// Bytes of the next leaf that nobody wants.
+    /// Bytes at the start of the next leaf that are dropped, since the part begins after them.
     skipped: usize,
-    /// What is verified and was not asked for yet.
+    /// Verified bytes that the caller has not asked for yet.
     ready: BytesMut,
 }
 
 impl Parts {
-    /// Of a connection that brings a key from the leaf on that holds byte `offset`, up to `end`. What is asked for begins with `ready`,
-    /// which is here already, and goes on from there.
-    pub fn new(connection: Connection, who: String, offset: u64, end: u64, ready: &[u8]) -> Self {
+    /// A receiver on a connection that sends the key from the leaf that holds byte `offset` up to `end`. The caller
+    /// first gets `ready`, which was received before, and then the bytes from `offset` on.
+    pub fn new(connection: Connection, subject: String, offset: u64, end: u64, ready: &[u8]) -> Self {
         let skipped = (offset % LEAF) as usize;
-        Self { connection, who, next: offset - skipped as u64, end, skipped, ready: BytesMut::from(ready) }
+        Self { connection, subject, next: offset - skipped as u64, end, skipped, ready: BytesMut::from(ready) }
     }
 
-    /// Exactly `len` bytes, which must still be to come. Errors: the peer sends no more; bytes that do not match their sum.
-    /// Blocks, each step for the deadline at most.
+    /// Exactly `len` bytes; the part must have that many left. Errors: the peer ends early, or bytes do not match their
+    /// checksum. Blocks, each step at most for the deadline.
     pub fn next_block(&mut self, len: usize) -> Result<Bytes> {
         let mut block = BytesMut::new();
         aligned::reserve(&mut block, len);
@@ -77,28 +77,28 @@ impl Parts {
         Ok(block.freeze())
     }
 
-    /// The connection, once the part has ended.
+    /// Waits for the end of the part, and returns the connection.
     pub fn finish(mut self) -> Result<Connection> {
         match self.connection.receive_next()? {
             Incoming::Message(Response::End) => Ok(self.connection),
-            Incoming::Error(error) => Err(error.of_peer(&self.who)),
+            Incoming::Error(error) => Err(error.of_peer(&self.subject)),
             _ => Err(self.connection.malformed("more data than was asked for")),
         }
     }
 
-    /// Appends the next leaf to `block` up to a length of `most`, and keeps the rest of it ready, all of it verified.
+    /// Verifies the next leaf, appends it to `block` up to a length of `most`, and keeps the rest in `ready`.
     fn receive(&mut self, block: &mut BytesMut, most: usize) -> Result<()> {
         let leaf = LEAF.min(self.end.saturating_sub(self.next)) as usize;
         match self.connection.receive_next::<Response>()? {
             Incoming::Data(len) if len == leaf && leaf > 0 => {}
-            Incoming::Error(error) => return Err(error.of_peer(&self.who)),
+            Incoming::Error(error) => return Err(error.of_peer(&self.subject)),
             _ => return Err(self.connection.malformed("no leaf came where one was expected")),
         }
         let begin = block.len();
         self.ready.clear();
         let here = if self.skipped == 0 { most } else { begin };
         if !self.connection.receive_data(block, here, &mut self.ready)? {
-            // Nothing of it may come out.
+            // No unverified byte may be returned.
             block.truncate(begin);
             self.ready.clear();
             return Err(self.reason());
@@ -108,19 +108,19 @@ impl Parts {
         Ok(())
     }
 
-    /// Why a leaf does not match its sum: the node may say that it could not read it.
+    /// Why a leaf does not match its checksum: the node may report that it could not read the file.
     fn reason(&mut self) -> Error {
         match self.connection.receive_until::<Response>(Instant::now() + REASON, None) {
-            Ok(Some(Incoming::Error(error))) => error.of_peer(&self.who),
-            _ => changed(&self.who, self.next),
+            Ok(Some(Incoming::Error(error))) => error.of_peer(&self.subject),
+            _ => changed(&self.subject, self.next),
         }
     }
 }
 
-/// The error of bytes that are not as they were recorded. `who` names them.
-pub fn changed(who: &str, start: u64) -> Error {
+/// The error for bytes that do not match the recorded checksum. `subject` names node and key.
+pub fn changed(subject: &str, start: u64) -> Error {
     let message = format!(
-        "{who}: checksum error: the bytes from {start} on are not those that were stored; delete the key and make it again"
+        "{subject}: checksum error: the bytes from {start} on are not those that were stored; delete the key and make it again"
     );
     Error::new(ErrorKind::Checksum, message)
 }

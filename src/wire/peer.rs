@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, how long it is waited for, and what is said of it when that fails.
+//! The peer of a connection: its name in errors, the timeout for it, and the errors when it fails.
 
 use crate::error::{Error, Result};
 use crate::side::Side;
@@ -6,23 +6,23 @@ use crate::timeout::Timeout;
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The other end, as this one sees it.
+/// The other end of a connection.
 pub struct Peer {
     pub timeout: Timeout,
-    /// Which end this is.
+    /// Whether this end is the client or the server.
     pub side: Side,
     /// Names it in errors.
-    pub who: String,
-    /// It cannot be told any more what comes next.
+    pub subject: String,
+    /// True once the position in the stream of frames is unknown, so that the connection is useless.
     is_lost: AtomicBool,
 }
 
 impl Peer {
-    pub fn new(timeout: Timeout, side: Side, who: String) -> Self {
-        Self { timeout, side, who, is_lost: AtomicBool::new(false) }
+    pub fn new(timeout: Timeout, side: Side, subject: String) -> Self {
+        Self { timeout, side, subject, is_lost: AtomicBool::new(false) }
     }
 
-    /// True if this end is a node's.
+    /// True if the peer is a client, which means that this end is a node.
     pub fn is_client(&self) -> bool {
         matches!(self.side, Side::Server)
     }
@@ -35,24 +35,24 @@ impl Peer {
         self.is_lost.store(is_lost, Ordering::Relaxed);
     }
 
-    /// The error of a transfer that broke off.
+    /// The error of a broken transfer.
     pub fn broken(&self, cause: &std::io::Error) -> Error {
         self.set_lost(true);
-        self.side.broken(&self.who, cause)
+        self.side.broken(&self.subject, cause)
     }
 
-    /// The error of a peer that does not say what it should.
+    /// The error of a peer that violates the protocol.
     pub fn malformed(&self, why: &str) -> Error {
         self.set_lost(true);
-        self.side.malformed(&self.who, why)
+        self.side.malformed(&self.subject, why)
     }
 
-    /// What a call on the socket gave; `None` if it is to be made again.
+    /// The result of a call on the socket; `None` if the call must be repeated.
     pub fn tried<T>(&mut self, result: nix::Result<T>) -> Result<Option<T>> {
         match result {
             Ok(done) => Ok(Some(done)),
             Err(Errno::EINTR) => Ok(None),
-            // How a socket with a time limit says that it was reached.
+            // The error when the time limit of the socket is reached.
             Err(Errno::EAGAIN) if !self.timeout.is_over() => Ok(None),
             Err(errno) => Err(self.failed(errno)),
         }
@@ -64,12 +64,13 @@ impl Peer {
         self.set_lost(true);
         let error = std::io::Error::from(errno);
         match error.kind() {
-            // That there is no way, the kernel says of a connection that stood only once nothing was confirmed in its time.
+            // On an established connection, the kernel reports an unreachable host only after nothing was acknowledged
+            // in time.
             Io::WouldBlock | Io::TimedOut | Io::HostUnreachable | Io::NetworkUnreachable => {
                 self.timeout.end();
-                self.side.silent(&self.who, self.timeout.limit())
+                self.side.silent(&self.subject, self.timeout.limit())
             }
-            _ => self.side.broken(&self.who, &error),
+            _ => self.side.broken(&self.subject, &error),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What moves bytes from a socket to a file inside the kernel.
+//! A pipe through which splice(2) moves bytes from a socket to a file inside the kernel.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
@@ -6,10 +6,10 @@ use nix::unistd::pipe2;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-/// Bytes that a pipe is asked to hold: what every user may have.
+/// The requested capacity of a pipe, in bytes: the maximum for users without privileges.
 pub(super) const PIPE: usize = 1 << 20;
 
-/// What bytes go through from a socket to a file without a copy in between.
+/// A pipe for splice(2).
 pub struct Pipe {
     read: OwnedFd,
     pub(super) write: OwnedFd,
@@ -18,7 +18,7 @@ pub struct Pipe {
 impl Pipe {
     pub fn new() -> std::io::Result<Self> {
         let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-        // Where the user has no room for so much, it stays as it is.
+        // If the limit of the user is reached, the pipe keeps its default capacity.
         let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
         Ok(Self { read, write })
     }

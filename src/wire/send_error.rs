@@ -1,4 +1,4 @@
-//! Why a file does not go over a connection.
+//! The error of sending a file: either the file or the connection has failed.
 
 use crate::error::Error;
 use nix::errno::Errno;
@@ -6,7 +6,7 @@ use nix::errno::Errno;
 /// Why a file was not sent.
 #[derive(Debug)]
 pub enum SendError {
-    /// It could not be read.
+    /// The file could not be read.
     File(std::io::Error),
     Other(Error),
 }
@@ -17,7 +17,7 @@ impl From<Error> for SendError {
     }
 }
 
-/// True of errors that a socket gives, and no file.
+/// True for errors that only a socket returns, and never a file.
 pub(super) fn is_of_socket(errno: Errno) -> bool {
     use Errno::*;
     matches!(

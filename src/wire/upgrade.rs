@@ -1,4 +1,4 @@
-//! How HTTP/1.1 hands a connection over, by its `Upgrade`.
+//! The `Upgrade` of HTTP/1.1, by which a connection of HTTP becomes one of frames.
 
 use super::peer::Peer;
 use crate::error::Result;
@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// As the `Upgrade` header has it.
+/// The value of the `Upgrade` header.
 const PROTOCOL: &str = "s4-frames";
 
 /// The headers that ask for a connection of frames, and that grant one.
@@ -20,17 +20,18 @@ pub fn mark(headers: &mut HeaderMap) {
     headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
 }
 
-/// True if the sender asks for one.
+/// True if the sender asks for a connection of frames.
 pub fn is_wanted(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes()))
 }
 
-/// The socket of an upgraded connection, for threads, and what came together with the head.
+/// The socket of an upgraded connection, in blocking mode, and the bytes that were received together with the HTTP
+/// head.
 pub(super) async fn take(upgrade: OnUpgrade, peer: &mut Peer) -> Result<(TcpStream, Bytes)> {
     let upgraded = match peer.timeout.run_while(upgrade, || false).await {
         Some(Ok(upgraded)) => upgraded,
-        Some(Err(error)) => return Err(peer.side.broken(&peer.who, &error)),
-        None => return Err(peer.side.silent(&peer.who, peer.timeout.limit())),
+        Some(Err(error)) => return Err(peer.side.broken(&peer.subject, &error)),
+        None => return Err(peer.side.silent(&peer.subject, peer.timeout.limit())),
     };
     let parts = upgraded
         .downcast::<TokioIo<tokio::net::TcpStream>>()
@@ -39,20 +40,21 @@ pub(super) async fn take(upgrade: OnUpgrade, peer: &mut Peer) -> Result<(TcpStre
         let socket = parts.io.into_inner().into_std()?;
         socket.set_nonblocking(false)?;
         socket.set_read_timeout(Some(STEP))?;
-        // A client that does not read for a while has a consumer that is busy; a dead one is found by keepalives.
+        // A node has no write timeout: a client that does not read for a while may be busy, and TCP keepalives find a
+        // dead one.
         socket.set_write_timeout(matches!(peer.side, Side::Client).then_some(STEP))?;
         Ok(socket)
     };
     Ok((blocking().map_err(|e| peer.broken(&e))?, parts.read_buf))
 }
 
-/// Waits until there is something to read, or for `limit`: false then. The wait may be broken off.
+/// Waits until the socket is readable, at most for `limit`; false if it is not. The future may be dropped.
 pub(super) async fn idle(socket: &TcpStream, limit: Duration) -> std::io::Result<bool> {
-    /// All handles are of one socket, which is to block again for threads.
+    /// Sets the socket back to blocking mode, which all of its handles share.
     struct Blocking<'s>(&'s TcpStream);
     impl Drop for Blocking<'_> {
         fn drop(&mut self) {
-            // One that cannot ends at its next use.
+            // If this fails, the next use of the socket fails.
             let _ = self.0.set_nonblocking(false);
         }
     }

@@ -1,4 +1,5 @@
-//! Input that may come slowly: read on a thread of its own, so that whoever sends it on can say meanwhile that it lives.
+//! Reads an input, which may be slow, on a thread of its own. Meanwhile the thread that sends the input can send
+//! keepalives.
 
 use crate::aligned::Block;
 use crate::file::BLOCK;
@@ -6,42 +7,42 @@ use std::io::Read;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::Duration;
 
-/// Blocks that are read ahead of the one in hand.
+/// Blocks that are read in advance.
 const AHEAD: usize = 2;
 
 /// A block of the input, of which the first bytes are filled.
 type Filled = (Block, usize);
 
-/// An input that is read ahead. Dropped, its thread ends once the read under way does.
-pub struct Reading {
+/// An input that a thread reads in advance. After a drop, the thread ends when its current read returns.
+pub struct InputReader {
     filled: Receiver<std::io::Result<Filled>>,
     empty: Sender<Block>,
 }
 
-/// What has come of an input.
-pub enum Came<'a> {
+/// What an input has returned.
+pub enum Input<'a> {
     Bytes(&'a [u8]),
-    Nothing,
+    Pending,
     End,
 }
 
-impl Reading {
-    /// Errors: there is no thread to be had.
+impl InputReader {
+    /// Errors: no thread can be started.
     pub fn start(input: impl Read + Send + 'static) -> std::io::Result<Self> {
         let ((to_filled, filled), (empty, to_fill)) = (mpsc::sync_channel(AHEAD), mpsc::channel());
         std::thread::Builder::new().spawn(move || read_all(input, &to_filled, &to_fill))?;
         Ok(Self { filled, empty })
     }
 
-    /// Passes the next bytes to `take`, or that none have come for so long.
-    pub fn next<T>(&self, patience: Duration, take: impl FnOnce(Came) -> T) -> std::io::Result<T> {
-        let (block, len) = match self.filled.recv_timeout(patience) {
+    /// Passes the next bytes to `take`, or that none have come within `timeout`.
+    pub fn next<T>(&self, timeout: Duration, take: impl FnOnce(Input) -> T) -> std::io::Result<T> {
+        let (block, len) = match self.filled.recv_timeout(timeout) {
             Ok(filled) => filled?,
-            Err(RecvTimeoutError::Timeout) => return Ok(take(Came::Nothing)),
-            Err(RecvTimeoutError::Disconnected) => return Ok(take(Came::End)),
+            Err(RecvTimeoutError::Timeout) => return Ok(take(Input::Pending)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(take(Input::End)),
         };
-        let taken = take(Came::Bytes(&block[..len]));
-        // A thread that has come to the end needs no more.
+        let taken = take(Input::Bytes(&block[..len]));
+        // An error means that the thread has reached the end of the input.
         let _ = self.empty.send(block);
         Ok(taken)
     }
@@ -68,13 +69,13 @@ mod tests {
     use super::*;
     use std::io::{Error, Write, pipe};
 
-    fn all_of(reading: &Reading) -> std::io::Result<Vec<u8>> {
+    fn all_of(reader: &InputReader) -> std::io::Result<Vec<u8>> {
         let mut all = Vec::new();
         loop {
-            let is_end = reading.next(Duration::from_secs(10), |came| match came {
-                Came::Bytes(bytes) => all.write_all(bytes).map(|()| false),
-                Came::Nothing => Ok(false),
-                Came::End => Ok(true),
+            let is_end = reader.next(Duration::from_secs(10), |came| match came {
+                Input::Bytes(bytes) => all.write_all(bytes).map(|()| false),
+                Input::Pending => Ok(false),
+                Input::End => Ok(true),
             })??;
             if is_end {
                 return Ok(all);
@@ -86,22 +87,22 @@ mod tests {
     fn all_comes_in_its_order() {
         let bytes: Vec<u8> = (0..3 * BLOCK + 77).map(|n| ((n * 31) >> 3) as u8).collect();
         let input = std::io::Cursor::new(bytes.clone());
-        assert_eq!(all_of(&Reading::start(input).expect("a thread")).expect("read"), bytes);
+        assert_eq!(all_of(&InputReader::start(input).expect("a thread")).expect("read"), bytes);
     }
 
     #[test]
     fn a_pause_is_told_and_an_error_is_the_end() {
         let (from, mut to) = pipe().expect("a pipe");
-        let reading = Reading::start(from).expect("a thread");
-        assert!(reading.next(Duration::from_millis(1), |came| matches!(came, Came::Nothing)).expect("no error"));
+        let reader = InputReader::start(from).expect("a thread");
+        assert!(reader.next(Duration::from_millis(1), |came| matches!(came, Input::Pending)).expect("no error"));
         to.write_all(b"x").expect("written");
-        assert_eq!(reading.next(Duration::from_secs(10), |came| matches!(came, Came::Bytes(b"x"))).ok(), Some(true));
+        assert_eq!(reader.next(Duration::from_secs(10), |came| matches!(came, Input::Bytes(b"x"))).ok(), Some(true));
         struct Fails;
         impl Read for Fails {
             fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
                 Err(Error::other("no"))
             }
         }
-        assert!(all_of(&Reading::start(Fails).expect("a thread")).is_err());
+        assert!(all_of(&InputReader::start(Fails).expect("a thread")).is_err());
     }
 }
