@@ -47,7 +47,7 @@ impl Client {
     pub async fn all_or_blame<T>(&self, answers: Vec<Result<T>>) -> Result<Vec<T>> {
         let is_silence = |error: &Error| matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Unreachable);
         let watcher = self.for_watching();
-        // One alone that is late has nobody else to blame.
+        // If only one node is late, it cannot be waiting for another.
         let has_several = answers.iter().filter(|answer| answer.as_ref().is_err_and(is_silence)).count() > 1;
         for (node, answer) in answers.iter().enumerate() {
             if let Err(error) = answer

@@ -1,4 +1,4 @@
-//! Debian's chromium without a window, spoken to over its debugging pipe.
+//! A headless chromium, controlled over its debugging pipe.
 
 use crate::harness::{PATIENCE, eventually};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 
-/// One page in a browser. Dropped, the browser is killed.
+/// One page in a browser. A drop kills the browser.
 pub struct Browser {
     child: Child,
     requests: ChildStdin,
@@ -17,7 +17,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// `None`, having said why, where there is no browser.
+    /// `None`, with the reason on stderr, if there is no browser.
     pub fn start() -> Option<Self> {
         let version = Command::new("chromium").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         if !version.is_ok_and(|status| status.success()) {
@@ -76,7 +76,7 @@ impl Browser {
     }
 
     pub fn visit(&mut self, url: &str) {
-        // One that differs in its fragment only would not be loaded anew.
+        // A URL that differs only in its fragment would not be loaded again.
         self.call("Page.navigate", json!({"url": "about:blank"}));
         self.call("Page.navigate", json!({"url": url}));
     }
@@ -108,7 +108,7 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
-    /// Presses a key that is no character, by its name.
+    /// Presses a key by its name. The key has no character.
     pub fn press(&mut self, key: &str, code: u32) {
         for kind in ["keyDown", "keyUp"] {
             let params = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code});

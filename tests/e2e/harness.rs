@@ -1,4 +1,4 @@
-//! Real clusters for tests: daemons as processes, on free ports, in a directory that goes with the test.
+//! Real clusters for tests: daemons as processes, on free ports, in a temporary directory of the test.
 
 use crate::mounts::Mounted;
 use crate::programs::program;
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a condition may take to come true.
+/// How long a condition may take to become true.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until `condition` gives something; panics with `what` after [`PATIENCE`].
+/// Waits until `condition` returns a value. Panics with `what` after [`PATIENCE`].
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
@@ -26,9 +26,9 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// A free TCP port of this machine that no other `Cluster` takes, also while nobody listens on it.
+/// A free TCP port of this machine. No other `Cluster` uses it, even while no process listens on it.
 ///
-/// The claim is a socket by name, which the kernel takes back when the test ends, however it ends.
+/// The claim is an abstract Unix socket, which the kernel releases when the test ends, even after a crash.
 pub struct Port {
     number: u16,
     _claim: UnixListener,
@@ -50,20 +50,20 @@ impl Port {
     }
 }
 
-/// The daemons of a cluster. Dropped, they are killed and their directory is removed.
+/// The daemons of a cluster. A drop kills them and removes their directory.
 pub struct Cluster {
     dir: tempfile::TempDir,
     ports: Vec<Port>,
     nodes: Vec<Option<Child>>,
     options: Vec<String>,
-    /// The daemons run as a user without privileges.
+    /// True if the daemons run as a user without privileges.
     unprivileged: bool,
 }
 
 /// The user and the group `nobody`.
 const NOBODY: u32 = 65_534;
 
-/// Runs its arguments as `nobody`, who may mount FUSE file systems. What is mounted is seen by them alone.
+/// Runs its arguments as `nobody`, who may mount FUSE file systems. Only these processes see such mounts.
 const AS_NOBODY: &str = "mknod -m 666 \"$0\" c 10 229 && mount --bind \"$0\" /dev/fuse && rm \"$0\" &&
     exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
 
@@ -73,14 +73,15 @@ impl Cluster {
         Self::with_options(nodes, &["--reserve", "0"])
     }
 
-    /// The same, each node as if on a machine of its own.
+    /// Like [`Cluster::start`], but each node seems to be on a machine of its own.
     pub fn apart(nodes: usize) -> Self {
         let cluster = Self::start(nodes);
         cluster.separate(0..nodes);
         cluster
     }
 
-    /// The same, run by a user without privileges; `None`, and the reason on stderr, where that is not permitted.
+    /// Like [`Cluster::start`], but the daemons run as a user without privileges. `None`, with the reason on stderr, if
+    /// that is not permitted.
     pub fn unprivileged(nodes: usize) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: not root, who alone can start a daemon as another user");
@@ -89,7 +90,8 @@ impl Cluster {
         Some(Self::stopped(nodes, &["--reserve", "0"]).start_unprivileged())
     }
 
-    /// Clusters of one node, run by every user that this machine permits, with their data in memory: for many inodes.
+    /// Clusters of one node, one for each user that this machine permits, with their data in memory, for tests with
+    /// many inodes.
     pub fn in_memory() -> impl Iterator<Item = Self> {
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -116,7 +118,7 @@ impl Cluster {
         cluster
     }
 
-    /// The same as [`Cluster::start`], with more options for `s4-server`.
+    /// Like [`Cluster::start`], with more options for `s4-server`.
     pub fn with_options(nodes: usize, options: &[&str]) -> Self {
         let mut cluster = Self::stopped(nodes, options);
         (0..nodes).for_each(|node| cluster.start_node(node));
@@ -136,7 +138,7 @@ impl Cluster {
         Self { dir, ports, nodes: (0..nodes).map(|_| None).collect(), options, unprivileged: false }
     }
 
-    /// A cluster of two, whose node 1 has its data on `disk`.
+    /// A cluster of two nodes. Node 1 has its data on `disk`.
     pub fn on_disk(disk: &Mounted, options: &[&str]) -> Self {
         let mut cluster = Self::with_options(2, options);
         cluster.stop_node(1);
@@ -169,7 +171,7 @@ impl Cluster {
         });
     }
 
-    /// `s4-server` as this node, still without the cluster's options.
+    /// The command `s4-server` for this node, without the options of the cluster.
     pub fn server(&self, node: usize) -> Command {
         let mut command = match self.unprivileged {
             false => Command::new(program("s4-server")),
@@ -185,7 +187,7 @@ impl Cluster {
         command
     }
 
-    /// True if the node serves: it takes connections before it has ended what a predecessor left.
+    /// True if the node answers. It accepts connections earlier, while it still ends commands of its previous run.
     fn answers(&self, node: usize) -> bool {
         let ask = || {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port(node)))?;
@@ -196,8 +198,8 @@ impl Cluster {
         ask().is_ok()
     }
 
-    /// Makes `nodes` seem to be on other machines to whoever asks from now on: a process takes a node for one of its own machine
-    /// if it can read the node's token. Ends with the node's next start.
+    /// Makes `nodes` seem to be on other machines, for processes that ask from now on, until the next start of the
+    /// node. A process believes that a node is on its own machine if it can read the token of the node.
     pub fn separate(&self, nodes: impl IntoIterator<Item = usize>) {
         for node in nodes {
             std::fs::remove_file(self.data(node).join(".s4/token")).expect("the node has a token");
@@ -209,7 +211,7 @@ impl Cluster {
         let status = Command::new("kill").args([&format!("-{signal}"), &self.pid(node).to_string()]).status();
         assert!(status.expect("kill runs").success());
         if signal == "STOP" {
-            // All its threads, before anything is asked of it.
+            // Wait until all of its threads have stopped.
             eventually("the daemon has stopped", || {
                 let mut threads = std::fs::read_dir(format!("/proc/{}/task", self.pid(node))).ok()?.flatten();
                 let is_stopped = |status: String| status.contains("\nState:\tT");
@@ -252,7 +254,7 @@ impl Cluster {
         format!("node {node} (127.0.0.1:{})", self.port(node))
     }
 
-    /// The test's own directory.
+    /// The directory of the test.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -274,7 +276,7 @@ impl Cluster {
         std::fs::read_to_string(self.log(node)).unwrap_or_default()
     }
 
-    /// `s4` with this cluster's file, run in the test's directory.
+    /// The command `s4` with the file of this cluster, in the directory of the test.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program("s4"));
         command.args(args).env("S4_CONF_PATH", self.conf()).current_dir(self.dir.path()).stdin(Stdio::null());
@@ -288,14 +290,14 @@ impl Cluster {
         output
     }
 
-    /// Runs `s4`, which is to succeed; returns its stdout.
+    /// Runs `s4`, which must succeed. Returns its stdout.
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(output.status.success(), "s4 {args:?}: {}: {}", output.status, text(&output.stderr));
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// Runs `s4`, which is to fail with exit status `code`; returns its stderr.
+    /// Runs `s4`, which must fail with exit status `code`. Returns its stderr.
     pub fn fails(&self, code: i32, args: &[&str]) -> String {
         let output = self.run(args);
         assert_eq!(output.status.code(), Some(code), "s4 {args:?}: {}", text(&output.stderr));
@@ -308,7 +310,7 @@ impl Cluster {
         assert!(output.status.success(), "put {key}: {}", text(&output.stderr));
     }
 
-    /// Puts `content` as `key`, and returns how that ended.
+    /// Puts `content` as `key`. Returns the output of `s4`.
     pub fn put_output(&self, key: &str, content: &[u8]) -> Output {
         let mut child = self
             .command(&["cp", "-", key])
@@ -317,7 +319,7 @@ impl Cluster {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A refusal may come before all of the content is taken.
+        // An error means that `s4` has refused the key before it has read all of the content.
         let _ = child.stdin.take().unwrap().write_all(content);
         let output = child.wait_with_output().unwrap();
         assert_no_crash(&output);
@@ -336,11 +338,11 @@ impl Cluster {
         self.ok(&["config", "--digest"]).trim().to_owned()
     }
 
-    /// Sends raw bytes to a node and returns all that it answers until it closes or is silent for a second.
+    /// Sends raw bytes to a node. Returns its response, up to the end of the connection or to a silence of one second.
     pub fn raw(&self, node: usize, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port(node))).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        // The daemon may refuse before it has read all.
+        // The daemon may refuse the request before it has read all of it.
         let _ = stream.write_all(request);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
@@ -354,7 +356,7 @@ impl Drop for Cluster {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal);
         };
         for child in self.nodes.iter().flatten() {
-            // Their own end takes their commands and control groups with it.
+            // A daemon that ends normally also ends its commands and removes its control groups.
             ask(child, nix::sys::signal::Signal::SIGTERM);
             ask(child, nix::sys::signal::Signal::SIGCONT);
         }
@@ -381,7 +383,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// No program of ours ever shows a panic, or dies by a signal of its own making.
+/// Asserts that a program of s4 has neither panicked nor crashed.
 pub fn assert_no_crash(output: &Output) {
     use std::os::unix::process::ExitStatusExt;
     let stderr = text(&output.stderr);
@@ -394,7 +396,7 @@ pub fn resident_kib(pid: u32) -> u64 {
     status_kib(pid, "VmRSS:")
 }
 
-/// The most resident memory that a process has had, in KiB.
+/// The peak of the resident memory of a process, in KiB.
 pub fn peak_kib(pid: u32) -> u64 {
     status_kib(pid, "VmHWM:")
 }
@@ -405,7 +407,7 @@ fn status_kib(pid: u32, field: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Ends what nodes that were killed have left running.
+/// Kills the commands that killed nodes have left running.
 fn kill_commands(dir: &Path) {
     let mark = format!("S4_TASK_DIR={}/", dir.display());
     let entries = std::fs::read_dir("/proc").unwrap().flatten();

@@ -1,7 +1,9 @@
-//! Several hosts for tests: network namespaces on a switch of their own, each with an address, a disk that no other host sees, and
-//! a daemon or none. Nothing of it is in the machine's own namespaces, so hosts of different tests never meet.
+//! Several hosts for tests: network namespaces on a virtual switch. Each has an address, a disk that no other host
+//! sees, and possibly a daemon. Nothing is created in the namespaces of the machine, so hosts of different tests do not
+//! see each other.
 //!
-//! Each namespace lives as long as a process that holds it. Dropped, all of them end, and with them links and mounts.
+//! Each namespace exists as long as a process that holds it. A drop kills these processes, and the kernel removes the
+//! links and mounts.
 
 use crate::harness::{PATIENCE, assert_no_crash, eventually, text};
 use crate::programs::{directory, program};
@@ -12,15 +14,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Says something past the test runner, which shows what tests print only when they fail.
-pub fn say(line: &str) {
+/// Prints a line directly to stderr: the test runner shows the normal output of a test only if it fails.
+pub fn print_now(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The port of each daemon.
 const PORT: u16 = 4400;
 
-/// Why no hosts can be made here, if none can.
+/// Why hosts cannot be created on this machine; `None` if they can.
 fn no_hosts() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("network namespaces need root".to_owned());
@@ -43,12 +45,12 @@ fn no_hosts() -> Option<String> {
     }
 }
 
-/// A network and a mount namespace, for as long as its process lives.
-struct Space(Child);
+/// A network namespace and a mount namespace, which exist as long as their process.
+struct Namespaces(Child);
 
-impl Space {
+impl Namespaces {
     fn new() -> Self {
-        // Else the namespace would hold the mounts of other tests.
+        // Without the unmount, the namespace would keep the mounts of other tests alive.
         let mut holder = Command::new("unshare")
             .args([
                 "-n",
@@ -71,7 +73,7 @@ impl Space {
         self.0.id()
     }
 
-    /// `program`, which is to run in the namespace. The process is the program itself.
+    /// A command that runs `program` in the namespace. The process is the program itself, not a wrapper.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         let pid = self.pid().to_string();
@@ -85,7 +87,7 @@ impl Space {
     }
 }
 
-impl Drop for Space {
+impl Drop for Namespaces {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -93,28 +95,29 @@ impl Drop for Space {
 }
 
 struct Host {
-    space: Space,
+    space: Namespaces,
     daemon: Option<Child>,
 }
 
-/// Hosts `0..nodes`, each with a daemon, and one more without: the client's. Dropped, everything on them is killed.
+/// Hosts `0..nodes`, each with a daemon, and one more host for clients. A drop kills all processes on them.
 pub struct Hosts {
     hosts: Vec<Host>,
     nodes: usize,
     options: Vec<String>,
-    switch: Space,
+    switch: Namespaces,
     dir: tempfile::TempDir,
 }
 
 impl Hosts {
-    /// Hosts with healthy daemons, which get `options`; `None`, having said why, if they cannot be made here.
+    /// Hosts with healthy daemons, which get `options`. `None`, with the reason on stderr, if hosts cannot be created
+    /// here.
     pub fn start(nodes: usize, options: &[&str]) -> Option<Self> {
         if let Some(reason) = no_hosts() {
-            say(&format!("skipped: {reason}"));
+            print_now(&format!("skipped: {reason}"));
             return None;
         }
         let dir = tempfile::Builder::new().prefix("s4-hosts-").tempdir().expect("a temporary directory");
-        let switch = Space::new();
+        let switch = Namespaces::new();
         switch.sh("ip link add br0 type bridge && ip link set br0 up");
         let conf: String = (0..nodes).map(|host| format!("{}:{PORT}\n", address(host))).collect();
         std::fs::write(dir.path().join("s4.conf"), conf).unwrap();
@@ -126,13 +129,14 @@ impl Hosts {
     }
 
     fn add(&mut self, host: usize) {
-        let (space, dir, own) = (Space::new(), self.dir.path().display(), self.disk(host));
+        let (space, dir, own) = (Namespaces::new(), self.dir.path().display(), self.disk(host));
         std::fs::create_dir_all(&own).unwrap();
         let pid = space.pid();
         self.switch.sh(&format!(
             "ip link add p{host} type veth peer name eth0 netns {pid} && ip link set p{host} master br0 up"
         ));
-        // No host can see another's disk. Of a stopped process the kernel takes no more than a usual host would.
+        // No host sees the disk of another. The socket buffers are limited, so that the kernel accepts for a stopped
+        // process no more bytes than on a usual host.
         std::fs::create_dir(self.own_disk(host)).unwrap();
         space.sh(&format!(
             "ip link set lo up && ip address add {}/24 dev eth0 && ip link set eth0 up
@@ -156,7 +160,7 @@ impl Hosts {
         format!("node {node} ({}:{PORT})", address(node))
     }
 
-    /// The test's own directory, which all hosts see at this path.
+    /// The directory of the test, which all hosts see at this path.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -171,21 +175,21 @@ impl Hosts {
         self.dir.path().join(format!("disk-{host}"))
     }
 
-    /// `program` on a host.
+    /// A command that runs `program` on a host.
     pub fn on(&self, host: usize, program: &str) -> Command {
         let mut command = self.hosts[host].space.command(program);
         command.env("S4_CONF_PATH", self.dir.path().join("s4.conf"));
         command
     }
 
-    /// `s4` on the client's host.
+    /// The command `s4` on the host for clients.
     pub fn s4(&self, args: &[&str]) -> Command {
         let mut command = self.on(self.client(), program("s4"));
         command.args(args);
         command
     }
 
-    /// Runs `s4` on the client's host, which is to succeed; returns its stdout.
+    /// Runs `s4` on the host for clients. It must succeed. Returns its stdout.
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.s4(args).output().expect("s4 runs");
         assert_no_crash(&output);
@@ -193,14 +197,15 @@ impl Hosts {
         text(&output.stdout)
     }
 
-    /// Runs a script in bash on the client's host, which is to succeed; `s4` is on its path, and it starts in [`Hosts::dir`].
+    /// Runs a script in bash on the host for clients, in [`Hosts::dir`] and with `s4` on its path. It must succeed.
+    /// Returns its stdout.
     pub fn sh(&self, script: &str) -> String {
         let output = self.script(script).output().expect("bash runs");
         assert!(output.status.success(), "{script}: {}: {}", output.status, text(&output.stderr));
         text(&output.stdout)
     }
 
-    /// The same, to be started.
+    /// The command for such a script.
     pub fn script(&self, script: &str) -> Command {
         let mut command = self.on(self.client(), "bash");
         let programs = directory().display().to_string();
@@ -265,22 +270,22 @@ impl Hosts {
         std::fs::read_to_string(self.log(node)).unwrap_or_default()
     }
 
-    /// From now on nothing that `from` sends reaches `to`, and nobody is told.
-    pub fn lose(&self, from: usize, to: usize) {
+    /// Drops all packets from `from` to `to` from now on, without an error to either.
+    pub fn drop_packets(&self, from: usize, to: usize) {
         self.hosts[to].space.sh(&format!("iptables -A INPUT -s {} -j DROP", address(from)));
     }
 
-    /// The same both ways, between a host and all others.
+    /// Drops all packets between a host and all others, in both directions.
     pub fn isolate(&self, host: usize) {
         self.hosts[host].space.sh("iptables -A INPUT -i eth0 -j DROP && iptables -A OUTPUT -o eth0 -j DROP");
     }
 
-    /// Takes a host's cable out, which others find out when it no longer answers for its address.
+    /// Takes the network link of a host down. Other hosts notice it when the host no longer answers ARP requests.
     pub fn unplug(&self, host: usize) {
         self.switch.sh(&format!("ip link set p{host} down"));
     }
 
-    /// Everything reaches everybody again.
+    /// Ends all faults of the network.
     pub fn heal(&self) {
         for (number, host) in self.hosts.iter().enumerate() {
             host.space.sh("iptables -F");
@@ -322,13 +327,13 @@ fn address(host: usize) -> String {
     format!("10.99.0.{}", host + 1)
 }
 
-/// How long a command took, and how it ended. One that does not end in [`PATIENCE`] and as much again is killed.
+/// The duration and the output of a command. A command is killed if it does not end within twice [`PATIENCE`].
 pub struct Timed {
     pub took: Duration,
     pub output: Output,
 }
 
-/// A command that runs.
+/// A running command.
 pub struct Running {
     child: Option<Child>,
     pub pid: u32,
@@ -340,7 +345,7 @@ impl Running {
         Self { pid: child.id(), child: Some(child) }
     }
 
-    /// Awaits the end, counted from `since`.
+    /// Waits for the end. The duration counts from `since`.
     pub fn end(mut self, since: Instant) -> Timed {
         let (pid, child) = (self.pid, self.child.take().unwrap());
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -356,18 +361,19 @@ impl Running {
 }
 
 impl Timed {
-    /// It has failed no later than a second after `deadline`; the time is printed with `what`. Returns its stderr.
+    /// Asserts that the command failed at most a second after `deadline`, and prints the duration with `what`. Returns
+    /// its stderr.
     pub fn fails_within(self, what: &str, deadline: Duration) -> String {
         let stderr = text(&self.output.stderr);
-        say(&format!("{what}: {:.2} s to the error: {}", self.took.as_secs_f64(), stderr.trim()));
+        print_now(&format!("{what}: {:.2} s to the error: {}", self.took.as_secs_f64(), stderr.trim()));
         assert!(!self.output.status.success(), "{what}: it succeeded");
         assert!(self.took <= deadline + Duration::from_secs(1), "{what}: {:?}, over {deadline:?}: {stderr}", self.took);
         stderr
     }
 
-    /// It has succeeded; the time is printed with `what`. Returns its stdout.
+    /// Asserts that the command succeeded, and prints the duration with `what`. Returns its stdout.
     pub fn succeeds(self, what: &str) -> String {
-        say(&format!("{what}: {:.2} s", self.took.as_secs_f64()));
+        print_now(&format!("{what}: {:.2} s", self.took.as_secs_f64()));
         assert!(self.output.status.success(), "{what}: {}: {}", self.output.status, text(&self.output.stderr));
         text(&self.output.stdout)
     }

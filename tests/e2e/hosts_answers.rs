@@ -2,7 +2,7 @@
 //! is not, and that stays true.
 
 use crate::harness::{eventually, text};
-use crate::hosts::{Hosts, Running, say};
+use crate::hosts::{Hosts, Running, print_now};
 use crate::mounting::no_mounts;
 use crate::programs::program;
 use std::io::{BufRead, BufReader, Write};
@@ -114,7 +114,7 @@ impl Proxy {
     /// Has all puts be handed on that were held back, and the node answer them.
     fn deliver(&mut self, puts: usize) {
         writeln!(self.child.stdin.as_mut().unwrap(), "go").unwrap();
-        (0..puts).for_each(|_| say(&self.line()));
+        (0..puts).for_each(|_| print_now(&self.line()));
     }
 }
 
@@ -170,7 +170,7 @@ fn a_put_that_comes_when_its_sender_has_given_up_makes_no_key() {
 /// A mount on `host`.
 fn mounted(hosts: &Hosts, host: usize) -> Option<Running> {
     if let Some(reason) = no_mounts() {
-        say(&format!("skipped: {reason}"));
+        print_now(&format!("skipped: {reason}"));
         return None;
     }
     let mount = hosts.dir().join("mnt");
@@ -219,7 +219,7 @@ fn closes(hosts: &Hosts, host: usize, how: &str, sizes: &[u64], check: impl Fn(u
         .output()
         .expect("python3 runs");
     let told = text(&output.stdout);
-    say(&format!("{how}, on host {host}: {}", told.trim().replace('\n', "; ")));
+    print_now(&format!("{how}, on host {host}: {}", told.trim().replace('\n', "; ")));
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(told.lines().count(), 2 * sizes.len());
     for line in told.lines() {

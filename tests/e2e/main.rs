@@ -1,4 +1,4 @@
-//! End to end: real processes, one file a subject.
+//! End-to-end tests: real processes, one file for each subject. The files without tests are helpers.
 
 mod adopting;
 mod automount;
@@ -70,6 +70,7 @@ mod observe;
 mod ordinary_user;
 mod page;
 mod pages;
+mod parity;
 mod partition;
 mod parts;
 mod pjdfstest;
@@ -98,7 +99,6 @@ mod streams;
 mod terminal;
 mod top;
 mod tour;
-mod twins;
 mod unread;
 mod updates;
 mod writers;

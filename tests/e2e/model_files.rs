@@ -1,4 +1,4 @@
-//! File operations of the model's test: paths, and files written and read piece by piece.
+//! File operations for `model_operations`: paths, and files that are written and read piece by piece.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -31,7 +31,8 @@ pub fn read_at(file: &File, from: u64, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a new file and closes it, whose outcome counts. Patterns: at once, in pieces, from its end, cut to its size.
+/// Writes a new file, closes it, and returns the result of the close. Patterns: in one write, in pieces, in pieces from
+/// the end, or too long and then truncated.
 pub fn write(path: &Path, content: &[u8], mode: u32, exclusive: bool, pattern: u64) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).create_new(exclusive).truncate(!exclusive).mode(mode);

@@ -1,4 +1,4 @@
-//! The operations of the model's test: each is done in the mount and in the model, and what both say is compared.
+//! The operations of the model test. Each is done in the mount and in the model, and the results are compared.
 
 use crate::model_files::{join, names_at, parent, read_at, slice, write};
 use crate::mount_model::{Key, SHARED, Worker, shared_content};
@@ -10,12 +10,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::time::Duration;
 
-/// Names of all three nodes, each of which is a file or a directory but never both.
+/// Names on all three nodes. Each is used for a file or for a directory, never for both.
 const FILES: [&str; 8] = ["0_k", "1_k", "2_k", "3_f", "name", "x.y", "17_z", ".hidden.file"];
-/// Names of FIFOs and of what is renamed to one of them: to open any other waits for nobody at the other end.
+/// Names of FIFOs and of files that are renamed to them. Files with other names are opened, which would block for ever
+/// on a FIFO.
 const FIFOS: [&str; 3] = ["0_fifo", "1_fifo", "pipe"];
 const DIRS: [&str; 5] = ["", "d0", "1_d", "d0/e", "d0/2_e"];
-/// What an operation came to: a value, or an error's number.
+/// The result of an operation: a value or an errno.
 type Outcome<T> = Result<T, i32>;
 
 fn outcome<T>(result: io::Result<T>) -> Outcome<T> {
@@ -51,7 +52,7 @@ impl Worker {
         join(dir, name)
     }
 
-    /// A name that is there, mostly.
+    /// Usually a name that exists.
     fn present(&mut self) -> String {
         let count = self.files.len() as u64;
         match count == 0 || self.random.below(8) == 0 {
@@ -63,14 +64,14 @@ impl Worker {
         }
     }
 
-    /// A FIFO that is there, if there is any.
+    /// A FIFO that exists, if there is one.
     fn fifo(&mut self) -> Option<String> {
         let count = self.fifos.len() as u64;
         let at = (count > 0).then(|| self.random.below(count) as usize)?;
         self.fifos.keys().nth(at).cloned()
     }
 
-    /// A file that is there, mostly, or now and then a FIFO.
+    /// Usually a file that exists, sometimes a FIFO.
     fn present_of_any_kind(&mut self) -> String {
         let fifo = if self.random.below(5) == 0 { self.fifo() } else { None };
         fifo.unwrap_or_else(|| self.present())
@@ -115,13 +116,13 @@ impl Worker {
         let expected = self.parent_is_there(&path).and_then(|()| match (self.files.contains_key(&path), exclusive) {
             (true, true) => Err(libc::EEXIST),
             (true, false) if !self.files[&path].content.is_empty() => Err(libc::EPERM),
-            // An empty key may be written once more.
+            // An empty key may be written once.
             (true, false) | (false, _) => Ok(()),
         });
         let found = outcome(write(&self.own.join(&path), &content, mode, exclusive, pattern));
         self.agree_on_unit(expected, found);
         if expected.is_ok() {
-            // One that is written once more keeps its mode.
+            // An empty key that is written keeps its mode.
             let mode = self.files.get(&path).map_or(mode & 0o555, |key| key.mode);
             self.files.insert(path, Key { content, mode, mtime: None });
         }
@@ -134,7 +135,7 @@ impl Worker {
         let content = self.content();
         self.begin(format!("make {path} in the other mount, {} bytes", content.len()));
         if !self.dirs.contains(dir) {
-            // The other mount may still take the directory for one that is there.
+            // The other mount may still have the directory in its cache.
             return;
         }
         let found = outcome(write(&self.other.join(&path), &content, 0o644, true, 0));
@@ -225,7 +226,7 @@ impl Worker {
                     0 => self.fifo_name(),
                     _ => self.file_name(),
                 };
-                // A FIFO keeps to the names of its own.
+                // A FIFO is only renamed to a name for FIFOs.
                 let stays = self.fifos.contains_key(&from) && !self.is_taken(&to);
                 let to = if stays { self.fifo_name() } else { to };
                 (from, to)
@@ -334,14 +335,14 @@ impl Worker {
             false => Err(libc::ENOENT),
         };
         let found = outcome(names_at(&full));
-        // The other mount may take a removed directory for an empty one for a second.
+        // For a second, the other mount may show a removed directory as an empty one.
         let late = in_other && expected.is_err() && found == Ok(Vec::new());
         if !late {
             self.agree_on(&expected, &found, |names| format!("{names:?}"));
         }
     }
 
-    /// The other mount knows no FIFO of this one.
+    /// The other mount does not show the FIFOs of this one.
     fn names_in(&self, dir: &str, in_other: bool) -> Vec<String> {
         let fifos = self.fifos.keys().filter(|_| !in_other);
         let all = self.files.keys().chain(self.dirs.iter().filter(|dir| !dir.is_empty())).chain(fifos);
@@ -377,7 +378,7 @@ impl Worker {
         join(dir, name)
     }
 
-    /// At a name of one, or at that of a file that is there.
+    /// Creates a FIFO at a name for FIFOs, or at the name of an existing file.
     pub fn make_a_fifo(&mut self) {
         let mode = self.random.pick(&[0o644, 0o600, 0o666]);
         let path = match self.random.below(4) {
@@ -397,7 +398,7 @@ impl Worker {
         }
     }
 
-    /// What is written to it is read from it, no new file takes its name, and the other mount knows nothing of it.
+    /// Checks a FIFO: it passes bytes, no new file can take its name, and the other mount does not show it.
     pub fn use_a_fifo(&mut self) {
         let Some(path) = self.fifo() else { return self.make_a_fifo() };
         self.begin(format!("use FIFO {path}"));
@@ -408,7 +409,7 @@ impl Worker {
             let mut came = vec![0; path.len()];
             fifo.read_exact(&mut came).map(|()| came)
         }));
-        // Whom its mode keeps out is no root.
+        // The mode may refuse other users, but never root.
         if nix::unistd::geteuid().is_root() {
             self.agree_on(&Ok(path.clone().into_bytes()), &found, |bytes| String::from_utf8_lossy(bytes).into_owned());
         }
@@ -418,7 +419,7 @@ impl Worker {
         self.agree_on_unit(Err(libc::ENOENT), in_other);
     }
 
-    /// What was open before its name was deleted, renamed or made again reads on.
+    /// A file that was open before its name was deleted, renamed or created again can still be read.
     pub fn read_held(&mut self) {
         self.begin("read on in an open file".to_owned());
         if let Some((file, content)) = self.held.pop_front() {
@@ -435,7 +436,7 @@ impl Worker {
         self.agree_on(&Ok(shared_content(name)), &found, |bytes| format!("{} bytes", bytes.len()));
     }
 
-    /// At the end both mounts show the whole model.
+    /// At the end, both mounts must show exactly the model.
     pub fn compare_all(&mut self) {
         self.begin("compare all".to_owned());
         for in_other in [false, true] {

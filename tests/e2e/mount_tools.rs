@@ -1,11 +1,11 @@
 //! Unmodified tools in a mount do what they do on a disk.
 
-use crate::twins::{Twins, all_there};
+use crate::parity::{Parity, all_there};
 
 #[test]
 fn readers_of_text_read_the_same() {
-    let Some(twins) = Twins::start("text") else { return };
-    twins.check(&[
+    let Some(parity) = Parity::start("text") else { return };
+    parity.check(&[
         ("cat", "cat 000_words 001_words 002_empty 002_words"),
         ("cat cksum", "cat *_large | cksum"),
         ("head", "head -n 3 *_words"),
@@ -29,8 +29,8 @@ fn readers_of_text_read_the_same() {
 
 #[test]
 fn readers_of_names_and_attributes_see_the_same() {
-    let Some(twins) = Twins::start("names") else { return };
-    twins.check(&[
+    let Some(parity) = Parity::start("names") else { return };
+    parity.check(&[
         ("ls", "ls; ls -R; ls sub/deep"),
         ("ls awk", "ls -laR --time-style=+%s.%N | awk '/^-/ { print $5, $6, $7 } /:$/'"),
         ("stat", "stat -c '%n %s %F %Y %h' *_* sub/*.txt; stat -c '%n %F %h' sub/deep | cut -d ' ' -f 1,2"),
@@ -45,35 +45,35 @@ fn readers_of_names_and_attributes_see_the_same() {
 
 #[test]
 fn df_shows_the_sum_of_the_nodes_and_du_what_the_keys_take() {
-    let Some(twins) = Twins::start("space") else { return };
+    let Some(parity) = Parity::start("space") else { return };
     let size = |path: &str| -> u64 {
-        let shown = twins.ok(&format!("df -B1 --output=size '{path}' | tail -n 1"));
+        let shown = parity.ok(&format!("df -B1 --output=size '{path}' | tail -n 1"));
         shown.trim().parse().expect("a number")
     };
-    assert_eq!(size("."), 3 * size(twins.cluster().data(0).to_str().unwrap()));
-    assert_eq!(twins.ok("df --output=source . | tail -n 1").trim(), "s4");
-    let kib: u64 = twins.ok("du -ks 001_large | cut -f 1").trim().parse().expect("a number");
+    assert_eq!(size("."), 3 * size(parity.cluster().data(0).to_str().unwrap()));
+    assert_eq!(parity.ok("df --output=source . | tail -n 1").trim(), "s4");
+    let kib: u64 = parity.ok("du -ks 001_large | cut -f 1").trim().parse().expect("a number");
     assert!((1465..1600).contains(&kib), "{kib} KiB");
 }
 
 #[test]
 fn comparing_and_summing_tools_agree() {
-    let Some(twins) = Twins::start("sums") else { return };
-    twins.check(&[
+    let Some(parity) = Parity::start("sums") else { return };
+    parity.check(&[
         ("sha256sum", "find sub *_* -type f | sort | xargs sha256sum > sums; cat sums; sha256sum -c sums"),
         ("md5sum cksum", "md5sum *_large; cksum *_words"),
         ("diff cp", "cp -r sub 001_copy; diff -r sub 001_copy; ! diff -r sub . > 001_diff; cat 001_diff"),
         ("cmp", "cmp 001_large 001_large; ! cmp 000_words 001_words; ! cmp 001_large 002_large"),
         ("comm", "comm -3 <(sort 000_words) <(sort 002_words)"),
     ]);
-    let (disk, mount) = (twins.disk().display(), twins.mount().path("sums"));
-    assert_eq!(twins.ok(&format!("diff -r {disk} {} && cmp {disk}/002_large 002_large", mount.display())), "");
+    let (disk, mount) = (parity.disk().display(), parity.mount().path("sums"));
+    assert_eq!(parity.ok(&format!("diff -r {disk} {} && cmp {disk}/002_large 002_large", mount.display())), "");
 }
 
 #[test]
 fn files_are_copied_moved_and_removed() {
-    let Some(twins) = Twins::start("files") else { return };
-    twins.check(&[
+    let Some(parity) = Parity::start("files") else { return };
+    parity.check(&[
         ("cp", "cp 001_words 002_copied; cp 000_large 001_large 002_large sub; cp 002_empty 001_empty"),
         ("cp", "cp -r sub tree; find tree | sort; cp -r tree/. tree2"),
         ("cp", "cp -a sub archive; stat -c '%n %Y' archive/*.txt"),
@@ -94,8 +94,8 @@ fn files_are_copied_moved_and_removed() {
 
 #[test]
 fn a_script_may_be_run_from_the_mount() {
-    let Some(twins) = Twins::start("scripts") else { return };
-    twins.check(&[
+    let Some(parity) = Parity::start("scripts") else { return };
+    parity.check(&[
         ("bash", "printf '#!/bin/bash\\necho \"$0 $*\"\\n' > 001_script; chmod +x 001_script; ./001_script a b"),
         ("bash", "echo 'echo sourced' > 002_lib; . ./002_lib; bash 002_lib"),
         ("bash", "while read -r a b; do echo \"$b\"; done < 001_words | cksum; mapfile -t lines < 002_words; echo ${#lines[@]}"),
@@ -106,8 +106,8 @@ fn a_script_may_be_run_from_the_mount() {
 
 #[test]
 fn writers_write_the_same() {
-    let Some(twins) = Twins::start("writers") else { return };
-    twins.check(&[
+    let Some(parity) = Parity::start("writers") else { return };
+    parity.check(&[
         ("sort", "sort -o 001_sorted 001_words; sort -n 002_words -o 000_sorted; cat *_sorted"),
         ("tee", "tee 000_tee 001_tee 002_tee < 001_words | cksum; cat 001_large | tee sub/002_tee | cksum"),
         ("dd", "dd if=001_large of=002_dd bs=1M conv=fsync status=none; cmp 001_large 002_dd"),
@@ -129,8 +129,8 @@ fn writers_write_the_same() {
 #[test]
 fn archives_are_made_and_unpacked() {
     // Archives hold modes and times that differ between a disk and a mount: each goes once its content is compared.
-    let Some(twins) = Twins::start("archives") else { return };
-    twins.check(&[
+    let Some(parity) = Parity::start("archives") else { return };
+    parity.check(&[
         ("tar", "tar cf 001_all.tar sub *_words *_large; tar tf 001_all.tar | sort; mkdir x; tar xf 001_all.tar -C x; diff -r sub x/sub; tar df 001_all.tar; rm 001_all.tar"),
         ("tar gzip", "tar czf 002_sub.tgz sub; mkdir y; tar xzf 002_sub.tgz -C y; find y | sort; stat -c %Y y/sub/*.txt; rm 002_sub.tgz"),
         ("tar xz", "tar cJf 000_sub.txz sub; tar xJf 000_sub.txz -C y --transform s/sub/again/; diff -r sub y/again; rm 000_sub.txz"),
@@ -147,37 +147,37 @@ fn archives_are_made_and_unpacked() {
 
 #[test]
 fn rsync_transfers_once_in_and_out() {
-    let Some(twins) = Twins::start("rsync") else { return };
+    let Some(parity) = Parity::start("rsync") else { return };
     if !all_there("rsync") {
         return;
     }
-    let (disk, back) = (twins.disk().display().to_string(), twins.cluster().dir().join("back").display().to_string());
+    let (disk, back) = (parity.disk().display().to_string(), parity.cluster().dir().join("back").display().to_string());
     let second = |from: &str, to: &str| {
-        twins.ok(&format!("rsync -a {from}/ {to}"));
-        let stats = twins.ok(&format!("rsync -a --stats {from}/ {to}"));
+        parity.ok(&format!("rsync -a {from}/ {to}"));
+        let stats = parity.ok(&format!("rsync -a --stats {from}/ {to}"));
         assert!(stats.contains("Number of regular files transferred: 0\n"), "{from} to {to}: {stats}");
-        twins.ok(&format!("diff -r {from} {to}"));
+        parity.ok(&format!("diff -r {from} {to}"));
     };
     second(&disk, "in");
     second("in", &back);
     second("in", "within");
-    twins.ok(&format!("rsync -a --checksum --stats {disk}/ in | grep -q 'files transferred: 0$'"));
-    twins.ok(&format!(
+    parity.ok(&format!("rsync -a --checksum --stats {disk}/ in | grep -q 'files transferred: 0$'"));
+    parity.ok(&format!(
         "echo more > {disk}/002_more; rsync -a --stats {disk}/ in | grep -q 'files transferred: 1$'; cat in/002_more"
     ));
-    twins.ok(&format!("rm {disk}/002_more; rsync -a --delete {disk}/ in; test ! -e in/002_more; diff -r {disk} in"));
-    twins.ok(&format!(
+    parity.ok(&format!("rm {disk}/002_more; rsync -a --delete {disk}/ in; test ! -e in/002_more; diff -r {disk} in"));
+    parity.ok(&format!(
         "rsync -a --inplace {disk}/ inplace; rsync -a --partial --whole-file {disk}/ partial; diff -r inplace partial"
     ));
-    twins.ok("rm -r in within inplace partial");
-    twins.check(&[]);
+    parity.ok("rm -r in within inplace partial");
+    parity.check(&[]);
 }
 
 #[test]
 fn what_write_once_forbids_fails_as_usual_and_damages_nothing() {
-    let Some(twins) = Twins::start("refused") else { return };
+    let Some(parity) = Parity::start("refused") else { return };
     let (not_permitted, exists) = ("Operation not permitted", "File exists");
-    twins.check_refusals(&[
+    parity.check_refusals(&[
         ("bash", "echo more >> 001_words", not_permitted),
         ("bash", "echo other > 000_words", not_permitted),
         ("bash", "set -o noclobber; echo other > 002_words", "cannot overwrite existing file"),
@@ -218,18 +218,18 @@ fn what_write_once_forbids_fails_as_usual_and_damages_nothing() {
 
 #[test]
 fn git_cannot_live_in_a_mount_and_says_so() {
-    let Some(twins) = Twins::start("git") else { return };
+    let Some(parity) = Parity::start("git") else { return };
     if !all_there("git") {
         return;
     }
-    assert!(twins.mount().fails("cd git && git init -q work").contains("File exists"));
-    twins.ok("rm -rf work");
-    twins.check(&[]);
+    assert!(parity.mount().fails("cd git && git init -q work").contains("File exists"));
+    parity.ok("rm -rf work");
+    parity.check(&[]);
 }
 
 #[test]
 fn what_a_process_writes_by_any_of_its_descriptors_is_in_the_key() {
-    let Some(twins) = Twins::start("descriptors") else { return };
+    let Some(parity) = Parity::start("descriptors") else { return };
     let by_duplicate = "import os; fd = os.open('NAME', os.O_WRONLY | os.O_CREAT); os.write(fd, b'a')
 os.close(os.dup(fd)); os.write(fd, b'b'); os.close(fd); print(open('NAME').read())";
     let by_second_open =
@@ -245,12 +245,12 @@ f.write(' world'); f.close(); print(open('NAME').read())";
         }
     }
     let cases: Vec<(&str, &str)> = scripts.iter().map(|script| ("python3", script.as_str())).collect();
-    twins.check(&cases);
+    parity.check(&cases);
 }
 
 #[test]
 fn what_a_child_writes_after_its_parent_published_is_kept_or_refused_aloud() {
-    let Some(twins) = Twins::start("children") else { return };
+    let Some(parity) = Parity::start("children") else { return };
     if !all_there("python3") {
         return;
     }
@@ -265,14 +265,14 @@ process.communicate()
 print('child failed' if process.returncode else 'child succeeded', open('NAME').read())
 END";
     for node in 0..3 {
-        let said = twins.ok(&SCRIPT.replace("NAME", &format!("00{node}_key")));
+        let said = parity.ok(&SCRIPT.replace("NAME", &format!("00{node}_key")));
         assert!(["child succeeded parent,child\n", "child failed parent,\n"].contains(&said.as_str()), "{said}");
     }
 }
 
 #[test]
 fn a_key_that_was_just_renamed_takes_a_new_mode_and_time() {
-    let Some(twins) = Twins::start("renamed") else { return };
+    let Some(parity) = Parity::start("renamed") else { return };
     let mut scripts = Vec::new();
     for (from, to) in [(0, 0), (1, 1), (2, 2), (0, 1), (1, 0), (1, 2)] {
         let name = format!("00{to}_from{from}");
@@ -281,16 +281,16 @@ fn a_key_that_was_just_renamed_takes_a_new_mode_and_time() {
     scripts
         .push("mv 001_words 001_mine; chmod 0500 001_mine; cat 001_mine | cksum; stat -c '%a %s' 001_mine".to_owned());
     let cases: Vec<(&str, &str)> = scripts.iter().map(|script| ("", script.as_str())).collect();
-    twins.check(&cases);
+    parity.check(&cases);
 }
 
 #[test]
 fn a_directory_has_one_time_whoever_tells_it() {
-    let Some(twins) = Twins::start("times") else { return };
+    let Some(parity) = Parity::start("times") else { return };
     let told = "stat -c %Y sub sub/deep; ls -ld --time-style=+%s sub sub/deep | cut -d ' ' -f 6";
     let listed =
         "ls -l --time-style=+%s | awk '/ sub$/ { print $6 }'; ls -l --time-style=+%s sub | awk '/ deep$/ { print $6 }'";
-    let (before, listed, after) = (twins.ok(told), twins.ok(listed), twins.ok(told));
+    let (before, listed, after) = (parity.ok(told), parity.ok(listed), parity.ok(told));
     assert_eq!(before, after);
     let times: Vec<&str> = before.lines().take(2).collect();
     assert_eq!(times, listed.lines().collect::<Vec<_>>());
@@ -299,8 +299,8 @@ fn a_directory_has_one_time_whoever_tells_it() {
 
 #[test]
 fn space_can_be_allocated_before_it_is_written() {
-    let Some(twins) = Twins::start("allocated") else { return };
-    twins.check(&[
+    let Some(parity) = Parity::start("allocated") else { return };
+    parity.check(&[
         ("fallocate", "fallocate -l 100000 002_allocated; cksum 002_allocated"),
         ("python3", "python3 -c \"import os; fd = os.open('001_allocated', os.O_WRONLY | os.O_CREAT); os.posix_fallocate(fd, 0, 10000); os.write(fd, b'x')\"; cksum 001_allocated"),
     ]);
@@ -308,12 +308,12 @@ fn space_can_be_allocated_before_it_is_written() {
 
 #[test]
 fn a_file_of_any_length_is_written_past_the_cache() {
-    let Some(twins) = Twins::start("direct") else { return };
+    let Some(parity) = Parity::start("direct") else { return };
     let can = "head -c 8192 /dev/zero | dd of=probe oflag=direct bs=4096 iflag=fullblock status=none && rm probe";
-    if !twins.can_on_disk(can) {
+    if !parity.can_on_disk(can) {
         return eprintln!("skipped: the file system has no O_DIRECT");
     }
-    twins.check(&[
+    parity.check(&[
         ("dd", "for i in 0 1 2; do dd if=001_large of=00${i}_direct oflag=direct bs=4096 status=none; cmp 001_large 00${i}_direct; done"),
         ("dd", "dd if=001_large iflag=direct bs=4096 status=none | cmp - 001_large"),
     ]);

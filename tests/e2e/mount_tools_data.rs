@@ -1,8 +1,8 @@
 //! Programs that work on data, in a mount as on a disk: Python, SQLite, DuckDB, a compiler. And all tools as an ordinary user.
 
 use crate::mounting::no_user_mounts;
+use crate::parity::{Parity, all_there};
 use crate::programs::{BUILT, directory};
-use crate::twins::{Twins, all_there};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 #[test]
 fn python_reads_and_writes_the_same() {
-    let Some(twins) = Twins::start("python") else { return };
+    let Some(parity) = Parity::start("python") else { return };
     let cases = [
         "open('001_new', 'w').write('text\\n'); print(open('001_new').read())",
         "f = open('002_seek', 'w+b'); f.write(b'0123456789' * 1000); f.seek(5); f.write(b'xxx'); f.seek(0); print(f.read(20)); f.truncate(5000); f.close()",
@@ -35,25 +35,25 @@ fn python_reads_and_writes_the_same() {
     ];
     let scripts: Vec<String> = cases.iter().map(|case| format!("python3 - <<'END'\n{case}\nEND")).collect();
     let cases: Vec<(&str, &str)> = scripts.iter().map(|script| ("python3", script.as_str())).collect();
-    twins.check(&cases);
+    parity.check(&cases);
 }
 
 #[test]
 fn sqlite_reads_a_database() {
-    let Some(twins) = Twins::start("sqlite") else { return };
+    let Some(parity) = Parity::start("sqlite") else { return };
     if !all_there("sqlite3") {
         return;
     }
-    let made = twins.cluster().dir().join("made.db");
-    let rows = twins.disk().join("sub/deep/001_rows.csv");
+    let made = parity.cluster().dir().join("made.db");
+    let rows = parity.disk().join("sub/deep/001_rows.csv");
     let import = format!(".import --csv {} rows", rows.display());
     let status = Command::new("sqlite3").arg(&made).args([&import, "create index names on rows(name)"]).status();
     assert!(status.unwrap().success());
     for name in ["000_made.db", "001_made.db"] {
-        std::fs::copy(&made, twins.disk().join(name)).unwrap();
-        twins.ok(&format!("cp {} {name}", made.display()));
+        std::fs::copy(&made, parity.disk().join(name)).unwrap();
+        parity.ok(&format!("cp {} {name}", made.display()));
     }
-    twins.check(&[
+    parity.check(&[
         ("sqlite3", "sqlite3 001_made.db 'select name, count(*), sum(amount) from rows group by name order by name'"),
         ("sqlite3", "sqlite3 -readonly 000_made.db 'pragma integrity_check; select * from rows where name = \"name3\" limit 3'"),
         ("sqlite3", "sqlite3 'file:001_made.db?immutable=1' .dump > 002_dump.sql; wc -l 002_dump.sql"),
@@ -61,7 +61,7 @@ fn sqlite_reads_a_database() {
         ("sqlite3", "sqlite3 000_made.db \"attach '001_made.db' as b; select count(*) from rows join b.rows r using (id)\""),
         ("sqlite3", "sqlite3 :memory: '.import --csv sub/deep/001_rows.csv t' '.mode csv' '.output 001_out.csv' 'select * from t order by amount, id'"),
     ]);
-    twins.check_refusals(&[
+    parity.check_refusals(&[
         ("sqlite3", "sqlite3 001_made.db 'delete from rows'", "readonly database"),
         ("sqlite3", "sqlite3 001_made.db 'create table x(y)'", "readonly database"),
     ]);
@@ -69,7 +69,7 @@ fn sqlite_reads_a_database() {
 
 #[test]
 fn duckdb_reads_and_writes_csv_and_parquet() {
-    let Some(twins) = Twins::start("duckdb") else { return };
+    let Some(parity) = Parity::start("duckdb") else { return };
     let modules = match duckdb() {
         Ok(modules) => modules,
         Err(reason) => return eprintln!("skipped: DuckDB: {reason}"),
@@ -92,7 +92,7 @@ fn duckdb_reads_and_writes_csv_and_parquet() {
     };
     let scripts: Vec<String> = queries.iter().map(|query| script(query)).collect();
     let cases: Vec<(&str, &str)> = scripts.iter().map(|script| ("python3", script.as_str())).collect();
-    twins.check(&cases);
+    parity.check(&cases);
 }
 
 /// Where Python finds DuckDB, which is installed there once.
@@ -130,8 +130,8 @@ fn install_duckdb() -> Result<PathBuf, String> {
 
 #[test]
 fn programs_are_compiled_linked_and_run() {
-    let Some(twins) = Twins::start("compiler") else { return };
-    twins.check(&[
+    let Some(parity) = Parity::start("compiler") else { return };
+    parity.check(&[
         ("gcc", "printf 'int twice(int n) { return 2 * n; }\\n' > 001_twice.c; printf 'int twice(int);\\n' > twice.h"),
         ("gcc", "printf '#include <stdio.h>\\n#include \"twice.h\"\\nint main(void) { printf(\"%%d\\\\n\", twice(21)); }\\n' > 002_main.c"),
         ("gcc", "gcc -c 001_twice.c -o 001_twice.o; gcc -c 002_main.c; gcc 001_twice.o 002_main.o -o 000_program; ./000_program"),
@@ -148,17 +148,17 @@ fn programs_are_compiled_linked_and_run() {
 /// other into the same.
 #[test]
 fn tools_that_write_a_file_twice_are_told_that_they_cannot() {
-    let Some(twins) = Twins::start("twice") else { return };
-    if !twins.can_on_disk("ar --version; gcc --version") {
+    let Some(parity) = Parity::start("twice") else { return };
+    if !parity.can_on_disk("ar --version; gcc --version") {
         return eprintln!("skipped: no ar or no gcc");
     }
-    twins.ok("printf 'int one(void) { return 1; }\n' > 1_one.c; printf 'int one(void); int main(void) { return one(); }\n' > 2_main.c; gcc -c 1_one.c");
-    let said = twins.ok("ar rcs lib.a 1_one.o 2>&1 || true; cat lib.a");
+    parity.ok("printf 'int one(void) { return 1; }\n' > 1_one.c; printf 'int one(void); int main(void) { return one(); }\n' > 2_main.c; gcc -c 1_one.c");
+    let said = parity.ok("ar rcs lib.a 1_one.o 2>&1 || true; cat lib.a");
     assert!(said.contains("Operation not permitted") && said.ends_with("!<arch>\n"), "{said}");
     let said =
-        twins.ok("mkdir tmp; TMPDIR=$PWD/tmp gcc 1_one.c 2_main.c -o 3_main 2>&1 || true; ls tmp 3_main 2>&1 || true");
+        parity.ok("mkdir tmp; TMPDIR=$PWD/tmp gcc 1_one.c 2_main.c -o 3_main 2>&1 || true; ls tmp 3_main 2>&1 || true");
     assert!(said.contains("Operation not permitted") && said.contains("cannot access '3_main'"), "{said}");
-    twins.ok("ar rcs ../../lib.a 1_one.o && cp ../../lib.a 4_lib.a && TMPDIR=/tmp gcc 1_one.c 2_main.c -o 3_main && ar t 4_lib.a");
+    parity.ok("ar rcs ../../lib.a 1_one.o && cp ../../lib.a 4_lib.a && TMPDIR=/tmp gcc 1_one.c 2_main.c -o 3_main && ar t 4_lib.a");
 }
 
 /// The account that has no rights at all.

@@ -1,18 +1,18 @@
-//! Real mounts for tests, as processes of `s4-mount`.
+//! Mounts of clusters for tests, each with a process `s4-mount`.
 
 use crate::harness::{Cluster, eventually};
 use crate::programs::program;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-/// A mount of a cluster. Dropped, it is taken away.
+/// A mount of a cluster. A drop unmounts it.
 pub struct Mount {
     dir: PathBuf,
     log: PathBuf,
     child: Child,
 }
 
-/// Why no mount can be made here, if none can.
+/// Why this user cannot mount here; `None` if mounts are possible.
 pub fn no_mounts() -> Option<&'static str> {
     if !Path::new("/dev/fuse").exists() {
         return Some("no /dev/fuse");
@@ -23,7 +23,7 @@ pub fn no_mounts() -> Option<&'static str> {
     no_user_mounts()
 }
 
-/// Why an ordinary user cannot mount here, if none can.
+/// Why users without privileges cannot mount here; `None` if they can.
 pub fn no_user_mounts() -> Option<&'static str> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let helper = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
@@ -38,17 +38,17 @@ pub fn no_user_mounts() -> Option<&'static str> {
 }
 
 impl Mount {
-    /// Mounts `cluster` on a new directory `name` in the cluster's own, and waits until it is there.
+    /// Mounts `cluster` on a new directory `name` in the directory of the cluster, and waits until the mount is ready.
     pub fn new(cluster: &Cluster, name: &str, options: &[&str]) -> Self {
         Self::with_conf(cluster, &cluster.conf(), name, options)
     }
 
-    /// The same with another cluster file.
+    /// Like [`Mount::new`], with another cluster file.
     pub fn with_conf(cluster: &Cluster, conf: &Path, name: &str, options: &[&str]) -> Self {
         Self::start(cluster, conf, name, options, Command::new(program("s4-mount")))
     }
 
-    /// The same in a PID namespace of its own, from which no process of the test can be seen; only root may.
+    /// Like [`Mount::new`], in a new PID namespace, in which processes of the test are not visible. Needs root.
     pub fn in_pid_namespace(cluster: &Cluster, name: &str) -> Self {
         let mut unshared = Command::new("unshare");
         unshared.args(["--pid", "--fork", "--kill-child", "--", program("s4-mount")]);
@@ -58,7 +58,7 @@ impl Mount {
     fn start(cluster: &Cluster, conf: &Path, name: &str, options: &[&str], mut program: Command) -> Self {
         let dir = cluster.dir().join(name);
         let log = cluster.dir().join(format!("{name}.log"));
-        // A dead mount may be there, of which nothing can be asked.
+        // Errors are ignored: a dead mount may be there, and then the directory exists.
         let _ = std::fs::create_dir(&dir);
         let before = std::fs::read_to_string(&log).unwrap_or_default().len();
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
@@ -79,9 +79,9 @@ impl Mount {
         Self { dir, log, child }
     }
 
-    /// The same, as if `nodes` were on other machines: the mount asks them for everything over the network.
+    /// Like [`Mount::new`], but `nodes` seem to be on other machines: the mount reads their keys over the network.
     ///
-    /// A mount takes a node for one of its own machine if it can read the node's token when it starts.
+    /// At its start, a mount believes that a node is on its own machine if it can read the token of the node.
     pub fn with_remote_nodes(cluster: &Cluster, name: &str, nodes: &[usize], options: &[&str]) -> Self {
         let tokens: Vec<PathBuf> = nodes.iter().map(|node| cluster.data(*node).join(".s4/token")).collect();
         for token in &tokens {
@@ -120,7 +120,7 @@ impl Mount {
             .expect("bash runs")
     }
 
-    /// Runs a script that is to succeed; returns its stdout.
+    /// Runs a script, which must succeed. Returns its stdout.
     pub fn ok(&self, script: &str) -> String {
         let output = self.sh(script);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -128,7 +128,7 @@ impl Mount {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Runs a script that is to fail; returns its stderr.
+    /// Runs a script, which must fail. Returns its stderr.
     pub fn fails(&self, script: &str) -> String {
         let output = self.sh(script);
         assert!(!output.status.success(), "{script}: succeeded");

@@ -1,4 +1,4 @@
-//! File systems of a test's own, mounted where the machine permits it.
+//! Disks for tests: file systems that a test mounts, fills, freezes or damages, where the machine permits it.
 
 use crate::harness::eventually;
 use std::fs::File;
@@ -6,13 +6,13 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A mounted file system, gone when dropped. Declare it before the cluster that uses it, so that it goes after.
+/// A mounted file system. A drop unmounts it. Declare it before the cluster that uses it, so that it is dropped later.
 pub struct Mounted {
     dir: tempfile::TempDir,
 }
 
 impl Mounted {
-    /// An ext4 of `size` bytes in a file; `None`, and the reason on stderr, where that is not permitted.
+    /// An ext4 of `size` bytes in a file. `None`, with the reason on stderr, if that is not permitted.
     pub fn ext4(size: u64) -> Option<Self> {
         let dir = Self::dir();
         let image = dir.path().join("image");
@@ -21,7 +21,7 @@ impl Mounted {
         Self::mount(dir, &["-o", "loop"], &image)
     }
 
-    /// The same on a disk that can refuse to take bytes.
+    /// Like [`Mounted::ext4`], on a disk that can be made [full](Mounted::fill_disk).
     pub fn ext4_that_fills(size: u64) -> Option<Self> {
         let dir = Self::dir();
         let disk = dir.path().join("disk");
@@ -31,7 +31,7 @@ impl Mounted {
         let image = disk.join("image");
         run(Command::new("fallocate").args(["--length", &size.to_string()]).arg(&image))?;
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-I", "256", "-E", "nodiscard"]).arg(&image))?;
-        // It may have made holes, where its journal is too.
+        // mkfs may have made holes, also in the journal. Allocate them again.
         run(Command::new("fallocate").args(["--length", &size.to_string()]).arg(&image))?;
         Self::mount(dir, &["-o", "loop"], &image)
     }
@@ -40,14 +40,15 @@ impl Mounted {
     pub fn fill_disk(&self) {
         self.sync();
         let image = self.dir.path().join("disk/image");
-        let told = Command::new("dumpe2fs").arg(&image).output().unwrap();
-        let told = String::from_utf8_lossy(&told.stdout).into_owned();
-        let size =
-            |name: &str| told.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse::<u64>().unwrap();
+        let report = Command::new("dumpe2fs").arg(&image).output().unwrap();
+        let report = String::from_utf8_lossy(&report.stdout).into_owned();
+        let size = |name: &str| {
+            report.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse::<u64>().unwrap()
+        };
         let block = size("Block size:");
-        // What no file has loses its place on the disk.
+        // Free blocks of the file system lose their blocks of the disk.
         for range in
-            told.lines().filter_map(|line| line.strip_prefix("  Free blocks: ")).flat_map(|list| list.split(", "))
+            report.lines().filter_map(|line| line.strip_prefix("  Free blocks: ")).flat_map(|list| list.split(", "))
         {
             let Some((first, last)) = range.split_once('-').or(Some((range, range)).filter(|_| !range.is_empty()))
             else {
@@ -68,12 +69,12 @@ impl Mounted {
         std::fs::remove_file(self.dir.path().join("disk/filler")).unwrap();
     }
 
-    /// A file system that holds no extended attributes.
+    /// A file system without extended attributes.
     pub fn ramfs() -> Option<Self> {
         Self::mount(Self::dir(), &["-t", "ramfs"], Path::new("none"))
     }
 
-    /// What the kernel tells of FUSE mounts, and takes for them.
+    /// The control file system of the kernel for FUSE connections.
     pub fn fusectl() -> Option<Self> {
         Self::mount(Self::dir(), &["-t", "fusectl"], Path::new("none"))
     }
@@ -93,17 +94,17 @@ impl Mounted {
         Some(Self { dir })
     }
 
-    /// A directory in it.
+    /// A directory in the file system.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("at/data")
     }
 
-    /// Has the names that were made reach the disk, as they do every few seconds, but not the bytes in their files.
+    /// Writes new names to the disk, as the kernel does every few seconds, but not the bytes of their files.
     pub fn commit_names(&self) {
         File::create(self.path("other")).and_then(|file| file.sync_all()).unwrap();
     }
 
-    /// Has all that was made reach the disk.
+    /// Writes everything to the disk.
     pub fn sync(&self) {
         self.try_sync().unwrap();
     }
@@ -112,10 +113,10 @@ impl Mounted {
         nix::unistd::syncfs(File::open(self.path("")).unwrap())
     }
 
-    /// Cuts the power of the disk: what the kernel has in memory alone is lost, and nothing can be read or written.
+    /// Cuts the power of the disk: everything that is only in memory is lost, and nothing can be read or written.
     pub fn cut_power(&self) {
         nix::ioctl_read!(shut_down, b'X', 125, u32);
-        /// Not even the journal's last part is written.
+        /// Not even the last part of the journal is written.
         const NOLOGFLUSH: u32 = 2;
         let disk = File::open(self.path("")).unwrap();
         let mut flags = NOLOGFLUSH;
@@ -123,18 +124,19 @@ impl Mounted {
         unsafe { shut_down(disk.as_raw_fd(), &mut flags) }.expect("ext4 can be shut down");
     }
 
-    /// Mounts the disk again as after a boot. Nobody may have a file of it open.
+    /// Mounts the disk again, as after a boot. No process may have a file on it open.
     pub fn boot(&self) {
         let at = self.path("");
         eventually("the disk is unmounted", || run(Command::new("umount").arg(&at)));
-        // Another file, as another disk with the same bytes: a namespace that somebody has made meanwhile may keep the mount of the old.
+        // A copy of the image is mounted: a namespace that another test has created meanwhile may keep the old mount
+        // alive.
         let (old, image) = (self.dir.path().join("image"), self.dir.path().join("image.new"));
         run(Command::new("cp").arg("--sparse=always").args([&old, &image])).expect("copied");
         std::fs::rename(&image, &old).unwrap();
         run(Command::new("mount").args(["-o", "loop"]).arg(old).arg(at)).expect("mounted as before");
     }
 
-    /// Has whoever writes wait, until what is returned is dropped.
+    /// Blocks all writers until the returned guard is dropped.
     pub fn freeze(&self) -> Frozen {
         run(Command::new("fsfreeze").arg("--freeze").arg(self.path(""))).expect("ext4 can be frozen");
         Frozen(self.path(""))
@@ -144,11 +146,11 @@ impl Mounted {
         run(Command::new("mount").args(["-o", "remount,errors=remount-ro"]).arg(self.path(""))).expect("remounted");
         let source = Command::new("findmnt").args(["-no", "SOURCE"]).arg(self.path("")).output().unwrap();
         let device = String::from_utf8(source.stdout).unwrap().trim().replace("/dev/", "");
-        // As an error of the disk does.
+        // The file system becomes read-only as after an error of the disk.
         std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").unwrap();
     }
 
-    /// Has the disk refuse to read `file` from byte `offset` on, and whatever is behind that on the disk.
+    /// Makes reads of `file` from byte `offset` on fail, and reads of everything behind that on the disk.
     pub fn lose_end_of(&self, file: &Path, offset: u64) {
         nix::ioctl_read_bad!(physical_block, 1, i32);
         let disk = nix::sys::statvfs::statvfs(&self.path("")).unwrap();
@@ -159,7 +161,7 @@ impl Mounted {
         unsafe { physical_block(file.as_raw_fd(), &mut block) }.expect("root may ask");
         let image = File::options().write(true).open(self.dir.path().join("image")).unwrap();
         image.set_len(block as u64 * disk.block_size()).unwrap();
-        // Else it would still be read from memory.
+        // Drops the page cache, from which the file could still be read.
         nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
     }
 
@@ -169,7 +171,7 @@ impl Mounted {
     }
 }
 
-/// A disk on which writers wait.
+/// A guard that blocks the writers of a disk.
 pub struct Frozen(PathBuf);
 
 impl Drop for Frozen {
@@ -180,7 +182,7 @@ impl Drop for Frozen {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Lazily, so that a process that still dies does not hold it.
+        // A lazy unmount succeeds even if a dying process still uses the disk.
         let _ = Command::new("umount").arg("-l").arg(self.dir.path().join("at")).status();
         let disk = self.dir.path().join("disk");
         if disk.exists() {

@@ -1,4 +1,4 @@
-//! What tests see of a cluster from outside: processes, leftovers, ends within a limit. And chance that can be repeated.
+//! Observing a cluster from outside: processes, leftover files, time limits. Also reproducible random numbers.
 
 use crate::harness::{Cluster, assert_no_crash, text};
 use nix::sys::signal::{Signal, kill};
@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
-/// A number that only this test's processes have in their command lines: `sleep NUMBER`. Dropped, it kills those left.
+/// A number that marks the processes of one test by their command lines: `sleep NUMBER`. A drop kills the remaining
+/// ones.
 pub struct Marker(String);
 
 impl Marker {
@@ -23,12 +24,12 @@ impl Marker {
         &self.0
     }
 
-    /// Processes with the number as one of their arguments: the `sleep`s themselves.
+    /// Processes with the number as an argument: the `sleep` processes.
     pub fn sleepers(&self) -> Vec<u32> {
         processes(|arguments| arguments.contains(&self.0.as_bytes()))
     }
 
-    /// Processes with the number anywhere: the shells that run the command, and the client that was given it.
+    /// Processes with the number anywhere in an argument: also the shells that run the command, and the client.
     pub fn all(&self) -> Vec<u32> {
         let number = self.0.as_bytes();
         processes(|arguments| arguments.iter().any(|text| text.windows(number.len()).any(|part| part == number)))
@@ -43,7 +44,7 @@ impl Drop for Marker {
     }
 }
 
-/// Living processes whose arguments are chosen. A zombie has none.
+/// Running processes whose arguments match. A zombie has no arguments.
 fn processes(chosen: impl Fn(&[&[u8]]) -> bool) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -59,24 +60,24 @@ pub fn send(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid as i32), signal);
 }
 
-/// All files and directories that are left under the tasks' directories of all nodes.
+/// All files and directories that are left below the task directories of all nodes.
 pub fn leftovers(cluster: &Cluster) -> Vec<PathBuf> {
     let below = |node| walkdir::WalkDir::new(cluster.data(node).join(".s4/tasks")).min_depth(1);
     (0..cluster.len()).flat_map(below).flatten().map(|entry| entry.into_path()).collect()
 }
 
-/// The names that `ls -r` shows of a prefix; none if there is nothing.
+/// The names that `ls -r` lists below a prefix.
 pub fn listed(cluster: &Cluster, prefix: &str) -> Vec<String> {
     let lines = text(&cluster.run(&["ls", "-r", prefix]).stdout);
     lines.lines().map(|line| line.split_whitespace().last().unwrap().to_owned()).collect()
 }
 
-/// Starts `s4` with its streams to us.
+/// Starts `s4`. Its stdout and stderr are pipes.
 pub fn spawn(cluster: &Cluster, args: &[&str]) -> Child {
     cluster.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Awaits the end of `child`, which is to come within `limit`.
+/// Waits for the end of `child`, which must come within `limit`.
 pub fn end_within(limit: Duration, child: Child) -> Output {
     let pid = child.id();
     let (sender, receiver) = mpsc::channel();
@@ -91,20 +92,20 @@ pub fn end_within(limit: Duration, child: Child) -> Output {
     output
 }
 
-/// Asserts that a program died by `signal`, as a shell looks for before it ends its script.
+/// Asserts that a program was killed by `signal`: by this, a shell decides whether to end its script.
 pub fn assert_died_by(signal: Signal, output: &Output) {
     use std::os::unix::process::ExitStatusExt;
     assert_eq!(output.status.signal(), Some(signal as i32), "{}: {}", output.status, text(&output.stderr));
 }
 
-/// Runs `s4`, which is to fail with exit status 1 within `limit`; returns its stderr.
+/// Runs `s4`, which must fail with exit status 1 within `limit`. Returns its stderr.
 pub fn fails_within(limit: Duration, cluster: &Cluster, args: &[&str]) -> String {
     let output = end_within(limit, spawn(cluster, args));
     assert_eq!(output.status.code(), Some(1), "s4 {args:?}: {}", text(&output.stderr));
     text(&output.stderr)
 }
 
-/// Chance by the seed in `S4_TEST_SEED`, or else by the clock; the seed is printed.
+/// Random numbers from the seed in `S4_TEST_SEED`, else from the clock. Prints the seed.
 pub struct Random(u64);
 
 impl Random {
@@ -128,12 +129,12 @@ impl Random {
     }
 }
 
-/// The length of the longest file that process `pid` has open: how far a key has come that has no name yet.
+/// The length of the longest file that process `pid` has open: the progress of a put, whose file has no name yet.
 pub fn longest_open(pid: u32) -> u64 {
     open_files(pid).map(|file| file.len()).max().unwrap_or(0)
 }
 
-/// What the files are like that process `pid` has open.
+/// The metadata of the files that process `pid` has open.
 pub fn open_files(pid: u32) -> impl Iterator<Item = Metadata> {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     descriptors.filter_map(|descriptor| std::fs::metadata(descriptor.path()).ok()).filter(|file| file.is_file())

@@ -1,4 +1,4 @@
-//! Pages of docs/, whose code blocks are run.
+//! Reads the code blocks of pages in docs/, and runs them.
 
 use crate::harness::Cluster;
 use crate::programs::directory;
@@ -7,10 +7,10 @@ use std::process::{Command, Output, Stdio};
 
 /// A fenced block of code.
 pub struct Block {
-    /// What follows the fence.
+    /// The language after the fence.
     pub language: String,
     pub text: String,
-    /// The last line before it that is not empty.
+    /// The last line before the block that is not empty.
     pub before: String,
 }
 
@@ -31,7 +31,7 @@ pub fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// Runs a script in the cluster's directory, as a user of it would.
+/// Runs a script in the directory of the cluster, as a user would.
 pub fn run(cluster: &Cluster, script: &str) -> Output {
     let path = format!("{}:{}", directory().display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("bash");

@@ -1,18 +1,18 @@
-//! What the tests of random operations share: numbers from a seed, and a process of their own in which threads work. A process that has
-//! no children, as a test has: they matter for which close publishes.
+//! Helpers for tests of random operations: random numbers from a seed, and a separate process whose threads do the
+//! operations. Unlike the process of the test, it has no children, which would influence which close publishes.
 
 use crate::mounting::Mount;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::SystemTime;
 
-/// Threads at once, each with files of its own.
+/// The number of threads. Each works on its own files.
 pub const THREADS: u64 = 4;
 
-/// Tells the process where it works.
+/// The environment variable that describes the work of the process.
 const WORK: &str = "S4_TEST_WORK";
 
-/// SplitMix64: numbers that follow from a seed.
+/// Random numbers from a seed (SplitMix64).
 pub struct Random(pub u64);
 
 impl Random {
@@ -32,7 +32,7 @@ impl Random {
     }
 }
 
-/// Where and how much is to be done.
+/// The work of the process.
 pub struct Work {
     pub mounts: [PathBuf; 2],
     pub seed: u64,
@@ -40,7 +40,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// What this process is to do, if it is one that was started for it.
+    /// The work of this process, if it was started by [`Work::process`].
     pub fn given() -> Option<Self> {
         let text = std::env::var(WORK).ok()?;
         let fields: Vec<&str> = text.split(' ').collect();
@@ -48,7 +48,8 @@ impl Work {
         Some(Self { mounts: [fields[0].into(), fields[1].into()], seed: number(2), operations: number(3) })
     }
 
-    /// `S4_TEST_SEED`, else a seed by the clock, and as many operations as the variable `count` says, else `usual`. Both are printed.
+    /// The seed is `S4_TEST_SEED`, else from the clock. The number of operations is in the environment variable
+    /// `count`, else `usual`. Prints both.
     pub fn new(mounts: [&Mount; 2], count: &str, usual: u64) -> Self {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
         let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -58,7 +59,7 @@ impl Work {
         Self { mounts: mounts.map(|mount| mount.dir().to_owned()), seed, operations }
     }
 
-    /// The process that does it, by the same test.
+    /// A command that does the work in a process of its own, by running `test` of this binary.
     pub fn process(&self, test: &str) -> Command {
         let [first, second] = self.mounts.each_ref().map(|mount| mount.display());
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -68,7 +69,8 @@ impl Work {
         command
     }
 
-    /// Has each thread's worker do its part with `run`, which is told how many operations. Returns them once all have ended.
+    /// Starts the threads. Each creates a worker and calls `run` with its number of operations. Returns the workers
+    /// after all threads have ended.
     pub fn run<W: Send + 'static>(&self, worker: impl Fn(u64) -> W, run: fn(&mut W, u64)) -> Vec<W> {
         let part = self.operations / THREADS;
         let threads: Vec<_> = (0..THREADS)
@@ -80,7 +82,7 @@ impl Work {
                 })
             })
             .collect();
-        // All are waited for before any is unwrapped.
+        // All threads are joined before the first panic is passed on.
         let ended: Vec<_> = threads.into_iter().map(std::thread::JoinHandle::join).collect();
         ended.into_iter().map(|worker| worker.expect("the model agrees")).collect()
     }

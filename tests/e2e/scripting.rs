@@ -1,4 +1,4 @@
-//! Scripts that run in mounts: bash for what a user types, Python for system calls one by one.
+//! Scripts that run in mounts: bash for commands of users, Python for single system calls.
 
 use crate::harness::{Cluster, text};
 use crate::mounting::{Mount, no_mounts};
@@ -6,7 +6,7 @@ use crate::programs::program;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 
-/// What every Python script begins with. `errno_of` gives the name of the error that a call ends with, else `ok`.
+/// The beginning of every Python script. `errno_of` returns the name of the errno of a call, or `ok`.
 const PRELUDE: &str = r#"
 import errno, mmap, os, signal, stat, subprocess, sys, threading
 R, W, RW, NEW = os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_CREAT | os.O_WRONLY
@@ -33,18 +33,19 @@ def await_word():
     return sys.stdin.readline().strip()
 "#;
 
-/// A cluster, a mount of it with a bucket `b`, and both kinds of node: node 0 is read directly, node 1 over the network.
+/// A cluster and a mount with a bucket `b`. There are both kinds of node: the mount reads node 0 directly, and node 1
+/// over the network.
 pub struct Setup {
     pub mount: Mount,
     pub cluster: Cluster,
 }
 
-/// One key of each kind.
+/// A key on each kind of node.
 pub const LOCAL: &str = "b/0_k";
 pub const REMOTE: &str = "b/1_k";
 pub const BOTH: [&str; 2] = [LOCAL, REMOTE];
 
-/// True, having said why, if tests of mounts cannot run here.
+/// True if tests of mounts cannot run here. Prints the reason.
 pub fn skipped() -> bool {
     let python = Command::new("python3").args(["-S", "-c", ""]).stderr(Stdio::null()).status();
     let no_python = (!python.is_ok_and(|status| status.success())).then_some("no python3");
@@ -55,12 +56,12 @@ pub fn skipped() -> bool {
     reason.is_some()
 }
 
-/// Two nodes, one of them remote; `None` if it cannot be, having said why.
+/// Two nodes, of which one is remote. `None`, with the reason on stderr, if mounts are not possible here.
 pub fn setup() -> Option<Setup> {
     setup_with(2, &[1], &[])
 }
 
-/// `nodes` nodes, those of `remote` remote, and options for the mount.
+/// `nodes` nodes, of which those in `remote` are remote, and a mount with `options`.
 pub fn setup_with(nodes: usize, remote: &[usize], options: &[&str]) -> Option<Setup> {
     if skipped() {
         return None;
@@ -78,7 +79,7 @@ impl Setup {
         Mount::new(&self.cluster, "other", &[])
     }
 
-    /// Runs bash in the mount to its end, `$S4` being another client.
+    /// Runs bash in the mount to its end. `$S4` is the program `s4`, as another client.
     pub fn bash(&self, script: &str) -> String {
         let output = self.bash_output(script);
         assert!(output.status.success(), "{script}: {}: {}", output.status, text(&output.stderr));
@@ -101,7 +102,7 @@ impl Setup {
         finish_python(self.spawn_python(script, args))
     }
 
-    /// Starts Python in the mount, with its streams at hand.
+    /// Starts Python in the mount. Its stdin, stdout and stderr are pipes.
     pub fn spawn_python(&self, script: &str, args: &[&str]) -> Child {
         spawn_python(&self.mount, script, args)
     }
@@ -113,7 +114,7 @@ impl Setup {
         listed.lines().any(|line| line.ends_with(path.rsplit('/').next().unwrap()))
     }
 
-    /// What another client reads at `path`.
+    /// The bytes that another client reads at `path`.
     pub fn key(&self, path: &str) -> Vec<u8> {
         self.cluster.get(&format!("s4://{path}"))
     }
@@ -125,7 +126,7 @@ impl Setup {
 
 pub fn spawn_python(mount: &Mount, script: &str, args: &[&str]) -> Child {
     Command::new("python3")
-        // Isolated, or it would look for its modules in the mount.
+        // Isolated mode: otherwise Python looks for modules in the mount.
         .args(["-I", "-S", "-c", &format!("{PRELUDE}{script}")])
         .args(args)
         .current_dir(mount.dir())
@@ -136,17 +137,17 @@ pub fn spawn_python(mount: &Mount, script: &str, args: &[&str]) -> Child {
         .expect("python3 runs")
 }
 
-/// The stdout of a script, which is to succeed.
+/// Waits for the end of a script, which must succeed. Returns its stdout.
 pub fn finish_python(child: Child) -> String {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "the script: {}: {}", output.status, text(&output.stderr));
     text(&output.stdout)
 }
 
-/// The next line that a script tells.
+/// The next line of a script's stdout.
 pub fn next_line(child: &mut Child) -> String {
     let mut line = String::new();
-    // One byte at a time, so that nothing of the next line is lost with the reader.
+    // A buffer of one byte: a larger one would lose bytes of the next line when the reader is dropped.
     BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     line.trim_end().to_owned()
 }

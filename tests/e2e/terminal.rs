@@ -1,4 +1,4 @@
-//! A terminal for tests: what a program draws on it, and what it shows in the end.
+//! A terminal for tests, with all that a program writes to it and the final screen.
 
 use crate::harness::{Cluster, text};
 use crate::observe::end_within;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// `s4` with a terminal of some size as its stderr, and all that it has written there.
+/// A running `s4` whose stderr is a terminal, and the bytes that it has written there.
 pub struct OnTerminal {
     child: Child,
     shown: Arc<Mutex<Vec<u8>>>,
@@ -35,7 +35,7 @@ impl OnTerminal {
         let (mut master, seen) = (File::from(pty.master), shown.clone());
         let reader = std::thread::spawn(move || {
             let mut block = [0; 4096];
-            // It ends with an error once no program has the terminal.
+            // The read fails once no program has the terminal open.
             while let Ok(n @ 1..) = master.read(&mut block) {
                 seen.lock().unwrap().extend_from_slice(&block[..n]);
             }
@@ -47,7 +47,7 @@ impl OnTerminal {
         text(&self.shown.lock().unwrap())
     }
 
-    /// The exit status, what the terminal was sent, and what it shows in the end.
+    /// The exit status, the bytes that were sent to the terminal, and the final screen.
     pub fn finish(self) -> (i32, String, Vec<String>) {
         let output = end_within(LIMIT, self.child);
         self.reader.join().unwrap();
@@ -61,7 +61,7 @@ impl OnTerminal {
     }
 }
 
-/// As much of a terminal as a display needs; it never forgets a line.
+/// The part of a terminal that a progress display needs. Scrolled lines are kept.
 struct Screen {
     lines: Vec<String>,
     row: usize,

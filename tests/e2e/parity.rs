@@ -1,4 +1,4 @@
-//! The same directory twice, on a disk and in a mount, where the same scripts are to do the same.
+//! Parity with a disk: one directory is on a disk and in a mount, and scripts must do the same in both.
 
 use crate::harness::{Cluster, assert_no_crash, text};
 use crate::mounting::{Mount, no_mounts};
@@ -6,22 +6,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// No script here takes more than a few seconds: one that does is stuck.
+/// The timeout of a script. All scripts take only a few seconds.
 const SECONDS: &str = "120";
 
-/// Directories of one name and content, on a disk and as a bucket in a mount. One node of three is the mount's own.
-pub struct Twins {
+/// Two directories of the same name and content: one on a disk, one as a bucket in a mount. One of the three nodes is
+/// local to the mount.
+pub struct Parity {
     bucket: &'static str,
     disk: PathBuf,
     mount: Mount,
     cluster: Cluster,
 }
 
-/// What a directory holds: the bytes of a file, `None` for a directory.
+/// The entries of a directory: the bytes of each file, `None` for a directory.
 type Tree = BTreeMap<String, Option<Vec<u8>>>;
 
-impl Twins {
-    /// Both hold the [fixture](fill), with `bucket` as the bucket. `None`, said on stderr, where no mount can be made.
+impl Parity {
+    /// Fills both directories with the [fixture](fill). `None`, with the reason on stderr, if mounts are not possible
+    /// here.
     pub fn start(bucket: &'static str) -> Option<Self> {
         if let Some(reason) = no_mounts() {
             eprintln!("skipped: {reason}");
@@ -47,8 +49,9 @@ impl Twins {
         &self.cluster
     }
 
-    /// Runs each script on the disk and in the mount, if the programs named before it are there. Exit status, stdout and stderr are to be the same, and in the end the
-    /// files too: as the mount shows them, and as `s4 cp` gets them.
+    /// Runs each script on the disk and in the mount, if the programs that it needs are installed. Exit status, stdout
+    /// and stderr must be the same. In the end the files must be the same too, both in the mount and in a copy by `s4
+    /// cp`.
     pub fn check(&self, cases: &[(&str, &str)]) {
         let mut wrong = Vec::new();
         for (programs, script) in cases {
@@ -69,7 +72,8 @@ impl Twins {
         assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n\n"));
     }
 
-    /// Runs each script in the mount only. It is to fail with a message that holds the given text, and to damage nothing.
+    /// Runs each script in the mount only. It must fail with a message that contains the given text, and must change no
+    /// file.
     pub fn check_refusals(&self, cases: &[(&str, &str, &str)]) {
         let before = tree(&self.mount.path(self.bucket));
         let mut wrong = Vec::new();
@@ -87,7 +91,7 @@ impl Twins {
         assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n\n"));
     }
 
-    /// Runs a script in the mount that is to succeed; returns its stdout.
+    /// Runs a script in the mount, which must succeed. Returns its stdout.
     pub fn ok(&self, script: &str) -> String {
         let output = self.in_mount(script);
         assert!(output.status.success(), "{script}: {}", shown(&output));
@@ -107,7 +111,7 @@ impl Twins {
         run(&self.mount.path(self.bucket), script)
     }
 
-    /// The bucket's keys, without the mount.
+    /// The keys of the bucket, by `s4 cp`.
     fn keys(&self) -> Tree {
         let copy = tempfile::tempdir_in(self.cluster.dir()).unwrap();
         let (from, to) = (format!("s4://{}/", self.bucket), format!("{}/", copy.path().display()));
@@ -117,7 +121,7 @@ impl Twins {
     }
 }
 
-/// Text and bytes, small and large, for each node, and empty files, in three levels.
+/// The fixture: text and binary files, small and large, for each node, and empty files, in three levels of directories.
 fn fill(dir: &Path) {
     std::fs::create_dir_all(dir.join("sub/deep")).unwrap();
     let write = |name: &str, content: &[u8]| std::fs::write(dir.join(name), content).unwrap();
@@ -135,7 +139,7 @@ fn fill(dir: &Path) {
     write("sub/deep/sp-cial_\u{e4}\u{20ac}", "not ASCII".as_bytes());
 }
 
-/// Bytes that do not repeat, the same each time (xorshift).
+/// Random bytes that are the same in each run (xorshift).
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut next = || {
@@ -147,7 +151,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// True if the programs are there; one that is not is named on stderr.
+/// True if the programs are installed. Prints the name of a missing one.
 pub fn all_there(programs: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = |program: &&str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
@@ -194,7 +198,7 @@ fn tree(dir: &Path) -> Tree {
     tree
 }
 
-/// Without its directories.
+/// The tree without its directories.
 fn files(mut tree: Tree) -> Tree {
     tree.retain(|_, content| content.is_some());
     tree
