@@ -1,5 +1,5 @@
-//! The two sides of a transfer, and what each calls an error of the other. What goes wrong on the way is said here in words of
-//! ours, whatever library met it.
+//! The errors of a transfer. Client and server use different kinds for the same failure. The cause is described in
+//! words of s4, whatever library has reported it.
 
 use crate::error::{Error, ErrorKind, reason};
 use std::error::Error as StdError;
@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// Which errors a broken or silent body gives, by the side that reads it.
+/// Which end of a transfer this process is, by which the kinds of its errors are chosen.
 #[derive(Clone, Copy)]
 pub enum Side {
     Client,
@@ -15,7 +15,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The transfer with `who` ended before its end.
+    /// The error of a transfer with `who` that broke.
     pub fn broken(self, who: &str, error: &(dyn StdError + 'static)) -> Error {
         let kind = match self {
             Self::Client => ErrorKind::Unreachable,
@@ -26,7 +26,7 @@ impl Side {
         if cause == Cause::Closed { broken.of_broken_connection() } else { broken }
     }
 
-    /// `who` has said what it must not.
+    /// The error of a violation of the protocol by `who`.
     pub fn malformed(self, who: &str, why: &str) -> Error {
         let kind = match self {
             Self::Client => ErrorKind::Unreachable,
@@ -35,7 +35,7 @@ impl Side {
         Error::new(kind, format!("{who}: malformed message: {why}"))
     }
 
-    /// Nothing came from `who`, or it took nothing, for as long as is waited.
+    /// The error if `who` has neither sent nor received anything within `deadline`.
     pub fn silent(self, who: &str, deadline: Duration) -> Error {
         let kind = match self {
             Self::Client => ErrorKind::Deadline,
@@ -45,22 +45,22 @@ impl Side {
     }
 }
 
-/// Why a connection, or what was sent over it, failed.
+/// Why a connection or a transfer has failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// Nobody listens there.
+    /// No process listens at the address.
     Refused,
-    /// The peer, or its machine, has ended the connection.
+    /// The peer or its machine has closed the connection.
     Closed,
-    /// What was sent was not confirmed in time.
+    /// Sent bytes were not acknowledged in time.
     Silent,
-    /// The network knows no way to the peer.
+    /// There is no route to the peer.
     NoWay,
-    /// The address has a name, and nobody knows it.
+    /// The host name in the address cannot be resolved.
     NoName,
-    /// What came is not HTTP.
+    /// The received bytes are not HTTP.
     NotHttp,
-    /// Another error of the system, or one of ours, in its own words.
+    /// Another error of the system or of s4, with its text.
     Other(String),
 }
 
@@ -78,7 +78,7 @@ impl Cause {
             }
             Io::TimedOut | Io::WouldBlock => Self::Silent,
             Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown => Self::NoWay,
-            // A library that meets bytes which it cannot read says so in its own words.
+            // Libraries report bytes that they cannot parse by these kinds, without an errno.
             Io::InvalidData | Io::InvalidInput if error.raw_os_error().is_none() => Self::NotHttp,
             _ if error.to_string().contains("lookup address") => Self::NoName,
             _ => Self::Other(reason(error)),
@@ -108,7 +108,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The cause of an error that a library gives: the innermost of those that it gives as its source that says why.
+/// The cause of an error of a library: the innermost error in its chain of sources that has a known type.
 pub fn cause(error: &(dyn StdError + 'static)) -> Cause {
     let mut found = None;
     let mut next = Some(error);
@@ -129,7 +129,7 @@ pub fn cause(error: &(dyn StdError + 'static)) -> Cause {
 mod tests {
     use super::*;
 
-    /// An error of a library, which tells nothing but where it comes from.
+    /// An error of a library, with nothing but a source.
     #[derive(Debug)]
     struct Library(io::Error);
 

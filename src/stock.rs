@@ -1,16 +1,17 @@
-//! Things that are made ahead, on a thread of their own, so that whoever wants one need not wait while it is made.
+//! A pool of values that a thread creates in advance, so that taking one need not wait for its creation.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many are made ahead, and how many may be left when more are made: seldom, since to wake the thread costs too.
+/// How many values are created in advance, and how few must be left before the pool is refilled. Refilling is rare,
+/// since waking the thread costs time.
 const FULL: usize = 12;
 const LOW: usize = 4;
 
-/// How long none is made after one could not be.
+/// The pause after a value could not be created.
 const FAILED: Duration = Duration::from_secs(1);
 
-/// A stock of `T`. Its thread ends with it.
+/// A pool of `T`. Its thread ends when it is dropped.
 pub struct Stock<T>(Arc<Shelf<T>>);
 
 struct Shelf<T> {
@@ -18,7 +19,7 @@ struct Shelf<T> {
     changed: Condvar,
 }
 
-/// Guards what is ready, and what the thread is to do.
+/// Guards the ready values, and the orders to the thread.
 struct State<T> {
     ready: Vec<T>,
     wanted: bool,
@@ -27,17 +28,17 @@ struct State<T> {
 }
 
 impl<T: Send + 'static> Stock<T> {
-    /// An empty one. `make` makes one more, where it can.
+    /// An empty pool. `make` creates a value, if it can.
     pub fn new(name: &str, make: impl FnMut() -> Option<T> + Send + 'static) -> Self {
         let state = State { ready: Vec::with_capacity(FULL), wanted: false, ended: false, failed: None };
         let shelf = Arc::new(Shelf { state: Mutex::new(state), changed: Condvar::new() });
         let kept = shelf.clone();
-        // Without a thread the stock stays empty.
+        // Without a thread the pool stays empty.
         let _ = std::thread::Builder::new().name(name.to_owned()).spawn(move || kept.fill(make));
         Self(shelf)
     }
 
-    /// One of those made ahead. `None` if there is none: more are on their way then, where they can be made.
+    /// Takes a value. `None` if there is none: then more are being created, if they can.
     pub fn take(&self) -> Option<T> {
         let mut state = self.0.lock();
         let taken = state.ready.pop();
@@ -58,7 +59,7 @@ impl<T> Drop for Stock<T> {
 }
 
 impl<T> Shelf<T> {
-    /// What the thread does.
+    /// The loop of the thread.
     fn fill(&self, mut make: impl FnMut() -> Option<T>) {
         let mut state = self.lock();
         while !state.ended {
@@ -96,14 +97,14 @@ mod tests {
         });
         assert_eq!(stock.take(), None, "none was wanted before");
         assert_eq!(made.iter().take(FULL).max(), Some(FULL));
-        // The last is put there after it was told of.
+        // The value is put into the pool after `make` has reported it.
         let mut taken: Vec<usize> = std::iter::repeat_with(|| stock.take()).flatten().take(FULL).collect();
         assert!(made.recv().is_ok_and(|next| next > FULL), "it was wanted again");
         taken.sort_unstable();
         taken.dedup();
         assert_eq!(taken.len(), FULL, "each is given to one");
         drop(stock);
-        // Ends with the thread, which may have been about to make some.
+        // Ends with the thread, which may create some more first.
         assert!(made.iter().count() <= 2 * FULL);
     }
 

@@ -1,25 +1,25 @@
-//! Waiting for a peer, for a limited time. Only time in which this process could have heard the peer counts: one that was stopped,
-//! or a machine that was suspended, has itself to blame. All waits for one node share its [`Liveness`], so that a node found silent
-//! by one of them is waited for by none.
+//! Timeouts of peers. Only time in which this process was running counts: if the process was stopped or the machine
+//! suspended, the peer is not late. All timeouts of one node share its [`Liveness`]: once one of them finds the node
+//! silent, the others end too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The longest wait at once. One that lasts much longer was no wait of this process: it did not run.
+/// The longest single wait. If a wait lasts much longer, this process was not running.
 pub const STEP: Duration = Duration::from_millis(250);
 
-/// What all waits for one node know of it. Clones share it.
+/// Whether a node is alive, for all timeouts of the node. Clones share it.
 #[derive(Clone)]
 pub struct Liveness(Arc<State>);
 
 struct State {
-    /// Grows whenever anything of the node comes, over any connection.
+    /// Incremented whenever bytes of the node arrive, over any connection.
     heard: AtomicU64,
-    /// For how long nothing came when it was found silent, and when that was; nothing once something has come.
+    /// If the node was found silent: for how long, and when it was found. `None` once something arrives.
     silent: watch::Sender<Option<(Duration, Instant)>>,
-    /// Somebody asks it whether it answers again.
+    /// True while a task probes the node.
     asked: AtomicBool,
 }
 
@@ -42,23 +42,24 @@ impl Liveness {
         }
     }
 
-    /// True if nothing has come for `limit`, and nothing has since.
+    /// True if the node was found silent for `limit`, and nothing has arrived since.
     pub fn is_silent(&self, limit: Duration) -> bool {
         self.0.silent.borrow().is_some_and(|(silent, _)| silent >= limit)
     }
 
-    /// The same, and it was asked since whether it answers, which it has not.
+    /// True if it is silent, and there was time for a probe to be answered.
     fn is_surely_silent(&self, limit: Duration) -> bool {
         self.0.silent.borrow().is_some_and(|(silent, found)| silent >= limit && found.elapsed() >= STEP)
     }
 
     /// Resolves once the node is not silent.
     pub async fn until_alive(&self) {
-        // It would fail once nobody can change it any more.
+        // It cannot fail: `self` holds the sender.
         let _ = self.0.silent.subscribe().wait_for(Option::is_none).await;
     }
 
-    /// True for one caller at a time, which then asks the node [until it is alive](Self::until_alive), and then passes `false`.
+    /// True for one caller at a time, which then asks the node [until it is alive](Self::until_alive), and then passes
+    /// `false`.
     pub fn set_asked(&self, asked: bool) -> bool {
         self.0.asked.swap(asked, Ordering::Relaxed) != asked
     }
@@ -78,25 +79,25 @@ impl Liveness {
     }
 }
 
-/// A wait for a peer, which begins again whenever the peer does something.
+/// A timeout of a peer. It restarts whenever the peer does something.
 #[derive(Clone)]
 pub struct Timeout {
     limit: Duration,
     waited: Duration,
-    /// When what is not in `waited` began.
+    /// The start of the time that is not yet in `waited`.
     since: Instant,
     node: Option<Liveness>,
-    /// What was heard of the node when the wait began.
+    /// The count of `Liveness` when the wait began.
     heard: u64,
 }
 
 impl Timeout {
-    /// For a peer of which nothing else is known.
+    /// A timeout of a peer without a shared state.
     pub fn new(limit: Duration) -> Self {
         Self { limit, waited: Duration::ZERO, since: Instant::now(), node: None, heard: 0 }
     }
 
-    /// For a node, which also counts as silent when others have found it so.
+    /// A timeout of a node. It also ends when another timeout has found the node silent.
     pub fn of(node: &Liveness, limit: Duration) -> Self {
         Self { node: Some(node.clone()), heard: node.heard(), ..Self::new(limit) }
     }
@@ -105,7 +106,7 @@ impl Timeout {
         self.limit
     }
 
-    /// The peer has taken something, or it is waited for anew.
+    /// Restarts the wait.
     pub fn begin(&mut self) {
         (self.waited, self.since) = (Duration::ZERO, Instant::now());
         self.heard = self.node.as_ref().map_or(0, Liveness::heard);
@@ -117,7 +118,7 @@ impl Timeout {
         self.begin();
     }
 
-    /// How long to wait at once.
+    /// The length of the next single wait.
     pub fn step(&self) -> Duration {
         self.left().clamp(Duration::from_millis(1), STEP)
     }
@@ -126,7 +127,7 @@ impl Timeout {
         self.limit.saturating_sub(self.waited)
     }
 
-    /// Counts the wait that has just ended in vain. True if there is to be no other.
+    /// Counts a single wait in which nothing happened. True if the timeout has passed.
     pub fn is_over(&mut self) -> bool {
         let now = Instant::now();
         let passed = now.saturating_duration_since(self.since);
@@ -135,7 +136,7 @@ impl Timeout {
     }
 
     fn count(&mut self, passed: Duration) -> bool {
-        // A long one is our own pause; what came in it is here now, and is looked at first.
+        // A longer wait is a pause of this process. Bytes that arrived during the pause are read first.
         self.waited += passed.min(2 * STEP);
         if self.left().is_zero() {
             self.end();
@@ -144,7 +145,8 @@ impl Timeout {
         self.node.as_ref().is_some_and(|node| node.is_surely_silent(self.limit))
     }
 
-    /// The time is over, by its own count or by the kernel's. A node that was not heard elsewhere meanwhile is silent.
+    /// The timeout has passed, by this count or by the kernel's. The node is silent if nothing has arrived over other
+    /// connections either.
     pub fn end(&self) {
         if let Some(node) = &self.node
             && node.heard() == self.heard
@@ -153,12 +155,12 @@ impl Timeout {
         }
     }
 
-    /// Awaits `work`; `None` if the time is over first.
+    /// Awaits `work`; `None` after the timeout.
     pub async fn run<F: Future>(mut self, work: F) -> Option<F::Output> {
         self.run_while(work, || false).await
     }
 
-    /// The same; the wait begins again as long as there is `progress`.
+    /// Awaits `work`; `None` after the timeout, which restarts as long as there is `progress`.
     pub async fn run_while<F: Future>(&mut self, work: F, mut progress: impl FnMut() -> bool) -> Option<F::Output> {
         self.begin();
         let mut work = std::pin::pin!(work);
@@ -179,7 +181,7 @@ impl From<Duration> for Timeout {
     }
 }
 
-/// Awaits `work` for so long; `None` if it takes longer.
+/// Awaits `work`; `None` if it takes longer than `limit`.
 pub async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
     Timeout::new(limit).run(work).await
 }

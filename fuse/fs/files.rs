@@ -175,7 +175,7 @@ impl Files {
     }
 
     /// Opens a key for reading. Returns the handle, and a file that the kernel may read instead. Errors: ESTALE if it
-    /// is gone or another key by now, so that the kernel looks it up again.
+    /// is gone or was replaced, so that the kernel looks it up again.
     async fn open_key(&self, key: &Key, stat: &KeyStat) -> Result<(Handle, Option<Arc<File>>)> {
         if let Some(dir) = self.namespace.local_dir(key) {
             match local::open(dir, key, stat).map_err(io_errno)? {

@@ -457,7 +457,7 @@ impl Connection {
         let room = spare.len().min(most);
         self.peer.timeout.begin();
         let received = loop {
-            // SAFETY: the buffer has room for as many bytes as are told, and the socket is open.
+            // SAFETY: the buffer has room for `room` bytes, and the socket is open.
             let n = unsafe { libc::recv(self.socket.as_raw_fd(), spare.as_mut_ptr().cast(), room, 0) };
             if let Some(n) = self.peer.tried(Errno::result(n))? {
                 break n as usize;
@@ -467,7 +467,7 @@ impl Connection {
             return Err(self.broken(&std::io::ErrorKind::UnexpectedEof.into()));
         }
         self.peer.timeout.note_alive();
-        // SAFETY: the kernel has just written so many bytes behind those that were there.
+        // SAFETY: the kernel has just written `received` bytes after the initialised ones.
         unsafe { buffer.set_len(buffer.len() + received) };
         Ok(received)
     }
