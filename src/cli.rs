@@ -133,7 +133,7 @@ pub struct CpArgs {
     #[arg(long)]
     pub provenance: bool,
     /// Cut one file, or stdin, into keys of at most SIZE (64M, 1GiB) at line ends: DST/0000_NAME, 0001_NAME and so on
-    #[arg(long, value_name = "SIZE", value_parser = parse_piece, conflicts_with_all = ["recursive", "exclude"])]
+    #[arg(long, value_name = "SIZE", value_parser = parse_piece, conflicts_with_all = ["recursive", "exclude", "provenance"])]
     pub split: Option<u64>,
     /// With --split: repeat the first line in each key
     #[arg(long, requires = "split")]

@@ -5,9 +5,9 @@ use super::lines::Lines;
 use crate::body::{self, Activity};
 use crate::directory::DIR_MODE;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::Dir;
+use crate::key::{Dir, Key};
 use crate::placement::{NodeId, node_of_basename};
-use crate::protocol::{Change, Entered, Entry, Listed, Stat, escape};
+use crate::protocol::{Change, Entered, Entry, KeyStat, Listed, Stat, escape};
 use hyper::Method;
 use tokio::task::JoinSet;
 
@@ -51,6 +51,14 @@ impl Client {
         let path = format!("/v1/stat/{}", escape(path.as_str()));
         let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
         self.json(node, response).await
+    }
+
+    /// The attributes of `key`; `None` if there is no key of this name.
+    pub async fn find_key(&self, key: &Key) -> Result<Option<KeyStat>> {
+        match self.look_up(&Dir::try_from(key.as_str().to_owned())?).await? {
+            Stat::Key(found) => Ok(Some(found)),
+            Stat::Dir { .. } | Stat::Absent => Ok(None),
+        }
     }
 
     /// What `path` stands for. If its home is slow or down, the other nodes are asked whether they hold something in

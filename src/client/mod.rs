@@ -32,5 +32,6 @@ pub use dirs::HeldDirs;
 pub use fetch::{Fetched, FetchedItem};
 pub use jobs::EventStream;
 pub use listing::Listing;
+pub use provenance::MOST_GIVEN;
 pub use secret::Secret;
 pub use upload::{PutAnswers, PutCounts, Puts, Upload};

@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 const MAX_RESPONSE: u64 = 4 << 20;
 /// The longest request body that a node accepts, in bytes.
 const MAX_REQUEST: usize = 1 << 20;
+/// Inputs of a task that [`Client::give_provenance`] can send at most: each takes more than 64 bytes of a request.
+pub const MOST_GIVEN: usize = MAX_REQUEST / 64;
 
 impl Client {
     /// The provenance of `key`, with at most `most` of its inputs; with 0, only whether a map made it. Error: no such
@@ -38,13 +40,12 @@ impl Client {
         Ok(found)
     }
 
-    /// Sends the provenance that `key` has on another cluster to its node here. A task that is too long for a request
-    /// is left out, and only its mark is sent. Errors: the key has other bytes, or a map has made it here.
+    /// Sends the provenance that `key` has on another cluster to its node here. A task that is too long for a request,
+    /// or that does not have all its inputs, is left out, and only its mark is sent. Errors: the key has other bytes, or a map has made it here.
     pub async fn give_provenance(&self, key: &Key, made: &Provenance) -> Result<()> {
-        let mut json = made.json();
-        if json.len() > MAX_REQUEST {
-            json = Provenance { task: None, ..made.clone() }.json();
-        }
+        let is_whole = made.task.as_ref().is_none_or(TaskRecord::is_whole);
+        let whole = is_whole.then(|| made.json()).filter(|json| json.len() <= MAX_REQUEST);
+        let json = whole.unwrap_or_else(|| Provenance { task: None, ..made.clone() }.json());
         let path = format!("/v1/provenance/{}", escape(key.as_str()));
         let node = self.cluster().node_of(key);
         self.send(node, Method::POST, &path, body::full(json.into_bytes()), &Activity::default()).await.map(drop)

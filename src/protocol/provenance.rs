@@ -40,6 +40,13 @@ pub struct TaskRecord {
     pub inputs: Vec<Input>,
 }
 
+impl TaskRecord {
+    /// True if all its inputs are here.
+    pub fn is_whole(&self) -> bool {
+        self.inputs.len() as u64 == self.count
+    }
+}
+
 /// A key as a task read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {

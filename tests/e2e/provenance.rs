@@ -4,6 +4,7 @@ use crate::harness::{Cluster, text};
 use crate::observe::listed;
 use crate::scripting::setup;
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
 
 /// Three maps over three keys of one line each, into `a/`, `b/` and `c/`.
 fn pipeline(cluster: &Cluster) {
@@ -166,6 +167,52 @@ fn what_made_keys_goes_with_a_tree_to_another_cluster() {
     assert!(told.contains("a/.s4-provenance: line 1 is damaged"), "{told}");
     let told = other.fails(2, &["cp", "--provenance", &path("a"), "s4://new/"]);
     assert!(told.contains("copy of one tree by -r"), "{told}");
+}
+
+#[test]
+fn the_file_of_a_tree_is_private_at_its_top_and_never_replaced() {
+    let (one, other) = (Cluster::start(3), Cluster::start(2));
+    pipeline(&one);
+    let out = one.dir().join("out");
+    let path = |name: &str| out.join(name).display().to_string();
+    std::fs::create_dir(&out).unwrap();
+    one.put("s4://d/x/0_k", b"x\n");
+    one.put("s4://d/y/0_k", b"y\n");
+    one.ok(&["map", "s4://d/x/", "s4://d/z/", "cat", "--env", "TOKEN=secret"]);
+    let copy = |src: &str| {
+        let mut s4 = one.command(&["cp", "-r", "--provenance", src, "."]);
+        let output = s4.current_dir(&out).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    // Each beside its keys.
+    for name in ["y", "z"] {
+        assert_eq!(copy(&format!("s4://d/{name}/")).0, Some(0));
+        let mode = std::fs::metadata(out.join(name).join(".s4-provenance")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    assert!(!out.join(".s4-provenance").exists());
+    let kept = std::fs::read_to_string(out.join("z/.s4-provenance")).unwrap();
+    assert!(kept.contains("secret") && kept.contains("\"path\":\"0_k\""), "{kept}");
+    one.put("s4://d/z/1_k", b"new\n");
+    let (code, said) = copy("s4://d/z/");
+    assert!(code == Some(1) && said.contains("z/.s4-provenance: an earlier copy has left it"), "{said}");
+    assert!(!out.join("z/1_k").exists(), "refused before anything is copied");
+    assert_eq!(std::fs::read_to_string(out.join("z/.s4-provenance")).unwrap(), kept);
+    other.ok(&["cp", "-r", "--provenance", &path("z"), "s4://d/z/"]);
+    assert_eq!(why(&other, &["s4://d/z/0_k"])[0]["job"]["cmd"], "cat");
+    // A key that was left out is not asked for.
+    one.ok(&["cp", "-r", "--provenance", "s4://a/", &path("a")]);
+    other.ok(&["cp", "-r", "--provenance", &path("a"), "s4://a/", "--exclude", "0_*"]);
+    assert_eq!(listed(&other, "s4://a/"), ["1_k", "2_k"]);
+    // A task of which not all inputs are known is not sent; the mark is.
+    one.ok(&["cp", "-r", "--provenance", "s4://c/", &path("c")]);
+    let file = out.join("c/.s4-provenance");
+    let mut line: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    line["task"]["inputs"].as_array_mut().unwrap().pop();
+    std::fs::write(&file, format!("{line}\n")).unwrap();
+    other.ok(&["cp", "-r", "--provenance", &path("c"), "s4://c/"]);
+    let found = &why(&other, &["s4://c/1_x"])[0];
+    assert!(found["made"] == true && found["job"] == Value::Null, "{found}");
 }
 
 #[test]

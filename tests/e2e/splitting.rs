@@ -226,10 +226,11 @@ fn a_split_that_makes_no_sense_is_refused() {
     write(&cluster, "big", b"a\n");
     write(&cluster, "bad name", b"a\n");
     cluster.put("s4://b/0_k", b"x");
-    let cases: [(i32, &[&str], &str); 10] = [
+    let cases: [(i32, &[&str], &str); 11] = [
         (2, &["--split", "0", "big", "s4://in/"], "room"),
         (2, &["--split", "x", "big", "s4://in/"], "bytes"),
         (2, &["--split", "1M", "-r", "big", "s4://in/"], "--recursive"),
+        (2, &["--split", "1M", "--provenance", "big", "s4://in/"], "--provenance"),
         (2, &["--header", "big", "s4://in/"], "--split"),
         (2, &["--split", "1M", "big", "big", "s4://in/"], "one file"),
         (2, &["--split", "1M", "s4://b/0_k", "s4://in/"], "local"),

@@ -5,7 +5,6 @@ use super::exclude::Exclude;
 use super::gather::{NOT_WHOLE, gather, pipe};
 use super::report::{Counts, Report};
 use super::sources::{Counting, Keys, Source};
-use super::upload::exists;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key};
@@ -70,7 +69,7 @@ pub async fn copy_key(
     skip_existing: bool,
     counts: &Arc<Counts>,
 ) -> Result<()> {
-    if skip_existing && exists(client, to).await? {
+    if skip_existing && client.find_key(to).await?.is_some() {
         counts.add_existing(size);
         return Ok(());
     }

@@ -127,9 +127,10 @@ async fn put(client: &Client, args: &CpArgs, exclude: Exclude) -> Result<ExitSta
         check_names(&args.src, names.iter().map(|name| &**name))?;
     }
     let top = roots[0].path.clone();
-    let copied = upload::copy(client, Files { roots, dst: dst.clone(), exclude }, args.skip_existing).await?;
+    let files = Files { roots, dst: dst.clone(), exclude: exclude.clone() };
+    let copied = upload::copy(client, files, args.skip_existing).await?;
     if args.provenance {
-        provenance::restore(client, &top, &dst).await?;
+        provenance::restore(client, &top, &dst, &exclude).await?;
     }
     Ok(copied)
 }
@@ -159,7 +160,7 @@ fn is_a_directory(src: &str) -> Error {
 
 async fn put_one(client: &Client, src: &str, dst: &str, skip_existing: bool) -> Result<ExitStatus> {
     let key = target_key(src, dst)?;
-    if skip_existing && upload::exists(client, &key).await? {
+    if skip_existing && client.find_key(&key).await?.is_some() {
         return Ok(left_out(src, true));
     }
     if src == "-" {
@@ -204,9 +205,10 @@ async fn get(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitSt
     check_dir(args, args.dst.ends_with('/') || dst.is_dir())?;
     let sources = sources(client, args, dst == Path::new(".")).await?;
     let top = sources[0].clone();
+    let provenance = args.provenance.then(|| provenance::place(&top, dst)).transpose()?;
     let copied = download::copy(client, sources, dst, exclude, args.skip_existing).await?;
-    if args.provenance {
-        provenance::save(client, top, dst, exclude).await?;
+    if let Some(path) = provenance {
+        provenance::save(client, top, &path, exclude).await?;
     }
     Ok(copied)
 }
@@ -224,7 +226,7 @@ async fn sources(client: &Client, args: &CpArgs, here: bool) -> Result<Vec<Sourc
     for src in &args.src {
         // With -r a source may be either.
         let is_dir =
-            args.recursive && (Key::parse_url(src).is_err() || !upload::exists(client, &Key::parse_url(src)?).await?);
+            args.recursive && (Key::parse_url(src).is_err() || client.find_key(&Key::parse_url(src)?).await?.is_none());
         let what = if is_dir { What::Below(Dir::parse_url(src)?) } else { What::Key(Key::parse_url(src)?) };
         sources.push(Source::named(what));
     }
@@ -275,7 +277,7 @@ async fn copy(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitS
         if is_left_out(src, exclude) {
             return Ok(ExitStatus::Done);
         }
-        if args.skip_existing && upload::exists(client, &to).await? {
+        if args.skip_existing && client.find_key(&to).await?.is_some() {
             return Ok(left_out(src, true));
         }
         let counts = Arc::new(Counts::default());

@@ -1,20 +1,24 @@
 //! `s4 cp -r --provenance`: what made the keys of a tree goes with it, in a file at its top, so that another cluster knows it too.
+//! The file has the commands and variables of jobs, so only its owner may read it.
 
+use super::draft::Draft;
 use super::exclude::Exclude;
-use super::sources::{Keys, Source};
+use super::sources::{Keys, Source, What};
 use crate::commands::console::say;
-use s4::client::Client;
+use s4::client::{Client, MOST_GIVEN};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Dir;
 use s4::protocol::Provenance;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use tokio::task::JoinSet;
 
 /// The file's name.
 pub const FILE: &str = ".s4-provenance";
+const MODE: u32 = 0o600;
 /// Keys that are asked for at once.
 const AT_ONCE: usize = 16;
 
@@ -27,11 +31,30 @@ struct Line {
     found: Provenance,
 }
 
-/// Writes the file for the keys of `source`, which have been copied below `dst`.
-pub async fn save(client: &Client, source: Source, dst: &Path, exclude: &Exclude) -> Result<()> {
-    let path = dst.join(FILE);
+/// Where the file of `source` comes, if that is copied to `dst`: to the top of its tree. Errors: there is one, which is of another copy.
+pub fn place(source: &Source, dst: &Path) -> Result<PathBuf> {
+    let path = dst.join(source.name()).join(FILE);
+    match path.symlink_metadata() {
+        Ok(_) => Err(taken(&path)),
+        Err(_) => Ok(path),
+    }
+}
+
+fn taken(path: &Path) -> Error {
+    let message = "an earlier copy has left it, and it is not replaced; delete it, or copy to another directory";
+    Error::new(ErrorKind::AlreadyExists, format!("{}: {message}", path.display()))
+}
+
+/// Writes the file at `path` for the keys of `source`, which have been copied.
+pub async fn save(client: &Client, source: Source, path: &Path, exclude: &Exclude) -> Result<()> {
     let failed = |e: std::io::Error| Error::io(path.display(), &e);
-    let mut out = BufWriter::new(File::create(&path).map_err(failed)?);
+    let draft = Draft::beside(path)?;
+    draft.file().set_permissions(Permissions::from_mode(MODE)).map_err(failed)?;
+    let mut out = BufWriter::new(draft);
+    let source = match source.what {
+        What::Below(dir) => Source::whole(dir),
+        What::Key(_) => source,
+    };
     let mut keys = Keys::new(client, vec![source], exclude.clone());
     let mut asked: JoinSet<Result<Line>> = JoinSet::new();
     loop {
@@ -47,18 +70,19 @@ pub async fn save(client: &Client, source: Source, dst: &Path, exclude: &Exclude
             }
         }
         let Some(key) = next else {
-            return out.flush().map_err(failed);
+            let draft = out.into_inner().map_err(|e| failed(e.into_error()))?;
+            return if draft.keep_new(path)? { Ok(()) } else { Err(taken(path)) };
         };
         let (client, below) = (client.clone(), key.below().to_owned());
         asked.spawn(
-            async move { client.provenance(&key.key, usize::MAX).await.map(|found| Line { path: below, found }) },
+            async move { client.provenance(&key.key, MOST_GIVEN).await.map(|found| Line { path: below, found }) },
         );
     }
 }
 
 /// Gives the keys below `dst`, to which the tree at `top` has been copied, what its file says. Returns an error for the first key that does
 /// not take it, after the others.
-pub async fn restore(client: &Client, top: &Path, dst: &Dir) -> Result<()> {
+pub async fn restore(client: &Client, top: &Path, dst: &Dir, exclude: &Exclude) -> Result<()> {
     let path = top.join(FILE);
     let failed = |e: std::io::Error| Error::io(path.display(), &e);
     let file = match File::open(&path) {
@@ -80,6 +104,9 @@ pub async fn restore(client: &Client, top: &Path, dst: &Dir) -> Result<()> {
         let line: Line = serde_json::from_str(&line.map_err(failed)?).map_err(|e| {
             Error::new(ErrorKind::Io, format!("{}: line {} is damaged: {e}", path.display(), number + 1))
         })?;
+        if exclude.leaves_out(&line.path) {
+            continue;
+        }
         let (client, key) = (client.clone(), dst.join(&line.path)?);
         while given.len() >= AT_ONCE {
             first = first.and(joined(given.join_next().await));

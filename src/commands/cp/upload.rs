@@ -5,9 +5,7 @@ use super::walk::{Files, Item, shown};
 use crate::commands::warning::skew_text;
 use s4::client::{Client, Puts, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::key::{Dir, Key};
 use s4::placement::NodeId;
-use s4::protocol::Stat;
 use std::fs::File;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
@@ -91,12 +89,6 @@ fn walk(files: &Files, client: &Client, queues: &[mpsc::Sender<Item>]) -> Result
     Ok(())
 }
 
-/// True if there is a key of this name. A directory of the name is none: it stands in the way, and the put says so.
-pub async fn exists(client: &Client, key: &Key) -> Result<bool> {
-    let stat = client.look_up(&Dir::try_from(key.as_str().to_owned())?).await?;
-    Ok(matches!(stat, Stat::Key(_)))
-}
-
 /// Passes on, in another order perhaps, what does not exist as a key.
 async fn pass_new(
     client: Client,
@@ -111,8 +103,9 @@ async fn pass_new(
                 Some(item) => {
                     let client = client.clone();
                     looked_up.spawn(async move {
-                        let found = exists(&client, &item.key).await;
-                        (item, found)
+                        // A directory of the name is no key: it stands in the way, and the put says so.
+                        let found = client.find_key(&item.key).await;
+                        (item, found.map(|found| found.is_some()))
                     });
                     continue;
                 }

@@ -13,7 +13,7 @@ use pieces::{Names, Piece, Split, check_number, cut, digits};
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{self, Dir, Key};
-use s4::protocol::{Change, Stat};
+use s4::protocol::Change;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -149,7 +149,8 @@ impl Sending {
         let skip_existing = self.skip_existing;
         Ok(async move {
             let number = piece.number;
-            if skip_existing && let Some(len) = existing(&client, &key).await? {
+            if skip_existing && let Some(existing) = client.find_key(&key).await? {
+                let len = existing.checksum.len;
                 check_len(&key, len, measure(piece, &what).await?)?;
                 counts.add_existing(len);
                 return Ok(number);
@@ -176,14 +177,6 @@ impl Sending {
 
 async fn next(pieces: &mut Option<Receiver<Result<Piece>>>) -> Option<Result<Piece>> {
     pieces.as_mut()?.recv().await
-}
-
-/// The length of `key`, if it exists.
-async fn existing(client: &Client, key: &Key) -> Result<Option<u64>> {
-    match client.look_up(&Dir::try_from(key.as_str().to_owned())?).await? {
-        Stat::Key(stat) => Ok(Some(stat.checksum.len)),
-        Stat::Dir { .. } | Stat::Absent => Ok(None),
-    }
 }
 
 /// The length of a piece. One that comes has to be read for it.
