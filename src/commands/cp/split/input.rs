@@ -1,11 +1,11 @@
 //! What is split: a file, of which parts are read side by side, or a stream, perhaps unpacked by gzip or zstd.
 
-use s4::error::{Error, ErrorKind, Result};
+use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::AtPosition;
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::thread::JoinHandle;
+use std::sync::{Arc, OnceLock};
 
 /// Bytes of what an unpacker says that are shown.
 const SHOWN: u64 = 400;
@@ -47,8 +47,9 @@ struct Unpacking {
     program: &'static str,
     child: Child,
     output: ChildStdout,
-    /// Gives it its input, where that is no file.
-    feeding: Option<JoinHandle<std::io::Result<u64>>>,
+    /// Why its input could not be read to the end, where that is no file. Set before the input ends for the unpacker. The thread that feeds
+    /// it is not joined: it may wait for an input that goes on, though the unpacker has given up.
+    unread: Arc<OnceLock<std::io::Error>>,
 }
 
 impl Unpacking {
@@ -81,14 +82,19 @@ impl Unpacking {
             }
             _ => Error::io(program, &e),
         })?;
-        let feeding = match (child.stdin.take(), rest) {
-            (Some(mut to), Some(mut rest)) => {
-                Some(std::thread::Builder::new().spawn(move || std::io::copy(&mut rest, &mut to)).map_err(failed)?)
-            }
-            _ => None,
-        };
+        let unread = Arc::new(OnceLock::new());
+        if let (Some(mut to), Some(mut rest)) = (child.stdin.take(), rest) {
+            let unread = unread.clone();
+            let feed = move || {
+                if let Err(error) = std::io::copy(&mut rest, &mut to) {
+                    // Nobody else sets it.
+                    let _ = unread.set(error);
+                }
+            };
+            std::thread::Builder::new().spawn(feed).map_err(failed)?;
+        }
         let output = child.stdout.take().ok_or_else(|| Error::new(ErrorKind::Io, format!("{program}: no output")))?;
-        Ok(Self { program, child, output, feeding })
+        Ok(Self { program, child, output, unread })
     }
 
     /// Errors: the input was cut off or damaged, or could not be read.
@@ -98,12 +104,12 @@ impl Unpacking {
             // It may be no text.
             let _ = stderr.take(SHOWN).read_to_string(&mut said);
         }
-        if let Some(Ok(Err(e))) = self.feeding.take().map(JoinHandle::join)
+        let status = self.child.wait()?;
+        if let Some(e) = self.unread.get()
             && e.kind() != std::io::ErrorKind::BrokenPipe
         {
-            return Err(e);
+            return Err(std::io::Error::new(e.kind(), reason(e)));
         }
-        let status = self.child.wait()?;
         match status.success() {
             true => Ok(()),
             false => {
@@ -141,6 +147,9 @@ pub fn unpacked_name(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
 
     #[test]
     fn packed_data_is_known_by_its_first_bytes() {
@@ -149,6 +158,21 @@ mod tests {
         assert_eq!(unpacker(&[0x50, 0x2a, 0x4d, 0x18]), Some("zstd"));
         assert_eq!(unpacker(b"a,b,"), None);
         assert_eq!(unpacker(b""), None);
+    }
+
+    #[test]
+    fn an_idle_input_does_not_hold_up_the_end_of_an_unpacker_that_gave_up() {
+        let (input, mut to) = std::io::pipe().unwrap();
+        let (sender, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut unpacking = Unpacking::start("-", File::from(OwnedFd::from(input)), false).unwrap();
+            let _ = sender.send(unpacking.read(&mut [0; 16]).map_err(|e| e.to_string()));
+        });
+        // So many bytes gzip waits for before it looks at them.
+        to.write_all(&[0x1f, 0x8b]).and_then(|()| to.write_all(&[7; (256 << 10) - 2])).unwrap();
+        let read = ended.recv_timeout(Duration::from_secs(20)).expect("it ends");
+        assert!(read.as_ref().is_err_and(|e| e.contains("cannot be unpacked to its end: gzip")), "{read:?}");
+        drop(to);
     }
 
     #[test]
