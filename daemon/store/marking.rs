@@ -21,17 +21,32 @@ impl Store {
             return refuse("it is another key than the one whose provenance this is");
         }
         match record(&opened.file).map_err(|e| self.unreadable(key, &e))?.and_then(|record| record.mark) {
-            Some(found) if found == mark => Ok(()),
+            // A daemon that was killed in `write` may have left it writable.
+            Some(found) if found == mark => make_read_only(&opened.file).map_err(|e| Error::io(key, &e)),
             Some(_) => refuse("a map of this cluster has made it"),
             None => write(&opened.file, KeyRecord { checksum, mark: Some(mark) }).map_err(|e| Error::io(key, &e)),
         }
     }
 }
 
-/// An ordinary user can only set attributes of a file that its owner may write to.
+/// Only root can set attributes of a file that its owner may not write to. For another user it is made writable for a
+/// moment.
 fn write(file: &File, record: KeyRecord) -> io::Result<()> {
+    match set_record(file, &record) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+        written => return written,
+    }
     let mode = file.metadata()?.permissions().mode();
     file.set_permissions(Permissions::from_mode(mode | 0o200))?;
     let written = set_record(file, &record);
-    file.set_permissions(Permissions::from_mode(mode)).and(written)
+    make_read_only(file).and(written)
+}
+
+/// Takes away the write permissions, which no key has.
+pub(super) fn make_read_only(file: &File) -> io::Result<()> {
+    let mode = file.metadata()?.permissions().mode();
+    match mode & 0o222 {
+        0 => Ok(()),
+        _ => file.set_permissions(Permissions::from_mode(mode & !0o222)),
+    }
 }

@@ -3,6 +3,7 @@
 //! [`synced`] knows when that was.
 
 use super::core::Store;
+use super::marking::make_read_only;
 use super::read::open_itself;
 use super::synced;
 use crate::jobs::process;
@@ -132,6 +133,7 @@ fn is_whole(path: &Path) -> io::Result<Option<u64>> {
     if file.metadata()?.len() != recorded.len {
         return Ok(None);
     }
+    make_read_only(&file)?;
     Ok((hasher::of_file(&file)? == recorded).then_some(recorded.len))
 }
 
