@@ -7,17 +7,23 @@ use s4::error::{Error, ExitStatus, Result};
 use std::io::Write;
 
 /// Bash takes a colon for the end of a word, so that `s4://b/k` is three words: the candidates lose what is before the last colon.
+/// It inserts them as they are, so they are quoted for it; the other shells quote what they insert.
 const BASH: &str = r#"
 _s4_names() {
     local line=${COMP_LINE:0:COMP_POINT}
-    local word=${line##*[[:space:]]} names
+    local raw=${line##*[[:space:]]} word= names
+    while [[ $raw == *\\* ]]; do
+        word+=${raw%%\\*} raw=${raw#*\\}
+        word+=${raw:0:1} raw=${raw:1}
+    done
+    word+=$raw
     case $word in -*) ;; *) mapfile -t names < <(s4 --deadline 1 complete -- "${COMP_WORDS[1]}" "$word" 2>/dev/null) ;; esac
     if ((${#names[@]} == 0)); then
         _s4 "$@"
         return
     fi
     case $word in *:*) [[ $COMP_WORDBREAKS == *:* ]] && names=("${names[@]#"${word%"${word##*:}"}"}") ;; esac
-    COMPREPLY=("${names[@]}")
+    mapfile -t COMPREPLY < <(printf '%q\n' "${names[@]}")
     [[ ${#names[@]} -gt 1 || ${names[0]} != */ ]] || compopt -o nospace
 }
 complete -F _s4_names -o nosort -o bashdefault -o default s4
@@ -26,7 +32,7 @@ complete -F _s4_names -o nosort -o bashdefault -o default s4
 const ZSH: &str = r#"
 _s4_names() {
     local -a names
-    [[ $PREFIX == -* || $CURRENT -lt 3 ]] || names=(${(f)"$(s4 --deadline 1 complete -- ${words[2]} "$PREFIX" 2>/dev/null)"})
+    [[ $PREFIX == -* || $CURRENT -lt 3 ]] || names=(${(f)"$(s4 --deadline 1 complete -- ${words[2]} "${(Q)PREFIX}" 2>/dev/null)"})
     if (( $#names )); then
         compadd -S '' -- $names
     else

@@ -105,6 +105,13 @@ fn bash_completes_keys_directories_buckets_and_job_ids() {
     assert_eq!(complete("s4 cp s4://in/"), ["//in/0_a", "//in/dir/"]);
     assert_eq!(complete("s4 wait 2"), [id.as_str()]);
     assert_eq!(complete("s4 logs la"), ["last"]);
+    // What the shell would take for its own is quoted, and understood when it is typed so.
+    for key in ["odd/0_`id`", "odd/1;id", "odd/2$(id)\\"] {
+        cluster.put(&format!("s4://{key}"), b"x");
+    }
+    let quoted = ["//odd/0_\\`id\\`", "//odd/1\\;id", "//odd/2\\$\\(id\\)\\\\"];
+    assert_eq!(complete("s4 ls s4://odd/"), quoted);
+    assert_eq!(complete("s4 ls s4://odd/1\\;"), [quoted[1]]);
     assert!(complete("s4 map --ke").contains(&"--keep-going".to_owned()));
 }
 
