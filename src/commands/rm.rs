@@ -5,8 +5,8 @@ use super::format::{counted, size_text};
 use crate::cli::RmArgs;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::key::{Dir, Key, Prefix};
-use s4::protocol::{Entry, Stat};
+use s4::key::{Key, Prefix};
+use s4::protocol::{Entry, MOST_BUCKETS};
 use s4::skew::Load;
 use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
@@ -26,16 +26,13 @@ pub async fn run(client: &Client, args: RmArgs) -> Result<ExitStatus> {
 }
 
 async fn remove_one(client: &Client, key: &Key, dry_run: bool) -> Result<ExitStatus> {
-    let len = match client.look_up(&Dir::try_from(key.as_str().to_owned())?).await? {
-        Stat::Key(stat) => Some(stat.checksum.len),
-        Stat::Dir { .. } | Stat::Absent => None,
-    };
+    let len = client.find_key(key).await?.map(|found| found.checksum.len);
     match (dry_run, len) {
         (false, _) => client.delete(key).await?,
         (true, Some(_)) => writeln!(std::io::stdout(), "{key}").map_err(|e| Error::io("stdout", &e))?,
         (true, None) => return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key"))),
     }
-    tell(dry_run, Load { keys: 1, bytes: len.unwrap_or(0) }, 0);
+    tell(dry_run, Load { keys: 1, bytes: len.unwrap_or(0) }, &Buckets::Known(0));
     Ok(ExitStatus::Done)
 }
 
@@ -46,23 +43,27 @@ async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
             async move { client.delete_prefix(node, &prefix).await }
         })
         .await;
-    let (mut deleted, mut touched) = (Load::default(), BTreeSet::new());
+    let (mut deleted, mut touched, mut is_all) = (Load::default(), BTreeSet::new(), true);
     for (load, buckets) in answers.iter().flatten() {
+        is_all &= buckets.len() < MOST_BUCKETS;
         deleted.keys += load.keys;
         deleted.bytes = deleted.bytes.saturating_add(load.bytes);
         touched.extend(buckets);
     }
     // A silent node is not waited for once more.
     let gone = match answers.iter().all(Result::is_ok) && !touched.is_empty() {
-        true => {
-            let left = buckets(client, prefix).await?;
-            touched.iter().filter(|bucket| !left.contains(bucket.as_str())).count()
-        }
-        false => 0,
+        true => match buckets(client, prefix).await {
+            Ok(left) => {
+                let gone = touched.iter().filter(|bucket| !left.contains(bucket.as_str())).count();
+                if is_all { Buckets::Known(gone) } else { Buckets::AtLeast(gone) }
+            }
+            Err(error) => Buckets::Unknown(error),
+        },
+        false => Buckets::Known(0),
     };
     // A failure that left all as it was has nothing else to say.
     if deleted.keys > 0 || answers.iter().all(Result::is_ok) {
-        tell(false, deleted, gone);
+        tell(false, deleted, &gone);
     }
     // Nothing found is success: scripts begin so.
     client.all_or_blame(answers).await.map(|_| ExitStatus::Done)
@@ -97,15 +98,48 @@ async fn list_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
     out.flush().map_err(|e| Error::io("stdout", &e))?;
     // Of a directory's bucket, others may stay.
     let whole = if prefix.as_str().contains('/') { 0 } else { buckets(client, prefix).await?.len() };
-    tell(true, found, whole);
+    tell(true, found, &Buckets::Known(whole));
     Ok(ExitStatus::Done)
 }
 
-fn tell(dry_run: bool, load: Load, buckets: usize) {
+/// How many buckets have gone with their keys.
+enum Buckets {
+    Known(usize),
+    /// A node names no more of them.
+    AtLeast(usize),
+    /// Those that are left could not be listed.
+    Unknown(Error),
+}
+
+fn tell(dry_run: bool, load: Load, buckets: &Buckets) {
+    say(format_args!("{}", summary(dry_run, load, buckets)));
+}
+
+fn summary(dry_run: bool, load: Load, buckets: &Buckets) -> String {
     let verb = if dry_run { "would delete" } else { "deleted" };
     let buckets = match buckets {
-        0 => String::new(),
-        buckets => format!(", {}", counted(buckets as u64, "bucket")),
+        Buckets::Known(0) => String::new(),
+        Buckets::Known(buckets) => format!(", {}", counted(*buckets as u64, "bucket")),
+        Buckets::AtLeast(buckets) => format!(", at least {}", counted(*buckets as u64, "bucket")),
+        Buckets::Unknown(error) => format!("; which buckets are gone is not known: {error}"),
     };
-    say(format_args!("{verb} {}, {}{buckets}", counted(load.keys, "key"), size_text(load.bytes)));
+    format!("{verb} {}, {}{buckets}", counted(load.keys, "key"), size_text(load.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_deleted_is_told_though_buckets_are_not_known() {
+        let told = |buckets| summary(false, Load { keys: 3, bytes: 30 }, &buckets);
+        assert_eq!(told(Buckets::Known(0)), "deleted 3 keys, 30B");
+        assert_eq!(told(Buckets::Known(1)), "deleted 3 keys, 30B, 1 bucket");
+        assert_eq!(told(Buckets::AtLeast(1000)), "deleted 3 keys, 30B, at least 1000 buckets");
+        let error = Error::new(ErrorKind::Unreachable, "node1: no answer");
+        assert_eq!(
+            told(Buckets::Unknown(error)),
+            "deleted 3 keys, 30B; which buckets are gone is not known: node1: no answer"
+        );
+    }
 }

@@ -133,6 +133,9 @@ pub struct JobRecord {
     pub outcome: Option<Outcome>,
 }
 
+/// Buckets that a node names of the keys that it has deleted.
+pub const MOST_BUCKETS: usize = 1000;
+
 /// One line of the answer to a submission, a start, or a request to follow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -151,7 +154,7 @@ pub enum Event {
     Ended {
         outcome: Outcome,
         progress: Progress,
-        /// Where the outputs of a 1:n map went that this node's tasks made.
+        /// Where the outputs of this node's tasks went, if the job chooses their names: of a 1:n map, or with `--to-name`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         spread: Option<Box<Spread>>,
     },
@@ -168,7 +171,7 @@ pub enum Event {
         /// Their bytes.
         #[serde(default, deserialize_with = "bounds::count")]
         bytes: u64,
-        /// Their buckets, in the last event only, as far as they are told.
+        /// Their buckets, in the last event only, and no more than [`MOST_BUCKETS`].
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         buckets: Vec<String>,
     },

@@ -14,7 +14,7 @@ mod to_name;
 pub use dirs::Entered;
 pub use failures::{FailedTask, FailureGroup, FailureGroups};
 pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Rerun, Standing};
-pub use job_report::{Event, JobRecord, Outcome, Progress, RunningTask, Source, TaskFailure};
+pub use job_report::{Event, JobRecord, MOST_BUCKETS, Outcome, Progress, RunningTask, Source, TaskFailure};
 pub use listing::{Detail, Entry, Listed, ListingLine};
 pub use plan::{Plan, Reason, Reasons};
 pub use provenance::{Input, MOST_INPUTS, Provenance, TaskRecord};
