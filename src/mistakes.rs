@@ -42,7 +42,7 @@ const ELSEWHERE: [(&[&str], &str, &str); 19] = [
     ),
     (&["touch", "truncate", "edit"], "KEY", "a key is written once: 's4 cp - {} < /dev/null' makes an empty one"),
     (&["stat", "info", "show"], "KEY", "'s4 ls {}' has time and size, 's4 why {}' what made it"),
-    (&["status", "nodes", "ping", "df"], "", "'s4 health' asks every node how it is"),
+    (&["status", "nodes", "ping"], "", "'s4 health' asks every node how it is"),
     (
         &["start", "up", "init", "serve", "server"],
         "",
@@ -225,6 +225,14 @@ mod tests {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let error = Cli::try_parse_from([&["s4".to_owned()], &args[..]].concat()).err().expect("a mistake");
         explain(&error, &args)
+    }
+
+    #[test]
+    fn every_command_of_other_tools_has_one_advice() {
+        let mut seen = std::collections::HashSet::new();
+        for name in ELSEWHERE.iter().flat_map(|(names, ..)| *names) {
+            assert!(seen.insert(name), "{name} is there twice");
+        }
     }
 
     #[test]
