@@ -218,6 +218,10 @@ impl Work {
         let Some(output) = &task.output else {
             return Ok(Ended::Named { outputs: Outputs { dir, names: stdout, installed }, inputs });
         };
+        if spec.to_name.is_some() {
+            let (cluster, bytes) = (shared.client.cluster(), stdout.metadata().map_err(refused)?.len());
+            job.sent.add(cluster.len(), std::iter::once((output, cluster.node_of(output), bytes)));
+        }
         if !is_here(&output) {
             return Ok(Ended::Elsewhere { output: output.clone(), file: stdout, inputs });
         }

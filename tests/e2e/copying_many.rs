@@ -100,6 +100,10 @@ fn existing_keys_and_files_are_left_out_and_counted() {
     assert!(told(&["cp", "--skip-existing", "s4://b/d/6_file", "s4://c/d/5_file"]).contains("left out"));
     assert!(told(&["cp", "--skip-existing", "s4://b/d/6_file", "back/d/3_file"]).contains("left out"));
     assert_eq!((cluster.get("s4://c/d/5_file"), read(&cluster, "back/d/3_file")), (b"old".to_vec(), "mine".into()));
+    // Out of the cluster, a directory is no file that exists either.
+    cluster.put("s4://flat/d", b"x");
+    let said = cluster.fails(1, &["cp", "-r", "--skip-existing", "s4://flat/", "back"]);
+    assert!(said.contains("back/d: is a directory here"), "{said}");
     write(&cluster, "other/d", "x");
     assert!(cluster.fails(1, &["cp", "-r", "--skip-existing", "other", "s4://c/"]).contains("directory"));
 }
@@ -278,6 +282,9 @@ fn outputs_that_choose_one_node_are_warned_of_at_the_end() {
     let skewed = end("s4://skewed/", "for m in 01 02 03; do echo x >2023_$m; echo 2023_$m; done");
     assert!(skewed.contains("12 of 12 keys") && skewed.contains("1 of 3 nodes"), "{skewed}");
     assert_eq!(skewed.lines().count(), 2, "{skewed}");
+    let args = ["map", "--to-name", "2023_{/}", "s4://in/", "s4://named/", "cat"];
+    let named = text(&cluster.run(&args).stderr);
+    assert!(named.contains("4 of 4 keys") && named.contains("1 of 3 nodes"), "{named}");
     let spread = end("s4://spread/", "for m in 0 1 2; do echo x >${m}_2023; echo ${m}_2023; done");
     assert_eq!(spread.lines().count(), 1, "{spread}");
 }

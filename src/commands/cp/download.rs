@@ -51,7 +51,7 @@ pub async fn copy(
             }
         };
         let wanted = Wanted { path: dst.join(found.below()), key: found.key };
-        if skip_existing && wanted.path.symlink_metadata().is_ok() {
+        if skip_existing && wanted.path.symlink_metadata().is_ok() && !wanted.path.is_dir() {
             fetches.report.counts.add_existing(found.size);
             continue;
         }

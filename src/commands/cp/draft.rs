@@ -52,15 +52,12 @@ impl Draft {
             },
         };
         kept.map_err(|e| match e.kind() {
-            // As of a key of the name of a directory on another node.
-            std::io::ErrorKind::IsADirectory => {
-                Error::new(ErrorKind::Io, format!("{}: is a directory here, and cannot be a file too", path.display()))
-            }
+            std::io::ErrorKind::IsADirectory => is_a_directory(path),
             _ => Error::io(path.display(), &e),
         })
     }
 
-    /// Gives it the name `path`. False if that is taken, and stays as it is.
+    /// Gives it the name `path`. False if a file has that, which stays as it is.
     pub fn keep_new(self, path: &Path) -> Result<bool> {
         let kept = match self {
             Self::Named(file) => file.persist_noclobber(path).map(drop).map_err(|e| e.error),
@@ -68,6 +65,7 @@ impl Draft {
         };
         match kept {
             Ok(()) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Err(is_a_directory(path)),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
             Err(e) => Err(Error::io(path.display(), &e)),
         }
@@ -82,6 +80,10 @@ impl Write for Draft {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+fn is_a_directory(path: &Path) -> Error {
+    Error::new(ErrorKind::Io, format!("{}: is a directory here, and cannot be a file too", path.display()))
 }
 
 fn dir_of(path: &Path) -> &Path {
