@@ -2,8 +2,9 @@
 //! from the outputs themselves.
 
 use super::shared::Shared;
+use super::tasks::still_wanted;
 use crate::store::Sorter;
-use s4::error::{Error, ErrorKind, Result};
+use s4::error::{Error, Result};
 use s4::protocol::{HEARTBEAT, JobSpec, Standing};
 use std::iter::Peekable;
 use tokio::runtime::Handle;
@@ -44,9 +45,7 @@ impl ExistingOutputs {
                 Ok(None) => break,
                 Err(_) => {}
             }
-            if !alive() {
-                return Err(Error::new(ErrorKind::Cancelled, format!("job {}: its client is gone", spec.id)));
-            }
+            still_wanted(spec, alive)?;
         }
         let records: Records = Box::new(sorter.finish()?);
         Ok(Self(records.peekable()))

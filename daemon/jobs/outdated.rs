@@ -3,8 +3,9 @@
 //! its inputs twice.
 
 use super::existing::{Records, precedes};
+use super::tasks::still_wanted;
 use crate::store::{Selection, Sorter, Store};
-use s4::error::{Error, ErrorKind, Result};
+use s4::error::Result;
 use s4::key::{Key, Prefix, split_number};
 use s4::protocol::{Entry, JobSpec};
 use std::iter::Peekable;
@@ -24,10 +25,7 @@ impl OutdatedOutputs {
             {
                 sorter.push(format!("{number} {path}").into_bytes())?;
             }
-            match alive() {
-                true => Ok(true),
-                false => Err(Error::new(ErrorKind::Cancelled, format!("job {}: its client is gone", spec.id))),
-            }
+            still_wanted(spec, alive)
         })?;
         let records: Records = Box::new(sorter.finish()?);
         Ok(Self(records.peekable()))

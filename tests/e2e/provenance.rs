@@ -200,6 +200,11 @@ fn the_file_of_a_tree_is_private_at_its_top_and_never_replaced() {
     assert_eq!(std::fs::read_to_string(out.join("z/.s4-provenance")).unwrap(), kept);
     other.ok(&["cp", "-r", "--provenance", &path("z"), "s4://d/z/"]);
     assert_eq!(why(&other, &["s4://d/z/0_k"])[0]["job"]["cmd"], "cat");
+    // What a daemon that was killed meanwhile left writable, the same copy makes right.
+    let key = (0..2).map(|node| other.data(node).join("d/z/0_k")).find(|key| key.exists()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    other.ok(&["cp", "-r", "--provenance", "--skip-existing", &path("z"), "s4://d/z/"]);
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o444);
     // A key that was left out is not asked for.
     one.ok(&["cp", "-r", "--provenance", "s4://a/", &path("a")]);
     other.ok(&["cp", "-r", "--provenance", &path("a"), "s4://a/", "--exclude", "0_*"]);
