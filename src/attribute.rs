@@ -1,7 +1,9 @@
-//! The extended attribute of a key's file: checksum and length of its bytes, and of a map's output the mark of what made it.
+//! The extended attribute of a key's file. It contains the checksum and length of the key's bytes; for an output of a
+//! map, also the mark, which says what made it.
 //!
-//! 17 bytes, or 49 with a mark, little-endian: version 1, XXH3-64, length; recipe, inputs, job, source, outputs. With its name it
-//! fits beside ext4's other fields in an inode of 256 bytes, so that a small key takes no block for it.
+//! 17 bytes, or 49 with a mark, little-endian: version 1, XXH3-64, length; recipe, inputs, job, source, outputs.
+//! Together with its name it fits beside ext4's other fields in an inode of 256 bytes, so that a small key needs no
+//! additional block.
 
 use crate::checksum::Checksum;
 use serde::{Deserialize, Serialize};
@@ -13,15 +15,15 @@ const VERSION: u8 = 1;
 const PLAIN: usize = 17;
 const MARKED: usize = 49;
 
-/// What is recorded with a key.
+/// The record of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyRecord {
     pub checksum: Checksum,
-    /// Of an output of a map.
+    /// Only for outputs of a map.
     pub mark: Option<Mark>,
 }
 
-/// What made an output of a map.
+/// The mark of an output: what made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mark {
     /// Digest of the recipe: the map's kind, its command, files, variables and exit statuses.
@@ -32,7 +34,7 @@ pub struct Mark {
     pub job: u64,
     /// Hash of INDIR and OUTDIR.
     pub source: u32,
-    /// How many outputs its task made.
+    /// The number of outputs of its task.
     pub outputs: u32,
 }
 
@@ -52,7 +54,7 @@ impl KeyRecord {
         bytes
     }
 
-    /// `None` for what is damaged, or of a version that is not known.
+    /// `None` if the bytes are damaged or have an unknown version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&VERSION, mut rest) = bytes.split_first()? else {
             return None;
@@ -140,8 +142,8 @@ mod tests {
         assert_eq!(shown, expected.replace(' ', ""));
     }
 
-    /// In an inode of 256 bytes ext4 has 96 for attributes: 4 of a header, 4 of an end mark, and for each attribute 16, its name without
-    /// `user.` and its value, both padded to 4.
+    /// In an inode of 256 bytes, ext4 has 96 bytes for attributes: 4 for a header, 4 for an end mark, and for each
+    /// attribute 16, its name without `user.`, and its value, both padded to 4.
     #[test]
     fn a_marked_key_needs_no_block_for_its_attribute() {
         let padded = |len: usize| len.next_multiple_of(4);

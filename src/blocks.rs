@@ -1,38 +1,38 @@
-//! Sums of a key's parts, recorded at its publish, so that a reader can verify a part without the rest.
+//! Checksums of a key's parts, recorded at its publish, so that a reader can verify a part without the rest.
 //!
-//! A key is divided into leaves of 512 KiB; the last may be shorter. The sum of a leaf is the low half of the XXH3-64
-//! of its bytes. A key of more than one leaf has a table of the sums in an extended attribute. If there are too many,
-//! each pair of neighbouring sums is replaced by one, the low half of the XXH3-64 of both; this is repeated until they
-//! fit. Then one sum covers a block of several leaves.
+//! A key is divided into leaves of 512 KiB; the last may be shorter. The checksum of a leaf is the low half of the
+//! XXH3-64 of its bytes. A key of more than one leaf has a table of these checksums in an extended attribute. If there
+//! are too many, each pair of neighbours is replaced by one, the low half of the XXH3-64 of both; this is repeated
+//! until they fit. Then one checksum covers a block of several leaves.
 
 use crate::checksum::{Checksum, hash};
 use std::hash::Hasher as _;
 use twox_hash::XxHash3_64;
 
-/// Bytes of a leaf, which fit in a CPU's own cache from one step to the next.
+/// Bytes of a leaf. It fits into a CPU's own cache while it is copied and hashed.
 pub const LEAF: u64 = 512 * 1024;
 
 /// The extended attribute that holds a key's table.
 pub const BLOCKS_ATTRIBUTE: &str = "user.s4.blocks";
 
-/// Sums in a table. ext4 has one block of 4 KiB for all attributes of a file.
+/// Limit of checksums in a table. ext4 has one block of 4 KiB for all attributes of a file.
 const MOST: usize = 900;
 /// The first byte of a table.
 const VERSION: u8 = 1;
-/// Version, level, two zero bytes, and a sum of the rest of the table and of the key's checksum.
+/// Version, level, two zero bytes, and a checksum of the rest of the table and of the key's checksum.
 const HEADER: usize = 8;
 
-/// The sum of a leaf's bytes.
+/// The checksum of a leaf's bytes.
 pub fn leaf_sum(leaf: &[u8]) -> u32 {
     hash(leaf) as u32
 }
 
-/// How many leaves a key of `len` bytes has.
+/// The number of leaves of a key of `len` bytes.
 pub fn leaves_of(len: u64) -> usize {
     len.div_ceil(LEAF) as usize
 }
 
-/// Computes the sums of leaves from bytes in pieces of any size.
+/// Computes the checksums of leaves from bytes in pieces of any size.
 #[derive(Default)]
 pub struct Leaves {
     sums: Vec<u32>,
@@ -61,7 +61,7 @@ impl Leaves {
         }
     }
 
-    /// Appends the sum of a whole leaf that the caller has hashed. Must be called between leaves.
+    /// Appends the checksum of a whole leaf that the caller has hashed. Must be called between leaves.
     pub fn push(&mut self, sum: u32) {
         debug_assert!(self.begun.is_none());
         self.sums.push(sum);
@@ -73,10 +73,10 @@ impl Leaves {
     }
 }
 
-/// The recorded sums of a key's parts.
+/// The recorded checksums of a key's parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// Each sum covers 2^`level` leaves.
+    /// Each checksum covers 2^`level` leaves.
     level: u8,
     sums: Vec<u32>,
 }
@@ -91,17 +91,17 @@ impl Table {
         Self { level, sums }
     }
 
-    /// The sum of a leaf, if sums of single leaves are recorded.
+    /// The checksum of a leaf, if checksums of single leaves are recorded.
     pub fn leaf(&self, leaf: usize) -> Option<u32> {
         self.sums.get(leaf).copied().filter(|_| self.level == 0)
     }
 
-    /// The first leaf of the block that holds `leaf`, and how many leaves a block has.
+    /// The first leaf of the block that contains `leaf`, and the number of leaves per block.
     pub fn block_of(&self, leaf: usize) -> (usize, usize) {
         (leaf >> self.level << self.level, 1 << self.level)
     }
 
-    /// True if `leaves` are the sums of the leaves of the block that begins with leaf `first`.
+    /// True if `leaves` are the checksums of the leaves of the block that begins with leaf `first`.
     pub fn has_block(&self, first: usize, leaves: &[u32]) -> bool {
         let mut sums = leaves.to_vec();
         for _ in 0..self.level {
@@ -134,7 +134,7 @@ impl Table {
     }
 }
 
-/// The sum of a table's bytes, without the sum itself, and of the key's checksum.
+/// The checksum of a table's bytes (without the field for it), and of the key's checksum.
 fn own_sum(bytes: &[u8], checksum: Checksum) -> u32 {
     let mut state = XxHash3_64::new();
     state.write(&bytes[..HEADER - 4]);
@@ -144,7 +144,7 @@ fn own_sum(bytes: &[u8], checksum: Checksum) -> u32 {
     state.finish() as u32
 }
 
-/// Combines each pair of sums into one.
+/// Combines each pair of checksums into one.
 fn halved(sums: &[u32]) -> Vec<u32> {
     let joined = |pair: &[u32]| hash(&pair.iter().flat_map(|sum| sum.to_le_bytes()).collect::<Vec<u8>>()) as u32;
     sums.chunks(2).map(joined).collect()

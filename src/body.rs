@@ -1,5 +1,5 @@
-//! Bodies as bounded channels of chunks: async code moves chunks between sockets and channels, blocking threads do
-//! files, hashing and commands at the other end. A slow side stops the other; nothing grows.
+//! HTTP bodies as bounded channels of chunks. Async code moves chunks between sockets and channels; blocking threads at
+//! the other end work on files, hashes and commands. A slow end blocks the other one, so memory use is bounded.
 
 use crate::budget::MemoryBudget;
 use crate::error::{Error, Result};
@@ -18,14 +18,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// A request's or response's body.
+/// The body of a request or response.
 pub type BoxBody = UnsyncBoxBody<Bytes, Error>;
 
-/// Chunks under way between the two sides of a body.
+/// Chunks that may wait in a body's channel.
 const CHUNKS: usize = 4;
-/// The longest chunk where many bytes wait already.
+/// The size of a chunk if the memory budget is short.
 const SHORT_BLOCK: usize = 4 * 1024;
-/// Bytes of a body that are gathered before its message is sent.
+/// Bytes of a body that are gathered before the message is sent.
 const GATHERED: usize = 16 * 1024;
 
 pub fn full(bytes: impl Into<Bytes>) -> BoxBody {
@@ -36,7 +36,7 @@ pub fn empty() -> BoxBody {
     full(Bytes::new())
 }
 
-/// Counts the chunks that the transport has taken, so that a waiter can tell a slow transfer from a dead one.
+/// Counts the chunks that the transport has taken, so that a slow transfer is not mistaken for a dead one.
 #[derive(Clone, Default)]
 pub struct Activity(Arc<AtomicU64>);
 
@@ -45,26 +45,26 @@ impl Activity {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Awaits `work`; `None` once `timeout` is over without a chunk taken.
+    /// Awaits `work`; `None` if no chunk was taken for `timeout`.
     pub async fn watch<F: Future>(&self, work: F, mut timeout: Timeout) -> Option<F::Output> {
         let mut seen = self.0.load(Ordering::Relaxed);
         timeout.run_while(work, || std::mem::replace(&mut seen, self.0.load(Ordering::Relaxed)) != seen).await
     }
 }
 
-/// The filling end of a body.
+/// The sending end of a body.
 #[derive(Clone)]
 pub struct ChunkSender {
     chunks: mpsc::Sender<Result<Bytes>>,
     budget: Option<MemoryBudget>,
 }
 
-/// The body's other end is gone: the peer hung up.
+/// The peer has disconnected.
 #[derive(Debug)]
 pub struct Disconnected;
 
 impl ChunkSender {
-    /// Blocks while the body is full.
+    /// Blocks while the channel is full.
     pub fn send(&self, chunk: Bytes) -> std::result::Result<(), Disconnected> {
         self.chunks.blocking_send(Ok(self.counted(chunk))).map_err(|_| Disconnected)
     }
@@ -73,7 +73,7 @@ impl ChunkSender {
         self.chunks.send(Ok(self.counted(chunk))).await.map_err(|_| Disconnected)
     }
 
-    /// How long chunks may be now: few bytes where many wait already for peers who do not read.
+    /// The size for the next chunks: small if the memory budget is short.
     pub fn block(&self) -> usize {
         match self.budget.as_ref().is_some_and(MemoryBudget::is_short) {
             true => SHORT_BLOCK,
@@ -88,18 +88,18 @@ impl ChunkSender {
         }
     }
 
-    /// Breaks the body off, so that no receiver takes it for whole.
+    /// Breaks off the body, so that the receiver notices that it is incomplete.
     pub fn fail(&self, error: Error) {
-        // A receiver that is gone needs no telling.
+        // This fails if the receiver is gone.
         let _ = self.chunks.blocking_send(Err(error));
     }
 }
 
-/// A body that ends when its sender is dropped.
+/// A body that ends when all its senders are dropped.
 pub struct ChannelBody {
     chunks: mpsc::Receiver<Result<Bytes>>,
     activity: Activity,
-    /// Chunks that have come already.
+    /// Chunks that have arrived already.
     gathered: Option<Bytes>,
 }
 
@@ -107,7 +107,7 @@ pub fn channel() -> (ChunkSender, ChannelBody) {
     channel_within(None)
 }
 
-/// The same, with chunks that are counted in `budget`.
+/// A body whose chunks are counted in `budget`.
 pub fn channel_within(budget: Option<MemoryBudget>) -> (ChunkSender, ChannelBody) {
     let (sender, chunks) = mpsc::channel(CHUNKS);
     (ChunkSender { chunks: sender, budget }, ChannelBody { chunks, activity: Activity::default(), gathered: None })
@@ -118,8 +118,8 @@ impl ChannelBody {
         self.activity.clone()
     }
 
-    /// The same body after its first few chunks, for which this waits up to `time`. One that has ended by then is sent together with the head
-    /// of the message: the peer is woken once instead of three times.
+    /// Waits up to `time` for the first chunks, and returns the body that begins with them. A body that has ended by
+    /// then is sent in one piece with the head of the message: the peer wakes once instead of three times.
     pub async fn gather(mut self, time: Duration) -> BoxBody {
         let (mut first, until) = (BytesMut::new(), Instant::now() + time);
         while first.len() < GATHERED {
@@ -149,17 +149,17 @@ impl Body for ChannelBody {
     }
 }
 
-/// The draining end of a received body, for a blocking thread.
+/// The receiving end of a body, for a blocking thread.
 pub struct ChunkReader(mpsc::Receiver<Result<Bytes>>);
 
 impl ChunkReader {
-    /// The next chunk, or `None` at the body's end. Blocks.
+    /// The next chunk, or `None` at the end of the body. Blocks.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         self.0.blocking_recv().transpose()
     }
 }
 
-/// Reads `body` on a task of its own. Each chunk must come within `timeout`; `who` names the peer in errors.
+/// Reads `body` on its own async task. Each chunk must arrive within `timeout`; `who` names the peer in errors.
 pub fn reader<B>(body: B, timeout: impl Into<Timeout>, side: Side, who: String) -> ChunkReader
 where
     B: Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
@@ -177,7 +177,7 @@ where
     ChunkReader(receiver)
 }
 
-/// A received body, read chunk by chunk in async code.
+/// A received body, read in chunks by async code.
 pub struct Chunks<B> {
     body: B,
     timeout: Timeout,
@@ -186,22 +186,22 @@ pub struct Chunks<B> {
 }
 
 impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Chunks<B> {
-    /// Each chunk must come within `timeout`; `who` names the peer in errors.
+    /// Each chunk must arrive within `timeout`; `who` names the peer in errors.
     pub fn new(body: B, timeout: impl Into<Timeout>, side: Side, who: String) -> Self {
         Self { body, timeout: timeout.into(), side, who }
     }
 
-    /// True if it is known that no chunk follows.
+    /// True if it is certain that no chunk follows.
     pub fn is_end(&self) -> bool {
         self.body.is_end_stream()
     }
 
-    /// The error of a body that is not what it should be.
+    /// The error of a malformed body.
     pub fn malformed(&self, why: &str) -> Error {
         self.side.broken(&self.who, &std::io::Error::other(why.to_owned()))
     }
 
-    /// The next chunk, or `None` at the body's end.
+    /// The next chunk, or `None` at the end of the body.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             let frame = match self.timeout.run_while(self.body.frame(), || false).await {

@@ -1,14 +1,15 @@
-//! What a peer says, brought into bounds as it is parsed: no sum or difference of its numbers overflows, and none of its messages
-//! is more than a line of text.
+//! Bounds for values in messages of peers, applied while they are parsed. So no sum or difference of numbers overflows,
+//! and every text is a single line of limited length.
 
 use serde::{Deserialize, Deserializer};
 
-/// No honest count or size is larger. What JavaScript holds exactly; a thousand of them fit into 64 bits.
+/// The largest count or size: 2^53, the largest range of integers that JavaScript represents exactly. A thousand of
+/// them can be added in 64 bits.
 const MOST: u64 = 1 << 53;
-/// The longest message, in bytes.
+/// Limit of bytes of a text.
 const MESSAGE: usize = 16 * 1024;
 
-/// A count or a size.
+/// Parses a count or size.
 pub fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     u64::deserialize(from).map(bounded)
 }
@@ -17,41 +18,41 @@ pub fn bounded(count: u64) -> u64 {
     count.min(MOST)
 }
 
-/// A moment, where there is one.
+/// Parses an optional time.
 pub fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
     let most = MOST as i64;
     Option::<i64>::deserialize(from).map(|moment| moment.map(|moment| moment.clamp(-most, most)))
 }
 
-/// A message.
+/// Parses a line of text.
 pub fn line<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     String::deserialize(from).map(one_line)
 }
 
-/// A message, where there is one.
+/// Parses an optional line of text.
 pub fn optional_line<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Option::<String>::deserialize(from).map(|text| text.map(one_line))
 }
 
-/// Lines of a node list.
+/// Parses the lines of a node list.
 pub fn lines<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
     let lines = Option::<Vec<String>>::deserialize(from)?;
     Ok(lines.map(|lines| lines.into_iter().map(one_line).collect()))
 }
 
-/// The first bytes of `text`, at most so many, whole characters.
+/// The beginning of `text`: at most `most` bytes, cut between characters.
 pub fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     &text[..end]
 }
 
-/// The end of `text`, at most so many bytes, from the beginning of a character on.
+/// The end of `text`: at most `most` bytes, cut between characters.
 pub fn tail(text: &str, most: usize) -> &str {
     let from = (text.len().saturating_sub(most)..).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
     &text[from..]
 }
 
-/// The text without control characters, which a terminal would act on, and without what is beyond any message.
+/// Escapes control characters, which a terminal would interpret, and cuts the text to [`MESSAGE`] bytes.
 fn one_line(mut text: String) -> String {
     if text.len() > MESSAGE {
         text = format!("{}…", beginning(&text, MESSAGE));

@@ -1,26 +1,26 @@
-//! The bytes that wait in memory for peers to read them: bodies have shorter chunks where there is no room.
+//! A budget for bytes in memory that peers have not read yet. When it is short, bodies are sent in smaller chunks.
 
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that a permit stands for.
+/// Bytes for each permit of the semaphore.
 const UNIT: usize = 1024;
 
-/// What may wait in all. Clones share it.
+/// The budget. Clones share it.
 #[derive(Clone)]
 pub struct MemoryBudget {
     free: Arc<Semaphore>,
     all: usize,
 }
 
-/// Bytes with their part of the budget, which is given back when they are dropped.
-struct Held {
+/// Bytes with their share of the budget. Dropping them gives the share back.
+struct Counted {
     bytes: Bytes,
     _permit: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for Counted {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -37,15 +37,15 @@ impl MemoryBudget {
         self.free.available_permits() < self.all / 8
     }
 
-    /// True if nothing waits.
+    /// True if no bytes are counted.
     pub fn is_idle(&self) -> bool {
         self.free.available_permits() == self.all
     }
 
-    /// The bytes, counted as long as they are there if there is room for them.
+    /// Counts the bytes until they are dropped, if the budget has room for them.
     pub fn count(&self, bytes: Bytes) -> Bytes {
         match self.free.clone().try_acquire_many_owned(units(bytes.len())) {
-            Ok(permit) => Bytes::from_owner(Held { bytes, _permit: permit }),
+            Ok(permit) => Bytes::from_owner(Counted { bytes, _permit: permit }),
             Err(_) => bytes,
         }
     }

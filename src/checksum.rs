@@ -1,4 +1,4 @@
-//! XXH3-64 and length of a key's bytes, which are stored with the key and checked by every receiver.
+//! The checksum of a key: XXH3-64 and length of its bytes. It is stored with the key, and every receiver verifies it.
 
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub fn hash(bytes: &[u8]) -> u64 {
 }
 
 impl Checksum {
-    /// The checksum of `bytes`. A [`Hasher`](crate::hasher::Hasher) takes them in pieces.
+    /// The checksum of `bytes`. A [`Hasher`](crate::hasher::Hasher) accepts them in pieces.
     pub fn of(bytes: &[u8]) -> Self {
         Self { xxh3: hash(bytes), len: bytes.len() as u64 }
     }
@@ -35,7 +35,7 @@ impl Checksum {
         Err(Error::new(ErrorKind::Checksum, message))
     }
 
-    /// Refuses `found` unless it equals this checksum that a sender announced.
+    /// Refuses `found` unless it equals this checksum, which a sender has announced.
     pub fn verify_sent(self, found: Self, what: impl fmt::Display) -> Result<()> {
         if self == found {
             return Ok(());
@@ -58,12 +58,12 @@ impl FromStr for Checksum {
 
     fn from_str(text: &str) -> std::result::Result<Self, ()> {
         let (xxh3, len) = text.split_once(' ').ok_or(())?;
-        // The standard parsers also take a sign.
+        // The standard parsers would accept a sign.
         if xxh3.len() != 16 || xxh3.starts_with('+') || len.starts_with('+') {
             return Err(());
         }
         let xxh3 = u64::from_str_radix(xxh3, 16).map_err(drop)?;
-        // No file is longer.
+        // Files cannot be longer.
         let len = len.parse().ok().filter(|&len| i64::try_from(len).is_ok()).ok_or(())?;
         Ok(Self { xxh3, len })
     }

@@ -1,4 +1,4 @@
-//! What can be typed: one definition gives the parser, the help texts and the completions.
+//! The definition of the command line: it gives the parser, the help texts and the completions.
 
 mod jobs;
 mod partition;
@@ -40,7 +40,8 @@ pub struct Global {
     pub secret: Option<PathBuf>,
 }
 
-// Each command's options are made only where it is the one that is run: a program of two milliseconds has no time for all.
+// A command's options are built only if it is the one that runs: the program takes 2 ms, and building all options would
+// show.
 #[derive(Subcommand)]
 #[command(defer = true)]
 pub enum Command {

@@ -7,7 +7,7 @@ use crate::placement::{self, NodeId};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A node's address as its line names it: `host:port`, an IPv6 host in brackets.
+/// A node's address as in the cluster file: `host:port`, with an IPv6 host in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     host: String,
@@ -37,7 +37,7 @@ impl Address {
         }
     }
 
-    /// The host without brackets.
+    /// The host, without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -56,13 +56,13 @@ impl fmt::Display for Address {
     }
 }
 
-/// The nodes, in the order that gives them their numbers. Never empty.
+/// The nodes, in the order of their numbers. Never empty.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     nodes: Vec<Address>,
 }
 
-/// How messages name a node: `node 1 (host:port)`.
+/// Formats a node for messages: `node 1 (host:port)`.
 pub struct NodeName<'a>(NodeId, &'a Address);
 
 impl fmt::Display for NodeName<'_> {
@@ -92,7 +92,7 @@ impl Cluster {
         Self::parse(&text, &path)
     }
 
-    /// Parses the text of the cluster file at `path`, which errors name with the line number.
+    /// Parses the text of the cluster file at `path`. Errors name the path and the line number.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let refuse =
             |line: usize, why: &str| Error::new(ErrorKind::Config, format!("{}:{line}: {why}", path.display()));
@@ -140,18 +140,18 @@ impl Cluster {
         placement::node_of(key, self.nodes.len())
     }
 
-    /// The lines of the list, as compared between nodes.
+    /// The lines of the list, in the form that nodes compare.
     pub fn lines(&self) -> Vec<String> {
         self.nodes.iter().map(Address::to_string).collect()
     }
 
-    /// What two nodes compare: XXH3-64 of the lines, each ended by a newline, as 16 hexadecimal digits.
+    /// The digest that nodes compare: XXH3-64 of the lines, each with a newline, as 16 hexadecimal digits.
     pub fn digest(&self) -> String {
         let text: String = self.nodes.iter().map(|node| format!("{node}\n")).collect();
         format!("{:016x}", checksum::hash(text.as_bytes()))
     }
 
-    /// The first node on which this list and `theirs` differ, as a phrase for a message.
+    /// Describes the first node in which this list and `theirs` differ, for a message.
     pub fn first_difference(&self, theirs: &[String]) -> String {
         let ours = self.lines();
         let line = |list: &[String], at: usize| list.get(at).cloned().unwrap_or_else(|| "absent".to_owned());
@@ -163,7 +163,7 @@ impl Cluster {
     }
 }
 
-/// Where the cluster file is.
+/// The path of the cluster file.
 pub fn conf_path(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_owned());
@@ -196,7 +196,7 @@ mod tests {
                     prop_assert!(cluster.address(node).port() > 0);
                 }
             } else {
-                // Nothing in such a text is malformed: it has no node, or one of them twice.
+                // Any text with nodes that are not repeated is valid here, so an error is one of these two.
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
                 let mut lines: Vec<&str> = lines.collect();
                 let all = lines.len();

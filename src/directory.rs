@@ -1,7 +1,8 @@
-//! What the home node of a directory records about it, in an extended attribute of its own copy of the directory.
+//! The record of a directory: an extended attribute of the home node's own copy of the directory.
 //!
-//! Little-endian: version 1; flags; the mode (2 bytes) and the mtime (8 bytes) if the flags say so; a bitmap of the nodes that hold
-//! something in the directory, the first node in the lowest bit of the first byte. 1,000 nodes take 125 bytes.
+//! Little-endian: version 1; flags; the mode (2 bytes) and the mtime (8 bytes) if the flags say so; a bitmap of the
+//! holders (the nodes that hold something in the directory). The first node is the lowest bit of the first byte. 1,000
+//! nodes take 125 bytes.
 
 use crate::placement::NodeId;
 use crate::protocol::Change;
@@ -12,10 +13,10 @@ use std::path::Path;
 /// The attribute's name.
 pub const DIR_ATTRIBUTE: &str = "user.s4.dir";
 
-/// Where version 0.1 noted that a directory was made by mkdir, at the same node.
+/// The attribute with which version 0.1 recorded that mkdir made a directory, on the same node.
 const MADE_ATTRIBUTE: &str = "user.s4.made";
 
-/// Permission bits of a directory that was not given others.
+/// Permission bits of a directory whose mode was not set.
 pub const DIR_MODE: u32 = 0o755;
 
 const VERSION: u8 = 1;
@@ -23,19 +24,19 @@ const MADE: u8 = 1;
 const MODE: u8 = 2;
 const MTIME: u8 = 4;
 
-/// Bytes of the longest bitmap: as many nodes as fit an attribute of ext4.
+/// Limit of bytes of the bitmap, so that the record fits into an attribute of ext4.
 const MOST: usize = 3072;
 
 /// A directory's record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DirRecord {
-    /// It was made by mkdir, and stays when it is empty.
+    /// True if mkdir made it. Then it is kept when it becomes empty.
     pub made: bool,
-    /// Permission bits, where a user has set them.
+    /// Permission bits, if a user has set them.
     pub mode: Option<u16>,
-    /// Nanoseconds since 1970, where a user has set it.
+    /// Nanoseconds since 1970, if a user has set it.
     pub mtime: Option<i64>,
-    /// Other nodes that hold something in it, and maybe some that do no longer.
+    /// The holders: other nodes that hold something in the directory. May include nodes that no longer do.
     pub holders: BTreeSet<NodeId>,
 }
 
@@ -76,7 +77,7 @@ impl DirRecord {
         Some(record)
     }
 
-    /// The record of the directory at `path`. Errors: it is damaged, so that its holders are not known.
+    /// The record of the directory at `path`. Errors: the record is damaged, so that the holders are not known.
     pub fn read(path: &Path) -> io::Result<Self> {
         match xattr::get(path, DIR_ATTRIBUTE)? {
             Some(bytes) => Self::decode(&bytes).ok_or_else(|| io::Error::other("its record is damaged")),
@@ -88,7 +89,7 @@ impl DirRecord {
         xattr::set(path, DIR_ATTRIBUTE, &self.encode())
     }
 
-    /// Applies what a user sets.
+    /// Applies attributes that a user sets.
     pub fn change(&mut self, change: Change) {
         self.mode = change.mode.map(|mode| (mode & 0o7777) as u16).or(self.mode);
         self.mtime = change.mtime.or(self.mtime);

@@ -1,4 +1,5 @@
-//! Kinds of error, and what each means at every boundary: exit status, HTTP status, errno, wire code.
+//! Errors: their kinds, and the meaning of each kind at every boundary: exit status, HTTP status, errno, name on the
+//! wire.
 
 use crate::bounds;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -6,49 +7,49 @@ use std::fmt;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, as far as a caller can act on it. The kind travels over the wire as its snake_case name.
+/// The kind of an error, as far as a caller can act on it. It is sent over the wire as its snake_case name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// The command line asks for something that cannot be meant.
+    /// The command line is wrong.
     Usage,
-    /// A bucket, key, pattern or path breaks a rule of naming.
+    /// A bucket, key, pattern or path breaks a naming rule.
     BadName,
-    /// The cluster file, or the daemon's own place in it, is wrong.
+    /// The cluster file is wrong, or the daemon's own entry in it.
     Config,
     NotFound,
     AlreadyExists,
-    /// A directory that is to go still holds something.
+    /// The directory to be removed is not empty.
     NotEmpty,
     /// Bytes do not match their recorded checksum or length.
     Checksum,
     /// The node is below its free-space reserve, or its disk is full.
     NoSpace,
-    /// No connection, or one that broke.
+    /// No connection, or a broken one.
     Unreachable,
     /// The peer made no progress within the deadline.
     Deadline,
-    /// The peer was started with another node list.
+    /// The peer was started with a different node list.
     ClusterMismatch,
-    /// The key belongs to another node.
+    /// The key belongs on another node.
     WrongNode,
-    /// The shared secret or an own header is missing, or a browser sent the request.
+    /// The request lacks the shared secret or s4's header, or comes from a browser.
     Forbidden,
-    /// The request is not one that the daemon serves.
+    /// The daemon does not serve such a request.
     BadRequest,
     MethodNotAllowed,
     /// The request's body is larger than the route allows.
     TooLarge,
-    /// The caller's body stalled.
+    /// The request's body made no progress.
     RequestTimeout,
     /// A user's command failed.
     Command,
     Cancelled,
-    /// The daemon is going down.
+    /// The daemon is ending.
     ShuttingDown,
-    /// The daemon serves as many as it can.
+    /// The daemon is serving as many requests as it can.
     Busy,
-    /// Whoever read our output is gone; nobody needs a message.
+    /// The reader of this program's output is gone; nobody needs a message.
     OutputClosed,
     Io,
 }
@@ -61,7 +62,7 @@ pub enum ExitStatus {
     Usage,
     /// The status of a command that `s4 eval` ran.
     Command(u8),
-    /// The death by this signal that was asked for, so that a calling script ends too.
+    /// Death by this signal, which a user or program has sent. A calling script then ends too.
     Signal(i32),
 }
 
@@ -72,7 +73,7 @@ impl ExitStatus {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Command(code) => code,
-            // As a shell has it, should the signal not end the program.
+            // The status that a shell would report, in case the signal does not end the program.
             Self::Signal(signal) => 128_u8.wrapping_add(signal as u8),
         }
     }
@@ -106,7 +107,7 @@ impl ErrorKind {
         }
     }
 
-    /// What a system call on the mount gives.
+    /// The errno that a system call on the mount returns.
     pub fn errno(self) -> i32 {
         match self {
             Self::Usage | Self::BadName => libc::EINVAL,
@@ -156,28 +157,28 @@ impl ErrorKind {
     }
 }
 
-/// One line that names the key or node. It crosses the wire as JSON.
+/// An error in one line, which names the key or node. It is sent over the wire as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
     #[serde(deserialize_with = "kind_of_peer")]
     kind: ErrorKind,
-    /// The node that met it, as a message names it: `node 1 (10.0.0.1:8080)`.
+    /// The node on which the error occurred, as messages name it: `node 1 (10.0.0.1:8080)`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::optional_line")]
     node: Option<String>,
-    /// The key that was asked for, `bucket/dir/name`. The message names it where that helps.
+    /// The requested key, `bucket/dir/name`. The message names it where that helps.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::optional_line")]
     key: Option<String>,
     #[serde(deserialize_with = "bounds::line")]
     message: String,
-    /// The daemon's own node list, with [`ErrorKind::ClusterMismatch`] only.
+    /// The daemon's own node list; only for [`ErrorKind::ClusterMismatch`].
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::lines")]
     nodes: Option<Vec<String>>,
-    /// A connection broke off before an answer was whole.
+    /// The connection broke before the answer was complete.
     #[serde(skip)]
     broken_off: bool,
 }
 
-/// A kind as a peer says it. That nobody reads our output any more, no peer can know.
+/// Parses a kind that a peer has sent. A peer cannot know that the reader of this program's output is gone.
 fn kind_of_peer<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<ErrorKind, D::Error> {
     ErrorKind::deserialize(from).map(|kind| match kind {
         ErrorKind::OutputClosed => ErrorKind::Io,
@@ -211,13 +212,14 @@ impl Error {
         Self::new(kind, format!("{what}: {}", reason(error)))
     }
 
-    /// The same error with `nodes` as the daemon's view of the cluster.
+    /// Adds `nodes`, the daemon's node list.
     pub fn with_nodes(mut self, nodes: Vec<String>) -> Self {
         self.nodes = Some(nodes);
         self
     }
 
-    /// The same error, met by `node`. If that only passes on what another has met, it names both.
+    /// Adds the node on which the error occurred. If `node` only passes on an error of another node, the message names
+    /// both.
     pub fn by(mut self, node: impl fmt::Display) -> Self {
         let node = node.to_string();
         match self.node.take() {
@@ -233,28 +235,29 @@ impl Error {
         self
     }
 
-    /// The same error as a peer has sent it, which should have named itself.
+    /// Adds the name of the peer that has sent the error, in case the peer has not named itself.
     pub fn of_peer(self, who: impl fmt::Display) -> Self {
         if self.node.is_some() { self } else { self.by(who) }
     }
 
-    /// The same error of a request for `key`.
+    /// Adds the key of the request.
     pub fn about(self, key: Option<String>) -> Self {
         Self { key: self.key.or(key), ..self }
     }
 
-    /// What was asked for, if that was a key.
+    /// The key of the request, if it had one.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// The same error with more to say.
+    /// Appends `more` to the message.
     pub fn with_more(mut self, more: &str) -> Self {
         self.message = format!("{}; {more}", self.message);
         self
     }
 
-    /// The same error, of a connection that broke off. What changes nothing may be asked again then: its peer may just restart.
+    /// Marks the error as one of a broken connection. Requests that change nothing can then be repeated: the peer may
+    /// just be restarting.
     pub fn of_broken_connection(mut self) -> Self {
         self.broken_off = true;
         self
@@ -268,7 +271,7 @@ impl Error {
         self.kind
     }
 
-    /// The node that met it.
+    /// The node on which the error occurred.
     pub fn node(&self) -> Option<&str> {
         self.node.as_deref()
     }

@@ -1,5 +1,5 @@
-//! Files that others may have made or hold open too: opening them without waiting, reading at a position, replacing a small
-//! one in one step, and locking.
+//! Files that other processes may have made or may have open: open them without blocking, read at a position, replace a
+//! small file atomically, lock, and find out whether somebody can still write to them.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 /// Bytes read from a file at a time.
 pub const BLOCK: usize = 256 * 1024;
 
-/// Opens a regular file by `options`. Never follows a link in the last part of the path, and never waits for the other end
-/// of a pipe. Errors: whatever is no regular file.
+/// Opens a regular file with `options`. Never follows a link in the last part of the path, and never waits for the
+/// other end of a pipe. Errors: anything that is no regular file.
 pub fn open_regular(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {
     let file = match options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
-        // A link, or a pipe or socket that is to be written.
+        // A link, or a pipe or socket that was to be opened for writing.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => return Err(not_regular()),
         opened => opened?,
     };
@@ -29,12 +29,12 @@ pub fn open_regular(path: &Path, options: &mut OpenOptions) -> std::io::Result<F
     }
 }
 
-/// The same for reading only.
+/// Like [`open_regular`], for reading only.
 pub fn open_to_read(path: &Path) -> std::io::Result<File> {
     open_regular(path, OpenOptions::new().read(true))
 }
 
-/// All bytes of a small regular file. Errors: one of more than `most` bytes; as of [`open_regular`].
+/// All bytes of a small regular file. Errors: more than `most` bytes; those of [`open_regular`].
 pub fn read_small(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_to_read(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
@@ -44,13 +44,13 @@ pub fn read_small(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// Makes or replaces a small file in one step: after a crash the name has the old content or the new one. After a power cut
-/// too, if `sync`; it is on the disk then when this returns. Blocks.
+/// Creates or replaces a small file atomically: after a crash the name has the old content or the new one. With `sync`,
+/// that also holds after a power cut, and the content is on the disk when this returns. Blocks.
 pub fn replace(path: &Path, content: &[u8], sync: bool) -> std::io::Result<()> {
     let mut draft = OsString::from(path);
     draft.push(".new");
     let draft = Path::new(&draft);
-    // What a killed process left, whatever it is: the name is made anew below.
+    // A killed process may have left anything under this name.
     match std::fs::remove_file(draft) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -67,8 +67,8 @@ pub fn replace(path: &Path, content: &[u8], sync: bool) -> std::io::Result<()> {
     }
 }
 
-/// Makes or replaces a small file in one step, and returns when it is on the disk: a power cut leaves the old content or the
-/// new one. Blocks.
+/// Creates or replaces a small file atomically, and returns when it is on the disk: a power cut leaves the old content
+/// or the new one. Blocks.
 pub fn write_durably(path: &Path, content: &[u8]) -> std::io::Result<()> {
     replace(path, content, true)
 }
@@ -77,7 +77,7 @@ fn not_regular() -> std::io::Error {
     std::io::Error::other("is not a regular file")
 }
 
-/// Fills `block` from offset `at` on, as far as the file goes; returns how many bytes it got. Blocks.
+/// Reads into `block` from offset `at` until it is full or the file ends; returns the number of bytes. Blocks.
 pub fn read_full(file: &File, block: &mut [u8], at: u64) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < block.len() {
@@ -91,7 +91,7 @@ pub fn read_full(file: &File, block: &mut [u8], at: u64) -> std::io::Result<usiz
     Ok(filled)
 }
 
-/// Reads a file from a position of its own, and leaves the descriptor's alone.
+/// Reads a file from a separate position, without moving the position of the descriptor.
 pub struct AtPosition<F> {
     file: F,
     position: u64,
@@ -111,47 +111,48 @@ impl<F: Borrow<File>> std::io::Read for AtPosition<F> {
     }
 }
 
-/// The same file, open to be read only.
+/// Opens the same file again, for reading only.
 pub fn reopen_to_read(file: &File) -> std::io::Result<File> {
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// True if `file`, which is open to be read only, is still open to be written somewhere after `wait`. False where the file
-/// system cannot tell. Blocks.
+/// True if another process still has `file` open for writing after `wait`. `file` must be open for reading only. False
+/// if the file system has no leases. Blocks.
 pub fn is_written(file: &File, wait: Duration) -> bool {
     let (began, mut pause) = (Instant::now(), Duration::from_micros(50));
     while has_writer(file) {
         if began.elapsed() >= wait {
             return true;
         }
-        // A child that is just being started holds all our files until it executes.
+        // A child that is just being started has copies of all descriptors until its execve.
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
     false
 }
 
-/// As Linux has it; the library does not name it.
+/// The value on Linux; the library does not have it.
 const F_SETSIG: libc::c_int = 10;
 
-/// A lease for reading is given only where nobody can write.
+/// True if a process has the file open for writing: then the kernel refuses a read lease.
 fn has_writer(file: &File) -> bool {
     is_leased(file, libc::F_RDLCK) == Ok(false)
 }
 
-/// True if `file`, which is open to be written, is the only way to its bytes: nobody else has it open, nor in memory by a mapping, which
-/// outlives the close where the kernel writes the file itself. Errors: there are no leases here.
+/// True if nobody else has `file` open or mapped. `file` must be open for writing. A mapping matters where the kernel
+/// writes the file itself: it outlives the close. Errors: the file system has no leases.
 pub fn is_alone(file: &File) -> Result<bool, Errno> {
     is_leased(file, libc::F_WRLCK)
 }
 
-/// Whether the kernel grants a lease of this kind, which is given back at once; see fcntl(2), `F_SETLEASE`.
+/// True if the kernel grants a lease of this kind. The lease is released at once. See fcntl(2), `F_SETLEASE`.
 fn is_leased(file: &File, kind: libc::c_int) -> Result<bool, Errno> {
     let set = |command: libc::c_int, value: libc::c_int| {
         // SAFETY: the descriptor is open, and the calls take three integers.
         Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), command, value) })
     };
-    // Who opens the file in between has the kernel send us a signal: one that means nothing, instead of one that kills.
+    // If another process opens the file meanwhile, the kernel sends a signal to this process: SIGURG, which is ignored,
+    // instead of SIGIO, which kills.
     match set(F_SETSIG, libc::SIGURG).and_then(|_| set(libc::F_SETLEASE, kind)) {
         Ok(_) => set(libc::F_SETLEASE, libc::F_UNLCK).map(|_| true),
         Err(Errno::EAGAIN | Errno::EBUSY) => Ok(false),
@@ -159,9 +160,9 @@ fn is_leased(file: &File, kind: libc::c_int) -> Result<bool, Errno> {
     }
 }
 
-/// Locks `file` until it and all its duplicates are closed; false if it is locked already. The lock belongs to the open file,
-/// not to the process: a process that opens and closes the same file elsewhere keeps it. A child holds it too until it
-/// executes another program.
+/// Locks `file` until it and all its duplicates are closed; false if it is locked already. The lock belongs to the open
+/// file description, not to the process: opening and closing the file elsewhere in the process does not release it. A
+/// child holds it too until its execve.
 pub fn lock(file: &File) -> std::io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file())) {
         Ok(_) => Ok(true),
@@ -170,7 +171,7 @@ pub fn lock(file: &File) -> std::io::Result<bool> {
     }
 }
 
-/// The process that has locked `file`, which that has written its number into it.
+/// The process that has locked `file`. It has written its id into the file.
 pub fn lock_holder(file: &File) -> std::io::Result<Option<i32>> {
     let mut asked = whole_file();
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked))?;

@@ -1,4 +1,4 @@
-//! Computes checksums of files and of bytes in pieces; for a publish, also the sums of the key's parts.
+//! Computes checksums of files and of bytes in pieces; for a publish, also the checksums of the key's parts.
 
 use crate::aligned::Block;
 use crate::blocks::{LEAF, Leaves, Table, leaf_sum};
@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
-/// Bytes of a file that are hashed at a time: whole leaves.
+/// Bytes of a file that are hashed at a time: a whole leaf.
 const HASHED_AT_ONCE: usize = LEAF as usize;
 /// Length in bytes from which a file is hashed by two threads.
 const LARGE: u64 = 64 << 20;
 
-/// What is recorded of a key's bytes at its publish.
+/// The checksums of a key that are recorded at its publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sums {
     pub checksum: Checksum,
-    /// Sums of its parts; `None` for a key of one leaf.
+    /// Checksums of the parts; `None` for a key of one leaf.
     pub table: Option<Table>,
 }
 
@@ -29,7 +29,7 @@ pub struct Sums {
 pub struct Hasher {
     state: XxHash3_64,
     len: u64,
-    /// The sums of the parts, if they are wanted.
+    /// The checksums of the parts, if they are wanted.
     leaves: Option<Leaves>,
 }
 
@@ -38,13 +38,13 @@ impl Hasher {
         Self { state: XxHash3_64::new(), len: 0, leaves: None }
     }
 
-    /// One that also sums the parts.
+    /// A hasher that also computes the checksums of the parts.
     pub fn of_parts() -> Self {
         Self { leaves: Some(Leaves::default()), ..Self::new() }
     }
 
     pub fn update(&mut self, bytes: &[u8]) {
-        // The sum of the first leaf is taken from the hash of the whole, so that a key of one leaf is hashed once.
+        // The checksum of the first leaf is taken from the hash of the whole, so that a key of one leaf is hashed once.
         let of_first = LEAF.saturating_sub(self.len).min(bytes.len() as u64) as usize;
         let (first, rest) = bytes.split_at(if self.leaves.is_some() { of_first } else { bytes.len() });
         self.update_whole(first);
@@ -60,7 +60,7 @@ impl Hasher {
         is_wanted.then(|| self.finish().xxh3 as u32)
     }
 
-    /// Appends a whole leaf that has `sum`. Must be called between leaves.
+    /// Appends a whole leaf that has the checksum `sum`. Must be called between leaves.
     fn update_leaf(&mut self, leaf: &[u8], sum: u32) {
         self.update_whole(leaf);
         if let Some(leaves) = &mut self.leaves {
@@ -73,13 +73,13 @@ impl Hasher {
         self.len += bytes.len() as u64;
     }
 
-    /// The sums to be recorded.
+    /// The checksums to record.
     pub fn sums(&mut self) -> Sums {
         let (checksum, leaves) = self.leaves();
         Sums { checksum, table: (leaves.len() > 1).then(|| Table::of(leaves)) }
     }
 
-    /// The checksum, and the sum of each leaf.
+    /// The checksum, and the checksum of each leaf.
     pub fn leaves(&mut self) -> (Checksum, Vec<u32>) {
         let checksum = self.finish();
         match self.leaves.take() {
@@ -88,7 +88,7 @@ impl Hasher {
         }
     }
 
-    /// Bytes so far.
+    /// The number of bytes so far.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -108,7 +108,7 @@ impl Default for Hasher {
     }
 }
 
-/// XXH3-128, which names a file by its bytes. Shown as 32 hexadecimal digits.
+/// XXH3-128 of a file, by which the file is stored. Shown as 32 hexadecimal digits.
 pub struct Digest(XxHash3_128);
 
 impl Digest {
@@ -129,8 +129,8 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Computes the checksum of a file that is being written, step by step. The bytes are still in the CPU's cache if they
-/// are hashed just after they were written.
+/// Computes the checksum of a file while it is written, step by step. Bytes that are hashed just after they were
+/// written are still in the CPU's cache.
 pub struct FileHasher {
     hasher: Hasher,
     block: Block,
@@ -141,7 +141,7 @@ impl FileHasher {
         Self { hasher: Hasher::new(), block: Block::new(HASHED_AT_ONCE) }
     }
 
-    /// One that also sums the parts.
+    /// A hasher that also computes the checksums of the parts.
     pub fn of_parts() -> Self {
         Self { hasher: Hasher::of_parts(), ..Self::new() }
     }
@@ -171,18 +171,18 @@ impl Default for FileHasher {
     }
 }
 
-/// The checksum of a whole file, whatever the position of its descriptor. Blocks. Uses memory for one read, or for two
-/// if the file is large.
+/// The checksum of a whole file, whatever the position of the descriptor. Blocks. Uses memory for one read, or two if
+/// the file is large.
 pub fn of_file(file: &File) -> std::io::Result<Checksum> {
     hash_file(file, Hasher::new()).map(|hasher| hasher.finish())
 }
 
-/// The checksum of a whole file, with the sums of its parts. As [`of_file`].
+/// Like [`of_file`], with the checksums of the parts.
 pub fn sums_of_file(file: &File) -> std::io::Result<Sums> {
     hash_file(file, Hasher::of_parts()).map(|mut hasher| hasher.sums())
 }
 
-/// The checksum of a whole file, with the sum of each leaf. As [`of_file`].
+/// Like [`of_file`], with the checksum of each leaf.
 pub fn leaves_of_file(file: &File) -> std::io::Result<(Checksum, Vec<u32>)> {
     hash_file(file, Hasher::of_parts()).map(|mut hasher| hasher.leaves())
 }
@@ -197,14 +197,13 @@ fn hash_file(file: &File, hasher: Hasher) -> std::io::Result<Hasher> {
     found.ok_or_else(|| std::io::ErrorKind::Interrupted.into())
 }
 
-/// The checksum of a whole file, computed by one thread; `None` if `stop`, which is called after each read, returns
-/// true.
+/// Like [`of_file`], on one thread. `stop` is called after each read; if it returns true, the result is `None`.
 pub fn of_file_unless(file: &File, stop: impl Fn() -> bool) -> std::io::Result<Option<Checksum>> {
     let hashed = rest_of_file(file, Hasher::new(), file.metadata()?.len(), stop)?;
     Ok(hashed.map(|hasher| hasher.finish()))
 }
 
-/// Hashes the rest of a file, after the bytes that `hasher` has. The file had `len` bytes.
+/// Hashes the rest of a file, after the bytes that `hasher` has. `len` is the length of the file.
 fn rest_of_file(file: &File, mut hasher: Hasher, len: u64, stop: impl Fn() -> bool) -> std::io::Result<Option<Hasher>> {
     // One byte more than the rest, so that the first read usually finds the end too.
     let left = usize::try_from(len.saturating_sub(hasher.len)).unwrap_or(HASHED_AT_ONCE);
@@ -256,7 +255,7 @@ fn read_by_turns(file: &File, len: u64, hasher: Hasher) -> std::io::Result<Hashe
                 return;
             }
             let found = read_full(file, &mut block[..most], at);
-            // The sum of a leaf does not depend on the order.
+            // The checksum of a leaf does not depend on the order.
             let sum = matches!(found, Ok(HASHED_AT_ONCE) if sums_parts).then(|| leaf_sum(&block));
             let turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
             let waited = turned.wait_while(turns, |turns| !turns.over && turns.hasher.len < at);

@@ -1,16 +1,16 @@
-//! Names: buckets, keys, directories and prefixes, each checked once into a type.
+//! Names: buckets, keys, directories and prefixes. Each is validated once, when it is parsed into its type.
 
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The longest part of a name, in bytes: a file name's limit on Linux.
+/// Limit of bytes of a part of a name: that of a file name on Linux.
 pub const MAX_PART: usize = 255;
-/// The longest `bucket/key`, in bytes.
+/// Limit of bytes of `bucket/key`.
 pub const MAX_KEY: usize = 1024;
 const SCHEME: &str = "s4://";
 
-/// A whole name, `bucket/dir/name`, that keeps every rule of naming.
+/// A key: `bucket/dir/name`, which satisfies every naming rule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Key(String);
@@ -21,7 +21,7 @@ impl Key {
         Self::checked(path).map_err(|rule| bad(path, rule))
     }
 
-    /// The same. The error is the rule that `path` breaks.
+    /// Like [`parse`](Self::parse). The error is the rule that `path` breaks.
     pub fn checked(path: &str) -> std::result::Result<Self, &'static str> {
         check_path(path)?;
         match path.contains('/') {
@@ -30,7 +30,7 @@ impl Key {
         }
     }
 
-    /// Parses `s4://bucket/dir/name`, as typed.
+    /// Parses `s4://bucket/dir/name`, as typed by a user.
     pub fn parse_url(url: &str) -> Result<Self> {
         match strip_scheme(url)? {
             dir if dir.len() > 1 && dir.ends_with('/') => {
@@ -49,12 +49,12 @@ impl Key {
         self.0.rsplit_once('/').map_or(&*self.0, |(_, name)| name)
     }
 
-    /// The `bucket/dir` that it lies in.
+    /// The `bucket/dir` that contains it.
     pub fn parent(&self) -> &str {
         self.0.rsplit_once('/').map_or("", |(parent, _)| parent)
     }
 
-    /// What an n:1 map groups by: the number before `_` as written, else the whole basename.
+    /// The name by which an n:1 map groups: the number before `_` as written, otherwise the whole basename.
     pub fn merge_name(&self) -> &str {
         let name = self.basename();
         match split_number(name) {
@@ -63,7 +63,7 @@ impl Key {
         }
     }
 
-    /// What follows the merge name in the basename: `_suffix`, or nothing.
+    /// The part of the basename after the merge name: `_suffix`, or nothing.
     pub fn merge_suffix(&self) -> &str {
         &self.basename()[self.merge_name().len()..]
     }
@@ -88,7 +88,7 @@ impl From<Key> for String {
     }
 }
 
-/// A directory, `bucket` or `bucket/dir`, held without a trailing slash.
+/// A directory, `bucket` or `bucket/dir`, stored without a trailing slash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Dir(String);
@@ -109,7 +109,7 @@ impl Dir {
         &self.0
     }
 
-    /// True if both are the same directory, or one is in the other.
+    /// True if both are the same directory, or one contains the other.
     pub fn overlaps(&self, other: &Self) -> bool {
         let holds = |outer: &Self, inner: &Self| format!("{}/", inner.0).starts_with(&format!("{}/", outer.0));
         holds(self, other) || holds(other, self)
@@ -120,7 +120,7 @@ impl Dir {
         Key::parse(&format!("{}/{path}", self.0))
     }
 
-    /// The same. The error is the rule that the key breaks.
+    /// Like [`join`](Self::join). The error is the rule that the key breaks.
     pub fn join_checked(&self, path: &str) -> std::result::Result<Key, &'static str> {
         Key::checked(&format!("{}/{path}", self.0))
     }
@@ -145,7 +145,7 @@ impl From<Dir> for String {
     }
 }
 
-/// The beginning of `bucket/key`; empty means everything. It may end anywhere in a name.
+/// A prefix of `bucket/key`; empty means everything. It may end anywhere in a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(String);
 
@@ -169,7 +169,7 @@ impl Prefix {
         Ok(Self(path.to_owned()))
     }
 
-    /// Everything below `dir`.
+    /// The prefix of everything below `dir`.
     pub fn below(dir: &Dir) -> Self {
         Self(format!("{}/", dir.0))
     }
@@ -178,7 +178,8 @@ impl Prefix {
         &self.0
     }
 
-    /// The directory that holds every match (with no slash, empty for the root), and how a match's name in it begins.
+    /// The directory that contains every match (without a slash, empty for the root), and the prefix of the names in
+    /// it.
     pub fn split(&self) -> (&str, &str) {
         self.0.rsplit_once('/').unwrap_or(("", &self.0))
     }
@@ -190,7 +191,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// True if `text` is meant as a name in the cluster and not as a local path.
+/// True if `text` means a name in the cluster, not a local path.
 pub fn is_url(text: &str) -> bool {
     text.starts_with(SCHEME)
 }
@@ -203,14 +204,14 @@ pub fn strip_scheme(url: &str) -> Result<&str> {
     })
 }
 
-/// The leading number of a basename and the rest, where the part before the first `_` is all ASCII digits.
+/// Splits a basename into its leading number and the rest, if the part before the first `_` is all ASCII digits.
 pub fn split_number(basename: &str) -> Option<(&str, &str)> {
     let end = basename.find('_').unwrap_or(basename.len());
     let (head, rest) = basename.split_at(end);
     (!head.is_empty() && head.bytes().all(|b| b.is_ascii_digit())).then_some((head, rest))
 }
 
-/// How a name is checked. The error is the rule that it breaks.
+/// The result of a check. The error is the rule that the name breaks.
 type Checked = std::result::Result<(), &'static str>;
 
 fn check_path(path: &str) -> Checked {
@@ -256,7 +257,7 @@ fn bad(path: &str, rule: &str) -> Error {
     if path.is_empty() { error.with_more("name a bucket, as in s4://bucket/key") } else { error }
 }
 
-/// What may have been meant by a name without the scheme.
+/// The name that may have been meant, if the scheme is missing.
 fn meant(url: &str) -> Option<String> {
     if url.starts_with('/') || url.starts_with('.') {
         return Some("this is a local path".to_owned());

@@ -1,17 +1,19 @@
-//! s4: write-once keys on a cluster of plain machines, and ordinary commands run next to them.
+//! s4: write-once keys on a cluster of plain machines, and ordinary commands that run next to them.
 //!
-//! The layers, lowest first; each knows only those above it in this list, and some of its own line:
+//! The layers, lowest first. A module may use the modules above it in this list, and some in its own line:
 //!
-//! - [`bounds`]: what a peer says, brought into bounds; [`error`]: kinds of error and what each means at every boundary
-//! - [`key`], [`pattern`], [`size`], [`time`]: values parsed once into types; [`aligned`], [`budget`], [`file`], [`limits`], [`mounts`], [`ports`], [`preallocation`], [`runtime`], [`stock`], [`tcp`], [`timeout`]: of the system
-//! - [`checksum`], [`blocks`], [`hasher`]: sums of a key and of its parts, and what computes them
-//! - [`placement`], [`cluster`]: the node list, and which node a name lives on; [`skew`]: whether names spread over the nodes
-//! - [`protocol`], [`side`], [`body`], [`wire`]: what crosses the wire; [`attribute`], [`stored`]: what lies on a disk
-//! - [`partition`]: splitting lines into files; a filter, which knows no cluster
-//! - [`client`]: talking to a cluster; used by the programs and by the daemons among themselves
+//! - [`bounds`]: bounds for values that peers send; [`error`]: kinds of error, and their meaning at every boundary
+//! - [`key`], [`pattern`], [`size`], [`time`]: text parsed once into types; [`aligned`], [`budget`], [`file`],
+//!   [`limits`], [`mounts`], [`ports`], [`preallocation`], [`runtime`], [`stock`], [`tcp`], [`timeout`]: the system
+//! - [`checksum`], [`blocks`], [`hasher`]: checksums of keys and of their parts
+//! - [`placement`], [`cluster`]: the node list, and the node of a name; [`skew`]: whether names spread over the nodes
+//! - [`protocol`], [`side`], [`body`], [`wire`]: everything that crosses the wire; [`attribute`], [`stored`]: what is
+//!   stored on disks
+//! - [`partition`]: splits lines into files; a filter that does not know the cluster
+//! - [`client`]: the client of a cluster, used by the programs, and by daemons for requests to each other
 //!
-//! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`) and `s4-mount` (`fuse/`). The last two are packages of
-//! their own: they use this library, and cannot use each other.
+//! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`) and `s4-mount` (`fuse/`). The last
+//! two are packages of their own. They use this library, and cannot use each other.
 
 pub mod aligned;
 pub mod attribute;

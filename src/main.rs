@@ -1,4 +1,4 @@
-//! The program `s4`: parse, dispatch, exit status. The only place that exits.
+//! The program `s4`: parses the command line, dispatches, and exits with the status. No other code exits.
 
 mod cli;
 mod commands;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    // One thread moves the bytes; files and hashing have threads of their own.
+    // One thread moves all bytes. Files and hashing have their own threads.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -28,13 +28,13 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             if error.kind() != ErrorKind::OutputClosed {
-                // Nobody may be reading stderr.
+                // stderr may be closed.
                 let _ = writeln!(std::io::stderr(), "s4: {error}");
             }
             error.kind().exit_status()
         }
     };
-    // A thread that reads stdin, or writes to a stuck pipe, must not keep the program.
+    // Do not wait for threads that read stdin or write to a blocked pipe.
     runtime.shutdown_background();
     if let ExitStatus::Signal(signal) = status {
         die_by(signal);
@@ -42,25 +42,25 @@ fn main() -> ExitCode {
     ExitCode::from(status.code())
 }
 
-/// Of a command line that is not understood, or asks for help.
+/// Reports a command line that is wrong or asks for help.
 fn refuse(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     if matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand) {
         error.exit();
     }
     let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
-    // Nobody may be reading stderr.
+    // stderr may be closed.
     let _ = writeln!(std::io::stderr(), "s4: {}", mistakes::explain(error, &args));
     ExitCode::from(ExitStatus::Usage.code())
 }
 
-/// Ends as if the signal had not been caught: a shell ends its script only if the command in it died by the signal.
+/// Ends as if the signal had not been caught. A shell ends its script only if the command died by the signal.
 fn die_by(signal: i32) {
     use nix::sys::signal::{SigHandler, Signal, raise, signal as handle};
     if let Ok(signal) = Signal::try_from(signal) {
-        // SAFETY: the default action takes the place of a handler; no code of ours runs in it.
+        // SAFETY: the default action replaces a handler; no code of this program runs in it.
         let restored = unsafe { handle(signal, SigHandler::SigDfl) };
-        // Where that fails, the exit status says as much.
+        // If this fails, the exit status carries the same information.
         let _ = restored.and_then(|_| raise(signal));
     }
 }

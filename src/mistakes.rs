@@ -1,10 +1,10 @@
-//! What is answered to a command line that cannot be meant: one line, and the right next step.
+//! Answers to wrong command lines: one line, with the right next step.
 
 use crate::cli::Cli;
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Commands of other tools, and what does the same here. `{}` is their first argument, or what stands for it.
+/// Commands of other tools, and the equivalent here. `{}` stands for the first argument, or for a placeholder.
 const ELSEWHERE: [(&[&str], &str, &str); 19] = [
     (&["cat", "less", "more", "view"], "KEY", "'s4 cp {} -' prints a key"),
     (&["get", "download", "pull", "fetch"], "KEY", "'s4 cp {} .' copies a key here"),
@@ -55,7 +55,7 @@ const ELSEWHERE: [(&[&str], &str, &str); 19] = [
     (&["reduce", "merge", "shuffle", "mapreduce"], "", "'s4 map-to-n' is the shuffle, 's4 map-from-n' the merge"),
 ];
 
-/// Options of other tools: the command, the option, and what is said to it.
+/// Options of other tools: the commands, the option, and the answer.
 const OPTIONS: [(&str, &[char], &str); 4] = [
     ("ls", &['l', 'a', 'h', 't', 'R', '1'], "times and sizes are shown without it; -r lists all that is below"),
     ("rm", &['f', 'R', 'v'], "-r deletes all that begins with PREFIX, and nothing found is no error"),
@@ -63,10 +63,10 @@ const OPTIONS: [(&str, &[char], &str); 4] = [
     ("map", &['j', 'P', 'n'], "--jobs N is how many commands run at once on each node"),
 ];
 
-/// How many arguments a command takes before its CMD, if it has one.
+/// The number of arguments before CMD, for commands that have a CMD.
 const BEFORE_CMD: [(&str, usize); 5] = [("map", 2), ("map-to-n", 2), ("map-from-n", 2), ("eval", 1), ("run", 0)];
 
-/// One line about `error`, of the command line `args` (without the program).
+/// One line about `error`. `args` is the command line without the program.
 pub fn explain(error: &clap::Error, args: &[String]) -> String {
     let line = Line::of(args);
     let text = |kind| match error.get(kind) {
@@ -89,7 +89,7 @@ pub fn explain(error: &clap::Error, args: &[String]) -> String {
     }
 }
 
-/// What was typed: the subcommand, and what follows it.
+/// The typed subcommand, and the arguments after it.
 struct Line<'a> {
     command: &'a str,
     rest: &'a [String],
@@ -113,7 +113,7 @@ impl<'a> Line<'a> {
         self.rest.iter().enumerate().filter(|(_, arg)| !arg.starts_with('-') || *arg == "-")
     }
 
-    /// Where a CMD begins that was not quoted: something follows it.
+    /// The beginning of a CMD that was not quoted: more arguments follow it.
     fn unquoted(&self) -> Option<String> {
         let (_, before) = BEFORE_CMD.iter().find(|(name, _)| *name == self.command)?;
         let (at, _) = self.positionals().nth(*before)?;
@@ -152,7 +152,7 @@ fn unknown_argument(invalid: &str, similar: Option<String>, line: &Line) -> Stri
         line.command.starts_with(name) && letter.is_some_and(|letter| letters.contains(&letter))
     });
     match (line.unquoted(), elsewhere, similar) {
-        // An option of s4 may follow CMD, and be mistyped.
+        // An option of s4 may follow CMD, and be misspelled.
         (_, _, Some(similar)) if is_option && owners.is_empty() => {
             format!("there is no option {shown}: did you mean {similar}?")
         }
@@ -178,7 +178,7 @@ fn owners(option: &str) -> Vec<String> {
 }
 
 fn missing_argument(missing: &[String], line: &Line) -> String {
-    // An option that another one is for.
+    // An option that requires another one.
     if let Some(option) = missing.iter().find(|name| name.starts_with("--")) {
         return line.with_help(&format!("{option} is missing, without which other options mean nothing"));
     }
@@ -208,7 +208,7 @@ fn missing_argument(missing: &[String], line: &Line) -> String {
     format!("{} is missing: {advice}", names.join(", "))
 }
 
-/// What clap says, on one line and without its usage.
+/// clap's message in one line, without the usage.
 fn first_lines(error: &clap::Error) -> String {
     let text = error.to_string();
     let mut lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());

@@ -1,5 +1,5 @@
-//! What is mounted on this machine, as the kernel lists it, and how a mount is taken away. Nothing is asked of what is
-//! mounted: it may be dead, or hang.
+//! Lists the mounts of this machine and unmounts clusters. Never accesses a mounted file system: its server may be dead
+//! or hang.
 
 use crate::error::{Error, ErrorKind, Result, reason};
 use nix::errno::Errno;
@@ -18,15 +18,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The type under which a cluster is mounted.
+/// The file system type of a mounted cluster.
 pub const TYPE: &str = "fuse.s4";
-/// The extended attribute of a mount's root that names the cluster, by the digest of its node list.
+/// The extended attribute of a mount's root that contains the digest of the cluster's node list.
 pub const CLUSTER_ATTRIBUTE: &str = "user.s4.cluster";
 
-/// How long what was closed in a mount may take to be published once it is taken away: a little longer than `s4-mount` waits for that.
+/// How long publishing may take after an unmount. A little longer than `s4-mount` itself waits for it.
 pub const PUBLISHED: Duration = Duration::from_secs(65);
 
-/// A mount that ends may hold the name by which it is found while the next one has its device's number already.
+/// Numbers to try for the name of a mount's socket. A mount that is ending may still use a name when the next mount
+/// already has the same device number.
 const NAMES: u32 = 8;
 
 /// A line of `/proc/self/mountinfo`.
@@ -36,14 +37,14 @@ pub struct Mounted {
     /// `MAJOR:MINOR` of the file system.
     pub device: String,
     pub is_cluster: bool,
-    /// The user who mounted it, where the file system tells.
+    /// The user who mounted it, if the file system reports that.
     pub owner: Option<u32>,
 }
 
 impl Mounted {
     fn parse(line: &[u8]) -> Option<Self> {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-        // Between the two parts there is any number of optional fields.
+        // A variable number of optional fields precedes the separator.
         let end = fields.iter().position(|field| *field == b"-")?;
         let options = String::from_utf8_lossy(fields.get(end + 3).copied().unwrap_or_default());
         let owner = options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
@@ -56,31 +57,31 @@ impl Mounted {
     }
 }
 
-/// All mounts, the last of a directory being the one that is seen there.
+/// All mounts. If a directory has several, the last one is visible.
 pub fn list() -> Vec<Mounted> {
     let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     text.split(|&byte| byte == b'\n').filter_map(Mounted::parse).collect()
 }
 
-/// Where whoever takes a mount away asks whether all that was closed in it is published: it connects, takes the mount away, and sends a byte. The
-/// mount's process sends one once all is published. Without that, the end of the connection is that of a process which gave up, or was killed.
-/// `device` is the mount's.
+/// Listens for unmounts of the mount on `device`. A program that unmounts connects, unmounts, and sends a byte. The
+/// mount's process answers with a byte once all closed files are published. If the connection ends without that byte,
+/// the process gave up or was killed.
 pub fn listen(device: &str) -> Option<UnixListener> {
     (0..NAMES)
         .find_map(|number| UnixListener::bind_addr(&SocketAddr::from_abstract_name(name(device, number)).ok()?).ok())
 }
 
-/// A mount that is taken away, and the processes that serve it, or just did one of its number. The mount itself is not asked: it may be
-/// dead, or hang.
+/// An unmounted file system, and connections to the processes that serve it (or to another process that used its device
+/// number just before). The mount itself is never accessed: its server may be dead or hang.
 pub struct Unmounted {
     dir: PathBuf,
     servers: Vec<UnixStream>,
-    /// There is one that takes no more connections.
+    /// A server exists that accepts no more connections.
     is_deaf: bool,
 }
 
 impl Unmounted {
-    /// Finds those of this network namespace, of this user, root, and the user who mounted it.
+    /// Finds the servers in this network namespace that run as this user, root, or the user who mounted it.
     fn find(mounted: &Mounted) -> Self {
         let is_trusted = |stream: &UnixStream| {
             getsockopt(stream, PeerCredentials).is_ok_and(|peer| {
@@ -98,7 +99,8 @@ impl Unmounted {
         Self { dir: mounted.dir.clone(), servers, is_deaf }
     }
 
-    /// Waits for that until `until`. A mount whose process was dead before has nothing to publish.
+    /// Waits until all closed files are published, or until `until`. If the server was dead before, there is nothing to
+    /// publish.
     pub fn await_published(mut self, until: Instant) -> Result<()> {
         let has_published = |stream: &mut UnixStream| {
             let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -112,13 +114,13 @@ impl Unmounted {
     }
 }
 
-/// Takes a mount away; see [`unmount`]. What was closed in it may still have to be published.
+/// Unmounts as [`unmount`] does. Closed files may not be published yet.
 pub fn take_away(mounted: &Mounted, lazily: bool) -> Result<Unmounted> {
-    // Found before, or a process could end unheard in between.
+    // Connect before the unmount, or a server could end unnoticed in between.
     let mut unmounted = Unmounted::find(mounted);
     unmount(&mounted.dir, lazily)?;
     for stream in &mut unmounted.servers {
-        // One that has ended gives no answer either.
+        // If the server has ended, waiting for its answer fails too.
         let _ = stream.write_all(&[1]);
     }
     Ok(unmounted)
@@ -128,7 +130,7 @@ fn name(device: &str, number: u32) -> String {
     format!("s4-mount {device} {number}")
 }
 
-/// A connection, or EAGAIN where one would have to wait for it.
+/// Connects to a server. EAGAIN if the connection would have to wait.
 fn connected(name: &str) -> nix::Result<UnixStream> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let made = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -137,7 +139,7 @@ fn connected(name: &str) -> nix::Result<UnixStream> {
     stream.set_nonblocking(false).map(|()| stream).map_err(|_| Errno::EIO)
 }
 
-/// What is seen on `dir`, an absolute path; `None` if nothing is mounted there.
+/// The visible mount on `dir`, an absolute path; `None` if nothing is mounted there.
 pub fn at(dir: &Path) -> Option<Mounted> {
     list().into_iter().rfind(|mounted| mounted.dir == dir)
 }
@@ -151,7 +153,7 @@ pub fn resolve(dir: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-/// Takes the mount on `dir` away. Done `lazily`, those who use it go on until they close what they have open.
+/// Unmounts `dir`. With `lazily`, processes that use it continue until they close their files.
 pub fn unmount(dir: &Path, lazily: bool) -> Result<()> {
     let failed = |why: &str| Error::new(ErrorKind::Config, format!("{}: cannot be unmounted: {why}", dir.display()));
     let busy = "it is in use; end what uses it, or unmount it lazily";
@@ -169,7 +171,7 @@ pub fn unmount(dir: &Path, lazily: bool) -> Result<()> {
     }
 }
 
-/// A path as the kernel writes it, where `\040` is a space.
+/// Unescapes a path of the mount table, where `\040` is a space.
 fn unescaped(text: &[u8]) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text);
     while let Some((&byte, after)) = rest.split_first() {

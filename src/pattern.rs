@@ -1,16 +1,16 @@
-//! INDIR of a map: a directory whose parts may hold `*`, `?` and `[…]`.
+//! INDIR of a map: a directory whose parts may contain `*`, `?` and `[…]`.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key, strip_scheme};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A directory, or a pattern for directories and keys. No pattern character crosses a `/`.
+/// A directory, or a pattern for directories and keys. No wildcard matches a `/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern {
     text: String,
-    /// The directory above the first part with a pattern character; empty for the root.
+    /// The directory above the first part with a wildcard; empty for the root.
     base: String,
     parts: Vec<glob::Pattern>,
 }
@@ -40,7 +40,7 @@ impl Pattern {
         below.is_empty() || below.split('/').zip(&self.parts).all(|(name, part)| part.matches(name))
     }
 
-    /// True if `key`, or a directory that it lies in, matches.
+    /// True if `key`, or a directory that contains it, matches.
     pub fn matches(&self, key: &Key) -> bool {
         let Some(below) = self.strip_base(key.as_str()) else {
             return false;
@@ -49,7 +49,7 @@ impl Pattern {
         names.len() >= self.parts.len() && names.iter().zip(&self.parts).all(|(name, part)| part.matches(name))
     }
 
-    /// True if keys below `dir` could match, or keys that match lie below a directory in which `dir` lies.
+    /// True if keys below `dir` could match, or if `dir` is inside a directory that contains matching keys.
     pub fn overlaps(&self, dir: &Dir) -> bool {
         let literal = self.base.split('/').filter(|part| !part.is_empty()).count();
         let mut parts = dir.as_str().split('/').enumerate();
@@ -60,7 +60,7 @@ impl Pattern {
         })
     }
 
-    /// The path of a matching `key` below the directory above the first part with a pattern character.
+    /// The path of a matching `key`, relative to the directory above the first part with a wildcard.
     pub fn below<'k>(&self, key: &'k Key) -> &'k str {
         self.strip_base(key.as_str()).unwrap_or(key.as_str())
     }

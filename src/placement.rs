@@ -1,4 +1,4 @@
-//! Which node a name lives on. The basename alone decides.
+//! Placement: the node of a name. It depends on the basename alone.
 
 use crate::checksum;
 use crate::key::{Key, split_number};
@@ -20,7 +20,7 @@ pub fn node_of_basename(basename: &str, nodes: usize) -> NodeId {
     }
 }
 
-/// NAME of a temporary name `.NAME.XXXXXX`, as rsync and others write before their rename.
+/// NAME of a temporary name `.NAME.XXXXXX`, which rsync and other programs write before a rename.
 fn temporary_target(basename: &str) -> Option<&str> {
     let (name, random) = basename.strip_prefix('.')?.rsplit_once('.')?;
     let is_random = random.len() == 6 && random.bytes().all(|b| b.is_ascii_alphanumeric());
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn jump_hash_gives_the_published_values() {
-        // Computed with the reference implementation printed in the paper.
+        // Computed with the reference implementation in the paper.
         for (hash, nodes, node) in
             [(0, 1, 0), (0, 100, 0), (1, 1, 0), (10_863_919_174_838_991, 11, 6), (256, 1024, 520)]
         {

@@ -7,9 +7,9 @@ use nix::sys::statfs::{EXT4_SUPER_MAGIC, Statfs, fstatfs};
 use std::fs::{File, FileTimes, Metadata};
 use std::io;
 
-/// Length from which a file is expected to grow further, and the smallest preallocation. In bytes.
+/// The length from which a file is expected to grow further, and the smallest preallocation. In bytes.
 const LEAST: u64 = 16 << 20;
-/// The largest preallocation at once, in bytes. Below that, it is as large as the file.
+/// The largest preallocation, in bytes. Smaller ones are as large as the file.
 const MOST: u64 = 256 << 20;
 /// At most this part of the free space is preallocated. A tenth of the disk does not count as free: that is more than
 /// the default reserve of a node.
@@ -19,9 +19,9 @@ const PART_LEFT: u64 = 10;
 /// The blocks preallocated for one file.
 #[derive(Debug, Default)]
 pub struct Preallocation {
-    /// Where they end, in bytes from the file's start; 0 if there are none.
+    /// The end of the preallocated blocks, in bytes from the file's start; 0 if there are none.
     until: u64,
-    /// The length of the file, in bytes, at which more is allocated.
+    /// The file length at which more is allocated, in bytes.
     next: u64,
     /// Nothing more is allocated.
     over: bool,
@@ -101,10 +101,10 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::time::{Duration, SystemTime};
 
-    /// What the file system may need for itself, in bytes.
+    /// Bytes that the file system may need for its own metadata.
     const NOTES: u64 = 64 << 10;
 
-    /// A file of `len` bytes; `None`, having said so, where nothing is preallocated.
+    /// A file of `len` bytes; `None`, after printing a message, if nothing is preallocated here.
     fn file_of(len: u64) -> Option<File> {
         let mut file = tempfile::tempfile().unwrap();
         if to_spare(&fstatfs(&file).unwrap()).is_none_or(|free| free / PART_OF_FREE < 8 * LEAST) {

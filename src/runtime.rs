@@ -4,18 +4,18 @@ use crate::error::{Error, Result};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
-/// Threads for work that blocks: files, hashes, streams, each of them for one transfer.
+/// Limit of threads for blocking work: files, hashes and streams. Each transfer needs one.
 const BLOCKING: usize = 4096;
 
-/// How long one of them is kept that has nothing to do.
+/// How long an idle blocking thread is kept.
 const KEPT: Duration = Duration::from_secs(3);
 
 /// Bytes of each thread's stack: listings recurse into directories, 512 of which a key's name has room for, and builds for tests have large
 /// frames. Only what is used takes memory.
 const STACK: usize = 8 << 20;
 
-/// A runtime whose workers mostly move messages, so that half of the processors do: each further one wakes and is woken for
-/// nothing, which small keys wait for.
+/// A runtime with a worker for every second CPU. Workers mostly move messages; more of them would only wake each other,
+/// and delay small keys.
 pub fn build() -> Result<Runtime> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     Builder::new_multi_thread()

@@ -1,6 +1,7 @@
-//! Sizes in bytes, as they are typed.
+//! Sizes in bytes, as typed by users.
 
-/// A number of bytes, or one with K, M, G or T, or KiB and so on (powers of 1,024; in either case). The error says what is expected.
+/// Parses a number of bytes, alone or with K, M, G, T, KiB and so on (powers of 1,024, upper or lower case). The error
+/// says what is expected.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let upper = text.to_ascii_uppercase();
     let upper = upper.strip_suffix("IB").filter(|number| number.ends_with(['K', 'M', 'G', 'T'])).unwrap_or(&upper);
@@ -8,7 +9,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         Some((at, power)) => (&upper[..at], 10 * (power as u32 + 1)),
         None => (upper, 0),
     };
-    // The standard parser also takes a sign.
+    // The standard parser would accept a sign.
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err("not a number of bytes, or one with K, M, G or T".to_owned());
     }

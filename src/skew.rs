@@ -1,5 +1,5 @@
-//! Whether keys lie on few nodes because of the numbers that their names begin with: the number modulo the nodes is the node, so names such
-//! as `2023_01` to `2023_12` are all on one, and one merge name.
+//! Detects skew: keys on few nodes because of their leading numbers. The number modulo the nodes is the node, so names
+//! such as `2023_01` to `2023_12` are all on one node, and have one merge name.
 
 use crate::bounds;
 use crate::checksum;
@@ -8,14 +8,14 @@ use crate::placement::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
-/// Percent of the keys that those nodes hold together which are called crowded.
+/// Percent of the keys that the crowded nodes hold together.
 const MOST: u64 = 90;
-/// Keys on a crowded node, on average, from which it is worth a word.
+/// Keys per crowded node, on average, from which a warning is useful.
 const MANY: u64 = 4;
-/// Numbers that are told apart; more say nothing more.
+/// Limit of different numbers that are counted; more do not change the result.
 const MAX_NUMBERS: usize = 1024;
 
-/// What a node holds.
+/// The keys and bytes of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
     #[serde(deserialize_with = "bounds::count")]
@@ -24,30 +24,30 @@ pub struct Load {
     pub bytes: u64,
 }
 
-/// The leading numbers of keys.
+/// Counts of leading numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers {
-    /// Keys whose names begin with one.
+    /// Keys with a leading number.
     #[serde(deserialize_with = "bounds::count")]
     pub keys: u64,
-    /// As far as they are told apart.
+    /// Different numbers, up to the limit.
     pub distinct: u32,
 }
 
-/// Keys that lie on few nodes.
+/// A skew: most keys are on few nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Skew {
-    /// The nodes that hold most keys, of all.
+    /// The number of crowded nodes, and of all nodes.
     pub crowded: usize,
     pub nodes: usize,
-    /// What lies on them, of all.
+    /// The load of the crowded nodes, and of all nodes.
     pub there: Load,
     pub all: Load,
     pub distinct: u32,
 }
 
-/// Says whether `nodes` (what each holds) are loaded unevenly because of leading numbers. Keys that chance puts on few nodes, since there
-/// are few of them, are no skew; nor are small ones beside large ones that are spread.
+/// The skew, if leading numbers distribute keys unevenly over `nodes`. Not a skew: few keys that are on few nodes by
+/// chance, and small keys beside large ones that are spread.
 pub fn skew(nodes: &[Load], numbers: Numbers) -> Option<Skew> {
     let all = sum(nodes);
     if numbers.keys.saturating_mul(2) < all.keys || numbers.distinct == 0 {
@@ -58,7 +58,7 @@ pub fn skew(nodes: &[Load], numbers: Numbers) -> Option<Skew> {
     let crowded = (1..=sorted.len())
         .find(|&few| sum(&sorted[..few]).keys.saturating_mul(100) >= all.keys.saturating_mul(MOST))?;
     let there = sum(&sorted[..crowded]);
-    // So few numbers cannot reach more nodes; of many numbers, chance may choose a few nodes if there are few keys.
+    // So few different numbers cannot reach more nodes. With many numbers but few keys, the distribution may be chance.
     let by_chance = numbers.distinct as usize * 2 > nodes.len() && all.keys < MANY * nodes.len() as u64;
     let (on_each, fair) = (there.keys / crowded as u64, all.keys.div_ceil(nodes.len() as u64));
     let is_skew = crowded * 2 <= nodes.len()
@@ -75,13 +75,13 @@ fn sum(loads: &[Load]) -> Load {
     })
 }
 
-/// How keys are spread over the nodes.
+/// How keys are distributed over the nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
-    /// What each node has.
+    /// The load of each node.
     pub nodes: Vec<Load>,
     pub numbers: Numbers,
-    /// The first key whose name begins with a number.
+    /// The first key with a leading number.
     pub example: Option<Key>,
 }
 
@@ -90,7 +90,7 @@ impl Spread {
         Self { nodes: vec![Load::default(); nodes], numbers: Numbers::default(), example: None }
     }
 
-    /// Adds other keys, which are thought to have the same numbers.
+    /// Adds other keys. Assumes that they have the same numbers.
     pub fn add(&mut self, other: Self) {
         for (load, more) in self.nodes.iter_mut().zip(other.nodes) {
             *load = sum(&[*load, more]);
@@ -100,22 +100,22 @@ impl Spread {
         self.example = self.example.take().or(other.example);
     }
 
-    /// The keys and bytes of all nodes.
+    /// The load of all nodes together.
     pub fn all(&self) -> Load {
         sum(&self.nodes)
     }
 
-    /// The skew, and a key that is part of it.
+    /// The skew, and a key that is affected.
     pub fn skew(&self) -> Option<(Skew, &Key)> {
         skew(&self.nodes, self.numbers).zip(self.example.as_ref())
     }
 }
 
-/// Counts keys, in memory that does not grow with their number.
+/// Counts keys. Memory use does not grow with their number.
 #[derive(Debug)]
 pub struct Tally {
     spread: Spread,
-    /// Hashes of numbers.
+    /// Hashes of the different numbers.
     numbers: HashSet<u64>,
 }
 
@@ -124,7 +124,7 @@ impl Tally {
         Self { spread: Spread::new(nodes), numbers: HashSet::new() }
     }
 
-    /// Counts `key`, which is on `node` and has so many bytes.
+    /// Counts `key`, which is on `node` and has this number of bytes.
     pub fn add(&mut self, key: &Key, node: NodeId, bytes: u64) {
         let load = &mut self.spread.nodes[node];
         *load = sum(&[*load, Load { keys: 1, bytes }]);
@@ -138,7 +138,7 @@ impl Tally {
         self.spread.example.get_or_insert_with(|| key.clone());
     }
 
-    /// Gives back what only more keys would need.
+    /// Frees memory that is needed only to add keys.
     pub fn close(&mut self) {
         self.numbers = HashSet::new();
     }

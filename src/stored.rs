@@ -1,5 +1,5 @@
-//! How a key lies on a node's disk, as its daemon and a mount on the same machine read it: a plain file whose checksum
-//! and length are in an extended attribute.
+//! The form in which a key is stored on a node's disk: a plain file with checksum and length in an extended attribute.
+//! Used by the daemon, and by clients on the same machine.
 
 use crate::attribute::{KEY_ATTRIBUTE, KeyRecord};
 use crate::blocks::{BLOCKS_ATTRIBUTE, LEAF, Table};
@@ -19,14 +19,14 @@ use std::time::SystemTime;
 
 /// [`KEY_ATTRIBUTE`] for the kernel.
 const KEY_NAME: &CStr = c"user.s4.key";
-/// Where version 0.1 had checksum and length, as text.
+/// The attribute with which version 0.1 recorded checksum and length, as text.
 const TEXT_NAME: &CStr = c"user.s4.checksum";
 
-/// In a data directory, of a node that knows all directories whose home it is. Without it, a name that is absent there may be a
-/// directory all the same.
+/// This file in a data directory says that the node knows all directories whose home it is. Without it, a name that is
+/// absent on the node may still be a directory.
 pub const KNOWS_DIRS: &str = ".s4/knows-dirs";
 
-/// Room for the longest attribute that can be ours: a longer one is no record.
+/// Longer than any valid record: a longer attribute is not s4's.
 const ROOM: usize = 64;
 
 /// The checksum recorded with an open file; `None` if it is no key.
@@ -39,24 +39,25 @@ pub fn recorded_at(path: &Path) -> io::Result<Option<Checksum>> {
     Ok(record_at(path)?.map(|record| record.checksum))
 }
 
-/// All that is recorded with an open file; `None` if it is no key.
+/// The record of an open file; `None` if it is no key.
 pub fn record(file: &File) -> io::Result<Option<KeyRecord>> {
-    // SAFETY: the descriptor is open, the name ends in a NUL, and the buffer has as many bytes as are told.
+    // SAFETY: the descriptor is open, the name ends in a NUL, and the buffer has the length that is passed.
     parse(|name, buffer| unsafe {
         libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
     })
 }
 
-/// All that is recorded with the file at `path`; `None` if it is no key.
+/// The record of the file at `path`; `None` if it is no key.
 pub fn record_at(path: &Path) -> io::Result<Option<KeyRecord>> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: path and name end in a NUL, and the buffer has as many bytes as are told.
+    // SAFETY: path and name end in a NUL, and the buffer has the length that is passed.
     parse(|name, buffer| unsafe {
         libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
     })
 }
 
-/// What is recorded of the parts of a key that has `checksum`; `None` if there is nothing that fits, as of a key of one leaf.
+/// The recorded checksums of the parts of a key with `checksum`; `None` if there is no matching table, as for a key of
+/// one leaf.
 pub fn table(file: &File, checksum: Checksum) -> io::Result<Option<Table>> {
     use xattr::FileExt;
     if checksum.len <= LEAF {
@@ -66,8 +67,8 @@ pub fn table(file: &File, checksum: Checksum) -> io::Result<Option<Table>> {
     Ok(found.and_then(|bytes| Table::decode(&bytes, checksum)))
 }
 
-/// Records what the parts of a file hold that is to be a key with `checksum`. Where its file system has no room for it, the whole key
-/// is compared before a part is read.
+/// Records the checksums of the parts of a file that becomes a key with `checksum`. If the file system has no room for
+/// them, readers verify the whole key before they read a part.
 pub fn set_table(file: &File, table: &Table, checksum: Checksum) -> io::Result<()> {
     use xattr::FileExt;
     match file.set_xattr(BLOCKS_ATTRIBUTE, &table.encode(checksum)) {
@@ -76,7 +77,7 @@ pub fn set_table(file: &File, table: &Table, checksum: Checksum) -> io::Result<(
     }
 }
 
-/// Records what a file that is to be a key holds, and what made it.
+/// Records checksum, length and mark of a file that becomes a key.
 pub fn set_record(file: &File, record: &KeyRecord) -> io::Result<()> {
     use xattr::FileExt;
     file.set_xattr(KEY_ATTRIBUTE, &record.encode())
@@ -92,7 +93,8 @@ fn parse(read: impl Fn(&CStr, &mut [u8; ROOM]) -> isize) -> io::Result<Option<Ke
     Ok(text.and_then(|text| text.parse::<Checksum>().ok()).map(KeyRecord::from))
 }
 
-/// Reads an attribute in one call: a library that asks for its length first makes two, for each key of a listing.
+/// Reads an attribute with one system call. A library would ask for the length first, with a second call for each key
+/// of a listing.
 fn attribute(
     name: &CStr,
     buffer: &mut [u8; ROOM],
@@ -107,7 +109,7 @@ fn attribute(
     })
 }
 
-/// What `path` (`bucket`, `bucket/dir` or `bucket/dir/name`) is in the data directory `root`.
+/// Looks up `path` (`bucket`, `bucket/dir` or `bucket/dir/name`) in the data directory `root`.
 pub fn stat(root: &Path, path: &str) -> io::Result<Stat> {
     let file = root.join(path);
     let found = match std::fs::symlink_metadata(&file) {
@@ -128,29 +130,30 @@ pub fn stat(root: &Path, path: &str) -> io::Result<Stat> {
     match recorded_at(&file) {
         Ok(Some(checksum)) => Ok(Stat::Key(KeyStat { checksum, mtime, mode })),
         Ok(None) => Ok(Stat::Absent),
-        // Deleted between the two looks.
+        // Deleted between the two system calls.
         Err(e) if is_absent(&e) => Ok(Stat::Absent),
         Err(e) => Err(e),
     }
 }
 
-/// On a file that its owner may read though its key's mode says otherwise: the daemon reads every key.
+/// The bit in a file's mode that says: the owner can read the file, but not the key. The daemon must be able to read
+/// every key.
 const HIDDEN_READ: u32 = 0o1000;
 
-/// The mode of the file of a key to which a user gave `mode`.
+/// The file's mode for a key with `mode`.
 pub fn file_mode(mode: u32) -> u32 {
     let shown = mode & 0o555;
     if shown & 0o400 == 0 { shown | 0o400 | HIDDEN_READ } else { shown }
 }
 
-/// The mode of a key, by that of its file.
+/// The key's mode for a file with mode `file`.
 pub fn key_mode(file: u32) -> u32 {
     let shown = if file & HIDDEN_READ == 0 { 0o555 } else { 0o155 };
     file & shown
 }
 
-/// A data directory as it was found at a path. What is there later may be another directory: one that was moved away, removed or
-/// unmounted leaves an empty one or none, and the keys in it are not absent then but unknown.
+/// The identity of a data directory. If the directory is moved, removed or unmounted, its path has another directory or
+/// none. Then its keys are not absent, but unknown.
 #[derive(Debug, Clone)]
 pub struct FoundDir {
     path: PathBuf,
@@ -167,42 +170,42 @@ impl FoundDir {
         &self.path
     }
 
-    /// Where it was mounted as a device.
+    /// The device that contained it.
     pub fn device(&self) -> u64 {
         self.identity.0
     }
 
-    /// True if the path still leads to it. One call of the kernel; to be asked before a key is called absent.
+    /// True if the path still leads to it. One system call. Must be called before a key is reported absent.
     pub fn is_there(&self) -> bool {
         identity(&self.path).is_ok_and(|found| found == self.identity)
     }
 }
 
-/// Device, inode, and when it was made: an inode number is soon given to another.
+/// Device, inode and creation time: inode numbers are reused soon.
 fn identity(path: &Path) -> io::Result<(u64, u64, Option<SystemTime>)> {
     let found = std::fs::metadata(path)?;
     Ok((found.dev(), found.ino(), found.created().ok()))
 }
 
-/// True for the errors of a path that leads nowhere.
+/// True for errors of a path that does not exist.
 pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// The time of the last change, in nanoseconds since 1970; the nearest that there is for one too far away.
+/// The mtime in nanoseconds since 1970, clamped to the range of the type.
 pub fn mtime_of(found: &Metadata) -> i64 {
     found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec())
 }
 
-/// When the free space is to be looked at, by who writes a key.
+/// Decides when the writer of a key checks the free space.
 #[derive(Debug, Default)]
 pub struct SpaceChecks(Cell<u64>);
 
 impl SpaceChecks {
-    /// Bytes written between two looks.
+    /// Bytes between two checks.
     const INTERVAL: u64 = 16 << 20;
 
-    /// True if it is time for a look, `written` bytes from the start.
+    /// True if a check is due after `written` bytes.
     pub fn is_due(&self, written: u64) -> bool {
         let is_due = written - self.0.get() >= Self::INTERVAL;
         if is_due {
@@ -212,22 +215,24 @@ impl SpaceChecks {
     }
 }
 
-/// Directories of a data directory in which unnamed files are made, in turn. Each is in another part of an ext4 file system,
-/// which so has fewer of the files just deleted to look at before it makes one.
+/// Directories in a data directory for unnamed files, used in turn. ext4 puts each into another block group; with
+/// recently deleted files spread over groups, creating a file skips fewer of them.
 pub const DRAFT_DIRS: usize = 16;
 
-/// One of the directories for unnamed files in the data directory `root`; `number` counts the files.
+/// A directory for unnamed files in the data directory `root`. `number` counts the files.
 pub fn draft_dir(root: &Path, number: usize) -> PathBuf {
     root.join(".s4/drafts").join((number % DRAFT_DIRS).to_string())
 }
 
-/// An unnamed file on its way to be a key: in a data directory, or where there is none, in any other.
+/// An unnamed file that will become a key. `dir` is a data directory, or any other if it has no directories for unnamed
+/// files.
 pub fn draft(dir: &Path) -> io::Result<File> {
     static MADE: AtomicUsize = AtomicUsize::new(0);
     unnamed_file(&draft_dir(dir, MADE.fetch_add(1, Ordering::Relaxed))).or_else(|_| unnamed_file(dir))
 }
 
-/// An unnamed temporary file in `dir`, open to read and write, which can be linked to a name of the same file system.
+/// An unnamed temporary file in `dir`, open for reading and writing. It can be linked to a name in the same file
+/// system.
 pub fn unnamed_file(dir: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir)
 }

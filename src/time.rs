@@ -1,8 +1,8 @@
-//! Moments as seconds or nanoseconds since 1970, and as a date, without a time zone database.
+//! Conversion of times: seconds or nanoseconds since 1970, and dates in UTC, without a time zone database.
 
 use std::time::{Duration, SystemTime};
 
-/// Nanoseconds since 1970; the nearest that there is for a moment too far away.
+/// Nanoseconds since 1970, clamped to the range of the type.
 pub fn to_nanoseconds(time: SystemTime) -> i64 {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
@@ -10,12 +10,12 @@ pub fn to_nanoseconds(time: SystemTime) -> i64 {
     }
 }
 
-/// Milliseconds since 1970, now.
+/// The current time in milliseconds since 1970.
 pub fn now_milliseconds() -> i64 {
     to_nanoseconds(SystemTime::now()) / 1_000_000
 }
 
-/// The moment that lies so many nanoseconds after 1970.
+/// The time this many nanoseconds after 1970.
 pub fn from_nanoseconds(nanoseconds: i64) -> SystemTime {
     let distance = Duration::from_nanos(nanoseconds.unsigned_abs());
     match nanoseconds < 0 {
@@ -24,15 +24,15 @@ pub fn from_nanoseconds(nanoseconds: i64) -> SystemTime {
     }
 }
 
-/// The longest time that a user or peer may ask for: some thirty years, which can be added to any moment.
+/// The longest time that a user or peer may set: about thirty years. It can be added to any point in time.
 pub const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
-/// A number of seconds as a time, if it is above 0 and at most [`LONGEST`].
+/// A number of seconds as a duration, if it is above 0 and at most [`LONGEST`].
 pub fn seconds(number: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(number).ok().filter(|time| !time.is_zero() && *time <= LONGEST)
 }
 
-/// The same of a text.
+/// Parses such a number of seconds.
 pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     let wrong = || "not a number of seconds above 0, and at most 1000000000".to_owned();
     text.parse().ok().and_then(seconds).ok_or_else(wrong)
@@ -63,7 +63,7 @@ mod tests {
         fn any_text_is_a_time_within_bounds_or_an_error(text in "[0-9]{0,12}(\\.[0-9]{1,3})?(e-?[0-9]{1,3})?|-?(inf|NaN)|\\PC{0,4}") {
             if let Ok(time) = parse_seconds(&text) {
                 prop_assert!(!time.is_zero() && time <= LONGEST);
-                // It can be added to any moment of now.
+                // The sum with the current time does not overflow.
                 prop_assert!(SystemTime::now().checked_add(time).is_some());
             }
         }

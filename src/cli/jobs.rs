@@ -1,4 +1,4 @@
-//! What can be typed about jobs: the three maps, and what is done with a job afterwards.
+//! The command line of jobs: the three maps, and the commands for existing jobs.
 
 use clap::{Args, ValueHint};
 use s4::protocol::NameTemplate;
@@ -86,7 +86,7 @@ impl MapArgs {
     }
 }
 
-// How a job is shown that is being followed. No doc comment: clap would take it for what a command says of itself.
+// How to show a job that is being followed. Not a doc comment: clap would show it in the help.
 #[derive(Args)]
 pub struct ShowArgs {
     /// Tell of failures only

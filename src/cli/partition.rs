@@ -1,4 +1,4 @@
-//! What can be typed of `s4 partition`.
+//! The command line of `s4 partition`.
 
 use clap::{ArgGroup, Args, ValueHint};
 use std::ffi::OsString;

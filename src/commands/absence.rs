@@ -1,11 +1,11 @@
-//! Where nothing was found: why that may be, and what to do.
+//! Advice for the case that nothing was found: the likely reason, and what to do.
 
 use s4::client::Client;
 use s4::error::{Error, ErrorKind};
 use s4::key::{Dir, Key, Prefix};
 use s4::protocol::Stat;
 
-/// The same error with what may have been meant by `path`, `bucket/dir/` or the beginning of a name.
+/// Adds to the error what may have been meant by `path`: `bucket/dir/`, or a prefix of a name.
 pub async fn nothing_found(client: &Client, path: &str, error: Error) -> Error {
     match advice(client, path.trim_end_matches('/'), path.ends_with('/')).await {
         Some(advice) if error.kind() == ErrorKind::NotFound => error.with_more(&advice),

@@ -1,6 +1,6 @@
 //! `s4 cancel`
 
-use super::console::say;
+use super::console::print_message;
 use super::job_id;
 use crate::cli::CancelArgs;
 use s4::client::Client;
@@ -26,28 +26,28 @@ pub async fn run(client: &Client, args: &CancelArgs) -> Result<ExitStatus> {
             Ok(outcome) => outcomes.extend(outcome),
             Err(error) => {
                 unreached += 1;
-                say(format_args!("not cancelled: {error}"));
+                print_message(format_args!("not cancelled: {error}"));
             }
         }
     }
     match (unreached, JobState::of(outcomes.into_iter().map(Some))) {
         (1.., _) => Ok(ExitStatus::Failed),
         (0, JobState::Cancelled) => {
-            say(format_args!("job {id} cancelled"));
+            print_message(format_args!("job {id} cancelled"));
             Ok(ExitStatus::Done)
         }
         (0, state) => Err(ended_already(id, state)),
     }
 }
 
-/// Cancels a job on one node; returns how it ended there, `None` if the node does not know it.
+/// Cancels a job on one node. Returns how it ended there, or `None` if the node does not know it.
 async fn cancel(client: &Client, node: NodeId, id: &JobId) -> Result<Option<Outcome>> {
     match client.cancel_job(node, id).await {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         cancelled => cancelled?,
     }
     let mut events = match client.follow_job(node, id).await {
-        // It had not been started, and so is forgotten.
+        // The job had not been started, and was removed.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Outcome::Cancelled)),
         events => events?,
     };

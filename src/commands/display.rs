@@ -1,19 +1,19 @@
-//! A live display on a terminal: some lines on stderr that are drawn over again.
+//! A live display on a terminal: lines on stderr that are redrawn.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// Between two drawings.
+/// The interval between two drawings.
 const REDRAW: Duration = Duration::from_millis(200);
-/// The longest bar, in characters.
+/// The maximal length of a bar, in characters.
 const BAR: usize = 40;
 
-/// True if somebody watches stderr, and it can do more than type.
+/// True if stderr is a terminal that can move its cursor.
 pub fn is_terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
-/// What is on the terminal now. Dropped, it is wiped.
+/// The lines on the terminal. Dropping it clears them.
 #[derive(Default)]
 pub struct Display {
     /// The width of each line that was drawn.
@@ -22,21 +22,22 @@ pub struct Display {
 }
 
 impl Display {
-    /// Shows what `lines` makes of a number of columns and rows, unless something was drawn just now.
+    /// Draws the lines that `lines` returns for a number of columns and rows. Does nothing if the last drawing was just
+    /// now.
     pub fn draw(&mut self, lines: impl FnOnce(usize, usize) -> Vec<String>) {
         if self.at.is_some_and(|at| at.elapsed() < REDRAW) {
             return;
         }
         let (width, height) = terminal_size();
         let lines = lines(width.saturating_sub(1), height.saturating_sub(1).max(1));
-        // Without line wrap, since a character may be wider than it is taken for.
+        // Without line wrap: a character may be wider than expected.
         let text = format!("{}\x1b[?7l{}\n\x1b[?7h", self.to_wipe(width), lines.join("\n"));
         self.drawn = lines.iter().map(|line| line.chars().count()).collect();
         self.at = Some(Instant::now());
         write(&text);
     }
 
-    /// Leaves the terminal as if nothing had been drawn.
+    /// Clears the display.
     pub fn wipe(&mut self) {
         let (width, _) = terminal_size();
         write(&self.to_wipe(width));
@@ -45,7 +46,7 @@ impl Display {
     }
 
     fn to_wipe(&self, width: usize) -> String {
-        // A terminal that has been made narrower since has wrapped what was drawn.
+        // If the terminal has become narrower since, it has wrapped the lines.
         let rows: usize = self.drawn.iter().map(|&drawn| drawn.div_ceil(width).max(1)).sum();
         match rows {
             0 => String::new(),
@@ -61,7 +62,7 @@ impl Drop for Display {
 }
 
 fn write(text: &str) {
-    // Nobody may be looking any more.
+    // The terminal may be closed.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
@@ -75,7 +76,7 @@ fn terminal_size() -> (usize, usize) {
     }
 }
 
-/// `[###...]` in at most `width` characters; nothing where it would say nothing.
+/// A bar like `[###...]` of at most `width` characters; empty if it would be too short.
 pub fn bar(share: f64, width: usize) -> String {
     let inner = width.saturating_sub(2).min(BAR);
     if inner < 4 {

@@ -1,4 +1,4 @@
-//! `--file`: local files that travel with a command.
+//! `--file`: local files that are sent with a command.
 
 use s4::client::{Client, blocking};
 use s4::error::{Error, Result};
@@ -11,14 +11,14 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A file that is there and may be sent.
+/// An existing file that may be sent.
 pub struct LocalFile {
     path: PathBuf,
     name: String,
     executable: bool,
 }
 
-/// Checks all files before anything is done with one of them.
+/// Checks all files before any of them is used.
 pub fn find(paths: &[PathBuf]) -> Result<Vec<LocalFile>> {
     let mut files: Vec<LocalFile> = Vec::new();
     for path in paths {
@@ -47,7 +47,7 @@ impl LocalFile {
         Ok(Self { path: path.to_owned(), name: name.to_owned(), executable })
     }
 
-    /// What the nodes know it by. Reads all of it, block by block. Blocks.
+    /// The name and digest of the file. Reads it block by block. Blocks.
     pub fn describe(&self) -> Result<JobFile> {
         let failed = |e: std::io::Error| Error::io(format!("--file {}", self.path.display()), &e);
         let mut file = File::open(&self.path).map_err(failed)?;
@@ -64,7 +64,7 @@ impl LocalFile {
         Ok(JobFile { name: self.name.clone(), digest: digest.to_string(), len, executable: self.executable })
     }
 
-    /// Has every node keep it.
+    /// Stores the file on every node.
     pub async fn send(self, client: &Client) -> Result<JobFile> {
         let path = self.path.clone();
         let file = blocking(move || self.describe()).await?;
@@ -77,16 +77,16 @@ impl LocalFile {
     }
 }
 
-/// Files with where they are, for [`send_to`].
+/// Descriptions of files with their paths, for [`send_to`].
 pub type Described = Vec<(JobFile, PathBuf)>;
 
-/// Checks and reads the files at `paths`, to be sent to some nodes.
+/// Checks and describes the files at `paths`.
 pub async fn describe(paths: &[PathBuf]) -> Result<Described> {
     let files = find(paths)?;
     blocking(move || files.iter().map(|file| Ok((file.describe()?, file.path.clone()))).collect()).await
 }
 
-/// Has `node` keep them.
+/// Stores the files on `node`.
 pub async fn send_to(client: &Client, node: NodeId, files: Described) -> Result<Vec<JobFile>> {
     let mut sent = Vec::new();
     for (file, path) in files {
@@ -107,7 +107,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let file = LocalFile::new(&path).unwrap().describe().unwrap();
         assert_eq!((file.name.as_str(), file.len, file.executable), ("empty", 0, false));
-        // Of no bytes, as xxhsum -H2 has it.
+        // The digest of no bytes, as printed by xxhsum -H2.
         assert_eq!(file.digest, "99aa06d3014798d86001c324468d497f");
     }
 }

@@ -1,6 +1,6 @@
-//! Numbers and texts for people: sizes, durations, and what fits into a line.
+//! Formats for users: sizes, durations, counts, and text cut to a width.
 
-/// A size: `12.3G`.
+/// A size, for example `12.3G`.
 pub fn size_text(bytes: u64) -> String {
     let units = ["B", "K", "M", "G", "T", "P"];
     let mut value = bytes as f64;
@@ -15,7 +15,7 @@ pub fn size_text(bytes: u64) -> String {
     }
 }
 
-/// A count with its noun: `1 key`, `2 keys`.
+/// A count with its noun, for example `1 key`, `2 keys`.
 pub fn counted(count: u64, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),
@@ -24,7 +24,7 @@ pub fn counted(count: u64, noun: &str) -> String {
     }
 }
 
-/// A duration: `0.07 s`, `12.3 s`, `3 min 20 s`, `2 h 5 min`.
+/// A duration, for example `0.07 s`, `12.3 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn seconds_text(seconds: f64) -> String {
     let whole = seconds as u64;
     match seconds {
@@ -35,7 +35,7 @@ pub fn seconds_text(seconds: f64) -> String {
     }
 }
 
-/// The first `width` characters of `text`, the last of them `…` if more follow.
+/// The first `width` characters of `text`. If more follow, the last one is `…`.
 pub fn cut(text: &str, width: usize) -> String {
     match text.char_indices().nth(width) {
         None => text.to_owned(),

@@ -1,24 +1,24 @@
-//! Which job an abbreviated id means.
+//! Finds the job for an abbreviated id.
 
 use s4::client::Client;
 use s4::client::job_table::ClusterJob;
 use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::JobId;
 
-/// What means the newest job.
+/// The word for the newest job.
 const LAST: &str = "last";
 
-/// Jobs that are named where an id is ambiguous; the newest come first.
+/// Limit of candidates that are listed if an id is ambiguous; newest first.
 const LISTED: usize = 5;
 
-/// The one job whose id is, begins with, or ends in `text`, or the newest for `last`.
+/// The only job whose id is `text`, begins with it or ends in it; for `last`, the newest job.
 pub async fn resolve(client: &Client, text: &str) -> Result<ClusterJob> {
     let (mut jobs, errors) = client.all_jobs().await;
     let id = pick(jobs.keys(), text).map_err(|error| with_silent(error, &errors))?.clone();
     jobs.remove(&id).ok_or_else(|| unknown(text))
 }
 
-/// The same among `ids`, the oldest first.
+/// Picks the id from `ids`, which are sorted, oldest first.
 fn pick<'a>(ids: impl Iterator<Item = &'a JobId>, text: &str) -> Result<&'a JobId> {
     let ids: Vec<&JobId> = ids.collect();
     if text == LAST {
@@ -49,7 +49,7 @@ fn unknown(text: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("no job '{}'; 's4 jobs' lists them", text.escape_debug()))
 }
 
-/// The same error, which may be the fault of the nodes that have not answered.
+/// Adds to the error that some nodes have not answered, so that the result may be incomplete.
 fn with_silent(error: Error, silent: &[Error]) -> Error {
     silent.iter().fold(error, |error, silent| error.with_more(&silent.to_string()))
 }

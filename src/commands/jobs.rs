@@ -1,6 +1,6 @@
 //! `s4 jobs`
 
-use super::console::say;
+use super::console::print_message;
 use super::format::{cut, seconds_text};
 use crate::cli::JobsArgs;
 use s4::client::Client;
@@ -19,7 +19,7 @@ pub async fn run(client: &Client, args: &JobsArgs) -> Result<ExitStatus> {
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
     for error in &errors {
-        say(format_args!("{error}; its part of these jobs is not known"));
+        print_message(format_args!("{error}; its part of these jobs is not known"));
     }
     match errors.is_empty() {
         true => Ok(ExitStatus::Done),
@@ -27,7 +27,7 @@ pub async fn run(client: &Client, args: &JobsArgs) -> Result<ExitStatus> {
     }
 }
 
-/// The columns that a line may have; no limit where nobody looks.
+/// The width of the terminal; no limit if stdout is no terminal.
 fn width() -> usize {
     let stdout = std::io::stdout();
     let size = stdout.is_terminal().then(|| terminal_size::terminal_size_of(&stdout)).flatten();
@@ -36,7 +36,7 @@ fn width() -> usize {
 
 const HEADER: [&str; 8] = ["ID", "KIND", "STATE", "DONE", "FAILED", "STARTED", "DURATION", "INDIR OUTDIR COMMAND"];
 
-/// The jobs under a header, in columns; nothing if there is none.
+/// The jobs as a table with a header; empty if there is no job.
 fn table(jobs: &[ClusterJob], width: usize) -> String {
     let mut rows = vec![HEADER.map(str::to_owned)];
     rows.extend(jobs.iter().map(row));
@@ -71,7 +71,7 @@ fn row(job: &ClusterJob) -> [String; HEADER.len()] {
     ]
 }
 
-/// From its start to its end, or till now.
+/// Seconds from the start to the end, or to now.
 fn seconds(job: &ClusterJob) -> Option<f64> {
     Some(job.elapsed()? as f64 / 1000.0)
 }

@@ -1,6 +1,6 @@
-//! `s4 local`: a cluster of daemons on this machine's loopback address.
+//! `s4 local`: runs a cluster of daemons on the loopback address of this machine.
 
-use super::console::say;
+use super::console::print_message;
 use super::mount;
 use super::programs::program;
 use crate::cli::LocalArgs;
@@ -27,12 +27,12 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const NODES: u16 = 3;
-/// How long the nodes may take to start.
-const START: Duration = Duration::from_secs(20);
-/// How long a node may take to end before it is killed: longer than its own grace.
-const STOP: Duration = Duration::from_secs(15);
-/// How long a mount may take to say which cluster it shows.
-const ASKED: Duration = Duration::from_secs(2);
+/// The timeout for the start of the nodes.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// The timeout for the end of a node, after which it is killed: longer than the daemon's own grace period.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// The timeout for asking a mount for its cluster.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub async fn run(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
@@ -44,12 +44,12 @@ pub async fn run(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> 
 
 async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
     let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("{}: {}", args.dir.display(), reason(&e)));
-    // A directory that is there already may be for others too.
+    // An existing directory may be shared with others, so its mode is not changed.
     DirBuilder::new().recursive(true).mode(0o700).create(&args.dir).map_err(failed)?;
     let dir = args.dir.canonicalize().map_err(failed)?;
     let mut interrupts = Interrupts::new()?;
     let starting = lock_start(&dir)?;
-    // Looked for by their directories, before the file that leads to them is written anew.
+    // Find the nodes by their directories, before the cluster file is rewritten.
     let mut nodes = (0..).map_while(|node| node_dir(&dir, node).exists().then_some(node));
     if let Some(node) = nodes.find(|&node| running_pid(&node_dir(&dir, node)).is_some()) {
         let message = format!("{}: node {node} runs already; 's4 local --stop --dir {0}' stops it", dir.display());
@@ -63,19 +63,20 @@ async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
     }
     let export = format!("export S4_CONF_PATH={}\n", conf_path(&dir).display());
     std::io::stdout().write_all(export.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
-    say(format_args!("{} shows the nodes and jobs in a browser", page(&dir, secret)?));
+    print_message(format_args!("{} shows the nodes and jobs in a browser", page(&dir, secret)?));
     if args.detach {
         running.leave();
         return Ok(ExitStatus::Done);
     }
     drop(starting);
-    say(format_args!("{} nodes run, Ctrl-C stops them", running.nodes.len()));
+    print_message(format_args!("{} nodes run, Ctrl-C stops them", running.nodes.len()));
     interrupts.next().await;
     Ok(ExitStatus::Done)
 }
 
-/// The file of the cluster's secret, beside its cluster file, where all programs look for it. It has the one in `given`, else that
-/// of the cluster's last run, else a new one: other users of this machine are strangers.
+/// Writes the file of the cluster's secret beside the cluster file, where all programs look for it. The secret is that
+/// of the file `given`, else that of the last run, else a new one: other users of this machine must not use the
+/// cluster.
 fn keep_secret(dir: &Path, given: Option<&Path>) -> Result<PathBuf> {
     let path = Secret::beside(&conf_path(dir));
     let failed = |e: std::io::Error| Error::io(path.display(), &e);
@@ -90,21 +91,21 @@ fn keep_secret(dir: &Path, given: Option<&Path>) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// 32 hexadecimal digits that nobody can guess.
+/// 32 random hexadecimal digits.
 fn random_text() -> std::io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The address of the first node's page, with the secret.
+/// The URL of the first node's page, with the secret.
 fn page(dir: &Path, secret: &Path) -> Result<String> {
     let cluster = Cluster::load(Some(&conf_path(dir)))?;
     let secret = utf8_percent_encode(Secret::read(secret)?.as_text(), NON_ALPHANUMERIC).to_string();
     Ok(format!("http://{}/#{secret}", cluster.address(0)))
 }
 
-/// Held while a cluster is started, so that two starts do not mix.
+/// Locked while a cluster is started, so that two starts cannot interleave.
 fn lock_start(dir: &Path) -> Result<Flock<File>> {
     let path = dir.join("start.lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
@@ -114,7 +115,7 @@ fn lock_start(dir: &Path) -> Result<Flock<File>> {
     })
 }
 
-/// SIGTERM and Ctrl-C, from the beginning on.
+/// Catches SIGTERM and Ctrl-C from the beginning.
 struct Interrupts {
     terminate: Signal,
     interrupt: Signal,
@@ -135,7 +136,7 @@ impl Interrupts {
     }
 }
 
-/// The daemons of a cluster, and its mount. Dropped, they are stopped.
+/// The daemons of a cluster, and its mount. Dropping it stops them.
 struct LocalCluster {
     dir: PathBuf,
     nodes: Vec<Child>,
@@ -155,7 +156,7 @@ impl LocalCluster {
         }
     }
 
-    /// Lets everything run on.
+    /// Keeps everything running.
     fn leave(mut self) {
         self.nodes.clear();
     }
@@ -167,9 +168,9 @@ impl Drop for LocalCluster {
             return;
         }
         let cluster = Cluster::load(Some(&conf_path(&self.dir)));
-        cluster.and_then(|cluster| stop_mounts(&self.dir, &cluster)).unwrap_or_else(say);
+        cluster.and_then(|cluster| stop_mounts(&self.dir, &cluster)).unwrap_or_else(print_message);
         for child in &self.nodes {
-            // One that ended by itself needs no signal.
+            // This fails if the process has ended already.
             let _ = kill(Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM);
         }
         for child in &mut self.nodes {
@@ -178,8 +179,8 @@ impl Drop for LocalCluster {
     }
 }
 
-/// Reads or writes the cluster file, and makes the nodes' directories with the first one. Ports that others have taken since the last
-/// run are replaced: the nodes' numbers, and so the placement of keys, stay.
+/// Reads or writes the cluster file, and creates the nodes' directories when it writes the first one. Ports that other
+/// programs now use are replaced. The node numbers stay, and so the placement of keys.
 fn layout(dir: &Path, nodes: Option<u16>) -> Result<Cluster> {
     let path = conf_path(dir);
     let before = match path.exists() {
@@ -202,7 +203,8 @@ fn layout(dir: &Path, nodes: Option<u16>) -> Result<Cluster> {
         check_nodes(dir, count)?;
     }
     let text = addresses(before.as_ref(), count)?;
-    // The file is there once all directories are: one that is missing then was taken away, with its keys.
+    // The cluster file is written after all directories exist. A directory that is missing later was removed, together
+    // with its keys.
     let draft = dir.join("s4.conf.new");
     let failed = |e: std::io::Error| Error::io(path.display(), &e);
     std::fs::write(&draft, &text).map_err(failed)?;
@@ -214,7 +216,8 @@ fn layout(dir: &Path, nodes: Option<u16>) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Refuses to go on without a node's directory: made anew, it would be a healthy node whose keys are silently gone.
+/// Refuses to start without a node's directory. If it were created again, the node would be healthy, and its keys would
+/// be missing silently.
 fn check_nodes(dir: &Path, count: usize) -> Result<()> {
     match (0..count).map(|node| node_dir(dir, node)).find(|node| !node.is_dir()) {
         None => Ok(()),
@@ -225,19 +228,19 @@ fn check_nodes(dir: &Path, count: usize) -> Result<()> {
     }
 }
 
-/// The lines of the cluster file, with the ports of `before` where they are still free.
+/// The lines of the cluster file, with the ports of `before` if they are free.
 fn addresses(before: Option<&Cluster>, count: usize) -> Result<String> {
-    // All are held until all are chosen, so that no port is chosen twice.
-    let mut held = Vec::new();
+    // Listen on all ports until all are chosen, so that no port is chosen twice.
+    let mut listeners = Vec::new();
     for node in 0..count {
         let kept = before.and_then(|before| TcpListener::bind(("127.0.0.1", before.address(node).port())).ok());
         let listener = match kept {
             Some(listener) => listener,
             None => s4::ports::free().map_err(|e| Error::io("a free port", &e))?,
         };
-        held.push(listener);
+        listeners.push(listener);
     }
-    let lines = held.iter().map(|listener| listener.local_addr().map(|address| format!("{address}\n")));
+    let lines = listeners.iter().map(|listener| listener.local_addr().map(|address| format!("{address}\n")));
     lines.collect::<std::io::Result<String>>().map_err(|e| Error::io("a free port", &e))
 }
 
@@ -253,7 +256,7 @@ fn log_path(dir: &Path, node: usize) -> PathBuf {
     dir.join(format!("node-{node}.log"))
 }
 
-/// `s4-server` as this node of the cluster that the file `conf` lists.
+/// The command `s4-server` for this node of the cluster in the file `conf`.
 fn server(dir: &Path, conf: &Path, cluster: &Cluster, node: usize) -> Command {
     let mut command = Command::new(program("s4-server"));
     command.arg("--conf").arg(conf).arg("--data").arg(node_dir(dir, node));
@@ -265,7 +268,7 @@ fn cannot_start(e: std::io::Error) -> Error {
     Error::io(format!("cannot start {}", program("s4-server").display()), &e)
 }
 
-/// Makes a node's directory, unless it is there.
+/// Creates a node's directory, unless it exists.
 fn make_node(dir: &Path, conf: &Path, cluster: &Cluster, node: usize) -> Result<()> {
     if node_dir(dir, node).exists() {
         return Ok(());
@@ -288,12 +291,12 @@ fn spawn(args: &LocalArgs, dir: &Path, cluster: &Cluster, node: usize, secret: &
     let mut command = server(dir, &conf_path(dir), cluster, node);
     command.arg("--jobs").arg(commands_at_once(args.jobs, cluster.len()).to_string());
     command.arg("--secret").arg(secret);
-    // A group of its own: the terminal's Ctrl-C is for this program, which then ends the daemon in order.
+    // In its own process group: Ctrl-C in the terminal goes to this program, which then ends the daemon in order.
     command.stdout(copy).stderr(log).process_group(0);
     command.spawn().map_err(cannot_start)
 }
 
-/// Of each node. By default the nodes share what a daemon alone on the machine would run.
+/// Commands at a time per node. By default, the nodes share the default of a single daemon.
 fn commands_at_once(asked: Option<u16>, nodes: usize) -> usize {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     asked.map_or((cpus + 2).div_ceil(nodes), usize::from)
@@ -308,7 +311,7 @@ async fn await_health(client: &Client, dir: &Path, nodes: &mut [Child]) -> Resul
                 let last = log.lines().last().unwrap_or("it printed nothing");
                 return Err(Error::new(ErrorKind::Config, format!("node {node} ended with {status}: {last}")));
             }
-            if began.elapsed() > START {
+            if began.elapsed() > START_TIMEOUT {
                 return Err(error);
             }
             tokio::time::sleep(PAUSE).await;
@@ -317,12 +320,12 @@ async fn await_health(client: &Client, dir: &Path, nodes: &mut [Child]) -> Resul
     Ok(())
 }
 
-/// Where the mount of a cluster is noted.
+/// The file that records where the cluster is mounted.
 fn mount_note(dir: &Path) -> PathBuf {
     dir.join("mount")
 }
 
-/// Mounts the cluster in the background, and notes where.
+/// Mounts the cluster in the background, and records where.
 fn start_mount(dir: &Path, mountpoint: &Path, secret: &Path) -> Result<()> {
     let path = dir.join("mount.log");
     let log = OpenOptions::new()
@@ -345,8 +348,8 @@ fn start_mount(dir: &Path, mountpoint: &Path, secret: &Path) -> Result<()> {
     std::fs::write(&note, mountpoint.as_os_str().as_bytes()).map_err(|e| Error::io(note.display(), &e))
 }
 
-/// Takes the cluster's mounts away: the noted one, which may be dead, and those that were made by hand. Waits until what was closed in
-/// them is published, for which the nodes must still be there.
+/// Unmounts the cluster: the recorded mount, whose server may be dead, and mounts that users have made. Waits until all
+/// closed files are published; therefore the nodes must still run.
 fn stop_mounts(dir: &Path, cluster: &Cluster) -> Result<()> {
     let note = mount_note(dir);
     let noted = std::fs::read(&note).ok().map(|path| PathBuf::from(OsStr::from_bytes(&path)));
@@ -356,7 +359,7 @@ fn stop_mounts(dir: &Path, cluster: &Cluster) -> Result<()> {
         .filter(|mounted| mounted.is_cluster)
         .filter(|mounted| match answer(&mounted.dir) {
             Some(theirs) => theirs == digest.as_bytes(),
-            // A dead one of ours says nothing any more.
+            // A mount whose server is dead does not answer. If it is the recorded one, it is this cluster's.
             None => noted.as_ref() == Some(&mounted.dir),
         })
         .map(|mounted| mounts::take_away(&mounted, true))
@@ -369,12 +372,12 @@ fn stop_mounts(dir: &Path, cluster: &Cluster) -> Result<()> {
     stopped.into_iter().collect()
 }
 
-/// The digest of the cluster that the mount on `dir` shows. `None` if it does not say so soon, or not to this user.
+/// The digest of the cluster that is mounted on `dir`. `None` if it does not answer soon, or not to this user.
 fn answer(dir: &Path) -> Option<Vec<u8>> {
     let (sender, answer) = mpsc::channel();
     let dir = dir.to_owned();
     std::thread::spawn(move || sender.send(xattr::get(dir, mounts::CLUSTER_ATTRIBUTE)));
-    answer.recv_timeout(ASKED).ok()?.ok()?
+    answer.recv_timeout(ANSWER_TIMEOUT).ok()?.ok()?
 }
 
 async fn stop(dir: &Path) -> Result<ExitStatus> {
@@ -383,18 +386,18 @@ async fn stop(dir: &Path) -> Result<ExitStatus> {
         return Err(Error::new(ErrorKind::NotFound, format!("{}: no cluster of 's4 local' is there", dir.display())));
     }
     let cluster = Cluster::load(Some(&path))?;
-    // The nodes are stopped all the same.
-    stop_mounts(&dir.canonicalize().map_err(|e| Error::io(dir.display(), &e))?, &cluster).unwrap_or_else(say);
+    // After an error, stop the nodes nevertheless.
+    stop_mounts(&dir.canonicalize().map_err(|e| Error::io(dir.display(), &e))?, &cluster).unwrap_or_else(print_message);
     let running: Vec<(usize, i32)> =
         cluster.ids().filter_map(|node| Some((node, running_pid(&node_dir(dir, node))?))).collect();
     for (_, pid) in &running {
-        // One that ended by itself needs no signal.
+        // This fails if the process has ended already.
         let _ = kill(Pid::from_raw(*pid), nix::sys::signal::Signal::SIGTERM);
     }
     let began = Instant::now();
     for (node, pid) in running {
         while running_pid(&node_dir(dir, node)) == Some(pid) {
-            if began.elapsed() > STOP {
+            if began.elapsed() > STOP_TIMEOUT {
                 let _ = kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             }
             tokio::time::sleep(PAUSE).await;

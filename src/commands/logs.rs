@@ -1,6 +1,6 @@
 //! `s4 logs`
 
-use super::console::{say, unbuffered};
+use super::console::{print_message, unbuffered};
 use super::job_id;
 use crate::cli::LogsArgs;
 use s4::client::Client;
@@ -30,12 +30,12 @@ pub async fn run(client: &Client, args: &LogsArgs) -> Result<ExitStatus> {
         let sink = Noticed { file: unbuffered(std::io::stdout())?, wrote: wrote.clone() };
         match client.job_log(node, &id, None, sink).await {
             Ok(()) => {}
-            // A node that has nothing of it; another may.
+            // This node has nothing; another one may.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::OutputClosed => return Err(error),
             Err(error) => {
                 failed = true;
-                say(error);
+                print_message(error);
             }
         }
     }
@@ -48,19 +48,19 @@ pub async fn run(client: &Client, args: &LogsArgs) -> Result<ExitStatus> {
     }
 }
 
-/// Prints the failed tasks so far, each as it comes: there may be very many.
+/// Prints the failed tasks so far, one by one: there may be very many.
 async fn failed(client: &Client, id: &JobId) -> Result<ExitStatus> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     let (mut found, mut status) = (false, ExitStatus::Done);
     for node in client.cluster().ids() {
         match failed_of(client, node, id, &mut out).await {
             Ok(some) => found |= some,
-            // A node that has nothing of it; another may.
+            // This node has nothing; another one may.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::OutputClosed => return Err(error),
             Err(error) => {
                 status = ExitStatus::Failed;
-                say(error);
+                print_message(error);
             }
         }
     }
@@ -83,7 +83,7 @@ async fn failed_of(client: &Client, node: NodeId, id: &JobId, out: &mut impl Wri
                 writeln!(out, "==> {key} on {name}: {reason} <==\n{}{end}", stderr.trim_end())
                     .map_err(|e| Error::io("stdout", &e))?;
             }
-            // The failures so far come before all else that a node tells.
+            // A node sends the failures so far before any of these events.
             Event::Progress(_) | Event::Ended { .. } => break,
             _ => {}
         }

@@ -33,7 +33,7 @@ pub async fn run(client: &Client, args: LsArgs) -> Result<ExitStatus> {
     }
 }
 
-/// How many bytes of each path the prefix says already: its directory, or with `-r` its bucket.
+/// The number of bytes of each path that are not shown: its directory, or with `-r` its bucket.
 fn shown_from(prefix: &Prefix, recursive: bool) -> usize {
     let (dir, _) = prefix.split();
     let said = match recursive {
@@ -43,9 +43,9 @@ fn shown_from(prefix: &Prefix, recursive: bool) -> usize {
     if said.is_empty() { 0 } else { said.len() + 1 }
 }
 
-/// How entries are shown.
+/// How entries are printed.
 struct Shown {
-    /// Bytes of paths that are left out.
+    /// The number of bytes of each path that are not shown.
     from: usize,
     human: bool,
 }
@@ -64,21 +64,21 @@ impl Shown {
     }
 }
 
-/// True of the path of a bucket, which the reference shows by its bare name.
+/// True if the path is a bucket. The reference prints only its name.
 fn is_bucket(path: &str) -> bool {
     path.find('/') == Some(path.len() - 1)
 }
 
-/// What has been listed. Entries come in the order of their paths, so what is in one directory comes together.
+/// Totals of the listing. Entries are sorted by path, so the entries of a directory come together.
 struct Totals {
-    /// Bytes of each path in which no directory ends that is part of the listing.
+    /// Bytes of each path that belong to directories outside the listing.
     from: usize,
     found: bool,
     keys: u64,
     bytes: u64,
     buckets: u64,
     dirs: u64,
-    /// The last path.
+    /// The previous path.
     last: String,
 }
 

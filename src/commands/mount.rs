@@ -1,4 +1,4 @@
-//! `s4 mount`: runs s4-mount in this program's place.
+//! `s4 mount`: replaces this process by s4-mount.
 
 use super::programs::program;
 use crate::cli::{Global, MountArgs};
@@ -8,10 +8,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-/// The option by which a directory that is not empty is mounted on all the same.
+/// The mount option that permits a directory which is not empty.
 const NONEMPTY: &str = "nonempty";
 
-/// Does not return if s4-mount could be started.
+/// Returns only if s4-mount could not be started.
 pub fn run(global: &Global, args: &MountArgs) -> Result<ExitStatus> {
     if !args.options.iter().any(|option| option.to_string_lossy().contains(NONEMPTY)) {
         check_empty(&args.dir)?;
@@ -21,7 +21,7 @@ pub fn run(global: &Global, args: &MountArgs) -> Result<ExitStatus> {
     Err(Error::io("cannot start s4-mount", &command.exec()))
 }
 
-/// Refuses a directory whose files the mount would hide. What cannot be read is s4-mount's to judge.
+/// Refuses a directory whose files the mount would hide. If it cannot be read, s4-mount decides.
 fn check_empty(dir: &Path) -> Result<()> {
     let is_mounted =
         || mounts::resolve(dir).is_ok_and(|dir| mounts::at(&dir).is_some_and(|mounted| mounted.is_cluster));
@@ -34,7 +34,7 @@ fn check_empty(dir: &Path) -> Result<()> {
     }
 }
 
-/// s4-mount on `dir`.
+/// The command s4-mount for `dir`.
 pub fn command(dir: &Path, conf: Option<&Path>, secret: Option<&Path>) -> Command {
     let mut command = Command::new(program("s4-mount"));
     command.arg(dir);

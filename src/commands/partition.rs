@@ -17,13 +17,13 @@ pub fn run(args: &PartitionArgs) -> Result<ExitStatus> {
     };
     let format = Format { delimiter, csv: args.csv, header: args.header };
     s4::limits::raise_descriptors();
-    // The library's lock on stdin comes with a buffer that nobody needs here.
+    // The library's lock on stdin has a buffer that is not needed here.
     let input = super::console::unbuffered(std::io::stdin())?;
     partition(Options { format, key, buckets, names, dir: PathBuf::new() }, input, &mut std::io::stdout())?;
     Ok(ExitStatus::Done)
 }
 
-/// The byte between fields, as typed.
+/// The byte between fields, as typed by the user.
 fn delimiter(typed: Option<&OsStr>, csv: bool) -> Result<u8> {
     let wrong = |why: &str| Error::usage(format!("-d {}: {why}", typed.unwrap_or_default().to_string_lossy()));
     match (typed.map(OsStr::as_bytes), csv) {

@@ -1,6 +1,6 @@
 //! `s4 rm`
 
-use super::console::say;
+use super::console::print_message;
 use super::format::{counted, size_text};
 use crate::cli::RmArgs;
 use s4::client::Client;
@@ -50,26 +50,26 @@ async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
         deleted.bytes = deleted.bytes.saturating_add(load.bytes);
         touched.extend(buckets);
     }
-    // A silent node is not waited for once more.
-    let gone = match answers.iter().all(Result::is_ok) && !touched.is_empty() {
+    // If a node was silent, do not wait for it again.
+    let removed = match answers.iter().all(Result::is_ok) && !touched.is_empty() {
         true => match buckets(client, prefix).await {
             Ok(left) => {
-                let gone = touched.iter().filter(|bucket| !left.contains(bucket.as_str())).count();
-                if is_all { Buckets::Known(gone) } else { Buckets::AtLeast(gone) }
+                let removed = touched.iter().filter(|bucket| !left.contains(bucket.as_str())).count();
+                if is_all { Buckets::Known(removed) } else { Buckets::AtLeast(removed) }
             }
             Err(error) => Buckets::Unknown(error),
         },
         false => Buckets::Known(0),
     };
-    // A failure that left all as it was has nothing else to say.
+    // If nothing was deleted, the error says everything.
     if deleted.keys > 0 || answers.iter().all(Result::is_ok) {
-        tell(false, deleted, &gone);
+        tell(false, deleted, &removed);
     }
-    // Nothing found is success: scripts begin so.
+    // As in the reference, deleting nothing is success: scripts begin with it.
     client.all_or_blame(answers).await.map(|_| ExitStatus::Done)
 }
 
-/// The buckets in which keys are that begin with `prefix`, or may be.
+/// The buckets that contain keys beginning with `prefix`, or may contain some.
 async fn buckets(client: &Client, prefix: &Prefix) -> Result<BTreeSet<String>> {
     let (start, rest) =
         prefix.as_str().split_once('/').map_or((prefix.as_str(), None), |(start, rest)| (start, Some(rest)));
@@ -84,7 +84,7 @@ async fn buckets(client: &Client, prefix: &Prefix) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// Prints what would be deleted.
+/// Prints the keys that would be deleted.
 async fn list_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
     let mut listing = client.list(prefix, true).await?;
     let mut found = Load::default();
@@ -96,23 +96,23 @@ async fn list_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
         }
     }
     out.flush().map_err(|e| Error::io("stdout", &e))?;
-    // Of a directory's bucket, others may stay.
+    // A prefix with a directory may leave other keys in its bucket, so no bucket counts as removed.
     let whole = if prefix.as_str().contains('/') { 0 } else { buckets(client, prefix).await?.len() };
     tell(true, found, &Buckets::Known(whole));
     Ok(ExitStatus::Done)
 }
 
-/// How many buckets have gone with their keys.
+/// The number of buckets that were removed together with their keys.
 enum Buckets {
     Known(usize),
-    /// A node names no more of them.
+    /// A node has named as many as it may.
     AtLeast(usize),
-    /// Those that are left could not be listed.
+    /// The remaining buckets could not be listed.
     Unknown(Error),
 }
 
 fn tell(dry_run: bool, load: Load, buckets: &Buckets) {
-    say(format_args!("{}", summary(dry_run, load, buckets)));
+    print_message(format_args!("{}", summary(dry_run, load, buckets)));
 }
 
 fn summary(dry_run: bool, load: Load, buckets: &Buckets) -> String {

@@ -1,6 +1,6 @@
-//! `s4 run`: one command on every node. Whole lines come out, each marked with its node.
+//! `s4 run`: runs a command on every node. Prints whole lines, each with the number of its node.
 
-use super::console::{say, unbuffered};
+use super::console::{print_message, unbuffered};
 use super::files;
 use crate::cli::RunArgs;
 use s4::client::Client;
@@ -13,7 +13,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The longest line, in bytes; what is longer is broken into lines of this length.
+/// Limit of bytes of a line; a longer one is broken.
 const LINE: usize = 64 * 1024;
 
 pub async fn run(client: &Client, args: RunArgs) -> Result<ExitStatus> {
@@ -42,18 +42,18 @@ pub async fn run(client: &Client, args: RunArgs) -> Result<ExitStatus> {
             Err(error) => error.to_string(),
         };
         status = ExitStatus::Failed;
-        say(failed);
+        print_message(failed);
     }
     Ok(status)
 }
 
-/// One stream of one node: whole lines behind the node's mark.
+/// One stream of one node. Prefixes each line with the node.
 struct Marked {
     mark: String,
-    /// The beginning of a line.
+    /// The beginning of a line that is incomplete yet.
     partial: Vec<u8>,
     file: Arc<File>,
-    /// Held while lines are written, to either stream: both may be one terminal.
+    /// Locked while lines are written to stdout or stderr, since both may be the same terminal.
     lock: Arc<Mutex<()>>,
 }
 
@@ -62,13 +62,13 @@ impl Marked {
         Self { mark: format!("node {node}: "), partial: Vec::new(), file, lock }
     }
 
-    /// Writes lines that are marked already.
+    /// Writes prefixed lines.
     fn put(&self, lines: &[u8]) -> std::io::Result<()> {
         let _held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         (&*self.file).write_all(lines)
     }
 
-    /// The lines that `bytes` bring to their end.
+    /// The lines that are complete with `bytes`.
     fn lines(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut lines = Vec::with_capacity(bytes.len());
         for mut piece in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -105,12 +105,12 @@ impl Write for Marked {
 }
 
 impl Drop for Marked {
-    /// The last line may have no end.
+    /// Writes the last line, which may have no newline.
     fn drop(&mut self) {
         if !self.partial.is_empty() {
             let mut last = Vec::new();
             self.end_line(&mut last);
-            // Nobody may be reading any more.
+            // The reader may be gone.
             let _ = self.put(&last);
         }
     }

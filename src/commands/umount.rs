@@ -1,4 +1,4 @@
-//! `s4 umount`: takes a mount away, and waits until what was closed in it is published.
+//! `s4 umount`: unmounts, and waits until all closed files are published.
 
 use crate::cli::UmountArgs;
 use s4::error::{Error, ErrorKind, ExitStatus, Result, reason};
@@ -8,7 +8,7 @@ use std::time::Instant;
 pub fn run(args: &UmountArgs) -> Result<ExitStatus> {
     let shown = args.dir.display();
     let refused = |why: &str| Error::new(ErrorKind::NotFound, format!("{shown}: {why}"));
-    // Not looked at itself: what is mounted there may be dead.
+    // The mount itself is not accessed, since its server may be dead.
     let dir = mounts::resolve(&args.dir).map_err(|e| refused(&reason(&e)))?;
     let mounted = match mounts::at(&dir) {
         None => return Err(refused("nothing is mounted there")),

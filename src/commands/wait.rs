@@ -1,4 +1,4 @@
-//! `s4 wait`: follow a job that someone started, to its end.
+//! `s4 wait`: follows a running job to its end.
 
 use super::follow::{self, Interrupts, Report};
 use super::job_id;

@@ -1,10 +1,10 @@
-//! Warnings about names, worded once for all commands.
+//! Warnings about names, with the same text in all commands.
 
 use super::format::{counted, size_text};
 use s4::key::Key;
 use s4::skew::Skew;
 
-/// That keys such as `example` lie on few nodes, and how to avoid it.
+/// A warning that keys such as `example` are on few nodes, and how to avoid that.
 pub fn skew_text(skew: &Skew, example: &Key) -> String {
     let Skew { crowded, nodes, there, all, distinct } = skew;
     let numbers = match distinct {

@@ -1,4 +1,4 @@
-//! Which bucket a key belongs to: by its hash, or by its place among sorted splitters.
+//! Maps a key to its bucket: by its hash, or by its position among sorted splitters.
 
 use super::numeric::Number;
 use crate::checksum;
@@ -8,16 +8,16 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// More buckets than a map is expected to have keys.
+/// Limit of buckets.
 pub const MOST: usize = 100_000;
-/// Bytes of a file of splitters.
+/// Limit of bytes of a file of splitters.
 const LONGEST: usize = 64 << 20;
 
 #[derive(Debug)]
 pub enum Buckets {
-    /// XXH3-64 of the key modulo this number, at least 1.
+    /// XXH3-64 of the key modulo this number, which is at least 1.
     Hash(u64),
-    /// The number of splitters that are not above the key.
+    /// The number of splitters that are less than or equal to the key.
     Ranges(Splitters),
 }
 
@@ -25,22 +25,23 @@ pub enum Buckets {
 #[derive(Debug)]
 pub struct Splitters {
     order: Order,
-    /// A number of each that orders nearly as they do, so that a search reads little memory.
+    /// An integer for each splitter with nearly the same order, so that a search reads little memory.
     heads: Vec<u64>,
-    /// No two of them with the same head differ.
+    /// True if splitters with the same head are equal.
     are_exact: bool,
     all: Vec<Vec<u8>>,
 }
 
-/// How keys are compared.
+/// The order of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     Bytes,
-    /// As `sort -n` does.
+    /// The order of `sort -n`.
     Numbers,
 }
 
-/// Of two keys, the greater one has no smaller head. If both are exact, it has a greater one.
+/// An integer that represents a key. A greater key never has a smaller head. If both heads are exact, a greater key has
+/// a greater head.
 #[derive(Debug, Clone, Copy)]
 struct Head {
     value: u64,
@@ -48,7 +49,7 @@ struct Head {
 }
 
 impl Buckets {
-    /// Reads splitters from a file, one a line. Errors: it cannot be read, or is not sorted.
+    /// Reads splitters from a file, one per line. Errors: it cannot be read, or is not sorted.
     pub fn load(path: &Path, numeric: bool) -> Result<Self> {
         let refused = |why: &str| Error::new(ErrorKind::Io, format!("{}: {why}", path.display()));
         let mut text = Vec::new();
@@ -77,7 +78,7 @@ impl Buckets {
         Ok(Self::Ranges(Splitters { order, heads, are_exact, all: lines }))
     }
 
-    /// How many there are.
+    /// The number of buckets.
     pub fn count(&self) -> usize {
         match self {
             Self::Hash(count) => *count as usize,
@@ -85,7 +86,8 @@ impl Buckets {
         }
     }
 
-    /// What stands between several fields of a key. Of a hash it is always the same, so that records of other delimiters meet.
+    /// The separator between fields of a key. For hashes it is always the same, so that records with another delimiter
+    /// get the same bucket.
     pub fn joiner(&self, delimiter: u8) -> u8 {
         match self {
             Self::Hash(_) => b'\t',
@@ -110,7 +112,7 @@ impl Splitters {
             return self.heads.partition_point(|&head| head <= of_key.value);
         }
         let below = self.heads.partition_point(|&head| head < of_key.value);
-        // Those with the same head are compared as a whole.
+        // Splitters with the same head are compared as a whole.
         let same = self.heads[below..].partition_point(|&head| head == of_key.value);
         below + self.all[below..below + same].partition_point(|splitter| self.order.compare(splitter, key).is_le())
     }
@@ -130,7 +132,7 @@ impl Order {
                 let mut head = [0; 8];
                 let length = key.len().min(8);
                 head[..length].copy_from_slice(&key[..length]);
-                // The zeros at the end are those that fill it up.
+                // The head is padded with zeros, so a key that ends in a zero byte is not exact.
                 let is_exact = key.len() <= 8 && key.last() != Some(&0);
                 Head { value: u64::from_be_bytes(head), is_exact }
             }

@@ -1,4 +1,4 @@
-//! The key of a record: one field, several, or all of it.
+//! The key of a record: one field, several fields, or the whole record.
 
 use super::positions::Positions;
 use super::quotes::{Quotes, unquote};
@@ -6,23 +6,24 @@ use super::records::Format;
 use crate::error::{Error, Result};
 use memchr::memchr;
 
-/// Fields more than any record is expected to have: a list of more is a mistake.
+/// Limit of fields. A longer list is a mistake.
 const MOST: usize = 65_536;
 
-/// The fields of a key, in the order that they were given in.
+/// The fields of a key, in the given order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyFields {
-    /// First and last field of each range, from 0; of one without an end, `usize::MAX` is the last. Empty: the whole record.
+    /// First and last field of each range, from 0. The last one is `usize::MAX` if the range has no end. Empty: the
+    /// whole record.
     ranges: Vec<(usize, usize)>,
 }
 
 impl KeyFields {
-    /// The whole record.
+    /// The key that is the whole record.
     pub fn all() -> Self {
         Self { ranges: Vec::new() }
     }
 
-    /// Parses a list as `cut` takes it: `3`, `1,2`, `2-4`, `3-`, `-2`.
+    /// Parses a list of fields in the form of `cut`: `3`, `1,2`, `2-4`, `3-`, `-2`.
     pub fn parse(list: &str) -> Result<Self> {
         let wrong = || {
             let what = "fields are numbers from 1, as in -k3, -k1,2 or -k2-4";
@@ -39,7 +40,7 @@ impl KeyFields {
 }
 
 fn parse_range(text: &str) -> Option<(usize, usize)> {
-    // The standard parser also takes a sign.
+    // The standard parser would accept a sign.
     let number = |text: &str| {
         let is_number = text.bytes().all(|b| b.is_ascii_digit());
         text.parse::<usize>().ok().filter(|&number| is_number && (1..=MOST).contains(&number))
@@ -59,9 +60,9 @@ pub struct KeyReader {
     /// The key's only field.
     only: Option<usize>,
     format: Format,
-    /// Between the fields of a key.
+    /// The separator between the fields of a key.
     joiner: u8,
-    /// The key that was read last, where it is no part of its record; and where its fields end.
+    /// The last key, if it is not a part of its record; and the ends of its fields.
     value: Vec<u8>,
     ends: Vec<usize>,
 }
@@ -75,8 +76,8 @@ impl KeyReader {
         Self { fields, only, format, joiner, value: Vec::new(), ends: Vec::new() }
     }
 
-    /// The key of a record, which is whole at least up to the end of its key. A field that it does not have is empty. `quoted`: it may have
-    /// quotes.
+    /// The key of a record. The record must be complete up to the end of the key. A missing field is empty. `quoted`:
+    /// the record may have quotes.
     #[inline]
     pub fn read<'a>(&'a mut self, record: &'a [u8], quoted: bool) -> &'a [u8] {
         let line = record.strip_suffix(b"\n").unwrap_or(record);
@@ -119,7 +120,7 @@ impl KeyReader {
         value
     }
 
-    /// True if the key of a record ends in `head`, the beginning of it.
+    /// True if the key of the record ends within `head`, the beginning of the record.
     pub fn is_whole_in(&self, head: &[u8], quoted: bool) -> bool {
         let last = self.fields.last();
         if !quoted {

@@ -1,8 +1,9 @@
-//! Splits lines into files by the value of a field: what `s4 partition` does, without its command line.
+//! Splits lines into files by the value of a field: the implementation of `s4 partition`, without its command line.
 //!
-//! The input is read in blocks ([`window`]) and cut into records ([`records`]), which are lines, or rows of CSV. The [`key`] of a record
-//! gives its bucket ([`buckets`]), and [`outputs`] writes each bucket to a file of its own. A record is held in memory up to the end of its
-//! key only; the rest of a long one is passed on in pieces. Nothing here knows a cluster: that file names choose nodes is [`names`]' concern.
+//! The input is read in blocks ([`window`]) and split into records ([`records`]), which are lines or rows of CSV. The
+//! [`key`] of a record decides its bucket ([`buckets`]), and [`outputs`] writes each bucket to a file. A record is held
+//! in memory only up to the end of its key; the rest of a long record is copied in pieces. This module does not know
+//! the cluster; [`names`] makes file names that place the files.
 
 mod buckets;
 mod key;
@@ -28,18 +29,18 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use window::Window;
 
-/// What [`partition`] is asked to do.
+/// The options of [`partition`].
 pub struct Options {
     pub format: Format,
     pub key: KeyFields,
     pub buckets: Buckets,
     pub names: Names,
-    /// Where the files are made.
+    /// The directory for the files.
     pub dir: PathBuf,
 }
 
-/// Writes the records of `input` into files, and the names of these files to `listing`, one a line. Blocks. Errors leave no file that was made
-/// here.
+/// Writes the records of `input` to files, and the names of these files to `listing`, one per line. Blocks. After an
+/// error, all files created here are removed.
 pub fn partition(options: Options, input: impl Read, listing: &mut impl Write) -> Result<()> {
     let Options { format, key, buckets, names, dir } = options;
     let outputs = Outputs::new(dir, names, buckets.count());
@@ -49,7 +50,7 @@ pub fn partition(options: Options, input: impl Read, listing: &mut impl Write) -
     splitter.outputs.finish(listing)
 }
 
-/// A record whose bucket is known, and whose end has not been read yet.
+/// A record whose bucket is known and whose end was not read yet.
 struct Open {
     bucket: usize,
     quotes: Option<Quotes>,
@@ -60,10 +61,10 @@ struct Splitter {
     key: KeyReader,
     buckets: Buckets,
     outputs: Outputs,
-    /// The header is still to come.
+    /// The header was not read yet.
     header: bool,
     open: Option<Open>,
-    /// Records that have been read whole.
+    /// The number of complete records so far.
     records: u64,
 }
 
@@ -73,7 +74,7 @@ impl Splitter {
             let used = self.take(window.bytes())?;
             window.consume(used);
             if window.is_full() {
-                // One record is longer than a block.
+                // The record is longer than a block.
                 let used = self.take_head(window.bytes())?;
                 window.consume(used);
             }
@@ -85,7 +86,8 @@ impl Splitter {
         self.take_last(window.bytes())
     }
 
-    /// Takes all records that end in `bytes`, and what there is of one that is open. Returns how many bytes that was.
+    /// Processes all records that end in `bytes`, and the available part of an open record. Returns the number of bytes
+    /// processed.
     fn take(&mut self, bytes: &[u8]) -> Result<usize> {
         let mut taken = self.take_rest(bytes)?;
         let mut records = Records::new(&bytes[taken..], self.format);
@@ -107,7 +109,7 @@ impl Splitter {
         self.outputs.write(bucket, record)
     }
 
-    /// Passes on what `bytes` has of the record that is open.
+    /// Copies the part of the open record that is in `bytes`.
     fn take_rest(&mut self, bytes: &[u8]) -> Result<usize> {
         let Some(open) = &mut self.open else { return Ok(0) };
         let end = match &mut open.quotes {
@@ -123,7 +125,7 @@ impl Splitter {
         Ok(rest.len())
     }
 
-    /// Takes the beginning of a record whose end is not here, if its key is.
+    /// Processes the beginning of a record whose end was not read yet, if its key is complete.
     fn take_head(&mut self, head: &[u8]) -> Result<usize> {
         let quoted = self.format.csv;
         if self.header || self.open.is_some() || !self.key.is_whole_in(head, quoted) {
@@ -135,7 +137,8 @@ impl Splitter {
         Ok(head.len())
     }
 
-    /// Takes what comes after the last newline. It gets one, as from `cut` and `sort`: the files will be put together.
+    /// Processes the bytes after the last newline. A newline is added, as `cut` and `sort` do, since the files will be
+    /// concatenated.
     fn take_last(&mut self, bytes: &[u8]) -> Result<()> {
         if let Some(Open { bucket, quotes }) = self.open.take() {
             self.check_closed(quotes)?;
@@ -149,7 +152,7 @@ impl Splitter {
         self.take_record(&[bytes, b"\n"].concat(), self.format.csv)
     }
 
-    /// How far the row is that begins with `head`.
+    /// The state of the quotes after `head`, the beginning of a row.
     fn quotes_after(&self, head: &[u8]) -> Quotes {
         let mut quotes = Quotes::new(self.format.delimiter);
         quotes.scan(head, |_| {});
@@ -163,7 +166,7 @@ impl Splitter {
         }
     }
 
-    /// The record that is being read, for messages.
+    /// The number of the current record, for messages.
     fn place(&self) -> String {
         let what = if self.format.csv { "row" } else { "line" };
         format!("stdin: {what} {}", self.records + 1)

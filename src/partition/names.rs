@@ -1,4 +1,5 @@
-//! The names of buckets' files. Each begins with the bucket's number, which in a cluster is the number of its node, modulo the nodes.
+//! The names of the files. Each begins with the number of the bucket. In a cluster, this number modulo the number of
+//! nodes is the node.
 
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -6,10 +7,10 @@ use crate::key::Key;
 /// `{}` in a template.
 const NUMBER: &str = "{}";
 
-/// A template for names, as typed: `{}`, or `{}_text`.
+/// A template for names, as typed by users: `{}`, or `{}_text`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// What follows the number: nothing, or `_` and more.
+    /// The text after the number: empty, or `_` and more.
     suffix: String,
 }
 
@@ -25,12 +26,12 @@ impl Names {
         if suffix.contains(['{', '}', '/']) {
             return wrong("after {} comes plain text without braces and slashes; the input's name is \"{}_$filename\"");
         }
-        // The longest number that a bucket can have.
+        // The longest number of a bucket.
         Key::parse(&format!("bucket/00000{suffix}"))?;
         Ok(Self { suffix: suffix.to_owned() })
     }
 
-    /// The name of a bucket, the number padded to `width` digits.
+    /// The name for a bucket. The number is padded to `width` digits.
     pub fn of(&self, bucket: usize, width: usize) -> String {
         format!("{bucket:0width$}{}", self.suffix)
     }

@@ -1,23 +1,24 @@
-//! Numbers as `sort -n` compares them: a decimal at the beginning of a text, of any length. What is no number is 0.
+//! Numbers in the order of `sort -n`: a decimal of any length at the beginning of a text. A text without a number
+//! counts as 0.
 
 use std::cmp::Ordering;
 
-/// Digits by which floats are told apart.
+/// Decimal digits that a float represents exactly.
 const EXACT: usize = 15;
-/// Powers of ten that it has exactly.
+/// Powers of ten that a float represents exactly.
 const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Number<'a> {
     negative: bool,
-    /// Digits before the point, without zeros at the beginning.
+    /// Digits before the point, without leading zeros.
     whole: &'a [u8],
-    /// Digits after the point, without zeros at the end.
+    /// Digits after the point, without trailing zeros.
     fraction: &'a [u8],
 }
 
 impl<'a> Number<'a> {
-    /// The number that `text` begins with.
+    /// Parses the number at the beginning of `text`.
     pub fn of(text: &'a [u8]) -> Self {
         let text = text.trim_ascii_start();
         let (negative, text) = match text.strip_prefix(b"-") {
@@ -29,22 +30,23 @@ impl<'a> Number<'a> {
         let zeros = whole.iter().take_while(|&&digit| digit == b'0').count();
         let kept = fraction.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1);
         let (whole, fraction) = (&whole[zeros..], &fraction[..kept]);
-        // There is one zero only.
+        // -0 is equal to 0.
         Self { negative: negative && !(whole.is_empty() && fraction.is_empty()), whole, fraction }
     }
 
-    /// True if no other number with a true answer has the same head.
+    /// True if no other number for which this is true has the same head.
     pub fn has_exact_head(&self) -> bool {
         self.whole.len() + self.fraction.len() <= EXACT
     }
 
-    /// A number that orders as this one does, but may be the same for two that are near each other.
+    /// An integer with the same order as the numbers, except that numbers close to each other may have the same head.
     pub fn head(&self) -> u64 {
         let bits = self.near().to_bits() | 1 << 63;
         if self.negative { !bits } else { bits }
     }
 
-    /// Its size by its first digits. What is rounded here are exact quotients and products, so that a greater number is never less.
+    /// The magnitude, computed from the first digits. The exact quotient or product is rounded once, so that a greater
+    /// number never gets a smaller value.
     fn near(&self) -> f64 {
         let whole = self.whole.len().min(EXACT);
         let fraction = self.fraction.len().min(EXACT - whole);

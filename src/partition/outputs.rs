@@ -1,5 +1,5 @@
-//! The files of the buckets. What is written is gathered in a buffer for each bucket; all buffers together have a bound, and so have the
-//! files that are open at once. A file is made when its first buffer is full, and never replaces another.
+//! The output files, one per bucket. Each bucket has a buffer. The size of all buffers and the number of open files are
+//! limited. A file is created when its buffer is full for the first time, and never replaces another file.
 
 use super::names::Names;
 use crate::error::{Error, Result};
@@ -10,15 +10,15 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-/// Bytes of all buffers together.
+/// Limit of bytes of all buffers together.
 const BUFFERS: usize = 64 << 20;
-/// Bytes of one buffer at most: few enough to stay in a processor's cache, and enough to make a write worth its call.
+/// Limit of bytes of one buffer: small enough for a CPU's cache, and large enough for efficient writes.
 const BUFFER: usize = 64 * 1024;
-/// Bytes of one buffer at first.
+/// Initial bytes of a buffer.
 const SMALLEST: usize = 4096;
-/// Files that are open at once, where the system permits.
+/// Limit of open files, if the system permits that many.
 const OPEN: usize = 16_384;
-/// Descriptors that are left for all else.
+/// Descriptors that are reserved for everything else.
 const SPARE: usize = 16;
 
 pub struct Outputs {
@@ -26,7 +26,7 @@ pub struct Outputs {
     names: Names,
     width: usize,
     buckets: Vec<Bucket>,
-    /// Bytes of a bucket's first buffer.
+    /// Initial bytes of a buffer.
     smallest: usize,
     /// Bytes by which buffers may still grow.
     spare: usize,
@@ -45,15 +45,16 @@ struct Bucket {
 enum State {
     #[default]
     Empty,
-    /// Something is in the buffer, and there is no file yet.
+    /// The buffer has bytes, and the file does not exist yet.
     Buffered,
     HasFile,
 }
 
 impl Outputs {
-    /// For `count` buckets, at least 1.
+    /// Outputs for `count` buckets, at least 1.
     pub fn new(dir: PathBuf, names: Names, count: usize) -> Self {
-        // Powers of two, so that files are written in whole pages. Half of all is kept for those that get more than others.
+        // Powers of two, so that files are written in whole pages. Half of the memory is reserved for buckets that
+        // receive more than others.
         let smallest = 1 << (BUFFERS / 2 / count).clamp(1, SMALLEST).ilog2();
         let open = limits::descriptors().saturating_sub(SPARE).clamp(1, OPEN);
         Self {
@@ -69,7 +70,7 @@ impl Outputs {
         }
     }
 
-    /// What each file begins with.
+    /// Sets the beginning of each file.
     pub fn set_header(&mut self, header: &[u8]) {
         self.header = header.to_vec();
     }
@@ -99,7 +100,7 @@ impl Outputs {
         self.append(bucket, bytes)
     }
 
-    /// Fills the bucket's buffer, and writes it as often as it is full and may not grow.
+    /// Fills the bucket's buffer, and writes it whenever it is full and may not grow.
     fn append(&mut self, bucket: usize, mut bytes: &[u8]) -> Result<()> {
         loop {
             let buffer = &mut self.buckets[bucket].buffer;
@@ -115,7 +116,7 @@ impl Outputs {
         }
     }
 
-    /// Doubles a buffer that is full. False if it, or all together, are as large as they may be.
+    /// Doubles a full buffer. False if it has its largest size, or all buffers together do.
     fn grow(&mut self, bucket: usize) -> bool {
         let buffer = &mut self.buckets[bucket].buffer;
         let more = buffer.capacity();
@@ -162,7 +163,7 @@ impl Outputs {
         Error::io(self.name(bucket), error)
     }
 
-    /// Writes what is still in buffers, and the names of the files to `listing`.
+    /// Writes the rest of the buffers, and writes the names of the files to `listing`.
     pub fn finish(mut self, listing: &mut impl Write) -> Result<()> {
         let used = |bucket: &usize| self.buckets[*bucket].state != State::Empty;
         let used: Vec<usize> = (0..self.buckets.len()).filter(used).collect();
@@ -178,7 +179,7 @@ impl Outputs {
 }
 
 impl Drop for Outputs {
-    /// What fails leaves nothing: another run would meet its files.
+    /// After a failure, removes the files: they would be in the way of another run.
     fn drop(&mut self) {
         if self.is_finished {
             return;

@@ -1,20 +1,20 @@
-//! Where a byte is in a line. Eight bytes are looked at together: fields are often short, and a search from each delimiter to the next takes
-//! three times as long.
+//! Finds the positions of a byte in a line. Examines eight bytes at a time: fields are often short, and a search from
+//! each delimiter to the next takes three times as long.
 
 use std::slice::ChunksExact;
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const LOW: u64 = 0x7f * ONES;
 
-/// The positions of a byte in a line, in their order.
+/// The positions of a byte in a line, in order.
 pub struct Positions<'a> {
     byte: u8,
     words: ChunksExact<'a, u8>,
-    /// What is left at the end, until it has been looked at.
+    /// The bytes after the last whole word, until they are examined.
     rest: Option<&'a [u8]>,
-    /// The top bit of each byte of the present word that is the one looked for, and has not been told yet.
+    /// The top bit of each byte of the current word that matches and was not returned yet.
     found: u64,
-    /// Where the present word begins, and the next.
+    /// The positions of the current word and of the next one.
     at: usize,
     next_at: usize,
 }
@@ -27,7 +27,7 @@ impl<'a> Positions<'a> {
         Self { byte, words, rest, found: 0, at: 0, next_at: 0 }
     }
 
-    /// Looks at the next word; false at the end.
+    /// Examines the next word; false at the end.
     #[inline]
     fn advance(&mut self) -> bool {
         let word = match self.words.next() {
@@ -39,7 +39,7 @@ impl<'a> Positions<'a> {
                 word
             }
         };
-        // Zero where the byte is; then the top bit alone is set there, and nothing elsewhere.
+        // A byte that matches becomes zero. Then only the top bits of the zero bytes are set.
         let word = u64::from_le_bytes(word) ^ (ONES * u64::from(self.byte));
         self.found = !(((word & LOW) + LOW) | word | LOW);
         (self.at, self.next_at) = (self.next_at, self.next_at + 8);
@@ -62,7 +62,7 @@ impl Iterator for Positions<'_> {
         Some(position)
     }
 
-    /// Counts those of a word instead of looking at each.
+    /// Counts the matches in a word, instead of visiting each.
     #[inline]
     fn nth(&mut self, number: usize) -> Option<usize> {
         let mut left = number;

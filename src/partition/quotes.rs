@@ -1,9 +1,9 @@
-//! The quotes of CSV. A field that begins with `"` is quoted: up to the closing one, a delimiter or a newline is text, and `""` is one quote.
-//! A quote elsewhere in a field is text.
+//! The quotes of CSV. A field that begins with `"` is quoted: up to the closing quote, delimiters and newlines are
+//! text, and `""` is one quote. A quote elsewhere in a field is text.
 
 use memchr::{memchr, memchr2};
 
-/// How far a row has been read. It goes on over pieces of any length.
+/// The state of reading a row. Rows may be read in pieces of any length.
 #[derive(Debug, Clone, Copy)]
 pub struct Quotes {
     delimiter: u8,
@@ -15,7 +15,7 @@ enum State {
     FieldStart,
     Bare,
     Quoted,
-    /// After a quote in a quoted field: it was the closing one, unless another follows.
+    /// After a quote in a quoted field. It was the closing quote, unless another one follows.
     Closing,
 }
 
@@ -25,8 +25,8 @@ impl Quotes {
         Self { delimiter, state: State::FieldStart }
     }
 
-    /// Reads on to the end of the row, and calls `field_ended` with the position of each delimiter or newline that ends a field. Returns the
-    /// position after the row, or `None` if it does not end in `bytes`.
+    /// Reads up to the end of the row, and calls `field_ended` with the position of each delimiter or newline that ends
+    /// a field. Returns the position after the row, or `None` if the row does not end in `bytes`.
     pub fn scan(&mut self, bytes: &[u8], mut field_ended: impl FnMut(usize)) -> Option<usize> {
         let mut at = 0;
         while at < bytes.len() {
@@ -60,7 +60,7 @@ impl Quotes {
     }
 }
 
-/// Appends the value of a field as written, `"a ""b"""`, to `value`: `a "b"`.
+/// Appends the value of a field to `value`. For example, `"a ""b"""` gives `a "b"`.
 pub fn unquote(field: &[u8], value: &mut Vec<u8>) {
     let Some(mut rest) = field.strip_prefix(b"\"") else {
         value.extend_from_slice(field);
@@ -74,7 +74,7 @@ pub fn unquote(field: &[u8], value: &mut Vec<u8>) {
                 value.push(b'"');
                 rest = more;
             }
-            // What follows the closing quote is text.
+            // Bytes after the closing quote are text.
             None => break,
         }
     }

@@ -1,32 +1,32 @@
-//! The records of a block: lines, or rows of CSV, in which a newline inside quotes ends nothing.
+//! The records of a block: lines, or rows of CSV, in which a newline inside quotes does not end the row.
 
 use super::quotes::Quotes;
 use memchr::memchr;
 
-/// How the bytes of the input are read.
+/// The format of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
     pub delimiter: u8,
     /// Fields may be quoted, as in CSV.
     pub csv: bool,
-    /// The first record is no data, and goes first into each file.
+    /// The first record is a header: it is written to the beginning of each file.
     pub header: bool,
 }
 
 pub struct Records<'a> {
     rest: &'a [u8],
     format: Format,
-    /// Bytes of `rest` before its first quote: what lies in them needs no look at quotes.
+    /// The number of bytes of `rest` before its first quote. Records in them need no parsing of quotes.
     bare: usize,
 }
 
 impl<'a> Records<'a> {
-    /// `bytes` begin with a record.
+    /// `bytes` must begin at a record.
     pub fn new(bytes: &'a [u8], format: Format) -> Self {
         Self { rest: bytes, format, bare: bare(bytes, format) }
     }
 
-    /// The next whole record with its newline, and whether it has quotes.
+    /// The next complete record with its newline, and whether it has quotes.
     #[inline]
     pub fn next(&mut self) -> Option<(&'a [u8], bool)> {
         let line = memchr(b'\n', self.rest)? + 1;

@@ -1,11 +1,11 @@
-//! A partition compared with the simplest that gives the same: every record whole, in memory.
+//! Compares a partition with a simple implementation that has every record in memory.
 
 use super::*;
 use crate::checksum;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// Input in pieces of a few bytes, as a pipe may give it.
+/// Input in pieces of a few bytes, as from a pipe.
 struct Pieces<'a> {
     rest: &'a [u8],
     most: usize,
@@ -27,7 +27,7 @@ fn options(dir: &std::path::Path, format: Format, key: &str, buckets: u64) -> Op
     Options { format, key, buckets: Buckets::Hash(buckets), names, dir: dir.to_owned() }
 }
 
-/// The files by name, as the listing has them.
+/// The files by name, as in the listing.
 fn split(format: Format, key: &str, buckets: u64, input: &[u8], piece: usize) -> Result<BTreeMap<String, Vec<u8>>> {
     let dir = tempfile::tempdir().expect("a directory");
     let mut listing = Vec::new();

@@ -1,11 +1,12 @@
-//! The input, a block at a time. What has not been consumed stays, and is followed by what is read next.
+//! A window over the input, which is read in blocks. Bytes that were not consumed stay at the front, before the bytes
+//! of the next read.
 
 use crate::error::{Error, Result};
 use std::io::Read;
 
-/// Bytes read at a time. They fit into a processor's cache together with what is written of them.
+/// Bytes read at a time. They fit into a CPU's cache together with the output.
 const BLOCK: usize = 256 * 1024;
-/// The most bytes that are held of one record.
+/// Limit of bytes of a record that are held in memory.
 pub const LONGEST: usize = 64 << 20;
 
 pub struct Window<R> {
@@ -21,7 +22,7 @@ impl<R: Read> Window<R> {
         Self { input, buffer: vec![0; BLOCK], start: 0, end: 0, has_ended: false }
     }
 
-    /// What has been read and not been consumed.
+    /// The bytes that were read and not consumed.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
@@ -30,7 +31,7 @@ impl<R: Read> Window<R> {
         self.start += bytes;
     }
 
-    /// Reads as much as there is room for; false if nothing came, at the end of the input.
+    /// Reads as much as there is room for; false at the end of the input.
     pub fn fill(&mut self) -> Result<bool> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -40,7 +41,8 @@ impl<R: Read> Window<R> {
             self.buffer.shrink_to_fit();
         }
         let before = self.end;
-        // A full block, whatever pieces a pipe gives: what is left of it is looked at again with the next.
+        // Fill the whole block even if a pipe delivers short pieces: the bytes that remain are examined again with the
+        // next block.
         while !self.has_ended && self.end < self.buffer.len() {
             match self.input.read(&mut self.buffer[self.end..]) {
                 Ok(0) => self.has_ended = true,
@@ -52,12 +54,12 @@ impl<R: Read> Window<R> {
         Ok(self.end > before)
     }
 
-    /// True if nothing more can be read before something is consumed.
+    /// True if bytes must be consumed before more can be read.
     pub fn is_full(&self) -> bool {
         self.end - self.start == self.buffer.len()
     }
 
-    /// Makes room for more. False if [`LONGEST`] bytes are here.
+    /// Makes room for more. False if the limit of [`LONGEST`] bytes is reached.
     pub fn grow(&mut self) -> bool {
         let size = (self.buffer.len() * 2).min(LONGEST);
         let grows = size > self.buffer.len();

@@ -1,12 +1,13 @@
-//! The usual causes of a failed command, guessed from its end, its stderr and its text, and what helps against each.
+//! Hints for failed commands: the usual causes, guessed from exit status, stderr and command, and what helps.
 
 use super::job_report::TaskFailure;
 use crate::bounds::beginning;
 
-/// The longest word of a command that a hint repeats, in bytes.
+/// Limit of bytes of a word of the command that a hint repeats.
 const WORD: usize = 60;
 
-/// What may be the cause of `failure` of the command `cmd`, and what to do about it. `None`: the failure says it itself, or nothing is known.
+/// The likely cause of `failure` of the command `cmd`, and what to do. `None` if the failure explains itself, or the
+/// cause is not known.
 pub fn hint(failure: &TaskFailure, cmd: &str) -> Option<String> {
     let stderr = &failure.stderr;
     if stderr.contains("No space left on device") {
@@ -45,7 +46,7 @@ fn end(reason: &str) -> Option<End> {
     }
 }
 
-/// Of a variable that the shell found unset: mostly the user's own shell has replaced another one.
+/// A shell variable that was unset: usually the user's own shell has expanded another one.
 fn unbound(stderr: &str) -> Option<String> {
     let name = complaint(stderr, ": unbound variable")?;
     Some(format!(
@@ -54,7 +55,7 @@ fn unbound(stderr: &str) -> Option<String> {
     ))
 }
 
-/// Of a grep that found nothing, as far as one can know: it says nothing then.
+/// A grep that found nothing, as far as that can be guessed: grep prints nothing then.
 fn no_match(stderr: &str, cmd: &str) -> Option<String> {
     let greps = ["grep", "egrep", "fgrep", "zgrep", "rg"];
     let mut words = cmd.split(|c: char| !c.is_ascii_alphanumeric());
@@ -81,7 +82,7 @@ fn not_found(stderr: &str) -> String {
     }
 }
 
-/// The word that bash complains of: `bash: line 1: foo: command not found`.
+/// The word about which bash complains: `bash: line 1: foo: command not found`.
 fn complaint(stderr: &str, what: &str) -> Option<String> {
     let line = stderr.lines().rev().find_map(|line| line.trim_end().strip_suffix(what))?;
     let word = beginning(line.rsplit(": ").next()?.trim(), WORD);

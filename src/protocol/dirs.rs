@@ -1,4 +1,4 @@
-//! What nodes tell each other about directories: see ARCHITECTURE.md.
+//! Messages between nodes about directories; see ARCHITECTURE.md.
 
 use crate::key::Dir;
 use crate::placement::NodeId;

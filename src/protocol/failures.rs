@@ -1,5 +1,5 @@
-//! The failures of a job put together by kind: how many of each, some of its tasks, and one command's stderr. Of bounded size, however
-//! many failures there are.
+//! Groups the failures of a job by kind: how many of each, some of the tasks, and the stderr of one command. The size
+//! is bounded, however many failures there are.
 
 use super::causes::hint;
 use super::job_report::TaskFailure;
@@ -8,11 +8,11 @@ use crate::key::Key;
 use crate::placement::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// Kinds that are told apart. The failures of more kinds are only counted.
+/// Limit of kinds. Failures of other kinds are only counted.
 const KINDS: usize = 12;
-/// Tasks of a kind that are named.
+/// Limit of tasks of a kind that are named.
 const TASKS: usize = 3;
-/// Bytes of a reason, and of the end of a stderr.
+/// Limit of bytes of a reason, and of the end of a stderr.
 const REASON: usize = 1000;
 const STDERR: usize = 1000;
 
@@ -20,26 +20,26 @@ const STDERR: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedTask {
     pub node: NodeId,
-    /// The input, or the first of them.
+    /// The (first) input.
     pub key: Key,
 }
 
 /// Failures of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureGroup {
-    /// Of the first task.
+    /// The reason of the first task.
     #[serde(deserialize_with = "bounds::line")]
     pub reason: String,
-    /// The reason without what only one task has of it.
+    /// The reason without the parts that differ from task to task.
     #[serde(deserialize_with = "bounds::line")]
     kind: String,
     #[serde(deserialize_with = "bounds::count")]
     pub count: u64,
-    /// The first of them.
+    /// The first of the tasks.
     pub tasks: Vec<FailedTask>,
     /// The end of the first task's stderr.
     pub stderr: String,
-    /// What may be the cause, and what helps.
+    /// The likely cause, and what helps.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::optional_line")]
     pub hint: Option<String>,
 }
@@ -57,12 +57,12 @@ impl FailureGroup {
         }
     }
 
-    /// The reason of all.
+    /// The common reason.
     pub fn kind(&self) -> &str {
         if self.count > 1 { &self.kind } else { &self.reason }
     }
 
-    /// Tasks that are not named.
+    /// The number of tasks that are not named.
     pub fn unnamed(&self) -> u64 {
         self.count.saturating_sub(self.tasks.len() as u64)
     }
@@ -76,7 +76,7 @@ impl FailureGroup {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureGroups {
     pub groups: Vec<FailureGroup>,
-    /// Failures of more kinds.
+    /// Failures of other kinds.
     #[serde(default, deserialize_with = "bounds::count")]
     pub others: u64,
 }
@@ -87,15 +87,15 @@ impl FailureGroups {
         self.add_group(FailureGroup::new(failure, cmd))
     }
 
-    /// Adds what one node has told of its tasks.
-    pub fn add_of_node(&mut self, node: NodeId, told: Self) {
-        for mut group in told.groups.into_iter().take(KINDS) {
+    /// Adds the failures that a node has reported.
+    pub fn add_of_node(&mut self, node: NodeId, reported: Self) {
+        for mut group in reported.groups.into_iter().take(KINDS) {
             group.tasks.truncate(TASKS);
             group.tasks.iter_mut().for_each(|task| task.node = node);
             group.stderr = tail(&group.stderr, STDERR).to_owned();
             self.add_group(group);
         }
-        self.others += told.others;
+        self.others += reported.others;
     }
 
     fn add_group(&mut self, group: FailureGroup) -> bool {
@@ -116,7 +116,7 @@ impl FailureGroups {
         true
     }
 
-    /// The kinds, the most frequent first.
+    /// The kinds, most frequent first.
     pub fn by_count(&self) -> Vec<&FailureGroup> {
         let mut groups: Vec<&FailureGroup> = self.groups.iter().collect();
         groups.sort_by_key(|group| std::cmp::Reverse(group.count));
@@ -128,7 +128,8 @@ impl FailureGroups {
     }
 }
 
-/// A reason with `KEY` for each key, `'…'` for each quoted text, and no process ids: what differs from task to task.
+/// The kind of a reason: `KEY` stands for each key and `'…'` for each quoted text, and process ids are left out, since
+/// these differ from task to task.
 fn kind_of(reason: &str) -> String {
     let (mut kind, mut rest) = (String::with_capacity(reason.len()), reason);
     while let Some(at) = rest.find(['s', '\'', '(']) {
@@ -141,7 +142,7 @@ fn kind_of(reason: &str) -> String {
     kind + rest
 }
 
-/// What stands in a kind for the beginning of `text`, and how long that is.
+/// The replacement for the beginning of `text` in a kind, and the length that it replaces.
 fn varying(text: &str) -> (&str, usize) {
     if let Some(key) = text.strip_prefix("s4://") {
         let len = key.find(|c: char| c.is_whitespace() || "'\",;()".contains(c)).unwrap_or(key.len());

@@ -1,4 +1,4 @@
-//! Jobs on the wire: what is submitted, and what a node plans.
+//! Jobs on the wire: the specification that a client submits.
 
 use super::to_name::NameTemplate;
 use crate::attribute::Mark;
@@ -14,13 +14,13 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::SystemTime;
 
-/// A job's name. Sorts by the time of its submission.
+/// A job's id. Ids sort by the time of submission.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct JobId(String);
 
 impl JobId {
-    /// `YYYYMMDD-HHMMSS-mmm-xxxxxx`: UTC, and six hexadecimal digits of chance.
+    /// `YYYYMMDD-HHMMSS-mmm-xxxxxx`: UTC, and six random hexadecimal digits.
     pub fn new() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seed = format!("{} {}", now.as_nanos(), std::process::id());
@@ -63,7 +63,7 @@ impl fmt::Display for JobId {
     }
 }
 
-/// A user's command, byte for byte. JSON has it as a string, or as an array of bytes where it is not UTF-8.
+/// A user's command, byte for byte. In JSON a string, or an array of bytes if it is not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "CommandJson", into = "CommandJson")]
 pub struct CommandText(OsString);
@@ -94,13 +94,13 @@ impl From<CommandText> for CommandJson {
 }
 
 impl CommandText {
-    /// Errors: an empty command, or a NUL byte, which no argument can carry.
+    /// Errors: the command is empty, or has a NUL byte, which no argument can contain.
     pub fn new(text: OsString) -> Result<Self> {
         let command = Self(text);
         command.check().map(|()| command)
     }
 
-    /// What [`CommandText::new`] checks, for one that came over the wire.
+    /// The same checks as in [`CommandText::new`], for a command that came over the wire.
     pub fn check(&self) -> Result<()> {
         if self.0.as_bytes().contains(&0) {
             return Err(Error::usage("CMD has a NUL byte, which no command line can carry"));
@@ -118,7 +118,7 @@ impl CommandText {
 
 impl fmt::Display for CommandText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // On one line, and else as it was typed.
+        // On one line, otherwise as it was typed.
         self.0.to_string_lossy().chars().try_for_each(|c| match c.is_control() {
             true => write!(f, "{}", c.escape_debug()),
             false => write!(f, "{c}"),
@@ -148,22 +148,22 @@ impl fmt::Display for MapKind {
     }
 }
 
-/// What a map does about outputs that exist already.
+/// What a map does about existing outputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rerun {
-    /// They are an error.
+    /// Existing outputs are an error.
     #[default]
     Refuse,
     /// Runs the tasks without current outputs. Outputs of another recipe are an error.
     Resume,
-    /// Runs the tasks without current outputs, and removes outputs whose inputs are gone.
+    /// Also runs tasks whose recipe has changed, and removes outputs whose inputs no longer exist.
     Update,
-    /// Keeps whatever is there, and runs the tasks without outputs.
+    /// Keeps all existing outputs, and runs the tasks without outputs.
     Missing,
 }
 
-/// One map over the cluster, as every node gets it.
+/// A map over the cluster, as every node receives it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
@@ -172,25 +172,25 @@ pub struct JobSpec {
     pub indir: Pattern,
     pub outdir: Dir,
     pub cmd: CommandText,
-    /// Go on with the other tasks after one has failed.
+    /// Run the other tasks after one has failed.
     #[serde(default)]
     pub keep_going: bool,
-    /// Seconds that a task may take.
+    /// The timeout of a task, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<f64>,
-    /// How often a command that failed is run again.
+    /// How often a failed command is run again.
     #[serde(default)]
     pub retries: u32,
     /// Exit statuses that mean success.
     #[serde(default = "zero_alone")]
     pub ok_exit: Vec<i32>,
-    /// What is done about outputs that exist already.
+    /// What to do about existing outputs.
     #[serde(default)]
     pub rerun: Rerun,
-    /// Take an INDIR that another job has not finished.
+    /// Accept an INDIR that another job has not finished.
     #[serde(default)]
     pub partial: bool,
-    /// More variables for the commands.
+    /// Additional environment variables for the commands.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<(String, String)>,
     /// Files for every task's directory.
@@ -205,7 +205,7 @@ pub struct JobSpec {
     /// Commands that run at once on each node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<u16>,
-    /// How a 1:1 map names its outputs; as their inputs without it.
+    /// The template for the outputs' names. `None`: outputs have the names of their inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_name: Option<NameTemplate>,
 }
@@ -238,7 +238,7 @@ impl JobSpec {
         }
     }
 
-    /// Refuses what no node could run.
+    /// Refuses a job that no node could run.
     pub fn check(&self) -> Result<()> {
         self.cmd.check()?;
         if self.indir.overlaps(&self.outdir) {
@@ -276,7 +276,7 @@ impl JobSpec {
         self.files.iter().try_for_each(JobFile::check)
     }
 
-    /// Digest of the recipe: all that says what a task makes of its inputs.
+    /// The digest of the recipe: everything that decides what a task makes of its inputs.
     pub fn recipe(&self) -> u64 {
         let mut recipe = Recipe(Hasher::new());
         recipe.add(&[self.kind.to_string().as_bytes(), self.cmd.0.as_bytes()]);
@@ -298,9 +298,9 @@ impl JobSpec {
         hash(format!("{} {}", self.indir, self.outdir).as_bytes()) as u32
     }
 
-    /// Bytes that it takes in memory, or a few more.
+    /// Bytes of memory that it takes, approximately.
     pub fn bytes(&self) -> usize {
-        /// Of what the allocator adds to a text.
+        /// The allocator's overhead for a string.
         const MORE: usize = 16;
         let env = self.env.iter().map(|(name, value)| name.len() + value.len() + 2 * MORE);
         let files = self.files.iter().map(|file| file.name.len() + file.digest.len() + 2 * MORE);
@@ -315,7 +315,7 @@ impl JobSpec {
     }
 }
 
-/// A recipe being hashed: each field with its length before it, so that no two recipes are the same bytes.
+/// Hashes a recipe. Each field is preceded by its length, so that different recipes never give the same bytes.
 struct Recipe(Hasher);
 
 impl Recipe {
@@ -327,31 +327,31 @@ impl Recipe {
     }
 }
 
-/// The task whose outputs one node sends to another.
+/// The task whose outputs a node sends to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
     pub job: JobId,
     /// Digest of the names and checksums of the task's inputs.
     pub inputs: u64,
-    /// How many outputs the task has, on all nodes.
+    /// The number of outputs of the task, on all nodes.
     pub outputs: u32,
 }
 
-/// A file that travels with a job.
+/// A file that is sent with a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobFile {
-    /// In the task's directory.
+    /// The name in the task's directory.
     pub name: String,
-    /// XXH3-128 of its bytes, 32 hexadecimal digits; a node keeps it under this name.
+    /// XXH3-128 of its bytes, 32 hexadecimal digits. Nodes store the file under this name.
     pub digest: String,
     pub len: u64,
     pub executable: bool,
 }
 
 impl JobFile {
-    /// Refuses a name that is none of a file in a directory.
+    /// Refuses a name that is not the name of a file in a directory.
     pub fn check(&self) -> Result<()> {
         match self.name.contains(['/', '\0', '\n']) || matches!(&*self.name, "" | "." | "..") {
             true => Err(Error::usage(format!("'{}' is no name of a file", self.name.escape_debug()))),
@@ -360,14 +360,14 @@ impl JobFile {
     }
 }
 
-/// Outputs of one attempt at a task of a 1:n map that stand on a node.
+/// Existing outputs on a node, of one attempt of a task of a 1:n map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// Basename of the task's input.
+    /// The basename of the task's input.
     pub input: String,
     pub mark: Mark,
     pub count: u64,
-    /// One of them.
+    /// One of the outputs.
     pub key: Key,
 }
 
@@ -378,7 +378,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    /// JSON that is a job's, or nearly.
+    /// JSON that is a job specification, or nearly one.
     fn specs() -> impl Strategy<Value = Value> {
         let dir = "[ab*?]{1,2}(/[ab*.]{1,2}){0,2}";
         let cmd = prop_oneof!["[ -~é\0]{0,6}".prop_map(Value::from), vec(any::<u8>(), 0..4).prop_map(Value::from)];

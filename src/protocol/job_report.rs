@@ -1,4 +1,4 @@
-//! Jobs on the wire: what a node reports of its part.
+//! Jobs on the wire: the reports of a node about its part.
 
 use super::job::{JobId, JobSpec, MapKind, Standing};
 use super::plan::Plan;
@@ -10,7 +10,7 @@ use crate::placement::NodeId;
 use crate::skew::Spread;
 use serde::{Deserialize, Serialize};
 
-/// A job that writes, or has written, to another's INDIR, as one node knows it.
+/// A job that writes or has written to another job's INDIR, as one node knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     pub job: JobId,
@@ -23,25 +23,25 @@ pub struct Source {
     pub tasks: u64,
     #[serde(deserialize_with = "bounds::count")]
     pub done: u64,
-    /// Keys in INDIR that it has made.
+    /// The keys in INDIR that the job has made.
     #[serde(deserialize_with = "bounds::count")]
     pub inputs: u64,
 }
 
-/// Why a job on a node has no more tasks to run.
+/// How a job ended on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Done,
     Failed,
-    /// A task on another node failed first.
+    /// It was stopped because a task on another node failed.
     Stopped,
     Cancelled,
-    /// The daemon ended before the job did.
+    /// The daemon ended before the job.
     Interrupted,
 }
 
-/// Counts of one node's part of a job. They only grow, but for `running`.
+/// Counts of one node's part of a job. Except for `running`, they only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     #[serde(deserialize_with = "bounds::count")]
@@ -55,19 +55,20 @@ pub struct Progress {
     /// Keys published.
     #[serde(deserialize_with = "bounds::count")]
     pub outputs: u64,
-    /// Of all inputs.
+    /// The bytes of all inputs.
     #[serde(deserialize_with = "bounds::count")]
     pub bytes: u64,
-    /// Of the inputs of the tasks that are done.
+    /// The bytes of the inputs of successful tasks.
     #[serde(deserialize_with = "bounds::count")]
     pub bytes_done: u64,
-    /// Of the inputs of the tasks that failed.
+    /// The bytes of the inputs of failed tasks.
     #[serde(default, deserialize_with = "bounds::count")]
     pub bytes_failed: u64,
 }
 
 impl Progress {
-    /// How much is over, from 0 to 1, well or badly: of the bytes where there are any, since keys differ in size.
+    /// The share of tasks that have ended, from 0 to 1, successful or not. Measured in bytes if there are any, since
+    /// keys differ in size.
     pub fn share(&self) -> f64 {
         let share = match (self.bytes_done.saturating_add(self.bytes_failed), self.bytes) {
             (0, _) | (_, 0) => (self.done + self.failed) as f64 / self.tasks.max(1) as f64,
@@ -97,24 +98,24 @@ impl std::ops::AddAssign for Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskFailure {
     pub node: NodeId,
-    /// The input, or the first of them.
+    /// The (first) input.
     pub key: Key,
-    /// `exit status 3`, `signal 9 (SIGKILL)`, or what s4 could not do.
+    /// `exit status 3`, `signal 9 (SIGKILL)`, or an error of s4.
     #[serde(deserialize_with = "bounds::line")]
     pub reason: String,
     /// The end of the command's stderr.
     pub stderr: String,
 }
 
-/// A task under way.
+/// A running task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunningTask {
-    /// The input, or the first of them.
+    /// The (first) input.
     pub key: Key,
     pub seconds: f64,
 }
 
-/// What one node knows of a job, running or past.
+/// A job, running or past, as one node knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobRecord {
     pub spec: JobSpec,
@@ -125,44 +126,44 @@ pub struct JobRecord {
     pub started: Option<i64>,
     #[serde(default, deserialize_with = "bounds::moment")]
     pub ended: Option<i64>,
-    /// Milliseconds from its start to its end, or till now: nodes' clocks may differ. Of a job that its daemon did not outlive, to the last
-    /// sign of it.
+    /// Milliseconds from the start to the end, or to now: the clocks of nodes may differ. If the daemon ended first, to
+    /// the last write of the job.
     #[serde(default, deserialize_with = "bounds::moment")]
     pub elapsed: Option<i64>,
-    /// `None` while it runs, or has not been started.
+    /// `None` while the job is running or not started.
     pub outcome: Option<Outcome>,
 }
 
-/// Buckets that a node names of the keys that it has deleted.
+/// Limit of the buckets that a node names after a delete.
 pub const MOST_BUCKETS: usize = 1000;
 
-/// One line of the answer to a submission, a start, or a request to follow.
+/// A line of the answer to a submission, a start, or a request to follow a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// Nothing new; the node is alive.
+    /// A keepalive.
     Alive,
     Planned(Plan),
     Progress(Progress),
     Failure(TaskFailure),
-    /// The tasks that have run for longest, the longest first.
+    /// The tasks that have run for the longest time, longest first.
     Running {
         tasks: Vec<RunningTask>,
     },
-    /// One job of those that a node knows.
+    /// One of the jobs that a node knows.
     Job(Box<JobRecord>),
     Ended {
         outcome: Outcome,
         progress: Progress,
-        /// Where the outputs of this node's tasks went, if the job chooses their names: of a 1:n map, or with `--to-name`.
+        /// The nodes to which the outputs of this node's tasks went, for a 1:n map or `--to-name`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         spread: Option<Box<Spread>>,
     },
-    /// A job that writes to the INDIR of the one that is planned.
+    /// A job that writes to the INDIR of the job that is being planned.
     Source(Source),
-    /// Outputs of a 1:n map.
+    /// Existing outputs of a 1:n map.
     Standing(Standing),
-    /// All has been told.
+    /// The answer is complete.
     Complete,
     /// Keys deleted so far.
     Deleted {
@@ -171,10 +172,10 @@ pub enum Event {
         /// Their bytes.
         #[serde(default, deserialize_with = "bounds::count")]
         bytes: u64,
-        /// Their buckets, in the last event only, and no more than [`MOST_BUCKETS`].
+        /// Up to [`MOST_BUCKETS`] of their buckets. Only in the last event.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         buckets: Vec<String>,
     },
-    /// The request failed after its answer had begun.
+    /// The request failed after the answer had begun.
     Error(Error),
 }

@@ -1,21 +1,21 @@
-//! What a listing consists of: JSON, one value a line, as all that HTTP answers bit by bit.
+//! The lines of a listing: JSON, one value per line.
 
 use crate::bounds::{beginning, bounded};
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// What a listing tells of a key only when asked, since it takes another look at the file.
+/// Details of a key that a listing contains only on request, since they need another access to the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detail {
     /// Permission bits.
     pub mode: u32,
-    /// As 16 hexadecimal digits: other languages have no numbers of 64 bits in JSON.
+    /// As 16 hexadecimal digits, because JSON parsers of many languages do not support 64-bit integers.
     #[serde(with = "hex")]
     pub xxh3: u64,
 }
 
-/// A number of 64 bits as 16 hexadecimal digits.
+/// Serialises a 64-bit number as 16 hexadecimal digits.
 mod hex {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -31,12 +31,12 @@ mod hex {
     }
 }
 
-/// A name in a listing.
+/// An entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// `mtime`: nanoseconds since 1970. `detail` only where it was asked for.
+    /// `mtime`: nanoseconds since 1970. `detail`: only on request.
     Key { path: String, size: u64, mtime: i64, detail: Option<Detail> },
-    /// `path` ends in `/`. `stat`: mtime and permission bits, from the directory's home only, and where details were asked for.
+    /// `path` ends in `/`. `stat`: mtime and permission bits, on request, and only from the directory's home.
     Dir { path: String, stat: Option<(i64, u32)> },
 }
 
@@ -56,23 +56,23 @@ pub enum ListingLine<'a> {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stat: Option<(i64, u32)>,
     },
-    /// Nothing but a sign of life.
+    /// A keepalive.
     Alive,
-    /// The last line of a whole listing: one without it was cut off.
+    /// The last line of a complete listing. Without it, the listing was cut off.
     End,
     /// The last line of a listing that failed.
     Error(Error),
 }
 
 impl Entry {
-    /// `bucket/dir/name`, or `bucket/dir/` of a directory. Listings are sorted by its bytes.
+    /// `bucket/dir/name`, or `bucket/dir/` for a directory. Listings are sorted by the bytes of this path.
     pub fn path(&self) -> &str {
         match self {
             Self::Key { path, .. } | Self::Dir { path, .. } => path,
         }
     }
 
-    /// Its line in a listing.
+    /// The entry's line in a listing.
     pub fn line(&self) -> ListingLine<'_> {
         match self {
             Self::Key { path, size, mtime, detail } => {
@@ -91,7 +91,7 @@ impl ListingLine<'_> {
     }
 }
 
-/// What a listing goes on with.
+/// What follows in a listing.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Listed {
     Entry(Entry),
@@ -100,7 +100,7 @@ pub enum Listed {
 }
 
 impl Listed {
-    /// Parses a line without its newline. A line of an error is that error.
+    /// Parses a line without its newline. A line with an error returns that error.
     pub fn parse(line: &[u8]) -> Result<Self> {
         let parsed: ListingLine = serde_json::from_slice(line).map_err(|_| {
             let text = String::from_utf8_lossy(line);

@@ -1,4 +1,4 @@
-//! What crosses the wire besides keys' bytes: header names, routes, and the JSON and lines in bodies.
+//! What crosses the wire over HTTP, besides the bytes of keys: header names, paths, and the JSON in bodies.
 
 mod causes;
 mod dirs;
@@ -29,27 +29,27 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Digest of the sender's node list. Every request carries it, so that no browser can be tricked into one.
+/// The digest of the sender's node list. Every request carries it. A web page cannot make a browser send it.
 pub const CLUSTER_HEADER: &str = "s4-cluster";
-/// A key's checksum, with its bytes in the body.
+/// The checksum of the key in the body.
 pub const CHECKSUM_HEADER: &str = "s4-checksum";
-/// The shared secret, where the daemons ask for one.
+/// The shared secret, if the daemons require one.
 pub const SECRET_HEADER: &str = "s4-secret";
 
-/// How many milliseconds the sender waits for the answer after it has sent its last byte. A node does nothing for a request that has
-/// lain there for longer: its sender has said that there was no answer.
+/// How many milliseconds the sender waits for the answer after its last byte. A node does not execute a request that
+/// has waited longer in the socket: its sender has reported a timeout.
 pub const WAITS_HEADER: &str = "s4-waits";
 
 /// The number of the put that the request belongs to.
 pub const PUT_HEADER: &str = "s4-put";
 
-/// A body of progress lines says something at least this often, so that silence means a dead peer.
+/// An answer of events has a line at least this often, so that silence means a dead peer.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long a peer may be silent unless the user says otherwise.
+/// The default of how long a peer may be silent.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// How long a daemon that refuses connections is waited for.
+/// How long to wait for a daemon that refuses connections, in case it is restarting.
 pub const RESTART: Duration = Duration::from_secs(1);
-/// Bytes that a disk surely reads or writes in a second.
+/// Bytes per second that any disk reads or writes.
 const SURELY_A_SECOND: u64 = 64 << 20;
 const ESCAPED: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -71,22 +71,22 @@ const ESCAPED: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// `text` as a part of a path or query.
+/// Escapes `text` for use in a path or query.
 pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
-/// How long to wait for a node that reads or writes `len` bytes before it answers, where it may be silent for `deadline`.
+/// The timeout for a node that reads or writes `len` bytes before it answers. `deadline` is the limit of its silence.
 pub fn patience(deadline: Duration, len: u64) -> Duration {
     deadline + Duration::from_secs(len / SURELY_A_SECOND)
 }
 
-/// Where one key is read, written and deleted.
+/// The path at which one key is read, written and deleted.
 pub fn key_path(key: &Key) -> String {
     format!("/v1/keys/{}", escape(key.as_str()))
 }
 
-/// What `s4 health` asks.
+/// The answer for `s4 health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub node: NodeId,
@@ -98,30 +98,30 @@ pub struct Health {
     pub free_bytes: u64,
     #[serde(deserialize_with = "bounds::count")]
     pub reserve_bytes: u64,
-    /// The data directory on the daemon's machine.
+    /// The path of the data directory on the daemon's machine.
     pub data: PathBuf,
-    /// What the file `.s4/token` in it holds, so that a reader can make sure that it is this daemon's.
+    /// The content of the file `.s4/token` in it. With it, a client verifies that the directory belongs to this daemon.
     #[serde(deserialize_with = "bounds::line")]
     pub token: String,
     #[serde(deserialize_with = "bounds::count")]
     pub running_tasks: u64,
-    /// What is wrong with the node's disk.
+    /// What is wrong with the node's disk, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::optional_line")]
     pub trouble: Option<String>,
-    /// Keys that a power cut had damaged, and that the daemon took away at its start.
+    /// Keys that a power cut had damaged, and that the daemon removed at its start.
     #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "bounds::count")]
     pub lost_keys: u64,
     #[serde(deserialize_with = "bounds::count")]
     pub uptime_seconds: u64,
 }
 
-/// When a key was made, and of which bytes.
+/// When a key was made, and its checksum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
     pub checksum: Checksum,
     /// Nanoseconds since 1970.
     pub mtime: i64,
-    /// By the node's clock, from its publishing or its last change on.
+    /// Milliseconds since its publishing or its last change, by the node's clock.
     pub age_ms: u64,
 }
 
@@ -135,7 +135,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// What a node holds.
+/// The number of keys and bytes on a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     #[serde(deserialize_with = "bounds::count")]
@@ -144,7 +144,7 @@ pub struct Usage {
     pub bytes: u64,
 }
 
-/// What a name is, as its home knows.
+/// The result of a lookup at the home node of a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Stat {
@@ -168,7 +168,7 @@ pub struct KeyStat {
     pub mode: u32,
 }
 
-/// Attributes to be changed, or what a key is born with.
+/// Attributes to change, or attributes of a new key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
@@ -177,12 +177,13 @@ pub struct Change {
     /// Nanoseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtime: Option<i64>,
-    /// A key that is born may take the place of an empty one.
+    /// The new key may replace an empty key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub over_empty: bool,
 }
 
-/// A file of another process on the daemon's machine, to be linked as a key. The daemon compares what it finds.
+/// A file that another process on the daemon's machine has open (fd handoff), to be linked as a key. The daemon
+/// verifies the identity of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adoption {
@@ -191,10 +192,10 @@ pub struct Adoption {
     pub device: u64,
     pub inode: u64,
     pub len: u64,
-    /// Of what the process has written, if it was computed while it wrote; else the daemon reads the file.
+    /// The checksum of the file, if the process computed it while writing; otherwise the daemon reads the file.
     #[serde(default)]
     pub checksum: Option<Checksum>,
-    /// The table of its parts, as it is stored with the key, if that was computed too.
+    /// The table of checksums of its parts, as stored with the key, if it was computed too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<Vec<u8>>,
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! How a node is and what it does, for those who watch: `/v1/status`.
+//! The status of a node for monitoring: the answer to `/v1/status`.
 
 use super::{CommandText, FailureGroups, Health, JobRecord, Usage};
 use crate::bounds::bounded;
@@ -6,25 +6,25 @@ use serde::{Deserialize, Serialize};
 
 /// Seconds between two samples.
 pub const SAMPLE_SECONDS: u64 = 2;
-/// Samples that a node keeps: ten minutes.
+/// Samples that a node keeps: those of ten minutes.
 pub const SAMPLES_KEPT: usize = 300;
-/// Jobs told in a status, the newest, besides those that have not ended.
+/// Limit of ended jobs in a status. The newest are sent.
 pub const JOBS_TOLD: usize = 20;
 
-/// What a machine did in the seconds before `at`. JSON has it as an array of the seven numbers in this order.
+/// A sample of a machine, over the seconds before `at`. In JSON, an array of the seven numbers in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "[u64; 7]", into = "[u64; 7]")]
 pub struct Sample {
-    /// Seconds since 1970, a multiple of [`SAMPLE_SECONDS`], so that nodes' samples lie over each other.
+    /// Seconds since 1970, a multiple of [`SAMPLE_SECONDS`], so that the samples of all nodes have the same times.
     pub at: u64,
-    /// Thousandths of all CPUs of the machine that were busy.
+    /// Busy CPU time of the machine, in thousandths of all CPUs.
     pub cpu: u64,
-    /// Commands that ran on this node at that moment.
+    /// The number of commands that ran on this node at that time.
     pub running: u64,
-    /// Bytes a second, of the data directory's disk.
+    /// Bytes per second of the data directory's disk.
     pub disk_read: u64,
     pub disk_written: u64,
-    /// Bytes a second, of the machine's network.
+    /// Bytes per second of the machine's network.
     pub net_in: u64,
     pub net_out: u64,
 }
@@ -42,7 +42,7 @@ impl From<Sample> for [u64; 7] {
     }
 }
 
-/// What a node held when it was last counted.
+/// The keys and bytes of a node at its last count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     #[serde(flatten)]
@@ -51,10 +51,10 @@ pub struct Counted {
     pub at: i64,
 }
 
-/// One job of a node, with its failures.
+/// A job of a node, with its failures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobStatus {
-    /// Without `env` and `files`, and with the beginning of a long command.
+    /// Without `env` and `files`; a long command is cut.
     pub record: JobRecord,
     pub failures: FailureGroups,
 }
@@ -63,14 +63,14 @@ pub struct JobStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
     pub health: Health,
-    /// `None` until the first count has ended.
+    /// `None` until the first count is done.
     pub usage: Option<Counted>,
-    /// The oldest first.
+    /// Oldest first.
     pub samples: Vec<Sample>,
     pub jobs: Vec<JobStatus>,
 }
 
-/// The beginning of a command, at most about so many bytes.
+/// The beginning of a command, about `most` bytes at most.
 pub fn shortened(cmd: &CommandText, most: usize) -> CommandText {
     let text = cmd.as_os_str().to_string_lossy();
     if text.len() <= most {

@@ -1,26 +1,26 @@
-//! What a node plans for a job, as counts.
+//! The plan of a node for a job, as counts.
 
 use crate::bounds;
 use serde::{Deserialize, Serialize};
 
-/// What one node is to do for a job.
+/// The part of a job that one node will run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     #[serde(deserialize_with = "bounds::count")]
     pub tasks: u64,
-    /// Inputs, those of tasks that are left out too.
+    /// Inputs, including those of skipped tasks.
     #[serde(deserialize_with = "bounds::count")]
     pub keys: u64,
-    /// Of these inputs.
+    /// The bytes of these inputs.
     #[serde(deserialize_with = "bounds::count")]
     pub bytes: u64,
-    /// Tasks left out, since their outputs exist.
+    /// Tasks that are skipped, since their outputs exist.
     #[serde(default, deserialize_with = "bounds::count")]
     pub done_before: u64,
-    /// Outputs, or of a 1:n map the outputs of an input, to be removed because their inputs are gone.
+    /// Outputs to be removed because their inputs no longer exist. For a 1:n map, the number of such inputs.
     #[serde(default, deserialize_with = "bounds::count")]
     pub gone: u64,
-    /// Why the tasks run. All are [`Reason::Missing`] where outputs must not exist.
+    /// Why the tasks run. All are [`Reason::Missing`] if outputs must not exist.
     #[serde(default)]
     pub reasons: Reasons,
 }
@@ -38,7 +38,7 @@ pub enum Reason {
     RecipeChanged,
 }
 
-/// Tasks by the reason why they run.
+/// Counts of tasks by the reason why they run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reasons {

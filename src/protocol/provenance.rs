@@ -1,4 +1,4 @@
-//! What made a key, as a node knows it.
+//! Provenance on the wire: what made a key, as a node knows it.
 
 use super::job::JobSpec;
 use crate::attribute::Mark;
@@ -7,19 +7,19 @@ use crate::checksum::Checksum;
 use crate::key::Key;
 use serde::{Deserialize, Serialize};
 
-/// Inputs that one answer has at most.
+/// Limit of inputs in one answer.
 pub const MOST_INPUTS: usize = 1000;
 
-/// What a node knows of one of its keys.
+/// The provenance of a key of this node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     pub checksum: Checksum,
     /// When the key was last written, in milliseconds since 1970.
     #[serde(default, deserialize_with = "bounds::moment")]
     pub modified: Option<i64>,
-    /// What made it; `None` if no map has.
+    /// The mark; `None` if no map has made the key.
     pub mark: Option<Mark>,
-    /// What this node has written down of the task that made it.
+    /// The journal's record of the task that made it.
     pub task: Option<TaskRecord>,
 }
 
@@ -29,14 +29,14 @@ impl Provenance {
     }
 }
 
-/// What a node has written down of a task that it ran.
+/// A node's record of a task that it ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskRecord {
     pub job: JobSpec,
-    /// How many inputs the task had.
+    /// The number of inputs of the task.
     #[serde(deserialize_with = "bounds::count")]
     pub count: u64,
-    /// Some of its inputs, in their order.
+    /// Some of the inputs, in their order.
     pub inputs: Vec<Input>,
 }
 

@@ -1,9 +1,9 @@
-//! `--to-name`: how a 1:1 map names its outputs by their inputs.
+//! `--to-name`: the template for the names of a 1:1 map's outputs.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What stands for a part of the input's path below INDIR, the longest first.
+/// Placeholders for parts of the input's path below INDIR. Longest first.
 const MARKS: [(&str, Part); 4] = [
     ("{/.}", Part { basename: true, extension: false }),
     ("{/}", Part { basename: true, extension: true }),
@@ -11,7 +11,7 @@ const MARKS: [(&str, Part); 4] = [
     ("{}", Part { basename: false, extension: true }),
 ];
 
-/// A part of a path: of the basename alone, and with its extension.
+/// A part of a path: of the whole path or the basename alone, with or without the extension.
 #[derive(Clone, Copy)]
 struct Part {
     basename: bool,
@@ -30,13 +30,13 @@ impl Part {
     }
 }
 
-/// The name of an output below OUTDIR, with marks for parts of the input's path.
+/// A template for the name of an output below OUTDIR, with placeholders for parts of the input's path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NameTemplate(String);
 
 impl NameTemplate {
-    /// Errors: what stands in braces is none of the marks, or there is none, so that all outputs would have one name.
+    /// Errors: an unknown placeholder, or none, so that all outputs would have the same name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (mut rest, mut found) = (text, false);
         while let Some(at) = rest.find('{') {

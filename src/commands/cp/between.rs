@@ -1,5 +1,5 @@
-//! `s4 cp` from key to key. The bytes go through this process: each key is read, verified, and published by its new node in one step, as
-//! any other; no node has to trust what another says.
+//! `s4 cp` from key to key. The bytes pass through this process: it reads and verifies each key, and the destination
+//! node publishes it like any other key. Nodes do not have to trust each other.
 
 use super::exclude::Exclude;
 use super::gather::{NOT_WHOLE, gather, pipe};
@@ -13,7 +13,7 @@ use s4::wire::SMALL;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Keys that are copied at once.
+/// Keys that are copied at the same time.
 const AT_ONCE: usize = 16;
 
 /// Copies the keys of `sources` to their paths below `dst`.
@@ -60,7 +60,7 @@ async fn take_one(running: &mut JoinSet<Result<()>>, report: &mut Report) {
     }
 }
 
-/// Copies one key; `size` is what it is thought to have.
+/// Copies one key; `size` is its expected size.
 pub async fn copy_key(
     client: &Client,
     from: &Key,
@@ -87,7 +87,7 @@ pub async fn copy_key(
                 client.put(to, reader, &from_name, Change::default()),
             );
             match (got, put) {
-                // Whichever broke off first says why.
+                // The side that failed first knows the reason.
                 (Err(error), Err(other)) if other.to_string().ends_with(NOT_WHOLE) => Err(error),
                 (_, put) => put,
             }

@@ -1,4 +1,5 @@
-//! `s4 cp -r` to a local tree, and of several keys: keys come many in one exchange, from all nodes at once.
+//! `s4 cp -r` to a local tree, and `s4 cp` of several keys. Many keys are fetched in one exchange, from all nodes at
+//! the same time.
 
 use super::draft::Draft;
 use super::exclude::Exclude;
@@ -17,11 +18,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinSet;
 
-/// Exchanges at once.
+/// Limit of simultaneous exchanges.
 const AT_ONCE: usize = 8;
-/// Keys that are asked for together.
+/// Keys per request.
 const PACK_KEYS: usize = 256;
-/// Bytes of keys after which a pack is asked for, so that large keys come side by side.
+/// A request is sent when it has keys of this many bytes, so that large keys are fetched in parallel.
 const PACK_BYTES: u64 = 64 << 20;
 
 /// Copies the keys of `sources` to their paths below `dst`.
@@ -72,18 +73,18 @@ pub async fn copy(
     fetches.finish().await
 }
 
-/// A key and the file that it becomes.
+/// A key and the path of its file.
 struct Wanted {
     key: Key,
     path: PathBuf,
 }
 
-/// What keys become, and who counts them.
+/// The destination, and the counters.
 struct Target {
-    /// A file that has come meanwhile is left as it is.
+    /// If a file of the name exists now, it is left as it is.
     skip_existing: bool,
     counts: Arc<Counts>,
-    /// No more is wanted: what has not come whole is let go.
+    /// No more keys are wanted; incomplete ones are dropped.
     ended: AtomicBool,
 }
 
@@ -109,7 +110,7 @@ struct Fetches {
 }
 
 impl Fetches {
-    /// Starts to fetch a pack, once fewer than [`AT_ONCE`] are under way.
+    /// Starts to fetch keys, once fewer than [`AT_ONCE`] exchanges are running.
     async fn start(&mut self, node: NodeId, keys: Vec<Wanted>) {
         if keys.is_empty() {
             return;
@@ -144,7 +145,7 @@ impl Fetches {
     }
 }
 
-/// Fetches keys of `node`, again from the first that has not come where the connection breaks off. Returns what failed.
+/// Fetches keys of `node`. If the connection breaks, fetches again from the first missing key. Returns the errors.
 async fn fetch(client: &Client, node: NodeId, wanted: Vec<Wanted>, target: &Arc<Target>) -> Vec<Error> {
     let (mut errors, mut tries) = (Vec::new(), TRIES);
     let mut wanted = VecDeque::from(wanted);
@@ -163,7 +164,7 @@ async fn fetch(client: &Client, node: NodeId, wanted: Vec<Wanted>, target: &Arc<
         tries = if came { TRIES } else { tries - 1 };
         let is_again = failed.pop_if(|last| last.is_of_broken_connection() && tries > 0).is_some();
         for error in &failed {
-            // A node that was found silent is not waited for by the next pack.
+            // Mark the node, so that the next request does not wait for a silent node again.
             let _ = client.noting::<()>(node, Err(error.clone()));
         }
         errors.extend(failed);
@@ -171,7 +172,7 @@ async fn fetch(client: &Client, node: NodeId, wanted: Vec<Wanted>, target: &Arc<
             return errors;
         }
         if !came && let Some(Wanted { key, path }) = wanted.pop_front() {
-            // It may be what breaks off: alone, its node can say why.
+            // This key may be why the connection broke. If it is fetched alone, its node can report the reason.
             let got = match get_draft(client, &key, &path).await {
                 Ok(draft) => target.keep(draft, &path),
                 Err(error) => Err(error),
@@ -188,7 +189,8 @@ async fn fetch(client: &Client, node: NodeId, wanted: Vec<Wanted>, target: &Arc<
     }
 }
 
-/// Writes the keys of a pack, which come in the order of `wanted`; returns those that have not come, whether any has, and what failed.
+/// Writes keys to files; they arrive in the order of `wanted`. Returns the keys that did not arrive, whether any did,
+/// and the errors.
 fn receive(mut pack: Fetched, mut wanted: VecDeque<Wanted>, target: &Target) -> (VecDeque<Wanted>, bool, Vec<Error>) {
     let (mut errors, mut came, mut buffer) = (Vec::new(), false, BytesMut::new());
     let mut open: Option<Result<Draft>> = None;

@@ -1,5 +1,5 @@
-//! A local file that takes its place only when it is whole. Until then it has no name where the file system can do without, so
-//! that nothing stays of a copy that is killed.
+//! A local file that gets its name only when it is complete. Until then it has no name, if the file system supports
+//! that, so that a killed copy leaves nothing.
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -12,7 +12,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use tempfile::{NamedTempFile, TempPath};
 
-/// As the names of temporary files begin.
+/// The prefix of temporary names.
 const PREFIX: &str = ".s4.";
 const MODE: u32 = 0o666;
 
@@ -22,7 +22,7 @@ pub enum Draft {
 }
 
 impl Draft {
-    /// On the file system of `path`. Makes the directories above.
+    /// Creates a file in the file system of `path`, and the missing directories of `path`.
     pub fn beside(path: &Path) -> Result<Self> {
         let dir = dir_of(path);
         let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("{}: {}", path.display(), reason(&e)));
@@ -42,7 +42,7 @@ impl Draft {
         }
     }
 
-    /// Gives it the name `path`, also in place of another file.
+    /// Gives the file the name `path`. Replaces an existing file.
     pub fn keep(self, path: &Path) -> Result<()> {
         let kept = match self {
             Self::Named(file) => file.persist(path).map(drop).map_err(|e| e.error),
@@ -57,7 +57,7 @@ impl Draft {
         })
     }
 
-    /// Gives it the name `path`. False if a file has that, which stays as it is.
+    /// Gives the file the name `path`. False if another file has that name; then nothing changes.
     pub fn keep_new(self, path: &Path) -> Result<bool> {
         let kept = match self {
             Self::Named(file) => file.persist_noclobber(path).map(drop).map_err(|e| e.error),
@@ -98,7 +98,7 @@ fn link(file: &File, path: &Path) -> std::io::Result<()> {
     linkat(AT_FDCWD, own.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW).map_err(Errno::into)
 }
 
-/// A link never takes another's place, a rename does.
+/// link(2) never replaces a file, rename(2) does.
 fn replace(file: &File, path: &Path) -> std::io::Result<()> {
     let made = tempfile::Builder::new().prefix(PREFIX).make_in(dir_of(path), |name| link(file, name))?;
     let name: TempPath = made.into_temp_path();

@@ -1,13 +1,13 @@
-//! `--exclude GLOB`: what a copy leaves out.
+//! `--exclude GLOB`: the files and keys that a copy skips.
 
 use glob::MatchOptions;
 use s4::error::{Error, Result};
 
-/// No pattern character crosses a `/`, but `**` as a part of its own does.
+/// No wildcard matches a `/`, except `**` as a whole part.
 const OPTIONS: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
-/// Patterns. One with a `/` is compared with paths below the source, any other with basenames.
+/// The patterns. One with a `/` is compared with paths below the source, any other with basenames.
 #[derive(Debug, Clone, Default)]
 pub struct Exclude(Vec<glob::Pattern>);
 
@@ -15,7 +15,7 @@ impl Exclude {
     pub fn parse(globs: &[String]) -> Result<Self> {
         let parse = |text: &String| {
             let below = text.trim_start_matches('/');
-            // One that begins with a slash stays a pattern for paths.
+            // A pattern that begins with a slash is compared with paths.
             let anchored =
                 if below.len() < text.len() && !below.contains('/') { format!("./{below}") } else { below.to_owned() };
             glob::Pattern::new(&anchored).map_err(|e| Error::usage(format!("--exclude '{text}': {}", e.msg)))
@@ -23,7 +23,7 @@ impl Exclude {
         globs.iter().map(parse).collect::<Result<_>>().map(Self)
     }
 
-    /// True if the file or directory at `below`, a path below the source, is left out by itself.
+    /// True if a pattern matches the file or directory at `below`, a path below the source.
     pub fn matches(&self, below: &str) -> bool {
         let basename = below.rsplit_once('/').map_or(below, |(_, name)| name);
         self.0.iter().any(|glob| match (glob.as_str().strip_prefix("./"), glob.as_str().contains('/')) {
@@ -33,7 +33,7 @@ impl Exclude {
         })
     }
 
-    /// True if `below` is left out, or a directory that it lies in.
+    /// True if a pattern matches `below` or a directory that contains it.
     pub fn leaves_out(&self, below: &str) -> bool {
         let ends = below.match_indices('/').map(|(at, _)| at).chain([below.len()]);
         !self.0.is_empty() && ends.into_iter().any(|end| self.matches(&below[..end]))

@@ -1,4 +1,4 @@
-//! One key to a local file.
+//! Copies one key to a local file.
 
 use super::draft::Draft;
 use s4::client::Client;
@@ -6,10 +6,10 @@ use s4::error::{Error, Result};
 use s4::key::Key;
 use std::path::Path;
 
-/// No more than a pipe holds, so that to write it seldom waits.
+/// The size of a pipe, so that writing rarely blocks.
 pub const HERE: u64 = 64 * 1024;
 
-/// Copies a key to a file that has still to be given its place.
+/// Copies a key to a file that has no name yet.
 pub async fn get_draft(client: &Client, key: &Key, path: &Path) -> Result<Draft> {
     let draft = Draft::beside(path)?;
     let sink = draft.file().try_clone().map_err(|e| Error::io(path.display(), &e))?;
@@ -17,7 +17,7 @@ pub async fn get_draft(client: &Client, key: &Key, path: &Path) -> Result<Draft>
     Ok(draft)
 }
 
-/// Copies a key to a file, which appears only when it is whole.
+/// Copies a key to a file, which gets its name when it is complete.
 pub async fn get_file(client: &Client, key: &Key, path: &Path) -> Result<()> {
     get_draft(client, key, path).await?.keep(path)
 }

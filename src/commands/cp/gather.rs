@@ -1,4 +1,4 @@
-//! Keys in memory, and keys on their way through this process.
+//! Keys in memory, and pipes for keys that pass through this process.
 
 use s4::client::Client;
 use s4::error::Result;
@@ -7,13 +7,13 @@ use std::io::{Error, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// Writes that a reader has still to take.
+/// Writes that may wait in a pipe.
 const AHEAD: usize = 8;
 
-/// What a reader says whose writer broke off: the writer knows why.
+/// The reader's message if the writer stopped early. The writer reports the reason.
 pub const NOT_WHOLE: &str = "it did not come whole";
 
-/// All of a key, verified; `None` if it has more than `most` bytes.
+/// All bytes of a key, verified; `None` if it has more than `most` bytes.
 pub async fn gather(client: &Client, key: &Key, most: usize) -> Result<Option<Vec<u8>>> {
     let gathered = Gathered { bytes: Arc::new(Mutex::new(Some(Vec::new()))), most };
     let got = client.get(key, gathered.clone(), "memory", most as u64).await;
@@ -23,7 +23,7 @@ pub async fn gather(client: &Client, key: &Key, most: usize) -> Result<Option<Ve
     }
 }
 
-/// What was written; `None` once that is too much.
+/// The bytes that were written; `None` once there are too many.
 #[derive(Clone)]
 struct Gathered {
     bytes: Arc<Mutex<Option<Vec<u8>>>>,
@@ -50,14 +50,14 @@ impl Write for Gathered {
     }
 }
 
-/// What goes through a pipe.
+/// A message through a pipe.
 enum Part {
     Bytes(Vec<u8>),
     Failed(Error),
     End,
 }
 
-/// A pipe whose reader can tell its end from a writer that broke off, which is an error. Reading and writing block.
+/// A pipe. If the writer is dropped before it has sent the end, reading fails. Reading and writing block.
 pub fn pipe() -> (PipeWriter, PipeEnd, PipeReader) {
     let (sender, parts) = channel(AHEAD);
     (PipeWriter(sender.clone()), PipeEnd(sender), PipeReader { parts, part: Vec::new(), at: 0, is_ended: false })
@@ -65,7 +65,7 @@ pub fn pipe() -> (PipeWriter, PipeEnd, PipeReader) {
 
 pub struct PipeWriter(Sender<Part>);
 
-/// The right to say that all was written.
+/// Sends the end of the data.
 pub struct PipeEnd(Sender<Part>);
 
 pub struct PipeReader {
@@ -88,16 +88,16 @@ impl Write for PipeWriter {
 
 impl PipeEnd {
     pub async fn end(self) {
-        // A reader that has gone needs no end.
+        // This fails if the reader is gone.
         let _ = self.0.send(Part::End).await;
     }
 
-    /// The same, on a thread that may block. False if the reader has gone.
+    /// Sends the end from a blocking thread. False if the reader is gone.
     pub fn end_blocking(self) -> bool {
         self.0.blocking_send(Part::End).is_ok()
     }
 
-    /// Ends with an error, on a thread that may block.
+    /// Makes reading fail with `error`. For a blocking thread.
     pub fn fail(self, error: Error) {
         let _ = self.0.blocking_send(Part::Failed(error));
     }

@@ -14,7 +14,7 @@ mod split;
 mod upload;
 mod walk;
 
-use super::console::{say, unbuffered};
+use super::console::{print_message, unbuffered};
 use crate::cli::CpArgs;
 use exclude::Exclude;
 use file::{HERE, get_file};
@@ -55,7 +55,7 @@ pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
     }
 }
 
-/// The same error, of a key that exists.
+/// If the error is that the key exists, adds advice.
 fn taken(error: Error) -> Error {
     match error.kind() {
         ErrorKind::AlreadyExists => error.with_more("choose another name, or delete it first with 's4 rm'"),
@@ -71,7 +71,7 @@ fn neither(dst: &str) -> Error {
     }
 }
 
-/// The only source, and none of several or of a tree.
+/// The source, if it is the only one and not a tree.
 fn single(args: &CpArgs) -> Option<&str> {
     match &*args.src {
         [src] if !args.recursive => Some(src),
@@ -79,19 +79,19 @@ fn single(args: &CpArgs) -> Option<&str> {
     }
 }
 
-/// True if an only source matches `--exclude`.
+/// True if the only source matches `--exclude`.
 fn is_left_out(src: &str, exclude: &Exclude) -> bool {
     exclude.leaves_out(src.rsplit_once('/').map_or(src, |(_, name)| name))
 }
 
 fn left_out(src: &str, skip_existing: bool) -> ExitStatus {
     if skip_existing {
-        say(format_args!("{src} left out, since it exists at the destination"));
+        print_message(format_args!("{src} left out, since it exists at the destination"));
     }
     ExitStatus::Done
 }
 
-/// Errors: a destination of several sources that is no directory.
+/// Errors: there are several sources, and the destination is no directory.
 fn check_dir(args: &CpArgs, is_dir: bool) -> Result<()> {
     match args.src.len() > 1 && !is_dir {
         true => Err(Error::usage(format!("{}: several sources go to a directory, which ends in /", args.dst))),
@@ -99,7 +99,7 @@ fn check_dir(args: &CpArgs, is_dir: bool) -> Result<()> {
     }
 }
 
-/// Errors: two of several sources have one name, and would become one.
+/// Errors: two sources have the same name at the destination.
 fn check_names<'a>(sources: &[String], names: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut seen = HashMap::new();
     for (source, name) in sources.iter().zip(names) {
@@ -110,7 +110,7 @@ fn check_names<'a>(sources: &[String], names: impl Iterator<Item = &'a str>) -> 
     Ok(())
 }
 
-/// Into the cluster.
+/// Copies into the cluster.
 async fn put(client: &Client, args: &CpArgs, exclude: Exclude) -> Result<ExitStatus> {
     if let Some(src) = single(args) {
         return match is_left_out(src, &exclude) {
@@ -177,7 +177,7 @@ async fn put_one(client: &Client, src: &str, dst: &str, skip_existing: bool) -> 
     Ok(ExitStatus::Done)
 }
 
-/// The key that `dst` means; one that ends in `/` keeps the basename of `src`.
+/// The key for `dst`. If `dst` ends in `/`, the key gets the basename of `src`.
 fn target_key(src: &str, dst: &str) -> Result<Key> {
     if !dst.ends_with('/') {
         return Key::parse_url(dst);
@@ -190,7 +190,7 @@ fn target_key(src: &str, dst: &str) -> Result<Key> {
     Dir::parse_url(dst)?.join(basename)
 }
 
-/// Out of the cluster.
+/// Copies out of the cluster.
 async fn get(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitStatus> {
     if let Some(src) = single(args) {
         return match is_left_out(src, exclude) {
@@ -213,7 +213,8 @@ async fn get(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitSt
     Ok(copied)
 }
 
-/// The sources of a copy out of the cluster or within. To a destination that means `here`, a directory keeps its name, and a bucket does not.
+/// The sources of a copy out of the cluster or within it. If the destination is `.` (`here`), a directory keeps its
+/// name, and a bucket does not.
 async fn sources(client: &Client, args: &CpArgs, here: bool) -> Result<Vec<Source>> {
     if let [src] = &*args.src {
         let dir = Dir::parse_url(src)?;
@@ -224,7 +225,7 @@ async fn sources(client: &Client, args: &CpArgs, here: bool) -> Result<Vec<Sourc
     }
     let mut sources = Vec::new();
     for src in &args.src {
-        // With -r a source may be either.
+        // With -r, a source may be a key or a directory.
         let is_dir =
             args.recursive && (Key::parse_url(src).is_err() || client.find_key(&Key::parse_url(src)?).await?.is_none());
         let what = if is_dir { What::Below(Dir::parse_url(src)?) } else { What::Key(Key::parse_url(src)?) };
@@ -243,7 +244,7 @@ async fn get_one(client: &Client, key: &Key, dst: &str, skip_existing: bool) -> 
     }
     let path = target_path(key, dst);
     match std::fs::metadata(&path) {
-        // A pipe or device takes the bytes as they come.
+        // A pipe or device gets the bytes as they arrive.
         Ok(found) if !found.is_file() => {
             let sink = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io(path.display(), &e))?;
             client.get(key, sink, &path.display().to_string(), HERE).await?;
@@ -256,7 +257,7 @@ async fn get_one(client: &Client, key: &Key, dst: &str, skip_existing: bool) -> 
     Ok(ExitStatus::Done)
 }
 
-/// The file that `dst` means; a directory keeps the key's basename.
+/// The file for `dst`. In a directory, it gets the basename of the key.
 fn target_path(key: &Key, dst: &str) -> PathBuf {
     let path = Path::new(dst);
     match dst.ends_with('/') || path.is_dir() {
@@ -265,7 +266,7 @@ fn target_path(key: &Key, dst: &str) -> PathBuf {
     }
 }
 
-/// From key to key.
+/// Copies from key to key.
 async fn copy(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitStatus> {
     if let Some(src) = single(args) {
         let from = Key::parse_url(src)?;

@@ -1,4 +1,5 @@
-//! `s4 cp -r` to stdout: keys in the order of their names, the next small ones fetched while one is written.
+//! `s4 cp -r` to stdout: writes keys in the order of their names. While one is written, the next small ones are
+//! fetched.
 
 use super::exclude::Exclude;
 use super::file::HERE;
@@ -14,16 +15,16 @@ use tokio::task::JoinHandle;
 
 /// Keys that are fetched ahead.
 const AHEAD: usize = 16;
-/// The largest of them, in bytes. A larger one is written as it comes, when it is its turn.
+/// Limit of bytes of a key that is fetched ahead. A larger key is streamed when it is its turn.
 const LARGEST: usize = 1 << 20;
 
-/// A key whose turn comes.
+/// A key in the queue.
 struct Next {
     key: Key,
     fetched: Option<JoinHandle<Result<Option<Vec<u8>>>>>,
 }
 
-/// Writes the keys of `sources` to stdout.
+/// Writes the keys of `sources` to stdout, in order.
 pub async fn print(client: &Client, sources: Vec<Source>, exclude: &Exclude) -> Result<ExitStatus> {
     let mut keys = Keys::new(client, sources, exclude.clone());
     let (mut queue, mut is_end) = (VecDeque::new(), false);
@@ -56,7 +57,7 @@ async fn write(client: &Client, next: Next) -> Result<()> {
     };
     let mut stdout = unbuffered(std::io::stdout())?;
     match fetched {
-        // Not here: while nobody reads our output, the next keys still come.
+        // On a blocking thread, so that the next keys arrive even if nobody reads stdout.
         Some(bytes) => blocking(move || stdout.write_all(&bytes)).await.map_err(|e| Error::io("stdout", &e)),
         None => client.get(&next.key, stdout, "stdout", HERE).await.map(drop),
     }

@@ -1,10 +1,10 @@
-//! `s4 cp -r --provenance`: what made the keys of a tree goes with it, in a file at its top, so that another cluster knows it too.
-//! The file has the commands and variables of jobs, so only its owner may read it.
+//! `s4 cp -r --provenance`: copies the provenance of a tree's keys in a file at the top of the tree, so that another
+//! cluster can import it. The file contains commands and environment variables of jobs, so only its owner may read it.
 
 use super::draft::Draft;
 use super::exclude::Exclude;
 use super::sources::{Keys, Source, What};
-use crate::commands::console::say;
+use crate::commands::console::print_message;
 use s4::client::{Client, MOST_GIVEN};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Dir;
@@ -16,22 +16,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tokio::task::JoinSet;
 
-/// The file's name.
+/// The name of the file.
 pub const FILE: &str = ".s4-provenance";
 const MODE: u32 = 0o600;
-/// Keys that are asked for at once.
+/// Limit of simultaneous requests.
 const AT_ONCE: usize = 16;
 
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 struct Line {
-    /// Below the top of the tree.
+    /// The path below the top of the tree.
     path: String,
     #[serde(flatten)]
     found: Provenance,
 }
 
-/// Where the file of `source` comes, if that is copied to `dst`: to the top of its tree. Errors: there is one, which is of another copy.
+/// The path of the file for `source` if that is copied to `dst`: at the top of the copied tree. Errors: an earlier copy
+/// has left such a file.
 pub fn place(source: &Source, dst: &Path) -> Result<PathBuf> {
     let path = dst.join(source.name()).join(FILE);
     match path.symlink_metadata() {
@@ -45,7 +46,7 @@ fn taken(path: &Path) -> Error {
     Error::new(ErrorKind::AlreadyExists, format!("{}: {message}", path.display()))
 }
 
-/// Writes the file at `path` for the keys of `source`, which have been copied.
+/// Writes the file at `path` for the keys of `source`, which were copied.
 pub async fn save(client: &Client, source: Source, path: &Path, exclude: &Exclude) -> Result<()> {
     let failed = |e: std::io::Error| Error::io(path.display(), &e);
     let draft = Draft::beside(path)?;
@@ -80,15 +81,18 @@ pub async fn save(client: &Client, source: Source, path: &Path, exclude: &Exclud
     }
 }
 
-/// Gives the keys below `dst`, to which the tree at `top` has been copied, what its file says. Returns an error for the first key that does
-/// not take it, after the others.
+/// Sets the provenance of the keys below `dst`, to which the tree at `top` was copied, from its file. After all keys
+/// were tried, returns the first error.
 pub async fn restore(client: &Client, top: &Path, dst: &Dir, exclude: &Exclude) -> Result<()> {
     let path = top.join(FILE);
     let failed = |e: std::io::Error| Error::io(path.display(), &e);
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            say(format_args!("{}: there is no such file, so nothing is known of what made the keys", path.display()));
+            print_message(format_args!(
+                "{}: there is no such file, so nothing is known of what made the keys",
+                path.display()
+            ));
             return Ok(());
         }
         Err(e) => return Err(failed(e)),

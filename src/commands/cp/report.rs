@@ -1,6 +1,6 @@
-//! What a copy of many keys tells: failures as they happen, progress on a terminal, and the counts at its end.
+//! The messages of a copy of many keys: failures as they happen, progress on a terminal, and counts at the end.
 
-use crate::commands::console::say;
+use crate::commands::console::print_message;
 use crate::commands::display::{Display, bar, is_terminal};
 use crate::commands::format::{counted, cut, seconds_text, size_text};
 use s4::client::PutCounts;
@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
-/// Between two drawings. A copy that takes less is not drawn.
+/// The interval of the display. A shorter copy shows none.
 const TICK: Duration = Duration::from_millis(200);
 
-/// True if the node does not answer any more.
+/// True if the node no longer answers.
 pub fn is_of_lost_node(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Unreachable)
 }
 
-/// How far a copy is. Whatever copies counts here.
+/// The counters of a copy.
 #[derive(Debug, Default)]
 pub struct Counts {
     pub copied: PutCounts,
@@ -39,14 +39,14 @@ impl Counts {
         self.copied.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A key that is left out, since it exists.
+    /// Counts a key that is skipped because it exists.
     pub fn add_existing(&self, bytes: u64) {
         self.existing.fetch_add(1, Ordering::Relaxed);
         self.existing_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn now(&self, elapsed: Duration) -> Standing {
-        Standing {
+    fn now(&self, elapsed: Duration) -> Snapshot {
+        Snapshot {
             keys: self.copied.keys.load(Ordering::Relaxed),
             bytes: self.copied.bytes.load(Ordering::Relaxed),
             existing: self.existing.load(Ordering::Relaxed),
@@ -57,8 +57,8 @@ impl Counts {
     }
 }
 
-/// The counts of a moment.
-struct Standing {
+/// The counters at one moment.
+struct Snapshot {
     keys: u64,
     bytes: u64,
     existing: u64,
@@ -67,12 +67,12 @@ struct Standing {
     elapsed: Duration,
 }
 
-impl Standing {
+impl Snapshot {
     fn rate(&self) -> String {
         size_text((self.bytes as f64 / self.elapsed.as_secs_f64().max(0.001)) as u64) + "/s"
     }
 
-    /// From 0 to 1, of the bytes where there are any.
+    /// The share that is done, from 0 to 1. Measured in bytes if there are any.
     fn share(&self) -> Option<f64> {
         let (keys, bytes) = self.all?;
         let share = match bytes {
@@ -89,7 +89,7 @@ impl Standing {
         }
     }
 
-    /// Two lines of at most `width` characters, as far as `height` permits.
+    /// Two lines of at most `width` characters; fewer if `height` is less.
     fn lines(&self, width: usize, height: usize) -> Vec<String> {
         let (keys, bytes) = match self.all {
             Some((keys, bytes)) => {
@@ -111,8 +111,8 @@ impl Standing {
     }
 }
 
-/// For the end.
-impl fmt::Display for Standing {
+/// The text for the end of the copy.
+impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (keys, bytes, time) =
             (counted(self.keys, "key"), size_text(self.bytes), seconds_text(self.elapsed.as_secs_f64()));
@@ -120,58 +120,58 @@ impl fmt::Display for Standing {
     }
 }
 
-/// Dropped, it leaves the terminal as if nothing had been drawn.
+/// The report of a copy. Dropping it clears the display.
 pub struct Report {
     pub counts: Arc<Counts>,
     began: Instant,
     live: Option<Live>,
     first: Option<Error>,
-    /// Also where nobody watches: what was left out is not silently missing.
-    tells_end: bool,
+    /// Print the counts even without a terminal, because skipped files must not be missing silently.
+    prints_end: bool,
 }
 
-/// The display, and what draws it.
+/// The display and its task.
 struct Live {
     display: Arc<Mutex<Display>>,
     drawing: AbortHandle,
 }
 
 impl Report {
-    /// Begins to show progress, if stderr is a terminal.
-    pub fn start(tells_end: bool) -> Self {
+    /// Shows progress if stderr is a terminal.
+    pub fn start(prints_end: bool) -> Self {
         let (counts, began) = (Arc::new(Counts::default()), Instant::now());
         let live = is_terminal().then(|| Live::start(counts.clone(), began));
-        Self { counts, began, live, first: None, tells_end }
+        Self { counts, began, live, first: None, prints_end }
     }
 
-    /// True if it pays to find out how much there is.
+    /// True if progress is shown, so that counting the total is useful.
     pub fn is_live(&self) -> bool {
         self.live.is_some()
     }
 
-    /// An error of one of many keys: the first is kept for the exit status, the others are told at once.
+    /// Reports an error of one key. The first error is kept for the exit status; the others are printed at once.
     pub fn fail(&mut self, error: Error) {
         match &mut self.first {
             None => self.first = Some(error),
-            Some(_) => self.say(error),
+            Some(_) => self.print_above(error),
         }
     }
 
-    /// Says something above the display.
-    pub fn say(&self, text: impl fmt::Display) {
+    /// Prints a message above the display.
+    pub fn print_above(&self, text: impl fmt::Display) {
         let _display = self.live.as_ref().map(Live::wiped);
-        say(text);
+        print_message(text);
     }
 
-    /// True once a node is lost: without it the copy cannot become whole, so it ends now and not when all else is copied.
+    /// True once a node is lost. Then the copy cannot be complete, so it ends at once.
     pub fn is_lost(&self) -> bool {
         self.first.as_ref().is_some_and(is_of_lost_node)
     }
 
-    /// Ends the display, and tells the counts.
+    /// Clears the display, and prints the counts.
     pub fn finish(mut self) -> Result<ExitStatus> {
-        if self.live.is_some() || self.tells_end {
-            self.say(self.counts.now(self.began.elapsed()));
+        if self.live.is_some() || self.prints_end {
+            self.print_above(self.counts.now(self.began.elapsed()));
         }
         match self.first.take() {
             None => Ok(ExitStatus::Done),
@@ -215,25 +215,25 @@ impl Drop for Live {
 mod tests {
     use super::*;
 
-    fn standing(all: Option<(u64, u64)>) -> Standing {
-        Standing { keys: 120, bytes: 1 << 30, existing: 3, existing_bytes: 0, all, elapsed: Duration::from_secs(4) }
+    fn snapshot(all: Option<(u64, u64)>) -> Snapshot {
+        Snapshot { keys: 120, bytes: 1 << 30, existing: 3, existing_bytes: 0, all, elapsed: Duration::from_secs(4) }
     }
 
     #[test]
     fn the_lines_say_keys_bytes_rate_and_time_left() {
-        let lines = standing(Some((500, 4 << 30))).lines(100, 24);
+        let lines = snapshot(Some((500, 4 << 30))).lines(100, 24);
         assert_eq!(lines[0], "cp 120/500 keys, 1.0G of 4.0G, 3 existing keys left out");
         assert!(lines[1].starts_with("[#####") && lines[1].ends_with("]  25%, 256.0M/s, 12.0 s left"), "{}", lines[1]);
-        // Until the listing has ended.
-        assert_eq!(standing(None).lines(100, 24)[1], "256.0M/s");
-        assert_eq!(standing(None).to_string(), "120 keys copied, 1.0G in 4.00 s (256.0M/s), 3 existing keys left out");
+        // Before the listing has ended, the total is not known.
+        assert_eq!(snapshot(None).lines(100, 24)[1], "256.0M/s");
+        assert_eq!(snapshot(None).to_string(), "120 keys copied, 1.0G in 4.00 s (256.0M/s), 3 existing keys left out");
     }
 
     #[test]
     fn every_size_of_terminal_is_kept() {
         for width in 0..100 {
             for height in 1..4 {
-                let lines = standing(Some((500, 4 << 30))).lines(width, height);
+                let lines = snapshot(Some((500, 4 << 30))).lines(width, height);
                 assert!(
                     lines.len() <= height && lines.iter().all(|line| line.chars().count() <= width),
                     "{width}: {lines:?}"

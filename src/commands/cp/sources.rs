@@ -1,4 +1,4 @@
-//! The keys of sources in the cluster, one after the other.
+//! Lists the keys of sources in the cluster, one after the other.
 
 use super::exclude::Exclude;
 use super::report::Report;
@@ -9,7 +9,7 @@ use s4::protocol::Entry;
 use std::collections::VecDeque;
 use tokio::task::AbortHandle;
 
-/// A key, or all that is below a directory.
+/// A key, or everything below a directory.
 #[derive(Clone)]
 pub enum What {
     Key(Key),
@@ -19,12 +19,12 @@ pub enum What {
 #[derive(Clone)]
 pub struct Source {
     pub what: What,
-    /// Bytes of the paths of its keys that are not repeated at the destination.
+    /// Bytes at the beginning of its keys' paths that are dropped at the destination.
     pub from: usize,
 }
 
 impl Source {
-    /// One of several, which keep their last names.
+    /// One of several sources; it keeps its basename at the destination.
     pub fn named(what: What) -> Self {
         let path = match &what {
             What::Key(key) => key.as_str(),
@@ -34,12 +34,12 @@ impl Source {
         Self { what, from }
     }
 
-    /// One whose keys come to the destination directly.
+    /// A directory whose keys are copied directly into the destination.
     pub fn whole(dir: Dir) -> Self {
         Self { from: dir.as_str().len() + 1, what: What::Below(dir) }
     }
 
-    /// How the source is called at the destination.
+    /// The name of the source at the destination.
     pub fn name(&self) -> &str {
         let path = match &self.what {
             What::Key(key) => key.as_str(),
@@ -52,19 +52,19 @@ impl Source {
 /// A key to copy.
 pub struct Found {
     pub key: Key,
-    /// 0 if nobody has looked.
+    /// 0 if it is not known.
     pub size: u64,
     from: usize,
 }
 
 impl Found {
-    /// Where it comes below the destination.
+    /// The path below the destination.
     pub fn below(&self) -> &str {
         &self.key.as_str()[self.from..]
     }
 }
 
-/// Keys in the order of the sources, and of one source in the order of their names.
+/// Iterates over keys, in the order of the sources; within a source, in the order of names.
 pub struct Keys {
     client: Client,
     sources: VecDeque<Source>,
@@ -72,7 +72,7 @@ pub struct Keys {
     open: Option<Open>,
 }
 
-/// The listing of a directory.
+/// The listing of a directory in progress.
 struct Open {
     listing: Listing,
     dir: Dir,
@@ -85,7 +85,7 @@ impl Keys {
         Self { client: client.clone(), sources: sources.into(), exclude, open: None }
     }
 
-    /// The next key. Errors: a listing, or a directory in which nothing is; the other sources can be gone on with.
+    /// The next key. Errors: a listing failed, or a directory is empty; the next call continues with the next source.
     pub async fn next(&mut self) -> Result<Option<Found>> {
         loop {
             let Some(open) = &mut self.open else {
@@ -117,7 +117,7 @@ impl Keys {
         }
     }
 
-    /// Begins with a source: opens the listing of a directory, or returns a key.
+    /// Starts the next source: opens the listing of a directory, or returns a key.
     async fn begin(&mut self, source: Source) -> Result<Option<Found>> {
         let from = source.from;
         match source.what {
@@ -132,7 +132,7 @@ impl Keys {
     }
 }
 
-/// Counts beside the copy how much there is, for whoever watches. Dropped, it ends.
+/// Counts keys and bytes in the background, for the progress display. Dropping it stops the count.
 pub struct Counting(Option<AbortHandle>);
 
 impl Counting {
@@ -152,7 +152,7 @@ impl Counting {
                         bytes += found.size;
                     }
                     Ok(None) => break,
-                    // Then how much there is stays unknown; the copy says why.
+                    // The total stays unknown. The copy itself will report the error.
                     Err(_) => return,
                 }
             }

@@ -1,4 +1,4 @@
-//! `s4 cp` of several files, or with `-r` of trees: one walk feeds a stream of keys to each node.
+//! `s4 cp` of several files, and `s4 cp -r` of trees: one thread walks the tree and fills a queue for each node.
 
 use super::report::{Counts, Report};
 use super::walk::{Files, Item, shown};
@@ -11,16 +11,16 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 
-/// Files that wait for a node.
+/// Files that may wait in a node's queue.
 const QUEUE: usize = 1024;
-/// Keys that are sent before others have their turn.
+/// Keys that are sent in a row before other connections get their turn.
 const PACK: usize = 512;
-/// Exchanges at once.
+/// Limit of simultaneous exchanges.
 const AT_ONCE: usize = 16;
-/// Keys of a node that are looked up at once.
+/// Limit of simultaneous lookups on a node.
 const LOOKED_UP: usize = 16;
 
-/// Copies `files`. Every name is checked before anything is sent.
+/// Copies `files`. Checks every name before anything is sent.
 pub async fn copy(client: &Client, files: Files, skip_existing: bool) -> Result<ExitStatus> {
     let mut report = Report::start(skip_existing);
     let (surveyed, cluster) = (files.clone(), client.clone());
@@ -32,7 +32,7 @@ pub async fn copy(client: &Client, files: Files, skip_existing: bool) -> Result<
         return Err(Error::new(ErrorKind::NotFound, format!("{}: no file in it to copy", sources.join(", "))));
     }
     if let Some((skew, example)) = survey.tally.spread().skew() {
-        report.say(skew_text(&skew, example));
+        report.print_above(skew_text(&skew, example));
     }
     let _ = report.counts.all.set((all.keys, all.bytes));
     let mut senders = JoinSet::new();
@@ -56,7 +56,7 @@ fn broken(error: &JoinError) -> Error {
     Error::new(ErrorKind::Io, error.to_string())
 }
 
-/// For each node a queue, and what sends its items.
+/// Starts a queue for each node, and the tasks that send its items.
 fn start_senders(
     client: &Client,
     counts: &Arc<Counts>,
@@ -83,13 +83,13 @@ fn walk(files: &Files, client: &Client, queues: &[mpsc::Sender<Item>]) -> Result
     for item in files.items() {
         let item = item.map_err(|why| Error::new(ErrorKind::Io, why))?;
         let node = client.cluster().node_of(&item.key);
-        // A node that failed has closed its queue and told why.
+        // The queue is closed after the node has failed; that error was reported.
         let _ = queues[node].blocking_send(item);
     }
     Ok(())
 }
 
-/// Passes on, in another order perhaps, what does not exist as a key.
+/// Passes on the items that do not exist as keys, possibly in another order.
 async fn pass_new(
     client: Client,
     mut items: mpsc::Receiver<Item>,
@@ -119,7 +119,7 @@ async fn pass_new(
         match found {
             Some((item, Ok(true))) => counts.add_existing(item.len),
             Some((item, Ok(false))) => {
-                // A sender that failed has told why.
+                // The sender has failed and reported its error.
                 let _ = new.send(item).await;
             }
             Some((_, Err(error))) => return vec![error],
@@ -136,7 +136,7 @@ struct Sender {
 }
 
 impl Sender {
-    /// Sends what comes, pack by pack, until there is no more. Returns what failed.
+    /// Sends the items of the queue, one batch at a time, until it is closed. Returns the errors.
     async fn send_all(self, mut items: mpsc::Receiver<Item>) -> Vec<Error> {
         let mut errors = Vec::new();
         while let Some(first) = items.recv().await {
@@ -170,7 +170,7 @@ impl Sender {
 
 type Sent = (mpsc::Receiver<Item>, Vec<Error>);
 
-/// Sends `first` and what waits behind it. Never waits for more.
+/// Sends `first` and the items that wait in the queue. Never waits for more.
 fn send_pack(puts: &mut Puts, first: Item, mut items: mpsc::Receiver<Item>) -> Result<Sent> {
     let mut unread = Vec::new();
     let mut next = Some(first);

@@ -1,4 +1,4 @@
-//! The files of local sources, and the keys that they become.
+//! Walks local sources, and maps their files to keys.
 
 use super::exclude::Exclude;
 use super::report::Report;
@@ -10,10 +10,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
-/// Files that cannot be copied, told in full.
-const TOLD: usize = 20;
+/// Limit of files with errors that are printed.
+const MAX_SHOWN: usize = 20;
 
-/// A file and the key that it becomes.
+/// A file and its key.
 pub struct Item {
     pub path: PathBuf,
     pub key: Key,
@@ -24,11 +24,11 @@ pub struct Item {
 #[derive(Clone)]
 pub struct Root {
     pub path: PathBuf,
-    /// What it is called at the destination; `None` if what is below it comes there directly.
+    /// The name at the destination; `None` if the contents are copied directly into it.
     pub name: Option<OsString>,
 }
 
-/// What is copied to `dst`.
+/// The sources of a copy to `dst`.
 #[derive(Clone)]
 pub struct Files {
     pub roots: Vec<Root>,
@@ -37,7 +37,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// Every regular file, links followed. The error says which file cannot be copied, and why; others follow.
+    /// Every regular file; links are followed. An error names the file that cannot be copied, and the reason; other
+    /// files follow.
     pub fn items(&self) -> impl Iterator<Item = std::result::Result<Item, String>> {
         self.roots.iter().flat_map(|root| {
             let keeps = |entry: &DirEntry| !root.is_left_out(entry.path(), &self.exclude);
@@ -63,7 +64,7 @@ impl Files {
         Ok(Some(Item { path: entry.into_path(), key, len }))
     }
 
-    /// Looks at all before anything is copied: counts the files, and tells of all that cannot be copied. Blocks.
+    /// Walks everything before the copy: counts the files, and collects those that cannot be copied. Blocks.
     pub fn survey(&self, client: &Client) -> Survey {
         let mut survey = Survey { tally: Tally::new(client.cluster().len()), first: Vec::new(), refused: 0 };
         for item in self.items() {
@@ -77,7 +78,7 @@ impl Files {
 }
 
 impl Root {
-    /// Where `path`, which is at or below the root, comes below the destination.
+    /// The path at the destination of `path`, which is the root or below it.
     fn below(&self, path: &Path) -> PathBuf {
         let below = path.strip_prefix(&self.path).unwrap_or(path);
         match &self.name {
@@ -89,16 +90,16 @@ impl Root {
 
     fn is_left_out(&self, path: &Path, exclude: &Exclude) -> bool {
         let below = path.strip_prefix(&self.path).unwrap_or(path).as_os_str();
-        // A source is what its basename is.
+        // The path of a single file is its name.
         let below = if below.is_empty() { self.name.as_deref().unwrap_or(OsStr::new("")) } else { below };
         !below.is_empty() && exclude.matches(&below.to_string_lossy())
     }
 }
 
-/// What there is to copy.
+/// The result of the walk.
 pub struct Survey {
     pub tally: Tally,
-    /// Why files cannot be copied: the first of them.
+    /// The first errors.
     first: Vec<String>,
     refused: u64,
 }
@@ -106,20 +107,20 @@ pub struct Survey {
 impl Survey {
     fn refuse(&mut self, why: String) {
         self.refused += 1;
-        if self.first.len() < TOLD {
+        if self.first.len() < MAX_SHOWN {
             self.first.push(why);
         }
     }
 
-    /// Errors: files that cannot be copied, all of which are told before.
+    /// Errors: some files cannot be copied. All of them are printed before.
     pub fn check(&self, report: &Report) -> Result<()> {
         if self.refused == 0 {
             return Ok(());
         }
-        self.first.iter().for_each(|why| report.say(why));
+        self.first.iter().for_each(|why| report.print_above(why));
         match self.refused - self.first.len() as u64 {
             0 => {}
-            more => report.say(format!("and {more} more")),
+            more => report.print_above(format!("and {more} more")),
         }
         let files = if self.refused == 1 { "1 file" } else { &*format!("{} files", self.refused) };
         Err(Error::new(

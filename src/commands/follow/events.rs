@@ -1,4 +1,4 @@
-//! `--json`: what a job tells, one JSON object a line on stdout. The man page says what each holds.
+//! `--json`: the events of a job, one JSON object per line on stdout. The man page documents the fields.
 
 use s4::error::{Error, Result};
 use s4::placement::NodeId;
@@ -6,7 +6,7 @@ use s4::protocol::{Event, JobId, JobSpec, Plan, Progress};
 use serde_json::{Value, json};
 use std::io::Write;
 
-/// The plan of every node and of all, as a line.
+/// The plan of each node and of all nodes, as a line.
 pub fn planned_line(spec: &JobSpec, plans: &[Plan]) -> String {
     let sum: Plan = plans.iter().sum();
     let node = |(node, plan): (usize, &Plan)| {
@@ -36,7 +36,7 @@ pub fn planned_line(spec: &JobSpec, plans: &[Plan]) -> String {
     }))
 }
 
-/// An event of one node as a line; empty for those that are not told.
+/// An event of one node as a line; empty for events that are not printed.
 pub fn event_line(node: NodeId, event: &Event) -> String {
     match event {
         Event::Progress(progress) => {
@@ -73,7 +73,7 @@ pub fn event_line(node: NodeId, event: &Event) -> String {
     }
 }
 
-/// The last line, of a job that took so many seconds.
+/// The last line. `seconds` is the duration of the job.
 pub fn ended_line(
     job: &JobId,
     state: &str,

@@ -1,13 +1,13 @@
-//! The failures of a job as people read them: one paragraph for each kind.
+//! The text about the failures of a job: one paragraph for each kind.
 
 use crate::commands::format::cut;
 use s4::bounds;
 use s4::cluster::Cluster;
 use s4::protocol::{FailureGroup, FailureGroups, JobSpec, TaskFailure};
 
-/// Characters of a command that are shown with a failure.
+/// Limit of characters of a command shown with a failure.
 const COMMAND: usize = 200;
-/// Lines of the end of a stderr, and characters of each.
+/// Limit of lines of stderr, and of characters per line.
 const LINES: usize = 10;
 const LINE: usize = 500;
 
@@ -15,9 +15,9 @@ const LINE: usize = 500;
 #[derive(Default)]
 pub struct Failures {
     kinds: FailureGroups,
-    /// The first failures of their kind that nobody has been told of.
-    untold: Vec<String>,
-    /// One of them has left stderr.
+    /// The first failures of their kinds that were not printed yet.
+    new: Vec<String>,
+    /// One of the failed commands has written to stderr.
     pub stderr: bool,
 }
 
@@ -27,16 +27,16 @@ impl Failures {
         if self.kinds.add(failure, &spec.cmd.to_string()) {
             let name = cluster.name(failure.node);
             let stderr = lines(&failure.stderr, "    ");
-            self.untold.push(format!("{} on {name}: {}{stderr}", failure.key, cut(&failure.reason, 1000)));
+            self.new.push(format!("{} on {name}: {}{stderr}", failure.key, cut(&failure.reason, 1000)));
         }
     }
 
-    /// The first failure of each kind that is new since the last call.
-    pub fn take_untold(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.untold)
+    /// The first failures of kinds that are new since the last call.
+    pub fn take_new(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.new)
     }
 
-    /// A paragraph for each kind, of a job of so many tasks.
+    /// A paragraph for each kind. `tasks` is the number of tasks of the job.
     pub fn summary(&self, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> Vec<String> {
         let mut command = Some(format!("\n    command: {}", cut(&spec.cmd.to_string(), COMMAND)));
         let paragraph = |group: &FailureGroup| {
@@ -50,7 +50,7 @@ impl Failures {
     }
 }
 
-/// How many, and which.
+/// The number of failures, and the first tasks.
 fn head(group: &FailureGroup, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> String {
     let mut text = format!("{} of {tasks} tasks failed: {}", group.count, group.kind());
     for (number, task) in group.tasks.iter().enumerate() {
@@ -65,7 +65,7 @@ fn head(group: &FailureGroup, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> 
     }
 }
 
-/// One command's stderr, and what may be the cause.
+/// The stderr of one command, and the likely cause.
 fn details(group: &FailureGroup) -> String {
     let mut text = match lines(&group.stderr, "        ") {
         none if none.is_empty() => none,
@@ -78,7 +78,7 @@ fn details(group: &FailureGroup) -> String {
     text
 }
 
-/// The last lines of `stderr`, each on a line of its own behind `indent`.
+/// The last lines of `stderr`, each indented by `indent`.
 fn lines(stderr: &str, indent: &str) -> String {
     let all: Vec<&str> = bounds::tail(stderr, LINES * LINE).trim_end().lines().collect();
     let last = &all[all.len().saturating_sub(LINES)..];

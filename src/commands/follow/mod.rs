@@ -1,4 +1,4 @@
-//! Following a job that has been started, and telling of it: for the maps and for `s4 wait`.
+//! Follows a started job and reports on it, for the maps and for `s4 wait`.
 
 mod events;
 mod failures;
@@ -11,7 +11,7 @@ mod view;
 pub use events::planned_line;
 pub use report::Report;
 
-use crate::commands::console::say;
+use crate::commands::console::print_message;
 use s4::client::{Client, NodeEvent};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::protocol::{Event, Outcome};
@@ -20,10 +20,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// Between two looks at what there is to show.
+/// The interval between two updates of the display.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Ctrl-C and SIGTERM. Once made, neither ends the program by itself: what ends then has [`Interrupts::status`].
+/// Catches Ctrl-C and SIGTERM. While it exists, neither ends the program by itself; the exit status is
+/// [`Interrupts::status`].
 pub struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
@@ -40,7 +41,7 @@ impl Interrupts {
         })
     }
 
-    /// Resolves once either has come, also if it came before the call.
+    /// Resolves when one of the signals has come, also before the call.
     pub async fn caught(&mut self) {
         let kind = tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt(),
@@ -49,11 +50,11 @@ impl Interrupts {
         self.caught = Some(kind.as_raw_value());
     }
 
-    /// How the program ends: by the signal that was caught, once `error` has been told of what it has ended.
+    /// The exit status: death by the caught signal, after the error was printed.
     pub fn status(&self, result: Result<ExitStatus>) -> Result<ExitStatus> {
         match (self.caught, result) {
             (Some(signal), Err(error)) => {
-                say(error);
+                print_message(error);
                 Ok(ExitStatus::Signal(signal))
             }
             (_, result) => result,
@@ -61,9 +62,10 @@ impl Interrupts {
     }
 }
 
-/// Follows to the end on every node. Errors: a node that was lost, unless the report only watches; our own stdout.
+/// Follows the job to its end on every node. Errors: a node is lost (except for `s4 wait`), or stdout cannot be
+/// written.
 pub async fn follow(client: &Client, report: &mut Report, mut events: Receiver<NodeEvent>) -> Result<()> {
-    // A job that is done at once needs no display.
+    // A job that ends at once needs no display.
     let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -1,18 +1,18 @@
-//! Each node's part of a job, and their sums.
+//! The part of each node in a job, and the sums of all parts.
 
 use s4::protocol::{Outcome, Plan, Progress, RunningTask};
 
-/// One node's part of a job.
+/// The part of one node.
 #[derive(Debug, Clone, Default)]
 pub struct Part {
     pub plan: Plan,
     pub progress: Progress,
     pub outcome: Option<Outcome>,
-    /// The tasks that have run for longest.
+    /// The tasks that have run for the longest time.
     pub running: Vec<RunningTask>,
 }
 
-/// The counts of all nodes. A node that has told nothing yet has what it planned.
+/// The counts of all nodes. For a node that has reported nothing yet, the counts of its plan.
 pub fn total(parts: &[Part]) -> Progress {
     let mut sum = Progress::default();
     for part in parts {
@@ -21,7 +21,7 @@ pub fn total(parts: &[Part]) -> Progress {
     sum
 }
 
-/// A node's counts, of all that it planned.
+/// The counts of a node, including planned tasks.
 pub fn counted(part: &Part) -> Progress {
     let mut progress = part.progress;
     progress.tasks = progress.tasks.max(part.plan.tasks);

@@ -1,4 +1,4 @@
-//! What the nodes have told of a job so far, and who hears of it.
+//! The state of a followed job as reported by the nodes, and its output to the user.
 
 use super::events;
 use super::failures::Failures;
@@ -6,7 +6,7 @@ use super::parts::{Part, total};
 use super::reruns::kept_text;
 use super::view::View;
 use crate::cli::ShowArgs;
-use crate::commands::console::say;
+use crate::commands::console::print_message;
 use crate::commands::display::{Display, is_terminal};
 use crate::commands::format::size_text;
 use s4::client::Client;
@@ -18,21 +18,21 @@ use s4::protocol::{Event, JobId, JobSpec, Plan, Progress};
 use s4::skew::Spread;
 use std::time::{Duration, Instant};
 
-/// How often progress is told where nobody watches live.
-const PROGRESS: Duration = Duration::from_secs(5);
-/// How long the nodes may take to say what a cancelled job has left.
-const LAST_LOOK: Duration = Duration::from_millis(500);
+/// The interval of progress lines if stderr is no terminal.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// How long to wait for the nodes' final counts after a cancel.
+const FINAL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Who hears of the job.
-enum Voice {
-    /// A terminal.
+/// The form of the output.
+enum Output {
+    /// A live display on a terminal.
     Live(Display),
-    /// A log: a line now and then.
+    /// A progress line at intervals, for a log.
     Lines {
-        told: Instant,
+        printed: Instant,
     },
     Quiet,
-    /// A program that reads events.
+    /// JSON events for a program.
     Json,
 }
 
@@ -41,28 +41,28 @@ pub struct Report {
     pub(super) spec: JobSpec,
     pub(super) parts: Vec<Part>,
     pub(super) failures: Failures,
-    /// True of `s4 wait`, which does not end with a node.
+    /// True for `s4 wait`, which continues if a node is lost.
     watches: bool,
     pub(super) lost: Vec<(NodeId, String)>,
-    /// Some nodes did not say how it stands with them at the end.
-    pub(super) unheard: bool,
-    /// Where outputs of a 1:n map went.
+    /// Some nodes have not reported their final state.
+    pub(super) is_incomplete: bool,
+    /// Where the outputs of a 1:n map went.
     pub(super) spread: Spread,
-    voice: Voice,
+    output: Output,
     /// When the report began; `None` if the job had ended before.
     began: Option<Instant>,
-    /// What had passed of the job then.
+    /// How long the job had run at that time.
     passed: Duration,
 }
 
 impl Report {
-    /// Of a job that was started just now.
+    /// The report of a job that was started just now.
     pub fn new(client: &Client, spec: &JobSpec, plans: Vec<Plan>, show: &ShowArgs, began: Instant) -> Self {
-        let voice = match () {
-            () if show.json => Voice::Json,
-            () if show.quiet => Voice::Quiet,
-            () if is_terminal() => Voice::Live(Display::default()),
-            () => Voice::Lines { told: Instant::now() },
+        let output = match () {
+            () if show.json => Output::Json,
+            () if show.quiet => Output::Quiet,
+            () if is_terminal() => Output::Live(Display::default()),
+            () => Output::Lines { printed: Instant::now() },
         };
         Self {
             cluster: client.cluster().clone(),
@@ -71,15 +71,15 @@ impl Report {
             failures: Failures::default(),
             watches: false,
             lost: Vec::new(),
-            unheard: false,
+            is_incomplete: false,
             spread: Spread::new(client.cluster().len()),
-            voice,
+            output,
             began: Some(began),
             passed: Duration::ZERO,
         }
     }
 
-    /// Of a job that was started by someone else, maybe long ago.
+    /// The report of a job that was started elsewhere, possibly long ago.
     pub fn watching(client: &Client, job: &ClusterJob, show: &ShowArgs) -> Self {
         let plan = |node| job.nodes.get(&node).map_or_else(Plan::default, |record| record.plan);
         let mut report = Self::new(client, &job.spec, client.cluster().ids().map(plan).collect(), show, Instant::now());
@@ -94,17 +94,17 @@ impl Report {
     }
 
     pub fn tell_plan(&self) -> Result<()> {
-        match self.voice {
-            Voice::Json => {
+        match self.output {
+            Output::Json => {
                 let plans: Vec<Plan> = self.parts.iter().map(|part| part.plan).collect();
                 events::print(&events::planned_line(&self.spec, &plans))
             }
-            Voice::Live(_) | Voice::Lines { .. } | Voice::Quiet => Ok(()),
+            Output::Live(_) | Output::Lines { .. } | Output::Quiet => Ok(()),
         }
     }
 
     pub fn take(&mut self, node: NodeId, event: Event) -> Result<()> {
-        if matches!(self.voice, Voice::Json) {
+        if matches!(self.output, Output::Json) {
             events::print(&events::event_line(node, &event))?;
         }
         match event {
@@ -131,38 +131,38 @@ impl Report {
         Ok(())
     }
 
-    /// True if the job is another's, which this report does not end.
+    /// True for `s4 wait`: interrupting it does not end the job.
     pub fn watches(&self) -> bool {
         self.watches
     }
 
-    /// A node's events have ended before its part of the job.
+    /// The connection to a node has ended before the node's part of the job.
     pub fn lose(&mut self, node: NodeId, error: s4::error::Error) -> Result<()> {
         if !self.watches {
             return Err(error);
         }
-        self.speak(&error.to_string());
+        self.print_above(&error.to_string());
         self.lost.push((node, error.to_string()));
         Ok(())
     }
 
-    /// Shows what is new since the last time.
+    /// Updates the display.
     pub fn tick(&mut self) {
         if !self.is_json() {
-            // The summary, which may be hours away, tells all.
-            self.failures.take_untold().iter().for_each(|failure| self.speak(failure));
+            // The complete summary may come hours later.
+            self.failures.take_new().iter().for_each(|failure| self.print_above(failure));
         }
         let (line, elapsed) = (self.progress_line(), self.elapsed());
-        match &mut self.voice {
-            Voice::Live(display) => {
+        match &mut self.output {
+            Output::Live(display) => {
                 let view = View { spec: &self.spec, parts: &self.parts, elapsed };
                 display.draw(|width, height| view.lines(width, height));
             }
-            Voice::Lines { told } if told.elapsed() >= PROGRESS => {
-                *told = Instant::now();
-                say(line);
+            Output::Lines { printed } if printed.elapsed() >= PROGRESS_INTERVAL => {
+                *printed = Instant::now();
+                print_message(line);
             }
-            Voice::Lines { .. } | Voice::Quiet | Voice::Json => {}
+            Output::Lines { .. } | Output::Quiet | Output::Json => {}
         }
     }
 
@@ -176,29 +176,29 @@ impl Report {
         format!("{}: {done} of {tasks} tasks done{kept}, {running} running, {failed} failed{bytes}", self.spec.kind)
     }
 
-    /// Says something above the display, if there is one.
-    pub(super) fn speak(&mut self, text: &str) {
-        if let Voice::Live(display) = &mut self.voice {
+    /// Prints a message above the display, if there is one.
+    pub(super) fn print_above(&mut self, text: &str) {
+        if let Output::Live(display) = &mut self.output {
             display.wipe();
         }
-        say(text);
+        print_message(text);
     }
 
     pub(super) fn wipe(&mut self) {
-        if let Voice::Live(display) = &mut self.voice {
+        if let Output::Live(display) = &mut self.output {
             display.wipe();
         }
     }
 
     pub(super) fn is_json(&self) -> bool {
-        matches!(self.voice, Voice::Json)
+        matches!(self.output, Output::Json)
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        matches!(self.voice, Voice::Quiet)
+        matches!(self.output, Output::Quiet)
     }
 
-    /// Of all nodes.
+    /// The sum of all nodes' plans.
     pub(super) fn plan(&self) -> Plan {
         self.parts.iter().map(|part| &part.plan).sum()
     }
@@ -211,12 +211,12 @@ impl Report {
         self.passed + self.began.map_or(Duration::ZERO, |began| began.elapsed())
     }
 
-    /// Asks the nodes once more, after a job was cancelled.
+    /// Asks the nodes for their final state after a cancel.
     pub async fn refresh(&mut self, client: &Client) {
-        let client = client.with_deadline(client.deadline().min(LAST_LOOK));
-        self.unheard = true;
+        let client = client.with_deadline(client.deadline().min(FINAL_TIMEOUT));
+        self.is_incomplete = true;
         if let Ok(job) = client.cluster_job(&self.spec.id).await {
-            self.unheard = job.nodes.len() < self.parts.len();
+            self.is_incomplete = job.nodes.len() < self.parts.len();
             for (node, record) in job.nodes {
                 self.parts[node].progress = record.progress;
             }

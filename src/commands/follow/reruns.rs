@@ -1,8 +1,8 @@
-//! What a rerun keeps, and why it does the rest, as text.
+//! The text about a rerun: what it keeps, and why it runs the rest.
 
 use s4::protocol::{JobSpec, Plan, Reasons, Rerun};
 
-/// ` (2 output missing, 1 input changed)`: why the tasks run. Empty where outputs must not exist.
+/// For example ` (2 output missing, 1 input changed)`: why the tasks run. Empty if existing outputs are an error.
 pub fn reasons_text(spec: &JobSpec, plan: &Plan) -> String {
     let Reasons { missing, incomplete, input_changed, recipe_changed } = plan.reasons;
     let counted = [
@@ -11,15 +11,15 @@ pub fn reasons_text(spec: &JobSpec, plan: &Plan) -> String {
         (input_changed, "input changed"),
         (recipe_changed, "command changed"),
     ];
-    let told = counted.iter().filter(|(count, _)| *count > 0).map(|(count, reason)| format!("{count} {reason}"));
-    let told = told.collect::<Vec<_>>().join(", ");
-    match spec.rerun == Rerun::Refuse || told.is_empty() {
+    let reasons = counted.iter().filter(|(count, _)| *count > 0).map(|(count, reason)| format!("{count} {reason}"));
+    let reasons = reasons.collect::<Vec<_>>().join(", ");
+    match spec.rerun == Rerun::Refuse || reasons.is_empty() {
         true => String::new(),
-        false => format!(" ({told})"),
+        false => format!(" ({reasons})"),
     }
 }
 
-/// `, 147 done before, outputs of 2 gone inputs removed`: what does not run.
+/// For example `, 147 done before, outputs of 2 gone inputs removed`: what does not run.
 pub fn kept_text(plan: &Plan) -> String {
     let before = if plan.done_before > 0 { format!(", {} done before", plan.done_before) } else { String::new() };
     let gone = match plan.gone {

@@ -1,10 +1,10 @@
-//! How a job ended, and how to go on.
+//! The end of a job: its summary, and the advice how to continue.
 
 use super::events;
 use super::parts::{Part, total};
 use super::report::Report;
 use super::reruns::{kept_text, reasons_text};
-use crate::commands::console::say;
+use crate::commands::console::print_message;
 use crate::commands::format::seconds_text;
 use crate::commands::warning::skew_text;
 use s4::client::job_table::JobState;
@@ -12,7 +12,7 @@ use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::protocol::{MapKind, Outcome};
 
 impl Report {
-    /// Of a job that has ended on every node, or on those that a watcher has not lost.
+    /// Prints the summary of a job that has ended on all nodes, except nodes that `s4 wait` has lost.
     pub fn finish(mut self) -> Result<ExitStatus> {
         self.wipe();
         let state = self.state();
@@ -20,25 +20,25 @@ impl Report {
             match (self.is_json(), self.is_quiet()) {
                 (true, _) => self.print_end(state.name(), None)?,
                 (false, false) => {
-                    say(self.success());
-                    self.spread.skew().iter().for_each(|(skew, example)| say(skew_text(skew, example)));
+                    print_message(self.success());
+                    self.spread.skew().iter().for_each(|(skew, example)| print_message(skew_text(skew, example)));
                 }
                 (false, true) => {}
             }
             return Ok(ExitStatus::Done);
         }
         let error = Error::new(ErrorKind::Command, self.failure(state));
-        self.tell_end(state.name(), &error)?;
+        self.print_failure(state.name(), &error)?;
         Err(error)
     }
 
-    /// The error that ended the following, and what the job leaves.
+    /// The error that stopped following the job, with the state in which the job was left.
     pub fn give_up(mut self, error: &Error) -> Error {
         self.wipe();
-        let error = Error::new(error.kind(), format!("{error}; {}", self.what_is_left()));
+        let error = Error::new(error.kind(), format!("{error}; {}", self.state_left()));
         let state = if error.kind() == ErrorKind::Cancelled { JobState::Cancelled } else { JobState::Failed };
-        // There is an error to tell already.
-        let _ = self.tell_end(state.name(), &error);
+        // The original error is more important than an error of printing.
+        let _ = self.print_failure(state.name(), &error);
         error
     }
 
@@ -55,13 +55,13 @@ impl Report {
         format!("{kind}: {} tasks done{reasons}{kept}, {} outputs in {outdir}, {time}{hint}", sum.done, sum.outputs)
     }
 
-    /// The failures, or the last event.
-    fn tell_end(&self, state: &str, error: &Error) -> Result<()> {
+    /// Prints the failures, or in JSON the last event.
+    fn print_failure(&self, state: &str, error: &Error) -> Result<()> {
         if self.is_json() {
             return self.print_end(state, Some(error));
         }
         let tasks = total(&self.parts).tasks;
-        self.failures.summary(&self.spec, tasks, &self.cluster).iter().for_each(say);
+        self.failures.summary(&self.spec, tasks, &self.cluster).iter().for_each(print_message);
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Report {
         let time = seconds_text(self.elapsed().as_secs_f64());
         let counts = format!("{} of {} tasks done{kept}, {} failed, {time}", sum.done, sum.tasks, sum.failed);
         let left = match self.lost.is_empty() {
-            true => self.what_stands(),
+            true => self.outputs_left(),
             false => {
                 let id = &self.spec.id;
                 format!("what stands there is not known: 's4 wait {id}' asks again, 's4 cancel {id}' ends the job")
@@ -107,11 +107,11 @@ impl Report {
         format!("the {daemons} of {} ended before the job", names.join(" and "))
     }
 
-    /// Of a job that could not be followed to its end. Where nodes cannot be asked any more, what they do is not known.
-    fn what_is_left(&self) -> String {
+    /// The state of a job that could not be followed to its end. If nodes cannot be reached, it is unknown.
+    fn state_left(&self) -> String {
         let id = &self.spec.id;
-        match self.unheard {
-            false => format!("job {id}: {}", self.what_stands()),
+        match self.is_incomplete {
+            false => format!("job {id}: {}", self.outputs_left()),
             true => format!(
                 "job {id} may go on where it cannot be reached, and what stands there is not known: \
                  's4 wait {id}' follows it, 's4 cancel {id}' ends it"
@@ -119,8 +119,8 @@ impl Report {
         }
     }
 
-    fn what_stands(&self) -> String {
-        let stand = match (total(&self.parts).outputs, self.plan().done_before) {
+    fn outputs_left(&self) -> String {
+        let outputs = match (total(&self.parts).outputs, self.plan().done_before) {
             (0, 0) => "no output stands".to_owned(),
             (outputs, before) => {
                 let besides =
@@ -133,8 +133,8 @@ impl Report {
             }
         };
         match self.failures.stderr {
-            false => stand,
-            true => format!("{stand}; 's4 logs {}' has the stderr", self.spec.id),
+            false => outputs,
+            true => format!("{outputs}; 's4 logs {}' has the stderr", self.spec.id),
         }
     }
 }

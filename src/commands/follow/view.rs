@@ -1,4 +1,4 @@
-//! What the live display shows of a job.
+//! The live display of a job.
 
 use super::parts::{Part, counted, total};
 use crate::commands::display::bar;
@@ -7,27 +7,27 @@ use s4::placement::NodeId;
 use s4::protocol::{JobSpec, Progress, RunningTask};
 use std::time::Duration;
 
-/// The slowest tasks that are named.
+/// Limit of slow tasks that are named.
 const SLOWEST: usize = 3;
-/// A task that has run for less is not slow.
+/// Seconds after which a task counts as slow.
 const SLOW: f64 = 1.0;
 
-/// What there is to show.
+/// The data to show.
 pub struct View<'a> {
     pub spec: &'a JobSpec,
     pub parts: &'a [Part],
-    /// Since the job began.
+    /// Time since the job began.
     pub elapsed: Duration,
 }
 
 impl View<'_> {
-    /// Lines of at most `width` characters, at most `height` of them; the most telling come first.
+    /// Up to `height` lines of at most `width` characters; the most important ones come first.
     pub fn lines(&self, width: usize, height: usize) -> Vec<String> {
         let sum = total(self.parts);
         let mut lines = vec![self.counts(&sum), self.speed(&sum, width)];
         let slowest = self.slowest();
         let rest = height.saturating_sub(lines.len() + usize::from(slowest.is_some()));
-        // One bar alone would say what the line above it says.
+        // A single bar would repeat the line above it.
         if self.parts.len() > 1 && self.parts.len() <= rest {
             lines.extend(self.parts.iter().enumerate().map(|(node, part)| self.node(node, part, width)));
         }
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(lines[0], "map 15/30 done, 6 running, 3 failed, 1.5K of 2.9K");
         assert!(lines[1].ends_with("]  50%, 1.5 tasks/s, 150B/s, 10.0 s left"), "{}", lines[1]);
         assert!(lines[2].starts_with("0 [####") && lines[2].ends_with("] 5/10, 2 running, 1 failed"), "{}", lines[2]);
-        // A failed task is over too.
+        // A failed task has ended too.
         assert!(lines[3].starts_with("1 [####....") && lines[4].starts_with("2 [####"), "{lines:?}");
         assert_eq!(lines[5], "slowest: slow_ä 22.0 s, slow_ä 17.0 s, slow_ä 12.0 s");
         assert_eq!(lines.len(), 6);

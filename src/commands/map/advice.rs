@@ -1,11 +1,11 @@
-//! Arguments of a map in a wrong order.
+//! Detects arguments of a map in the wrong order.
 
 use crate::cli::MapArgs;
 use s4::error::{Error, Result};
 use s4::key;
 use s4::protocol::MapKind;
 
-/// Refuses a CMD that stands before the directories, or between them.
+/// Refuses a CMD that is before or between the directories.
 pub fn check_order(kind: MapKind, args: &MapArgs) -> Result<()> {
     let cmd = args.cmd.to_string_lossy();
     let (indir, outdir) = (&args.indir, &args.outdir);

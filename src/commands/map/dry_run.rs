@@ -1,6 +1,6 @@
-//! `--dry-run`: what each node would do.
+//! `--dry-run`: the plan of each node.
 
-use crate::commands::console::say;
+use crate::commands::console::print_message;
 use crate::commands::follow::planned_line;
 use crate::commands::format::size_text;
 use s4::client::Client;
@@ -17,7 +17,7 @@ pub async fn run(client: &Client, spec: &JobSpec, json: bool) -> Result<ExitStat
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
     for warning in warnings(client.cluster(), &plans) {
-        say(warning);
+        print_message(warning);
     }
     Ok(ExitStatus::Done)
 }
@@ -36,14 +36,14 @@ fn table(cluster: &Cluster, spec: &JobSpec, plans: &[Plan]) -> String {
     text + &row("total", &plans.iter().sum())
 }
 
-/// A line for each node that would have more than twice its fair share of the tasks or bytes.
+/// A line for each node that would have more than twice its fair share of tasks or bytes.
 fn warnings(cluster: &Cluster, plans: &[Plan]) -> Vec<String> {
     let (total, nodes) = (plans.iter().sum::<Plan>(), plans.len() as u64);
     let piles = |part: u64, whole: u64| part > 2 * whole.div_ceil(nodes);
     let warn = |(node, plan): (usize, &Plan)| {
         let what = match () {
             () if piles(plan.tasks, total.tasks) => format!("{} of {} tasks", plan.tasks, total.tasks),
-            // With fewer tasks than nodes, no naming could do better.
+            // With fewer tasks than nodes, no other names could be better.
             () if total.tasks >= nodes && piles(plan.bytes, total.bytes) => {
                 format!("{} of {}", size_text(plan.bytes), size_text(total.bytes))
             }

@@ -47,7 +47,7 @@ async fn run_until(client: &Client, kind: MapKind, args: MapArgs, interrupts: &m
     }
 }
 
-/// The job as it was typed, without its files.
+/// The job as typed by the user, without its files.
 fn spec(kind: MapKind, args: &MapArgs) -> Result<JobSpec> {
     advice::check_order(kind, args)?;
     let (indir, outdir) = (Pattern::parse_url(&args.indir)?, Dir::parse_url(&args.outdir)?);
@@ -83,7 +83,7 @@ async fn start_and_follow(
             client.cancel_everywhere(&spec.id).await;
             return Err(match error.kind() {
                 ErrorKind::NotFound => nothing_found(client, spec.indir.base(), error).await,
-                // It may have been started elsewhere.
+                // The job may have been started on other nodes.
                 ErrorKind::Deadline | ErrorKind::Unreachable => {
                     let id = &spec.id;
                     Error::new(error.kind(), format!("{error}; job {id} is cancelled on the nodes that answer"))
@@ -104,7 +104,7 @@ async fn start_and_follow(
     };
     match ended {
         Ok(()) => report.finish(),
-        // Whoever read our events has gone; the job does not depend on it.
+        // The reader of the events is gone; the job continues without it.
         Err(error) if error.kind() == ErrorKind::OutputClosed => Err(error),
         Err(error) => {
             client.cancel_everywhere(&spec.id).await;
@@ -114,7 +114,7 @@ async fn start_and_follow(
     }
 }
 
-/// The plan of each node and, unless the job is to be `detached`, its events.
+/// The plan of each node, and unless the job is `detached`, its events.
 async fn start(
     client: &Client,
     spec: &JobSpec,

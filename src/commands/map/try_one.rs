@@ -1,6 +1,6 @@
-//! `--try`: the command on one key, and what that says of the whole.
+//! `--try`: runs the command on one key, and estimates the time of the whole map.
 
-use crate::commands::console::{say, unbuffered};
+use crate::commands::console::{print_message, unbuffered};
 use crate::commands::format::{seconds_text, size_text};
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
@@ -9,7 +9,7 @@ use s4::protocol::{Entry, JobSpec, MapKind, Plan, Stat};
 use s4::wire::CommandEnd;
 use std::time::Instant;
 
-/// Below this, starting a command takes longer than reading its input.
+/// For smaller inputs, starting a command takes longer than reading its input.
 const LARGE: u64 = 1 << 20;
 
 pub async fn run(client: &Client, spec: &JobSpec, key: Option<&str>) -> Result<ExitStatus> {
@@ -27,10 +27,12 @@ pub async fn run(client: &Client, spec: &JobSpec, key: Option<&str>) -> Result<E
         CommandEnd::Signal(signal) => (format!("signal {signal}"), ExitStatus::Command(128 | signal as u8)),
         CommandEnd::Error(error) => return Err(error.by(name)),
     };
-    say(format_args!("{key} on {name}: {how}, {}", seconds_text(seconds)));
+    print_message(format_args!("{key} on {name}: {how}, {}", seconds_text(seconds)));
     if matches!(end, CommandEnd::Exit(code) if spec.ok_exit.contains(&code)) {
-        // The command has run all the same.
-        say(estimate(client, spec, &key, seconds).await.unwrap_or_else(|error| format!("no estimate: {error}")));
+        // The command has run; a missing estimate is no error.
+        print_message(
+            estimate(client, spec, &key, seconds).await.unwrap_or_else(|error| format!("no estimate: {error}")),
+        );
     }
     Ok(status)
 }
@@ -65,7 +67,7 @@ async fn estimate(client: &Client, spec: &JobSpec, key: &Key, seconds: f64) -> R
         Stat::Key(found) if spec.kind != MapKind::MapFromN => Some(found.checksum.len),
         _ => None,
     };
-    // The default of the daemons, on machines like this one.
+    // The default of the daemons, if their machines are like this one.
     let slots = std::thread::available_parallelism().map_or(1, usize::from) as u64 + 2;
     let slots = spec.jobs.map_or(slots, |jobs| slots.min(jobs.into()));
     let Plan { tasks, bytes, .. } = plans.iter().sum();
@@ -73,7 +75,8 @@ async fn estimate(client: &Client, spec: &JobSpec, key: &Key, seconds: f64) -> R
     Ok(format!("about {time} for all: {tasks} tasks, {} on {} nodes", size_text(bytes), plans.len()))
 }
 
-/// Seconds until the last node is done, if a task over `size` bytes takes `seconds` and each node runs `slots` at once.
+/// Seconds until the last node is done, if a task with an input of `size` bytes takes `seconds`, and each node runs
+/// `slots` tasks at a time.
 fn whole_time(plans: &[Plan], slots: u64, seconds: f64, size: Option<u64>) -> f64 {
     let node_time = |plan: &Plan| {
         let rounds = plan.tasks.div_ceil(slots) as f64;

@@ -1,18 +1,18 @@
-//! What the user of `s4 top` has chosen to see, by keys.
+//! The selections of the user of `s4 top`, changed by keys.
 
 use super::rows::Order;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// What the user has chosen to see.
+/// The selections of the user.
 #[derive(Default)]
 pub struct Choice {
     pub order: Order,
-    /// The first node that is shown.
+    /// The first node to show.
     pub scroll: usize,
 }
 
 impl Choice {
-    /// Reacts to a key; false if it means the end.
+    /// Handles a key; false if it quits.
     pub fn take(&mut self, key: KeyEvent) -> bool {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
@@ -23,7 +23,7 @@ impl Choice {
             KeyCode::PageDown => self.scroll += 10,
             KeyCode::PageUp => self.scroll = self.scroll.saturating_sub(10),
             KeyCode::Home => self.scroll = 0,
-            // The drawing brings it back to the last node.
+            // The next drawing limits it to the last node.
             KeyCode::End => self.scroll = usize::MAX / 2,
             KeyCode::Char('s') => self.order = self.order.next(),
             _ => {}

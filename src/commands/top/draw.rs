@@ -1,4 +1,4 @@
-//! The screen: nodes above, jobs below, in whatever size the terminal has.
+//! Draws the screen: nodes at the top, jobs below, for any size of the terminal.
 
 use super::choice::Choice;
 use super::rows::{COLUMNS, cells, command_line, counts, summary, time};
@@ -10,16 +10,16 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table};
 use s4::client::cluster_view::{ClusterView, JobView, NodeState, NodeView};
 
 const KEYS: &str = "q quit   arrows scroll   s sort";
-/// Lines of one job.
+/// Lines per job.
 const JOB_HEIGHT: u16 = 3;
 
-/// Draws all of it. Brings the scroll back to where there is something.
+/// Draws everything. Limits the scroll position to what exists.
 pub fn screen(frame: &mut Frame, view: Option<&ClusterView>, choice: &mut Choice) {
     let Some(view) = view else {
         frame.render_widget(Paragraph::new("asking the nodes …"), frame.area());
         return;
     };
-    // The jobs get at least a third, where there are any.
+    // The jobs get at least a third, if there are any.
     let wanted = view.nodes.len() as u16 + 1;
     let body = frame.area().height.saturating_sub(2);
     let for_jobs = (view.jobs.len() as u16).saturating_mul(JOB_HEIGHT).min(body / 3);
@@ -45,7 +45,7 @@ fn draw_nodes(frame: &mut Frame, area: Rect, view: &ClusterView, choice: &mut Ch
     let rows = sorted.into_iter().skip(choice.scroll).take(fitting).map(node_row);
     let head = COLUMNS.map(|(name, _)| right(name.to_owned()));
     let head = Row::new(head).style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
-    // All columns fit into 80: what is wider than its column is rare, and cut.
+    // All columns fit into 80 characters. Wider values are rare, and are cut.
     let widths = COLUMNS.map(|(_, width)| Constraint::Length(width as u16 - u16::from(width == 8)));
     frame.render_widget(Table::new(rows, widths).header(head).column_spacing(1), area);
 }
@@ -56,7 +56,7 @@ fn right(text: String) -> Cell<'static> {
 
 fn node_row(node: &NodeView) -> Row<'static> {
     let row = Row::new(cells(node).map(right));
-    // Told by the word too, for those who see no colours.
+    // The state is also written as a word, for users who cannot see the colours.
     match node.state {
         NodeState::Up => row,
         NodeState::Full => row.style(Color::Yellow),
@@ -70,7 +70,7 @@ fn draw_jobs(frame: &mut Frame, area: Rect, view: &ClusterView) {
         return;
     }
     let mut lines = Vec::new();
-    // Those that run come first.
+    // Running jobs come first.
     let (running, ended): (Vec<_>, Vec<_>) = view.jobs.iter().partition(|job| job.is_running());
     for job in running.into_iter().chain(ended).take(usize::from(area.height / JOB_HEIGHT) + 1) {
         lines.extend(job_lines(job, area.width));
@@ -95,7 +95,7 @@ fn job_lines(job: &JobView, width: u16) -> [Line<'static>; JOB_HEIGHT as usize] 
     [Line::default(), Line::from(vec![state, what.into()]), Line::from(line)]
 }
 
-/// Done, failed and running as shares of all, each of its own character.
+/// Done, failed and running tasks as shares of all, each with its own character.
 fn bar(job: &JobView, width: usize) -> Vec<Span<'static>> {
     let progress = &job.progress;
     let share = |count: u64| match count {

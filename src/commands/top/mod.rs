@@ -1,4 +1,4 @@
-//! `s4 top`: the cluster in a terminal, live; or once, as plain text.
+//! `s4 top`: a live view of the cluster in a terminal, or one snapshot as plain text.
 
 mod choice;
 mod draw;
@@ -16,9 +16,9 @@ use std::io::{IsTerminal, Write};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Between two looks at the cluster.
+/// The interval between two requests to the cluster.
 const EVERY: Duration = Duration::from_secs(1);
-/// The last sample is all that is shown.
+/// Only the last sample is shown.
 const SAMPLES: usize = 1;
 
 pub async fn run(client: &Client, args: &TopArgs) -> Result<ExitStatus> {
@@ -32,7 +32,7 @@ pub async fn run(client: &Client, args: &TopArgs) -> Result<ExitStatus> {
     let keys = news.clone();
     std::thread::spawn(move || read_keys(&keys));
     let screen = std::thread::spawn(move || show(&received));
-    // The screen's thread ends when the user leaves, and then nobody takes views any more.
+    // The screen's thread ends when the user quits; then the channel is closed.
     loop {
         let view = client.cluster_view(SAMPLES).await;
         if news.send(News::View(Box::new(view))).is_err() {
@@ -54,13 +54,13 @@ pub async fn run(client: &Client, args: &TopArgs) -> Result<ExitStatus> {
     }
 }
 
-/// What the screen reacts to.
+/// The events to which the screen reacts.
 enum News {
     View(Box<ClusterView>),
     Input(Event),
 }
 
-/// Hands the terminal's events on until nobody takes them.
+/// Forwards the terminal's events until the channel is closed.
 fn read_keys(news: &mpsc::Sender<News>) {
     while let Ok(event) = event::read() {
         if news.send(News::Input(event)).is_err() {
@@ -69,7 +69,7 @@ fn read_keys(news: &mpsc::Sender<News>) {
     }
 }
 
-/// Draws until the user leaves. The terminal is restored then, and also in a panic.
+/// Draws until the user quits. Then restores the terminal, also after a panic.
 fn show(news: &mpsc::Receiver<News>) -> std::io::Result<()> {
     let mut terminal = ratatui::try_init()?;
     let shown = show_on(&mut terminal, news);
@@ -89,7 +89,7 @@ fn show_on(terminal: &mut DefaultTerminal, news: &mpsc::Receiver<News>) -> std::
                     return Ok(());
                 }
             }
-            // Another size is drawn anew.
+            // The terminal was resized: draw again.
             Ok(News::Input(_)) => {}
             Err(_) => return Ok(()),
         }

@@ -1,4 +1,4 @@
-//! The cluster once, as plain lines for pipes and files.
+//! `s4 top` without a terminal: the cluster once, as plain lines for pipes and files.
 
 use super::rows::{COLUMNS, cells, command_line, counts, summary, time};
 use s4::client::cluster_view::ClusterView;
@@ -7,7 +7,7 @@ pub fn text(view: &ClusterView) -> String {
     let mut text = summary(view) + "\n\n";
     text += &line(COLUMNS.map(|(name, _)| name.to_owned()), "address");
     for node in &view.nodes {
-        // A reason says which node by itself.
+        // The reason names the node already.
         text += &line(cells(node), node.why.as_deref().unwrap_or(&node.address));
     }
     for job in &view.jobs {
@@ -19,7 +19,7 @@ pub fn text(view: &ClusterView) -> String {
     text
 }
 
-/// Columns of their widths, to the right, and the last as it is.
+/// Right-aligned columns; the last one is printed as it is.
 fn line(cells: [String; COLUMNS.len()], last: &str) -> String {
     let columns = cells.iter().zip(COLUMNS).map(|(cell, (_, width))| format!("{cell:>width$} "));
     format!("{}{last}\n", columns.collect::<String>())

@@ -1,4 +1,4 @@
-//! What both displays tell of nodes and jobs, as text.
+//! Nodes and jobs as text, for both displays.
 
 use crate::commands::format::{seconds_text, size_text};
 use s4::client::cluster_view::{ClusterView, JobView, NodeView};
@@ -20,7 +20,7 @@ pub const COLUMNS: [(&str, usize); 11] = [
     ("free", 7),
 ];
 
-/// By what the nodes are sorted.
+/// The column by which nodes are sorted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Order {
     #[default]
@@ -52,7 +52,7 @@ impl Order {
         }
     }
 
-    /// The nodes in this order, the largest first; equal ones by number.
+    /// The nodes in this order, largest first; equal ones by number.
     pub fn sort(self, nodes: &[NodeView]) -> Vec<&NodeView> {
         let mut sorted: Vec<&NodeView> = nodes.iter().collect();
         let sample = |node: &NodeView| node.last_sample().unwrap_or_default();
@@ -67,12 +67,12 @@ impl Order {
     }
 }
 
-/// Commands that run on the node now.
+/// The number of commands that run on the node now.
 pub fn running(node: &NodeView) -> u64 {
     node.health.as_ref().map_or(0, |health| health.running_tasks)
 }
 
-/// One node, by [`COLUMNS`]. What is not known is a dash.
+/// The cells of a node, one for each of [`COLUMNS`]. An unknown value is a dash.
 pub fn cells(node: &NodeView) -> [String; COLUMNS.len()] {
     let dash = || "-".to_owned();
     let sampled = |read: fn(Sample) -> String| node.last_sample().map_or_else(dash, read);
@@ -92,7 +92,7 @@ pub fn cells(node: &NodeView) -> [String; COLUMNS.len()] {
     ]
 }
 
-/// One line over all.
+/// The summary of the cluster, in one line.
 pub fn summary(view: &ClusterView) -> String {
     let up = view.nodes.iter().filter(|node| node.health.is_some()).count();
     let tasks: u64 = view.nodes.iter().map(running).sum();
@@ -100,7 +100,7 @@ pub fn summary(view: &ClusterView) -> String {
     format!("{up} of {} nodes up, {tasks} tasks running, {jobs} jobs running", view.nodes.len())
 }
 
-/// `123 of 500 done, 2 failed, 8 running`
+/// For example `123 of 500 done, 2 failed, 8 running`.
 pub fn counts(job: &JobView) -> String {
     let progress = &job.progress;
     let mut text = format!("{} of {} done", progress.done, progress.tasks);
@@ -112,7 +112,7 @@ pub fn counts(job: &JobView) -> String {
     text
 }
 
-/// How long the job took or has run, and what may be left; empty where unknown.
+/// How long the job has run, and an estimate of the rest; empty if unknown.
 pub fn time(job: &JobView) -> String {
     let Some(elapsed) = job.elapsed else {
         return String::new();
@@ -124,7 +124,7 @@ pub fn time(job: &JobView) -> String {
     }
 }
 
-/// The command on one line.
+/// The command in one line.
 pub fn command_line(job: &JobView) -> String {
     job.cmd.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

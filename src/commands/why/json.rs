@@ -1,4 +1,4 @@
-//! What made a key, as a line of JSON.
+//! The output of `s4 why --json`: one line of JSON per key.
 
 use super::since::Since;
 use s4::key::Key;
@@ -6,7 +6,7 @@ use s4::placement::NodeId;
 use s4::protocol::{JobSpec, Provenance, TaskRecord};
 use serde_json::{Value, json};
 
-/// `since` says what has become of each input, where that was asked.
+/// The line for a key. `since` has the state of each input, if it was requested.
 pub fn line(key: &Key, node: NodeId, found: &Provenance, since: &[Since]) -> String {
     let mut value = json!({
         "key": key.to_string(),

@@ -1,11 +1,11 @@
-//! `s4 why`: what made a key, back to the keys that no map made.
+//! `s4 why`: prints what made a key; with `-r`, back to the keys that no map made.
 
 mod json;
 mod since;
 mod text;
 
 use crate::cli::WhyArgs;
-use crate::commands::console::say;
+use crate::commands::console::print_message;
 use s4::client::Client;
 use s4::error::{Error, ExitStatus, Result};
 use s4::key::Key;
@@ -32,7 +32,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// The key alone, with its inputs and what has become of them.
+    /// Prints one key, with its inputs and their current state.
     async fn one(&self, key: &Key) -> Result<ExitStatus> {
         let found = self.client.provenance(key, self.most).await?;
         let mut since = Vec::new();
@@ -47,7 +47,8 @@ impl Walk<'_> {
         Ok(status(since.iter()))
     }
 
-    /// The tree of keys that it was made from: each key once, before its inputs. What has changed since is not followed.
+    /// Prints the tree of keys from which it was made. Each key appears once, before its inputs. Changed inputs are not
+    /// followed.
     async fn tree(&self, root: Key) -> Result<ExitStatus> {
         let mut seen = HashSet::new();
         let mut left = vec![(root, None, 0)];
@@ -76,7 +77,7 @@ impl Walk<'_> {
             left.extend(inputs.into_iter().rev().map(|input| (input.key, Some(input.checksum), depth + 1)));
         }
         if unknown {
-            say("some nodes did not answer, so that the tree is not whole");
+            print_message("some nodes did not answer, so that the tree is not whole");
         }
         Ok(if unknown { ExitStatus::Failed } else { ExitStatus::Done })
     }

@@ -1,22 +1,22 @@
-//! What has become of a task's input.
+//! Whether an input of a task has changed since.
 
 use s4::checksum::Checksum;
 use s4::error::{ErrorKind, Result};
 use s4::protocol::Provenance;
 
-/// What has become of an input since a task read it.
+/// The state of an input, compared with what the task has read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Since {
     Same,
-    /// Another key has its name.
+    /// Another key has this name now.
     Changed,
     Gone,
-    /// Its node does not say.
+    /// Its node does not answer.
     Unknown(String),
 }
 
 impl Since {
-    /// Compares what was `read` with what there is now.
+    /// Compares the checksum that was `read` with the current state.
     pub fn of(read: Checksum, now: &Result<Provenance>) -> Self {
         match now {
             Ok(now) if now.checksum == read => Self::Same,

@@ -1,4 +1,4 @@
-//! What made a key, for people.
+//! The output of `s4 why` for users.
 
 use super::since::Since;
 use crate::commands::format::cut;
@@ -7,10 +7,10 @@ use s4::key::Key;
 use s4::protocol::{JobSpec, Provenance, TaskRecord};
 use s4::time;
 
-/// Characters of a command that a line of a tree shows.
+/// Limit of characters of a command in a line of the tree.
 const COMMAND: usize = 100;
 
-/// The key on `node`, and all that is known of it; `since` says what has become of each input.
+/// Everything that is known of the key on `node`. `since` has the state of each input.
 pub fn whole(key: &Key, node: &str, found: &Provenance, since: &[Since]) -> String {
     let written = found.modified.map(|milliseconds| {
         let (date, clock) = time::utc(milliseconds.div_euclid(1000));
@@ -41,12 +41,12 @@ pub fn branch(key: &Key, depth: usize, found: &Provenance) -> String {
     text
 }
 
-/// The line of a key that the tree has already.
+/// The line for a key that was printed in the tree before.
 pub fn seen(key: &Key, depth: usize) -> String {
     indented(depth, &format!("{key}  (see above)"))
 }
 
-/// The line of an input that is not what it was.
+/// The line for an input that was changed or deleted.
 pub fn lost(key: &Key, depth: usize, since: &Since) -> String {
     indented(depth, &format!("{key}{}", since_text(since)))
 }
@@ -82,7 +82,7 @@ fn rows_of(task: &TaskRecord, since: &[Since]) -> String {
     }
 }
 
-/// Inputs that are not shown.
+/// The number of inputs that are not shown.
 fn left_out(task: &TaskRecord) -> u64 {
     task.count.saturating_sub(task.inputs.len() as u64)
 }
@@ -100,12 +100,12 @@ fn since_text(since: &Since) -> String {
     }
 }
 
-/// What a user would type to make it again.
+/// The command line with which a user could make it again.
 fn command_line(job: &JobSpec) -> String {
     format!("s4 {} {} {} {}", job.kind, job.indir, job.outdir, quoted(&job.cmd.to_string()))
 }
 
-/// A word for a shell.
+/// A word quoted for the shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

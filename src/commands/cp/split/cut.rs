@@ -1,28 +1,30 @@
-//! Where an input is cut: at line ends, as late as a size permits. A line that is longer is a piece of its own.
+//! Cuts an input at line ends, so that the pieces are as large as a limit permits. A line longer than the limit is a
+//! piece of its own.
 //!
-//! The same input gives the same pieces, however slowly it comes, so that a copy that failed can be gone on with. A file is cut by looking
-//! at it around each end only; a stream is cut as it comes, in little memory.
+//! The same input gives the same pieces, however slowly it arrives, so that a failed copy can be continued. In a file,
+//! only the bytes around each end are read to find it. A stream is cut while it arrives, with little memory.
 
 use s4::file::read_full;
 use std::fs::File;
 use std::io::Read;
 
-/// Bytes that are looked at together.
+/// Bytes that are searched at a time.
 pub const BLOCK: usize = 1 << 20;
-/// Bytes around the end of a piece that are looked at together.
-const LOOK: usize = 64 * 1024;
+/// Bytes around the end of a piece that are searched at a time.
+const SEARCH_BLOCK: usize = 64 * 1024;
 
-/// The end of the piece of `file` that begins at `start` and has at most `room` bytes, or one line. `len` is the file's length. Blocks.
+/// The end of the piece of `file` that begins at `start`: at most `room` bytes, or one line. `len` is the length of the
+/// file. Blocks.
 pub fn end_of_piece(file: &File, start: u64, len: u64, room: u64) -> std::io::Result<u64> {
     let most = start.saturating_add(room);
     if most >= len {
         return Ok(len);
     }
-    let mut block = vec![0; LOOK];
-    // Backwards from the last byte that has room.
+    let mut block = vec![0; SEARCH_BLOCK];
+    // Search backwards from the last byte that has room.
     let mut end = most;
     while end > start {
-        let begin = end.saturating_sub(LOOK as u64).max(start);
+        let begin = end.saturating_sub(SEARCH_BLOCK as u64).max(start);
         let part = &mut block[..(end - begin) as usize];
         read_all(file, part, begin)?;
         if let Some(at) = last_line_end(part) {
@@ -30,10 +32,10 @@ pub fn end_of_piece(file: &File, start: u64, len: u64, room: u64) -> std::io::Re
         }
         end = begin;
     }
-    // A long line, to its end.
+    // The line is too long: search for its end.
     let mut begin = most;
     while begin < len {
-        let part = &mut block[..(len - begin).min(LOOK as u64) as usize];
+        let part = &mut block[..(len - begin).min(SEARCH_BLOCK as u64) as usize];
         read_all(file, part, begin)?;
         if let Some(at) = first_line_end(part) {
             return Ok(begin + at as u64);
@@ -51,38 +53,38 @@ fn read_all(file: &File, part: &mut [u8], at: u64) -> std::io::Result<()> {
     }
 }
 
-/// That a file has not the length any more that it had.
+/// The error that the file is shorter than it was.
 pub fn shorter() -> std::io::Error {
     std::io::Error::other("it became shorter while it was read")
 }
 
-/// The number of bytes up to the end of the last line that ends in `bytes`.
+/// The number of bytes up to the end of the last complete line in `bytes`.
 fn last_line_end(bytes: &[u8]) -> Option<usize> {
     bytes.iter().rposition(|&byte| byte == b'\n').map(|at| at + 1)
 }
 
-/// The number of bytes of the first line, if it ends in `bytes`.
+/// The number of bytes of the first line, if it is complete in `bytes`.
 pub fn first_line_end(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|&byte| byte == b'\n').map(|at| at + 1)
 }
 
-/// What becomes of a stream.
+/// The receiver of the pieces of a stream.
 pub trait Pieces {
-    /// Adds to the piece that is open, or opens one. False if no more is wanted.
+    /// Appends to the current piece, or begins one. False if no more is wanted.
     fn add(&mut self, bytes: &[u8]) -> bool;
-    /// Ends the piece that is open. False if no more is wanted.
+    /// Ends the current piece. False if no more is wanted.
     fn end(&mut self) -> bool;
 }
 
-/// Cuts what comes.
+/// Cuts a stream into pieces.
 pub struct StreamCutter<R> {
     input: R,
     block: Vec<u8>,
-    /// Bytes of the block that have come.
+    /// Bytes in the block.
     filled: usize,
     is_end: bool,
     room: u64,
-    /// Bytes of the piece that is open.
+    /// Bytes of the current piece.
     piece: u64,
 }
 
@@ -91,7 +93,7 @@ impl<R: Read> StreamCutter<R> {
         Self { input, block: vec![0; BLOCK], filled: 0, is_end: false, room: u64::MAX, piece: 0 }
     }
 
-    /// Takes the first line out of the stream; `None` if it is longer than a block. Blocks.
+    /// Removes the first line from the stream; `None` if it is longer than a block. Blocks.
     pub fn take_first_line(&mut self) -> std::io::Result<Option<Vec<u8>>> {
         self.fill()?;
         let line = match first_line_end(&self.block[..self.filled]) {
@@ -103,7 +105,7 @@ impl<R: Read> StreamCutter<R> {
         Ok(Some(taken))
     }
 
-    /// Cuts all that is left into `pieces` of at most `room` bytes, or one line. An empty stream gives none. Blocks.
+    /// Cuts the rest into `pieces` of at most `room` bytes, or one line. An empty stream gives none. Blocks.
     pub fn cut(&mut self, room: u64, pieces: &mut impl Pieces) -> std::io::Result<()> {
         self.room = room;
         loop {
@@ -121,7 +123,7 @@ impl<R: Read> StreamCutter<R> {
         }
     }
 
-    /// Reads until the block is full, so that what is in it does not depend on how it comes.
+    /// Reads until the block is full, so that its contents do not depend on how the stream arrives.
     fn fill(&mut self) -> std::io::Result<()> {
         while self.filled < BLOCK && !self.is_end {
             match self.input.read(&mut self.block[self.filled..]) {
@@ -139,7 +141,7 @@ impl<R: Read> StreamCutter<R> {
         self.filled -= bytes;
     }
 
-    /// Passes on the lines that are whole; returns their bytes. `None` if no more is wanted.
+    /// Passes on the complete lines; returns the number of bytes. `None` if no more is wanted.
     fn cut_block(&mut self, pieces: &mut impl Pieces) -> Option<usize> {
         let block = &self.block[..self.filled];
         let whole = if self.is_end { block.len() } else { last_line_end(block).unwrap_or(0) };
@@ -152,7 +154,7 @@ impl<R: Read> StreamCutter<R> {
                 false => last_line_end(&lines[..fit as usize]).unwrap_or(0),
             };
             let (taken, is_full) = match (taken, self.piece) {
-                // One line alone is too long.
+                // A single line is too long.
                 (0, 0) => (first_line_end(lines).unwrap_or(lines.len()), true),
                 (taken, _) => (taken, taken < lines.len()),
             };
@@ -215,7 +217,7 @@ mod tests {
         }
     }
 
-    /// Gives a few bytes at a time.
+    /// A reader that returns a few bytes at a time.
     struct Slow<'a>(&'a [u8], usize);
 
     impl Read for Slow<'_> {

@@ -1,4 +1,4 @@
-//! What is split: a file, of which parts are read side by side, or a stream, perhaps unpacked by gzip or zstd.
+//! The input of `--split`: a file whose parts are read in parallel, or a stream, which gzip or zstd may have to unpack.
 
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::AtPosition;
@@ -7,9 +7,9 @@ use std::io::{Cursor, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
-/// Bytes of what an unpacker says that are shown.
+/// Bytes of an unpacker's stderr that are shown.
 const SHOWN: u64 = 400;
-/// The bytes by which packed data is known.
+/// Bytes that identify packed data.
 const MAGIC: usize = 4;
 
 pub enum Input {
@@ -17,13 +17,13 @@ pub enum Input {
     Stream(Box<dyn Read + Send>),
 }
 
-/// Opens `src`, which `file` is; `decompress` unpacks it.
+/// Opens `src`; `file` is its open file. With `decompress`, packed data is unpacked.
 pub fn open(src: &str, file: File, decompress: bool) -> Result<Input> {
     let found = file.metadata().map_err(|e| Error::io(src, &e))?;
     if found.is_dir() {
         return Err(Error::usage(format!("{src}: is a directory, and --split cuts one file")));
     }
-    // Stdin may have been read to somewhere.
+    // The position of stdin may not be at the beginning.
     let is_whole = found.is_file() && src != "-";
     match (decompress, is_whole) {
         (false, true) => Ok(Input::File(file, found.len())),
@@ -32,23 +32,23 @@ pub fn open(src: &str, file: File, decompress: bool) -> Result<Input> {
     }
 }
 
-/// The program that unpacks what begins with `head`.
+/// The program that unpacks data beginning with `head`.
 fn unpacker(head: &[u8]) -> Option<&'static str> {
     match head {
         [0x1f, 0x8b, ..] => Some("gzip"),
-        // A frame, or one to be skipped, as parallel packers write first.
+        // A frame, or a skippable frame, which parallel compressors write first.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some("zstd"),
         _ => None,
     }
 }
 
-/// The output of an unpacker. It ends only if the unpacker says that its input was whole.
+/// The output of an unpacker. It ends without an error only if the unpacker has read its whole input.
 struct Unpacking {
     program: &'static str,
     child: Child,
     output: ChildStdout,
-    /// Why its input could not be read to the end, where that is no file. Set before the input ends for the unpacker. The thread that feeds
-    /// it is not joined: it may wait for an input that goes on, though the unpacker has given up.
+    /// The error of reading the input, if the input is no file. Set before the unpacker's stdin is closed. The thread
+    /// that writes to stdin is not joined: it may wait for more input after the unpacker has failed.
     unread: Arc<OnceLock<std::io::Error>>,
 }
 
@@ -87,7 +87,7 @@ impl Unpacking {
             let unread = unread.clone();
             let feed = move || {
                 if let Err(error) = std::io::copy(&mut rest, &mut to) {
-                    // Nobody else sets it.
+                    // This cannot fail: no other code sets it.
                     let _ = unread.set(error);
                 }
             };
@@ -97,11 +97,11 @@ impl Unpacking {
         Ok(Self { program, child, output, unread })
     }
 
-    /// Errors: the input was cut off or damaged, or could not be read.
+    /// Errors: the input was incomplete or damaged, or could not be read.
     fn check_end(&mut self) -> std::io::Result<()> {
         let mut said = String::new();
         if let Some(stderr) = self.child.stderr.take() {
-            // It may be no text.
+            // Not necessarily UTF-8.
             let _ = stderr.take(SHOWN).read_to_string(&mut said);
         }
         let status = self.child.wait()?;
@@ -132,13 +132,13 @@ impl Read for Unpacking {
 
 impl Drop for Unpacking {
     fn drop(&mut self) {
-        // It may be at its end.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The name of `src` without what says how it is packed.
+/// The name of `src` without the extension for its compression.
 pub fn unpacked_name(name: &str) -> &str {
     let stem = [".gz", ".zst", ".zstd"].iter().find_map(|end| name.strip_suffix(end));
     stem.filter(|stem| !stem.is_empty()).unwrap_or(name)

@@ -1,15 +1,16 @@
-//! `s4 cp --split`: one input becomes many keys, cut at line ends, several sent at once.
+//! `s4 cp --split`: cuts one input at line ends into many keys, and sends several at the same time.
 
 mod cut;
 mod input;
 mod pieces;
-mod stood;
+mod published;
 
 use super::report::{Counts, Report};
 use crate::cli::CpArgs;
 use crate::commands::console::unbuffered;
 use input::{Input, unpacked_name};
 use pieces::{Names, Piece, Split, check_number, cut, digits};
+use published::Published;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{self, Dir, Key};
@@ -20,12 +21,11 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use stood::Stood;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Pieces that are sent at once: some for each node, but no more than a few dozen threads for all.
+/// Simultaneous uploads per node, with a limit for all: each needs a thread.
 const FOR_A_NODE: usize = 2;
 const AT_ONCE: std::ops::RangeInclusive<usize> = 4..=16;
 
@@ -44,7 +44,7 @@ pub async fn run(client: &Client, args: &CpArgs, size: u64) -> Result<ExitStatus
     let input = input::open(src, file, args.decompress)?;
     let split = Split { size, has_header: args.header };
     let names = Names { dir, name, digits: digits(&input, split) };
-    // Refused now if no key can have the name.
+    // Fail early if no key can have the name.
     names.key(0)?;
     let sending = Sending { client: client.clone(), names, what: shown(src), skip_existing: args.skip_existing };
     sending.run(input, split).await
@@ -54,7 +54,7 @@ fn shown(src: &str) -> Arc<str> {
     if src == "-" { "stdin".into() } else { src.into() }
 }
 
-/// Where the pieces go, and their common name: that of `src`, unless `dst` has one.
+/// The directory of the pieces and their common name: that of `src`, unless `dst` has one.
 fn target(src: &str, dst: &str, decompress: bool) -> Result<(Dir, String)> {
     if !dst.ends_with('/') {
         let key = Key::parse_url(dst)?;
@@ -83,32 +83,32 @@ impl Sending {
         let mut report = Report::start(self.skip_existing);
         let at_once = (FOR_A_NODE * self.client.cluster().len()).clamp(*AT_ONCE.start(), *AT_ONCE.end());
         if let Input::File(_, len) = &input {
-            // Without repeated headers.
+            // An estimate: repeated headers are not counted.
             let _ = report.counts.all.set((len.div_ceil(split.size), *len));
         }
         let (sender, pieces) = channel(1);
         let what = self.what.clone();
         let cutting = tokio::task::spawn_blocking(move || cut(&what, input, split, &sender));
-        let mut stood = Stood::default();
-        let mut sent = self.send_all(pieces, at_once, &report.counts, &mut stood).await;
+        let mut published = Published::default();
+        let mut sent = self.send_all(pieces, at_once, &report.counts, &mut published).await;
         if sent.is_ok() {
-            // Nothing that ended early passes for the end of the input.
+            // If cutting failed, the input is incomplete.
             sent = cutting.await.map_err(|e| Error::new(ErrorKind::Io, e.to_string()));
         }
         if let Err(error) = sent {
-            report.fail(self.with_what_stands(error, &stood));
+            report.fail(self.with_published(error, &published));
         }
         report.finish()
     }
 
-    /// Sends pieces until there are no more, or one fails. Then those that are under way are still waited for, but no longer than for a
-    /// silent node: a stream may not go on.
+    /// Sends pieces until there are no more, or one fails. After a failure, waits for uploads in progress, but only for
+    /// the deadline: a stream may never continue.
     async fn send_all(
         &self,
         pieces: Receiver<Result<Piece>>,
         at_once: usize,
         counts: &Arc<Counts>,
-        stood: &mut Stood,
+        published: &mut Published,
     ) -> Result<()> {
         let (mut pieces, mut running) = (Some(pieces), JoinSet::new());
         let mut failed: Option<Error> = None;
@@ -119,7 +119,7 @@ impl Sending {
                 Some(sent) = running.join_next() => {
                     match sent.unwrap_or_else(|e| Err(Error::new(ErrorKind::Io, e.to_string()))) {
                         Ok(number) => {
-                            stood.add(number);
+                            published.add(number);
                             continue;
                         }
                         Err(error) => Some(Err(error)),
@@ -162,12 +162,12 @@ impl Sending {
         })
     }
 
-    fn with_what_stands(&self, error: Error, stood: &Stood) -> Error {
+    fn with_published(&self, error: Error, published: &Published) -> Error {
         let go_on = match self.skip_existing {
             true => "",
             false => ", with --skip-existing",
         };
-        let text = stood.text(&self.names);
+        let text = published.text(&self.names);
         Error::new(
             error.kind(),
             format!("{error}; {text}; run the same command on the same input again{go_on} to go on"),
@@ -179,7 +179,7 @@ async fn next(pieces: &mut Option<Receiver<Result<Piece>>>) -> Option<Result<Pie
     pieces.as_mut()?.recv().await
 }
 
-/// The length of a piece. One that comes has to be read for it.
+/// The length of a piece. A piece of a stream must be read to find it.
 async fn measure(piece: Piece, what: &str) -> Result<u64> {
     let Piece { len, mut input, .. } = piece;
     match len {
@@ -191,7 +191,7 @@ async fn measure(piece: Piece, what: &str) -> Result<u64> {
     }
 }
 
-/// A key that an earlier run left is of the same piece; one of another length cannot be.
+/// Refuses an existing key whose length differs: it cannot be this piece of an earlier run.
 fn check_len(key: &Key, existing: u64, piece: u64) -> Result<()> {
     match existing == piece {
         true => Ok(()),
@@ -204,7 +204,7 @@ fn check_len(key: &Key, existing: u64, piece: u64) -> Result<()> {
     }
 }
 
-/// Counts what is read.
+/// Counts the bytes that are read.
 struct Counted {
     input: Box<dyn Read + Send>,
     counts: Arc<Counts>,

@@ -1,4 +1,4 @@
-//! The keys that an input becomes: their names, and what each reads.
+//! The pieces of an input, and the keys that they become.
 
 use super::cut::{Pieces, StreamCutter, end_of_piece, first_line_end, shorter};
 use super::input::Input;
@@ -11,23 +11,23 @@ use std::io::{Cursor, Read, Write};
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 
-/// The longest first line that can be repeated, in bytes.
+/// Limit of bytes of a first line that is repeated in each piece.
 const LONGEST_HEADER: usize = 1 << 20;
-/// Digits of a number where it is not known how many there will be.
+/// Digits of the numbers if the number of pieces is not known.
 const DIGITS_OF_STREAM: usize = 6;
-/// Fewer look odd.
+/// The minimal number of digits.
 const DIGITS: usize = 4;
-/// Bytes that go through a pipe together.
+/// Bytes that go through a pipe at a time.
 const PART: usize = 256 * 1024;
 
-/// How an input is split.
+/// The options of a split.
 #[derive(Debug, Clone, Copy)]
 pub struct Split {
     pub size: u64,
     pub has_header: bool,
 }
 
-/// `DIR/NUMBER_NAME`: the number chooses the node, so pieces go round.
+/// Names of the form `DIR/NUMBER_NAME`. The number decides the node, so consecutive pieces go to consecutive nodes.
 #[derive(Debug, Clone)]
 pub struct Names {
     pub dir: Dir,
@@ -42,7 +42,8 @@ impl Names {
     }
 }
 
-/// Digits of the numbers of all pieces. Two that follow each other have more together than one has room for.
+/// The number of digits for the numbers of all pieces. Two consecutive pieces together are larger than the room of one,
+/// which limits the number of pieces.
 pub fn digits(input: &Input, split: Split) -> usize {
     let room = if split.has_header { split.size / 2 } else { split.size };
     match input {
@@ -51,27 +52,27 @@ pub fn digits(input: &Input, split: Split) -> usize {
     }
 }
 
-/// A key to be.
+/// A piece that becomes a key.
 pub struct Piece {
     pub number: u64,
-    /// Of its bytes, where it is known already.
+    /// The number of its bytes, if it is known already.
     pub len: Option<u64>,
     pub input: Box<dyn Read + Send>,
 }
 
-/// Sends every piece of `input` to `to`, or the reason why there are no more; stops once nobody takes them. Blocks.
+/// Sends every piece of `input` to `to`, or the error that ends the input. Stops when the receiver is closed. Blocks.
 pub fn cut(what: &str, input: Input, split: Split, to: &Sender<Result<Piece>>) {
     let cut = match input {
         Input::File(file, len) => cut_file(Arc::new(file), len, split, to),
         Input::Stream(input) => cut_stream(input, split, to),
     };
     if let Err(error) = cut {
-        // Who takes nothing any more has an error of its own.
+        // If the receiver is closed, an error was reported already.
         let _ = to.blocking_send(Err(Error::io(what, &error)));
     }
 }
 
-/// The room that a header of `len` bytes leaves, which is half of a piece at least.
+/// The room that a header of `len` bytes leaves in a piece: at least half of it.
 fn check_header(len: Option<usize>, split: Split) -> std::io::Result<u64> {
     match len {
         Some(len) if len as u64 <= split.size / 2 => Ok(split.size - len as u64),
@@ -90,7 +91,7 @@ fn cut_file(file: Arc<File>, len: u64, split: Split, to: &Sender<Result<Piece>>)
         room = check_header(is_line.then_some(header.len()), split)?;
     }
     let (mut start, mut number) = (header.len() as u64, 0);
-    // An empty file is one empty key.
+    // An empty file becomes one empty key.
     while start < len || number == 0 {
         let end = end_of_piece(&file, start, len, room)?;
         let range = Range { file: AtPosition::new(file.clone(), start), left: end - start };
@@ -107,7 +108,7 @@ fn cut_file(file: Arc<File>, len: u64, split: Split, to: &Sender<Result<Piece>>)
     Ok(())
 }
 
-/// A part of a file, all of which must be there.
+/// A part of a file. Reading fails if the file is shorter now.
 struct Range {
     file: AtPosition<Arc<File>>,
     left: u64,
@@ -141,10 +142,10 @@ fn cut_stream(input: Box<dyn Read + Send>, split: Split, to: &Sender<Result<Piec
     pipes.finish(cut)
 }
 
-/// Pieces that are sent through pipes while they are cut.
+/// Pieces that are sent through pipes while the stream is cut.
 struct Pipes<'a> {
     header: Vec<u8>,
-    /// Of the next piece.
+    /// The number of the next piece.
     number: u64,
     open: Option<(PipeWriter, PipeEnd)>,
     to: &'a Sender<Result<Piece>>,
@@ -160,10 +161,10 @@ impl Pipes<'_> {
         self.to.blocking_send(Ok(piece)).is_ok()
     }
 
-    /// Ends the last piece, well or with what happened to its input.
+    /// Ends the last piece, or makes it fail with the error of the input.
     fn finish(mut self, cut: std::io::Result<()>) -> std::io::Result<()> {
         match (cut, self.open.take()) {
-            // It says so as the reason why it is no key.
+            // The piece fails with this error as the reason.
             (Err(error), Some((_, end))) => {
                 end.fail(error);
                 Ok(())
@@ -171,7 +172,7 @@ impl Pipes<'_> {
             (Err(error), None) => Err(error),
             (Ok(()), open) => {
                 self.open = open;
-                // An empty stream is one empty key.
+                // An empty stream becomes one empty key.
                 let _ = (self.number > 0 || self.open()) && self.end();
                 Ok(())
             }
@@ -195,7 +196,7 @@ impl Pieces for Pipes<'_> {
     }
 }
 
-/// The refusal of a number that has more digits than the others.
+/// Refuses a number with more digits than the others.
 pub fn check_number(names: &Names, number: u64) -> Result<()> {
     match number.to_string().len() > names.digits {
         true => Err(Error::new(

@@ -1,17 +1,18 @@
-//! The keys that stand, in memory that does not grow with their number: pieces are published nearly in their order.
+//! The set of published pieces, for the message after a failure. Pieces are published nearly in order, so memory use
+//! does not grow with their number.
 
 use super::pieces::Names;
 use std::collections::BTreeSet;
 
 #[derive(Debug, Default)]
-pub struct Stood {
-    /// All pieces before this one stand.
+pub struct Published {
+    /// All pieces below this number are published.
     below: u64,
-    /// Those behind it that do.
+    /// Published pieces above it.
     later: BTreeSet<u64>,
 }
 
-impl Stood {
+impl Published {
     pub fn add(&mut self, number: u64) {
         self.later.insert(number);
         while self.later.remove(&self.below) {
@@ -19,7 +20,7 @@ impl Stood {
         }
     }
 
-    /// What stands, in words.
+    /// The text for the message.
     pub fn text(&self, names: &Names) -> String {
         let name = |number| names.key(number).map_or_else(|_| number.to_string(), |key| key.to_string());
         let first = match self.below {
@@ -27,10 +28,10 @@ impl Stood {
             1 => Some(name(0)),
             below => Some(format!("{} to {}", name(0), name(below - 1))),
         };
-        let stand: Vec<String> = first.into_iter().chain(self.later.iter().map(|&number| name(number))).collect();
-        match stand.len() {
+        let parts: Vec<String> = first.into_iter().chain(self.later.iter().map(|&number| name(number))).collect();
+        match parts.len() {
             0 => "no key was made".to_owned(),
-            _ => format!("these keys stand: {}", stand.join(", ")),
+            _ => format!("these keys stand: {}", parts.join(", ")),
         }
     }
 }
@@ -41,12 +42,12 @@ mod tests {
     use s4::key::Dir;
 
     #[test]
-    fn what_stands_is_told_as_a_range_and_the_rest() {
+    fn published_keys_are_shown_as_a_range_and_the_rest() {
         let names = Names { dir: Dir::parse_url("s4://b/").unwrap(), name: "x".to_owned(), digits: 4 };
         let text = |numbers: &[u64]| {
-            let mut stood = Stood::default();
-            numbers.iter().for_each(|&number| stood.add(number));
-            stood.text(&names)
+            let mut published = Published::default();
+            numbers.iter().for_each(|&number| published.add(number));
+            published.text(&names)
         };
         assert_eq!(text(&[]), "no key was made");
         assert_eq!(text(&[0]), "these keys stand: s4://b/0000_x");
