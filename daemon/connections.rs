@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_is_cut_off_and_who_reads_slowly_is_not() {
+    fn a_dead_peer_is_disconnected_and_a_slow_reader_is_not() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let mut gone = Seen::new(began);
@@ -155,7 +155,7 @@ mod tests {
         let mut stopped = Seen::new(began);
         assert!(
             (0..600).all(|look| !stopped.update(info(1, false), at(5 * look), MAX_UNREAD)),
-            "nobody waits for its place"
+            "connections are not short"
         );
         assert!(stopped.update(info(1, false), at(3000), MAX_UNREAD_IF_SHORT));
         let mut idle = Seen::new(began);

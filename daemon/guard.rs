@@ -85,7 +85,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn only_names_that_nobody_else_can_own() {
+    fn only_host_names_that_no_attacker_can_own_are_accepted() {
         let cluster = Cluster::parse("node6.lan:80\nnode7.lan:8080\n", Path::new("conf")).unwrap();
         for host in ["127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:80", "localhost:1", "LOCALHOST", "node7.lan:8080"] {
             assert!(is_ours(host, &cluster), "{host}");

@@ -34,7 +34,7 @@ const CLEANUP: Duration = Duration::from_secs(5);
 
 /// Serves until `shutdown` resolves. Returns when nothing of this daemon runs any more.
 pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
-    // Each connection has a receiver. It is told to end by the value, and has ended when its receiver is dropped.
+    // Each connection has a receiver: the value true asks it to end, and it drops the receiver when it has ended.
     let ending = watch::Sender::new(false);
     let mut shutdown = std::pin::pin!(shutdown);
     let maintenance = tokio::spawn(maintain(app.clone()));

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_that_the_head_of_this_file_says() {
+    fn the_bytes_are_as_documented() {
         let mark = Mark { recipe: 3, inputs: 4, job: 5, source: 6, outputs: 7 };
         let bytes = KeyRecord { checksum: Checksum { xxh3: 1, len: 2 }, mark: Some(mark) }.encode();
         let expected =

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_known_by_the_sums_of_its_leaves() {
+    fn a_block_is_verified_by_the_checksums_of_its_leaves() {
         let all = sums(3 * MOST + 1);
         let table = Table::of(all.clone());
         assert_eq!(table.leaf(0), None, "they are too many to be recorded themselves");

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_is_free_again() {
+    fn dropped_bytes_are_given_back() {
         let budget = MemoryBudget::new(10 * UNIT);
         let bytes = budget.count(vec![7; 9 * UNIT + 1].into());
         assert!(budget.is_short() && !budget.is_idle());

@@ -109,7 +109,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(record in record()) {
+        fn a_record_is_read_as_written(record in record()) {
             prop_assert_eq!(DirRecord::decode(&record.encode()), Some(record));
         }
 

@@ -306,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_names_the_node_that_met_it_and_once() {
+    fn an_error_names_its_node_once() {
         let error = Error::new(ErrorKind::NotFound, "s4://b/k: no such key");
         let named = error.clone().by("node 1 (a:1)");
         assert_eq!(named.to_string(), "node 1 (a:1): s4://b/k: no such key");
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_crosses_the_wire_is_fields() {
+    fn an_error_crosses_the_wire_as_fields() {
         let error = Error::new(ErrorKind::NoSpace, "full").by("node 1 (a:1)").about(Some("b/k".to_owned()));
         let json = r#"{"kind":"no_space","node":"node 1 (a:1)","key":"b/k","message":"full"}"#;
         assert_eq!(serde_json::to_string(&error).expect("JSON"), json);

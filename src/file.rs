@@ -195,7 +195,7 @@ mod tests {
     use nix::unistd::mkfifo;
 
     #[test]
-    fn only_regular_files_are_opened_and_nothing_is_waited_for() {
+    fn only_regular_files_are_opened_and_opening_never_blocks() {
         let dir = tempfile::tempdir().unwrap();
         let (plain, fifo, link) = (dir.path().join("plain"), dir.path().join("fifo"), dir.path().join("link"));
         std::fs::write(&plain, "12345").unwrap();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_open_to_be_written_is_told_from_one_that_is_not() {
+    fn an_open_writer_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let writer = File::create(&path).unwrap();

@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_threads_find_what_one_finds_also_of_a_file_that_becomes_longer_or_shorter() {
+    fn two_threads_compute_the_same_as_one_even_if_the_file_grows_or_shrinks() {
         let file = crate::stored::unnamed_file(&std::env::temp_dir()).expect("an unnamed file");
         let block: Vec<u8> = (0..1_000_003u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
         for at in (0..LARGE + 5_000_000).step_by(block.len()) {

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn no_advice_names_a_command_that_is_not_there() {
+    fn every_command_in_an_advice_exists() {
         let names: Vec<String> =
             Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
         for (commands, _, advice) in ELSEWHERE {

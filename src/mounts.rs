@@ -24,7 +24,7 @@ pub const TYPE: &str = "fuse.s4";
 pub const CLUSTER_ATTRIBUTE: &str = "user.s4.cluster";
 
 /// How long publishing may take after an unmount. A little longer than `s4-mount` itself waits for it.
-pub const PUBLISHED: Duration = Duration::from_secs(65);
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(65);
 
 /// Numbers to try for the name of a mount's socket. A mount that is ending may still use a name when the next mount
 /// already has the same device number.
@@ -77,7 +77,7 @@ pub struct Unmounted {
     dir: PathBuf,
     servers: Vec<UnixStream>,
     /// A server exists that accepts no more connections.
-    is_deaf: bool,
+    is_unresponsive: bool,
 }
 
 impl Unmounted {
@@ -88,15 +88,15 @@ impl Unmounted {
                 peer.uid() == 0 || peer.uid() == geteuid().as_raw() || Some(peer.uid()) == mounted.owner
             })
         };
-        let (mut servers, mut is_deaf) = (Vec::new(), false);
+        let (mut servers, mut is_unresponsive) = (Vec::new(), false);
         for number in 0..NAMES {
             match connected(&name(&mounted.device, number)) {
                 Ok(stream) if is_trusted(&stream) => servers.push(stream),
-                Err(Errno::EAGAIN) => is_deaf = true,
+                Err(Errno::EAGAIN) => is_unresponsive = true,
                 Ok(_) | Err(_) => {}
             }
         }
-        Self { dir: mounted.dir.clone(), servers, is_deaf }
+        Self { dir: mounted.dir.clone(), servers, is_unresponsive }
     }
 
     /// Waits until all closed files are published, or until `until`. If the server was dead before, there is nothing to
@@ -106,7 +106,7 @@ impl Unmounted {
             let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             stream.set_read_timeout(Some(left)).and_then(|()| stream.read_exact(&mut [0])).is_ok()
         };
-        if self.servers.iter_mut().all(has_published) && !self.is_deaf {
+        if self.servers.iter_mut().all(has_published) && !self.is_unresponsive {
             return Ok(());
         }
         let why = "files that were closed are not published, or not yet: only the log of s4-mount will tell";
@@ -115,7 +115,7 @@ impl Unmounted {
 }
 
 /// Unmounts as [`unmount`] does. Closed files may not be published yet.
-pub fn take_away(mounted: &Mounted, lazily: bool) -> Result<Unmounted> {
+pub fn begin_unmount(mounted: &Mounted, lazily: bool) -> Result<Unmounted> {
     // Connect before the unmount, or a server could end unnoticed in between.
     let mut unmounted = Unmounted::find(mounted);
     unmount(&mounted.dir, lazily)?;
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_is_resolved_without_a_look_at_it() {
+    fn a_mount_point_is_resolved_without_access_to_it() {
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().canonicalize().unwrap();
         std::os::unix::fs::symlink(&top, top.join("link")).unwrap();

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_allocated_is_freed_and_nothing_else_changes() {
+    fn preallocated_blocks_are_freed_and_nothing_else_changes() {
         let len = LEAST + 5;
         let Some(file) = file_of(len) else { return };
         let modified = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 5);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_goes_on_gets_more_in_time() {
+    fn a_growing_file_gets_more_blocks_in_time() {
         let Some(mut file) = file_of(LEAST) else { return };
         let mut space = Preallocation::default();
         space.grow(&file, LEAST);

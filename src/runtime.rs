@@ -10,8 +10,8 @@ const BLOCKING: usize = 4096;
 /// How long an idle blocking thread is kept.
 const KEPT: Duration = Duration::from_secs(3);
 
-/// Bytes of each thread's stack: listings recurse into directories, 512 of which a key's name has room for, and builds for tests have large
-/// frames. Only what is used takes memory.
+/// Bytes of each thread's stack. Listings recurse into directories, of which a key's name can have 512, and debug
+/// builds have large stack frames. Unused stack takes no memory.
 const STACK: usize = 8 << 20;
 
 /// A runtime with a worker for every second CPU. Workers mostly move messages; more of them would only wake each other,

@@ -211,12 +211,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_without_numbers_never_are(keys in 0_u64..200, nodes in 1_usize..20) {
+        fn names_without_numbers_are_no_skew(keys in 0_u64..200, nodes in 1_usize..20) {
             prop_assert_eq!(of(each(0..keys, "x#"), nodes), None);
         }
 
         #[test]
-        fn what_is_reported_is_most_keys_on_half_of_the_nodes_at_most(
+        fn a_reported_skew_has_most_keys_on_at_most_half_of_the_nodes(
             loads in proptest::collection::vec((0_u64..50, 0_u64..1000), 1..20), distinct in 0_u32..30,
         ) {
             let loads: Vec<Load> = loads.into_iter().map(|(keys, bytes)| Load { keys, bytes }).collect();

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn nanoseconds_come_back() {
+    fn nanoseconds_are_converted_back() {
         for nanoseconds in [0, 1, -1, 946_684_800_000_000_000, i64::MAX, i64::MIN + 1] {
             assert_eq!(to_nanoseconds(from_nanoseconds(nanoseconds)), nanoseconds);
         }

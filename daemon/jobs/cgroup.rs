@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_kill_is_out_of_memory() {
+    fn only_an_oom_kill_counts_as_out_of_memory() {
         assert!(has_oom_kill("low 0\nmax 12\noom 1\noom_kill 1\n"));
         assert!(!has_oom_kill("low 0\nmax 12\noom 1\noom_kill 0\n"));
         assert!(!has_oom_kill(""));

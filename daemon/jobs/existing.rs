@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_is_found_in_the_order_of_basenames() {
+    fn existing_outputs_are_found_in_the_order_of_basenames() {
         let names = ["a", "a-b", "a.x", "ab", "b"];
         let mut sorter = Sorter::new(&std::env::temp_dir());
         for name in names {

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digest_of_inputs_is_of_names_sums_and_order() {
+    fn the_digest_covers_names_checksums_and_order() {
         let sum = |len| Checksum { xxh3: 1, len };
         let of = |inputs: &[(&str, u64)]| {
             let mut hasher = Hasher::new();

@@ -196,7 +196,7 @@ mod tests {
     use s4::checksum::Checksum;
 
     #[test]
-    fn lines_come_back_as_they_were_and_what_was_cut_says_nothing() {
+    fn lines_are_read_as_written_and_a_cut_line_is_ignored() {
         let checksum = Checksum { xxh3: 7, len: 5 };
         let key = Key::parse("in/a").unwrap();
         let line = input_line(&key, checksum);

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_was_cut_swallows_no_other() {
+    fn a_cut_line_does_not_damage_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let lines = Lines::new(dir.path().join("lines")).unwrap();
         lines.append(b"1 10\n").unwrap();

@@ -370,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_jobs_that_ended_last_are_remembered_whatever_their_ids() {
+    fn the_jobs_that_ended_last_are_kept_whatever_their_ids() {
         let job = |number: usize, end: i64, bytes: usize| {
             (JobId::try_from(format!("20990101-000000-000-{number:06x}")).unwrap(), end, bytes)
         };

@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_s4_beside_the_daemon_is_found_first_and_nothing_else_changes_its_place() {
+    fn the_s4_beside_the_daemon_is_found_first_and_the_order_of_the_rest_is_kept() {
         let [ours, others, bare] = ["ours", "others", "bare"].map(|_| tempfile::tempdir().expect("a directory"));
         for dir in [&ours, &others] {
             std::fs::write(dir.path().join("s4"), "").expect("written");

@@ -411,7 +411,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_input_under_way_has_a_name_a_key_and_a_size() {
+    fn a_sorted_input_has_a_name_a_key_and_a_size() {
         let (name, key, size) = parse_input(b"002 in/002_a 7").unwrap();
         assert_eq!((name.as_str(), key.as_str(), size), ("002", "in/002_a", 7));
         for damaged in [&b"002 in/002_a"[..], b"002 in/002_a x", b"002 in/../x 7", b"002 in/a b 7", b"\xff in/a 7"] {

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn only_all_outputs_of_one_run_over_the_inputs_of_now_are_current() {
+    fn outputs_are_current_if_one_run_made_all_of_them_from_the_current_inputs() {
         let run = |reason| Some(Decision::Run(reason));
         for rerun in [Rerun::Resume, Rerun::Update] {
             let decided = |existing: &[Standing]| decided(rerun, existing);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_of_another_recipe_are_refused_made_again_or_kept() {
+    fn outputs_of_another_recipe_are_refused_replaced_or_kept() {
         let other = outputs(Mark { recipe: 7, ..RUN }, 3);
         let elsewhere = outputs(Mark { inputs: 7, source: 7, ..RUN }, 3);
         let after = |rerun: Rerun| [&other, &elsewhere].map(|found| decided(rerun, &[outputs(RUN, 3), found.clone()]));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn no_job_removes_its_own_outputs_or_those_of_another_map_whose_inputs_are_gone() {
+    fn orphans_of_other_maps_and_outputs_of_this_job_are_not_removed() {
         let other = Mark { recipe: 7, source: 7, ..RUN };
         let replaced = [Rerun::Refuse, Rerun::Resume, Rerun::Update, Rerun::Missing]
             .map(|rerun| [RUN, other, OURS].map(|mark| may_replace(rerun, mark, OURS)));

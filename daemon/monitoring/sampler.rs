@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_asked_so_nothing_is_counted() {
+    fn keys_are_not_counted_without_a_request() {
         let sampler = Sampler::default();
         assert!(!sampler.claim_count());
         assert_eq!(sampler.counted(), None);

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_is_deleted_later() {
+    fn a_slow_deletion_continues_in_the_background() {
         let dir = in_memory();
         let data = Arc::new(DataDir::open(dir.path().to_owned()).unwrap());
         std::fs::create_dir_all(dir.path().join(".s4/trash")).unwrap();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_taken_and_modes_that_forbid_all_are_no_hindrance() {
+    fn taken_names_and_missing_permissions_do_not_prevent_a_deletion() {
         let dir = tempfile::tempdir().unwrap();
         let data = Arc::new(DataDir::open(dir.path().to_owned()).unwrap());
         let tree = dir.path().join("tree");

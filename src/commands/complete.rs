@@ -1,4 +1,4 @@
-//! What the completion scripts ask as somebody types: the names and job ids that may follow.
+//! The candidates that shell completion requests while a user types: names and job ids.
 
 use crate::cli::CompleteArgs;
 use s4::client::Client;
@@ -6,10 +6,10 @@ use s4::error::{Error, ExitStatus, Result};
 use s4::key::Prefix;
 use std::io::{BufWriter, Write};
 
-/// Names that are offered: nobody reads more, and a directory may hold a million.
+/// Limit of candidates: users do not read more, and a directory may contain a million names.
 const OFFERED: usize = 1000;
 
-/// Prints candidates for the last of the words, one a line.
+/// Prints the candidates for the last word, one per line.
 pub async fn run(client: &Client, args: &CompleteArgs) -> Result<ExitStatus> {
     let (word, command) = match &*args.words {
         [command, .., word] => (word.as_str(), command.as_str()),
@@ -26,7 +26,7 @@ pub async fn run(client: &Client, args: &CompleteArgs) -> Result<ExitStatus> {
     written.map(|()| ExitStatus::Done).map_err(|e| Error::io("stdout", &e))
 }
 
-/// Keys, and directories with a `/` behind them.
+/// Keys and directories; a directory ends in `/`.
 async fn names(client: &Client, word: &str) -> Result<Vec<String>> {
     let prefix = Prefix::parse_url(word)?;
     let mut listing = client.list(&prefix, false).await?;
@@ -39,7 +39,7 @@ async fn names(client: &Client, word: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The newest job first, as `last` is too.
+/// Job ids, newest first, and then `last`.
 async fn ids(client: &Client, word: &str) -> Vec<String> {
     let (jobs, _) = client.all_jobs().await;
     let ids = jobs.into_keys().rev().map(String::from);

@@ -1,4 +1,5 @@
-//! `s4 completions`: options and subcommands from their definition, names and job ids from the cluster as somebody types.
+//! `s4 completions`: a script for a shell. It completes options and subcommands from their definition, and asks the
+//! cluster for names and job ids.
 
 use crate::cli::{Cli, Shell};
 use clap::CommandFactory;
@@ -6,8 +7,8 @@ use clap_complete::generate;
 use s4::error::{Error, ExitStatus, Result};
 use std::io::Write;
 
-/// Bash takes a colon for the end of a word, so that `s4://b/k` is three words: the candidates lose what is before the last colon.
-/// It inserts them as they are, so they are quoted for it; the other shells quote what they insert.
+/// Bash splits words at colons, so `s4://b/k` is three words to it. The script removes the part of each candidate up to
+/// the last colon. It also quotes candidates, since bash inserts them unchanged; the other shells quote by themselves.
 const BASH: &str = r#"
 _s4_names() {
     local line=${COMP_LINE:0:COMP_POINT}

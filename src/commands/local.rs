@@ -362,9 +362,9 @@ fn stop_mounts(dir: &Path, cluster: &Cluster) -> Result<()> {
             // A mount whose server is dead does not answer. If it is the recorded one, it is this cluster's.
             None => noted.as_ref() == Some(&mounted.dir),
         })
-        .map(|mounted| mounts::take_away(&mounted, true))
+        .map(|mounted| mounts::begin_unmount(&mounted, true))
         .collect();
-    let until = Instant::now() + mounts::PUBLISHED;
+    let until = Instant::now() + mounts::PUBLISH_TIMEOUT;
     let stopped: Vec<Result<()>> = unmounted.into_iter().map(|unmounted| unmounted?.await_published(until)).collect();
     if noted.is_some() {
         std::fs::remove_file(&note).map_err(|e| Error::io(note.display(), &e))?;

@@ -15,6 +15,6 @@ pub fn run(args: &UmountArgs) -> Result<ExitStatus> {
         Some(mounted) if !mounted.is_cluster => return Err(refused("what is mounted there is no s4 cluster")),
         Some(mounted) => mounted,
     };
-    let unmounted = mounts::take_away(&mounted, args.lazy)?;
-    unmounted.await_published(Instant::now() + mounts::PUBLISHED).map(|()| ExitStatus::Done)
+    let unmounted = mounts::begin_unmount(&mounted, args.lazy)?;
+    unmounted.await_published(Instant::now() + mounts::PUBLISH_TIMEOUT).map(|()| ExitStatus::Done)
 }

@@ -171,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_go_where_sort_would_put_them(
+        fn numbers_are_compared_as_by_sort(
             mut splitters in proptest::collection::vec("-?[019]{0,3}(\\.[019]{1,3})?", 0..20), key in "-?[019]{0,18}(\\.[019]{1,18})?"
         ) {
             splitters.sort_by(|a, b| Order::Numbers.compare(a.as_bytes(), b.as_bytes()));

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_fields_is_refused() {
+    fn malformed_lists_of_fields_are_refused() {
         for list in ["", "0", "a", "1,", "-", "3-2", "1,,2", "+1", "1.2", "99999999999999999999", "65537", "0-3"] {
             assert!(KeyFields::parse(list).is_err(), "{list}");
         }

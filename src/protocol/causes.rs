@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_has_none() {
+    fn unknown_causes_have_no_hint() {
         for (reason, stderr, cmd) in [
             ("exit status 1", "", "false"),
             ("exit status 1", "grep: x: Is a directory", "grep x x"),

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_from_task_to_task_is_no_kind() {
+    fn differences_between_tasks_do_not_make_a_kind() {
         for (reason, kind) in [
             ("exit status 1", "exit status 1"),
             ("node 1 (h:1): s4://b/x: no such key", "node 1 (h:1): KEY: no such key"),
@@ -227,7 +227,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_kind_is_of_its_own_kind(reason in "(s4://[a-z/:]{0,4}|\\(pid [0-9]{0,2}\\)?|'| |\\PC){0,8}") {
+        fn the_kind_of_a_kind_is_itself(reason in "(s4://[a-z/:]{0,4}|\\(pid [0-9]{0,2}\\)?|'| |\\PC){0,8}") {
             let kind = kind_of(&reason);
             prop_assert_eq!(kind_of(&kind), kind);
         }

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_come_back_as_they_were() {
+    fn entries_are_read_as_written() {
         let detail = Some(Detail { mode: 0o444, xxh3: u64::MAX });
         for (entry, line) in [
             (
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_an_error_is_that_error_and_what_is_no_line_is_one() {
+    fn an_error_line_returns_the_error_and_a_malformed_line_is_an_error() {
         let error = Error::new(ErrorKind::Io, "b/k: Input/output error");
         let line = written(&ListingLine::Error(error.clone()));
         assert_eq!(Listed::parse(line.trim_end().as_bytes()), Err(error));

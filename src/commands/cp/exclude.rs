@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_glob_is_told_and_none_leaves_nothing_out() {
+    fn a_bad_glob_is_an_error_and_no_glob_excludes_nothing() {
         assert!(Exclude::parse(&["a[".to_owned()]).unwrap_err().to_string().contains("a["));
         assert!(!Exclude::default().leaves_out("a"));
     }

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_comes_and_then_the_end() {
+    fn written_bytes_arrive_and_then_the_end() {
         let (mut writer, end, mut reader) = pipe();
         let writing = std::thread::spawn(move || {
             (0..100).for_each(|n| writer.write_all(&[n; 1000]).expect("it is read"));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_breaks_off_is_no_end() {
+    fn a_dropped_writer_is_an_error_for_the_reader() {
         let (mut writer, end, mut reader) = pipe();
         writer.write_all(b"part").expect("there is room");
         drop((writer, end));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_is_an_error() {
+    fn a_dropped_reader_is_an_error_for_the_writer() {
         let (mut writer, _end, reader) = pipe();
         drop(reader);
         assert!(writer.write_all(b"x").is_err());

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn every_size_of_terminal_is_kept() {
+    fn the_display_fits_into_every_size_of_terminal() {
         for width in 0..100 {
             for height in 1..4 {
                 let lines = snapshot(Some((500, 4 << 30))).lines(width, height);

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn every_size_of_terminal_is_kept() {
+    fn the_display_fits_into_every_size_of_terminal() {
         let (spec, parts) = (spec(), [part(5), part(0), part(10)]);
         let view = View { spec: &spec, parts: &parts, elapsed: Duration::from_secs(10) };
         for width in 0..120 {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_that_do_not_fit_give_way() {
+    fn bars_that_do_not_fit_are_left_out() {
         let (spec, parts) = (spec(), [part(5), part(0), part(10)]);
         let lines = View { spec: &spec, parts: &parts, elapsed: Duration::from_secs(10) }.lines(100, 5);
         assert_eq!(lines.len(), 3, "{lines:?}");

@@ -61,7 +61,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn only_a_pile_is_warned_of() {
+    fn only_an_uneven_distribution_gives_a_warning() {
         let cluster = Cluster::parse("a:1\nb:1\nc:1\n", Path::new("conf")).unwrap();
         let plan = |tasks, bytes| Plan { tasks, keys: tasks, bytes, ..Plan::default() };
         let warned = |plans: [Plan; 3]| warnings(&cluster, &plans);

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_busiest_node_tells_the_time() {
+    fn the_estimate_is_that_of_the_busiest_node() {
         let plan = |tasks, bytes| Plan { tasks, keys: tasks, bytes, ..Plan::default() };
         assert_eq!(whole_time(&[plan(1, 10), plan(9, 90)], 4, 2.0, Some(10)), 6.0);
         assert_eq!(whole_time(&[plan(8, 16 * LARGE)], 4, 2.0, Some(LARGE)), 8.0, "twice as large on average");

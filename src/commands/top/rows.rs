@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_order_comes_round() {
+    fn the_orders_form_a_cycle() {
         let mut order = Order::default();
         let names: Vec<&str> = std::iter::repeat_with(|| {
             order = order.next();

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_no_boundaries() {
+    fn the_cut_does_not_depend_on_blocks() {
         let line = |n: usize| format!("{n} {}\n", "x".repeat(n % 977));
         let text: String = (0..20_000).map(line).collect();
         assert!(text.len() > 5 * BLOCK);
