@@ -1,5 +1,5 @@
-//! Counts the outputs whose names the job chooses (of a 1:n map, or with `--to-name`) for each node, for the report at the
-//! end of the job. Memory does not grow with their number.
+//! Counts the outputs whose names the job chooses (of a 1:n map, or with `--to-name`) for each node, for the report at
+//! the end of the job. Memory does not grow with their number.
 
 use s4::key::Key;
 use s4::placement::NodeId;

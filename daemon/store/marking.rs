@@ -42,7 +42,7 @@ fn write(file: &File, record: KeyRecord) -> io::Result<()> {
     make_read_only(file).and(written)
 }
 
-/// Takes away the write permissions, which no key has.
+/// Removes the write permissions, which no key has.
 pub(super) fn make_read_only(file: &File) -> io::Result<()> {
     let mode = file.metadata()?.permissions().mode();
     match mode & 0o222 {

@@ -103,7 +103,7 @@ async fn pass_new(
                 Some(item) => {
                     let client = client.clone();
                     looked_up.spawn(async move {
-                        // A directory of the name is no key: it stands in the way, and the put says so.
+                        // A directory with this name is no key. The put will fail and report it.
                         let found = client.find_key(&item.key).await;
                         (item, found.map(|found| found.is_some()))
                     });

@@ -168,7 +168,7 @@ mod tests {
             let mut unpacking = Unpacking::start("-", File::from(OwnedFd::from(input)), false).unwrap();
             let _ = sender.send(unpacking.read(&mut [0; 16]).map_err(|e| e.to_string()));
         });
-        // So many bytes gzip waits for before it looks at them.
+        // gzip waits for this many bytes before it examines them.
         to.write_all(&[0x1f, 0x8b]).and_then(|()| to.write_all(&[7; (256 << 10) - 2])).unwrap();
         let read = ended.recv_timeout(Duration::from_secs(20)).expect("it ends");
         assert!(read.as_ref().is_err_and(|e| e.contains("cannot be unpacked to its end: gzip")), "{read:?}");
