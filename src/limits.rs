@@ -11,8 +11,8 @@ pub fn raise_descriptors() {
     }
 }
 
-/// Keeps descriptors that this program has inherited out of its child processes. Otherwise a command would hold the files and pipes of whoever
-/// started this program for as long as it runs.
+/// Keeps descriptors that this program has inherited out of its child processes. Otherwise a command would hold the
+/// files and pipes of whoever started this program for as long as it runs.
 pub fn keep_descriptors() {
     // SAFETY: the call takes three integers. It sets close-on-exec for descriptors, and no code here relies on children
     // inheriting them. A kernel before 5.11 refuses the call, and children inherit descriptors as usual.

@@ -42,7 +42,7 @@ pub struct Control {
     dir: PathBuf,
     /// `None` if the machine has no control groups.
     group: Option<Group>,
-    /// Guards the reason of the kill. [`start`] reads it after the start, so that a kill before the start has an effect.
+    /// Guards the reason of the kill. [`start`] reads it after the start, so that a kill before the start takes effect.
     killed: Mutex<Option<Killed>>,
 }
 

@@ -124,8 +124,8 @@ fn clone_into(plan: &mut Plan, group: Option<BorrowedFd>) -> io::Result<Child> {
     args.stack = stack.as_mut_ptr() as u64;
     args.stack_size = (stack.capacity() * size_of::<u128>()) as u64;
     args.cgroup = group.map_or(0, |group| group.as_raw_fd() as u64);
-    // SAFETY: `stack` is ours, aligned and unused. `CLONE_VFORK` halts this thread until the child has executed or ended, so
-    // `plan`, `stack` and `pidfd` outlive the child's use of them.
+    // SAFETY: `stack` is ours, aligned and unused. `CLONE_VFORK` halts this thread until the child has executed or
+    // ended, so `plan`, `stack` and `pidfd` outlive the child's use of them.
     let pid = unsafe { clone3(&args, plan) };
     match pid {
         1.. => {
