@@ -58,6 +58,7 @@ impl Names {
         let names = Arc::new(Self { store, client, node, runtime, unheard, audits });
         // Neither keeps the store, which keeps them.
         let (telling, asking) = ((names.client.clone(), names.runtime.clone()), Arc::downgrade(&names));
+        let settling = asking.clone();
         names.store.set_others(Others {
             enter: Box::new(move |home, dir, limit| {
                 let (client, runtime) = &telling;
@@ -71,6 +72,11 @@ impl Names {
                     Err(Error::new(ErrorKind::AlreadyExists, format!("{dir}: a directory of this name exists")))
                 }
                 _ => Ok(()),
+            }),
+            settle: Box::new(move || {
+                if let Some(names) = settling.upgrade() {
+                    names.runtime.clone().spawn_blocking(move || names.settle(&mut || {}));
+                }
             }),
         });
         names

@@ -21,8 +21,10 @@ struct State {
     /// N's copy of the directory, and whether `x` is in it.
     copy: bool,
     x: bool,
-    /// In N's memory: the number of requests that are about to create the copy.
+    /// In N's memory: the number of requests that are about to create the copy, or receive outputs.
     entering: u8,
+    /// In N's memory: H has asked meanwhile.
+    asked_entering: bool,
     /// In H's memory: the number of outputs that are being sent.
     sending: u8,
     /// A check of the holders was requested while H was sending, and put off until all outputs are sent.
@@ -37,12 +39,18 @@ struct State {
 /// nobody receives the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Process {
-    /// N makes `x`: tries the link.
-    PutX,
+    /// N makes `x`: tries the link. If it `fails`, it does so after it has created its copy.
+    PutX {
+        fails: bool,
+    },
     /// N sends "enter" to H.
-    PutXEnter,
+    PutXEnter {
+        fails: bool,
+    },
     /// N creates its copy.
-    PutXCopy,
+    PutXCopy {
+        fails: bool,
+    },
     /// A request of a killed N, which H may still execute.
     LateEnter,
     /// H records N, and sends it an output `x` of a task.
@@ -51,6 +59,8 @@ enum Process {
     Receive,
     /// N creates its copy and `x` in it, since H has recorded N.
     ReceiveCopy,
+    /// N stops waiting for outputs.
+    ReceiveEnd,
     /// H has sent everything, or has given up.
     Sent,
     DeleteX,
@@ -89,6 +99,7 @@ impl State {
             copy: false,
             x: false,
             entering: 0,
+            asked_entering: false,
             sending: 0,
             asked: false,
             to_audit: false,
@@ -106,14 +117,16 @@ impl State {
         let goes_on = next.run(process);
         next.processes.extend(goes_on);
         next.processes.sort();
+        // Equal reports count as one. Equal rounds in which N holds the directory have the effect of one.
+        next.processes.dedup_by(|a, b| a == b && matches!(a, Settle { even_made: false } | Decide { held: true, .. }));
         next
     }
 
     fn run(&mut self, process: Process) -> Option<Process> {
         match process {
-            PutX | PutXEnter | LateEnter | PutXCopy | DeleteX | LeaveX => self.run_on_n(process),
+            PutX { .. } | PutXEnter { .. } | LateEnter | PutXCopy { .. } | DeleteX | LeaveX => self.run_on_n(process),
             PutY | DeleteY | PutKey | DeleteKey | MakeDir => self.run_on_h(process),
-            Send | Receive | ReceiveCopy | Sent => self.run_sending(process),
+            Send | Receive | ReceiveCopy | ReceiveEnd | Sent => self.run_sending(process),
             Audit | Settle { .. } | LetGo { .. } | Decide { .. } => self.run_settling(process),
         }
     }
@@ -121,18 +134,18 @@ impl State {
     /// The steps of N for `x`.
     fn run_on_n(&mut self, process: Process) -> Option<Process> {
         match process {
-            PutX if self.copy => {
-                self.x = true;
-                None
+            PutX { fails } if self.copy => {
+                self.x |= !fails;
+                fails.then_some(LeaveX)
             }
-            PutX => {
+            PutX { fails } => {
                 self.entering += 1;
-                Some(PutXEnter)
+                Some(PutXEnter { fails })
             }
-            PutXEnter => match self.enter() {
-                true => Some(PutXCopy),
+            PutXEnter { fails } => match self.enter() {
+                true => Some(PutXCopy { fails }),
                 false => {
-                    self.entering -= 1;
+                    self.end_entering();
                     None
                 }
             },
@@ -140,10 +153,10 @@ impl State {
                 self.enter();
                 None
             }
-            PutXCopy => {
+            PutXCopy { fails } => {
                 self.copy = true;
-                self.entering -= 1;
-                Some(PutX)
+                self.end_entering();
+                Some(if fails { LeaveX } else { PutX { fails } })
             }
             DeleteX => {
                 self.x = false;
@@ -216,8 +229,11 @@ impl State {
             }
             ReceiveCopy => {
                 (self.copy, self.x) = (true, true);
-                self.entering -= 1;
-                None
+                Some(ReceiveEnd)
+            }
+            ReceiveEnd => {
+                self.end_entering();
+                Some(LeaveX)
             }
             Sent => {
                 self.sending -= 1;
@@ -252,6 +268,7 @@ impl State {
             LetGo { even_made, entered } => {
                 let held = self.entering > 0 || self.x;
                 self.copy &= held;
+                self.asked_entering |= self.entering > 0;
                 Some(Decide { even_made, entered, held })
             }
             // A receiver may not have created its copy yet.
@@ -271,6 +288,14 @@ impl State {
                 None
             }
             _ => unreachable!("another group's"),
+        }
+    }
+
+    /// N does not hold the directory for one of its requests any more. If H asked meanwhile, it asks again.
+    fn end_entering(&mut self) {
+        self.entering -= 1;
+        if self.entering == 0 && std::mem::take(&mut self.asked_entering) {
+            self.processes.push(Settle { even_made: false });
         }
     }
 
@@ -305,7 +330,7 @@ impl State {
     fn kill_n(&self) -> State {
         let mut next = self.clone();
         next.kills += 1;
-        next.entering = 0;
+        (next.entering, next.asked_entering) = (0, false);
         next.to_audit = true;
         next.processes = self.processes.iter().filter_map(|process| after_kill_of_n(*process)).collect();
         next.processes.push(Audit);
@@ -319,11 +344,13 @@ impl State {
         let lost = |process: &Process| matches!(process, Settle { .. } | LetGo { .. } | Decide { .. } | Audit);
         // The connection on which the outputs come breaks.
         (next.sending, next.asked) = (0, false);
-        next.entering -= self.processes.iter().filter(|process| **process == ReceiveCopy).count() as u8;
-        next.processes.retain(|process| !matches!(process, Receive | ReceiveCopy | Sent));
+        next.processes.retain(|process| !matches!(process, Receive | Sent));
+        next.processes.iter_mut().filter(|process| **process == ReceiveCopy).for_each(|process| *process = ReceiveEnd);
         // Processes that wait for H fail.
-        next.entering -= self.processes.iter().filter(|process| **process == PutXEnter).count() as u8;
-        next.processes.retain(|process| !lost(process) && !matches!(process, PutXEnter | LateEnter));
+        let is_entering = |process: &Process| matches!(process, PutXEnter { .. });
+        next.entering -= self.processes.iter().filter(|process| is_entering(process)).count() as u8;
+        next.asked_entering &= next.entering > 0;
+        next.processes.retain(|process| !lost(process) && !is_entering(process) && *process != LateEnter);
         // At its start, H settles its own directories.
         next.processes.push(Settle { even_made: false });
         next.to_audit = false;
@@ -347,8 +374,8 @@ impl State {
 /// What remains of a process when N is killed. Steps of H alone continue; messages that were sent may still reach H.
 fn after_kill_of_n(process: Process) -> Option<Process> {
     match process {
-        PutX | PutXCopy | Receive | ReceiveCopy | DeleteX | LeaveX => None,
-        PutXEnter => Some(LateEnter),
+        PutX { .. } | PutXCopy { .. } | Receive | ReceiveCopy | ReceiveEnd | DeleteX | LeaveX => None,
+        PutXEnter { .. } => Some(LateEnter),
         // No answer counts as "held".
         LetGo { even_made, entered } => Some(Decide { even_made, entered, held: true }),
         other => Some(other),
@@ -389,14 +416,16 @@ fn can_run(state: &State, at: usize) -> bool {
 
 #[test]
 fn no_order_of_steps_breaks_what_nodes_agree_on() {
+    let put = PutX { fails: false };
     let rmdir = Settle { even_made: true };
     let mut counts = BTreeMap::new();
     for (name, processes) in [
-        ("two makers", vec![PutX, PutX, PutKey, DeleteKey]),
-        ("maker and remover", vec![PutX, PutX, DeleteX, DeleteX, PutKey]),
-        ("with rmdir", vec![PutX, DeleteX, rmdir, MakeDir, PutX]),
-        ("both nodes", vec![PutX, DeleteX, PutY, DeleteY, PutX]),
-        ("a task sends", vec![Send, PutX, DeleteX, DeleteX, rmdir]),
+        ("two makers", vec![put, put, PutKey, DeleteKey]),
+        ("maker and remover", vec![put, put, DeleteX, DeleteX, PutKey]),
+        ("with rmdir", vec![put, DeleteX, rmdir, MakeDir, put]),
+        ("both nodes", vec![put, DeleteX, PutY, DeleteY, put]),
+        ("puts that fail", vec![PutX { fails: true }, put, DeleteX, PutX { fails: true }, PutY, DeleteY]),
+        ("a task sends", vec![Send, put, DeleteX, DeleteX, rmdir]),
         ("tasks send", vec![Send, Send, DeleteX, PutY, DeleteY]),
         ("all", vec![Send, DeleteX, PutY, DeleteY, PutKey, rmdir]),
     ] {

@@ -74,13 +74,16 @@ fn serve_while_asked(
     mut connection: Connection,
     mut next: Option<Request>,
 ) -> Result<Connection> {
-    // The directory copy for the task whose outputs are being received.
+    // The directory copy for the task whose outputs are being received, until all outputs received so far are answered.
     let mut receiving = None;
     loop {
         let request = match next.take() {
             Some(request) => request,
             None => {
                 if !connection.has_unparsed() {
+                    // The receiver of the last answer may delete everything at once. Then this node must not answer that it holds
+                    // the directory.
+                    receiving = None;
                     connection.flush()?;
                     let wait = if app.upgrades.is_ending() { Duration::ZERO } else { LINGER };
                     if !connection.wait_to_receive(wait, None) {

@@ -309,7 +309,7 @@ impl Store {
         }
         self.check_there()?;
         // If it fails, directories that were made for it are removed.
-        self.link_in_new_dir(requester, file, path, key, over_empty).inspect_err(|_| self.prune(path))
+        self.link_in_new_dir(requester, file, path, key, over_empty).inspect_err(|_| self.prune_unused(path))
     }
 
     fn link_in_new_dir(

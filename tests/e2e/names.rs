@@ -252,3 +252,67 @@ fn a_directory_that_version_0_1_made_stays_when_it_is_empty() {
     cluster.ok(&["rm", "s4://b/0_old/1_k"]);
     assert!(old.is_dir(), "it went with its last key");
 }
+
+/// Directories in which so many keys are put at once.
+const SHARED: usize = 1000;
+const MAKERS: usize = 8;
+
+#[test]
+fn directories_that_many_keys_entered_at_once_go_with_them() {
+    let cluster = Cluster::start(2);
+    let line = Barrier::new(MAKERS);
+    std::thread::scope(|scope| {
+        for maker in 0..MAKERS {
+            let (line, mut session) = (&line, connect(&cluster, 1));
+            scope.spawn(move || {
+                for n in 0..SHARED {
+                    line.wait();
+                    assert!(put(&mut session, &format!("b/{}_d/1_{maker}", 2 * n)), "{n}: {maker}");
+                }
+            });
+        }
+    });
+    cluster.ok(&["rm", "-r", "s4://b/"]);
+    assert_no_bucket(&cluster, "b");
+}
+
+#[track_caller]
+fn assert_no_bucket(cluster: &Cluster, bucket: &str) {
+    for node in 0..cluster.len() {
+        let left = std::fs::read_dir(cluster.data(node).join(bucket)).map(|dir| dir.flatten().collect::<Vec<_>>());
+        assert!(left.is_err(), "node {node} still has the bucket, and in it {left:?}");
+    }
+}
+
+#[test]
+fn a_bucket_is_gone_once_rm_r_has_ended_right_after_a_map() {
+    let cluster = Cluster::start(3);
+    for n in 0..24 {
+        cluster.put(&format!("s4://in/{n}_k"), b"content\n");
+    }
+    let scatter = "for n in 1 2 3 4 5 6; do echo > ${n}_$filename; echo ${n}_$filename; done";
+    for _ in 0..10 {
+        cluster.ok(&["map-to-n", "s4://in/", "s4://deep/", scatter]);
+        cluster.ok(&["rm", "-r", "s4://deep/"]);
+        assert_no_bucket(&cluster, "deep");
+        cluster.ok(&["map", "--to-name", "p/q/{/}/r/{/}z", "s4://in/", "s4://deep/", "cat"]);
+        cluster.ok(&["rm", "-r", "s4://deep/"]);
+        assert_no_bucket(&cluster, "deep");
+    }
+}
+
+#[test]
+fn rm_r_removes_a_made_directory_whichever_node_deletes_first() {
+    for first in [0, 1] {
+        let cluster = Cluster::start(2);
+        let made = crate::strange_bodies::ask(&cluster, "PUT", "/v1/dirs/b/0_made", b"");
+        assert!(made.starts_with("HTTP/1.1 200"), "{made}");
+        // Its home has a directory in it, which goes with the key of the other node.
+        cluster.put("s4://b/0_made/0_below/1_key", b"content");
+        for node in [first, 1 - first] {
+            let deleted = post(&cluster, node, "/v1/delete?prefix=b/", "");
+            assert!(deleted.starts_with("HTTP/1.1 200"), "{deleted}");
+        }
+        assert_no_bucket(&cluster, "b");
+    }
+}

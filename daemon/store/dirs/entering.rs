@@ -46,7 +46,7 @@ impl Store {
                 Err(errno) => Err(failed(dir, errno)),
             };
             // Copies that were made above it are not needed then.
-            held.inspect_err(|_| self.prune(&self.dir_path(&part)))?;
+            held.inspect_err(|_| self.prune_unused(&self.dir_path(&part)))?;
         }
         Ok(())
     }
@@ -56,7 +56,7 @@ impl Store {
         let path = self.path(key);
         match path.parent().is_some_and(Path::is_dir) {
             true => Ok(()),
-            false => self.hold_parent_of(key, None).inspect_err(|_| self.prune(&path)),
+            false => self.hold_parent_of(key, None).inspect_err(|_| self.prune_unused(&path)),
         }
     }
 
@@ -73,8 +73,9 @@ impl Store {
             let _table = self.dirs.lock();
             return self.make_copy(dir);
         }
-        let entering = Entering { turn: self.enter_turn(dir), store: self, dir };
-        let _turn = entering.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = self.enter_turn(dir);
+        let _entering = Entering { store: self, dir };
+        let _turn = lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.has_copy(&self.dir_path(dir)) {
             return Ok(());
         }
@@ -94,15 +95,24 @@ impl Store {
 
     /// Makes this node answer that it holds `dir`, until [`leave_turn`](Self::leave_turn).
     pub(super) fn enter_turn(&self, dir: &Dir) -> Arc<Mutex<()>> {
-        self.dirs.lock().entering.entry(dir.as_str().to_owned()).or_default().clone()
+        let mut table = self.dirs.lock();
+        let turn = table.entering.entry(dir.as_str().to_owned()).or_default();
+        turn.count += 1;
+        turn.lock.clone()
     }
 
-    pub(super) fn leave_turn(&self, dir: &Dir, turn: &Arc<Mutex<()>>) {
-        let mut table = self.dirs.lock();
-        // One reference is the table's, the other the caller's.
-        if Arc::strong_count(turn) == 2 {
-            table.entering.remove(dir.as_str());
+    pub(super) fn leave_turn(&self, dir: &Dir) {
+        {
+            let mut table = self.dirs.lock();
+            let Some(turn) = table.entering.get_mut(dir.as_str()) else { return };
+            turn.count -= 1;
+            if turn.count > 0 || !table.entering.remove(dir.as_str()).is_some_and(|turn| turn.asked) {
+                return;
+            }
+            // The home was told that this node holds it, and asks nobody again by itself.
+            table.left.insert(dir.as_str().to_owned());
         }
+        self.settle_soon();
     }
 
     /// At the home of `dir`: makes it if it does not exist, and records `holder`, which is about to hold something in
@@ -199,12 +209,11 @@ impl Store {
 struct Entering<'s> {
     store: &'s Store,
     dir: &'s Dir,
-    turn: Arc<Mutex<()>>,
 }
 
 impl Drop for Entering<'_> {
     fn drop(&mut self) {
-        self.store.leave_turn(self.dir, &self.turn);
+        self.store.leave_turn(self.dir);
     }
 }
 

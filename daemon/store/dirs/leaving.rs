@@ -17,7 +17,11 @@ impl Store {
     /// At a holder of `dir`, asked by its home: removes the copy if it is empty. True if it is still held.
     pub fn let_go(&self, dir: &Dir) -> Result<bool> {
         self.check_there()?;
-        if self.home_of(dir.as_str()) == self.node || self.dirs.lock().entering.contains_key(dir.as_str()) {
+        if self.home_of(dir.as_str()) == self.node {
+            return Ok(true);
+        }
+        if let Some(turn) = self.dirs.lock().entering.get_mut(dir.as_str()) {
+            turn.asked = true;
             return Ok(true);
         }
         Ok(!self.remove_copies(dir.as_str()))
@@ -26,22 +30,24 @@ impl Store {
     /// Removes this node's empty copies of `path` and of the directories below. False if anything is left.
     fn remove_copies(&self, path: &str) -> bool {
         let dir = self.root.join(path);
-        match self.remove_copy(&dir) {
-            Err(Errno::ENOENT) => return true,
-            Err(Errno::ENOTEMPTY) => {}
-            done => return done.is_ok(),
-        }
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+        let is_gone = || matches!(self.remove_copy(&dir), Ok(()) | Err(Errno::ENOENT));
+        is_gone() || self.remove_below(path) && is_gone()
+    }
+
+    /// Removes this node's empty copies of the directories below `path`, and notes them. False if anything is left.
+    fn remove_below(&self, path: &str) -> bool {
+        for entry in std::fs::read_dir(self.root.join(path)).into_iter().flatten().flatten() {
             let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
             let Some(name) = entry.file_name().to_str().filter(|_| is_dir).map(str::to_owned) else { return false };
             let below = format!("{path}/{name}");
             // This node is its home, so it stays for all nodes.
-            if below.len() > MAX_KEY || self.home_of(&below) == self.node || !self.remove_copies(&below) {
+            let stays = below.len() > MAX_KEY || self.home_of(&below) == self.node;
+            // A delete that finds it gone must find it noted, too.
+            if stays || !self.remove_below(&below) || !self.prune_one(&below, false) {
                 return false;
             }
-            self.dirs.lock().left.insert(below);
         }
-        self.remove_copy(&dir).is_ok()
+        true
     }
 
     /// Removes the directories above `file` that are empty now, as far as this node knows. Those about which their
@@ -53,6 +59,21 @@ impl Store {
             if !self.prune_one(path, false) {
                 return;
             }
+        }
+    }
+
+    /// The same for directories that were made in vain: nobody waits for their homes.
+    pub(in crate::store) fn prune_unused(&self, file: &Path) {
+        self.prune(file);
+        if self.left() > 0 {
+            self.settle_soon();
+        }
+    }
+
+    /// Has the homes decide about directories that are to be reported. Does not block.
+    pub(super) fn settle_soon(&self) {
+        if let Some(others) = self.dirs.others.get() {
+            (others.settle)();
         }
     }
 
@@ -74,21 +95,21 @@ impl Store {
             return errno == Errno::ENOENT;
         }
         let mut record = match DirRecord::read(&dir) {
-            Ok(_) if !is_empty(&dir) => return false,
             Ok(record) => record,
             Err(e) => return e.kind() == io::ErrorKind::NotFound,
         };
-        if record.made && !even_made {
-            return false;
-        }
-        if record.holders.is_empty() {
-            return self.remove_copy(&dir).is_ok();
-        }
-        if record.made {
+        if record.made && even_made {
+            // Also if others must leave it first: it goes with the last.
             record.made = false;
             if record.write(&dir).is_err() {
                 return false;
             }
+        }
+        if record.made || !is_empty(&dir) {
+            return false;
+        }
+        if record.holders.is_empty() {
+            return self.remove_copy(&dir).is_ok();
         }
         table.left.insert(path.to_owned());
         false

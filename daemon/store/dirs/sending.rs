@@ -5,7 +5,7 @@ use crate::store::core::Store;
 use s4::error::Result;
 use s4::key::Dir;
 use s4::placement::NodeId;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Guard of the sender: until it is dropped, the nodes that receive outputs in a directory stay recorded.
 pub struct Receivers {
@@ -20,7 +20,6 @@ pub struct Receivers {
 pub struct Receiving {
     store: Arc<Store>,
     dir: Dir,
-    turn: Arc<Mutex<()>>,
 }
 
 impl Receiving {
@@ -31,8 +30,8 @@ impl Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        self.store.leave_turn(&self.dir, &self.turn);
-        self.store.prune(&self.store.dir_path(&self.dir).join("any"));
+        self.store.leave_turn(&self.dir);
+        self.store.prune_unused(&self.store.dir_path(&self.dir).join("any"));
     }
 }
 
@@ -49,7 +48,8 @@ impl Store {
     /// called once this node answers that it holds `dir`. It checks that the sender is still there: a home that has
     /// given up may have forgotten this node.
     pub fn begin_receiving(self: &Arc<Self>, dir: Dir, is_sending: impl FnOnce() -> Result<()>) -> Result<Receiving> {
-        let receiving = Receiving { turn: self.enter_turn(&dir), store: self.clone(), dir };
+        self.enter_turn(&dir);
+        let receiving = Receiving { store: self.clone(), dir };
         is_sending()?;
         if let Some((parent, _)) = receiving.dir.as_str().rsplit_once('/') {
             self.hold_dir(&Dir::try_from(parent.to_owned())?, None)?;
@@ -76,6 +76,8 @@ impl Drop for Receivers {
         sending.count -= 1;
         if sending.count == 0 && table.sending.remove(self.dir.as_str()).is_some_and(|sending| sending.asked) {
             table.left.insert(self.dir.as_str().to_owned());
+            drop(table);
+            self.store.settle_soon();
         }
     }
 }

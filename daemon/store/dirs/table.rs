@@ -19,10 +19,14 @@ pub type Enter = dyn Fn(NodeId, &Dir, Option<Duration>) -> Result<()> + Send + S
 /// directories. Blocks.
 pub type RefuseDir = dyn Fn(&Dir) -> Result<()> + Send + Sync;
 
+/// Has the homes decide about directories that this node does not hold any more. Does not block.
+pub type Settle = dyn Fn() + Send + Sync;
+
 /// Requests of the store to other nodes.
 pub struct Others {
     pub enter: Box<Enter>,
     pub refuse_dir: Box<RefuseDir>,
+    pub settle: Box<Settle>,
 }
 
 /// What the store knows of its directories, apart from the disk.
@@ -63,8 +67,8 @@ pub(super) struct Table {
     /// the round began: their answers are void.
     pub(super) asking: HashMap<String, BTreeMap<u64, BTreeSet<NodeId>>>,
     pub(super) asked: u64,
-    /// This node is about to make a copy. The lock makes others that need the copy wait.
-    pub(super) entering: HashMap<String, Arc<Mutex<()>>>,
+    /// Directories of which this node is about to make a copy. It answers that it holds them.
+    pub(super) entering: HashMap<String, Turn>,
     /// Directories that lost their last entry here, to be reported to their homes, which decide.
     pub(super) left: BTreeSet<String>,
     /// Those whose home did not answer.
@@ -81,6 +85,17 @@ impl Table {
             entered.extend(nodes);
         }
     }
+}
+
+#[derive(Default)]
+pub(super) struct Turn {
+    /// Requests that need the copy. A count of the references to `lock` would not do: each is dropped a moment after its
+    /// request has left.
+    pub(super) count: usize,
+    /// Makes requests that need the copy wait for the one that makes it.
+    pub(super) lock: Arc<Mutex<()>>,
+    /// The home asked meanwhile, and must ask again.
+    pub(super) asked: bool,
 }
 
 #[derive(Default)]
