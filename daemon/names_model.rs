@@ -425,7 +425,7 @@ fn no_order_of_steps_breaks_what_nodes_agree_on() {
         ("with rmdir", vec![put, DeleteX, rmdir, MakeDir, put]),
         ("both nodes", vec![put, DeleteX, PutY, DeleteY, put]),
         ("puts that fail", vec![PutX { fails: true }, put, DeleteX, PutX { fails: true }, PutY, DeleteY]),
-        ("a task sends", vec![Send, put, DeleteX, DeleteX, rmdir]),
+        ("a task sends", vec![Send, put, DeleteX, rmdir]),
         ("tasks send", vec![Send, Send, DeleteX, PutY, DeleteY]),
         ("all", vec![Send, DeleteX, PutY, DeleteY, PutKey, rmdir]),
     ] {
