@@ -29,6 +29,7 @@ pub fn import(shared: &Shared, mark: Mark, task: &TaskRecord) -> Result<()> {
     }
     let journal = Journal::new(store, mark.job)?;
     if !journal.has_begun()? {
+        journal.clear()?;
         journal.begin(job)?;
     }
     journal.done(mark.outputs.into(), 0, inputs)?;

@@ -162,6 +162,11 @@ impl Job {
         Mark { inputs, outputs, ..self.mark }
     }
 
+    /// True if this is the job whose id has this hash.
+    pub fn is_of(&self, hash: u64) -> bool {
+        self.mark.job == hash
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -42,9 +42,15 @@ impl Journal {
         self.0.append(&line).map_err(|e| failed(&e))
     }
 
-    /// True if the job was written.
+    /// True if the job has been written down, whole.
     pub fn has_begun(&self) -> Result<bool> {
-        self.0.read().map(|file| file.is_some()).map_err(|e| failed(&e))
+        let file = self.0.read().map_err(|e| failed(&e))?;
+        file.map_or(Ok(false), |file| read_job(&file).map(|job| job.is_some()))
+    }
+
+    /// Removes what was written before it was whole.
+    pub fn clear(&self) -> Result<()> {
+        self.0.remove().map_err(|e| failed(&e))
     }
 
     /// Records a task whose outputs are all published. `bytes` is the size of its inputs.

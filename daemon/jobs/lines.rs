@@ -60,7 +60,17 @@ impl Lines {
         }
     }
 
-    /// Opens the file for reading; `None` if nothing was ever appended.
+    /// Removes the file; another line would make it anew.
+    pub fn remove(&self) -> Result<()> {
+        let mut appended = self.lock();
+        *appended = Appended::default();
+        match std::fs::remove_file(&self.path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file, to be read; `None` if nothing was ever appended.
     pub fn read(&self) -> Result<Option<File>> {
         match open_to_read(&self.path) {
             Ok(file) => Ok(Some(file)),

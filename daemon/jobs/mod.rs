@@ -38,7 +38,6 @@ pub use shared::Shared;
 
 use crate::store::Store;
 use cgroup::Limits;
-use marks::owner_of;
 use owner::Owner;
 use s4::attribute::Mark;
 use s4::client::blocking;
@@ -143,9 +142,9 @@ impl Jobs {
             let mut waiting = table.values().filter(|job| job.state().outcome.is_none());
             waiting.any(|job| job.spec.files.iter().any(|file| file.digest == digest))
         };
-        let is_known = |job: u64| self.lock().keys().any(|id| owner_of(id) == job);
+        let runs = |job: u64| self.lock().values().any(|known| known.is_of(job) && known.state().outcome.is_none());
         let files = self.shared.files.remove_unused(needs);
-        for error in [files, journal::prune(&self.shared.store, is_known)].into_iter().filter_map(Result::err) {
+        for error in [files, journal::prune(&self.shared.store, runs)].into_iter().filter_map(Result::err) {
             tracing::warn!("{error}");
         }
     }

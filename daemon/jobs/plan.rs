@@ -266,9 +266,8 @@ impl Planner<'_> {
         let (spec, path) = (self.spec, self.store.path(output));
         let fresh = || refuse_taken(self.store, output, spec).map(|()| (Decision::Run(Reason::Missing), 0));
         match (spec.rerun, self.mark_at(output)?) {
-            (Rerun::Refuse, _) => fresh(),
-            (Rerun::Missing, _) if path.symlink_metadata().is_ok_and(|found| found.is_file()) => {
-                Ok((Decision::Keep, 0))
+            (Rerun::Missing, mark) if path.symlink_metadata().is_ok_and(|found| found.is_file()) => {
+                Ok((mark.map_or(Decision::KeepOthers, |mark| rerun::kept([mark].into_iter(), self.mark)), 0))
             }
             (_, None) => fresh(),
             (_, Some(mark)) => {
@@ -283,8 +282,9 @@ impl Planner<'_> {
     /// Counts a task, and returns its text for the plan; `None` if there is nothing to do.
     fn note(&mut self, decision: Decision, inputs: u64) -> Option<String> {
         match decision {
-            Decision::Keep => {
+            Decision::Keep | Decision::KeepOthers => {
                 self.plan.done_before += 1;
+                self.plan.of_others += u64::from(decision == Decision::KeepOthers);
                 return None;
             }
             Decision::Run(reason) => {

@@ -10,12 +10,14 @@ pub enum Decision {
     Run(Reason),
     /// Its outputs exist and are kept.
     Keep,
+    /// Outputs of another recipe, or that no map made, are kept in their place.
+    KeepOthers,
 }
 
 impl Decision {
     /// True if outputs of earlier runs must be removed first.
     pub fn removes(self) -> bool {
-        !matches!(self, Self::Keep | Self::Run(Reason::Missing))
+        !matches!(self, Self::Keep | Self::KeepOthers | Self::Run(Reason::Missing))
     }
 }
 
@@ -36,7 +38,7 @@ pub fn decide(rerun: Rerun, existing: &[Standing], ours: Mark) -> Result<Decisio
     match (rerun, existing.iter().find(is_other)) {
         (Rerun::Refuse, _) => Err(first),
         (Rerun::Resume, Some(other)) => Err(other),
-        (Rerun::Missing, _) if existing.iter().any(is_whole) => Ok(Decision::Keep),
+        (Rerun::Missing, _) if existing.iter().any(is_whole) => Ok(kept(existing.iter().map(|found| found.mark), ours)),
         (Rerun::Missing, _) => Ok(Decision::Run(Reason::Incomplete)),
         (Rerun::Resume | Rerun::Update, _) => Ok(match existing {
             _ if existing.iter().any(|found| found.mark.recipe != ours.recipe) => Decision::Run(Reason::RecipeChanged),
@@ -46,6 +48,11 @@ pub fn decide(rerun: Rerun, existing: &[Standing], ours: Mark) -> Result<Decisio
             _ => Decision::Run(Reason::Incomplete),
         }),
     }
+}
+
+/// What is said of outputs that are kept whatever made them.
+pub fn kept(mut marks: impl Iterator<Item = Mark>, ours: Mark) -> Decision {
+    if marks.all(|mark| mark.recipe == ours.recipe) { Decision::Keep } else { Decision::KeepOthers }
 }
 
 /// True if the job of `ours` may remove an output with this mark before it runs the task again.
@@ -102,7 +109,7 @@ mod tests {
         assert_eq!(after(Rerun::Resume), [None, None]);
         let again = [Reason::RecipeChanged, Reason::InputChanged].map(|reason| Some(Decision::Run(reason)));
         assert_eq!(after(Rerun::Update), again);
-        assert_eq!(after(Rerun::Missing), [Some(Decision::Keep); 2]);
+        assert_eq!(after(Rerun::Missing), [Some(Decision::KeepOthers), Some(Decision::Keep)]);
         assert_eq!(decided(Rerun::Missing, &[outputs(other.mark, 2)]), Some(Decision::Run(Reason::Incomplete)));
         assert_eq!(decided(Rerun::Refuse, &[outputs(RUN, 3)]), None);
     }

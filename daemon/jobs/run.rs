@@ -16,6 +16,9 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+/// Outputs whose inputs are gone that are removed together: between two batches a cancel is seen.
+const BATCH: usize = 64;
+
 impl Job {
     /// Runs all tasks of the plan, and records the end of the job, also after a panic.
     pub async fn run_to_end(self: Arc<Self>, shared: Arc<Shared>) {
@@ -67,17 +70,39 @@ impl Job {
         if self.plan.gone == 0 {
             return Ok(());
         }
-        if self.spec.kind == MapKind::MapToN {
-            for input in orphans::read(self.dir())? {
-                task::clean_everywhere(shared, self, &input?, None).await?;
+        let dir = self.dir().to_owned();
+        let mut left = blocking(move || orphans::read(&dir)).await?;
+        while !self.state().stopped {
+            let (batch, rest) = blocking(move || (left.by_ref().take(BATCH).collect::<Result<Vec<_>>>(), left)).await;
+            left = rest;
+            let batch = batch?;
+            if batch.is_empty() {
+                break;
             }
-            return Ok(());
+            match self.spec.kind {
+                MapKind::MapToN => self.remove_of_inputs(shared, batch).await?,
+                MapKind::Map | MapKind::MapFromN => self.remove_keys(shared, batch).await?,
+            }
         }
+        Ok(())
+    }
+
+    /// Removes, on all nodes, the outputs of these inputs of a 1:n map.
+    async fn remove_of_inputs(self: &Arc<Self>, shared: &Arc<Shared>, inputs: Vec<String>) -> Result<()> {
+        let mut running = JoinSet::new();
+        for input in inputs {
+            let (job, shared) = (self.clone(), shared.clone());
+            running.spawn(async move { task::clean_everywhere(&shared, &job, &input, None).await });
+        }
+        running.join_all().await.into_iter().collect()
+    }
+
+    async fn remove_keys(self: &Arc<Self>, shared: &Arc<Shared>, keys: Vec<String>) -> Result<()> {
         let (job, store) = (self.clone(), shared.store.clone());
         let (rerun, ours) = (self.spec.rerun, self.mark(0, 1));
         blocking(move || {
-            let mut keys = orphans::read(job.dir())?;
-            keys.try_for_each(|key| store.remove_output(&Key::parse(&key?)?, |mark| may_remove(rerun, mark, ours)))
+            let remove = |key: &String| store.remove_output(&Key::parse(key)?, |mark| may_remove(rerun, mark, ours));
+            keys.iter().try_for_each(|key| job.fence.pass(|| remove(key)))
         })
         .await
     }

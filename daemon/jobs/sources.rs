@@ -28,6 +28,8 @@ impl Sources {
             kind: record.spec.kind,
             indir: record.spec.indir,
             outdir: record.spec.outdir,
+            to_name: record.spec.to_name,
+            rerun: record.spec.rerun,
             started: record.started.is_some(),
             outcome: record.outcome,
             tasks: record.progress.tasks,

@@ -76,9 +76,6 @@ pub async fn run(
     slot: &mut Option<Slot>,
 ) -> TaskResult<u64> {
     let work = Arc::new(Work { shared, job, task, control, dir });
-    if let Some(inputs) = work.task.clean {
-        work.clear_away(inputs).await?;
-    }
     let (shared, job, task) = (&work.shared, &work.job, &work.task);
     let ended = {
         let work = work.clone();
@@ -87,6 +84,7 @@ pub async fn run(
     let (outputs, inputs) = match ended {
         Ended::Published(inputs) => (1, inputs),
         Ended::Elsewhere { output, file, inputs } => {
+            work.clear_away().await?;
             let sender = Sender { job, input: &task.key, inputs: inputs.digest() };
             shared.transfers.send_output(sender, &output, file).await?;
             (1, inputs)
@@ -95,6 +93,7 @@ pub async fn run(
             // The slot is kept while waiting to deliver, so that finished directories do not pile up.
             let delivery = shared.deliveries.acquire().await;
             drop(slot.take());
+            work.clear_away().await?;
             let sender = Sender { job, input: &task.key, inputs: inputs.digest() };
             let (published, result) = transfer::shuffle(&shared.transfers, sender, outputs).await;
             drop(delivery);
@@ -122,24 +121,32 @@ enum Ended {
 }
 
 impl Work {
-    /// Deletes the outputs that earlier runs of this task have left. `inputs` is the digest of its inputs.
-    async fn clear_away(&self, inputs: u64) -> Result<()> {
+    /// Deletes what earlier runs left of this task on other nodes. Only a command that has succeeded replaces anything.
+    async fn clear_away(&self) -> Result<()> {
         let (shared, job, task) = (&self.shared, &self.job, &self.task);
-        let Some(output) = task.output.clone() else {
+        let Some(inputs) = task.clean else {
+            return Ok(());
+        };
+        let Some(output) = &task.output else {
             return clean_everywhere(shared, job, task.key.basename(), Some(inputs)).await;
         };
-        let node = shared.client.cluster().node_of(&output);
-        if node != shared.node {
-            let id = &job.spec.id;
-            return shared.client.clean_job(node, id, &Prefix::parse(output.as_str())?, Some(inputs)).await;
-        }
-        let (store, rerun, ours) = (shared.store.clone(), job.spec.rerun, job.mark(inputs, 1));
-        let outputs = task.outdated.iter().cloned().chain([output]).collect::<Vec<_>>();
-        blocking(move || {
-            let mut outputs = outputs.iter();
-            outputs.try_for_each(|output| store.remove_output(output, |mark| may_replace(rerun, mark, ours)))
+        let (node, prefix) = (shared.client.cluster().node_of(output), Prefix::parse(output.as_str())?);
+        shared.client.clean_job(node, &job.spec.id, &prefix, Some(inputs)).await
+    }
+
+    /// Publishes the output of a task whose output is on this node, in the place of what earlier runs left.
+    fn publish(&self, file: &File, output: &Key, inputs: u64) -> Result<()> {
+        let (store, job, task) = (&*self.shared.store, &self.job, &self.task);
+        // Other nodes may be asked, which is not to hold up who shuts the fence.
+        store.hold_for(output)?;
+        job.fence.pass(|| {
+            if let Some(inputs) = task.clean {
+                let (rerun, ours) = (job.spec.rerun, job.mark(inputs, 1));
+                let mut earlier = task.outdated.iter().chain([output]);
+                earlier.try_for_each(|key| store.remove_output(key, |mark| may_replace(rerun, mark, ours)))?;
+            }
+            store.publish_output(file, output, job.mark(inputs, 1))
         })
-        .await
     }
 
     fn run_with_retries(&self) -> TaskResult<Ended> {
@@ -166,7 +173,7 @@ impl Work {
         let refused = |e: std::io::Error| Error::io(&task.key, &e);
         store.check_space(task.output.as_ref().unwrap_or(&task.key))?;
         let is_here = |output: &&Key| shared.client.cluster().node_of(output) == shared.node;
-        if let Some(output) = task.output.as_ref().filter(is_here) {
+        if let Some(output) = task.output.as_ref().filter(is_here).filter(|_| task.clean.is_none()) {
             store.check_unused(output)?;
         }
         let inputs = Inputs::open(store, task)?;
@@ -225,9 +232,7 @@ impl Work {
         if !is_here(&output) {
             return Ok(Ended::Elsewhere { output: output.clone(), file: stdout, inputs });
         }
-        // Outside the fence: this may wait for other nodes, and a cancel must not wait for them.
-        store.hold_for(output)?;
-        job.fence.pass(|| store.publish_output(&stdout, output, job.mark(inputs.digest(), 1)))?;
+        self.publish(&stdout, output, inputs.digest())?;
         Ok(Ended::Published(inputs))
     }
 }

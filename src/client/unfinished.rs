@@ -6,7 +6,7 @@
 
 use super::job_table::JobState;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{JobId, JobSpec, Outcome, Source};
+use crate::protocol::{JobId, JobSpec, Outcome, Rerun, Source};
 use std::collections::BTreeMap;
 
 /// A job that writes to the INDIR, over all nodes.
@@ -24,8 +24,11 @@ pub fn refuse(spec: &JobSpec, nodes: usize, sources: impl Iterator<Item = Source
     let is_finished = |at: usize| {
         producers[at..].iter().any(|later| later.state == JobState::Done && is_same(&producers[at].sum, &later.sum))
     };
-    let matters = |producer: &Producer| producer.state == JobState::Running || producer.sum.inputs > 0;
-    match (0..producers.len()).find(|&at| matters(&producers[at]) && !is_finished(at)) {
+    // A rerun may have removed outputs, of which nothing is left to count.
+    let is_rerun = |producer: &Producer| producer.sum.rerun != Rerun::Refuse && producer.state != JobState::Done;
+    let matters =
+        |producer: &Producer| producer.state == JobState::Running || producer.sum.inputs > 0 || is_rerun(producer);
+    match (0..producers.len()).rev().find(|&at| matters(&producers[at]) && !is_finished(at)) {
         Some(at) => Err(producers[at].refusal(spec)),
         None => Ok(()),
     }
@@ -42,7 +45,8 @@ fn producers(nodes: usize, sources: impl Iterator<Item = Source>) -> Vec<Produce
 }
 
 fn is_same(one: &Source, other: &Source) -> bool {
-    (one.kind, &one.indir, &one.outdir) == (other.kind, &other.indir, &other.outdir)
+    let what = |source: &Source| (source.kind, source.indir.clone(), source.outdir.clone(), source.to_name.clone());
+    what(one) == what(other)
 }
 
 impl Producer {
@@ -61,7 +65,12 @@ impl Producer {
 
     fn refusal(&self, spec: &JobSpec) -> Error {
         let Source { job, kind, outdir, tasks, done, .. } = &self.sum;
-        let resume = || "finish it with --resume".to_owned();
+        let option = match self.sum.rerun {
+            Rerun::Refuse | Rerun::Resume => "--resume",
+            Rerun::Update => "--update",
+            Rerun::Missing => "--missing",
+        };
+        let resume = || format!("finish it with {option}");
         let (how, way) = match self.state {
             JobState::Planned | JobState::Running => ("runs", format!("wait for it with 's4 wait {job}'")),
             JobState::Cancelled => ("was cancelled", resume()),
@@ -93,6 +102,8 @@ mod tests {
             kind: MapKind::Map,
             indir: Pattern::parse_url("s4://in/").unwrap(),
             outdir: Dir::parse_url("s4://out/").unwrap(),
+            to_name: None,
+            rerun: Rerun::Refuse,
             started: true,
             outcome,
             tasks: 15,

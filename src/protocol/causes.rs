@@ -18,8 +18,8 @@ pub fn hint(failure: &TaskFailure, cmd: &str) -> Option<String> {
         End::Exit(126) => Some(not_executable(stderr)),
         End::Exit(127) => Some(not_found(stderr)),
         End::Exit(141) | End::Signal(13) => Some(
-            "SIGPIPE: a later command of the pipe ended first, as head does, and 'set -o pipefail' makes that a failure; append \
-             '|| true' to the earlier command, or use --ok-exit 0,141"
+            "SIGPIPE: a later command of the pipe ended first, as head does, and 'set -o pipefail' makes that a failure; write \
+             '{ EARLIER || true; } | LATER', with the braces, or use --ok-exit 0,141"
                 .to_owned(),
         ),
         End::Exit(137) | End::Signal(9) => Some(
@@ -49,6 +49,13 @@ fn end(reason: &str) -> Option<End> {
 /// A shell variable that was unset: usually the user's own shell has expanded another one.
 fn unbound(stderr: &str) -> Option<String> {
     let name = complaint(stderr, ": unbound variable")?;
+    if name.starts_with('$') {
+        // bash names an argument with its dollar sign.
+        return Some(format!(
+            "bash took {name} for an argument of its own, of which there is none: between double quotes write \\{name}, or put \
+             awk's program in single quotes"
+        ));
+    }
     Some(format!(
         "the variable {name} is not set, which 'set -u' makes a failure: write ${{{name}:-}}, and put CMD in single quotes so that \
          your own shell replaces nothing"
@@ -60,7 +67,11 @@ fn no_match(stderr: &str, cmd: &str) -> Option<String> {
     let greps = ["grep", "egrep", "fgrep", "zgrep", "rg"];
     let mut words = cmd.split(|c: char| !c.is_ascii_alphanumeric());
     (stderr.trim().is_empty() && words.any(|word| greps.contains(&word)))
-        .then(|| "grep ends with 1 if no line matches: append '|| true' to it, or use --ok-exit 0,1".to_owned())
+        .then(|| {
+            "grep ends with 1 if no line matches: write '{ grep … || true; }', with the braces; --ok-exit 0,1 helps too, but takes \
+             every exit status 1 for success"
+                .to_owned()
+        })
 }
 
 fn not_executable(stderr: &str) -> String {
@@ -117,6 +128,7 @@ mod tests {
             ("exit status 127", "", "(exit 127)", "a command was not found"),
             ("exit status 2", "sort: write failed: /tmp/x: No space left on device\n", "sort", "'s4 health'"),
             ("exit status 1", "bash: line 1: name: unbound variable\n", "echo $name", "${name:-}"),
+            ("exit status 1", "bash: line 1: $2: unbound variable\n", "awk \"{ print $2 }\"", "write \\$2"),
         ] {
             let found = hint_of(reason, stderr, cmd);
             assert!(found.contains(part), "{reason}, {stderr:?}: {found}");

@@ -1,7 +1,8 @@
 //! Jobs on the wire: the reports of a node about its part.
 
-use super::job::{JobId, JobSpec, MapKind, Standing};
+use super::job::{JobId, JobSpec, MapKind, Rerun, Standing};
 use super::plan::Plan;
+use super::to_name::NameTemplate;
 use crate::bounds;
 use crate::error::Error;
 use crate::key::{Dir, Key};
@@ -17,6 +18,12 @@ pub struct Source {
     pub kind: MapKind,
     pub indir: Pattern,
     pub outdir: Dir,
+    /// What the outputs are called, where the map says that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_name: Option<NameTemplate>,
+    /// It may have replaced or removed outputs that others made.
+    #[serde(default)]
+    pub rerun: Rerun,
     pub started: bool,
     pub outcome: Option<Outcome>,
     #[serde(deserialize_with = "bounds::count")]

@@ -17,7 +17,10 @@ pub struct Plan {
     /// Tasks that are skipped, since their outputs exist.
     #[serde(default, deserialize_with = "bounds::count")]
     pub done_before: u64,
-    /// Outputs to be removed because their inputs no longer exist. For a 1:n map, the number of such inputs.
+    /// Of those, the tasks whose outputs another recipe made, or no map.
+    #[serde(default, deserialize_with = "bounds::count")]
+    pub of_others: u64,
+    /// Outputs, or of a 1:n map the outputs of an input, to be removed because their inputs are gone.
     #[serde(default, deserialize_with = "bounds::count")]
     pub gone: u64,
     /// Why the tasks run. All are [`Reason::Missing`] if outputs must not exist.
@@ -70,6 +73,7 @@ impl<'a> std::iter::Sum<&'a Plan> for Plan {
             keys: sum.keys + plan.keys,
             bytes: sum.bytes + plan.bytes,
             done_before: sum.done_before + plan.done_before,
+            of_others: sum.of_others + plan.of_others,
             gone: sum.gone + plan.gone,
             reasons: Reasons {
                 missing: sum.reasons.missing + plan.reasons.missing,

@@ -279,3 +279,54 @@ fn any_sequence_of_changes_and_updates_ends_in_a_clean_runs_bytes() {
         assert_eq!(script.update(), [0, 0, 0], "sequence {sequence}: {history:#?}");
     }
 }
+
+/// Three keys as `a/`, made by `sed s/^/x/` from `in/`.
+fn made() -> Cluster {
+    let cluster = Cluster::start(2);
+    for number in 0..3 {
+        cluster.put(&format!("s4://in/{number}_k"), b"line\n");
+    }
+    cluster.ok(&["map", "s4://in/", "s4://a/", "sed s/^/x/"]);
+    cluster
+}
+
+#[test]
+fn a_command_that_fails_replaces_nothing_and_the_next_map_is_refused() {
+    for (kind, cmd) in [("map", "false"), ("map-from-n", "false"), ("map-to-n", "false")] {
+        let cluster = made();
+        let good = if kind == "map-to-n" { "cat > 1_x; echo 1_x" } else { "cat" };
+        cluster.ok(&[kind, "s4://in/", "s4://b/", good]);
+        let contents = || -> Vec<_> {
+            let keys = listed(&cluster, "s4://b/");
+            keys.iter().map(|key| (key.clone(), cluster.get(&format!("s4://b/{key}")))).collect()
+        };
+        let before = contents();
+        let told = cluster.fails(1, &[kind, "s4://in/", "s4://b/", cmd, "--update", "--keep-going"]);
+        assert!(told.contains("run the same command again"), "{told}");
+        assert_eq!(contents(), before, "{kind}");
+        let told = cluster.fails(1, &["map", "s4://b/", "s4://c/", "cat"]);
+        assert!(told.contains("s4://b/ is not whole") && told.contains("--update"), "{kind}: {told}");
+        cluster.ok(&[kind, "s4://in/", "s4://b/", &format!("{good} # fixed"), "--update"]);
+        cluster.ok(&["map", "s4://b/", "s4://c/", "cat"]);
+    }
+}
+
+#[test]
+fn a_dry_run_says_what_would_run_and_what_would_be_removed() {
+    let cluster = made();
+    cluster.ok(&["rm", "s4://in/0_k"]);
+    let output = cluster.run(&["map", "s4://in/", "s4://a/", "cat", "--update", "--dry-run"]);
+    let told = text(&output.stderr);
+    assert!(told.contains("2 tasks would run (2 command changed), output of 1 gone input would be removed"), "{told}");
+    assert_eq!(listed(&cluster, "s4://a/").len(), 3);
+}
+
+#[test]
+fn what_is_kept_though_another_command_made_it_is_counted() {
+    let cluster = made();
+    cluster.put("s4://in/3_k", b"line\n");
+    let told = text(&cluster.run(&["map", "s4://in/", "s4://a/", "cat", "--missing"]).stderr);
+    assert!(told.contains("1 tasks done (1 output missing), 3 kept (3 not made by this command)"), "{told}");
+    let told = cluster.fails(1, &["map", "s4://in/", "s4://a/", "sort"]);
+    assert!(told.contains("--update makes it again, --missing keeps it"), "{told}");
+}

@@ -16,6 +16,7 @@ pub fn planned_line(spec: &JobSpec, plans: &[Plan]) -> String {
             "keys": plan.keys,
             "bytes": plan.bytes,
             "done_before": plan.done_before,
+            "of_others": plan.of_others,
             "gone": plan.gone,
             "reasons": plan.reasons,
         })
@@ -30,6 +31,7 @@ pub fn planned_line(spec: &JobSpec, plans: &[Plan]) -> String {
         "keys": sum.keys,
         "bytes": sum.bytes,
         "done_before": sum.done_before,
+        "of_others": sum.of_others,
         "gone": sum.gone,
         "reasons": sum.reasons,
         "nodes": plans.iter().enumerate().map(node).collect::<Vec<_>>(),

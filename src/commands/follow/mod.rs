@@ -10,6 +10,7 @@ mod view;
 
 pub use events::planned_line;
 pub use report::Report;
+pub use reruns::{gone_text, kept_text, reasons_text};
 
 use crate::commands::console::print_message;
 use s4::client::{Client, NodeEvent};

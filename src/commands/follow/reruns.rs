@@ -19,15 +19,22 @@ pub fn reasons_text(spec: &JobSpec, plan: &Plan) -> String {
     }
 }
 
-/// For example `, 147 done before, outputs of 2 gone inputs removed`: what does not run.
+/// `, 147 done before`, or `, 147 kept (3 not made by this command)`: what does not run.
 pub fn kept_text(plan: &Plan) -> String {
-    let before = if plan.done_before > 0 { format!(", {} done before", plan.done_before) } else { String::new() };
-    let gone = match plan.gone {
+    match (plan.done_before, plan.of_others) {
+        (0, _) => String::new(),
+        (before, 0) => format!(", {before} done before"),
+        (before, others) => format!(", {before} kept ({others} not made by this command)"),
+    }
+}
+
+/// `, outputs of 2 gone inputs removed`, or what else is `done` to them.
+pub fn gone_text(plan: &Plan, done: &str) -> String {
+    match plan.gone {
         0 => String::new(),
-        1 => ", output of 1 gone input removed".to_owned(),
-        gone => format!(", outputs of {gone} gone inputs removed"),
-    };
-    before + &gone
+        1 => format!(", output of 1 gone input {done}"),
+        gone => format!(", outputs of {gone} gone inputs {done}"),
+    }
 }
 
 #[cfg(test)]
@@ -46,7 +53,11 @@ mod tests {
         assert_eq!(reasons_text(&spec, &plan), "");
         spec.rerun = Rerun::Update;
         assert_eq!(reasons_text(&spec, &plan), " (2 output missing, 1 input changed)");
-        assert_eq!(kept_text(&plan), ", 147 done before, outputs of 2 gone inputs removed");
+        assert_eq!(
+            kept_text(&plan) + &gone_text(&plan, "removed"),
+            ", 147 done before, outputs of 2 gone inputs removed"
+        );
+        assert_eq!(kept_text(&Plan { of_others: 3, ..plan }), ", 147 kept (3 not made by this command)");
         assert_eq!(kept_text(&Plan::default()) + &reasons_text(&spec, &Plan::default()), "");
     }
 }

@@ -3,13 +3,13 @@
 use super::events;
 use super::parts::{Part, total};
 use super::report::Report;
-use super::reruns::{kept_text, reasons_text};
+use super::reruns::{gone_text, kept_text, reasons_text};
 use crate::commands::console::print_message;
 use crate::commands::format::seconds_text;
 use crate::commands::warning::skew_text;
 use s4::client::job_table::JobState;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::protocol::{MapKind, Outcome};
+use s4::protocol::{MapKind, Outcome, Rerun};
 
 impl Report {
     /// Prints the summary of a job that has ended on all nodes, except nodes that `s4 wait` has lost.
@@ -44,7 +44,8 @@ impl Report {
 
     fn success(&self) -> String {
         let (sum, plan) = (total(&self.parts), self.plan());
-        let (reasons, kept) = (reasons_text(&self.spec, &plan), kept_text(&plan));
+        let reasons = reasons_text(&self.spec, &plan);
+        let kept = kept_text(&plan) + &gone_text(&plan, "removed");
         let (kind, outdir, time) = (self.spec.kind, &self.spec.outdir, seconds_text(self.elapsed().as_secs_f64()));
         let hint = match (kind, sum.outputs, sum.done) {
             (MapKind::MapToN, 0, 1..) => {
@@ -121,13 +122,17 @@ impl Report {
 
     fn outputs_left(&self) -> String {
         let outputs = match (total(&self.parts).outputs, self.plan().done_before) {
+            (0, 0) if self.spec.rerun != Rerun::Refuse => {
+                "no new output stands; run the same command again to go on".to_owned()
+            }
             (0, 0) => "no output stands".to_owned(),
             (outputs, before) => {
                 let besides =
                     if before > 0 { format!(" besides those of the {before} done before") } else { String::new() };
                 let outdir = &self.spec.outdir;
+                let again = if self.spec.rerun == Rerun::Refuse { "with --resume" } else { "again" };
                 format!(
-                    "{outputs} outputs stand{besides}; run the same command with --resume to go on, or 's4 rm -r {outdir}' \
+                    "{outputs} outputs stand{besides}; run the same command {again} to go on, or 's4 rm -r {outdir}' \
                      to begin anew"
                 )
             }

@@ -1,7 +1,7 @@
 //! `--dry-run`: the plan of each node.
 
 use crate::commands::console::print_message;
-use crate::commands::follow::planned_line;
+use crate::commands::follow::{gone_text, kept_text, planned_line, reasons_text};
 use crate::commands::format::size_text;
 use s4::client::Client;
 use s4::cluster::Cluster;
@@ -16,6 +16,11 @@ pub async fn run(client: &Client, spec: &JobSpec, json: bool) -> Result<ExitStat
         false => table(client.cluster(), spec, &plans),
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
+    let sum: Plan = plans.iter().sum();
+    if spec.rerun != Rerun::Refuse {
+        let (reasons, kept) = (reasons_text(spec, &sum), kept_text(&sum) + &gone_text(&sum, "would be removed"));
+        print_message(format!("{} tasks would run{reasons}{kept}", sum.tasks));
+    }
     for warning in warnings(client.cluster(), &plans) {
         print_message(warning);
     }

@@ -54,7 +54,8 @@ impl Walk<'_> {
         let mut left = vec![(root, None, 0)];
         let mut unknown = false;
         while let Some((key, read, depth)) = left.pop() {
-            if !seen.insert(key.clone()) {
+            // A key that has changed since one task read it, and not since another did, is told of twice.
+            if !seen.insert((key.clone(), read)) {
                 self.print_text(&text::seen(&key, depth))?;
                 continue;
             }
