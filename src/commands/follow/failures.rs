@@ -119,7 +119,7 @@ mod tests {
     s4://in/2_k on node 0 (a:1)
     and 45 more: s4 logs 20260101-000000-000-abcdef --failed
     command: grep JFK
-    hint: grep ends with 1 if no line matches: append '|| true' to it, or use --ok-exit 0,1"]
+    hint: grep ends with 1 if no line matches: write '{ grep … || true; }', with the braces; --ok-exit 0,1 helps too, but takes every exit status 1 for success"]
         );
         let told = summary(&[("exit status 3", "a\nb\n"), ("s4://out/1_k: key already exists", "")], "sort");
         assert_eq!(
