@@ -156,8 +156,10 @@ fn a_failure_of_any_size_hides_no_other() {
     }
     let cmd = "head -c 20M /dev/urandom >&2; printf '\\x01%.0s' {1..9000} >&2; exit 7";
     let told = cluster.fails(1, &["map", "--keep-going", "s4://in/", "s4://out/", cmd]);
+    assert!(told.contains("4 of 4 tasks failed") && told.contains("and 1 more"), "{told}");
+    let logs = cluster.ok(&["logs", "last", "--failed"]);
     for number in 0..4 {
-        assert!(told.contains(&format!("s4://in/0_{number}")), "{number} is not told of");
+        assert!(logs.contains(&format!("s4://in/0_{number}")), "{number} is not told of");
     }
 }
 
