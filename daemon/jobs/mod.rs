@@ -349,7 +349,9 @@ fn refuse_if_full(table: &BTreeMap<JobId, Arc<Job>>, bytes: usize) -> Result<()>
 
 /// Refuses a job whose outputs would mix with those of a running job.
 fn refuse_overlap(table: &BTreeMap<JobId, Arc<Job>>, spec: &JobSpec) -> Result<()> {
-    let mut others = table.values().filter(|job| job.spec.id != spec.id && job.state().is_running());
+    // A cancelled job publishes nothing any more, also while its last deliveries wait for a node that is down.
+    let publishes = |job: &Arc<Job>| job.state().is_running() && !job.fence.is_shut();
+    let mut others = table.values().filter(|job| job.spec.id != spec.id && publishes(job));
     let Some(other) = others.find(|other| other.spec.outdir.overlaps(&spec.outdir)) else {
         return Ok(());
     };
