@@ -1,5 +1,5 @@
-//! A gate for every publish of a job. After it is shut, nothing of the job is published any more. It is shut by a
-//! cancel, and before a later run of the same map removes the outputs of this run.
+//! A gate for every publish of a job, and for every removal that makes room for one. After it is shut, nothing of the
+//! job is published or removed any more. It is shut by a cancel, and before a later run of the same map removes the outputs of this run.
 
 use s4::error::{Error, ErrorKind, Result};
 use std::sync::{PoisonError, RwLock};

@@ -237,10 +237,11 @@ impl Jobs {
             Some(_) => rerun::may_replace(rerun, mark, ours),
             None => rerun::may_remove(rerun, mark, ours),
         };
-        match output {
-            Some(output) => self.shared.store.remove_output(&output, is_removed)?,
-            None => self.shared.store.remove_marked(prefix, is_removed, &mut || job.fence.is_open())?,
-        }
+        // A cancelled job removes nothing either: a later job may have made what is there.
+        job.fence.pass(|| match output {
+            Some(output) => self.shared.store.remove_output(&output, is_removed),
+            None => self.shared.store.remove_marked(prefix, is_removed),
+        })?;
         self.shared.names.settle(&mut || {});
         Ok(())
     }

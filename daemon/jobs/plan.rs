@@ -182,13 +182,17 @@ impl Planner<'_> {
         each_input(self.store, self.spec, alive, &mut |key, size| {
             inputs.push(format!("{} {} {size}", key.merge_name(), key.as_str()).into_bytes())
         })?;
-        let mut outdated = OutdatedOutputs::gather(self.store, self.spec, alive)?;
+        // An update finds outdated outputs among the orphans.
+        let mut outdated = match self.spec.rerun {
+            Rerun::Update => None,
+            _ => Some(OutdatedOutputs::gather(self.store, self.spec, alive)?),
+        };
         let mut outputs = orphans::Outputs::new(self.store);
         let mut group: Option<Group> = None;
         for record in inputs.finish()? {
             let (name, key, size) = parse_input(&record?)?;
             if let Some(ended) = group.take_if(|group| group.name != name) {
-                self.end_group(ended, &mut outdated, &mut outputs)?;
+                self.end_group(ended, outdated.as_mut(), &mut outputs)?;
             }
             self.take_input(&key, size)?;
             let joined = group.get_or_insert_with(|| Group::new(name));
@@ -196,7 +200,7 @@ impl Planner<'_> {
             writeln!(self.out, "{}", key.as_str()).map_err(|e| failed(&e))?;
         }
         if let Some(group) = group {
-            self.end_group(group, &mut outdated, &mut outputs)?;
+            self.end_group(group, outdated.as_mut(), &mut outputs)?;
         }
         self.list_orphans(orphans, outputs, alive)
     }
@@ -204,13 +208,14 @@ impl Planner<'_> {
     fn end_group(
         &mut self,
         group: Group,
-        outdated: &mut OutdatedOutputs,
+        outdated: Option<&mut OutdatedOutputs>,
         outputs: &mut orphans::Outputs,
     ) -> Result<()> {
         let output = group.suffix.output(self.spec, &group.name)?;
         let inputs = group.inputs.finish().xxh3;
         let (decision, _) = self.decide(&output, &mut || Ok(inputs))?;
-        let outdated = self.outdated_outputs(outdated, &group.name, &output)?;
+        let find = |existing| self.outdated_outputs(existing, &group.name, &output);
+        let outdated = outdated.map(find).transpose()?.unwrap_or_default();
         let (decision, outdated) = match self.spec.rerun {
             _ if outdated.is_empty() => (decision, outdated),
             // The next step would count these inputs twice if there were a second output of them.
@@ -226,7 +231,7 @@ impl Planner<'_> {
     }
 
     /// Outdated outputs of the merge name `name`, made by maps from this INDIR to this OUTDIR. There are few: a resume
-    /// removes them, and an update removes them together with the orphans.
+    /// removes them.
     fn outdated_outputs(&self, existing: &mut OutdatedOutputs, name: &str, output: &Key) -> Result<Vec<Key>> {
         let mut outdated = Vec::new();
         existing.each_of(name, &mut |key| {
@@ -239,8 +244,9 @@ impl Planner<'_> {
             match self.spec.rerun {
                 Rerun::Missing => outdated.push(key),
                 Rerun::Resume if mark.recipe == self.mark.recipe => outdated.push(key),
-                Rerun::Refuse | Rerun::Resume => return Err(taken(self.spec, &made_alone(&key, mark), self.mark)),
-                Rerun::Update => {}
+                Rerun::Refuse | Rerun::Resume | Rerun::Update => {
+                    return Err(taken(self.spec, &made_alone(&key, mark), self.mark));
+                }
             }
             Ok(())
         })?;

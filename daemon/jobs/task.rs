@@ -137,7 +137,7 @@ impl Work {
     /// Publishes the output of a task whose output is on this node, in the place of what earlier runs left.
     fn publish(&self, file: &File, output: &Key, inputs: u64) -> Result<()> {
         let (store, job, task) = (&*self.shared.store, &self.job, &self.task);
-        // Other nodes may be asked, which is not to hold up who shuts the fence.
+        // Outside the fence: this may wait for other nodes, and a cancel must not wait for them.
         store.hold_for(output)?;
         job.fence.pass(|| {
             if let Some(inputs) = task.clean {

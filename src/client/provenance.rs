@@ -41,7 +41,8 @@ impl Client {
     }
 
     /// Sends the provenance that `key` has on another cluster to its node here. A task that is too long for a request,
-    /// or that does not have all its inputs, is left out, and only its mark is sent. Errors: the key has other bytes, or a map has made it here.
+    /// or that does not have all its inputs, is left out, and only its mark is sent. Errors: the key has other bytes,
+    /// or a map has made it here.
     pub async fn give_provenance(&self, key: &Key, made: &Provenance) -> Result<()> {
         let is_whole = made.task.as_ref().is_none_or(TaskRecord::is_whole);
         let whole = is_whole.then(|| made.json()).filter(|json| json.len() <= MAX_REQUEST);

@@ -204,6 +204,22 @@ fn a_clean_that_comes_late_takes_nothing_of_its_own_job() {
     assert_eq!(listed(&cluster, "s4://out/"), ["0_k/0_f"]);
 }
 
+/// As when the node that asked for it was silent when the job was cancelled: a later job may have made what is there.
+#[test]
+fn a_clean_of_a_cancelled_job_removes_nothing() {
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/0_k", b"x");
+    let cmd = "echo x > 0_f; echo 0_f";
+    cluster.ok(&["map-to-n", "s4://in/", "s4://out/", cmd]);
+    cluster.ok(&["rm", "s4://in/0_k"]);
+    cluster.put("s4://in/0_k", b"changed");
+    plan(&cluster, cmd);
+    cluster.ok(&["cancel", JOB]);
+    let answer = post(&cluster, &format!("/v1/jobs/{JOB}/clean?prefix=out/0_k/&inputs=0000000000000001"), "");
+    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    assert_eq!(listed(&cluster, "s4://out/"), ["0_k/0_f"]);
+}
+
 /// An output of a job's task on its way to node 0, whose last byte has not come.
 struct Late(TcpStream);
 
