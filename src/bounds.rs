@@ -53,7 +53,7 @@ pub fn tail(text: &str, most: usize) -> &str {
 }
 
 /// Escapes control characters, which a terminal would interpret, and cuts the text to [`MESSAGE`] bytes.
-fn one_line(mut text: String) -> String {
+pub fn one_line(mut text: String) -> String {
     if text.len() > MESSAGE {
         text = format!("{}…", beginning(&text, MESSAGE));
     }

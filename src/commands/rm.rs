@@ -26,7 +26,10 @@ pub async fn run(client: &Client, args: RmArgs) -> Result<ExitStatus> {
 }
 
 async fn remove_one(client: &Client, key: &Key, dry_run: bool) -> Result<ExitStatus> {
-    let len = client.find_key(key).await?.map(|found| found.checksum.len);
+    let found = client.find_key(key).await;
+    // The length is for the summary only: a key that cannot be read can be deleted.
+    let found = if dry_run { found? } else { found.ok().flatten() };
+    let len = found.map(|found| found.checksum.len);
     match (dry_run, len) {
         (false, _) => client.delete(key).await?,
         (true, Some(_)) => writeln!(std::io::stdout(), "{key}").map_err(|e| Error::io("stdout", &e))?,

@@ -1,6 +1,6 @@
 //! `s4 cp` of several files, and `s4 cp -r` of trees: one thread walks the tree and fills a queue for each node.
 
-use super::report::{Counts, Report};
+use super::report::{Counts, Report, is_of_lost_node};
 use super::walk::{Files, Item, shown};
 use crate::commands::warning::skew_text;
 use s4::client::{Client, Puts, blocking};
@@ -96,7 +96,7 @@ async fn pass_new(
     new: mpsc::Sender<Item>,
     counts: Arc<Counts>,
 ) -> Vec<Error> {
-    let mut looked_up = JoinSet::new();
+    let (mut looked_up, mut errors) = (JoinSet::new(), Vec::new());
     loop {
         let found: Option<(Item, Result<bool>)> = tokio::select! {
             item = items.recv(), if looked_up.len() < LOOKED_UP => match item {
@@ -111,7 +111,7 @@ async fn pass_new(
                 }
                 None => match looked_up.join_next().await {
                     Some(found) => found.ok(),
-                    None => return Vec::new(),
+                    None => return errors,
                 },
             },
             Some(found) = looked_up.join_next() => found.ok(),
@@ -122,8 +122,15 @@ async fn pass_new(
                 // The sender has failed and reported its error.
                 let _ = new.send(item).await;
             }
-            Some((_, Err(error))) => return vec![error],
-            None => {}
+            // Nothing more can be sent to a node that is lost. Any other error is of this key alone.
+            Some((_, Err(error))) => {
+                let is_lost = is_of_lost_node(&error);
+                errors.push(error);
+                if is_lost {
+                    return errors;
+                }
+            }
+            None => errors.push(Error::new(ErrorKind::Io, "the lookup of a key has failed")),
         }
     }
 }

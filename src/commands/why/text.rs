@@ -2,6 +2,7 @@
 
 use super::since::Since;
 use crate::commands::format::cut;
+use s4::bounds::one_line;
 use s4::checksum::Checksum;
 use s4::key::Key;
 use s4::protocol::{JobSpec, Provenance, TaskRecord};
@@ -63,10 +64,11 @@ fn rows_of(task: &TaskRecord, since: &[Since]) -> String {
     let job = &task.job;
     let mut text = row("made by", &command_line(job)) + &row("job", job.id.as_str());
     for file in &job.files {
-        text += &row("--file", &format!("{}, {} bytes, XXH3-128 {}", file.name, file.len, file.digest));
+        text +=
+            &row("--file", &format!("{}, {} bytes, XXH3-128 {}", one_line(file.name.clone()), file.len, file.digest));
     }
     for (name, value) in &job.env {
-        text += &row("--env", &format!("{name}={value}"));
+        text += &row("--env", &one_line(format!("{name}={value}")));
     }
     if job.ok_exit != [0] {
         let statuses: Vec<String> = job.ok_exit.iter().map(i32::to_string).collect();
