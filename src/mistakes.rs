@@ -97,7 +97,8 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn of(args: &'a [String]) -> Self {
-        let is_command = |arg: &&String| Cli::command().find_subcommand(arg).is_some();
+        let cli = Cli::command();
+        let is_command = |arg: &&String| cli.find_subcommand(arg).is_some();
         match args.iter().position(|arg| is_command(&arg)) {
             Some(at) => Self { command: &args[at], rest: &args[at + 1..] },
             None => Self { command: "", rest: &[] },
@@ -120,9 +121,12 @@ impl<'a> Line<'a> {
         let names: Vec<&str> = self.positionals().take(*before).map(|(_, name)| name.as_str()).collect();
         let is_whole = names.iter().all(|name| name.starts_with("s4://"));
         let cmd = &self.rest[at..];
-        (is_whole && cmd.len() > 1).then(|| {
-            let quoted = format!("'{}'", cmd.join(" ").replace('\'', "'\\''"));
-            [&["s4", self.command], &names[..], &[&*quoted]].concat().join(" ")
+        // Only plain words are quoted for the user: what the shell has taken away of others is not known, nor which options take a value.
+        let is_plain = |word: &String| word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c));
+        let is_known = cmd.iter().all(is_plain) && !self.rest[..at].iter().any(|arg| arg.starts_with('-'));
+        (is_whole && cmd.len() > 1).then(|| match is_known {
+            true => [&["s4", self.command], &names[..], &[&*format!("'{}'", cmd.join(" "))]].concat().join(" "),
+            false => format!("s4 {} … 'CMD'", self.command),
         })
     }
 }
@@ -157,7 +161,7 @@ fn unknown_argument(invalid: &str, similar: Option<String>, line: &Line) -> Stri
             format!("there is no option {shown}: did you mean {similar}?")
         }
         (Some(quoted), ..) if owners.is_empty() => {
-            format!("CMD is one argument, so quote it: {}", quoted.escape_debug().to_string().replace("\\'", "'"))
+            format!("CMD is one argument, so quote it: {quoted}")
         }
         (_, Some((_, _, advice)), _) => format!("'s4 {}' has no {shown}: {advice}", line.command),
         _ if !owners.is_empty() && !line.command.is_empty() => {

@@ -60,7 +60,7 @@ impl Buckets {
         }
         let whole_lines = text.strip_suffix(b"\n").unwrap_or(&text);
         let lines = whole_lines.split(|&byte| byte == b'\n').map(<[u8]>::to_vec);
-        let lines: Vec<Vec<u8>> = if text.is_empty() { Vec::new() } else { lines.collect() };
+        let lines: Vec<Vec<u8>> = if text.is_empty() { Vec::new() } else { lines.take(MOST).collect() };
         if lines.len() >= MOST {
             return Err(refused(&format!("more than {} splitters", MOST - 1)));
         }

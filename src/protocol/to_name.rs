@@ -35,9 +35,16 @@ impl Part {
 #[serde(try_from = "String", into = "String")]
 pub struct NameTemplate(String);
 
+/// Bytes of a template: no part of a key's path is longer.
+const MAX_NAME: usize = 255;
+
 impl NameTemplate {
     /// Errors: an unknown placeholder, or none, so that all outputs would have the same name.
     pub fn parse(text: &str) -> Result<Self, String> {
+        // A job comes over the wire: what a name is expanded to stays small.
+        if text.len() > MAX_NAME {
+            return Err(format!("longer than {MAX_NAME} bytes, as no name of a key is"));
+        }
         let (mut rest, mut found) = (text, false);
         while let Some(at) = rest.find('{') {
             rest = &rest[at..];
@@ -97,6 +104,12 @@ impl From<NameTemplate> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_template_that_no_name_is_as_long_as_is_refused() {
+        assert!(NameTemplate::parse(&"{}".repeat(127)).is_ok());
+        assert!(NameTemplate::parse(&"{}".repeat(128)).is_err());
+    }
 
     #[test]
     fn each_mark_is_a_part_of_the_path() {

@@ -17,7 +17,7 @@ const TYPED: &[Row] = &[
     (
         &["map-to-n", "--keep-going", "s4://in/", "s4://out/", "ls", "a b"],
         2,
-        "CMD is one argument, so quote it: s4 map-to-n s4://in/ s4://out/ 'ls a b'",
+        "CMD is one argument, so quote it: s4 map-to-n … 'CMD'",
     ),
     (&["eval", "s4://in/0_k", "wc", "-l"], 2, "CMD is one argument, so quote it: s4 eval s4://in/0_k 'wc -l'"),
     (&["run", "echo", "-n", "hi"], 2, "CMD is one argument, so quote it: s4 run 'echo -n hi'"),
