@@ -1,6 +1,7 @@
 //! Files sent with jobs (`--file`). They are stored under the digest of their bytes, so that a later job need not send
 //! them again.
 
+use super::spawn::wait_for_starts;
 use crate::store::Store;
 use s4::body::ChunkReader;
 use s4::error::{Error, ErrorKind, Result};
@@ -102,6 +103,9 @@ impl JobFiles {
         // A copy, since a command may write to its file. It is cheap where the file system can share blocks.
         let mut from = open_to_read(&self.path(&file.digest)?).map_err(failed)?;
         File::create_new(&to).and_then(|mut copy| std::io::copy(&mut from, &mut copy)).map_err(failed)?;
+        if file.executable {
+            wait_for_starts();
+        }
         let mode = if file.executable { 0o755 } else { 0o644 };
         std::fs::set_permissions(&to, Permissions::from_mode(mode)).map_err(failed)?;
         // A time in the past, so that any later write changes it.

@@ -22,6 +22,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::{PoisonError, RwLock};
+
+/// Shared by starts, each until its child has executed. Until then a child has all descriptors of this process.
+static STARTS: RwLock<()> = RwLock::new(());
+
+/// Waits for the starts that are under way. A file that this process has written and closed before is open for writing
+/// in no child afterwards. As long as it is, execve(2) of it fails with ETXTBSY.
+pub fn wait_for_starts() {
+    drop(STARTS.write().unwrap_or_else(PoisonError::into_inner));
+}
 
 /// Bytes of stack for the child until execve.
 const STACK: usize = 128 * 1024;
@@ -82,7 +92,9 @@ impl Spawn<'_> {
         // Signals are blocked: a handler that ran in the child would change this process's memory.
         let mut before = SigSet::empty();
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+        let starting = STARTS.read().unwrap_or_else(PoisonError::into_inner);
         let child = clone(&mut plan, self.group);
+        drop(starting);
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
         let mut child = child?;
         match plan.error {
@@ -245,6 +257,9 @@ unsafe fn prepare(plan: &Plan) -> bool {
                 return true;
             }
         }
+        // The parent continues as soon as the new image is mapped, and only then does execve(2) close descriptors: see
+        // `wait_for_starts`. Kernels before 5.9 do not know this call.
+        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32);
         restore_signals()
     }
 }

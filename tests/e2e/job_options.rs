@@ -137,6 +137,19 @@ fn files_and_variables_travel_with_the_job() {
     assert_eq!(cluster.get("s4://again/2_k"), b"from the table\n");
 }
 
+/// A child that has not executed yet has the descriptors of the daemon: with one of a program, that is busy.
+#[test]
+fn a_sent_program_runs_while_other_commands_start() {
+    let cluster = Cluster::with_options(1, &["--reserve", "0", "--jobs", "8"]);
+    for number in 0..400 {
+        cluster.put(&format!("s4://in/{number}_k"), b"x");
+    }
+    let script = cluster.dir().join("run.sh");
+    std::fs::write(&script, "#!/bin/sh\ncat\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    cluster.ok(&["map", "--file", "run.sh", "s4://in/", "s4://out/", "./run.sh"]);
+}
+
 #[test]
 fn resume_runs_only_what_was_not_done() {
     let cluster = with_keys(2);
