@@ -17,8 +17,8 @@ const SETTINGS: [(&str, Option<&str>); 3] = [
 pub const BUILT: &str = "S4_TEST_PROGRAMS_BUILT";
 
 static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(build);
-static PATHS: LazyLock<[PathBuf; 3]> =
-    LazyLock::new(|| ["s4", "s4-server", "s4-mount"].map(|name| DIRECTORY.join(name)));
+static PATHS: LazyLock<[PathBuf; 4]> =
+    LazyLock::new(|| ["s4", "s4-server", "s4-mount", "s4-s3"].map(|name| DIRECTORY.join(name)));
 
 /// The directory of the programs.
 pub fn directory() -> &'static Path {
@@ -27,7 +27,7 @@ pub fn directory() -> &'static Path {
 
 /// The path of a program.
 pub fn program(name: &str) -> &'static str {
-    let path = PATHS.iter().find(|path| path.ends_with(name)).expect("one of the three");
+    let path = PATHS.iter().find(|path| path.ends_with(name)).expect("one of the four");
     path.to_str().expect("the target directory is UTF-8")
 }
 

@@ -1,0 +1,39 @@
+//! The program `s4-s3`: serves a cluster as S3, and copies between S3 and a cluster.
+
+mod cli;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("s4-s3: cannot start: {error}");
+            return ExitCode::from(ExitStatus::Failed.code());
+        }
+    };
+    let status = match runtime.block_on(run(cli)) {
+        Ok(()) => ExitStatus::Done,
+        Err(error) => {
+            if error.kind() != ErrorKind::OutputClosed {
+                // stderr may be closed.
+                let _ = writeln!(std::io::stderr(), "s4-s3: {error}");
+            }
+            error.kind().exit_status()
+        }
+    };
+    // Do not wait for threads that read stdin or write to a blocked pipe.
+    runtime.shutdown_background();
+    ExitCode::from(status.code())
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Serve {} | Command::Get {} | Command::Put {} => Err(Error::usage("not built yet")),
+    }
+}
