@@ -34,7 +34,7 @@ pub enum Route {
     LetGoDirs,
     AuditDirs(NodeId),
     HeldDirs(NodeId),
-    List { prefix: Prefix, recursive: bool, details: bool },
+    List { prefix: Prefix, recursive: bool, details: bool, after: String },
     DeletePrefix(Prefix),
     SubmitJob { dry_run: bool },
     HasFile(String),
@@ -155,7 +155,8 @@ fn rename_route(from: &str, query: &str) -> Result<Route> {
 
 fn list_route(query: &str) -> Result<Route> {
     let prefix = Prefix::parse(&query_value(query, "prefix")?.unwrap_or_default())?;
-    Ok(Route::List { prefix, recursive: is_true(query, "recursive")?, details: is_true(query, "details")? })
+    let after = query_value(query, "after")?.unwrap_or_default();
+    Ok(Route::List { prefix, recursive: is_true(query, "recursive")?, details: is_true(query, "details")?, after })
 }
 
 fn delete_prefix_route(query: &str) -> Result<Route> {
@@ -321,7 +322,7 @@ mod tests {
             method in 0..METHODS.len(),
             head in "/v1/(health|status|watch|keys|adopt|change|rename|stat|made|dirs|names|list|delete|files|standing|jobs|x)",
             rest in "(/([a-z0-9%-]{0,4}|held|audit|[0-9]{8}-logs|_x)){0,3}",
-            query in "((to|prefix|node|home|mode|mtime|samples|checksum|inputs|outdir|recursive)=[a-f0-9%/+ -]{0,6}&?){0,4}",
+            query in "((to|prefix|node|home|mode|mtime|samples|checksum|inputs|outdir|recursive|after)=[a-f0-9%/+ -]{0,6}&?){0,4}",
         ) {
             let method = &METHODS[method];
             match Route::parse(method, &format!("{head}{rest}"), &query) {

@@ -76,7 +76,9 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::LetGoDirs => handlers::tree::let_go(app, whole_body(request).await?).await,
         Route::AuditDirs(node) => handlers::tree::audit(app, node),
         Route::HeldDirs(home) => handlers::lists::held(app, home),
-        Route::List { prefix, recursive, details } => handlers::lists::list(app, prefix, recursive, details),
+        Route::List { prefix, recursive, details, after } => {
+            handlers::lists::list(app, prefix, recursive, details, after)
+        }
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
         Route::HasFile(digest) => handlers::jobs::has_file(app, digest).await,
         Route::PutFile(digest) => handlers::jobs::put_file(app, digest, request).await,

@@ -19,12 +19,13 @@ const CHUNK: usize = 64 * 1024;
 /// Directories that a delete has left, of which homes are told before it goes on.
 const LEFT: usize = 1000;
 
-pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool, details: bool) -> Answer {
+pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool, details: bool, after: String) -> Answer {
     let (sender, body) = app.channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let mut lines = Vec::with_capacity(CHUNK);
-        let listed = fill(&app, &Selection::Prefix { prefix: &prefix, recursive, details }, &mut lines, &sender);
+        let selection = Selection::Prefix { prefix: &prefix, recursive, details, after: &after };
+        let listed = fill(&app, &selection, &mut lines, &sender);
         end(listed, lines, &sender);
     });
     Ok(Response::new(body.boxed_unsync()))

@@ -19,8 +19,9 @@ const MARKS: usize = 1024;
 
 /// What to list.
 pub enum Selection<'a> {
-    /// Keys that begin with a prefix: all of them, or only the names up to the next `/`.
-    Prefix { prefix: &'a Prefix, recursive: bool, details: bool },
+    /// Keys that begin with a prefix: all of them, or only the names up to the next `/`. Of these, what comes after the
+    /// path `after`; all with an empty one.
+    Prefix { prefix: &'a Prefix, recursive: bool, details: bool, after: &'a str },
     /// The inputs of a map.
     Pattern(&'a Pattern),
     /// Every file that begins with a prefix, also a file that belongs on another node and so is no key.
@@ -49,6 +50,21 @@ impl Selection<'_> {
         matches!(self, Self::Prefix { details: true, .. })
     }
 
+    /// The point after which it lists, as a path in directory `path`; `None` if the point is not in the directory.
+    fn after_in(&self, path: &str) -> Option<&str> {
+        let Self::Prefix { after, .. } = self else { return None };
+        match path.is_empty() {
+            true => Some(after),
+            false => after.strip_prefix(path).and_then(|rest| rest.strip_prefix('/')),
+        }
+    }
+
+    /// True if everything in directory `path` comes before the point after which it lists.
+    fn is_before(&self, path: &str) -> bool {
+        let Self::Prefix { after, .. } = self else { return false };
+        !path.is_empty() && !is_after(format!("{path}/").as_bytes(), after.as_bytes())
+    }
+
     fn holds_dir(&self, path: &str) -> bool {
         match self {
             Self::Prefix { prefix, .. } | Self::Files(prefix) => {
@@ -70,7 +86,9 @@ impl Store {
     /// Visits every entry of `selection`. A key that is deleted during the listing may be missing.
     pub fn list(&self, selection: &Selection, visit: &mut Visit) -> Result<()> {
         let start = selection.start();
-        self.list_dir(start, selection, visit)?;
+        if !selection.is_before(start) {
+            self.list_dir(start, selection, visit)?;
+        }
         // Otherwise the listing of a disk that was unmounted meanwhile would look complete.
         self.check_there()
     }
@@ -87,7 +105,7 @@ impl Store {
         let Some(of) = of else {
             return self.existing_keys(outdir, visit);
         };
-        for record in self.sorted_names(&self.root.join(outdir.as_str()), false)? {
+        for record in self.sorted_names(&self.root.join(outdir.as_str()), false, "")? {
             let record = record?;
             let Some(input) = std::str::from_utf8(&record).ok().and_then(|name| name.strip_suffix('/')) else {
                 continue;
@@ -104,7 +122,7 @@ impl Store {
 
     fn existing_keys(&self, outdir: &Dir, visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>) -> Result<()> {
         let prefix = Prefix::below(outdir);
-        self.list(&Selection::Prefix { prefix: &prefix, recursive: true, details: false }, &mut |entry| {
+        self.list(&Selection::Prefix { prefix: &prefix, recursive: true, details: false, after: "" }, &mut |entry| {
             let Entry::Key { path, .. } = &entry else { return visit(None) };
             let record = match record_at(&self.root.join(path)) {
                 Err(e) if is_absent(&e) => return visit(None),
@@ -127,7 +145,7 @@ impl Store {
         let dir = Dir::try_from(format!("{}/{input}", outdir.as_str()))?;
         let prefix = Prefix::below(&dir);
         let mut go_on = true;
-        self.list(&Selection::Prefix { prefix: &prefix, recursive: false, details: false }, &mut |entry| {
+        self.list(&Selection::Prefix { prefix: &prefix, recursive: false, details: false, after: "" }, &mut |entry| {
             let record = match record_at(&self.root.join(entry.path())) {
                 Err(e) if !is_absent(&e) => return Err(self.unreadable(format!("s4://{}", entry.path()), &e)),
                 found => found.ok().flatten(),
@@ -151,7 +169,7 @@ impl Store {
     pub fn usage(&self) -> Result<Usage> {
         let mut usage = Usage::default();
         let prefix = Prefix::parse("")?;
-        self.list(&Selection::Prefix { prefix: &prefix, recursive: true, details: false }, &mut |entry| {
+        self.list(&Selection::Prefix { prefix: &prefix, recursive: true, details: false, after: "" }, &mut |entry| {
             if let Entry::Key { size, .. } = entry {
                 usage.keys += 1;
                 usage.bytes += size;
@@ -164,7 +182,7 @@ impl Store {
     /// Visits the entries below directory `path`. Returns false if the visitor has ended the listing.
     fn list_dir(&self, path: &str, selection: &Selection, visit: &mut Visit) -> Result<bool> {
         let dir = self.root.join(path);
-        for record in self.sorted_names(&dir, path.is_empty())? {
+        for record in self.sorted_names(&dir, path.is_empty(), selection.after_in(path).unwrap_or(""))? {
             let record = record?;
             let name = std::str::from_utf8(&record).map_err(|e| Error::new(ErrorKind::Io, e.to_string()))?;
             let child = match path.is_empty() {
@@ -176,6 +194,7 @@ impl Store {
                 _ if child.len() > MAX_KEY => true,
                 Some(below) if !selection.holds_dir(below) => true,
                 Some(below) if selection.recursive() => self.list_dir(below, selection, visit)?,
+                Some(below) if !self.goes_on_in(below, selection)? => true,
                 Some(below) => {
                     let stat = if selection.details() { self.dir_stat(below)? } else { None };
                     visit(Entry::Dir { path: child, stat })?
@@ -194,6 +213,19 @@ impl Store {
         Ok(true)
     }
 
+    /// False if the point after which `selection` is listed is directory `path`, or a path in it after which no key in
+    /// it comes.
+    fn goes_on_in(&self, path: &str, selection: &Selection) -> Result<bool> {
+        match (selection, selection.after_in(path)) {
+            (_, Some("")) => Ok(false),
+            (&Selection::Prefix { prefix, after, .. }, Some(_)) => {
+                let below = Selection::Prefix { prefix, recursive: true, details: false, after };
+                self.list_dir(path, &below, &mut |_| Ok(false)).map(|is_empty| !is_empty)
+            }
+            _ => Ok(true),
+        }
+    }
+
     /// Mtime and permission bits of a directory, if this node is its home.
     fn dir_stat(&self, path: &str) -> Result<Option<(i64, u32)>> {
         if node_of_basename(path.rsplit('/').next().unwrap_or(path), self.nodes) != self.node {
@@ -205,9 +237,14 @@ impl Store {
         })
     }
 
-    /// The names in `dir`, in the byte order of the paths below; names of directories end in `/`. A directory that does
-    /// not exist counts as empty.
-    fn sorted_names(&self, dir: &Path, is_root: bool) -> Result<impl Iterator<Item = Result<Vec<u8>>> + use<>> {
+    /// The names in `dir`, in the byte order of the paths below; names of directories end in `/`. Those before the path
+    /// `after`, which may be further below, are left out. A directory that does not exist counts as empty.
+    fn sorted_names(
+        &self,
+        dir: &Path,
+        is_root: bool,
+        after: &str,
+    ) -> Result<impl Iterator<Item = Result<Vec<u8>>> + use<>> {
         let failed = |e: std::io::Error| self.unreadable(dir.display(), &e);
         let mut names = Sorter::new(&self.root);
         let entries = match std::fs::read_dir(dir) {
@@ -231,10 +268,17 @@ impl Store {
             if kind.is_dir() {
                 record.push(b'/');
             }
-            names.push(record)?;
+            if is_after(&record, after.as_bytes()) {
+                names.push(record)?;
+            }
         }
         names.finish()
     }
+}
+
+/// True for a name that comes after the path `after`, and for a directory in which that path is.
+fn is_after(name: &[u8], after: &[u8]) -> bool {
+    name > after || name.ends_with(b"/") && after.starts_with(name)
 }
 
 impl Store {

@@ -58,10 +58,23 @@ impl NodeListing {
     }
 }
 
+/// What a listing contains.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ListOptions<'a> {
+    /// Every key; else the names up to the next `/`.
+    pub recursive: bool,
+    /// Keys with mode and checksum, and directories with mode and mtime.
+    pub details: bool,
+    /// Only what comes after this path, which need not exist. A directory in which it is comes once, if a key in it
+    /// comes after the path; not if the path is the directory itself, `bucket/dir/`. `None`: everything.
+    pub after: Option<&'a str>,
+}
+
 /// What is to be listed.
 struct Asked {
     prefix: String,
     recursive: bool,
+    after: String,
 }
 
 impl Asked {
@@ -74,7 +87,9 @@ impl Asked {
         };
         let dir = self.prefix.rfind('/').map_or(0, |slash| slash + 1);
         let in_dir = |path: &str| path.get(dir..).is_some_and(|rest| !rest.trim_end_matches('/').contains('/'));
-        is_name && path.starts_with(&self.prefix) && (self.recursive || in_dir(path))
+        // A directory may begin before the point that is in it.
+        let is_after = *path > self.after || path.ends_with('/') && self.after.starts_with(path.as_str());
+        is_name && path.starts_with(&self.prefix) && is_after && (self.recursive || in_dir(path))
     }
 }
 
@@ -82,18 +97,28 @@ impl Client {
     /// Lists what begins with `prefix`: every key if `recursive`, else the names up to the next `/`. Error: a node does
     /// not answer, since the listing would be incomplete.
     pub async fn list(&self, prefix: &Prefix, recursive: bool) -> Result<Listing> {
-        let path = format!("/v1/list?prefix={}&recursive={recursive}", escape(prefix.as_str()));
-        self.list_with(&path, Asked { prefix: prefix.as_str().to_owned(), recursive }).await
+        self.list_with(prefix.as_str(), ListOptions { recursive, ..ListOptions::default() }).await
     }
 
     /// Lists directory `dir` (`bucket/dir`; empty for the root), with the details of keys.
     pub async fn list_dir(&self, dir: &str) -> Result<Listing> {
         let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
-        let path = format!("/v1/list?prefix={}&details=true", escape(&prefix));
-        self.list_with(&path, Asked { prefix, recursive: false }).await
+        self.list_with(&prefix, ListOptions { details: true, ..ListOptions::default() }).await
     }
 
-    async fn list_with(&self, path: &str, asked: Asked) -> Result<Listing> {
+    /// Lists what begins with `prefix`, as [`list`](Self::list) does, with these options.
+    pub async fn list_from(&self, prefix: &Prefix, options: ListOptions<'_>) -> Result<Listing> {
+        self.list_with(prefix.as_str(), options).await
+    }
+
+    async fn list_with(&self, prefix: &str, options: ListOptions<'_>) -> Result<Listing> {
+        let ListOptions { recursive, details, after } = options;
+        let mut path = format!("/v1/list?prefix={}&recursive={recursive}&details={details}", escape(prefix));
+        if let Some(after) = after {
+            path += &format!("&after={}", escape(after));
+        }
+        let after = after.unwrap_or_default().to_owned();
+        let asked = Asked { prefix: prefix.to_owned(), recursive, after };
         let what = Arc::new(asked);
         let asked: Vec<_> = self
             .cluster()

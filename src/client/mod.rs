@@ -31,7 +31,7 @@ pub use core::{Client, Settings, TRIES, blocking};
 pub use dirs::HeldDirs;
 pub use fetch::{Fetched, FetchedItem};
 pub use jobs::EventStream;
-pub use listing::Listing;
+pub use listing::{ListOptions, Listing};
 pub use provenance::MOST_GIVEN;
 pub use secret::Secret;
 pub use upload::{PutAnswers, PutCounts, Puts, Upload};

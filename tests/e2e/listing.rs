@@ -1,7 +1,10 @@
 //! `ls` and `rm`: what is there, and its end.
 
 use crate::harness::{Cluster, text};
+use crate::library::Library;
 use crate::observe::listed;
+use s4::client::ListOptions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// The names that a listing that is not recursive shows.
@@ -75,6 +78,56 @@ fn ls_is_in_byte_order_across_nodes() {
 /// The first part of a path, with the `/` if there is more.
 fn top(path: &str) -> String {
     path.split_inclusive('/').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_listing_begins_after_any_path_and_goes_on_in_byte_order() {
+    let cluster = Cluster::start(3);
+    let mut keys = Vec::new();
+    for dir in ["a", "a-b", "a/b", "a0", "a/b/c", "ä"] {
+        keys.extend((0..3).map(|node| format!("o/{dir}/{node}_k")));
+        keys.push(format!("{dir}/0_in-another-bucket"));
+    }
+    keys.extend(["o/0_a", "o/1_a-", "o/a!", "o/b"].map(str::to_owned));
+    put_all(&cluster, &keys.iter().map(String::as_str).collect::<Vec<_>>());
+    keys.sort_unstable();
+    let library = Library::of(&cluster);
+    // Every key, every directory, and paths just before and after them, which nothing has.
+    let dirs = keys.iter().flat_map(|key| key.match_indices('/').map(|(slash, _)| key[..=slash].to_owned()));
+    let mut points: Vec<String> = keys.iter().cloned().chain(dirs).collect();
+    points.sort_unstable();
+    points.dedup();
+    let near =
+        points.iter().flat_map(|point| ["", "!", "~", "/", "/~", " \u{7f}"].map(|more| format!("{point}{more}")));
+    let short = points.iter().map(|point| point[..point.len() - 1].to_owned());
+    for point in near.chain(short).chain(["".to_owned(), "~".to_owned(), "o".to_owned()]) {
+        for prefix in ["", "o", "o/", "o/a", "o/a/", "o/a/b/"] {
+            let after: Vec<&String> = keys.iter().filter(|key| key.starts_with(prefix) && **key > point).collect();
+            let listed = |recursive| {
+                let options = ListOptions { recursive, details: recursive, after: Some(&point) };
+                library.paths(prefix, options)
+            };
+            assert!(listed(true).iter().eq(after.iter().copied()), "{prefix:?} after {point:?}: {:?}", listed(true));
+            let dir = prefix.rfind('/').map_or(0, |slash| slash + 1);
+            let mut tops: Vec<String> = after.iter().map(|key| key[..dir].to_owned() + &top(&key[dir..])).collect();
+            tops.dedup();
+            tops.retain(|top| *top != point);
+            assert_eq!(listed(false), tops, "{prefix:?} after {point:?}");
+        }
+    }
+}
+
+#[test]
+fn a_listing_reads_no_directory_that_lies_before_its_point() {
+    let Some(cluster) = Cluster::unprivileged(1) else { return };
+    put_all(&cluster, &["b/a/0_x", "b/m/0_x", "b/m/deep/0_x", "b/z/0_x"]);
+    for dir in ["b/a", "b/m/deep"] {
+        std::fs::set_permissions(cluster.data(0).join(dir), std::fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    assert!(cluster.fails(1, &["ls", "-r", "s4://b/"]).contains("Permission denied"), "a listing of all reads them");
+    let library = Library::of(&cluster);
+    let options = ListOptions { recursive: true, details: true, after: Some("b/m/f") };
+    assert_eq!(library.paths("b/", options), ["b/z/0_x"]);
 }
 
 #[test]

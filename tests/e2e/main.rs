@@ -29,6 +29,7 @@ mod job_records;
 mod job_silence;
 mod kills;
 mod liars;
+mod library;
 mod listing;
 mod local;
 mod local_mounts;
