@@ -11,7 +11,7 @@ use s4::client::Secret;
 use s4::cluster::Cluster;
 use s4::error::Error;
 use s4::placement::NodeId;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long a request body may make no progress before the request is aborted.
@@ -29,6 +29,8 @@ pub struct App {
     pub watch: Monitoring,
     pub upgrades: Upgrades,
     pub connections: Connections,
+    /// Locked while a scrub of this node runs.
+    pub scrubbing: Arc<Mutex<()>>,
     /// The budget for bytes in memory that peers have not read yet.
     pub in_flight: MemoryBudget,
 }

@@ -158,6 +158,7 @@ fn run(args: Args) -> Result<()> {
             watch: monitoring,
             upgrades: Upgrades::new(),
             connections: Connections::new(),
+            scrubbing: Arc::default(),
             in_flight: MemoryBudget::new(IN_FLIGHT),
         });
         tokio::spawn(monitoring::sample_until_the_end(

@@ -36,6 +36,7 @@ pub enum Route {
     HeldDirs(NodeId),
     List { prefix: Prefix, recursive: bool, details: bool, after: String },
     DeletePrefix(Prefix),
+    Scrub { rate: u64, resume: bool },
     SubmitJob { dry_run: bool },
     HasFile(String),
     PutFile(String),
@@ -118,6 +119,7 @@ impl Route {
             (&Method::GET, "names", "held") => number(query, "home").map(Route::HeldDirs),
             (&Method::GET, "list", "") => list_route(query),
             (&Method::POST, "delete", "") => delete_prefix_route(query),
+            (&Method::POST, "scrub", "") => scrub_route(query),
             (&Method::GET, "files", digest) => Ok(Route::HasFile(digest.to_owned())),
             (&Method::PUT, "files", digest) => Ok(Route::PutFile(digest.to_owned())),
             (&Method::GET, "standing", "") => existing_outputs_route(query),
@@ -137,7 +139,9 @@ impl Route {
 /// True if the path exists for any method, except paths of jobs.
 fn is_route(head: &str, rest: &str) -> bool {
     match head {
-        "health" | "usage" | "status" | "watch" | "list" | "delete" | "connect" | "standing" => rest.is_empty(),
+        "health" | "usage" | "status" | "watch" | "list" | "delete" | "scrub" | "connect" | "standing" => {
+            rest.is_empty()
+        }
         "keys" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs" | "provenance" | "why" => true,
         "names" => matches!(rest, "enter" | "left" | "let_go" | "audit" | "held"),
         _ => false,
@@ -164,6 +168,13 @@ fn delete_prefix_route(query: &str) -> Result<Route> {
     match prefix.is_empty() {
         true => Err(Error::new(ErrorKind::BadRequest, "an empty prefix would delete everything")),
         false => Prefix::parse(&prefix).map(Route::DeletePrefix),
+    }
+}
+
+fn scrub_route(query: &str) -> Result<Route> {
+    match number(query, "rate")? {
+        0 => Err(malformed("rate")),
+        rate => Ok(Route::Scrub { rate, resume: is_true(query, "resume")? }),
     }
 }
 

@@ -80,6 +80,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
             handlers::lists::list(app, prefix, recursive, details, after)
         }
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
+        Route::Scrub { rate, resume } => handlers::scrub::answer(app, rate, resume),
         Route::HasFile(digest) => handlers::jobs::has_file(app, digest).await,
         Route::PutFile(digest) => handlers::jobs::put_file(app, digest, request).await,
         Route::SubmitJob { dry_run } => handlers::jobs::submit(app, &whole_body(request).await?, dry_run).await,

@@ -2,9 +2,11 @@
 
 mod jobs;
 mod partition;
+mod scrub;
 
 pub use jobs::{CancelArgs, JobsArgs, LogsArgs, MapArgs, ShowArgs, WaitArgs};
 pub use partition::PartitionArgs;
+pub use scrub::ScrubArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use s4::size::parse_size;
@@ -90,6 +92,9 @@ pub enum Command {
     /// Ask every node how it is
     #[command(after_help = HEALTH)]
     Health,
+    /// Compare every key on the disks with its checksum
+    #[command(after_help = scrub::SCRUB)]
+    Scrub(ScrubArgs),
     /// Watch nodes and jobs, live
     #[command(after_help = TOP)]
     Top(TopArgs),

@@ -11,6 +11,7 @@ pub mod lists;
 pub mod monitoring;
 pub mod provenance;
 mod put;
+pub mod scrub;
 pub mod tree;
 
 use crate::app::App;

@@ -1,5 +1,6 @@
 //! Counters since the daemon's start.
 
+use s4::protocol::Fault;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of ended tasks.
@@ -24,6 +25,39 @@ impl TaskCounts {
 
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of what scrubs have read and found.
+#[derive(Default)]
+pub struct ScrubCounts {
+    keys: AtomicU64,
+    bytes: AtomicU64,
+    findings: [AtomicU64; Fault::ALL.len()],
+}
+
+impl ScrubCounts {
+    pub fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn add_key(&self, fault: Option<Fault>) {
+        self.keys.fetch_add(1, Ordering::Relaxed);
+        if let Some(fault) = fault {
+            self.findings[fault as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn keys(&self) -> u64 {
+        self.keys.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn findings(&self) -> impl Iterator<Item = (Fault, u64)> {
+        Fault::ALL.into_iter().map(|fault| (fault, self.findings[fault as usize].load(Ordering::Relaxed)))
     }
 }
 

@@ -11,7 +11,7 @@ pub use machine::Totals;
 pub use sampler::sample_until_the_end;
 
 use cluster_view::Views;
-use counters::Requests;
+use counters::{Requests, ScrubCounts};
 use failures::Failures;
 use sampler::Sampler;
 use std::sync::Arc;
@@ -22,4 +22,5 @@ pub struct Monitoring {
     pub views: Arc<Views>,
     pub failures: Failures,
     pub requests: Requests,
+    pub scrubs: ScrubCounts,
 }

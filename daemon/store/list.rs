@@ -26,6 +26,8 @@ pub enum Selection<'a> {
     Pattern(&'a Pattern),
     /// Every file that begins with a prefix, also a file that belongs on another node and so is no key.
     Files(&'a Prefix),
+    /// Every file, as in `Files`, whose path comes after this one.
+    After(&'a str),
 }
 
 /// Called with the entries in order; returns false to end the listing.
@@ -36,13 +38,14 @@ impl Selection<'_> {
         match self {
             Self::Prefix { prefix, .. } | Self::Files(prefix) => prefix.split().0,
             Self::Pattern(pattern) => pattern.base(),
+            Self::After(_) => "",
         }
     }
 
     fn recursive(&self) -> bool {
         match self {
             Self::Prefix { recursive, .. } => *recursive,
-            Self::Pattern(_) | Self::Files(_) => true,
+            Self::Pattern(_) | Self::Files(_) | Self::After(_) => true,
         }
     }
 
@@ -71,6 +74,10 @@ impl Selection<'_> {
                 path.starts_with(prefix.as_str()) || prefix.as_str().starts_with(&format!("{path}/"))
             }
             Self::Pattern(pattern) => pattern.may_hold(path),
+            Self::After(after) => {
+                let below = format!("{path}/");
+                *after < below.as_str() || after.starts_with(&below)
+            }
         }
     }
 
@@ -78,6 +85,7 @@ impl Selection<'_> {
         match self {
             Self::Prefix { prefix, .. } | Self::Files(prefix) => path.starts_with(prefix.as_str()),
             Self::Pattern(pattern) => Key::parse(path).is_ok_and(|key| pattern.matches(&key)),
+            Self::After(after) => path > *after,
         }
     }
 }
@@ -200,7 +208,11 @@ impl Store {
                     visit(Entry::Dir { path: child, stat })?
                 }
                 None if !selection.holds_key(&child) => true,
-                None if !matches!(selection, Selection::Files(_)) && self.is_stray(name, &child) => true,
+                None if !matches!(selection, Selection::Files(_) | Selection::After(_))
+                    && self.is_stray(name, &child) =>
+                {
+                    true
+                }
                 None => match self.key_entry(&dir, name, child, selection.details())? {
                     Some(entry) => visit(entry)?,
                     None => true,

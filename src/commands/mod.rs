@@ -24,6 +24,7 @@ mod partition;
 mod programs;
 mod rm;
 mod run;
+mod scrub;
 mod top;
 mod umount;
 mod wait;
@@ -54,6 +55,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Cancel(args) => cancel::run(&connect(&global)?, &args).await,
         Command::Why(args) => why::run(&connect(&global)?, &args).await,
         Command::Health => health::run(&connect(&global)?).await,
+        Command::Scrub(args) => scrub::run(&connect(&global)?, args).await,
         Command::Top(args) => top::run(&connect(&global)?, &args).await,
         Command::Config(args) => config::run(&connect(&global)?, &args),
         Command::Mount(args) => mount::run(&global, &args),

@@ -9,6 +9,7 @@ mod listing;
 pub mod node;
 mod plan;
 mod provenance;
+mod scrub;
 mod to_name;
 
 pub use dirs::Entered;
@@ -18,6 +19,7 @@ pub use job_report::{Event, JobRecord, MOST_BUCKETS, Outcome, Progress, RunningT
 pub use listing::{Detail, Entry, Listed, ListingLine};
 pub use plan::{Plan, Reason, Reasons};
 pub use provenance::{Input, MOST_INPUTS, Provenance, TaskRecord};
+pub use scrub::{Fault, Finding, ScrubLine, Scrubbed};
 pub use to_name::NameTemplate;
 
 use crate::bounds;

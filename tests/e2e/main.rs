@@ -90,6 +90,7 @@ mod resume_matrix;
 mod resume_outputs;
 mod running;
 mod scripting;
+mod scrub;
 mod secrets;
 mod shuffles;
 mod splitting;

@@ -72,6 +72,12 @@ const METRICS: &[Metric] = &[
         let requests = r.app.watch.requests.by_kind();
         requests.map(|(kind, count)| (format!("kind=\"{kind}\""), count as f64)).collect()
     }),
+    counter("s4_scrubbed_keys_total", "Files that scrubs have checked.", |r| one(r.app.watch.scrubs.keys())),
+    counter("s4_scrubbed_bytes_total", "Bytes that they have read.", |r| one(r.app.watch.scrubs.bytes())),
+    counter("s4_scrub_findings_total", "What they have found, by fault.", |r| {
+        let findings = r.app.watch.scrubs.findings();
+        findings.map(|(fault, count)| (format!("fault=\"{}\"", fault.name()), count as f64)).collect()
+    }),
     gauge("s4_cpu_busy_ratio", "Share of the machine's CPUs that was busy in the last 2 seconds.", |r| {
         labelled("", r.last.cpu as f64 / 1000.0)
     }),

@@ -1,0 +1,34 @@
+//! The definition of `s4 scrub`.
+
+use clap::Args;
+use s4::placement::NodeId;
+use s4::size::parse_size;
+
+#[derive(Args)]
+pub struct ScrubArgs {
+    /// Check only this node; may be repeated
+    #[arg(long = "node", value_name = "N")]
+    pub nodes: Vec<NodeId>,
+    /// Bytes that each node reads in a second: a number, or with K, M, G
+    #[arg(long, value_name = "SIZE", default_value = "100M", value_parser = parse_rate)]
+    pub rate: u64,
+    /// Go on where the last scrub was interrupted; nodes that it has finished are not read again
+    #[arg(long)]
+    pub resume: bool,
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("nothing is read at that rate".to_owned()),
+        rate => Ok(rate),
+    }
+}
+
+pub const SCRUB: &str = "\
+Prints a line for each file that is not a whole key: damaged, without a checksum, on the wrong node, or not readable.
+The exit status is 1 if there is any.
+
+Examples:
+  s4 scrub
+  s4 scrub --node 3 --rate 1G
+  s4 scrub --resume";
