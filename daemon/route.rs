@@ -14,14 +14,32 @@ use std::str::FromStr;
 pub enum Route {
     Health,
     Usage,
-    Status { samples: Option<usize> },
-    Watch { samples: Option<usize> },
+    Status {
+        samples: Option<usize>,
+    },
+    Watch {
+        samples: Option<usize>,
+    },
     GetKey(Key),
-    PutKey { key: Key, change: Change },
-    DeleteKey { key: Key, keep_dirs: bool, only: Option<Checksum> },
+    /// Answers with the headers of a `GetKey`.
+    HeadKey(Key),
+    /// Answers with attributes and metadata as JSON.
+    Head(Key),
+    PutKey {
+        key: Key,
+        change: Change,
+    },
+    DeleteKey {
+        key: Key,
+        keep_dirs: bool,
+        only: Option<Checksum>,
+    },
     AdoptKey(Key),
     ChangeKey(Key),
-    RenameKey { from: Key, to: Key },
+    RenameKey {
+        from: Key,
+        to: Key,
+    },
     Stat(Dir),
     Made(Key),
     Connect,
@@ -34,25 +52,55 @@ pub enum Route {
     LetGoDirs,
     AuditDirs(NodeId),
     HeldDirs(NodeId),
-    List { prefix: Prefix, recursive: bool, details: bool, after: String },
+    List {
+        prefix: Prefix,
+        recursive: bool,
+        details: bool,
+        after: String,
+    },
     DeletePrefix(Prefix),
-    Scrub { rate: u64, resume: bool },
-    SubmitJob { dry_run: bool },
+    Scrub {
+        rate: u64,
+        resume: bool,
+    },
+    SubmitJob {
+        dry_run: bool,
+    },
     HasFile(String),
     PutFile(String),
     ListJobs,
     FindJob(JobId),
-    StartJob { id: JobId, follows: bool },
+    StartJob {
+        id: JobId,
+        follows: bool,
+    },
     StopJob(JobId),
     CancelJob(JobId),
     FollowJob(JobId),
-    CleanJob { id: JobId, prefix: Prefix, inputs: Option<u64> },
-    ExistingOutputs { outdir: Dir, of: Option<NodeId> },
-    Provenance { key: Key, page: Page },
+    CleanJob {
+        id: JobId,
+        prefix: Prefix,
+        inputs: Option<u64>,
+    },
+    ExistingOutputs {
+        outdir: Dir,
+        of: Option<NodeId>,
+    },
+    Provenance {
+        key: Key,
+        page: Page,
+    },
     GiveProvenance(Key),
     Why(Key),
-    TaskRecord { job: u64, digest: u64, page: Page },
-    JobLogs { id: JobId, key: Option<Key> },
+    TaskRecord {
+        job: u64,
+        digest: u64,
+        page: Page,
+    },
+    JobLogs {
+        id: JobId,
+        key: Option<Key>,
+    },
 }
 
 /// A range of a task's inputs.
@@ -68,6 +116,8 @@ impl Route {
     pub fn key(&self) -> Option<&Key> {
         match self {
             Self::GetKey(key)
+            | Self::HeadKey(key)
+            | Self::Head(key)
             | Self::PutKey { key, .. }
             | Self::DeleteKey { key, .. }
             | Self::AdoptKey(key)
@@ -86,7 +136,7 @@ impl Route {
     /// True if the request must not be executed after its sender has stopped waiting. Requests that end something are
     /// always executed.
     pub fn changes_something(&self, method: &Method) -> bool {
-        *method != Method::GET && !matches!(self, Self::StopJob(_) | Self::CancelJob(_))
+        !matches!(*method, Method::GET | Method::HEAD) && !matches!(self, Self::StopJob(_) | Self::CancelJob(_))
     }
 
     /// One line for each route. Queries are parsed by separate functions.
@@ -100,6 +150,8 @@ impl Route {
             (&Method::GET, "status", "") => samples(query).map(|samples| Route::Status { samples }),
             (&Method::GET, "watch", "") => samples(query).map(|samples| Route::Watch { samples }),
             (&Method::GET, "keys", key) => parse_key(key).map(Route::GetKey),
+            (&Method::HEAD, "keys", key) => parse_key(key).map(Route::HeadKey),
+            (&Method::GET, "head", key) => parse_key(key).map(Route::Head),
             (&Method::PUT, "keys", key) => Ok(Route::PutKey { key: parse_key(key)?, change: attributes(query)? }),
             (&Method::DELETE, "keys", key) => delete_route(key, query),
             (&Method::POST, "adopt", key) => parse_key(key).map(Route::AdoptKey),
@@ -142,7 +194,9 @@ fn is_route(head: &str, rest: &str) -> bool {
         "health" | "usage" | "status" | "watch" | "list" | "delete" | "scrub" | "connect" | "standing" => {
             rest.is_empty()
         }
-        "keys" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs" | "provenance" | "why" => true,
+        "keys" | "head" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs" | "provenance" | "why" => {
+            true
+        }
         "names" => matches!(rest, "enter" | "left" | "let_go" | "audit" | "held"),
         _ => false,
     }
@@ -331,7 +385,7 @@ mod tests {
         #[test]
         fn any_request_is_a_route_or_an_error_of_one_line(
             method in 0..METHODS.len(),
-            head in "/v1/(health|status|watch|keys|adopt|change|rename|stat|made|dirs|names|list|delete|files|standing|jobs|x)",
+            head in "/v1/(health|status|watch|keys|head|adopt|change|rename|stat|made|dirs|names|list|delete|files|standing|jobs|x)",
             rest in "(/([a-z0-9%-]{0,4}|held|audit|[0-9]{8}-logs|_x)){0,3}",
             query in "((to|prefix|node|home|mode|mtime|samples|checksum|inputs|outdir|recursive|after)=[a-f0-9%/+ -]{0,6}&?){0,4}",
         ) {

@@ -82,6 +82,8 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
             monitoring::page::data(app, samples).await
         }
         Route::GetKey(key) => handlers::keys::get(app, peer, key, request).await,
+        Route::HeadKey(key) => handlers::keys::head(app, key).await,
+        Route::Head(key) => handlers::keys::head_json(app, key).await,
         Route::PutKey { key, change } => handlers::keys::put(app, peer, key, change, request).await,
         Route::DeleteKey { key, keep_dirs, only } => handlers::keys::delete(app, key, keep_dirs, only).await,
         Route::AdoptKey(key) => handlers::tree::adopt(app, peer, key, whole_body(request).await?).await,

@@ -1,7 +1,8 @@
 //! The extended attribute of a key's file. It contains the checksum and length of the key's bytes; for an output of a
 //! map, also the mark, which says what made it.
 //!
-//! 17 bytes, or 49 with a mark, little-endian: version 1, XXH3-64, length; recipe, inputs, job, source, outputs.
+//! 17 bytes, or 49 with a mark, little-endian: version, XXH3-64, length; recipe, inputs, job, source, outputs. Version 1
+//! is a key without metadata; version 2 has metadata in an attribute of its own, which is looked for only then.
 //! Together with its name it fits beside ext4's other fields in an inode of 256 bytes, so that a small key needs no
 //! additional block.
 
@@ -10,8 +11,12 @@ use serde::{Deserialize, Serialize};
 
 /// The attribute's name.
 pub const KEY_ATTRIBUTE: &str = "user.s4.key";
+/// The name of the attribute with a key's metadata: the low half of the XXH3-64 of what follows as 8 hexadecimal
+/// digits, a space, and the metadata as JSON.
+pub const METADATA_ATTRIBUTE: &str = "user.s4.meta";
 
 const VERSION: u8 = 1;
+const WITH_METADATA: u8 = 2;
 const PLAIN: usize = 17;
 const MARKED: usize = 49;
 
@@ -21,6 +26,8 @@ pub struct KeyRecord {
     pub checksum: Checksum,
     /// Only for outputs of a map.
     pub mark: Option<Mark>,
+    /// True if [`METADATA_ATTRIBUTE`] has the key's metadata.
+    pub has_metadata: bool,
 }
 
 /// The mark of an output: what made it.
@@ -41,7 +48,7 @@ pub struct Mark {
 impl KeyRecord {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(MARKED);
-        bytes.push(VERSION);
+        bytes.push(if self.has_metadata { WITH_METADATA } else { VERSION });
         bytes.extend_from_slice(&self.checksum.xxh3.to_le_bytes());
         bytes.extend_from_slice(&self.checksum.len.to_le_bytes());
         if let Some(mark) = self.mark {
@@ -56,10 +63,8 @@ impl KeyRecord {
 
     /// `None` if the bytes are damaged or have an unknown version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&VERSION, mut rest) = bytes.split_first()? else {
-            return None;
-        };
-        if !matches!(bytes.len(), PLAIN | MARKED) {
+        let (&version, mut rest) = bytes.split_first()?;
+        if !matches!(version, VERSION | WITH_METADATA) || !matches!(bytes.len(), PLAIN | MARKED) {
             return None;
         }
         let checksum = Checksum { xxh3: long(&mut rest)?, len: long(&mut rest)? };
@@ -73,13 +78,13 @@ impl KeyRecord {
                 outputs: short(&mut rest)?,
             }),
         };
-        Some(Self { checksum, mark })
+        Some(Self { checksum, mark, has_metadata: version == WITH_METADATA })
     }
 }
 
 impl From<Checksum> for KeyRecord {
     fn from(checksum: Checksum) -> Self {
-        Self { checksum, mark: None }
+        Self { checksum, mark: None, has_metadata: false }
     }
 }
 
@@ -105,7 +110,8 @@ mod tests {
         let mark =
             mark.prop_map(|(recipe, inputs, job, source, outputs)| Mark { recipe, inputs, job, source, outputs });
         let checksum = any::<(u64, u64)>().prop_map(|(xxh3, len)| Checksum { xxh3, len });
-        (checksum, proptest::option::of(mark)).prop_map(|(checksum, mark)| KeyRecord { checksum, mark })
+        let record = (checksum, proptest::option::of(mark), any::<bool>());
+        record.prop_map(|(checksum, mark, has_metadata)| KeyRecord { checksum, mark, has_metadata })
     }
 
     proptest! {
@@ -115,7 +121,7 @@ mod tests {
         }
 
         #[test]
-        fn a_record_that_was_cut_or_has_another_version_is_none(record in records(), cut in 0..MARKED, version in 2_u8..) {
+        fn a_record_that_was_cut_or_has_another_version_is_none(record in records(), cut in 0..MARKED, version in 3_u8..) {
             let mut bytes = record.encode();
             if cut < bytes.len() && cut != PLAIN {
                 prop_assert_eq!(KeyRecord::decode(&bytes[..cut]), None);
@@ -135,7 +141,8 @@ mod tests {
     #[test]
     fn the_bytes_are_as_documented() {
         let mark = Mark { recipe: 3, inputs: 4, job: 5, source: 6, outputs: 7 };
-        let bytes = KeyRecord { checksum: Checksum { xxh3: 1, len: 2 }, mark: Some(mark) }.encode();
+        let bytes =
+            KeyRecord { checksum: Checksum { xxh3: 1, len: 2 }, mark: Some(mark), has_metadata: false }.encode();
         let expected =
             "01 0100000000000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000 06000000 07000000";
         let shown: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -91,6 +91,11 @@ impl Table {
         Self { level, sums }
     }
 
+    /// The same with half as many checksums, each of a block twice as large; `None` if there is one only.
+    pub fn halved(&self) -> Option<Self> {
+        (self.sums.len() > 1).then(|| Self { level: self.level + 1, sums: halved(&self.sums) })
+    }
+
     /// The checksum of a leaf, if checksums of single leaves are recorded.
     pub fn leaf(&self, leaf: usize) -> Option<u32> {
         self.sums.get(leaf).copied().filter(|_| self.level == 0)

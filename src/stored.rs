@@ -1,14 +1,14 @@
 //! The form in which a key is stored on a node's disk: a plain file with checksum and length in an extended attribute.
 //! Used by the daemon, and by clients on the same machine.
 
-use crate::attribute::{KEY_ATTRIBUTE, KeyRecord};
+use crate::attribute::{KEY_ATTRIBUTE, KeyRecord, METADATA_ATTRIBUTE};
 use crate::blocks::{BLOCKS_ATTRIBUTE, LEAF, Table};
-use crate::checksum::Checksum;
+use crate::checksum::{Checksum, hash};
 use crate::directory::{DIR_MODE, DirRecord};
-use crate::protocol::{KeyStat, Stat};
+use crate::protocol::{KeyStat, Metadata, Stat};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -68,13 +68,43 @@ pub fn table(file: &File, checksum: Checksum) -> io::Result<Option<Table>> {
 }
 
 /// Records the checksums of the parts of a file that becomes a key with `checksum`. If the file system has no room for
-/// them, readers verify the whole key before they read a part.
+/// them beside other attributes, fewer are recorded, of larger parts. If it has no room for any, readers verify the
+/// whole key before they read a part.
 pub fn set_table(file: &File, table: &Table, checksum: Checksum) -> io::Result<()> {
     use xattr::FileExt;
-    match file.set_xattr(BLOCKS_ATTRIBUTE, &table.encode(checksum)) {
-        Err(e) if !matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::E2BIG)) => Err(e),
-        _ => Ok(()),
+    let mut smaller;
+    let mut table = table;
+    loop {
+        match file.set_xattr(BLOCKS_ATTRIBUTE, &table.encode(checksum)) {
+            Err(e) if !matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::E2BIG)) => return Err(e),
+            Err(_) => match table.halved() {
+                Some(halved) => smaller = halved,
+                None => return Ok(()),
+            },
+            Ok(()) => return Ok(()),
+        }
+        table = &smaller;
     }
+}
+
+/// Stores the metadata of a file that becomes a key. Its [record](KeyRecord) must say that it has some.
+pub fn set_metadata(file: &File, metadata: &Metadata) -> io::Result<()> {
+    use xattr::FileExt;
+    let json = metadata.encode();
+    let sum = hash(json.as_bytes()) as u32;
+    file.set_xattr(METADATA_ATTRIBUTE, format!("{sum:08x} {json}").as_bytes())
+}
+
+/// The metadata of a key whose record says that it has some. `None`: what is stored is missing or damaged.
+pub fn metadata(file: &File) -> io::Result<Option<Metadata>> {
+    use xattr::FileExt;
+    let stored = file.get_xattr(METADATA_ATTRIBUTE)?;
+    let parsed = stored.as_deref().and_then(|stored| {
+        let (sum, json) = stored.split_at_checked(9)?;
+        let is_whole = *sum == *format!("{:08x} ", hash(json) as u32).as_bytes();
+        Metadata::decode(json).ok().filter(|_| is_whole)
+    });
+    Ok(parsed)
 }
 
 /// Records checksum, length and mark of a file that becomes a key.
@@ -193,7 +223,7 @@ pub fn is_absent(error: &io::Error) -> bool {
 }
 
 /// The mtime in nanoseconds since 1970, clamped to the range of the type.
-pub fn mtime_of(found: &Metadata) -> i64 {
+pub fn mtime_of(found: &fs::Metadata) -> i64 {
     found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec())
 }
 

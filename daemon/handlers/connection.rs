@@ -34,7 +34,7 @@ pub fn open(app: &Arc<App>, peer: Peer, request: HttpRequest<Incoming>) -> Answe
 fn count(app: &App, request: &Request) {
     match request {
         Request::Stat { .. } => app.watch.requests.count("stat"),
-        Request::Get { .. } | Request::Put { .. } => app.watch.requests.count("keys"),
+        Request::Get { .. } | Request::Put(_) => app.watch.requests.count("keys"),
         Request::Eval { .. } => app.watch.requests.count("eval"),
         Request::Run { .. } => app.watch.requests.count("run"),
         Request::Try { .. } => app.watch.requests.count("try"),
@@ -170,16 +170,14 @@ fn answer(
     receiving: &mut Option<Receiving>,
 ) -> Result<()> {
     let has_data =
-        matches!(request, Request::Put { .. } | Request::Eval { .. } | Request::Run { .. } | Request::Try { .. });
+        matches!(request, Request::Put(_) | Request::Eval { .. } | Request::Run { .. } | Request::Try { .. });
     let key = request.key().map(|key| key.as_str().to_owned());
     let (origin, line) = (Origin::now(peer.address), Line::of(&request));
     let mut data = Data::of(connection, has_data);
     let answered = match request {
         Request::Stat { path } => app.names.look_up(&path).map(Response::Stat),
         Request::Get { key, part } => get::serve(app, data.connection, &key, part),
-        Request::Put { key, put, delivery } => {
-            put::serve(app, &peer.with_put(put), &mut data, &key, delivery.as_ref(), receiving)
-        }
+        Request::Put(put) => put::serve(app, &peer.with_put(put.number), &mut data, put, receiving),
         Request::Eval { key, files } => commands::eval(app, peer, &mut data, Some(&key), &files),
         Request::Run { files } => commands::eval(app, peer, &mut data, None, &files),
         Request::Try { key } => commands::attempt(app, peer, &mut data, &key),

@@ -8,7 +8,7 @@ use crate::store::{Opened, Requester, Store};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use s4::body::{self, BoxBody, ChunkReader, ChunkSender, Chunks, Side};
 use s4::checksum::Checksum;
@@ -16,7 +16,7 @@ use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::file::BLOCK;
 use s4::key::Key;
-use s4::protocol::{CHECKSUM_HEADER, Change};
+use s4::protocol::{CHECKSUM_HEADER, Change, KeyHead, Metadata};
 use s4::wire::{self, LARGE};
 use std::io::Read;
 use std::sync::Arc;
@@ -34,6 +34,13 @@ pub async fn get(app: &Arc<App>, peer: Peer, key: Key, request: Request<Incoming
     if checksum.len >= LARGE && wire::is_wanted(request.headers()) {
         return Ok(connection::grant(app, peer, request, Some(wire::Request::Get { key, part: None })));
     }
+    let (opened, key, metadata) = match opened.has_metadata() {
+        true => {
+            let store = app.jobs.shared.store.clone();
+            blocking(move || store.metadata(&key, &opened).map(|metadata| (opened, key, metadata))).await?
+        }
+        false => (opened, key, Metadata::default()),
+    };
     let content = match small {
         Some(bytes) => body::full(bytes),
         None => {
@@ -43,11 +50,33 @@ pub async fn get(app: &Arc<App>, peer: Peer, key: Key, request: Request<Incoming
         }
     };
     let mut response = Response::new(content);
-    let headers = response.headers_mut();
+    add_headers(response.headers_mut(), checksum, &metadata);
+    Ok(response)
+}
+
+/// The headers of a key, without its bytes.
+pub async fn head(app: &Arc<App>, key: Key) -> Answer {
+    let found = find_head(app, key).await?;
+    let mut response = done();
+    add_headers(response.headers_mut(), found.stat.checksum, &found.metadata);
+    Ok(response)
+}
+
+/// The attributes and metadata of a key, as JSON.
+pub async fn head_json(app: &Arc<App>, key: Key) -> Answer {
+    find_head(app, key).await.map(|found| json(&found))
+}
+
+async fn find_head(app: &Arc<App>, key: Key) -> Result<KeyHead> {
+    let store = app.jobs.shared.store.clone();
+    blocking(move || store.head(&key)).await
+}
+
+fn add_headers(headers: &mut HeaderMap, checksum: Checksum, metadata: &Metadata) {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(checksum.len));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(CHECKSUM_HEADER, checksum_value(checksum));
-    Ok(response)
+    metadata.add_to(headers);
 }
 
 /// Sends exactly the announced number of bytes. If the file ends early, the body is broken off.
@@ -73,11 +102,12 @@ fn send_file(store: &Store, mut opened: Opened, key: &Key, sender: &ChunkSender)
 
 /// Publishes the body as the key, if it matches the checksum in the header.
 pub async fn put(app: &Arc<App>, peer: Peer, key: Key, change: Change, request: Request<Incoming>) -> Answer {
-    let announced = announced_checksum(&request)?;
+    let (announced, metadata) = (announced_checksum(&request)?, Metadata::from_headers(request.headers())?);
     let mut chunks = Arriving::new(request.into_body(), &key).await?;
     let store = app.jobs.shared.store.clone();
     let checksum = blocking(move || {
         let mut draft = store.draft(&key)?;
+        draft.describe(metadata);
         while let Some(chunk) = chunks.next()? {
             draft.write(&chunk)?;
         }

@@ -10,8 +10,8 @@ use s4::checksum::Checksum;
 use s4::error::{Error, Result};
 use s4::hasher::Sums;
 use s4::key::Key;
-use s4::protocol::{Change, Delivery, HEARTBEAT};
-use s4::wire::{Pipe, PutEnd, Request, Response, SMALL, keep_alive};
+use s4::protocol::{Change, HEARTBEAT};
+use s4::wire::{Pipe, Put, PutEnd, Request, Response, SMALL, keep_alive};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -19,19 +19,12 @@ use std::sync::Arc;
 /// waking each other; with more, they wait for each other.
 const AT_ONCE: usize = 1024 * 1024;
 
-/// Publishes the key that follows as `data`. A job's output is accepted only while the job runs. `receiving` is kept
+/// Publishes the key of `put`, which follows as `data`. A job's output is accepted only while the job runs. `receiving` is kept
 /// from one output to the next.
-pub fn serve(
-    app: &App,
-    peer: &Peer,
-    data: &mut Data,
-    key: &Key,
-    delivery: Option<&Delivery>,
-    receiving: &mut Option<Receiving>,
-) -> Result<Response> {
+pub fn serve(app: &App, peer: &Peer, data: &mut Data, put: Put, receiving: &mut Option<Receiving>) -> Result<Response> {
     let store = &app.jobs.shared.store;
-    let owner = app.jobs.owner(delivery)?;
-    owner.enter(store, peer, key, receiving)?;
+    let owner = app.jobs.owner(put.delivery.as_ref())?;
+    owner.enter(store, peer, &put.key, receiving)?;
     let mut first = Bytes::new();
     let mut next = data.next()?;
     if let Next::Piece(len) = next
@@ -41,8 +34,8 @@ pub fn serve(
         next = data.next()?;
     }
     match next {
-        Next::End(end) => put_whole(store, &owner, peer, key, end_of(data, end)?, &first)?,
-        Next::Piece(_) => put_stream(store, &owner, peer, key, &first, data)?,
+        Next::End(end) => put_whole(store, &owner, peer, put, end_of(data, end)?, &first)?,
+        Next::Piece(_) => put_stream(store, &owner, peer, put, &first, data)?,
     }
     Ok(Response::Stored)
 }
@@ -55,10 +48,11 @@ fn end_of(data: &Data, end: Request) -> Result<PutEnd> {
 }
 
 /// Publishes a small key whose bytes are all here.
-fn put_whole(store: &Store, owner: &Owner, peer: &Peer, key: &Key, end: PutEnd, bytes: &[u8]) -> Result<()> {
-    let mut draft = owner.marked(store.draft_small(key, bytes.len())?);
+fn put_whole(store: &Store, owner: &Owner, peer: &Peer, put: Put, end: PutEnd, bytes: &[u8]) -> Result<()> {
+    let mut draft = owner.marked(store.draft_small(&put.key, bytes.len())?);
+    draft.describe(put.metadata);
     draft.write(bytes)?;
-    publish(draft, peer, key, Some(end.checksum), end.change, owner).map(drop)
+    publish(draft, peer, &put.key, Some(end.checksum), end.change, owner).map(drop)
 }
 
 /// Publishes a key whose bytes have all come, if they match the announced checksum.
@@ -76,8 +70,10 @@ pub fn publish(
 }
 
 /// Receives a key; `first` are the bytes that are here already. A key that cannot be published is refused at once.
-fn put_stream(store: &Arc<Store>, owner: &Owner, peer: &Peer, key: &Key, first: &[u8], data: &mut Data) -> Result<()> {
+fn put_stream(store: &Arc<Store>, owner: &Owner, peer: &Peer, put: Put, first: &[u8], data: &mut Data) -> Result<()> {
+    let Put { key, metadata, .. } = &put;
     let mut draft = owner.marked(store.draft(key)?);
+    draft.describe(metadata.clone());
     let (end, found): (PutEnd, Sums) = draft.fill(|file, progress| {
         let what = key.to_string();
         let pipe = Pipe::new().map_err(|e| Error::io(key, &e))?;

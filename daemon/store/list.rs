@@ -55,7 +55,7 @@ impl Selection<'_> {
 
     /// The point after which it lists, as a path in directory `path`; `None` if the point is not in the directory.
     fn after_in(&self, path: &str) -> Option<&str> {
-        let Self::Prefix { after, .. } = self else { return None };
+        let (Self::Prefix { after, .. } | Self::After(after)) = self else { return None };
         match path.is_empty() {
             true => Some(after),
             false => after.strip_prefix(path).and_then(|rest| rest.strip_prefix('/')),
@@ -64,7 +64,7 @@ impl Selection<'_> {
 
     /// True if everything in directory `path` comes before the point after which it lists.
     fn is_before(&self, path: &str) -> bool {
-        let Self::Prefix { after, .. } = self else { return false };
+        let (Self::Prefix { after, .. } | Self::After(after)) = self else { return false };
         !path.is_empty() && !is_after(format!("{path}/").as_bytes(), after.as_bytes())
     }
 
@@ -74,10 +74,7 @@ impl Selection<'_> {
                 path.starts_with(prefix.as_str()) || prefix.as_str().starts_with(&format!("{path}/"))
             }
             Self::Pattern(pattern) => pattern.may_hold(path),
-            Self::After(after) => {
-                let below = format!("{path}/");
-                *after < below.as_str() || after.starts_with(&below)
-            }
+            Self::After(_) => true,
         }
     }
 
@@ -85,7 +82,7 @@ impl Selection<'_> {
         match self {
             Self::Prefix { prefix, .. } | Self::Files(prefix) => path.starts_with(prefix.as_str()),
             Self::Pattern(pattern) => Key::parse(path).is_ok_and(|key| pattern.matches(&key)),
-            Self::After(after) => path > *after,
+            Self::After(_) => true,
         }
     }
 }

@@ -20,11 +20,12 @@ impl Store {
         if opened.checksum != checksum {
             return refuse("it is another key than the one whose provenance this is");
         }
-        match record(&opened.file).map_err(|e| self.unreadable(key, &e))?.and_then(|record| record.mark) {
+        let found = record(&opened.file).map_err(|e| self.unreadable(key, &e))?.unwrap_or_else(|| checksum.into());
+        match found.mark {
             // A daemon that was killed in `write` may have left it writable.
             Some(found) if found == mark => make_read_only(&opened.file).map_err(|e| Error::io(key, &e)),
             Some(_) => refuse("a map of this cluster has made it"),
-            None => write(&opened.file, KeyRecord { checksum, mark: Some(mark) }).map_err(|e| Error::io(key, &e)),
+            None => write(&opened.file, KeyRecord { mark: Some(mark), ..found }).map_err(|e| Error::io(key, &e)),
         }
     }
 }

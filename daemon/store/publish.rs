@@ -4,6 +4,7 @@ use super::core::Store;
 use super::errors::{below_a_key, failed};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
+use nix::libc;
 use nix::unistd::{geteuid, linkat};
 use s4::aligned::Block;
 use s4::attribute::{KeyRecord, Mark};
@@ -13,11 +14,11 @@ use s4::file::BLOCK;
 use s4::hasher::{self, FileHasher, Hasher, Sums};
 use s4::key::Key;
 use s4::preallocation::Preallocation;
-use s4::protocol::Change;
+use s4::protocol::{Change, Metadata};
 use s4::stored::{self, SpaceChecks, file_mode};
 use s4::time::from_nanoseconds;
 use std::fmt::Display;
-use std::fs::{File, Metadata, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -63,7 +64,21 @@ pub struct Draft<'s> {
     written: u64,
     checks: SpaceChecks,
     preallocation: Preallocation,
+    about: About,
+}
+
+/// What is recorded with a key besides its checksums.
+#[derive(Clone, Default)]
+struct About {
+    /// Only for outputs of a map.
     mark: Option<Mark>,
+    metadata: Metadata,
+}
+
+impl From<Mark> for About {
+    fn from(mark: Mark) -> Self {
+        Self { mark: Some(mark), metadata: Metadata::default() }
+    }
 }
 
 impl Draft<'_> {
@@ -112,7 +127,12 @@ impl Draft<'_> {
 
     /// Marks the key as an output of a map.
     pub fn mark(&mut self, mark: Mark) {
-        self.mark = Some(mark);
+        self.about.mark = Some(mark);
+    }
+
+    /// Keeps `metadata` with the key.
+    pub fn describe(&mut self, metadata: Metadata) {
+        self.about.metadata = metadata;
     }
 
     pub fn publish(self) -> Result<()> {
@@ -128,7 +148,7 @@ impl Draft<'_> {
     /// Publishes it with `sums` of all bytes that were appended.
     pub fn publish_hashed(mut self, requester: &impl Requester, sums: &Sums, change: Change) -> Result<()> {
         self.preallocation.release(&self.file);
-        self.store.link(requester, &self.file, (sums, self.mark), &self.key, change)
+        self.store.link(requester, &self.file, (sums, &self.about), &self.key, change)
     }
 }
 
@@ -155,7 +175,7 @@ impl Store {
             written: 0,
             checks: SpaceChecks::default(),
             preallocation: Preallocation::default(),
-            mark: None,
+            about: About::default(),
         })
     }
 
@@ -203,7 +223,7 @@ impl Store {
 
     /// Publishes a file that a command has written, as an output of a map. It must be in this store's file system.
     pub fn publish_output(&self, file: &File, key: &Key, mark: Mark) -> Result<()> {
-        self.publish_marked(&(), file, key, (None, Some(mark)), Change::default()).map(drop)
+        self.publish_with(&(), file, key, (None, mark.into()), Change::default()).map(drop)
     }
 
     /// Publishes a file for `requester`, with the attributes of `change`. It must be in this store's file system.
@@ -216,15 +236,15 @@ impl Store {
         sums: Option<Sums>,
         change: Change,
     ) -> Result<Checksum> {
-        self.publish_marked(requester, file, key, (sums, None), change)
+        self.publish_with(requester, file, key, (sums, About::default()), change)
     }
 
-    fn publish_marked(
+    fn publish_with(
         &self,
         requester: &impl Requester,
         file: &File,
         key: &Key,
-        (sums, mark): (Option<Sums>, Option<Mark>),
+        (sums, about): (Option<Sums>, About),
         change: Change,
     ) -> Result<Checksum> {
         if change.over_empty {
@@ -235,7 +255,7 @@ impl Store {
         let failed = |e: std::io::Error| Error::io(key, &e);
         let sums = sums.map_or_else(|| hasher::sums_of_file(file).map_err(failed), Ok)?;
         allow_attributes(file, file.metadata().map_err(failed)?.mode()).map_err(failed)?;
-        self.link(requester, file, (&sums, mark), key, change).map(|()| sums.checksum)
+        self.link(requester, file, (&sums, &about), key, change).map(|()| sums.checksum)
     }
 
     /// Publishes a file that a command left in its directory, as an output of a map. It is linked if `is_itself` (no
@@ -249,7 +269,7 @@ impl Store {
         if is_own && found.dev() == self.found.device() {
             let sums = hasher::sums_of_file(file).map_err(failed)?;
             allow_attributes(file, found.mode()).map_err(failed)?;
-            return self.link(&(), file, (&sums, Some(mark)), key, Change::default());
+            return self.link(&(), file, (&sums, &mark.into()), key, Change::default());
         }
         let mut draft = self.draft_in(key, self.unnamed_file())?;
         draft.mark(mark);
@@ -266,26 +286,46 @@ impl Store {
         &self,
         requester: &impl Requester,
         file: &File,
-        record: (&Sums, Option<Mark>),
+        record: (&Sums, &About),
         key: &Key,
         change: Change,
     ) -> Result<()> {
-        self.complete(file, record, change).map_err(|e| Error::io(key, &e))?;
+        self.complete(file, record, key, change)?;
         requester.check(key)?;
         self.give_name(requester, file, key, change.over_empty)
     }
 
     /// Gives a file everything that a key has except its name.
-    fn complete(&self, file: &File, (sums, mark): (&Sums, Option<Mark>), change: Change) -> std::io::Result<()> {
-        stored::set_record(file, &KeyRecord { checksum: sums.checksum, mark })?;
+    fn complete(&self, file: &File, (sums, about): (&Sums, &About), key: &Key, change: Change) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(key, &e);
+        let has_metadata = !about.metadata.is_empty();
+        let record = KeyRecord { checksum: sums.checksum, mark: about.mark, has_metadata };
+        stored::set_record(file, &record).map_err(failed)?;
+        // Before the table, which takes the room that is left.
+        if has_metadata {
+            self.set_metadata(file, &about.metadata, key)?;
+        }
         if let Some(table) = &sums.table {
-            stored::set_table(file, table, sums.checksum)?;
+            stored::set_table(file, table, sums.checksum).map_err(failed)?;
         }
-        apply(file, Change { mode: change.mode.or(Some(KEY_MODE)), ..change })?;
-        if self.fsync {
-            file.sync_all()?;
+        apply(file, Change { mode: change.mode.or(Some(KEY_MODE)), ..change }).map_err(failed)?;
+        match self.fsync {
+            true => file.sync_all().map_err(failed),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    fn set_metadata(&self, file: &File, metadata: &Metadata, key: &Key) -> Result<()> {
+        match stored::set_metadata(file, metadata) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::E2BIG | libc::ERANGE)) => {
+                self.check_space(key)?;
+                let len = metadata.encode().len();
+                let message =
+                    format!("{key}: the node's file system has no room for {len} bytes of metadata of a file");
+                Err(Error::new(ErrorKind::TooLarge, message))
+            }
+            set => set.map_err(|e| Error::io(key, &e)),
+        }
     }
 
     /// Links a complete file, which is the key from then on. With `over_empty`, it may replace an empty key.
@@ -377,7 +417,7 @@ impl Store {
 
 /// True if the file at `path` is a key of no bytes.
 fn is_empty_key(path: &Path) -> bool {
-    let is_empty = |found: Metadata| found.is_file() && found.len() == 0;
+    let is_empty = |found: fs::Metadata| found.is_file() && found.len() == 0;
     std::fs::symlink_metadata(path).is_ok_and(is_empty)
         && matches!(stored::recorded_at(path), Ok(Some(record)) if record.len == 0)
 }

@@ -2,10 +2,11 @@
 
 use super::core::Store;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use s4::attribute::KeyRecord;
 use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::protocol::{Made, Stat};
+use s4::protocol::{KeyHead, KeyStat, Made, Metadata, Stat};
 use s4::stored;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -19,6 +20,14 @@ pub struct Opened {
     pub file: File,
     /// As recorded at its publish. Readers compare the bytes with it.
     pub checksum: Checksum,
+    has_metadata: bool,
+}
+
+impl Opened {
+    /// True if the key has metadata, which then must be read from the disk.
+    pub fn has_metadata(&self) -> bool {
+        self.has_metadata
+    }
 }
 
 impl Store {
@@ -58,6 +67,27 @@ impl Store {
         self.opened(file, key)
     }
 
+    /// The attributes and metadata of a key.
+    pub fn head(&self, key: &Key) -> Result<KeyHead> {
+        let opened = self.open_key(key)?;
+        let found = opened.file.metadata().map_err(|e| self.unreadable(key, &e))?;
+        let (mtime, mode) = (stored::mtime_of(&found), stored::key_mode(found.mode()));
+        let metadata = self.metadata(key, &opened)?;
+        Ok(KeyHead { stat: KeyStat { checksum: opened.checksum, mtime, mode }, metadata })
+    }
+
+    /// The metadata of an open key.
+    pub fn metadata(&self, key: &Key, opened: &Opened) -> Result<Metadata> {
+        if !opened.has_metadata {
+            return Ok(Metadata::default());
+        }
+        let stored = stored::metadata(&opened.file).map_err(|e| self.unreadable(key, &e))?;
+        stored.ok_or_else(|| {
+            let message = format!("{key}: checksum error: its metadata is damaged; delete the key and make it again");
+            Error::new(ErrorKind::Checksum, message)
+        })
+    }
+
     /// Opens a key without waiting for the disk, and reads it if it has at most `small` bytes. `None` if that needs the
     /// disk, or fails; [`open_key`](Self::open_key) then reports the error.
     pub fn read_at_once(&self, key: &Key, small: u64) -> Option<(Opened, Option<Vec<u8>>)> {
@@ -76,10 +106,10 @@ impl Store {
             let message = format!("{key}: no such key, it is a directory ('s4 ls {key}/' lists it, cp -r copies it)");
             return Err(Error::new(ErrorKind::NotFound, message));
         }
-        let recorded = stored::recorded(&file).map_err(|e| self.unreadable(key, &e))?;
-        let checksum = recorded.ok_or_else(|| not_ours(key))?;
+        let recorded = stored::record(&file).map_err(|e| self.unreadable(key, &e))?;
+        let KeyRecord { checksum, has_metadata, .. } = recorded.ok_or_else(|| not_ours(key))?;
         match checksum.len == found.len() {
-            true => Ok(Opened { file, checksum }),
+            true => Ok(Opened { file, checksum, has_metadata }),
             false => Err(Error::new(
                 ErrorKind::Checksum,
                 format!(

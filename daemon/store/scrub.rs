@@ -8,6 +8,7 @@ use super::errors::failed;
 use super::list::Selection;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
+use s4::attribute::KeyRecord;
 use s4::checksum::Checksum;
 use s4::error::{Error, Result};
 use s4::file::{read_small, replace};
@@ -96,13 +97,16 @@ impl Store {
         if node != self.node {
             return found(Fault::Stray, format!("it lies here and belongs on node {node}, so that it is no key"));
         }
-        let Some(recorded) = stored::recorded(file)? else {
+        let Some(KeyRecord { checksum: recorded, has_metadata, .. }) = stored::record(file)? else {
             return found(Fault::Unchecksummed, "no checksum is recorded: s4 did not put this file".to_owned());
         };
         let len = file.metadata()?.len();
         if len != recorded.len {
             let message = format!("checksum error: stored with {} bytes, the file has {len}", recorded.len);
             return found(Fault::Damaged, message);
+        }
+        if has_metadata && stored::metadata(file)?.is_none() {
+            return found(Fault::Damaged, "checksum error: its metadata is not what was stored".to_owned());
         }
         match buffer.checksum_of(file, len, &mut |bytes| visit(ScrubStep::Read(bytes)))? {
             None => Ok(Checked::Interrupted),

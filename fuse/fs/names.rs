@@ -11,7 +11,7 @@ use crate::spool::files::SpoolFiles;
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::libc;
-use s4::client::Client;
+use s4::client::{Client, PutOptions};
 use s4::error::ErrorKind;
 use s4::file::AtPosition;
 use s4::key::{Dir, Key};
@@ -299,6 +299,7 @@ impl Names {
         if self.namespace.home(from) == self.namespace.home(to) {
             return self.namespace.client.rename(from, to).await.map_err(|e| errno(&e));
         }
+        let metadata = self.namespace.client.head(from).await.map_err(|e| errno(&e))?.ok_or(Errno::ENOENT)?.metadata;
         let (copy, _) = self.spool_files.take(None).map_err(io_errno)?;
         let sink = copy.try_clone().map_err(io_errno)?;
         let copied = self.namespace.client.get(from, sink, "the spool", 0).await.map_err(|e| errno(&e))?;
@@ -307,7 +308,8 @@ impl Names {
         }
         let (input, change) =
             (AtPosition::new(copy, 0), Change { mode: Some(stat.mode), mtime: Some(stat.mtime), over_empty: false });
-        self.namespace.client.put(to, input, "the spool", change).await.map_err(|e| errno(&e))?;
+        let options = PutOptions { change, metadata };
+        self.namespace.client.put_with(to, input, "the spool", options).await.map_err(|e| errno(&e))?;
         match self.namespace.client.unlink_only(from, copied).await {
             // The key was deleted or replaced meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -2,14 +2,15 @@
 //! request and waits for its response itself: waking another thread would take longer than most responses.
 
 use super::core::{Client, blocking, retry_if_broken};
+use super::upload::PutOptions;
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
 use crate::error::{ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::NodeId;
-use crate::protocol::{Change, Stat};
+use crate::protocol::Stat;
 use crate::timeout::Timeout;
-use crate::wire::{self, Connection, Incoming, PutEnd, REQUEST_HEADER, Request, Response, SMALL};
+use crate::wire::{self, Connection, Incoming, Put, PutEnd, REQUEST_HEADER, Request, Response, SMALL};
 use hyper::Method;
 use hyper::header::HeaderValue;
 use std::cell::Cell;
@@ -217,18 +218,20 @@ impl Client {
         key: &Key,
         checksum: Checksum,
         bytes: &[u8],
-        change: Change,
+        options: &PutOptions,
     ) -> Option<Result<()>> {
         if bytes.len() > SMALL {
             return None;
         }
         let node = self.cluster().node_of(key);
         let mut connection = self.idle_connection(node, format!("{}: {key}", self.cluster().name(node)))?;
-        let request = Request::Put { key: key.clone(), put: self.put.map(|put| put.number), delivery: None };
+        let PutOptions { change, metadata } = options;
+        let (key, number, metadata) = (key.clone(), self.put_number(), metadata.clone());
+        let request = Request::Put(Put { key, number, delivery: None, metadata });
         let mut send = || {
             connection.put_message(&request)?;
             connection.put_small_data(bytes)?;
-            connection.put_message(&Request::PutEnd(PutEnd { checksum, change }))?;
+            connection.put_message(&Request::PutEnd(PutEnd { checksum, change: *change }))?;
             // The rest is sent during the wait for the response.
             connection.send_some()
         };

@@ -1,12 +1,13 @@
 //! Keys over plain HTTP: small puts, deletes.
 
 use super::core::Client;
+use super::upload::PutOptions;
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Prefix};
 use crate::placement::NodeId;
-use crate::protocol::{self, CHECKSUM_HEADER, Change, Event, escape};
+use crate::protocol::{self, CHECKSUM_HEADER, Change, Event, KeyHead, escape};
 use crate::skew::Load;
 use bytes::Bytes;
 use hyper::Method;
@@ -16,16 +17,22 @@ use std::time::Instant;
 impl Client {
     /// Publishes `bytes` as `key`, with these attributes, in one exchange.
     pub async fn put_small(&self, key: &Key, bytes: Bytes, change: Change) -> Result<Checksum> {
-        let (client, checksum, asked) = (self.putting(), Checksum::of(&bytes), Instant::now());
-        let put = client.put_bytes(key, bytes, checksum, change).await.map(|()| checksum);
-        client.put_outcome(key, change, asked, put, async { Ok(checksum) }).await
+        self.put_small_with(key, bytes, PutOptions { change, ..PutOptions::default() }).await
     }
 
-    async fn put_bytes(&self, key: &Key, bytes: Bytes, checksum: Checksum, change: Change) -> Result<()> {
+    /// Like [`put_small`](Self::put_small), with these options.
+    pub async fn put_small_with(&self, key: &Key, bytes: Bytes, options: PutOptions) -> Result<Checksum> {
+        let (client, checksum, asked) = (self.putting(), Checksum::of(&bytes), Instant::now());
+        let put = client.put_bytes(key, bytes, checksum, &options).await.map(|()| checksum);
+        client.put_outcome(key, options.change, asked, put, async { Ok(checksum) }).await
+    }
+
+    async fn put_bytes(&self, key: &Key, bytes: Bytes, checksum: Checksum, options: &PutOptions) -> Result<()> {
         let node = self.cluster().node_of(key);
-        if let Some(stored) = self.put_inline(key, checksum, &bytes, change).await {
+        if let Some(stored) = self.put_inline(key, checksum, &bytes, options).await {
             return stored;
         }
+        let change = options.change;
         let mut path = protocol::key_path(key);
         let fields = [
             change.mode.map(|mode| format!("mode={mode:o}")),
@@ -42,7 +49,18 @@ impl Client {
         }
         let mut request = self.request(node, Method::PUT, &path, body::full(bytes))?;
         request.headers_mut().insert(CHECKSUM_HEADER, sum);
+        options.metadata.add_to(request.headers_mut());
         self.exchange(node, request, &Activity::default()).await.map(drop)
+    }
+
+    /// The attributes and metadata of `key`; `None` if there is no key of this name.
+    pub async fn head(&self, key: &Key) -> Result<Option<KeyHead>> {
+        let (node, path) = (self.cluster().node_of(key), format!("/v1/head/{}", escape(key.as_str())));
+        match self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await {
+            Ok(response) => self.json(node, response).await.map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub async fn delete(&self, key: &Key) -> Result<()> {

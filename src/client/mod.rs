@@ -36,4 +36,4 @@ pub use listing::{ListOptions, Listing};
 pub use provenance::MOST_GIVEN;
 pub use scrub::ScrubStream;
 pub use secret::Secret;
-pub use upload::{PutAnswers, PutCounts, Puts, Upload};
+pub use upload::{PutAnswers, PutCounts, PutOptions, Puts, Upload};

@@ -9,9 +9,9 @@ use crate::file::BLOCK;
 use crate::hasher::{FileHasher, Hasher};
 use crate::key::Key;
 use crate::placement::NodeId;
-use crate::protocol::{Change, Delivery, HEARTBEAT};
+use crate::protocol::{Change, Delivery, HEARTBEAT, Metadata};
 use crate::wire::frame::MAX_DATA;
-use crate::wire::{Connection, Incoming, LARGE, PutEnd, Request, Response, SMALL, SendError};
+use crate::wire::{Connection, Incoming, LARGE, Put, PutEnd, Request, Response, SMALL, SendError};
 use bytes::Bytes;
 use std::fs::File;
 use std::io::Read;
@@ -24,6 +24,13 @@ const MAX_UNANSWERED: u64 = 256;
 
 /// How long to wait for the reason after a node has broken off.
 const REASON_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a new key is made with besides its bytes.
+#[derive(Debug, Clone, Default)]
+pub struct PutOptions {
+    pub change: Change,
+    pub metadata: Metadata,
+}
 
 /// A key that is being sent. All calls block, each step at most for the deadline. If it is dropped before
 /// [`end`](Self::end), no key is created.
@@ -282,9 +289,20 @@ impl Client {
     pub async fn put(
         &self,
         key: &Key,
-        mut input: impl Read + Send + 'static,
+        input: impl Read + Send + 'static,
         input_name: &str,
         change: Change,
+    ) -> Result<Checksum> {
+        self.put_with(key, input, input_name, PutOptions { change, ..PutOptions::default() }).await
+    }
+
+    /// Like [`put`](Self::put), with these options.
+    pub async fn put_with(
+        &self,
+        key: &Key,
+        mut input: impl Read + Send + 'static,
+        input_name: &str,
+        options: PutOptions,
     ) -> Result<Checksum> {
         let input_name = input_name.to_owned();
         let read = blocking(move || {
@@ -294,7 +312,7 @@ impl Client {
         });
         let (first, input, input_name) = read.await?;
         if first.len() <= SMALL {
-            return self.put_small(key, Bytes::from(first), change).await;
+            return self.put_small_with(key, Bytes::from(first), options).await;
         }
         let send = move |upload: &mut Upload| {
             let mut hasher = Hasher::new();
@@ -302,7 +320,7 @@ impl Client {
             upload.send(Input::Bytes(&first))?;
             send_all_of(input, hasher, &input_name, |came| upload.send(came))
         };
-        self.putting().send_all((key, None), change, send).await
+        self.putting().send_all(key, options, None, send).await
     }
 
     /// Puts `file` as `key`. `len` is the length of a regular file; `name` names it in errors.
@@ -333,16 +351,18 @@ impl Client {
     pub async fn send_file(&self, key: &Key, delivery: Option<&Delivery>, file: File, name: &str) -> Result<Checksum> {
         let name = name.to_owned();
         let send = move |upload: &mut Upload| upload.send_whole(&file, &name);
-        self.putting().send_all((key, delivery), Change::default(), send).await
+        self.putting().send_all(key, PutOptions::default(), delivery, send).await
     }
 
     async fn send_all(
         &self,
-        (key, delivery): (&Key, Option<&Delivery>),
-        change: Change,
+        key: &Key,
+        options: PutOptions,
+        delivery: Option<&Delivery>,
         send: impl FnOnce(&mut Upload) -> Result<Checksum> + Send + 'static,
     ) -> Result<Checksum> {
-        let mut upload = self.upload(key, delivery).await?;
+        let PutOptions { change, metadata } = options;
+        let mut upload = self.begin_upload(key, metadata, delivery).await?;
         let sent = blocking(move || {
             let checksum = send(&mut upload)?;
             let asked = Instant::now();
@@ -356,14 +376,20 @@ impl Client {
 
     /// Begins the put of a key, whose bytes are sent later. `delivery`: the task whose output it is.
     pub async fn upload(&self, key: &Key, delivery: Option<&Delivery>) -> Result<Upload> {
+        self.begin_upload(key, Metadata::default(), delivery).await
+    }
+
+    async fn begin_upload(&self, key: &Key, metadata: Metadata, delivery: Option<&Delivery>) -> Result<Upload> {
         let node = self.cluster().node_of(key);
-        let request = self.put_request(key, delivery);
+        let delivery = delivery.cloned();
+        let request = Request::Put(Put { key: key.clone(), number: self.put_number(), delivery, metadata });
         let connection = self.start_data_request(node, &request).await?;
         Ok(Upload { client: self.clone(), node, connection })
     }
 
-    fn put_request(&self, key: &Key, delivery: Option<&Delivery>) -> Request {
-        Request::Put { key: key.clone(), put: self.put.map(|put| put.number), delivery: delivery.cloned() }
+    /// The number of the put that this client was made for.
+    pub(super) fn put_number(&self) -> Option<u64> {
+        self.put.map(|put| put.number)
     }
 
     /// Runs `produce`, which puts many keys to `node`, on a blocking thread. With a `delivery`, the node accepts the
@@ -379,7 +405,10 @@ impl Client {
             Err(error) => return (Err(error), PutAnswers::default()),
         };
         let (client, delivery) = (self.clone(), delivery.cloned());
-        let request = move |key: &Key| Request::Put { key: key.clone(), put: None, delivery: delivery.clone() };
+        let request = move |key: &Key| {
+            let (key, delivery) = (key.clone(), delivery.clone());
+            Request::Put(Put { key, number: None, delivery, metadata: Metadata::default() })
+        };
         let (produced, answers) = blocking(move || {
             let answers = PutAnswers::default();
             let request = Box::new(request);

@@ -6,6 +6,7 @@ mod failures;
 mod job;
 mod job_report;
 mod listing;
+mod metadata;
 pub mod node;
 mod plan;
 mod provenance;
@@ -17,6 +18,7 @@ pub use failures::{FailedTask, FailureGroup, FailureGroups};
 pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Rerun, Standing};
 pub use job_report::{Event, JobRecord, MOST_BUCKETS, Outcome, Progress, RunningTask, Source, TaskFailure};
 pub use listing::{Detail, Entry, Listed, ListingLine};
+pub use metadata::{MAX_METADATA, Metadata, SourceObject};
 pub use plan::{Plan, Reason, Reasons};
 pub use provenance::{Input, MOST_INPUTS, Provenance, TaskRecord};
 pub use scrub::{Fault, Finding, ScrubLine, Scrubbed};
@@ -168,6 +170,15 @@ pub struct KeyStat {
     pub mtime: i64,
     /// Permission bits; write bits are always off.
     pub mode: u32,
+}
+
+/// A key's attributes with its metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyHead {
+    #[serde(flatten)]
+    pub stat: KeyStat,
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 /// Attributes to change, or attributes of a new key.

@@ -3,7 +3,7 @@
 use crate::checksum::Checksum;
 use crate::error::Error;
 use crate::key::{Dir, Key};
-use crate::protocol::{Change, Delivery, JobFile, Stat};
+use crate::protocol::{Change, Delivery, JobFile, Metadata, Stat};
 use serde::{Deserialize, Serialize};
 
 /// A request of a client. Data frames and their end follow a [`Put`](Self::Put), [`Eval`](Self::Eval),
@@ -21,15 +21,7 @@ pub enum Request {
         part: Option<Part>,
     },
     /// Creates a key from the data that follows.
-    Put {
-        key: Key,
-        /// A random id of this put, by which the sender can later ask for its outcome.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        put: Option<u64>,
-        /// The task whose output the key is.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        delivery: Option<Delivery>,
-    },
+    Put(Put),
     /// The end of a key's data.
     PutEnd(PutEnd),
     /// Runs the command that follows as data, with the key as stdin. `files`, which the node has, are put into the
@@ -54,10 +46,27 @@ impl Request {
     /// The key of the request, if it has one.
     pub fn key(&self) -> Option<&Key> {
         match self {
-            Self::Get { key, .. } | Self::Put { key, .. } | Self::Eval { key, .. } | Self::Try { key } => Some(key),
+            Self::Put(put) => Some(&put.key),
+            Self::Get { key, .. } | Self::Eval { key, .. } | Self::Try { key } => Some(key),
             Self::Stat { .. } | Self::Run { .. } | Self::PutEnd(_) | Self::End => None,
         }
     }
+}
+
+/// The beginning of a put.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Put {
+    pub key: Key,
+    /// A random id of this put, by which the sender can later ask for its outcome.
+    #[serde(default, rename = "put", skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// The task whose output the key is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
+    /// What is kept with the key.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 /// The end of a put.
@@ -125,6 +134,9 @@ mod tests {
         let json = r#"{"get":{"key":"b/0_k","part":{"checksum":"0000000000000001 6","offset":0,"len":6}}}"#;
         assert_eq!(serde_json::to_string(&get).expect("JSON"), json);
         assert_eq!(serde_json::from_str::<Request>(json).expect("a request"), get);
+        let key = Key::parse("b/0_k").expect("a key");
+        let put = Request::Put(Put { key, number: Some(7), delivery: None, metadata: Metadata::default() });
+        assert_eq!(serde_json::to_string(&put).expect("JSON"), r#"{"put":{"key":"b/0_k","put":7}}"#);
         assert_eq!(serde_json::to_string(&Response::Stored).expect("JSON"), r#""stored""#);
         assert_eq!(
             serde_json::to_string(&Response::Exit(CommandEnd::Exit(3))).expect("JSON"),

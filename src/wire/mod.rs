@@ -23,7 +23,7 @@ pub use closer::Closer;
 pub use connection::{Connection, Incoming};
 pub use frame::Kind;
 pub use keepalive::keep_alive;
-pub use message::{CommandEnd, Part, PutEnd, Request, Response};
+pub use message::{CommandEnd, Part, Put, PutEnd, Request, Response};
 pub use pipe::Pipe;
 pub use send_error::SendError;
 pub use upgrade::{is_wanted, mark};

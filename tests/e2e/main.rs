@@ -38,6 +38,7 @@ mod lost_disks;
 mod map_inputs;
 mod maps;
 mod memory;
+mod metadata;
 mod metrics;
 mod mistakes;
 mod model_files;

@@ -5,10 +5,9 @@ use super::exclude::Exclude;
 use super::gather::{NOT_WHOLE, gather, pipe};
 use super::report::{Counts, Report};
 use super::sources::{Counting, Keys, Source};
-use s4::client::Client;
+use s4::client::{Client, PutOptions};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key};
-use s4::protocol::Change;
 use s4::wire::SMALL;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -73,9 +72,12 @@ pub async fn copy_key(
         counts.add_existing(size);
         return Ok(());
     }
-    let small = if size <= SMALL as u64 { gather(client, from, SMALL).await? } else { None };
+    let reading = async { if size <= SMALL as u64 { gather(client, from, SMALL).await } else { Ok(None) } };
+    let (head, small) = tokio::try_join!(client.head(from), reading)?;
+    let metadata = head.map(|head| head.metadata).unwrap_or_default();
+    let options = PutOptions { metadata, ..PutOptions::default() };
     let copied = match small {
-        Some(bytes) => client.put_small(to, bytes.into(), Change::default()).await,
+        Some(bytes) => client.put_small_with(to, bytes.into(), options).await,
         None => {
             let ((writer, end, reader), to_name, from_name) = (pipe(), to.to_string(), from.to_string());
             let (got, put) = tokio::join!(
@@ -84,7 +86,7 @@ pub async fn copy_key(
                     end.end().await;
                     Ok::<(), Error>(())
                 },
-                client.put(to, reader, &from_name, Change::default()),
+                client.put_with(to, reader, &from_name, options),
             );
             match (got, put) {
                 // The side that failed first knows the reason.
