@@ -7,7 +7,7 @@ use super::logs::TaskLog;
 use super::rerun::may_replace;
 use super::shared::{Shared, Slot};
 use super::tasks::Task;
-use crate::store::Store;
+use crate::store::{Store, Watch};
 use crate::transfer::{self, Outputs, Sender};
 use s4::checksum::Checksum;
 use s4::client::blocking;
@@ -177,6 +177,7 @@ impl Work {
             store.check_unused(output)?;
         }
         let inputs = Inputs::open(store, task)?;
+        let watch = task.paths.as_ref().map(|_| store.watch(&spec.indir, task.key.merge_name()));
         let dir = shared.dirs.create(self.dir.clone())?;
         let installed = spec.files.iter().map(|file| shared.files.install(file, dir.path())).collect::<Result<_>>()?;
         // The only descriptor with write access goes to the command, so that open writers can be detected.
@@ -208,10 +209,13 @@ impl Work {
                 (join(verifying), ended)
             }),
         };
-        let (ended, inputs) = (ended?, verified?);
         let failed = |reason: String, by_command: bool| {
             Err(Failed { reason, stderr: log.end().to_vec(), published: 0, by_command })
         };
+        if let Some(gone) = watch.as_ref().and_then(Watch::gone) {
+            return failed(format!("{gone}: deleted, renamed or replaced while its merge ran"), true);
+        }
+        let (ended, inputs) = (ended?, verified?);
         if let Some(reason) = failure(&ended, control, spec) {
             return failed(reason, true);
         }

@@ -7,6 +7,7 @@ use super::health::DiskHealth;
 use super::naming::{Naming, Refused};
 use super::open_files::OpenFileCache;
 use super::synced::Synced;
+use super::watches::Watches;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::stock::Stock;
@@ -50,6 +51,7 @@ pub struct Store {
     pub(super) dirs: Dirs,
     pub(super) naming: Naming,
     pub(super) refused: Refused,
+    pub(super) watches: Watches,
     /// Unnamed files for small keys, created ahead of use. Empty until the first small key.
     pub(super) drafts: OnceLock<Stock<File>>,
     pub(super) synced: Synced,

@@ -23,6 +23,7 @@ mod spread;
 mod synced;
 mod trash;
 mod tree;
+mod watches;
 mod wipe;
 
 pub use core::{Options, Store};
@@ -35,3 +36,4 @@ pub use read::Opened;
 pub use scrub::{ScrubPosition, ScrubStep};
 pub use sorter::Sorter;
 pub use spread::spread;
+pub use watches::Watch;

@@ -11,6 +11,7 @@ use super::open_files::OpenFileCache;
 use super::space;
 use super::spread::spread;
 use super::synced::Synced;
+use super::watches::Watches;
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::lock;
 use s4::protocol::JobId;
@@ -71,6 +72,7 @@ impl Store {
             open_files: OpenFileCache::default(),
             naming: Naming::default(),
             refused: Refused::default(),
+            watches: Watches::default(),
             drafts: OnceLock::new(),
             health: DiskHealth::default(),
             _lock: lock,

@@ -411,6 +411,7 @@ impl Store {
         // In a directory that the next start empties, in case this process is killed now.
         let beside = self.tasks_dir().join(format!("over-{}", file.as_raw_fd()));
         link(AT_FDCWD, &beside)?;
+        let _leaving = self.leaving(path);
         renameat(AT_FDCWD, &beside, &dir, name).inspect_err(|_| drop(std::fs::remove_file(&beside)))
     }
 }

@@ -1,11 +1,13 @@
 //! Reading a key: its open file, and its record.
 
 use super::core::Store;
+use super::watches::Watch;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use s4::attribute::KeyRecord;
 use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
+use s4::pattern::Pattern;
 use s4::protocol::{KeyHead, KeyStat, Made, Metadata, Stat};
 use s4::stored;
 use std::fs::{File, OpenOptions};
@@ -54,6 +56,11 @@ impl Store {
         let age = SystemTime::now().duration_since(changed).unwrap_or_default();
         let mtime = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
         Ok(Made { checksum: opened.checksum, mtime, age_ms: age.as_millis() as u64 })
+    }
+
+    /// Watches the keys of a merge name in `indir`.
+    pub fn watch(&self, indir: &Pattern, merge_name: &str) -> Watch<'_> {
+        self.watches.watch(indir, merge_name)
     }
 
     /// Errors: no such key; a file whose length differs from the recorded one.

@@ -3,6 +3,7 @@
 use super::core::Store;
 use super::errors::failed;
 use super::list::{Selection, is_name};
+use super::watches::Leaving;
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use s4::attribute::Mark;
@@ -45,8 +46,15 @@ impl Store {
         Ok(())
     }
 
+    /// Reports to the watches that the file at `path` is about to lose its name.
+    pub(super) fn leaving(&self, path: &Path) -> Leaving<'_> {
+        let below = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+        self.watches.leaving(below.and_then(|below| Key::checked(below).ok()))
+    }
+
     /// Deletes a file in the data directory. Follows no link out of it.
     fn unlink(&self, path: &Path) -> nix::Result<()> {
+        let _leaving = self.leaving(path);
         let (dir, name) = self.data.open_parent(path)?;
         unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
     }
@@ -67,8 +75,7 @@ impl Store {
             let file = self.root.join(&path);
             match self.unlink(&file) {
                 Ok(()) => {
-                    deleted.keys += 1;
-                    deleted.bytes += size;
+                    deleted += Load::of_key(size);
                     note_bucket(&mut buckets, &path);
                 }
                 Err(Errno::ENOENT) => {}

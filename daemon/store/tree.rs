@@ -52,6 +52,7 @@ impl Store {
     }
 
     fn give_other_name(&self, source: &Path, target: &Path) -> nix::Result<()> {
+        let _leaving = self.leaving(source);
         let ((source, from), (target, to)) = (self.data.open_parent(source)?, self.data.open_parent(target)?);
         renameat2(&source, from, &target, to, RenameFlags::RENAME_NOREPLACE)
     }

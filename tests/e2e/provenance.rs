@@ -1,6 +1,6 @@
 //! `s4 why`: what made a key, back to the keys that no map made.
 
-use crate::harness::{Cluster, text};
+use crate::harness::{Cluster, eventually, text};
 use crate::observe::listed;
 use crate::scripting::setup;
 use serde_json::Value;
@@ -231,4 +231,70 @@ fn a_mount_tells_by_an_attribute_what_made_a_file() {
     let json = setup.bash("getfattr --only-values -n user.s4.why in/0_k");
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["mark"], Value::Null);
     setup.bash("! getfattr -n user.s4.why c 2> err; mv c/1_x c/1_y; getfattr --only-values -n user.s4.why c/1_y | grep -q sort");
+}
+
+/// How an input is taken away, its bytes before, and what takes it away.
+type TakenAway<'a> = (&'a str, &'a [u8], &'a dyn Fn());
+
+/// A merge whose command waits between its start and its read, while the test takes an input away and puts another.
+#[test]
+fn an_input_that_is_replaced_while_its_merge_runs_fails_the_task() {
+    let Some(setup) = setup() else { return };
+    let cluster = &setup.cluster;
+    let (started, go) = (cluster.dir().join("started-1_k"), cluster.dir().join("go"));
+    let wait = format!("touch {0}/started-$filename; until [ -e {0}/go ]; do sleep .01; done", cluster.dir().display());
+    let cmd = format!("p=$(cat); {wait}; cat $p");
+    let away: [TakenAway; 4] = [
+        ("rm", b"old\n", &|| drop(cluster.ok(&["rm", "s4://in/1_k"]))),
+        ("rm -r", b"old\n", &|| drop(cluster.ok(&["rm", "-r", "s4://in/1"]))),
+        ("mv", b"old\n", &|| drop(setup.bash("mv in/1_k in/moved_k"))),
+        ("an empty key is replaced", b"", &|| {}),
+    ];
+    for (how, old, take_away) in away {
+        for path in [&started, &go] {
+            let _ = std::fs::remove_file(path);
+        }
+        cluster.put("s4://in/0_k", b"zero\n");
+        cluster.put("s4://in/1_k", old);
+        let merge = ["map-from-n", "s4://in/", "s4://out/", &cmd];
+        let running = cluster.command(&merge).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        eventually("the command runs", || started.exists().then_some(()));
+        take_away();
+        setup.bash("echo new > in/1_k");
+        std::fs::write(&go, "").unwrap();
+        let said = text(&running.wait_with_output().unwrap().stderr);
+        let expected = "s4://in/1_k: deleted, renamed or replaced while its merge ran";
+        assert!(said.contains(expected), "{how}: {said}");
+        assert!(!listed(cluster, "s4://out/").contains(&"1_k".to_owned()), "{how}");
+        cluster.ok(&["map-from-n", "s4://in/", "s4://out/", &cmd, "--resume"]);
+        assert_eq!(cluster.get("s4://out/1_k"), b"new\n", "{how}");
+        cluster.ok(&["rm", "-r", "s4://in/"]);
+        cluster.ok(&["rm", "-r", "s4://out/"]);
+    }
+}
+
+/// The output of `cat` over one input has the input's checksum, so the provenance tells which input was read.
+#[test]
+fn a_merge_records_the_bytes_that_its_command_read_while_inputs_are_replaced() {
+    const ROUNDS: usize = 20;
+    let cluster = Cluster::start(1);
+    let content = |number: usize| number.to_string().repeat(1 << 20).into_bytes();
+    cluster.put("s4://in/0_k", &content(10));
+    let mut checksums = Vec::new();
+    for round in 0..ROUNDS {
+        let out = format!("s4://out{round}/");
+        let started = cluster.dir().join(round.to_string());
+        let cmd = format!("touch {}; sleep 0.0$((RANDOM % 10)); xargs cat", started.display());
+        let merge = ["map-from-n", "s4://in/", &out, &cmd];
+        let mut running = cluster.command(&merge).stderr(std::process::Stdio::null()).spawn().unwrap();
+        eventually("the command runs", || started.exists().then_some(()));
+        cluster.ok(&["rm", "s4://in/0_k"]);
+        cluster.put("s4://in/0_k", &content(11 + round));
+        if running.wait().unwrap().success() {
+            let found = &why(&cluster, &[&format!("{out}0_k")])[0];
+            checksums.push([&found["xxh3"], &found["inputs"][0]["xxh3"]].map(Value::to_string));
+        }
+    }
+    eprintln!("{} of {ROUNDS} merges were done", checksums.len());
+    assert!(checksums.iter().all(|[output, input]| output == input && output.len() == 18), "{checksums:?}");
 }
