@@ -63,6 +63,9 @@ const OPTIONS: [(&str, &[char], &str); 4] = [
     ("map", &['j', 'P', 'n'], "--jobs N is how many commands run at once on each node"),
 ];
 
+/// Limit of characters of a typed subcommand that are compared: more than any subcommand has.
+const LONGEST_NAME: usize = 32;
+
 /// The number of arguments before CMD, for commands that have a CMD.
 const BEFORE_CMD: [(&str, usize); 5] = [("map", 2), ("map-to-n", 2), ("map-from-n", 2), ("eval", 1), ("run", 0)];
 
@@ -78,7 +81,7 @@ pub fn explain(error: &clap::Error, args: &[String]) -> String {
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
             let name = text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            unknown_command(&name, text(ContextKind::SuggestedSubcommand), args)
+            unknown_command(&name, args)
         }
         ErrorKind::UnknownArgument => unknown_argument(&invalid, text(ContextKind::SuggestedArg), &line),
         ErrorKind::MissingRequiredArgument => match error.get(ContextKind::InvalidArg) {
@@ -131,7 +134,7 @@ impl<'a> Line<'a> {
     }
 }
 
-fn unknown_command(name: &str, similar: Option<String>, args: &[String]) -> String {
+fn unknown_command(name: &str, args: &[String]) -> String {
     let shown = name.escape_debug();
     let known = ELSEWHERE.iter().find(|(names, ..)| names.contains(&name));
     if let Some((_, stands_for, advice)) = known {
@@ -139,12 +142,40 @@ fn unknown_command(name: &str, similar: Option<String>, args: &[String]) -> Stri
         let first = after.clone().find(|arg| !arg.starts_with('-')).map_or(*stands_for, |arg| arg);
         return format!("there is no 's4 {shown}': {}", advice.replace("{}", &first.escape_debug().to_string()));
     }
-    match similar {
+    match nearest(name) {
         Some(similar) => {
             format!("there is no 's4 {shown}': did you mean 's4 {similar}'? 's4 --help' lists the commands")
         }
         None => format!("there is no 's4 {shown}'; 's4 --help' lists the commands"),
     }
+}
+
+/// The subcommand with the fewest typing errors, if that are few.
+fn nearest(name: &str) -> Option<String> {
+    let typed: Vec<char> = name.chars().take(LONGEST_NAME).collect();
+    let cli = Cli::command();
+    let known = cli.get_subcommands().filter(|command| !command.is_hide_set());
+    let measured = known.map(|command| (distance(&typed, &command.get_name().chars().collect::<Vec<_>>()), command));
+    let (errors, nearest) = measured.min_by_key(|(errors, _)| *errors)?;
+    (errors <= typed.len() / 3 + 1).then(|| nearest.get_name().to_owned())
+}
+
+/// The number of characters to insert, delete, replace, or exchange with the next, that makes `a` of `b`, and one more if their
+/// first characters differ, which seldom happens.
+fn distance(a: &[char], b: &[char]) -> usize {
+    let (mut before, mut last) = (Vec::new(), (0..=b.len()).collect::<Vec<usize>>());
+    for (i, from) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, to) in b.iter().enumerate() {
+            let mut least = (last[j] + usize::from(from != to)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i - 1] == *to && b[j - 1] == *from {
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()] + usize::from(a.first() != b.first())
 }
 
 fn unknown_argument(invalid: &str, similar: Option<String>, line: &Line) -> String {
@@ -251,6 +282,27 @@ mod tests {
                 let name = named.split([' ', '\'']).next().unwrap();
                 assert!(names.iter().any(|known| known == name), "{advice}");
             }
+        }
+    }
+
+    #[test]
+    fn a_mistyped_command_suggests_the_one_with_the_fewest_errors() {
+        for (typed, meant) in [
+            ("lss", Some("ls")),
+            ("l", Some("ls")),
+            ("jop", Some("jobs")),
+            ("jbos", Some("jobs")),
+            ("mpa", Some("map")),
+            ("map-ton", Some("map-to-n")),
+            ("map-form-n", Some("map-from-n")),
+            ("helth", Some("health")),
+            ("partitoin", Some("partition")),
+            ("nosuch", None),
+            ("pto", None),
+            ("xyz", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed).as_deref(), meant, "{typed}");
         }
     }
 

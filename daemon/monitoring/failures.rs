@@ -63,7 +63,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Known {
     /// Reads more failures of the job, if there are any.
     fn read_on(&mut self, job: &Job) {
-        let cmd = job.spec.cmd.to_string();
         for _ in 0..READS {
             let Ok((events, from)) = job.failures(self.from) else {
                 break;
@@ -74,7 +73,7 @@ impl Known {
             self.from = from;
             for event in events {
                 if let Event::Failure(failure) = event {
-                    self.failures.add(&failure, &cmd);
+                    self.failures.add(&failure, &job.spec.cmd);
                 }
             }
         }

@@ -18,7 +18,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -409,4 +409,18 @@ async fn stop(dir: &Path) -> Result<ExitStatus> {
 /// The process that holds the lock of a data directory.
 fn running_pid(data: &Path) -> Option<i32> {
     lock_holder(&File::options().read(true).write(true).open(data.join(".s4/lock")).ok()?).ok()?
+}
+
+/// The cluster file of a cluster that this user runs by `s4 local`.
+pub fn running_conf() -> Option<PathBuf> {
+    let own = nix::unistd::geteuid().as_raw();
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        process.metadata().ok().filter(|found| found.uid() == own)?;
+        let line = std::fs::read(process.path().join("cmdline")).ok()?;
+        let mut args = line.split(|&byte| byte == 0).map(OsStr::from_bytes);
+        Path::new(args.next()?).file_name().filter(|name| *name == "s4-server")?;
+        let conf = Path::new(args.skip_while(|arg| *arg != "--conf").nth(1)?);
+        let dir = conf.parent()?;
+        (conf == conf_path(dir) && node_dir(dir, 0).is_dir()).then(|| conf.to_owned())
+    })
 }

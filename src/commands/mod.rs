@@ -13,6 +13,7 @@ mod files;
 mod follow;
 mod format;
 mod health;
+mod hints;
 mod job_id;
 mod jobs;
 mod local;
@@ -33,8 +34,8 @@ mod why;
 
 use crate::cli::{Cli, Command, Global};
 use s4::client::{Client, Secret, Settings};
-use s4::cluster::Cluster;
-use s4::error::{ExitStatus, Result};
+use s4::cluster::{Cluster, conf_path};
+use s4::error::{Error, ExitStatus, Result};
 use s4::protocol::MapKind;
 
 pub async fn run(cli: Cli) -> Result<ExitStatus> {
@@ -67,7 +68,16 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
 }
 
 fn connect(global: &Global) -> Result<Client> {
-    let cluster = Cluster::load(global.conf_path.as_deref())?;
+    let cluster = Cluster::load(global.conf_path.as_deref()).map_err(|error| point_to_local(error, global))?;
     let secret = Secret::find(global.secret.as_deref(), global.conf_path.as_deref())?;
     Ok(Client::new(cluster, Settings { deadline: global.deadline, secret, ..Settings::default() }))
+}
+
+/// If there is no cluster file, and a cluster of `s4 local` runs, names its file: another shell may know it.
+fn point_to_local(error: Error, global: &Global) -> Error {
+    let is_absent = global.conf_path.is_none() && conf_path(None).is_ok_and(|path| !path.exists());
+    match is_absent.then(local::running_conf).flatten() {
+        Some(conf) => error.with_more(&format!("one runs here: export S4_CONF_PATH={}", conf.display())),
+        None => error,
+    }
 }

@@ -1,31 +1,41 @@
 //! Hints for failed commands: the usual causes, guessed from exit status, stderr and command, and what helps.
 
-use super::job_report::TaskFailure;
+use super::job::CommandText;
 use crate::bounds::beginning;
 
 /// Limit of bytes of a word of the command that a hint repeats.
 const WORD: usize = 60;
 
-/// The likely cause of `failure` of the command `cmd`, and what to do. `None` if the failure explains itself, or the
+/// What has run a command. It decides which options can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runner {
+    /// A map, which has `--ok-exit`.
+    Map,
+    /// `s4 eval`, whose exit status is that of the command.
+    Eval,
+}
+
+/// The likely cause of a failure of the command `cmd`, and what to do. `None` if the failure explains itself, or the
 /// cause is not known.
-pub fn hint(failure: &TaskFailure, cmd: &str) -> Option<String> {
-    let stderr = &failure.stderr;
+pub fn hint(reason: &str, stderr: &str, cmd: &CommandText, runner: Runner) -> Option<String> {
     if stderr.contains("No space left on device") {
         return Some("a disk is full: 's4 health' shows what is free on each node".to_owned());
     }
-    match end(&failure.reason)? {
-        End::Exit(1) => unbound(stderr).or_else(|| no_match(stderr, cmd)),
+    let is_map = runner == Runner::Map;
+    match end(reason)? {
+        End::Exit(1) => unbound(stderr).or_else(|| if is_map { no_match(stderr, cmd) } else { None }),
+        End::Exit(123) if is_map => no_match_by_xargs(stderr, cmd),
         End::Exit(126) => Some(not_executable(stderr)),
         End::Exit(127) => Some(not_found(stderr)),
-        End::Exit(141) | End::Signal(13) => Some(
+        End::Exit(141) | End::Signal(13) => Some(format!(
             "SIGPIPE: a later command of the pipe ended first, as head does, and 'set -o pipefail' makes that a failure; write \
-             '{ EARLIER || true; } | LATER', with the braces, or use --ok-exit 0,141"
-                .to_owned(),
-        ),
-        End::Exit(137) | End::Signal(9) => Some(
-            "SIGKILL: the machine ran out of memory, or somebody killed the command; --memory SIZE bounds what a task may use"
-                .to_owned(),
-        ),
+             '{{ EARLIER || true; }} | LATER', with the braces{}",
+            if is_map { ", or use --ok-exit 0,141" } else { "" }
+        )),
+        End::Exit(137) | End::Signal(9) => Some(format!(
+            "SIGKILL: the machine ran out of memory, or somebody killed the command{}",
+            if is_map { "; --memory SIZE bounds what a task may use" } else { "" }
+        )),
         End::Exit(_) | End::Signal(_) => None,
     }
 }
@@ -63,15 +73,27 @@ fn unbound(stderr: &str) -> Option<String> {
 }
 
 /// A grep that found nothing, as far as that can be guessed: grep prints nothing then.
-fn no_match(stderr: &str, cmd: &str) -> Option<String> {
+fn no_match(stderr: &str, cmd: &CommandText) -> Option<String> {
+    (stderr.trim().is_empty() && has_grep(cmd)).then(|| {
+        "grep ends with 1 if no line matches: write '{ grep … || true; }', with the braces; --ok-exit 0,1 helps too, but takes \
+         every exit status 1 for success"
+            .to_owned()
+    })
+}
+
+/// The same, run by xargs.
+fn no_match_by_xargs(stderr: &str, cmd: &CommandText) -> Option<String> {
+    (stderr.trim().is_empty() && has_grep(cmd)).then(|| {
+        "xargs ends with 123 if its command fails, and grep does if no line matches: write '{ xargs … grep … || true; }', with \
+         the braces; --ok-exit 0,123 helps too, but takes every such failure for success"
+            .to_owned()
+    })
+}
+
+fn has_grep(cmd: &CommandText) -> bool {
     let greps = ["grep", "egrep", "fgrep", "zgrep", "rg"];
-    let mut words = cmd.split(|c: char| !c.is_ascii_alphanumeric());
-    (stderr.trim().is_empty() && words.any(|word| greps.contains(&word)))
-        .then(|| {
-            "grep ends with 1 if no line matches: write '{ grep … || true; }', with the braces; --ok-exit 0,1 helps too, but takes \
-             every exit status 1 for success"
-                .to_owned()
-        })
+    let text = cmd.as_os_str().to_string_lossy();
+    text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| greps.contains(&word))
 }
 
 fn not_executable(stderr: &str) -> String {
@@ -103,12 +125,10 @@ fn complaint(stderr: &str, what: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::Key;
 
     fn hint_of(reason: &str, stderr: &str, cmd: &str) -> String {
-        let key = Key::parse("in/0_k").expect("a key");
-        let failure = TaskFailure { node: 0, key, reason: reason.to_owned(), stderr: stderr.to_owned() };
-        hint(&failure, cmd).unwrap_or_default()
+        let cmd = CommandText::new(cmd.into()).expect("a command");
+        hint(reason, stderr, &cmd, Runner::Map).unwrap_or_default()
     }
 
     #[test]
@@ -119,6 +139,8 @@ mod tests {
             ("exit status 141, in attempt 3", "", "sort | head -1", "SIGPIPE"),
             ("exit status 1", "", "cut -f1 | grep JFK", "--ok-exit 0,1"),
             ("exit status 1", "\n", "zgrep JFK", "|| true"),
+            ("exit status 1", "", "cut -f1 |\ngrep JFK", "|| true"),
+            ("exit status 123", "", "xargs -d '\\n' grep JFK", "--ok-exit 0,123"),
             ("exit status 137", "", "sort", "--memory"),
             ("signal 9 (SIGKILL)", "", "sort", "SIGKILL"),
             ("exit status 126", "bash: line 1: ./a.py: Permission denied\n", "./a.py", "./a.py may not be executed"),
@@ -141,12 +163,27 @@ mod tests {
             ("exit status 1", "", "false"),
             ("exit status 1", "grep: x: Is a directory", "grep x x"),
             ("exit status 1", "", "fingrep x"),
+            ("exit status 123", "", "xargs false"),
             ("exit status 3", "", "grep x"),
             ("killed after its timeout of 3 s", "", "grep x"),
             ("s4://out/0_k: key already exists", "", "grep x"),
         ] {
             assert_eq!(hint_of(reason, stderr, cmd), "", "{reason}");
         }
+    }
+
+    #[test]
+    fn an_eval_is_told_of_no_option_that_it_has_not() {
+        let cmd = CommandText::new("grep x".into()).expect("a command");
+        for (reason, stderr, part) in [
+            ("exit status 127", "bash: line 1: jqq: command not found", "there is no jqq on this node"),
+            ("exit status 141", "", "with the braces"),
+            ("exit status 137", "", "SIGKILL"),
+        ] {
+            let told = hint(reason, stderr, &cmd, Runner::Eval).expect("a hint");
+            assert!(told.contains(part) && !told.contains("--ok-exit") && !told.contains("--memory"), "{told}");
+        }
+        assert_eq!(hint("exit status 1", "", &cmd, Runner::Eval), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Groups the failures of a job by kind: how many of each, some of the tasks, and the stderr of one command. The size
 //! is bounded, however many failures there are.
 
-use super::causes::hint;
+use super::causes::{Runner, hint};
+use super::job::CommandText;
 use super::job_report::TaskFailure;
 use crate::bounds::{self, beginning, tail};
 use crate::key::Key;
@@ -45,7 +46,7 @@ pub struct FailureGroup {
 }
 
 impl FailureGroup {
-    fn new(failure: &TaskFailure, cmd: &str) -> Self {
+    fn new(failure: &TaskFailure, cmd: &CommandText) -> Self {
         let reason = beginning(&failure.reason, REASON);
         Self {
             reason: reason.to_owned(),
@@ -53,7 +54,7 @@ impl FailureGroup {
             count: 1,
             tasks: vec![FailedTask { node: failure.node, key: failure.key.clone() }],
             stderr: tail(&failure.stderr, STDERR).to_owned(),
-            hint: hint(failure, cmd),
+            hint: hint(&failure.reason, &failure.stderr, cmd, Runner::Map),
         }
     }
 
@@ -83,7 +84,7 @@ pub struct FailureGroups {
 
 impl FailureGroups {
     /// Adds a failure of a job whose command is `cmd`. True if it is the first of its kind.
-    pub fn add(&mut self, failure: &TaskFailure, cmd: &str) -> bool {
+    pub fn add(&mut self, failure: &TaskFailure, cmd: &CommandText) -> bool {
         self.add_group(FailureGroup::new(failure, cmd))
     }
 
@@ -163,6 +164,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn x() -> CommandText {
+        CommandText::new("x".into()).expect("a command")
+    }
+
     fn failure(number: u64, reason: &str, stderr: &str) -> TaskFailure {
         let key = Key::parse(&format!("in/{number}_k")).expect("a key");
         TaskFailure { node: number as usize % 3, key, reason: reason.to_owned(), stderr: stderr.to_owned() }
@@ -172,12 +177,15 @@ mod tests {
     fn failures_of_one_kind_are_one_group() {
         let mut groups = FailureGroups::default();
         let first: Vec<bool> =
-            (0..48).map(|n| groups.add(&failure(n, "exit status 3", &format!("{n}\n")), "x")).collect();
+            (0..48).map(|n| groups.add(&failure(n, "exit status 3", &format!("{n}\n")), &x())).collect();
         assert_eq!(first.iter().filter(|first| **first).count(), 1);
-        assert!(groups.add(&failure(48, "exit status 127", "bash: line 1: a: command not found"), "x"));
-        assert!(groups.add(&failure(49, "exit status 127", "bash: line 1: b: command not found"), "x"), "another word");
-        assert!(groups.add(&failure(50, "s4://out/50_k: key already exists", ""), "x"));
-        assert!(!groups.add(&failure(51, "s4://out/d/51_k: key already exists", ""), "x"));
+        assert!(groups.add(&failure(48, "exit status 127", "bash: line 1: a: command not found"), &x()));
+        assert!(
+            groups.add(&failure(49, "exit status 127", "bash: line 1: b: command not found"), &x()),
+            "another word"
+        );
+        assert!(groups.add(&failure(50, "s4://out/50_k: key already exists", ""), &x()));
+        assert!(!groups.add(&failure(51, "s4://out/d/51_k: key already exists", ""), &x()));
         let by_count = groups.by_count();
         assert_eq!(by_count.iter().map(|group| group.count).collect::<Vec<_>>(), [48, 2, 1, 1]);
         assert_eq!((groups.count(), by_count[0].unnamed(), &*by_count[0].stderr), (52, 45, "0\n"));
@@ -203,7 +211,7 @@ mod tests {
     fn the_groups_of_nodes_are_put_together() {
         let of = |numbers: std::ops::Range<u64>| {
             let mut groups = FailureGroups::default();
-            numbers.for_each(|n| _ = groups.add(&failure(n, "exit status 3", ""), "x"));
+            numbers.for_each(|n| _ = groups.add(&failure(n, "exit status 3", ""), &x()));
             groups
         };
         let mut all = FailureGroups::default();
@@ -218,8 +226,8 @@ mod tests {
         let mut groups = FailureGroups::default();
         let stderr = "x".repeat(4096);
         for number in 0..100_000 {
-            groups.add(&failure(number, &format!("{}: {number}", "y".repeat(2000)), &stderr), "x");
-            groups.add(&failure(number, &format!("reason {number}"), &stderr), "x");
+            groups.add(&failure(number, &format!("{}: {number}", "y".repeat(2000)), &stderr), &x());
+            groups.add(&failure(number, &format!("reason {number}"), &stderr), &x());
         }
         assert_eq!(groups.count(), 200_000);
         assert!(serde_json::to_string(&groups).expect("JSON").len() < KINDS * 4096);

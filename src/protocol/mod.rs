@@ -13,6 +13,7 @@ mod provenance;
 mod scrub;
 mod to_name;
 
+pub use causes::{Runner, hint};
 pub use dirs::Entered;
 pub use failures::{FailedTask, FailureGroup, FailureGroups};
 pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Rerun, Standing};

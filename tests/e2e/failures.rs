@@ -3,6 +3,7 @@
 use crate::harness::{Cluster, eventually, text};
 use crate::observe::spawn;
 use crate::page::status_of;
+use crate::terminal::OnTerminal;
 
 fn with_keys(nodes: usize, keys: usize) -> Cluster {
     let cluster = Cluster::start(nodes);
@@ -164,4 +165,25 @@ fn the_first_failure_of_a_kind_is_told_while_the_job_runs() {
     assert_eq!(line, "    early\n");
     std::fs::write(go, "").unwrap();
     assert_eq!(map.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_file_that_was_not_sent_is_the_hint_also_of_a_trial() {
+    let cluster = with_keys(2, 2);
+    std::fs::write(cluster.dir().join("clean.sh"), "cat\n").unwrap();
+    for (cmd, more) in [("bash clean.sh", &[][..]), ("./clean.sh", &[]), ("cat - clean.sh", &["--try"])] {
+        let told = cluster.fails(1, &[&["map", "s4://in/", "s4://out/", cmd], more].concat());
+        assert!(
+            told.contains("hint: clean.sh is in your directory, and not on the nodes: send it with '--file clean.sh'"),
+            "{told}"
+        );
+    }
+    cluster.ok(&["map", "s4://in/", "s4://out/", "bash clean.sh", "--file", "clean.sh"]);
+    let told = cluster.fails(1, &["map", "s4://in/", "s4://new/", "cut -f1 |\ngrep -q JFK", "--try"]);
+    assert!(told.contains("s4: hint: grep ends with 1"), "{told}");
+    // A user reads the hint; a script gets what the command has written.
+    let terminal = OnTerminal::start(&cluster, (200, 24), &["eval", "s4://in/0_k", "nosuch"]);
+    let (code, sent, _) = terminal.finish();
+    assert!(code == 127 && sent.contains("hint: there is no nosuch on this node"), "{sent}");
+    assert!(!cluster.fails(127, &["eval", "s4://in/0_k", "nosuch"]).contains("hint"));
 }

@@ -146,6 +146,11 @@ pub fn signal(child: &Child, signal: &str) {
 fn a_detached_cluster_works_through_its_export_line_until_it_is_stopped() {
     let local = Local::new();
     assert_eq!(local.ok(&["-n", "3", "--detach"]), local.export_line());
+    // A shell that has not evaluated the line is told of it.
+    let mut s4 = Command::new(program("s4"));
+    let ls = s4.arg("ls").env_remove("S4_CONF_PATH").env("HOME", local.dir.path()).output().unwrap();
+    let said = text(&ls.stderr);
+    assert!(said.contains("try 's4 local'; one runs here: export S4_CONF_PATH="), "{said}");
     assert_eq!(local.processes().len(), 3);
     assert_eq!(local.sh("s4 health").lines().filter(|line| line.contains("127.0.0.1:")).count(), 3);
     local.put_keys();

@@ -1,6 +1,7 @@
 //! The text about the failures of a job: one paragraph for each kind.
 
 use crate::commands::format::cut;
+use crate::commands::hints::unsent_file;
 use s4::bounds;
 use s4::cluster::Cluster;
 use s4::protocol::{FailureGroup, FailureGroups, JobSpec, TaskFailure};
@@ -24,7 +25,7 @@ pub struct Failures {
 impl Failures {
     pub fn add(&mut self, failure: &TaskFailure, spec: &JobSpec, cluster: &Cluster) {
         self.stderr |= !failure.stderr.is_empty();
-        if self.kinds.add(failure, &spec.cmd.to_string()) {
+        if self.kinds.add(failure, &spec.cmd) {
             let name = cluster.name(failure.node);
             let stderr = lines(&failure.stderr, "    ");
             self.new.push(format!("{} on {name}: {}{stderr}", failure.key, cut(&failure.reason, 1000)));
@@ -40,7 +41,7 @@ impl Failures {
     pub fn summary(&self, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> Vec<String> {
         let mut command = Some(format!("\n    command: {}", cut(&spec.cmd.to_string(), COMMAND)));
         let paragraph = |group: &FailureGroup| {
-            head(group, spec, tasks, cluster) + &command.take().unwrap_or_default() + &details(group)
+            head(group, spec, tasks, cluster) + &command.take().unwrap_or_default() + &details(group, spec)
         };
         let mut text: Vec<String> = self.kinds.by_count().into_iter().map(paragraph).collect();
         if self.kinds.others > 0 {
@@ -66,13 +67,13 @@ fn head(group: &FailureGroup, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> 
 }
 
 /// The stderr of one command, and the likely cause.
-fn details(group: &FailureGroup) -> String {
+fn details(group: &FailureGroup, spec: &JobSpec) -> String {
     let mut text = match lines(&group.stderr, "        ") {
         none if none.is_empty() => none,
         lines if group.count == 1 => format!("\n    stderr:{lines}"),
         lines => format!("\n    stderr of one of them:{lines}"),
     };
-    if let Some(hint) = &group.hint {
+    if let Some(hint) = unsent_file(&group.stderr, &spec.cmd, &spec.files).as_ref().or(group.hint.as_ref()) {
         text += &format!("\n    hint: {hint}");
     }
     text

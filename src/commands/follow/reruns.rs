@@ -5,8 +5,10 @@ use s4::protocol::{JobSpec, Plan, Reasons, Rerun};
 /// For example ` (2 output missing, 1 input changed)`: why the tasks run. Empty if existing outputs are an error.
 pub fn reasons_text(spec: &JobSpec, plan: &Plan) -> String {
     let Reasons { missing, incomplete, input_changed, recipe_changed } = plan.reasons;
+    let is_first = plan.done_before == 0 && missing == plan.tasks;
     let counted = [
-        (missing, "output missing"),
+        // If there is no output at all, it is the first run.
+        (missing, if is_first { "new" } else { "output missing" }),
         (incomplete, "output incomplete"),
         (input_changed, "input changed"),
         (recipe_changed, "command changed"),
@@ -53,6 +55,8 @@ mod tests {
         assert_eq!(reasons_text(&spec, &plan), "");
         spec.rerun = Rerun::Update;
         assert_eq!(reasons_text(&spec, &plan), " (2 output missing, 1 input changed)");
+        let first = Plan { tasks: 2, reasons: Reasons { missing: 2, ..Reasons::default() }, ..Plan::default() };
+        assert_eq!(reasons_text(&spec, &first), " (2 new)");
         assert_eq!(
             kept_text(&plan) + &gone_text(&plan, "removed"),
             ", 147 done before, outputs of 2 gone inputs removed"

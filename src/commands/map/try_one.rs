@@ -2,10 +2,11 @@
 
 use crate::commands::console::{print_message, unbuffered};
 use crate::commands::format::{seconds_text, size_text};
+use crate::commands::hints::{Tail, print_hint};
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key, Prefix};
-use s4::protocol::{Entry, JobSpec, MapKind, Plan, Stat};
+use s4::protocol::{Entry, JobSpec, MapKind, Plan, Runner, Stat};
 use s4::wire::CommandEnd;
 use std::time::Instant;
 
@@ -18,9 +19,9 @@ pub async fn run(client: &Client, spec: &JobSpec, key: Option<&str>) -> Result<E
         None => first_key(client, spec).await?,
     };
     let name = client.cluster().name(client.cluster().node_of(&key)).to_string();
-    let (stdout, stderr) = (unbuffered(std::io::stdout())?, unbuffered(std::io::stderr())?);
+    let (stdout, stderr) = (unbuffered(std::io::stdout())?, Tail::of_stderr()?);
     let began = Instant::now();
-    let end = client.try_job(spec, &key, stdout, stderr).await?;
+    let end = client.try_job(spec, &key, stdout, stderr.clone()).await?;
     let seconds = began.elapsed().as_secs_f64();
     let (how, status) = match end {
         CommandEnd::Exit(code) => (format!("exit status {code}"), ExitStatus::Command(code as u8)),
@@ -33,6 +34,8 @@ pub async fn run(client: &Client, spec: &JobSpec, key: Option<&str>) -> Result<E
         print_message(
             estimate(client, spec, &key, seconds).await.unwrap_or_else(|error| format!("no estimate: {error}")),
         );
+    } else {
+        print_hint(status.code().into(), &stderr, &spec.cmd, &spec.files, Runner::Map);
     }
     Ok(status)
 }
