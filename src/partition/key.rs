@@ -2,7 +2,7 @@
 
 use super::positions::Positions;
 use super::quotes::{Quotes, unquote};
-use super::records::Format;
+use super::records::{Format, Record};
 use crate::error::{Error, Result};
 use memchr::memchr;
 
@@ -76,28 +76,61 @@ impl KeyReader {
         Self { fields, only, format, joiner, value: Vec::new(), ends: Vec::new() }
     }
 
-    /// The key of a record. The record must be complete up to the end of the key. A missing field is empty. `quoted`:
-    /// the record may have quotes.
+    /// The key of a complete record. A missing field is empty.
     #[inline]
-    pub fn read<'a>(&'a mut self, record: &'a [u8], quoted: bool) -> &'a [u8] {
-        let line = record.strip_suffix(b"\n").unwrap_or(record);
-        let line = if self.format.csv { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
-        match self.only {
-            _ if self.fields.ranges.is_empty() => line,
-            Some(field) if !quoted => nth(line, self.format.delimiter, field),
-            _ => self.collect(line, quoted),
+    pub fn read<'a>(&'a mut self, record: &Record<'a>) -> &'a [u8] {
+        match record.ends {
+            None => self.read_bare(record.bytes),
+            Some(ends) => {
+                self.ends.clear();
+                self.ends.extend_from_slice(ends);
+                self.collect(self.without_end(record.bytes), true)
+            }
         }
     }
 
-    fn collect(&mut self, line: &[u8], quoted: bool) -> &[u8] {
-        let Self { fields, ends, value, format, joiner, .. } = self;
-        ends.clear();
-        let wanted = fields.last().saturating_add(1);
-        match quoted {
-            true => drop(Quotes::new(format.delimiter).scan(line, |end| ends.push(end))),
-            false => ends.extend(Positions::of(format.delimiter, line).take(wanted)),
+    /// The key of the beginning of a record, in which the key is complete. `quoted`: it may have quotes.
+    pub fn read_head<'a>(&'a mut self, head: &'a [u8], quoted: bool) -> &'a [u8] {
+        if !quoted {
+            return self.read_bare(head);
         }
-        if ends.len() < wanted {
+        let ends = &mut self.ends;
+        ends.clear();
+        Quotes::new(self.format.delimiter).scan(head, |end| ends.push(end));
+        self.collect(self.without_end(head), true)
+    }
+
+    #[inline]
+    fn read_bare<'a>(&'a mut self, record: &'a [u8]) -> &'a [u8] {
+        let line = self.without_end(record);
+        match self.only {
+            _ if self.fields.ranges.is_empty() => line,
+            Some(field) => nth(line, self.format.delimiter, field),
+            None => {
+                let wanted = self.fields.last().saturating_add(1);
+                self.ends.clear();
+                self.ends.extend(Positions::of(self.format.delimiter, line).take(wanted));
+                self.collect(line, false)
+            }
+        }
+    }
+
+    #[inline]
+    fn without_end<'a>(&self, record: &'a [u8]) -> &'a [u8] {
+        let line = record.strip_suffix(b"\n").unwrap_or(record);
+        if self.format.csv { line.strip_suffix(b"\r").unwrap_or(line) } else { line }
+    }
+
+    /// The key of a line whose fields end at `self.ends`, if these end within the line.
+    fn collect<'a>(&'a mut self, line: &'a [u8], quoted: bool) -> &'a [u8] {
+        let Self { fields, ends, value, joiner, .. } = self;
+        if fields.ranges.is_empty() {
+            return line;
+        }
+        while ends.last().is_some_and(|&end| end >= line.len()) {
+            ends.pop();
+        }
+        if ends.len() <= fields.last() {
             ends.push(line.len());
         }
         let field = |at: usize| match ends.get(at) {
@@ -154,7 +187,7 @@ mod tests {
         let format = Format { delimiter: b',', csv, header: false };
         let fields = if list.is_empty() { KeyFields::all() } else { KeyFields::parse(list).expect("a list") };
         let mut reader = KeyReader::new(fields, format, b'|');
-        String::from_utf8(reader.read(record.as_bytes(), csv).to_vec()).expect("UTF-8")
+        String::from_utf8(reader.read_head(record.as_bytes(), csv).to_vec()).expect("UTF-8")
     }
 
     #[test]

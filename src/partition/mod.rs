@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use key::KeyReader;
 use outputs::Outputs;
 use quotes::Quotes;
-use records::Records;
+use records::{Record, Records};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use window::Window;
@@ -91,22 +91,22 @@ impl Splitter {
     fn take(&mut self, bytes: &[u8]) -> Result<usize> {
         let mut taken = self.take_rest(bytes)?;
         let mut records = Records::new(&bytes[taken..], self.format);
-        while let Some((record, quoted)) = records.next() {
-            taken += record.len();
-            self.take_record(record, quoted)?;
+        while let Some(record) = records.next() {
+            taken += record.bytes.len();
+            self.take_record(&record)?;
         }
         Ok(taken)
     }
 
-    fn take_record(&mut self, record: &[u8], quoted: bool) -> Result<()> {
+    fn take_record(&mut self, record: &Record) -> Result<()> {
         self.records += 1;
         if self.header {
             self.header = false;
-            self.outputs.set_header(record);
+            self.outputs.set_header(record.bytes);
             return Ok(());
         }
-        let bucket = self.buckets.find(self.key.read(record, quoted));
-        self.outputs.write(bucket, record)
+        let bucket = self.buckets.find(self.key.read(record));
+        self.outputs.write(bucket, record.bytes)
     }
 
     /// Copies the part of the open record that is in `bytes`.
@@ -131,7 +131,7 @@ impl Splitter {
         if self.header || self.open.is_some() || !self.key.is_whole_in(head, quoted) {
             return Ok(0);
         }
-        let bucket = self.buckets.find(self.key.read(head, quoted));
+        let bucket = self.buckets.find(self.key.read_head(head, quoted));
         self.outputs.write(bucket, head)?;
         self.open = Some(Open { bucket, quotes: quoted.then(|| self.quotes_after(head)) });
         Ok(head.len())
@@ -149,7 +149,11 @@ impl Splitter {
         }
         let quotes = self.format.csv.then(|| self.quotes_after(bytes));
         self.check_closed(quotes)?;
-        self.take_record(&[bytes, b"\n"].concat(), self.format.csv)
+        let last = [bytes, b"\n"].concat();
+        match Records::new(&last, self.format).next() {
+            Some(record) => self.take_record(&record),
+            None => Ok(()),
+        }
     }
 
     /// The state of the quotes after `head`, the beginning of a row.

@@ -18,26 +18,37 @@ pub struct Records<'a> {
     format: Format,
     /// The number of bytes of `rest` before its first quote. Records in them need no parsing of quotes.
     bare: usize,
+    /// The ends of the fields of the last record with quotes.
+    ends: Vec<usize>,
+}
+
+/// A complete record with its newline.
+pub struct Record<'a> {
+    pub bytes: &'a [u8],
+    /// The ends of its fields, the last one that of the record's newline; `None` if it has no quotes.
+    pub ends: Option<&'a [usize]>,
 }
 
 impl<'a> Records<'a> {
     /// `bytes` must begin at a record.
     pub fn new(bytes: &'a [u8], format: Format) -> Self {
-        Self { rest: bytes, format, bare: bare(bytes, format) }
+        Self { rest: bytes, format, bare: bare(bytes, format), ends: Vec::new() }
     }
 
-    /// The next complete record with its newline, and whether it has quotes.
+    /// The next complete record.
     #[inline]
-    pub fn next(&mut self) -> Option<(&'a [u8], bool)> {
+    pub fn next(&mut self) -> Option<Record<'_>> {
         let line = memchr(b'\n', self.rest)? + 1;
         if line <= self.bare {
             self.bare -= line;
-            return Some((self.split_off(line), false));
+            return Some(Record { bytes: self.split_off(line), ends: None });
         }
-        let end = Quotes::new(self.format.delimiter).scan(self.rest, |_| {})?;
-        let record = self.split_off(end);
+        let Self { ends, .. } = self;
+        ends.clear();
+        let end = Quotes::new(self.format.delimiter).scan(self.rest, |end| ends.push(end))?;
+        let bytes = self.split_off(end);
         self.bare = bare(self.rest, self.format);
-        Some((record, true))
+        Some(Record { bytes, ends: Some(&self.ends) })
     }
 
     fn split_off(&mut self, length: usize) -> &'a [u8] {
