@@ -73,10 +73,16 @@ impl Marked {
         let mut lines = Vec::with_capacity(bytes.len());
         for mut piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             while !piece.is_empty() {
-                let (part, rest) = piece.split_at(piece.len().min(LINE - self.partial.len()));
+                if self.partial.len() == LINE && piece != b"\n" {
+                    self.end_line(&mut lines);
+                }
+                // A line of this length may still get its newline.
+                let room = LINE - self.partial.len() + usize::from(piece.ends_with(b"\n"));
+                let len = if piece.len() <= room { piece.len() } else { LINE - self.partial.len() };
+                let (part, rest) = piece.split_at(len);
                 piece = rest;
                 self.partial.extend_from_slice(part);
-                if part.ends_with(b"\n") || self.partial.len() == LINE {
+                if part.ends_with(b"\n") {
                     self.end_line(&mut lines);
                 }
             }
@@ -146,5 +152,16 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.iter().all(|line| line.starts_with("node 3: ") && line.len() <= "node 3: ".len() + LINE));
         assert_eq!(lines.concat().replace("node 3: ", ""), format!("{}y", "x".repeat(3 * LINE + 5)));
+    }
+
+    #[test]
+    fn a_line_of_the_longest_length_is_followed_by_no_empty_one() {
+        let long = vec![b'x'; LINE];
+        let whole = [&long[..], b"\ny"].concat();
+        let expected = format!("node 3: {}\nnode 3: y\n", "x".repeat(LINE));
+        assert!(marked(&[&whole]) == expected);
+        assert!(marked(&[&long, b"\n", b"y"]) == expected);
+        assert!(marked(&[&long, b"y"]) == expected);
+        assert!(marked(&[&long[1..], b"x\ny"]) == expected);
     }
 }

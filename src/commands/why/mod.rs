@@ -7,14 +7,18 @@ mod text;
 use crate::cli::WhyArgs;
 use crate::commands::console::print_message;
 use s4::client::Client;
-use s4::error::{Error, ExitStatus, Result};
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::Key;
+use s4::protocol::Input;
 use since::Since;
 use std::collections::HashSet;
 use std::io::{BufWriter, Write};
+use tokio::task::JoinSet;
 
 /// Inputs of a key that are shown without `--all`.
 const SHOWN: usize = 20;
+/// Limit of simultaneous requests.
+const AT_ONCE: usize = 16;
 
 pub async fn run(client: &Client, args: &WhyArgs) -> Result<ExitStatus> {
     let key = Key::parse_url(&args.key)?;
@@ -35,16 +39,33 @@ impl Walk<'_> {
     /// Prints one key, with its inputs and their current state.
     async fn one(&self, key: &Key) -> Result<ExitStatus> {
         let found = self.client.provenance(key, self.most).await?;
-        let mut since = Vec::new();
-        for input in found.task.iter().flat_map(|task| &task.inputs) {
-            since.push(Since::of(input.checksum, &self.client.provenance(&input.key, 0).await));
-        }
+        let since = self.since(found.task.as_ref().map_or(&[], |task| &task.inputs)).await?;
         let node = self.client.cluster().node_of(key);
         self.print(&match self.json {
             true => json::line(key, node, &found, &since),
             false => text::whole(key, &self.client.cluster().name(node).to_string(), &found, &since),
         })?;
         Ok(status(since.iter()))
+    }
+
+    /// The current state of each of `inputs`, in their order.
+    async fn since(&self, inputs: &[Input]) -> Result<Vec<Since>> {
+        let (mut asked, mut answers) = (JoinSet::new(), Vec::new());
+        let mut left = inputs.iter().enumerate();
+        loop {
+            if asked.len() < AT_ONCE
+                && let Some((at, input)) = left.next()
+            {
+                let (client, key, read) = (self.client.clone(), input.key.clone(), input.checksum);
+                asked.spawn(async move { (at, Since::of(read, &client.provenance(&key, 0).await)) });
+            } else if let Some(answer) = asked.join_next().await {
+                answers.push(answer.map_err(|e| Error::new(ErrorKind::Io, e.to_string()))?);
+            } else {
+                break;
+            }
+        }
+        answers.sort_unstable_by_key(|(at, _)| *at);
+        Ok(answers.into_iter().map(|(_, since)| since).collect())
     }
 
     /// Prints the tree of keys from which it was made. Each key appears once, before its inputs. Changed inputs are not
