@@ -2,7 +2,8 @@
 //!
 //! The layers, lowest first. A module may use the modules above it in this list, and some in its own line:
 //!
-//! - [`bounds`]: bounds for values that peers send; [`error`]: kinds of error, and their meaning at every boundary
+//! - [`bounds`]: bounds for values that peers send; [`error`], [`errors`]: kinds of error, and their meaning at every
+//!   boundary
 //! - [`key`], [`pattern`], [`size`], [`time`]: text parsed once into types; [`aligned`], [`budget`], [`file`],
 //!   [`limits`], [`mounts`], [`ports`], [`preallocation`], [`runtime`], [`stock`], [`tcp`], [`timeout`]: the system
 //! - [`checksum`], [`blocks`], [`hasher`]: checksums of keys and of their parts
@@ -26,6 +27,7 @@ pub mod client;
 pub mod cluster;
 pub mod directory;
 pub mod error;
+pub mod errors;
 pub mod file;
 pub mod hasher;
 pub mod key;

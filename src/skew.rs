@@ -7,6 +7,7 @@ use crate::key::{Key, split_number};
 use crate::placement::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::ops::AddAssign;
 
 /// Percent of the keys that the crowded nodes hold together.
 const MOST: u64 = 90;
@@ -22,6 +23,20 @@ pub struct Load {
     pub keys: u64,
     #[serde(deserialize_with = "bounds::count")]
     pub bytes: u64,
+}
+
+impl Load {
+    /// One key of this size.
+    pub fn of_key(bytes: u64) -> Self {
+        Self { keys: 1, bytes }
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, other: Self) {
+        self.keys = self.keys.saturating_add(other.keys);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
 }
 
 /// Counts of leading numbers.
@@ -69,10 +84,9 @@ pub fn skew(nodes: &[Load], numbers: Numbers) -> Option<Skew> {
 }
 
 fn sum(loads: &[Load]) -> Load {
-    loads.iter().fold(Load::default(), |sum, load| Load {
-        keys: sum.keys.saturating_add(load.keys),
-        bytes: sum.bytes.saturating_add(load.bytes),
-    })
+    let mut sum = Load::default();
+    loads.iter().for_each(|load| sum += *load);
+    sum
 }
 
 /// How keys are distributed over the nodes.
@@ -93,7 +107,7 @@ impl Spread {
     /// Adds other keys. Assumes that they have the same numbers.
     pub fn add(&mut self, other: Self) {
         for (load, more) in self.nodes.iter_mut().zip(other.nodes) {
-            *load = sum(&[*load, more]);
+            *load += more;
         }
         self.numbers.keys = self.numbers.keys.saturating_add(other.numbers.keys);
         self.numbers.distinct = self.numbers.distinct.max(other.numbers.distinct);
@@ -126,8 +140,7 @@ impl Tally {
 
     /// Counts `key`, which is on `node` and has this number of bytes.
     pub fn add(&mut self, key: &Key, node: NodeId, bytes: u64) {
-        let load = &mut self.spread.nodes[node];
-        *load = sum(&[*load, Load { keys: 1, bytes }]);
+        self.spread.nodes[node] += Load::of_key(bytes);
         let Some((number, _)) = split_number(key.basename()) else {
             return;
         };

@@ -376,7 +376,7 @@ impl Transfers {
     }
 
     fn first_refusal(&self, node: NodeId, answers: PutAnswers) -> Result<()> {
-        let first = answers.errors.into_iter().next();
+        let first = answers.errors.into_first();
         first.map_or(Ok(()), |error| Err(error.of_peer(self.0.client.cluster().name(node))))
     }
 

@@ -4,6 +4,7 @@ use super::core::{Client, blocking};
 use super::input_reader::{Input, InputReader};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
+use crate::errors::Errors;
 use crate::file::AtPosition;
 use crate::file::BLOCK;
 use crate::hasher::{FileHasher, Hasher};
@@ -156,21 +157,7 @@ pub struct PutCounts {
 #[derive(Debug, Default)]
 pub struct PutAnswers {
     pub published: u64,
-    pub failed: u64,
-    /// The first failures; `failed` counts all.
-    pub errors: Vec<Error>,
-}
-
-impl PutAnswers {
-    /// The most errors that are kept.
-    const ERRORS: usize = 20;
-
-    fn refuse(&mut self, error: Error) {
-        self.failed += 1;
-        if self.errors.len() < Self::ERRORS {
-            self.errors.push(error);
-        }
-    }
+    pub errors: Errors,
 }
 
 impl Puts {
@@ -253,7 +240,7 @@ impl Puts {
     fn receive(&mut self) -> Result<()> {
         match self.connection.receive_next()? {
             Incoming::Message(Response::Stored) => self.published(),
-            Incoming::Error(error) => self.answers.refuse(error.of_peer(self.connection.subject())),
+            Incoming::Error(error) => self.answers.errors.add(error.of_peer(self.connection.subject())),
             _ => return Err(self.connection.malformed("it did not say whether a key is stored")),
         }
         self.unanswered -= 1;
@@ -273,7 +260,7 @@ impl Puts {
             match self.connection.receive_last::<Response>(until) {
                 Some(Incoming::Message(Response::Stored)) if self.unanswered > 0 => self.published(),
                 Some(Incoming::Error(refused)) if self.unanswered > 0 => {
-                    self.answers.refuse(refused.of_peer(self.connection.subject()));
+                    self.answers.errors.add(refused.of_peer(self.connection.subject()));
                 }
                 Some(Incoming::Error(reason)) => return reason.of_peer(self.connection.subject()),
                 _ => break,

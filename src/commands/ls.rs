@@ -7,6 +7,7 @@ use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::Prefix;
 use s4::protocol::Entry;
+use s4::skew::Load;
 use s4::time;
 use std::io::{BufWriter, Write};
 
@@ -74,8 +75,7 @@ struct Totals {
     /// Bytes of each path that belong to directories outside the listing.
     from: usize,
     found: bool,
-    keys: u64,
-    bytes: u64,
+    keys: Load,
     buckets: u64,
     dirs: u64,
     /// The previous path.
@@ -86,14 +86,13 @@ impl Totals {
     fn new(prefix: &Prefix) -> Self {
         let dir = prefix.split().0;
         let from = if dir.is_empty() { 0 } else { dir.len() + 1 };
-        Self { from, found: false, keys: 0, bytes: 0, buckets: 0, dirs: 0, last: String::new() }
+        Self { from, found: false, keys: Load::default(), buckets: 0, dirs: 0, last: String::new() }
     }
 
     fn add(&mut self, entry: &Entry) {
         self.found = true;
         if let Entry::Key { size, .. } = entry {
-            self.keys += 1;
-            self.bytes = self.bytes.saturating_add(*size);
+            self.keys += Load::of_key(*size);
         }
         let path = entry.path();
         let same = path.bytes().zip(self.last.bytes()).take_while(|(a, b)| a == b).count();
@@ -107,8 +106,9 @@ impl Totals {
     }
 
     fn text(&self, human: bool) -> String {
-        let bytes = if human { size_text(self.bytes) } else { counted(self.bytes, "byte") };
-        let mut text = format!("total: {}, {bytes}, {}", counted(self.keys, "key"), counted(self.dirs, "directory"));
+        let Load { keys, bytes } = self.keys;
+        let bytes = if human { size_text(bytes) } else { counted(bytes, "byte") };
+        let mut text = format!("total: {}, {bytes}, {}", counted(keys, "key"), counted(self.dirs, "directory"));
         if self.buckets > 0 {
             text += &format!(", {}", counted(self.buckets, "bucket"));
         }

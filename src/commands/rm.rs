@@ -35,7 +35,7 @@ async fn remove_one(client: &Client, key: &Key, dry_run: bool) -> Result<ExitSta
         (true, Some(_)) => writeln!(std::io::stdout(), "{key}").map_err(|e| Error::io("stdout", &e))?,
         (true, None) => return Err(Error::new(ErrorKind::NotFound, format!("{key}: no such key"))),
     }
-    tell(dry_run, Load { keys: 1, bytes: len.unwrap_or(0) }, &Buckets::Known(0));
+    tell(dry_run, Load::of_key(len.unwrap_or(0)), &Buckets::Known(0));
     Ok(ExitStatus::Done)
 }
 
@@ -49,8 +49,7 @@ async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
     let (mut deleted, mut touched, mut is_all) = (Load::default(), BTreeSet::new(), true);
     for (load, buckets) in answers.iter().flatten() {
         is_all &= buckets.len() < MOST_BUCKETS;
-        deleted.keys += load.keys;
-        deleted.bytes = deleted.bytes.saturating_add(load.bytes);
+        deleted += *load;
         touched.extend(buckets);
     }
     // If a node was silent, do not wait for it again.
@@ -95,7 +94,7 @@ async fn list_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
     while let Some(entry) = listing.next().await? {
         if let Entry::Key { path, size, .. } = entry {
             writeln!(out, "s4://{path}").map_err(|e| Error::io("stdout", &e))?;
-            found = Load { keys: found.keys + 1, bytes: found.bytes.saturating_add(size) };
+            found += Load::of_key(size);
         }
     }
     out.flush().map_err(|e| Error::io("stdout", &e))?;

@@ -83,7 +83,16 @@ fn existing_keys_and_files_are_left_out_and_counted() {
     assert_eq!(said.lines().count(), 1, "{said}");
     existing.iter().for_each(|name| assert_eq!(cluster.get(&format!("s4://b/d/{name}")), b"old", "{name}"));
     assert_eq!(cluster.get("s4://b/d/2_file"), b"new 2");
-    assert!(cluster.fails(1, &["cp", "-r", "tree", "s4://b/"]).contains("already exists"));
+    // Failures of one kind are told together.
+    for (src, dst, more) in [("tree", "s4://b/", 38), ("s4://b/", "s4://b2/", 38)] {
+        if src != "tree" {
+            cluster.ok(&["cp", "-r", src, dst]);
+        }
+        let said = cluster.fails(1, &["cp", "-r", src, dst]);
+        let more = format!("s4: {more} more keys already exist; --skip-existing leaves such keys out\n");
+        assert!(said.contains("key already exists\n") && said.contains(&more) && said.lines().count() == 4, "{said}");
+    }
+    cluster.ok(&["rm", "-r", "s4://b2/"]);
 
     write(&cluster, "back/d/3_file", "mine");
     let said = told(&["cp", "-r", "--skip-existing", "s4://b/", "back"]);

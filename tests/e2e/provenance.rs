@@ -162,9 +162,15 @@ fn what_made_keys_goes_with_a_tree_to_another_cluster() {
     let told = other.fails(1, &["cp", "-r", "--provenance", "--skip-existing", &path("a"), "s4://a/"]);
     assert!(told.contains("s4://a/0_k: it is another key than the one whose provenance this is"), "{told}");
     assert_eq!(why(&other, &["s4://a/0_k"])[0]["made"], false);
-    std::fs::write(tree.join("a/.s4-provenance"), "{}\n").unwrap();
+    // Damaged lines are left out, and named.
+    let kept = std::fs::read(tree.join("a/.s4-provenance")).unwrap();
+    let damaged = [b"{}\n", &kept[..kept.len() / 2], b"\n\xff\n", &kept].concat();
+    std::fs::write(tree.join("a/.s4-provenance"), damaged).unwrap();
     let told = other.fails(1, &["cp", "-r", "--provenance", &path("a"), "s4://new/"]);
-    assert!(told.contains("a/.s4-provenance: line 1 is damaged"), "{told}");
+    for line in ["line 1 is damaged, and left out", "line 3 is damaged", "line 4 is damaged"] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    (0..3).for_each(|number| assert_eq!(why(&other, &[&format!("s4://new/{number}_k")])[0]["made"], true));
     let told = other.fails(2, &["cp", "--provenance", &path("a"), "s4://new/"]);
     assert!(told.contains("copy of one tree by -r"), "{told}");
 }

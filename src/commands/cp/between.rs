@@ -2,7 +2,7 @@
 //! node publishes it like any other key. Nodes do not have to trust each other.
 
 use super::exclude::Exclude;
-use super::gather::{NOT_WHOLE, gather, pipe};
+use super::gather::{gather, pipe};
 use super::report::{Counts, Report};
 use super::sources::{Counting, Keys, Source};
 use s4::client::{Client, PutOptions};
@@ -82,17 +82,17 @@ pub async fn copy_key(
             let ((writer, end, reader), to_name, from_name) = (pipe(), to.to_string(), from.to_string());
             let (got, put) = tokio::join!(
                 async {
-                    client.get(from, writer, &to_name, 0).await?;
-                    end.end().await;
-                    Ok::<(), Error>(())
+                    match client.get(from, writer, &to_name, 0).await {
+                        Ok(_) => end.end().await,
+                        // If the put has ended before, it knows the reason.
+                        Err(error) if !end.is_reader_gone() => return Err(error),
+                        Err(_) => {}
+                    }
+                    Ok(())
                 },
                 client.put_with(to, reader, &from_name, options),
             );
-            match (got, put) {
-                // The side that failed first knows the reason.
-                (Err(error), Err(other)) if other.to_string().ends_with(NOT_WHOLE) => Err(error),
-                (_, put) => put,
-            }
+            got.and(put)
         }
     };
     copied.map(|checksum| {

@@ -10,9 +10,6 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 /// Writes that may wait in a pipe.
 const AHEAD: usize = 8;
 
-/// The reader's message if the writer stopped early. The writer reports the reason.
-pub const NOT_WHOLE: &str = "it did not come whole";
-
 /// All bytes of a key, verified; `None` if it has more than `most` bytes.
 pub async fn gather(client: &Client, key: &Key, most: usize) -> Result<Option<Vec<u8>>> {
     let gathered = Gathered { bytes: Arc::new(Mutex::new(Some(Vec::new()))), most };
@@ -92,6 +89,11 @@ impl PipeEnd {
         let _ = self.0.send(Part::End).await;
     }
 
+    /// True if the reader was dropped.
+    pub fn is_reader_gone(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Sends the end from a blocking thread. False if the reader is gone.
     pub fn end_blocking(self) -> bool {
         self.0.blocking_send(Part::End).is_ok()
@@ -110,7 +112,7 @@ impl Read for PipeReader {
                 Some(Part::Bytes(bytes)) => (self.part, self.at) = (bytes, 0),
                 Some(Part::Failed(error)) => return Err(error),
                 Some(Part::End) => self.is_ended = true,
-                None => return Err(Error::other(NOT_WHOLE)),
+                None => return Err(Error::other("it did not come whole")),
             }
         }
         let n = buffer.len().min(self.part.len() - self.at);

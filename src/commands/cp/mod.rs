@@ -84,10 +84,8 @@ fn is_left_out(src: &str, exclude: &Exclude) -> bool {
     exclude.leaves_out(src.rsplit_once('/').map_or(src, |(_, name)| name))
 }
 
-fn left_out(src: &str, skip_existing: bool) -> ExitStatus {
-    if skip_existing {
-        print_message(format_args!("{src} left out, since it exists at the destination"));
-    }
+fn left_out(src: &str) -> ExitStatus {
+    print_message(format_args!("{src} left out, since it exists at the destination"));
     ExitStatus::Done
 }
 
@@ -161,7 +159,7 @@ fn is_a_directory(src: &str) -> Error {
 async fn put_one(client: &Client, src: &str, dst: &str, skip_existing: bool) -> Result<ExitStatus> {
     let key = target_key(src, dst)?;
     if skip_existing && client.find_key(&key).await?.is_some() {
-        return Ok(left_out(src, true));
+        return Ok(left_out(src));
     }
     if src == "-" {
         client.put(&key, unbuffered(std::io::stdin())?, "stdin", Change::default()).await?;
@@ -177,17 +175,24 @@ async fn put_one(client: &Client, src: &str, dst: &str, skip_existing: bool) -> 
     Ok(ExitStatus::Done)
 }
 
-/// The key for `dst`. If `dst` ends in `/`, the key gets the basename of `src`.
+/// The key for `dst`. If `dst` ends in `/`, the key gets the basename of `src`, a local path or key.
 fn target_key(src: &str, dst: &str) -> Result<Key> {
-    if !dst.ends_with('/') {
-        return Key::parse_url(dst);
+    let basename = || match src {
+        "-" => Err(Error::usage(format!("{dst}: stdin has no name to keep; name the key"))),
+        _ => match Path::new(src).file_name().and_then(|name| name.to_str()) {
+            Some(basename) => Ok(basename),
+            None => Err(Error::usage(format!("{src}: it has no basename to keep"))),
+        },
+    };
+    match (dst.ends_with('/'), Key::parse_url(dst)) {
+        (true, _) => Dir::parse_url(dst)?.join(basename()?),
+        // Only the bucket was named.
+        (false, Err(_)) if Key::parse_url(&format!("{dst}/k")).is_ok() => {
+            let name = basename().unwrap_or("NAME");
+            Err(Error::usage(format!("'{dst}': it names a bucket; name the key, as in {dst}/{name}")))
+        }
+        (false, key) => key,
     }
-    if src == "-" {
-        return Err(Error::usage(format!("{dst}: stdin has no name to keep; name the key")));
-    }
-    let basename = Path::new(src).file_name().and_then(|name| name.to_str());
-    let basename = basename.ok_or_else(|| Error::usage(format!("{src}: it has no basename to keep")))?;
-    Dir::parse_url(dst)?.join(basename)
 }
 
 /// Copies out of the cluster.
@@ -249,7 +254,7 @@ async fn get_one(client: &Client, key: &Key, dst: &str, skip_existing: bool) -> 
             let sink = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io(path.display(), &e))?;
             client.get(key, sink, &path.display().to_string(), HERE).await?;
         }
-        Ok(_) if skip_existing => return Ok(left_out(&key.to_string(), true)),
+        Ok(_) if skip_existing => return Ok(left_out(&key.to_string())),
         _ => {
             get_file(client, key, &path).await?;
         }
@@ -270,19 +275,17 @@ fn target_path(key: &Key, dst: &str) -> PathBuf {
 async fn copy(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitStatus> {
     if let Some(src) = single(args) {
         let from = Key::parse_url(src)?;
-        let to = if args.dst.ends_with('/') {
-            Dir::parse_url(&args.dst)?.join(from.basename())?
-        } else {
-            Key::parse_url(&args.dst)?
-        };
+        let to = target_key(src, &args.dst)?;
         if is_left_out(src, exclude) {
             return Ok(ExitStatus::Done);
         }
         if args.skip_existing && client.find_key(&to).await?.is_some() {
-            return Ok(left_out(src, true));
+            return Ok(left_out(src));
         }
         let counts = Arc::new(Counts::default());
-        return between::copy_key(client, &from, &to, 0, false, &counts).await.map(|()| ExitStatus::Done);
+        // A large key is streamed, so its size must be known before.
+        let size = client.find_key(&from).await?.map_or(0, |found| found.checksum.len);
+        return between::copy_key(client, &from, &to, size, false, &counts).await.map(|()| ExitStatus::Done);
     }
     check_dir(args, args.dst.ends_with('/'))?;
     let (sources, dst) = (sources(client, args, false).await?, Dir::parse_url(&args.dst)?);

@@ -104,10 +104,18 @@ pub async fn restore(client: &Client, top: &Path, dst: &Dir, exclude: &Exclude) 
         Some(Err(e)) => Err(Error::new(ErrorKind::Io, e.to_string())),
         None => Ok(()),
     };
-    for (number, line) in BufReader::new(file).lines().enumerate() {
-        let line: Line = serde_json::from_str(&line.map_err(failed)?).map_err(|e| {
-            Error::new(ErrorKind::Io, format!("{}: line {} is damaged: {e}", path.display(), number + 1))
-        })?;
+    for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
+        let line: Line = match serde_json::from_slice(&line.map_err(failed)?) {
+            Ok(line) => line,
+            Err(e) => {
+                let message = format!("{}: line {} is damaged, and left out: {e}", path.display(), number + 1);
+                match first {
+                    Ok(()) => first = Err(Error::new(ErrorKind::Io, message)),
+                    Err(_) => print_message(message),
+                }
+                continue;
+            }
+        };
         if exclude.leaves_out(&line.path) {
             continue;
         }

@@ -5,6 +5,7 @@ use crate::commands::display::{Display, bar, is_terminal};
 use crate::commands::format::{counted, cut, seconds_text, size_text};
 use s4::client::PutCounts;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::errors::Errors;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -125,7 +126,7 @@ pub struct Report {
     pub counts: Arc<Counts>,
     began: Instant,
     live: Option<Live>,
-    first: Option<Error>,
+    errors: Errors,
     /// Print the counts even without a terminal, because skipped files must not be missing silently.
     prints_end: bool,
 }
@@ -141,7 +142,7 @@ impl Report {
     pub fn start(prints_end: bool) -> Self {
         let (counts, began) = (Arc::new(Counts::default()), Instant::now());
         let live = is_terminal().then(|| Live::start(counts.clone(), began));
-        Self { counts, began, live, first: None, prints_end }
+        Self { counts, began, live, errors: Errors::default(), prints_end }
     }
 
     /// True if progress is shown, so that counting the total is useful.
@@ -149,12 +150,17 @@ impl Report {
         self.live.is_some()
     }
 
-    /// Reports an error of one key. The first error is kept for the exit status; the others are printed at once.
+    /// Reports an error of one key. The first error is kept for the exit status. Of each kind, the next errors are
+    /// printed at once, and the others are counted.
     pub fn fail(&mut self, error: Error) {
-        match &mut self.first {
-            None => self.first = Some(error),
-            Some(_) => self.print_above(error),
-        }
+        self.fail_all(error.into());
+    }
+
+    /// Reports errors.
+    pub fn fail_all(&mut self, errors: Errors) {
+        let known = self.errors.kept().len().max(1);
+        self.errors.append(errors);
+        self.errors.kept().iter().skip(known).for_each(|error| self.print_above(error));
     }
 
     /// Prints a message above the display.
@@ -165,18 +171,25 @@ impl Report {
 
     /// True once a node is lost. Then the copy cannot be complete, so it ends at once.
     pub fn is_lost(&self) -> bool {
-        self.first.as_ref().is_some_and(is_of_lost_node)
+        self.errors.kept().first().is_some_and(is_of_lost_node)
     }
 
     /// Clears the display, and prints the counts.
     pub fn finish(mut self) -> Result<ExitStatus> {
+        self.errors.others().for_each(|(kind, more)| self.print_above(others_text(kind, more)));
         if self.live.is_some() || self.prints_end {
             self.print_above(self.counts.now(self.began.elapsed()));
         }
-        match self.first.take() {
-            None => Ok(ExitStatus::Done),
-            Some(first) => Err(first),
-        }
+        std::mem::take(&mut self.errors).into_first().map_or(Ok(ExitStatus::Done), Err)
+    }
+}
+
+/// The text about the errors of a kind that were not printed.
+fn others_text(kind: ErrorKind, more: u64) -> String {
+    let more = counted(more, "more key");
+    match kind {
+        ErrorKind::AlreadyExists => format!("{more} already exist; --skip-existing leaves such keys out"),
+        _ => format!("{more} failed in the same way"),
     }
 }
 

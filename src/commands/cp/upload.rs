@@ -5,6 +5,7 @@ use super::walk::{Files, Item, shown};
 use crate::commands::warning::skew_text;
 use s4::client::{Client, Puts, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::errors::Errors;
 use s4::placement::NodeId;
 use std::fs::File;
 use std::sync::Arc;
@@ -35,13 +36,12 @@ pub async fn copy(client: &Client, files: Files, skip_existing: bool) -> Result<
         report.print_above(skew_text(&skew, example));
     }
     let _ = report.counts.all.set((all.keys, all.bytes));
-    let mut senders = JoinSet::new();
+    let mut senders: JoinSet<Errors> = JoinSet::new();
     let queues = start_senders(client, &report.counts, skip_existing, &mut senders);
     let cluster = client.clone();
     let walk = tokio::task::spawn_blocking(move || walk(&files, &cluster, &queues));
     while let Some(sent) = senders.join_next().await {
-        let errors = sent.unwrap_or_else(|e| vec![broken(&e)]);
-        errors.into_iter().for_each(|error| report.fail(error));
+        report.fail_all(sent.unwrap_or_else(|e| Errors::from(broken(&e))));
         if report.is_lost() {
             return report.finish();
         }
@@ -61,7 +61,7 @@ fn start_senders(
     client: &Client,
     counts: &Arc<Counts>,
     skip_existing: bool,
-    senders: &mut JoinSet<Vec<Error>>,
+    senders: &mut JoinSet<Errors>,
 ) -> Vec<mpsc::Sender<Item>> {
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut queues = Vec::new();
@@ -95,8 +95,8 @@ async fn pass_new(
     mut items: mpsc::Receiver<Item>,
     new: mpsc::Sender<Item>,
     counts: Arc<Counts>,
-) -> Vec<Error> {
-    let (mut looked_up, mut errors) = (JoinSet::new(), Vec::new());
+) -> Errors {
+    let (mut looked_up, mut errors) = (JoinSet::new(), Errors::default());
     loop {
         let found: Option<(Item, Result<bool>)> = tokio::select! {
             item = items.recv(), if looked_up.len() < LOOKED_UP => match item {
@@ -125,12 +125,12 @@ async fn pass_new(
             // Nothing more can be sent to a node that is lost. Any other error is of this key alone.
             Some((_, Err(error))) => {
                 let is_lost = is_of_lost_node(&error);
-                errors.push(error);
+                errors.add(error);
                 if is_lost {
                     return errors;
                 }
             }
-            None => errors.push(Error::new(ErrorKind::Io, "the lookup of a key has failed")),
+            None => errors.add(Error::new(ErrorKind::Io, "the lookup of a key has failed")),
         }
     }
 }
@@ -144,8 +144,8 @@ struct Sender {
 
 impl Sender {
     /// Sends the items of the queue, one batch at a time, until it is closed. Returns the errors.
-    async fn send_all(self, mut items: mpsc::Receiver<Item>) -> Vec<Error> {
-        let mut errors = Vec::new();
+    async fn send_all(self, mut items: mpsc::Receiver<Item>) -> Errors {
+        let mut errors = Errors::default();
         while let Some(first) = items.recv().await {
             let _turn = self.turns.acquire().await;
             let counts = self.counts.copied.clone();
@@ -154,19 +154,14 @@ impl Sender {
                 send_pack(puts, first, items)
             };
             let (sent, answers) = self.client.put_many(self.node, None, send).await;
-            let more = answers.failed.saturating_sub(answers.errors.len() as u64);
-            errors.extend(answers.errors);
-            if more > 0 {
-                let name = self.client.cluster().name(self.node);
-                errors.push(Error::new(ErrorKind::Io, format!("{name}: {more} more keys failed")));
-            }
+            errors.append(answers.errors);
             match sent {
                 Ok((rest, unread)) => {
                     items = rest;
-                    errors.extend(unread);
+                    errors.append(unread);
                 }
                 Err(error) => {
-                    errors.push(error);
+                    errors.add(error);
                     break;
                 }
             }
@@ -175,18 +170,18 @@ impl Sender {
     }
 }
 
-type Sent = (mpsc::Receiver<Item>, Vec<Error>);
+type Sent = (mpsc::Receiver<Item>, Errors);
 
 /// Sends `first` and the items that wait in the queue. Never waits for more.
 fn send_pack(puts: &mut Puts, first: Item, mut items: mpsc::Receiver<Item>) -> Result<Sent> {
-    let mut unread = Vec::new();
+    let mut unread = Errors::default();
     let mut next = Some(first);
     let mut count = 0;
     while let Some(item) = next {
         let shown = item.path.display().to_string();
         match File::open(&item.path).and_then(|file| Ok((file.metadata()?.len(), file))) {
-            Ok((len, file)) => unread.extend(puts.put(&item.key, file, len, &shown)?.err()),
-            Err(error) => unread.push(Error::io(shown, &error)),
+            Ok((len, file)) => puts.put(&item.key, file, len, &shown)?.unwrap_or_else(|error| unread.add(error)),
+            Err(error) => unread.add(Error::io(shown, &error)),
         }
         count += 1;
         next = if count < PACK { items.try_recv().ok() } else { None };
