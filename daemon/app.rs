@@ -4,12 +4,13 @@ use crate::connections::Connections;
 use crate::jobs::Jobs;
 use crate::monitoring::Monitoring;
 use crate::names::Names;
+use crate::request_log::RequestLog;
 use crate::upgrades::Upgrades;
 use s4::body::{self, ChannelBody, ChunkSender};
 use s4::budget::MemoryBudget;
 use s4::client::Secret;
 use s4::cluster::Cluster;
-use s4::error::Error;
+use s4::error::{Error, ErrorKind};
 use s4::placement::NodeId;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ pub struct App {
     pub connections: Connections,
     /// Locked while a scrub of this node runs.
     pub scrubbing: Arc<Mutex<()>>,
+    pub requests: Arc<RequestLog>,
     /// The budget for bytes in memory that peers have not read yet.
     pub in_flight: MemoryBudget,
 }
@@ -44,12 +46,14 @@ impl App {
         body::channel_within(Some(self.in_flight.clone()))
     }
 
+    /// The refusal of one more connection.
+    pub fn crowded(&self) -> Error {
+        let count = self.connections.count();
+        Error::new(ErrorKind::Busy, format!("it has {count} connections, and takes no more for now; try again later"))
+    }
+
     /// Adds this node's name to an error before it is sent.
     pub fn named(&self, error: Error) -> Error {
-        let error = error.by(self.cluster.name(self.node));
-        if error.kind().http_status() >= 500 {
-            tracing::warn!("{error}");
-        }
-        error
+        error.by(self.cluster.name(self.node))
     }
 }

@@ -6,12 +6,14 @@ mod guard;
 mod handlers;
 mod jobs;
 mod listen_address;
+mod log;
 mod monitoring;
 mod mounts;
 mod names;
 #[cfg(test)]
 mod names_model;
 mod peer;
+mod request_log;
 mod route;
 mod routes;
 mod server;
@@ -23,6 +25,7 @@ use app::{App, IN_FLIGHT};
 use clap::Parser;
 use connections::Connections;
 use jobs::{Jobs, Shared};
+use log::LogLevel;
 use monitoring::Monitoring;
 use names::Names;
 use s4::budget::MemoryBudget;
@@ -30,7 +33,6 @@ use s4::client::{Client, Secret, Settings, blocking};
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
 use s4::size::parse_size;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -82,6 +84,9 @@ struct Args {
     /// Require this file's first line, a shared secret, of every request
     #[arg(long, value_name = "FILE", env = "S4_SECRET_PATH", hide_env_values = true)]
     secret: Option<PathBuf>,
+    /// What is logged to stderr: all from this level on; debug has a line for each request
+    #[arg(long, value_name = "LEVEL", env = "S4_LOG", default_value = "info", hide_env_values = true)]
+    log: LogLevel,
 }
 
 const EXAMPLES: &str = "\
@@ -94,8 +99,6 @@ Example: a cluster of one on this machine
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_target(false).init();
     let status = match run(args) {
         Ok(()) => ExitStatus::Done,
         Err(error) => {
@@ -107,11 +110,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
+    let cluster = Cluster::load(args.conf.as_deref())?;
+    let local = listen_address::find(&cluster, args.port)?;
+    log::start(args.log, cluster.name(local.node).to_string());
     s4::limits::settle_heaps();
     s4::limits::raise_descriptors();
     s4::limits::keep_descriptors();
-    let cluster = Cluster::load(args.conf.as_deref())?;
-    let local = listen_address::find(&cluster, args.port)?;
     let secret = Secret::find(args.secret.as_deref(), args.conf.as_deref())?;
     let options =
         Options { dir: args.data, reserve: args.reserve, fsync: args.fsync, node: local.node, nodes: cluster.len() };
@@ -159,6 +163,7 @@ fn run(args: Args) -> Result<()> {
             upgrades: Upgrades::new(),
             connections: Connections::new(),
             scrubbing: Arc::default(),
+            requests: Arc::default(),
             in_flight: MemoryBudget::new(IN_FLIGHT),
         });
         tokio::spawn(monitoring::sample_until_the_end(

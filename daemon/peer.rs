@@ -6,6 +6,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::protocol::{PUT_HEADER, WAITS_HEADER};
 use s4::tcp;
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use tokio::net::TcpStream;
 /// A client that waits for an answer. Cloned for each request. Clones share the socket.
 #[derive(Clone)]
 pub struct Peer {
+    /// For the log; `None` if it is not known.
+    pub address: Option<SocketAddr>,
     socket: Option<Arc<OwnedFd>>,
     /// How long the client waits for the answer after its last sign of life; `None` without a limit.
     waits: Option<Duration>,
@@ -22,9 +25,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn of(stream: &TcpStream) -> Self {
+    pub fn of(stream: &TcpStream, address: SocketAddr) -> Self {
         // Without a descriptor for checks, the peer is assumed to be alive.
-        Self { socket: stream.as_fd().try_clone_to_owned().ok().map(Arc::new), waits: None, put: None }
+        let socket = stream.as_fd().try_clone_to_owned().ok().map(Arc::new);
+        Self { address: Some(address), socket, waits: None, put: None }
     }
 
     /// Adds the data of a request's headers.

@@ -5,13 +5,16 @@ use crate::guard;
 use crate::handlers::monitoring::{self, Open};
 use crate::handlers::{self, Answer};
 use crate::peer::Peer;
+use crate::request_log::Origin;
 use crate::route::Route;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use s4::body::BoxBody;
 use s4::error::{Error, ErrorKind, Result};
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 
 /// Limit of bytes of a body that is read as a whole.
@@ -25,25 +28,45 @@ pub async fn serve(
     is_extra: bool,
 ) -> std::result::Result<Response<BoxBody>, Infallible> {
     app.watch.requests.count(request.uri().path());
+    let origin = Origin::now(peer.address);
+    let what = Line(request.method().clone(), request.uri().clone());
     let answered = match Open::of(request.uri().path()) {
         Some(open) => monitoring::serve(&app, open, &request).await,
-        None => match guard::admit(&app, request.headers()).and_then(|()| parse(&request)) {
-            Ok(route) if is_extra && !route.is_urgent() => Err(crowded(&app)),
+        None => match admit(&app, &request, is_extra) {
             Ok(route) => {
                 let key = route.key().map(|key| key.as_str().to_owned());
                 dispatch(&app, peer.with_headers(request.headers()), route, request)
                     .await
                     .map_err(|error| error.about(key))
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                app.requests.refused(origin, &what, &error);
+                return Ok(refusal(&app, error));
+            }
         },
     };
+    app.requests.answered(origin, &what, answered.as_ref().map(drop));
     Ok(answered.unwrap_or_else(|error| refusal(&app, error)))
 }
 
-fn crowded(app: &App) -> Error {
-    let count = app.connections.count();
-    Error::new(ErrorKind::Busy, format!("it has {count} connections, and takes no more for now; try again later"))
+/// How a request is called in the log.
+struct Line(Method, Uri);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.1.path_and_query().map_or("", PathAndQuery::as_str);
+        write!(f, "{} {path}", self.0)
+    }
+}
+
+/// The route of a request that may be answered.
+fn admit(app: &App, request: &Request<Incoming>, is_extra: bool) -> Result<Route> {
+    guard::admit(app, request.headers())?;
+    let route = Route::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or(""))?;
+    match is_extra && !route.is_urgent() {
+        true => Err(app.crowded()),
+        false => Ok(route),
+    }
 }
 
 async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Incoming>) -> Answer {
@@ -85,7 +108,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::Scrub { rate, resume } => handlers::scrub::answer(app, rate, resume),
         Route::HasFile(digest) => handlers::jobs::has_file(app, digest).await,
         Route::PutFile(digest) => handlers::jobs::put_file(app, digest, request).await,
-        Route::SubmitJob { dry_run } => handlers::jobs::submit(app, &whole_body(request).await?, dry_run).await,
+        Route::SubmitJob { dry_run } => handlers::jobs::submit(app, &peer, &whole_body(request).await?, dry_run).await,
         Route::ListJobs => handlers::jobs::list(app),
         Route::FindJob(id) => handlers::jobs::find(app, &id),
         Route::StartJob { id, follows } => handlers::jobs::start(app, &id, follows).await,
@@ -112,10 +135,6 @@ fn refusal(app: &App, error: Error) -> Response<BoxBody> {
     let mut response = handlers::json(&error);
     *response.status_mut() = status;
     response
-}
-
-fn parse(request: &Request<Incoming>) -> Result<Route> {
-    Route::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or(""))
 }
 
 /// Reads a small body as a whole.

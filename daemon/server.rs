@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::connections::CHECK_INTERVAL;
 use crate::jobs::process;
 use crate::peer::Peer;
+use crate::request_log::Origin;
 use crate::routes;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -11,7 +12,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s4::client::blocking;
+use s4::error::{Error, ErrorKind};
 use s4::tcp;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -44,10 +47,11 @@ pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Out
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((stream, _)) => serve_connection(stream, &app, ending.subscribe()),
+            Ok((stream, address)) => serve_connection(stream, address, &app, ending.subscribe()),
             Err(error) => {
                 // Most likely the process is out of descriptors; connections that end will release some.
-                tracing::warn!("cannot accept a connection: {error}");
+                let reason = Error::io("cannot accept", &error);
+                app.requests.refused(Origin::now(None), &"a connection", &reason);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -57,15 +61,18 @@ pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Out
     maintenance.abort();
 }
 
-fn serve_connection(stream: TcpStream, app: &Arc<App>, mut ending: watch::Receiver<bool>) {
+fn serve_connection(stream: TcpStream, address: SocketAddr, app: &Arc<App>, mut ending: watch::Receiver<bool>) {
     tcp::set_options(&stream);
     // Too many connections: this one is closed at once.
-    let Some(connected) = app.connections.enter(&stream).map(Arc::new) else { return };
-    let (app, peer, is_extra) = (app.clone(), Peer::of(&stream), connected.is_extra);
+    let Some(connected) = app.connections.enter(&stream).map(Arc::new) else {
+        return app.requests.refused(Origin::now(Some(address)), &"a connection", &app.crowded());
+    };
+    let (app, peer, is_extra) = (app.clone(), Peer::of(&stream, address), connected.is_extra);
+    let served = app.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         // If the request upgrades the connection, the upgraded stream keeps the entry.
         request.extensions_mut().insert(connected.clone());
-        routes::serve(app.clone(), peer.clone(), request, is_extra)
+        routes::serve(served.clone(), peer.clone(), request, is_extra)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -91,7 +98,14 @@ fn serve_connection(stream: TcpStream, app: &Arc<App>, mut ending: watch::Receiv
             }
         };
         if let Err(error) = ended {
-            tracing::debug!("a connection ended: {error}");
+            // What is no HTTP is refused by hyper.
+            match error.is_parse() {
+                true => {
+                    let reason = Error::new(ErrorKind::BadRequest, error.to_string());
+                    app.requests.refused(Origin::now(Some(address)), &"a request", &reason);
+                }
+                false => tracing::debug!("the connection from {address} ended: {error}"),
+            }
         }
         drop(ending);
     });
@@ -103,6 +117,7 @@ async fn maintain(app: Arc<App>) {
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;
         app.connections.check(&app.in_flight);
+        app.requests.report();
         let is_calm = app.in_flight.is_idle() && app.jobs.shared.running.count() == 0 && app.connections.count() < FEW;
         if is_calm && !is_trimmed {
             blocking(s4::limits::give_back_memory).await;
@@ -114,7 +129,7 @@ async fn maintain(app: Arc<App>) {
 /// Waits for a moment for what is running, then kills it and everything that commands have left.
 async fn end(app: Arc<App>, ending: watch::Sender<bool>) {
     let (jobs, running) = (app.jobs.clone(), app.jobs.shared.running.clone());
-    let upgrades = app.upgrades.clone();
+    let (upgrades, log) = (app.upgrades.clone(), app.requests.clone());
     let under_way = move || jobs.running() + jobs.shared.running.count() + upgrades.count();
     tracing::info!("going down, {} commands run", app.jobs.shared.running.count());
     app.jobs.close();
@@ -141,6 +156,7 @@ async fn end(app: Arc<App>, ending: watch::Sender<bool>) {
     if cleaned.is_err() {
         tracing::warn!("{} jobs, commands and transfers do not end", under_way());
     }
+    log.report_all();
 }
 
 async fn until_none(count: impl Fn() -> usize) {

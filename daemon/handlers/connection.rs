@@ -5,13 +5,16 @@ use super::data::Data;
 use super::{Answer, commands, get, parse, put};
 use crate::app::{App, BODY_DEADLINE};
 use crate::peer::Peer;
+use crate::request_log::Origin;
 use crate::store::Receiving;
 use hyper::body::Incoming;
 use hyper::{Request as HttpRequest, Response as HttpResponse};
 use s4::body::BoxBody;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
+use s4::key::Key;
 use s4::wire::{self, Connection, IDLE, REQUEST_HEADER, Request, Response};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +39,41 @@ fn count(app: &App, request: &Request) {
         Request::Run { .. } => app.watch.requests.count("run"),
         Request::Try { .. } => app.watch.requests.count("try"),
         Request::PutEnd(_) | Request::End => {}
+    }
+}
+
+/// How a request is called in the log.
+struct Line {
+    kind: &'static str,
+    /// Of a key, or of what a `Stat` asks about.
+    path: Option<String>,
+}
+
+impl Line {
+    fn of(request: &Request) -> Self {
+        let kind = match request {
+            Request::Stat { .. } => "stat",
+            Request::Get { .. } => "get",
+            Request::Put { .. } => "put",
+            Request::Eval { .. } => "eval",
+            Request::Run { .. } => "run",
+            Request::Try { .. } => "try",
+            Request::PutEnd(_) | Request::End => "end",
+        };
+        let path = match request {
+            Request::Stat { path } => Some(path.as_str()),
+            other => other.key().map(Key::as_str),
+        };
+        Self { kind, path: path.map(str::to_owned) }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{} s4://{path}", self.kind),
+            None => f.write_str(self.kind),
+        }
     }
 }
 
@@ -93,7 +131,10 @@ fn serve_while_asked(
                         return Err(connection.broken(&std::io::ErrorKind::UnexpectedEof.into()));
                     }
                 }
-                let request = next_request(&mut connection).map_err(|error| last_words(app, &mut connection, error))?;
+                let request = next_request(&mut connection).map_err(|error| {
+                    app.requests.answered(Origin::now(peer.address), &"a request", Err(&error));
+                    last_words(app, &mut connection, error)
+                })?;
                 count(app, &request);
                 request
             }
@@ -131,6 +172,7 @@ fn answer(
     let has_data =
         matches!(request, Request::Put(_) | Request::Eval { .. } | Request::Run { .. } | Request::Try { .. });
     let key = request.key().map(|key| key.as_str().to_owned());
+    let (origin, line) = (Origin::now(peer.address), Line::of(&request));
     let mut data = Data::of(connection, has_data);
     let answered = match request {
         Request::Stat { path } => app.names.look_up(&path).map(Response::Stat),
@@ -141,6 +183,7 @@ fn answer(
         Request::Try { key } => commands::attempt(app, peer, &mut data, &key),
         Request::PutEnd(_) | Request::End => Err(data.connection.malformed("the end of data that has not begun")),
     };
+    app.requests.answered(origin, &line, answered.as_ref().map(drop));
     match answered {
         Ok(response) => data.connection.put_message(&response),
         Err(error) if data.connection.is_lost() => Err(last_words(app, data.connection, error.about(key))),

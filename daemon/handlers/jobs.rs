@@ -3,6 +3,8 @@
 use super::{Answer, EventSender, Pulse, done, json};
 use crate::app::{App, BODY_DEADLINE};
 use crate::jobs::{self, Job, State, logs};
+use crate::peer::Peer;
+use crate::request_log::Origin;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -29,8 +31,9 @@ const AT_ONCE: Duration = Duration::from_millis(50);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Plans the job. Sends keepalives meanwhile, and then the plan or the refusal. A dry run stores nothing.
-pub async fn submit(app: &Arc<App>, json: &[u8], dry_run: bool) -> Answer {
+pub async fn submit(app: &Arc<App>, peer: &Peer, json: &[u8], dry_run: bool) -> Answer {
     let spec = parse(json)?;
+    let (origin, line) = (Origin::now(peer.address), format!("job {}", spec.id));
     let (sender, body) = app.channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
@@ -47,7 +50,10 @@ pub async fn submit(app: &Arc<App>, json: &[u8], dry_run: bool) -> Answer {
                 let sent = sources.into_iter().try_for_each(|source| events.send(&Event::Source(source)));
                 sent.and_then(|()| events.send(&Event::Planned(plan)))
             }
-            Err(error) => events.send(&Event::Error(error)),
+            Err(error) => {
+                app.requests.refused(origin, &line, &error);
+                events.send(&Event::Error(error))
+            }
         };
     });
     Ok(Response::new(body.gather(AT_ONCE).await))

@@ -256,10 +256,30 @@ impl Job {
         self.failures.read(from)
     }
 
+    /// Logs the begin. A command and its variables may hold secrets, and are not logged.
+    pub fn log_begin(&self) {
+        let JobSpec { id, kind, indir, outdir, .. } = &*self.spec;
+        tracing::info!("job {id} begins: {kind} {indir} {outdir}, {} tasks here", self.plan.tasks);
+    }
+
+    /// Logs the end.
+    fn log_end(&self) {
+        let State { started, ended, outcome, progress, .. } = self.state();
+        let (Some(outcome), Some(ended)) = (outcome, ended) else { return };
+        let outcome = format!("{outcome:?}").to_lowercase();
+        let took = started.map_or(0, |started| (ended - started).max(0)) as f64 / 1e3;
+        let Progress { done, failed, outputs, .. } = progress;
+        tracing::info!(
+            "job {} ended: {outcome}, {done} done, {failed} failed, {outputs} outputs, {took:.1} s",
+            self.spec.id
+        );
+    }
+
     /// Ends a job that was not started on this node. Its record says that it is incomplete, since other nodes may have
     /// started it.
     pub fn end_planned(&self, outcome: Outcome) {
         self.end(outcome);
+        self.log_end();
         if let Err(error) = self.save() {
             tracing::warn!("{error}");
         }
@@ -272,6 +292,7 @@ impl Job {
             state.outcome = Some(outcome(state));
         });
         self.failures.close();
+        self.log_end();
         if let Err(error) = self.save_apart().await {
             tracing::warn!("{error}");
         }

@@ -203,6 +203,7 @@ impl Jobs {
             // Waits for publishes in progress.
             blocking(move || earlier.iter().for_each(|other| other.fence.shut())).await;
         }
+        job.log_begin();
         tokio::spawn(job.run_to_end(self.shared.clone()));
         Ok(())
     }

@@ -228,7 +228,7 @@ impl Job {
         let job = self.clone();
         blocking(move || {
             if let Err(error) = job.failures.append(&failure) {
-                tracing::error!("job {}: cannot record a failure: {error}: {failure:?}", job.spec.id);
+                tracing::error!("job {}: cannot record the failure of {}: {error}", job.spec.id, failure.key);
             }
         })
         .await;

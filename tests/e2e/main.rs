@@ -33,6 +33,7 @@ mod library;
 mod listing;
 mod local;
 mod local_mounts;
+mod logs;
 mod lost_disks;
 mod map_inputs;
 mod maps;
