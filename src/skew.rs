@@ -16,6 +16,46 @@ const MANY: u64 = 4;
 /// Limit of different numbers that are counted; more do not change the result.
 const MAX_NUMBERS: usize = 1024;
 
+/// True if a node with `part` of `whole` has more than twice its fair share.
+pub fn is_crowded(part: u64, whole: u64, nodes: usize) -> bool {
+    part > 2 * whole.div_ceil((nodes as u64).max(1))
+}
+
+/// A node with more than twice its fair share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Crowded {
+    pub node: NodeId,
+    pub of: Amount,
+    pub part: u64,
+    pub whole: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Amount {
+    Tasks,
+    Keys,
+    Bytes,
+}
+
+impl Amount {
+    /// The least amount for which a warning is useful: less may be on few nodes by chance.
+    fn least(self, nodes: usize) -> u64 {
+        match self {
+            Self::Tasks | Self::Keys => MANY * nodes as u64,
+            Self::Bytes => 1 << 30,
+        }
+    }
+}
+
+/// The node with the largest of `parts`, if it is crowded. There are `nodes` nodes, some of which may be unknown.
+pub fn crowded(of: Amount, nodes: usize, parts: impl Iterator<Item = (NodeId, u64)> + Clone) -> Option<Crowded> {
+    let whole = parts.clone().fold(0, |sum: u64, (_, part)| sum.saturating_add(part));
+    let (node, part) = parts.max_by_key(|(_, part)| *part)?;
+    let is_worth_telling = whole >= of.least(nodes) && is_crowded(part, whole, nodes);
+    is_worth_telling.then_some(Crowded { node, of, part, whole })
+}
+
 /// The keys and bytes of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
@@ -220,6 +260,18 @@ mod tests {
         let even = nodes.map(|load| Load { bytes: load.keys, ..load });
         assert!(skew(&even, Numbers { keys: 100, distinct: 1 }).is_some());
         assert_eq!(skew(&even, Numbers { keys: 10, distinct: 1 }), None, "most are placed by their hash");
+    }
+
+    #[test]
+    fn a_node_with_most_of_much_is_crowded() {
+        let crowded = |of, parts: [u64; 3]| crowded(of, 3, parts.into_iter().enumerate());
+        let found = Crowded { node: 1, of: Amount::Keys, part: 11, whole: 12 };
+        assert_eq!(crowded(Amount::Keys, [1, 11, 0]), Some(found));
+        assert_eq!(crowded(Amount::Keys, [0, 11, 0]), None, "few");
+        assert_eq!(crowded(Amount::Tasks, [3, 8, 1]), None, "twice the fair share");
+        assert_eq!(crowded(Amount::Bytes, [3, 80, 1]), None, "few bytes");
+        assert!(crowded(Amount::Bytes, [1 << 20, 1 << 30, 0]).is_some());
+        assert_eq!(crowded(Amount::Bytes, [u64::MAX, u64::MAX, u64::MAX]), None);
     }
 
     proptest! {

@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
 use crate::protocol::node::{Counted, NodeStatus, Sample};
 use crate::protocol::{FailureGroups, Health, JobId, Progress};
+use crate::skew::{self, Amount, Crowded};
 use crate::time::now_milliseconds;
 use crate::timeout::within;
 use hyper::Method;
@@ -96,6 +97,9 @@ pub struct JobView {
     /// Tasks that are skipped, since a previous run has finished them.
     pub done_before: u64,
     pub parts: Vec<JobPart>,
+    /// The node with most of its tasks, if these are distributed unevenly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crowded: Option<Crowded>,
     pub failures: FailureGroups,
 }
 
@@ -111,6 +115,9 @@ pub struct ClusterView {
     /// Milliseconds since 1970, by the clock of the client.
     pub now: i64,
     pub nodes: Vec<NodeView>,
+    /// The node with most of the bytes or keys, if these are distributed unevenly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crowded: Option<Crowded>,
     /// The newest first.
     pub jobs: Vec<JobView>,
 }
@@ -161,8 +168,13 @@ impl Client {
         }
         let silent: Vec<NodeId> = nodes.iter().filter(|node| node.health.is_none()).map(|node| node.node).collect();
         let jobs = job_table::merge(records, &silent).into_iter().rev();
-        let jobs = jobs.map(|(id, job)| view_of(&job, failures.remove(&id).unwrap_or_default()));
-        ClusterView { now, nodes, jobs: jobs.collect() }
+        let jobs = jobs.map(|(id, job)| view_of(&job, failures.remove(&id).unwrap_or_default(), self.cluster().len()));
+        let stored = |read: fn(&Counted) -> u64| {
+            nodes.iter().filter_map(move |node| node.usage.as_ref().map(|usage| (node.node, read(usage))))
+        };
+        let crowded = skew::crowded(Amount::Bytes, nodes.len(), stored(|counted| counted.usage.bytes))
+            .or_else(|| skew::crowded(Amount::Keys, nodes.len(), stored(|counted| counted.usage.keys)));
+        ClusterView { now, crowded, jobs: jobs.collect(), nodes }
     }
 }
 
@@ -175,7 +187,7 @@ fn absent(node: NodeId, address: String, error: &Error) -> NodeView {
     NodeView { node, address, state, why: Some(error.to_string()), health: None, usage: None, samples: Vec::new() }
 }
 
-fn view_of(job: &ClusterJob, failures: FailureGroups) -> JobView {
+fn view_of(job: &ClusterJob, failures: FailureGroups, nodes: usize) -> JobView {
     let (state, progress, started) = (job.state(), job.progress(), job.started());
     let running = state == JobState::Running;
     JobView {
@@ -192,6 +204,7 @@ fn view_of(job: &ClusterJob, failures: FailureGroups) -> JobView {
         progress,
         done_before: job.done_before(),
         parts: job.nodes.iter().map(|(&node, record)| JobPart { node, progress: record.progress }).collect(),
+        crowded: skew::crowded(Amount::Tasks, nodes, job.nodes.iter().map(|(&node, part)| (node, part.progress.tasks))),
         failures,
     }
 }

@@ -80,6 +80,30 @@ fn a_browser_shows_what_the_cluster_does() {
 }
 
 #[test]
+fn a_node_with_more_than_its_share_is_told_of() {
+    let cluster = Cluster::start(3);
+    let tree = cluster.dir().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    (0..12).for_each(|month| std::fs::write(tree.join(format!("2023_{month}")), "x").unwrap());
+    cluster.ok(&["cp", "-r", "tree", "s4://in/"]);
+    cluster.ok(&["map", "s4://in/", "s4://out/", "cat"]);
+    let watched = ask(&cluster, "GET", "/v1/watch?samples=1", b"");
+    let node = 2023 % 3;
+    assert!(
+        watched.contains(&format!("\"crowded\":{{\"node\":{node},\"of\":\"tasks\",\"part\":12,\"whole\":12}}")),
+        "{watched}"
+    );
+    let Some(mut browser) = Browser::start() else { return };
+    browser.visit(&url(&cluster, 0));
+    let job = "(document.querySelector('#jobs-list .hint') || {}).textContent";
+    browser.await_true(&format!(
+        "({job} || '').startsWith('node {node} has 12 of 12 tasks, more than twice its fair share')"
+    ));
+    let keys = "(of('crowded').hidden ? '' : of('crowded').textContent)";
+    browser.await_true(&format!("/^node {node} has [0-9]+ of [0-9]+ keys, /.test({keys})"));
+}
+
+#[test]
 fn what_made_a_key_is_asked_by_name_and_followed_back_by_clicks() {
     let Some(mut browser) = Browser::start() else { return };
     let cluster = Cluster::start(3);

@@ -14,21 +14,30 @@ function fillBar(bar, progress) {
   });
 }
 
+/** A warning that one node has most of something, if there is one. */
+function showCrowded(place, crowded) {
+  place.hidden = !crowded;
+  if (!crowded) return;
+  const { node, of: what, part, whole } = crowded;
+  const amount = what === 'bytes' ? `${bytes(part)} of ${bytes(whole)}` : `${count(part)} of ${count(whole)} ${what}`;
+  say(place, `node ${node} has ${amount}, more than twice its fair share: the basename of a key decides where it is`);
+}
+
 function makeJob(job) {
   const item = make('li');
   item.id = 'job-' + job.id;
   item.parts = {
     state: make('span', 'state'), time: make('span', 'time'), numbers: make('span', 'numbers'), bar: makeBar(),
-    nodes: make('ol', 'parts'), failures: make('ol'), failed: make('summary'), many: make('summary'),
+    skew: make('div', 'hint'), nodes: make('ol', 'parts'), failures: make('ol'), failed: make('summary'), many: make('summary'),
   };
-  const { state, time, numbers, bar, nodes, failures, failed, many } = item.parts;
+  const { state, time, numbers, bar, skew, nodes, failures, failed, many } = item.parts;
   bar.setAttribute('role', 'img');
   item.parts.byNode = make('details', 'by-node', many, nodes);
   item.parts.byFailure = make('details', 'failures', failed, failures);
   item.parts.byNode.addEventListener('toggle', () => fillParts(item));
   item.append(
     make('div', 'job-head', state, make('span', 'where', `${job.kind}  ${job.indir} → ${job.outdir}`), make('span', 'id', job.id)),
-    bar, make('div', 'counts', numbers, time), make('code', 'cmd', job.cmd), item.parts.byFailure, item.parts.byNode);
+    bar, make('div', 'counts', numbers, time), make('code', 'cmd', job.cmd), skew, item.parts.byFailure, item.parts.byNode);
   return item;
 }
 
@@ -97,6 +106,7 @@ function fillJob(item, job, absent) {
   if (parts.bar.getAttribute('aria-label') !== told) parts.bar.setAttribute('aria-label', told);
   say(parts.time, times(job));
   fillBar(parts.bar, job.progress);
+  showCrowded(parts.skew, job.crowded);
   say(parts.many, `by node (${job.parts.length})`);
   fillParts(item);
   fillFailures(item, job);

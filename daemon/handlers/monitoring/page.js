@@ -1,6 +1,6 @@
 // The page itself: fetch, show, and again two seconds later, whatever happens.
 
-const EVERY = 2000, PATIENCE = 8000, ALL = 300, RECENT = 15;
+const EVERY = 2000, TIMEOUT = 8000, ALL = 300, RECENT = 15;
 const meta = name => document.querySelector(`meta[name=${name}]`).content;
 const page = { secret: decodeURIComponent(location.hash.slice(1)), fetched: 0, since: Date.now(), timer: 0, chosen: false };
 
@@ -80,6 +80,7 @@ function show(view) {
   readCell();
   showNodes(view.nodes);
   showSummary(view.nodes, view.now);
+  showCrowded(of('crowded'), view.crowded);
   showJobs(view);
   // What was drawn, for those who read the page by program.
   document.body.dataset.view = view.now;
@@ -106,7 +107,7 @@ async function refused(response) {
 function ask(path) {
   const headers = { 's4-cluster': meta('s4-cluster') };
   if (page.secret) headers['s4-secret'] = page.secret;
-  return fetch(path, { headers, signal: AbortSignal.timeout(PATIENCE), cache: 'no-store' });
+  return fetch(path, { headers, signal: AbortSignal.timeout(TIMEOUT), cache: 'no-store' });
 }
 
 async function fetchView() {

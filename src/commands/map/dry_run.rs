@@ -7,6 +7,7 @@ use s4::client::Client;
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
 use s4::protocol::{JobSpec, Plan, Rerun};
+use s4::skew::is_crowded;
 use std::io::Write;
 
 pub async fn run(client: &Client, spec: &JobSpec, json: bool) -> Result<ExitStatus> {
@@ -43,13 +44,12 @@ fn table(cluster: &Cluster, spec: &JobSpec, plans: &[Plan]) -> String {
 
 /// A line for each node that would have more than twice its fair share of tasks or bytes.
 fn warnings(cluster: &Cluster, plans: &[Plan]) -> Vec<String> {
-    let (total, nodes) = (plans.iter().sum::<Plan>(), plans.len() as u64);
-    let piles = |part: u64, whole: u64| part > 2 * whole.div_ceil(nodes);
+    let (total, nodes) = (plans.iter().sum::<Plan>(), plans.len());
     let warn = |(node, plan): (usize, &Plan)| {
         let what = match () {
-            () if piles(plan.tasks, total.tasks) => format!("{} of {} tasks", plan.tasks, total.tasks),
+            () if is_crowded(plan.tasks, total.tasks, nodes) => format!("{} of {} tasks", plan.tasks, total.tasks),
             // With fewer tasks than nodes, no other names could be better.
-            () if total.tasks >= nodes && piles(plan.bytes, total.bytes) => {
+            () if total.tasks >= nodes as u64 && is_crowded(plan.bytes, total.bytes, nodes) => {
                 format!("{} of {}", size_text(plan.bytes), size_text(total.bytes))
             }
             () => return None,

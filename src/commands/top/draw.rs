@@ -144,9 +144,10 @@ mod tests {
             progress: Progress { tasks: 100, done: 50, failed: 1, running: 2, ..Progress::default() },
             done_before: 0,
             parts: Vec::new(),
+            crowded: None,
             failures: FailureGroups::default(),
         };
-        ClusterView { now: 5000, nodes: nodes.collect(), jobs: vec![job] }
+        ClusterView { now: 5000, nodes: nodes.collect(), crowded: None, jobs: vec![job] }
     }
 
     fn drawn(width: u16, height: u16, view: &ClusterView, choice: &mut Choice) -> String {
