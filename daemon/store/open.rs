@@ -43,7 +43,7 @@ impl Store {
         close_to_others(&root);
         close_to_others(&root.join(".s4"));
         let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
-        for dir in ["tasks", "jobs", "provenance", "files", "drafts", "trash"] {
+        for dir in ["tasks", "jobs", "provenance", "files", "drafts", "trash", "marking"] {
             std::fs::create_dir_all(root.join(".s4").join(dir)).map_err(failed)?;
         }
         spread(&root.join(".s4/drafts"));
@@ -80,6 +80,7 @@ impl Store {
         identity::probe(&store.root).map_err(refuse)?;
         store.ensure_identity().map_err(refuse)?;
         store.end_previous_run();
+        store.end_marking().map_err(failed)?;
         store.recover().map_err(failed)?;
         Ok(store)
     }

@@ -304,3 +304,28 @@ fn a_merge_records_the_bytes_that_its_command_read_while_inputs_are_replaced() {
     eprintln!("{} of {ROUNDS} merges were done", checksums.len());
     assert!(checksums.iter().all(|[output, input]| output == input && output.len() == 18), "{checksums:?}");
 }
+
+#[test]
+fn an_ordinary_users_key_is_read_only_after_its_provenance_came_even_if_the_daemon_is_killed() {
+    let Some(mut cluster) = Cluster::unprivileged(1) else { return };
+    let other = Cluster::start(1);
+    other.put("s4://in/0_k", b"line\n");
+    other.ok(&["map", "s4://in/", "s4://a/", "tr a-z A-Z"]);
+    let tree = other.dir().join("a").display().to_string();
+    other.ok(&["cp", "-r", "--provenance", "s4://a/", &tree]);
+    cluster.ok(&["cp", "-r", "--provenance", &tree, "s4://a/"]);
+    assert_eq!(why(&cluster, &["s4://a/0_k"])[0]["made"], true);
+    let (key, marking) = (cluster.data(0).join("a/0_k"), cluster.data(0).join(".s4/marking"));
+    let state = || {
+        let mode = std::fs::metadata(&key).unwrap().permissions().mode() & 0o777;
+        (mode, std::fs::read_dir(&marking).unwrap().count())
+    };
+    assert_eq!(state(), (0o444, 0));
+    // As a daemon leaves it that is killed while the key is writable.
+    cluster.kill_node(0);
+    std::fs::hard_link(&key, marking.join("1")).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    cluster.start_node(0);
+    assert_eq!(state(), (0o444, 0));
+    assert_eq!(cluster.get("s4://a/0_k"), b"LINE\n");
+}
