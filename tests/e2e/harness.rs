@@ -149,6 +149,18 @@ impl Cluster {
         cluster
     }
 
+    /// Like [`Cluster::start`], with the lines `0`, `1` and so on in the keys `s4://in/0_k`, `s4://in/1_k` and so on.
+    pub fn with_keys(nodes: usize, keys: usize) -> Self {
+        let cluster = Self::start(nodes);
+        let source = cluster.dir().join("source");
+        std::fs::create_dir(&source).unwrap();
+        for number in 0..keys {
+            std::fs::write(source.join(format!("{number}_k")), format!("{number}\n")).unwrap();
+        }
+        cluster.ok(&["cp", "-r", "source", "s4://in/"]);
+        cluster
+    }
+
     /// Starts a node that is down, and waits until it answers.
     pub fn start_node(&mut self, node: usize) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(node)).unwrap();
@@ -394,6 +406,11 @@ pub fn assert_no_crash(output: &Output) {
 /// Resident memory of a process, in KiB.
 pub fn resident_kib(pid: u32) -> u64 {
     status_kib(pid, "VmRSS:")
+}
+
+/// Resident memory of a process, in KiB, without files that it has mapped.
+pub fn own_kib(pid: u32) -> u64 {
+    status_kib(pid, "RssAnon:")
 }
 
 /// The peak of the resident memory of a process, in KiB.

@@ -9,14 +9,6 @@ use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn with_keys(nodes: usize) -> Cluster {
-    let cluster = Cluster::start(nodes);
-    for number in 0..4 {
-        cluster.put(&format!("s4://in/{number}_k"), format!("{number}\n").as_bytes());
-    }
-    cluster
-}
-
 /// A shell command that waits until the file is there.
 fn gate(cluster: &Cluster) -> (String, PathBuf) {
     let go = cluster.dir().join("go");
@@ -46,7 +38,7 @@ fn all_asleep(marker: &Marker) {
 
 #[test]
 fn of_two_planned_jobs_whose_outputs_would_mix_one_starts() {
-    let cluster = with_keys(1);
+    let cluster = Cluster::with_keys(1, 4);
     let (wait_for_go, go) = gate(&cluster);
     let plan = |id: &str, outdir: &str| {
         let spec =
@@ -73,7 +65,7 @@ fn of_two_planned_jobs_whose_outputs_would_mix_one_starts() {
 
 #[test]
 fn a_detached_job_goes_on_and_wait_tells_its_end() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     let (wait_for_go, go) = gate(&cluster);
     let id = detach(&cluster, &format!("{wait_for_go}; cat"));
     assert!(line_of(&cluster, &id).contains(" running "), "{}", line_of(&cluster, &id));
@@ -92,7 +84,7 @@ fn a_detached_job_goes_on_and_wait_tells_its_end() {
 
 #[test]
 fn wait_tells_failures_and_exits_as_the_map_would() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     let id = detach(&cluster, "[ $filename != 1_k ] || { echo no good >&2; exit 7; }");
     let told = cluster.fails(1, &["wait", &id]);
     for part in ["s4://in/1_k", &cluster.name(1), "exit status 7", "no good", "map failed", "--resume", &id] {
@@ -103,7 +95,7 @@ fn wait_tells_failures_and_exits_as_the_map_would() {
 
 #[test]
 fn an_id_may_be_abbreviated_while_it_is_unique() {
-    let cluster = with_keys(1);
+    let cluster = Cluster::with_keys(1, 4);
     let (one, other) = (detach(&cluster, "cat"), {
         cluster.ok(&["wait", "2"]);
         cluster.ok(&["rm", "-r", "s4://out/"]);
@@ -120,7 +112,7 @@ fn an_id_may_be_abbreviated_while_it_is_unique() {
 
 #[test]
 fn an_unknown_id_is_one_line_and_exit_1() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     for command in ["wait", "cancel", "logs"] {
         for id in ["nosuch", "20200101-000000-000-abcdef", "", "a/b", "%"] {
             let told = cluster.fails(1, &[command, id]);
@@ -131,7 +123,7 @@ fn an_unknown_id_is_one_line_and_exit_1() {
 
 #[test]
 fn cancel_ends_a_job_everywhere() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     let marker = Marker::new();
     let id = detach(&cluster, &format!("sleep {}", marker.as_str()));
     let waiting = spawn(&cluster, &["wait", &id]);
@@ -149,7 +141,7 @@ fn cancel_ends_a_job_everywhere() {
 
 #[test]
 fn cancel_of_a_job_that_is_done_says_so() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     let id = detach(&cluster, "cat");
     cluster.ok(&["wait", &id]);
     let told = cluster.fails(1, &["cancel", &id]);
@@ -159,7 +151,7 @@ fn cancel_of_a_job_that_is_done_says_so() {
 
 #[test]
 fn cancel_names_a_node_that_is_down_and_cancels_on_the_others() {
-    let mut cluster = with_keys(2);
+    let mut cluster = Cluster::with_keys(2, 4);
     let marker = Marker::new();
     let id = detach(&cluster, &format!("sleep {}", marker.as_str()));
     all_asleep(&marker);
@@ -174,7 +166,7 @@ fn cancel_names_a_node_that_is_down_and_cancels_on_the_others() {
 
 #[test]
 fn ctrl_c_in_wait_only_stops_watching() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     let marker = Marker::new();
     let id = detach(&cluster, &format!("sleep {}", marker.as_str()));
     all_asleep(&marker);
@@ -197,7 +189,7 @@ fn ctrl_c_in_wait_only_stops_watching() {
 
 #[test]
 fn jobs_lists_the_newest_last() {
-    let cluster = with_keys(3);
+    let cluster = Cluster::with_keys(3, 4);
     assert_eq!(cluster.ok(&["jobs"]), "", "none yet");
     cluster.ok(&["map", "s4://in/", "s4://one/", "cat"]);
     cluster.fails(1, &["map-to-n", "s4://in/", "s4://two/", "echo 'a b'; exit 3"]);
@@ -222,7 +214,7 @@ fn jobs_lists_the_newest_last() {
 
 #[test]
 fn a_job_that_was_only_planned_can_be_cancelled() {
-    let cluster = with_keys(1);
+    let cluster = Cluster::with_keys(1, 4);
     let id = "20260101-000000-000-abcdef";
     let json = format!(r#"{{"id":"{id}","kind":"map","indir":"in","outdir":"out","cmd":"cat"}}"#);
     let head = format!("POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\ns4-cluster: {}\r\n", cluster.digest());

@@ -4,17 +4,9 @@ use crate::harness::{Cluster, text};
 use crate::observe::listed;
 use std::os::unix::fs::PermissionsExt;
 
-fn with_keys(nodes: usize) -> Cluster {
-    let cluster = Cluster::start(nodes);
-    for number in 0..4 {
-        cluster.put(&format!("s4://in/{number}_k"), format!("{number}\n").as_bytes());
-    }
-    cluster
-}
-
 #[test]
 fn bad_options_are_one_line_and_run_nothing() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     std::fs::create_dir(cluster.dir().join("sub")).unwrap();
     std::fs::write(cluster.dir().join("sub/table"), "x").unwrap();
     std::fs::write(cluster.dir().join("table"), "x").unwrap();
@@ -56,7 +48,7 @@ fn bad_options_are_one_line_and_run_nothing() {
 
 #[test]
 fn a_dry_run_shows_each_node_and_runs_nothing() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     cluster.put("s4://in/0_large", &[b'x'; 4096]);
     let table = cluster.ok(&["map", "--dry-run", "s4://in/", "s4://out/", "cat"]);
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -97,7 +89,7 @@ fn a_dry_run_warns_where_keys_pile_on_one_node() {
 
 #[test]
 fn ok_exit_lets_grep_find_nothing() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     let grep = "grep 2";
     cluster.fails(1, &["map", "s4://in/", "s4://fails/", grep]);
     cluster.ok(&["map", "--ok-exit", "0,1", "s4://in/", "s4://out/", grep]);
@@ -109,7 +101,7 @@ fn ok_exit_lets_grep_find_nothing() {
 
 #[test]
 fn a_command_that_failed_is_run_again() {
-    let cluster = with_keys(1);
+    let cluster = Cluster::with_keys(1, 4);
     let dir = cluster.dir().display().to_string();
     let flaky = format!("echo x >> {dir}/$filename; [ $(wc -l < {dir}/$filename) -ge 3 ] && cat");
     cluster.ok(&["map", "--retries", "2", "s4://in/", "s4://out/", &flaky]);
@@ -121,7 +113,7 @@ fn a_command_that_failed_is_run_again() {
 
 #[test]
 fn files_and_variables_travel_with_the_job() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     let script = cluster.dir().join("shout.sh");
     std::fs::write(&script, "#!/bin/bash\ncat table -\nprintf %s \"$GREETING\"\n").unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -152,7 +144,7 @@ fn a_sent_program_runs_while_other_commands_start() {
 
 #[test]
 fn resume_runs_only_what_was_not_done() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     let trace = cluster.dir().join("trace");
     let allow = cluster.dir().join("allow");
     let (trace_it, allowed) = (format!("echo $filename >> {}", trace.display()), allow.display());
@@ -180,7 +172,7 @@ fn resume_runs_only_what_was_not_done() {
 
 #[test]
 fn try_runs_one_key_and_keeps_nothing() {
-    let cluster = with_keys(2);
+    let cluster = Cluster::with_keys(2, 4);
     let cmd = "cat; echo note $filename >&2; exit 3";
     let output = cluster.run(&["map", "s4://in/", "s4://out/", cmd, "--try"]);
     let told = text(&output.stderr);
@@ -199,7 +191,7 @@ fn try_runs_one_key_and_keeps_nothing() {
 
 #[test]
 fn logs_has_the_whole_stderr_of_each_task() {
-    let mut cluster = with_keys(2);
+    let mut cluster = Cluster::with_keys(2, 4);
     cluster.ok(&["map", "s4://in/", "s4://out/", "printf 'of %s\\0' $filename >&2; seq 20000 >&2"]);
     let id = cluster.ok(&["jobs"]).lines().last().unwrap().split(' ').next().unwrap().to_owned();
     let one = cluster.ok(&["logs", &id, "s4://in/1_k"]);
@@ -219,7 +211,7 @@ fn logs_has_the_whole_stderr_of_each_task() {
 
 #[test]
 fn a_task_may_be_held_to_cpus_and_memory() {
-    let cluster = with_keys(1);
+    let cluster = Cluster::with_keys(1, 4);
     let output = cluster.run(&["map", "--memory", "64M", "--cpus", "0.5", "s4://in/", "s4://out/", "cat"]);
     // Without the controllers the options are refused, and say so; nothing runs without the limits that were asked for.
     let outputs = listed(&cluster, "s4://out/").len();
