@@ -113,7 +113,7 @@ fn run(args: Args) -> Result<()> {
     let cluster = Cluster::load(args.conf.as_deref())?;
     let local = listen_address::find(&cluster, args.port)?;
     log::start(args.log, cluster.name(local.node).to_string());
-    s4::limits::settle_heaps();
+    s4::limits::tune_malloc();
     s4::limits::raise_descriptors();
     s4::limits::keep_descriptors();
     let secret = Secret::find(args.secret.as_deref(), args.conf.as_deref())?;
@@ -196,7 +196,7 @@ async fn close_idle(jobs: Arc<Jobs>) {
         let jobs = jobs.clone();
         blocking(move || {
             jobs.shared.store.close_idle_files();
-            jobs.shared.names.settle_untold();
+            jobs.shared.names.settle_unreported();
             jobs.remove_unused_files();
         })
         .await;

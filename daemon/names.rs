@@ -1,7 +1,7 @@
-//! Names over the cluster: what the home node of a directory decides, and what nodes tell homes.
+//! Directories over the cluster: the decisions of home nodes, and the messages between nodes.
 //!
-//! [`store::dirs`](crate::store) keeps the invariants on one node; this asks the others. Everything here blocks, and waits for other
-//! nodes no longer than a deadline.
+//! [`store::dirs`](crate::store) keeps the invariants on one node; this module asks the other nodes. Everything here
+//! blocks, and each wait for another node has a deadline.
 
 use crate::store::{Asking, Others, Settled, Store};
 use s4::client::{Client, blocking};
@@ -15,17 +15,17 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-/// Before a node is asked again that did not answer: at first, and after a while.
+/// The pause before a node that did not answer is asked again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Nodes that are asked at once at the start.
+/// Nodes that are asked simultaneously at the start.
 const AT_ONCE: usize = 32;
-/// Directories that a home is told of at once: few enough that it has settled them soon.
+/// Directories that are reported to a home in one request: few enough that it settles them within the timeout.
 const LEFT_AT_ONCE: usize = 50;
-/// How often a directory is settled that is entered and left meanwhile.
+/// Attempts to settle a directory that other nodes enter and leave meanwhile.
 const ATTEMPTS: usize = 10;
-/// Directories that are settled at a time after a delete.
+/// Directories that are settled together after a delete.
 const BATCH: usize = 1000;
-/// How long a node is waited for about directories that were left: whoever has deleted something waits for it.
+/// The timeout for a node that is asked about directories that were left. The client that has deleted something waits.
 const SETTLING: Duration = Duration::from_secs(2);
 
 pub struct Names {
@@ -33,13 +33,13 @@ pub struct Names {
     client: Client,
     node: NodeId,
     runtime: Handle,
-    /// Nodes that may hold directories whose home this node is, and of which it does not know: it lost its disk, or what it wrote last.
-    /// And whether they answered last.
-    unheard: Mutex<BTreeMap<NodeId, bool>>,
+    /// After this node has lost its disk or its last writes: the nodes that may hold directories whose home it is and
+    /// that it does not know, and whether each has answered the last request.
+    unasked: Mutex<BTreeMap<NodeId, bool>>,
     audits: Mutex<Audits>,
 }
 
-/// Guards which nodes were killed, and are to be asked what they hold, and whether a thread is at it.
+/// Guards the nodes that were killed and must be asked what they hold, and whether a thread does that.
 #[derive(Default)]
 struct Audits {
     waiting: BTreeSet<NodeId>,
@@ -50,13 +50,13 @@ impl Names {
     /// Must be called in a runtime.
     pub fn new(store: Arc<Store>, client: Client, node: NodeId) -> Arc<Self> {
         let runtime = Handle::current();
-        let unheard = match store.knows_all_dirs() {
+        let unasked = match store.knows_all_dirs() {
             true => BTreeMap::new(),
             false => client.cluster().ids().filter(|&other| other != node).map(|other| (other, true)).collect(),
         };
-        let (unheard, audits) = (Mutex::new(unheard), Mutex::default());
-        let names = Arc::new(Self { store, client, node, runtime, unheard, audits });
-        // Neither keeps the store, which keeps them.
+        let (unasked, audits) = (Mutex::new(unasked), Mutex::default());
+        let names = Arc::new(Self { store, client, node, runtime, unasked, audits });
+        // The store owns these closures, so they must not own the store.
         let (telling, asking) = ((names.client.clone(), names.runtime.clone()), Arc::downgrade(&names));
         let settling = asking.clone();
         names.store.set_others(Others {
@@ -82,7 +82,7 @@ impl Names {
         names
     }
 
-    /// What `path` is, if its home is this node.
+    /// The kind of `path`, if its home is this node.
     pub fn look_up(&self, path: &Dir) -> Result<Stat> {
         let found = self.store.stat(path.as_str())?;
         if found != Stat::Absent || self.home_of(path) != self.node {
@@ -94,17 +94,17 @@ impl Names {
         }
     }
 
-    /// True if another node has a copy of a directory that this node does not know, though it is the home: it has lost its disk. Then it
-    /// knows the directory from now on. A node that does not answer is not waited for: nothing is known of what it alone holds.
+    /// True if this node has lost its disk, and another node has a copy of this directory whose home this node is. The
+    /// directory is recorded then. Directories that exist only on nodes that do not answer stay unknown.
     fn is_dir_elsewhere(&self, path: &Dir) -> bool {
         if self.store.knows_all_dirs() {
             return false;
         }
-        let unheard: Vec<NodeId> =
-            self.unheard().iter().filter(|(_, answers)| **answers).map(|(&node, _)| node).collect();
-        let (client, dir) = (self.patient(SETTLING), path.clone());
+        let unasked: Vec<NodeId> =
+            self.unasked().iter().filter(|(_, answers)| **answers).map(|(&node, _)| node).collect();
+        let (client, dir) = (self.with_timeout(SETTLING), path.clone());
         let heard = wait(&self.runtime, async move {
-            let asked: JoinSet<_> = unheard
+            let asked: JoinSet<_> = unasked
                 .into_iter()
                 .map(|node| {
                     let (client, dir) = (client.clone(), dir.clone());
@@ -118,10 +118,10 @@ impl Names {
             match answer {
                 Ok(true) => holder = Some(node),
                 Ok(false) => {}
-                Err(_) => _ = self.unheard().entry(node).and_modify(|answers| *answers = false),
+                Err(_) => _ = self.unasked().entry(node).and_modify(|answers| *answers = false),
             }
         }
-        // Its last key may go meanwhile.
+        // Its last key may be deleted meanwhile.
         holder.is_some_and(|holder| self.store.enter(path, holder).map(|()| self.store.note_left(path)).is_ok())
     }
 
@@ -134,16 +134,17 @@ impl Names {
         }
     }
 
-    /// Removes an empty directory whose home this node is. Errors: it is not there; a node holds something in it, or does not answer.
+    /// Removes an empty directory whose home this node is. Errors: it does not exist; a node holds something in it, or
+    /// does not answer.
     pub fn remove_dir(&self, dir: &Dir) -> Result<()> {
-        // Whoever waits for the answer has the client's own deadline.
-        let patience = self.client.deadline() * 4 / 5;
-        self.hear_of(dir)?;
+        // The requester waits for its own deadline, so this must end earlier.
+        let timeout = self.client.deadline() * 4 / 5;
+        self.ask_unasked(dir)?;
         for _ in 0..ATTEMPTS {
             let Some(asking) = self.store.begin_asking(dir)? else {
                 return Err(Error::new(ErrorKind::NotFound, format!("{dir}: no such directory")));
             };
-            let (let_go, failed) = self.ask(&asking, dir, patience);
+            let (let_go, failed) = self.ask(&asking, dir, timeout);
             match asking.end(&let_go, true)? {
                 Settled::Gone => return Ok(()),
                 Settled::Stays if failed.is_some() => return failed.map_or(Ok(()), Err),
@@ -154,11 +155,11 @@ impl Names {
         Err(Error::new(ErrorKind::NotEmpty, format!("{dir}: not empty")))
     }
 
-    /// Learns of all that hold `dir`, if this node does not know. Errors: one does not answer.
-    fn hear_of(&self, dir: &Dir) -> Result<()> {
-        let unheard: Vec<NodeId> = self.unheard().keys().copied().collect();
-        for node in unheard {
-            let (client, asked) = (self.patient(SETTLING), dir.clone());
+    /// Asks the nodes that were not asked yet whether they hold `dir`. Errors: one does not answer.
+    fn ask_unasked(&self, dir: &Dir) -> Result<()> {
+        let unasked: Vec<NodeId> = self.unasked().keys().copied().collect();
+        for node in unasked {
+            let (client, asked) = (self.with_timeout(SETTLING), dir.clone());
             if wait(&self.runtime, async move { client.holds_dir(node, &asked).await })?? {
                 self.store.enter(dir, node)?;
             }
@@ -166,8 +167,8 @@ impl Names {
         Ok(())
     }
 
-    /// After a delete: has the homes of directories that this node does not hold any more decide about them. `tick` is called again and
-    /// again.
+    /// After a delete: reports the directories that this node no longer holds to their homes, which decide about them.
+    /// `tick` is called repeatedly.
     pub fn settle(&self, tick: &mut dyn FnMut()) {
         let mut silent = BTreeSet::new();
         loop {
@@ -182,12 +183,12 @@ impl Names {
             for (home, dirs) in homes {
                 for dirs in dirs.chunks(LEFT_AT_ONCE) {
                     tick();
-                    let (client, left) = (self.patient(SETTLING), dirs.to_vec());
-                    let told = wait(&self.runtime, async move { client.left_dirs(home, &left).await });
-                    match told.and_then(|told| told) {
-                        Ok(()) => self.store.told(dirs),
+                    let (client, left) = (self.with_timeout(SETTLING), dirs.to_vec());
+                    let reported = wait(&self.runtime, async move { client.left_dirs(home, &left).await });
+                    match reported.and_then(|reported| reported) {
+                        Ok(()) => self.store.note_reported(dirs),
                         Err(error) => {
-                            // The others are told later too.
+                            // The other directories of this home are reported later, too.
                             tracing::debug!("{error}");
                             silent.insert(home);
                             break;
@@ -198,22 +199,22 @@ impl Names {
         }
     }
 
-    /// Asks who still holds these, whose home this node is, and removes those that nobody does.
+    /// Asks the holders of these directories, whose home this node is, and removes those that no node holds.
     pub fn settle_own(&self, dirs: Vec<Dir>, tick: &mut dyn FnMut()) {
         for dir in dirs {
             tick();
             match self.settle_one(&dir) {
-                Ok(()) => self.store.told(&[dir]),
-                // Asked again later.
+                Ok(()) => self.store.note_reported(&[dir]),
+                // The holders are asked again later.
                 Err(error) => {
                     tracing::debug!("{error}");
-                    self.store.note_untold(&dir);
+                    self.store.note_unreported(&dir);
                 }
             }
         }
     }
 
-    /// Errors: a holder does not answer, and no other holds it for sure.
+    /// Errors: a holder does not answer, and no other holder confirms that it holds the directory.
     fn settle_one(&self, dir: &Dir) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let Some(asking) = self.store.begin_asking(dir)? else { return Ok(()) };
@@ -230,11 +231,12 @@ impl Names {
         Ok(())
     }
 
-    /// The holders that do not hold it any more, as far as they were asked: the first that does ends it. And why one is not known.
-    fn ask(&self, asking: &Asking, dir: &Dir, patience: Duration) -> (Vec<NodeId>, Option<Error>) {
+    /// Asks the holders one after the other, until one still holds the directory. Returns those that do not, and the
+    /// error of one that did not answer.
+    fn ask(&self, asking: &Asking, dir: &Dir, timeout: Duration) -> (Vec<NodeId>, Option<Error>) {
         let mut let_go = Vec::new();
         for &holder in &asking.holders {
-            let (client, asked) = (self.patient(patience), vec![dir.clone()]);
+            let (client, asked) = (self.with_timeout(timeout), vec![dir.clone()]);
             let answer = wait(&self.runtime, async move { client.let_go_dirs(holder, &asked).await });
             match answer.and_then(|answer| answer) {
                 Ok(held) if held == [false] => let_go.push(holder),
@@ -245,7 +247,7 @@ impl Names {
         (let_go, None)
     }
 
-    /// For each of `dirs`, true if this node holds something in it. Copies in which nothing is go.
+    /// For each of `dirs`, true if this node holds something in it. Empty copies are removed.
     pub fn let_go(&self, dirs: &[Dir]) -> Result<Vec<bool>> {
         dirs.iter().map(|dir| self.store.let_go(dir)).collect()
     }
@@ -255,18 +257,18 @@ impl Names {
         dirs.iter().try_for_each(|dir| self.store.enter(dir, holder))
     }
 
-    /// Tells homes once more what they could not be told.
-    pub fn settle_untold(&self) {
-        self.store.take_untold();
+    /// Reports again what could not be reported to homes.
+    pub fn settle_unreported(&self) {
+        self.store.take_unreported();
         self.settle(&mut || {});
     }
 
-    /// What is to be done once at the start. Ends when every other node has been heard, if this node does not know all directories, and has
-    /// asked this one what it holds, if it was killed.
+    /// The work after a start. If this node does not know all directories, ends when every other node has answered. If
+    /// this node was killed, ends when every other node has asked it about its copies.
     pub async fn start(self: Arc<Self>) {
         let mut to_audit = BTreeSet::new();
         if self.store.was_killed() {
-            // It may have entered what it did not make, or left what it did not tell.
+            // It may have entered directories without making its copies, or left some without reporting it.
             to_audit = self.client.cluster().ids().filter(|&other| other != self.node).collect();
             let names = self.clone();
             blocking(move || names.audit_all(None)).await;
@@ -275,7 +277,7 @@ impl Names {
         loop {
             for homes in to_audit.iter().copied().collect::<Vec<_>>().chunks(AT_ONCE) {
                 let audited = homes.iter().map(|&home| {
-                    let (client, node) = (self.patient(SETTLING), self.node);
+                    let (client, node) = (self.with_timeout(SETTLING), self.node);
                     async move { client.audit_dirs(home, node).await.is_ok().then_some(home) }
                 });
                 let audited = audited.collect::<JoinSet<_>>().join_all().await;
@@ -284,18 +286,18 @@ impl Names {
             if to_audit.is_empty() {
                 self.store.note_audited();
             }
-            let unheard: Vec<NodeId> = self.unheard().keys().copied().collect();
-            for nodes in unheard.chunks(AT_ONCE) {
+            let unasked: Vec<NodeId> = self.unasked().keys().copied().collect();
+            for nodes in unasked.chunks(AT_ONCE) {
                 let learning: JoinSet<_> = nodes.iter().map(|&node| self.clone().learn_from(node)).collect();
                 learning.join_all().await;
             }
-            if self.unheard().is_empty()
+            if self.unasked().is_empty()
                 && !self.store.knows_all_dirs()
                 && let Err(error) = self.store.note_all_dirs()
             {
                 tracing::warn!("{error}");
             }
-            if self.unheard().is_empty() && to_audit.is_empty() {
+            if self.unasked().is_empty() && to_audit.is_empty() {
                 return;
             }
             tokio::time::sleep(pause).await;
@@ -303,20 +305,21 @@ impl Names {
         }
     }
 
-    /// Learns what `node` holds, and notes whether it has answered.
+    /// Records the directories that `node` holds, and whether it has answered.
     async fn learn_from(self: Arc<Self>, node: NodeId) {
         let learned = self.clone().try_to_learn_from(node).await;
-        let mut unheard = self.unheard();
+        let mut unasked = self.unasked();
         match learned {
-            Ok(()) => _ = unheard.remove(&node),
+            Ok(()) => _ = unasked.remove(&node),
             Err(error) => {
                 tracing::debug!("{error}");
-                unheard.insert(node, !is_silence(&error));
+                unasked.insert(node, !is_silence(&error));
             }
         }
     }
 
-    /// Records what `node` holds of the directories whose home this node is. Errors: it, or the home of a directory above, does not answer.
+    /// Records the directories that `node` holds and whose home this node is. Errors: the node, or the home of a
+    /// directory above, does not answer.
     async fn try_to_learn_from(self: Arc<Self>, node: NodeId) -> Result<()> {
         let mut held = self.client.held_dirs(node, self.node).await?;
         let (mut learned, mut failed) = (false, None);
@@ -331,14 +334,15 @@ impl Names {
             }
         }
         if learned {
-            // What has gone there since it was told.
+            // Some may have been left since the answer.
             let names = self.clone();
             blocking(move || names.audit_all(Some(node))).await;
         }
         failed.map_or(Ok(()), Err)
     }
 
-    /// Settles what `node`, which was killed, is recorded to hold. If another thread is at that, it does so afterwards.
+    /// Settles the directories that `node`, which was killed, is recorded to hold. If another thread is auditing, that
+    /// thread does it afterwards.
     pub fn audit(&self, node: NodeId) {
         {
             let mut audits = self.audits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -363,7 +367,8 @@ impl Names {
         }
     }
 
-    /// Settles all directories whose home this node is, and which `holder` is recorded to hold, or anybody.
+    /// Settles all directories whose home this node is and which `holder` is recorded to hold; all of them without a
+    /// `holder`.
     fn audit_all(&self, holder: Option<NodeId>) {
         match self.store.doubtful_dirs(holder) {
             Ok(dirs) => self.settle_own(dirs, &mut || {}),
@@ -372,30 +377,30 @@ impl Names {
         self.settle(&mut || {});
     }
 
-    fn patient(&self, patience: Duration) -> Client {
-        self.client.with_deadline(self.client.deadline().min(patience))
+    fn with_timeout(&self, timeout: Duration) -> Client {
+        self.client.with_deadline(self.client.deadline().min(timeout))
     }
 
     fn home_of(&self, dir: &Dir) -> NodeId {
         self.client.home_of(dir.as_str())
     }
 
-    fn unheard(&self) -> MutexGuard<'_, BTreeMap<NodeId, bool>> {
-        self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unasked(&self) -> MutexGuard<'_, BTreeMap<NodeId, bool>> {
+        self.unasked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Waits for what is done in the runtime. Blocks. Errors: the runtime ends meanwhile.
+/// Runs `work` in the runtime, and blocks until its end. Errors: the runtime ends meanwhile.
 fn wait<T: Send + 'static>(runtime: &Handle, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     runtime.spawn(async move {
-        // Who waits is there until it has heard.
+        // The receiver waits, so this cannot fail.
         let _ = sender.send(work.await);
     });
     receiver.recv().map_err(|_| Error::new(ErrorKind::ShuttingDown, "the daemon is going down"))
 }
 
-/// True if no node has said anything.
+/// True if the error is that a node did not answer.
 fn is_silence(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Deadline)
 }

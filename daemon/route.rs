@@ -174,7 +174,7 @@ impl Route {
             (&Method::POST, "scrub", "") => scrub_route(query),
             (&Method::GET, "files", digest) => Ok(Route::HasFile(digest.to_owned())),
             (&Method::PUT, "files", digest) => Ok(Route::PutFile(digest.to_owned())),
-            (&Method::GET, "standing", "") => existing_outputs_route(query),
+            (&Method::GET, "existing", "") => existing_outputs_route(query),
             (&Method::GET, "provenance", "") => task_route(query),
             (&Method::POST, "provenance", key) => parse_key(key).map(Route::GiveProvenance),
             (&Method::GET, "why", key) => parse_key(key).map(Route::Why),
@@ -191,7 +191,7 @@ impl Route {
 /// True if the path exists for any method, except paths of jobs.
 fn is_route(head: &str, rest: &str) -> bool {
     match head {
-        "health" | "usage" | "status" | "watch" | "list" | "delete" | "scrub" | "connect" | "standing" => {
+        "health" | "usage" | "status" | "watch" | "list" | "delete" | "scrub" | "connect" | "existing" => {
             rest.is_empty()
         }
         "keys" | "head" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs" | "provenance" | "why" => {
@@ -385,7 +385,7 @@ mod tests {
         #[test]
         fn any_request_is_a_route_or_an_error_of_one_line(
             method in 0..METHODS.len(),
-            head in "/v1/(health|status|watch|keys|head|adopt|change|rename|stat|made|dirs|names|list|delete|files|standing|jobs|x)",
+            head in "/v1/(health|status|watch|keys|head|adopt|change|rename|stat|made|dirs|names|list|delete|files|existing|jobs|x)",
             rest in "(/([a-z0-9%-]{0,4}|held|audit|[0-9]{8}-logs|_x)){0,3}",
             query in "((to|prefix|node|home|mode|mtime|samples|checksum|inputs|outdir|recursive|after)=[a-f0-9%/+ -]{0,6}&?){0,4}",
         ) {

@@ -3,7 +3,7 @@
 use crate::connections::Connected;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
-use s4::body::{self, BoxBody, Side};
+use s4::body::{self, BoxBody, Role};
 use s4::error::Result;
 use s4::wire::{self, Closer, Connection};
 use std::collections::HashMap;
@@ -83,7 +83,7 @@ impl Upgrades {
         let upgrade = hyper::upgrade::on(request);
         tokio::spawn(async move {
             let done = async {
-                let connection = Connection::take(upgrade, deadline, Side::Server, "a connection".to_owned()).await?;
+                let connection = Connection::take(upgrade, deadline, Role::Server, "a connection".to_owned()).await?;
                 under_way.upgrades.lock().under_way.insert(under_way.number, Some(connection.closer()?));
                 serve(connection).await
             };

@@ -142,7 +142,7 @@ fn run(mut args: Args) -> Result<()> {
             dir
         }
     };
-    s4::limits::settle_heaps();
+    s4::limits::tune_malloc();
     s4::limits::raise_descriptors();
     let runtime = s4::runtime::build()?;
     let settings = Settings { deadline, secret, ..Settings::default() };

@@ -4,7 +4,7 @@
 use crate::budget::MemoryBudget;
 use crate::error::{Error, Result};
 use crate::file::BLOCK;
-pub use crate::side::{Side, cause};
+pub use crate::role::{Role, cause};
 use crate::timeout::Timeout;
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -160,12 +160,12 @@ impl ChunkReader {
 }
 
 /// Reads `body` on its own async task. Each chunk must arrive within `timeout`; `who` names the peer in errors.
-pub fn reader<B>(body: B, timeout: impl Into<Timeout>, side: Side, who: String) -> ChunkReader
+pub fn reader<B>(body: B, timeout: impl Into<Timeout>, role: Role, who: String) -> ChunkReader
 where
     B: Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
 {
     let (sender, receiver) = mpsc::channel(CHUNKS);
-    let mut chunks = Chunks::new(body, timeout, side, who);
+    let mut chunks = Chunks::new(body, timeout, role, who);
     tokio::spawn(async move {
         while let Some(chunk) = chunks.next().await.transpose() {
             let failed = chunk.is_err();
@@ -181,14 +181,14 @@ where
 pub struct Chunks<B> {
     body: B,
     timeout: Timeout,
-    side: Side,
+    role: Role,
     who: String,
 }
 
 impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Chunks<B> {
     /// Each chunk must arrive within `timeout`; `who` names the peer in errors.
-    pub fn new(body: B, timeout: impl Into<Timeout>, side: Side, who: String) -> Self {
-        Self { body, timeout: timeout.into(), side, who }
+    pub fn new(body: B, timeout: impl Into<Timeout>, role: Role, who: String) -> Self {
+        Self { body, timeout: timeout.into(), role, who }
     }
 
     /// True if it is certain that no chunk follows.
@@ -198,7 +198,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Chunks<B> {
 
     /// The error of a malformed body.
     pub fn malformed(&self, why: &str) -> Error {
-        self.side.broken(&self.who, &std::io::Error::other(why.to_owned()))
+        self.role.broken(&self.who, &std::io::Error::other(why.to_owned()))
     }
 
     /// The next chunk, or `None` at the end of the body.
@@ -207,8 +207,8 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Chunks<B> {
             let frame = match self.timeout.run_while(self.body.frame(), || false).await {
                 Some(None) => return Ok(None),
                 Some(Some(Ok(frame))) => frame,
-                Some(Some(Err(error))) => return Err(self.side.broken(&self.who, &error)),
-                None => return Err(self.side.silent(&self.who, self.timeout.limit())),
+                Some(Some(Err(error))) => return Err(self.role.broken(&self.who, &error)),
+                None => return Err(self.role.silent(&self.who, self.timeout.limit())),
             };
             self.timeout.note_alive();
             match frame.into_data() {

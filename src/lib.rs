@@ -5,10 +5,10 @@
 //! - [`bounds`]: bounds for values that peers send; [`error`], [`errors`]: kinds of error, and their meaning at every
 //!   boundary
 //! - [`key`], [`pattern`], [`size`], [`time`]: text parsed once into types; [`aligned`], [`budget`], [`file`],
-//!   [`limits`], [`mounts`], [`ports`], [`preallocation`], [`runtime`], [`stock`], [`tcp`], [`timeout`]: the system
+//!   [`limits`], [`mounts`], [`ports`], [`preallocation`], [`runtime`], [`pool`], [`tcp`], [`timeout`]: the system
 //! - [`checksum`], [`blocks`], [`hasher`]: checksums of keys and of their parts
 //! - [`placement`], [`cluster`]: the node list, and the node of a name; [`skew`]: whether names spread over the nodes
-//! - [`protocol`], [`side`], [`body`], [`wire`]: everything that crosses the wire; [`attribute`], [`stored`]: what is
+//! - [`protocol`], [`role`], [`body`], [`wire`]: everything that crosses the wire; [`attribute`], [`stored`]: what is
 //!   stored on disks
 //! - [`partition`]: splits lines into files; a filter that does not know the cluster
 //! - [`client`]: the client of a cluster, used by the programs, and by daemons for requests to each other
@@ -36,14 +36,14 @@ pub mod mounts;
 pub mod partition;
 pub mod pattern;
 pub mod placement;
+pub mod pool;
 pub mod ports;
 pub mod preallocation;
 pub mod protocol;
+pub mod role;
 pub mod runtime;
-pub mod side;
 pub mod size;
 pub mod skew;
-pub mod stock;
 pub mod stored;
 pub mod tcp;
 pub mod time;

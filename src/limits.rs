@@ -21,7 +21,7 @@ pub fn keep_descriptors() {
 
 /// Tunes malloc: few arenas, which keep large buffers for reuse instead of requesting zeroed pages from the kernel each
 /// time. Must be called before another thread is started.
-pub fn settle_heaps() {
+pub fn tune_malloc() {
     for (what, value) in [(libc::M_ARENA_MAX, 2), (libc::M_MMAP_THRESHOLD, 4 << 20), (libc::M_TRIM_THRESHOLD, 8 << 20)]
     {
         // SAFETY: the call sets a parameter of malloc, and no other thread uses it yet.

@@ -217,7 +217,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(second.count(STEP));
-        assert!(!node.is_silent(2 * LIMIT), "who has more patience goes on");
+        assert!(!node.is_silent(2 * LIMIT), "a longer timeout is not over");
         second.note_alive();
         assert!(!node.is_silent(LIMIT) && !second.count(STEP));
     }

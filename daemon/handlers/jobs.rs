@@ -8,7 +8,7 @@ use crate::request_log::Origin;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use s4::body::{self, ChunkSender, Disconnected, Side};
+use s4::body::{self, ChunkSender, Disconnected, Role};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
@@ -122,7 +122,7 @@ pub fn existing_outputs(app: &Arc<App>, outdir: Dir, of: Option<NodeId>) -> Answ
         let mut pulse = Pulse::new();
         let listed = store.existing_outputs(&outdir, of, &mut |found| {
             Ok(match found {
-                Some(found) => events.send(&Event::Standing(found)).is_ok(),
+                Some(found) => events.send(&Event::Existing(found)).is_ok(),
                 None => !pulse.is_due() || events.send(&Event::Alive).is_ok(),
             })
         });
@@ -182,7 +182,7 @@ pub async fn has_file(app: &Arc<App>, digest: String) -> Answer {
 
 pub async fn put_file(app: &Arc<App>, digest: String, request: Request<Incoming>) -> Answer {
     let what = format!("file {digest}");
-    let mut content = body::reader(request.into_body(), BODY_DEADLINE, Side::Server, what);
+    let mut content = body::reader(request.into_body(), BODY_DEADLINE, Role::Server, what);
     let shared = app.jobs.shared.clone();
     blocking(move || shared.files.keep(&shared.store, &digest, &mut content)).await.map(|()| done())
 }

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use s4::body::{self, BoxBody, ChunkReader, ChunkSender, Chunks, Side};
+use s4::body::{self, BoxBody, ChunkReader, ChunkSender, Chunks, Role};
 use s4::checksum::Checksum;
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
@@ -145,9 +145,9 @@ enum Arriving {
 impl Arriving {
     async fn new(body: Incoming, key: &Key) -> Result<Self> {
         if body.size_hint().upper().is_none_or(|most| most > BLOCK as u64) {
-            return Ok(Self::Stream(body::reader(body, BODY_DEADLINE, Side::Server, key.to_string())));
+            return Ok(Self::Stream(body::reader(body, BODY_DEADLINE, Role::Server, key.to_string())));
         }
-        let mut chunks = Chunks::new(body, BODY_DEADLINE, Side::Server, key.to_string());
+        let mut chunks = Chunks::new(body, BODY_DEADLINE, Role::Server, key.to_string());
         let mut whole = Vec::new();
         while let Some(chunk) = chunks.next().await? {
             whole.push(chunk);

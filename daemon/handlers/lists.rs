@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Bytes of lines gathered into a chunk.
 const CHUNK: usize = 64 * 1024;
 
-/// Directories that a delete has left, of which homes are told before it goes on.
+/// Directories that a delete may leave before it reports them to their homes.
 const LEFT: usize = 1000;
 
 pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool, details: bool, after: String) -> Answer {
@@ -45,7 +45,7 @@ pub fn held(app: &Arc<App>, home: NodeId) -> Answer {
             if !pulse.is_due() {
                 return flush(&mut lines, &sender);
             }
-            // With what there is.
+            // Together with the lines so far.
             ListingLine::Alive.write(&mut lines);
             sender.send(std::mem::take(&mut lines).into()).is_ok()
         });
@@ -61,7 +61,7 @@ fn fill(app: &App, selection: &Selection, lines: &mut Vec<u8>, sender: &ChunkSen
     })
 }
 
-/// Sends the lines that are there, once they are many. False if nobody listens.
+/// Sends the lines so far, once they fill a chunk. False if the client has disconnected.
 fn flush(lines: &mut Vec<u8>, sender: &ChunkSender) -> bool {
     if lines.len() < CHUNK.min(sender.block()) - 2048 {
         return true;
@@ -70,11 +70,11 @@ fn flush(lines: &mut Vec<u8>, sender: &ChunkSender) -> bool {
     sender.send(chunk.into()).is_ok()
 }
 
-/// Sends the last lines, and how the listing ended.
+/// Sends the last lines, and the end or error of the listing.
 fn end(listed: Result<()>, mut lines: Vec<u8>, sender: &ChunkSender) {
     let last = listed.map_or_else(ListingLine::Error, |()| ListingLine::End);
     last.write(&mut lines);
-    // A client that hung up needs no end.
+    // This fails if the client has disconnected.
     let _ = sender.send(lines.into());
 }
 
@@ -95,12 +95,12 @@ pub fn delete(app: &Arc<App>, prefix: Prefix) -> Answer {
         let so_far = deleted.as_ref().map_or(Load::default(), |(deleted, _)| *deleted);
         app.names.settle(&mut || {
             if pulse.is_due() {
-                // Also for a client that hung up the directories go.
+                // The directories are removed even if the client has disconnected.
                 let _ = events.send(&event(so_far, Vec::new()));
             }
         });
         let last = deleted.map_or_else(Event::Error, |(deleted, buckets)| event(deleted, buckets));
-        // A client that hung up needs no end.
+        // This fails if the client has disconnected.
         let _ = events.send(&last);
     });
     Ok(Response::new(body.boxed_unsync()))

@@ -23,8 +23,8 @@ pub async fn usage(app: &Arc<App>) -> Answer {
 }
 
 pub async fn adopt(app: &Arc<App>, peer: Peer, key: Key, body: Vec<u8>) -> Answer {
-    let adoption = parse(&body)?;
-    let checksum = on_store(app, move |store| store.adopt(&peer, &key, &adoption)).await?;
+    let handoff = parse(&body)?;
+    let checksum = on_store(app, move |store| store.adopt(&peer, &key, &handoff)).await?;
     let mut response = done();
     response.headers_mut().insert(CHECKSUM_HEADER, checksum_value(checksum));
     Ok(response)

@@ -5,7 +5,7 @@ use super::shared::Shared;
 use super::tasks::still_wanted;
 use crate::store::Sorter;
 use s4::error::{Error, Result};
-use s4::protocol::{HEARTBEAT, JobSpec, Standing};
+use s4::protocol::{FoundOutputs, HEARTBEAT, JobSpec};
 use std::iter::Peekable;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -29,7 +29,7 @@ impl ExistingOutputs {
         for node in shared.client.cluster().ids().filter(|&node| node != shared.node) {
             let (client, outdir, sender) = (shared.client.clone(), spec.outdir.clone(), sender.clone());
             handle.spawn(async move {
-                if let Err(error) = client.standing(node, &outdir, of, &sender).await {
+                if let Err(error) = client.existing_outputs(node, &outdir, of, &sender).await {
                     // This fails if another node has failed before.
                     let _ = sender.send(Err(error)).await;
                 }
@@ -53,8 +53,8 @@ impl ExistingOutputs {
 
     /// The existing outputs of `input`, one entry for each mark. Must be called in the order of basenames. Outputs of
     /// inputs in between that were skipped go to `other`.
-    pub fn of(&mut self, input: &str, other: &mut dyn FnMut(Standing) -> Result<()>) -> Result<Vec<Standing>> {
-        let mut found: Vec<Standing> = Vec::new();
+    pub fn of(&mut self, input: &str, other: &mut dyn FnMut(FoundOutputs) -> Result<()>) -> Result<Vec<FoundOutputs>> {
+        let mut found: Vec<FoundOutputs> = Vec::new();
         // Take a record that cannot be read too, to return its error.
         while let Some(record) = self.0.next_if(|record| record.as_ref().map_or(true, |record| precedes(record, input)))
         {
@@ -72,18 +72,18 @@ impl ExistingOutputs {
     }
 
     /// Passes the outputs of all inputs behind the last one to `other`.
-    pub fn rest(self, other: &mut dyn FnMut(Standing) -> Result<()>) -> Result<()> {
+    pub fn rest(self, other: &mut dyn FnMut(FoundOutputs) -> Result<()>) -> Result<()> {
         self.0.into_iter().try_for_each(|record| other(parse(&record?)?))
     }
 }
 
-fn parse(record: &[u8]) -> Result<Standing> {
+fn parse(record: &[u8]) -> Result<FoundOutputs> {
     let json = record.iter().position(|&byte| byte == b' ').map_or(record, |at| &record[at + 1..]);
-    serde_json::from_slice(json).map_err(|e| Error::io("what stands", &e.into()))
+    serde_json::from_slice(json).map_err(|e| Error::io("existing outputs", &e.into()))
 }
 
-fn push(sorter: &mut Sorter, output: &Standing) -> Result<()> {
-    let json = serde_json::to_string(output).map_err(|e| Error::io("what stands", &e.into()))?;
+fn push(sorter: &mut Sorter, output: &FoundOutputs) -> Result<()> {
+    let json = serde_json::to_string(output).map_err(|e| Error::io("existing outputs", &e.into()))?;
     sorter.push(format!("{} {json}", output.input).into_bytes())
 }
 
@@ -101,8 +101,8 @@ mod tests {
 
     const OURS: Mark = Mark { recipe: 1, inputs: 2, job: 3, source: 4, outputs: 1 };
 
-    fn outputs(mark: Mark, count: u64) -> Standing {
-        Standing { input: "in".into(), key: Key::parse("out/in/x").unwrap(), count, mark }
+    fn outputs(mark: Mark, count: u64) -> FoundOutputs {
+        FoundOutputs { input: "in".into(), key: Key::parse("out/in/x").unwrap(), count, mark }
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
         let mut sorter = Sorter::new(&std::env::temp_dir());
         for name in names {
             for job in [1, 2, 1] {
-                push(&mut sorter, &Standing { input: name.into(), ..outputs(Mark { job, ..OURS }, 2) }).unwrap();
+                push(&mut sorter, &FoundOutputs { input: name.into(), ..outputs(Mark { job, ..OURS }, 2) }).unwrap();
             }
         }
         let records: Records = Box::new(sorter.finish().unwrap());

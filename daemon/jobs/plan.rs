@@ -16,7 +16,7 @@ use s4::attribute::Mark;
 use s4::error::{Error, ErrorKind, Result};
 use s4::hasher::Hasher;
 use s4::key::Key;
-use s4::protocol::{Entry, JobSpec, MapKind, Plan, Reason, Rerun, Standing};
+use s4::protocol::{Entry, FoundOutputs, JobSpec, MapKind, Plan, Reason, Rerun};
 use s4::stored::{is_absent, record_at, recorded_at};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -109,7 +109,7 @@ impl Planner<'_> {
             inputs.push(format!("{} {} {size}", key.basename(), key.as_str()).into_bytes())
         })?;
         let mut existing = ExistingOutputs::gather(shared, spec, alive)?;
-        let mut without_input = |found: Standing| match &mut orphans {
+        let mut without_input = |found: FoundOutputs| match &mut orphans {
             Some(orphans) if may_remove(spec.rerun, found.mark, ours) => orphans.add(&found.input),
             _ => Ok(()),
         };
@@ -130,7 +130,7 @@ impl Planner<'_> {
     }
 
     /// Writes the task of the input `key`. `found` are its existing outputs.
-    fn take_task(&mut self, found: &[Standing], key: &Key, size: u64) -> Result<()> {
+    fn take_task(&mut self, found: &[FoundOutputs], key: &Key, size: u64) -> Result<()> {
         self.take_input(key, size)?;
         let inputs = if found.is_empty() { 0 } else { input_of(self.store, key)? };
         let ours = Mark { inputs, ..self.mark };
@@ -340,7 +340,7 @@ fn refuse_taken(store: &Store, output: &Key, spec: &JobSpec) -> Result<()> {
 }
 
 /// The error that a map (possibly this one) has made outputs already. `ours` is the mark of the refused job.
-fn taken(spec: &JobSpec, found: &Standing, ours: Mark) -> Error {
+fn taken(spec: &JobSpec, found: &FoundOutputs, ours: Mark) -> Error {
     let which = match (is_ours(found.mark, ours), spec.rerun) {
         (true, _) => "which an earlier run of this map has made; go on from it with --resume",
         (false, Rerun::Refuse) => "which another map or command has made; --update makes it again, --missing keeps it",
@@ -351,8 +351,8 @@ fn taken(spec: &JobSpec, found: &Standing, ours: Mark) -> Error {
 }
 
 /// An existing output which is the only one of its task.
-fn made_alone(key: &Key, mark: Mark) -> Standing {
-    Standing { input: String::new(), key: key.clone(), count: mark.outputs.into(), mark }
+fn made_alone(key: &Key, mark: Mark) -> FoundOutputs {
+    FoundOutputs { input: String::new(), key: key.clone(), count: mark.outputs.into(), mark }
 }
 
 /// Parses `NAME KEY SIZE`; sorted by NAME.

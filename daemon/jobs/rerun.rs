@@ -2,7 +2,7 @@
 //! record that is older than the data is trusted. Pure functions.
 
 use s4::attribute::Mark;
-use s4::protocol::{Reason, Rerun, Standing};
+use s4::protocol::{FoundOutputs, Reason, Rerun};
 
 /// The decision about a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +29,12 @@ pub fn is_ours(mark: Mark, ours: Mark) -> bool {
 
 /// Decides about a task whose outputs would have the mark `ours`, except for their number. `existing` has an entry for
 /// each mark among its existing outputs. Errors: the output that must not be replaced.
-pub fn decide(rerun: Rerun, existing: &[Standing], ours: Mark) -> Result<Decision, &Standing> {
+pub fn decide(rerun: Rerun, existing: &[FoundOutputs], ours: Mark) -> Result<Decision, &FoundOutputs> {
     let Some(first) = existing.first() else {
         return Ok(Decision::Run(Reason::Missing));
     };
-    let is_whole = |found: &Standing| found.count == u64::from(found.mark.outputs);
-    let is_other = |found: &&Standing| !is_ours(found.mark, ours);
+    let is_whole = |found: &FoundOutputs| found.count == u64::from(found.mark.outputs);
+    let is_other = |found: &&FoundOutputs| !is_ours(found.mark, ours);
     match (rerun, existing.iter().find(is_other)) {
         (Rerun::Refuse, _) => Err(first),
         (Rerun::Resume, Some(other)) => Err(other),
@@ -79,11 +79,11 @@ mod tests {
     /// The mark of an earlier run.
     const RUN: Mark = Mark { job: 9, outputs: 3, ..OURS };
 
-    fn outputs(mark: Mark, count: u64) -> Standing {
-        Standing { input: "in".into(), key: Key::parse("out/in/x").unwrap(), count, mark }
+    fn outputs(mark: Mark, count: u64) -> FoundOutputs {
+        FoundOutputs { input: "in".into(), key: Key::parse("out/in/x").unwrap(), count, mark }
     }
 
-    fn decided(rerun: Rerun, existing: &[Standing]) -> Option<Decision> {
+    fn decided(rerun: Rerun, existing: &[FoundOutputs]) -> Option<Decision> {
         decide(rerun, existing, OURS).ok()
     }
 
@@ -91,7 +91,7 @@ mod tests {
     fn outputs_are_current_if_one_run_made_all_of_them_from_the_current_inputs() {
         let run = |reason| Some(Decision::Run(reason));
         for rerun in [Rerun::Resume, Rerun::Update] {
-            let decided = |existing: &[Standing]| decided(rerun, existing);
+            let decided = |existing: &[FoundOutputs]| decided(rerun, existing);
             assert_eq!(decided(&[]), run(Reason::Missing));
             assert_eq!(decided(&[outputs(RUN, 3)]), Some(Decision::Keep));
             assert_eq!(decided(&[outputs(Mark { source: 8, ..RUN }, 3)]), Some(Decision::Keep));

@@ -10,7 +10,7 @@ use super::synced::Synced;
 use super::watches::Watches;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
-use s4::stock::Stock;
+use s4::pool::Pool;
 use s4::stored::{self, FoundDir};
 use std::fmt::Display;
 use std::fs::File;
@@ -53,7 +53,7 @@ pub struct Store {
     pub(super) refused: Refused,
     pub(super) watches: Watches,
     /// Unnamed files for small keys, created ahead of use. Empty until the first small key.
-    pub(super) drafts: OnceLock<Stock<File>>,
+    pub(super) drafts: OnceLock<Pool<File>>,
     pub(super) synced: Synced,
     pub(super) health: DiskHealth,
     pub(super) _lock: File,
@@ -117,7 +117,7 @@ impl Store {
     pub(super) fn unnamed_file_ahead(&self) -> io::Result<File> {
         let ahead = self.drafts.get_or_init(|| {
             let root = self.root.clone();
-            Stock::new("drafts", move || stored::draft(&root).ok())
+            Pool::new("drafts", move || stored::draft(&root).ok())
         });
         ahead.take().map_or_else(|| self.unnamed_file(), Ok)
     }

@@ -7,7 +7,7 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, MAX_KEY, MAX_PART, Prefix};
 use s4::pattern::Pattern;
 use s4::placement::{NodeId, node_of_basename};
-use s4::protocol::{Detail, Entry, Standing, Stat, Usage};
+use s4::protocol::{Detail, Entry, FoundOutputs, Stat, Usage};
 use s4::stored::{is_absent, key_mode, mtime_of, record_at, recorded_at};
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -105,7 +105,7 @@ impl Store {
         &self,
         outdir: &Dir,
         of: Option<NodeId>,
-        visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>,
+        visit: &mut dyn FnMut(Option<FoundOutputs>) -> Result<bool>,
     ) -> Result<()> {
         let Some(of) = of else {
             return self.existing_keys(outdir, visit);
@@ -125,7 +125,7 @@ impl Store {
         Ok(())
     }
 
-    fn existing_keys(&self, outdir: &Dir, visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>) -> Result<()> {
+    fn existing_keys(&self, outdir: &Dir, visit: &mut dyn FnMut(Option<FoundOutputs>) -> Result<bool>) -> Result<()> {
         let prefix = Prefix::below(outdir);
         self.list(&Selection::Prefix { prefix: &prefix, recursive: true, details: false, after: "" }, &mut |entry| {
             let Entry::Key { path, .. } = &entry else { return visit(None) };
@@ -136,7 +136,7 @@ impl Store {
             // The mark of a key that no map has made.
             let unmarked = Mark { recipe: 0, inputs: 0, job: 0, source: 0, outputs: 1 };
             let mark = record.and_then(|record| record.mark).unwrap_or(unmarked);
-            visit(Some(Standing { input: path.clone(), count: mark.outputs.into(), key: Key::parse(path)?, mark }))
+            visit(Some(FoundOutputs { input: path.clone(), count: mark.outputs.into(), key: Key::parse(path)?, mark }))
         })
     }
 
@@ -144,9 +144,9 @@ impl Store {
         &self,
         outdir: &Dir,
         input: &str,
-        visit: &mut dyn FnMut(Option<Standing>) -> Result<bool>,
+        visit: &mut dyn FnMut(Option<FoundOutputs>) -> Result<bool>,
     ) -> Result<bool> {
-        let mut found: HashMap<Mark, Standing> = HashMap::new();
+        let mut found: HashMap<Mark, FoundOutputs> = HashMap::new();
         let dir = Dir::try_from(format!("{}/{input}", outdir.as_str()))?;
         let prefix = Prefix::below(&dir);
         let mut go_on = true;
@@ -157,7 +157,7 @@ impl Store {
             };
             if let (Entry::Key { path, .. }, Some(mark)) = (&entry, record.and_then(|record| record.mark)) {
                 let (input, key) = (input.to_owned(), Key::parse(path)?);
-                found.entry(mark).or_insert(Standing { input, mark, count: 0, key }).count += 1;
+                found.entry(mark).or_insert(FoundOutputs { input, mark, count: 0, key }).count += 1;
             }
             if found.len() >= MARKS {
                 let counted = found.drain().map(|(_, output)| output).collect::<Vec<_>>();

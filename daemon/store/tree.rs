@@ -12,7 +12,7 @@ use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::hasher::Sums;
 use s4::key::Key;
-use s4::protocol::{Adoption, Change};
+use s4::protocol::{Change, Handoff};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -65,18 +65,18 @@ impl Store {
 
     /// Links a file that another process of this machine has open as a key, for `requester`. Errors: it is not the
     /// announced file.
-    pub fn adopt(&self, requester: &impl Requester, key: &Key, adoption: &Adoption) -> Result<Checksum> {
+    pub fn adopt(&self, requester: &impl Requester, key: &Key, handoff: &Handoff) -> Result<Checksum> {
         let refuse = |why: &str| Error::new(ErrorKind::BadRequest, format!("{key}: the file to be linked {why}"));
         // Files that this daemon has open itself must not be linked.
-        if Path::new(&format!("/proc/self/task/{}", adoption.pid)).exists() {
+        if Path::new(&format!("/proc/self/task/{}", handoff.pid)).exists() {
             return Err(refuse("is this daemon's own"));
         }
-        let path = format!("/proc/{}/fd/{}", adoption.pid, adoption.fd);
+        let path = format!("/proc/{}/fd/{}", handoff.pid, handoff.fd);
         // O_PATH does not open the file: opening a device may have effects, and a pipe may block.
         let there = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path);
         let there = there.map_err(|_| refuse("cannot be opened here"))?;
         let found = there.metadata().map_err(|e| Error::io(key, &e))?;
-        if (found.dev(), found.ino(), found.len()) != (adoption.device, adoption.inode, adoption.len) {
+        if (found.dev(), found.ino(), found.len()) != (handoff.device, handoff.inode, handoff.len) {
             return Err(refuse("is another one"));
         }
         if !found.is_file() || found.nlink() != 0 || found.dev() != self.found.device() {
@@ -86,14 +86,14 @@ impl Store {
         if found.uid() != geteuid().as_raw() && found.uid() != 0 {
             return Err(refuse("is another user's"));
         }
-        if adoption.checksum.is_some_and(|checksum| checksum.len != adoption.len) {
+        if handoff.checksum.is_some_and(|checksum| checksum.len != handoff.len) {
             return Err(refuse("has another length than its checksum"));
         }
         let file = File::open(path_of(&there)).map_err(|_| refuse("cannot be opened here"))?;
-        let sums = adoption.checksum.map(|checksum| Sums {
+        let sums = handoff.checksum.map(|checksum| Sums {
             checksum,
-            table: adoption.blocks.as_deref().and_then(|table| Table::decode(table, checksum)),
+            table: handoff.blocks.as_deref().and_then(|table| Table::decode(table, checksum)),
         });
-        self.publish_file_for(requester, &file, key, sums, adoption.change)
+        self.publish_file_for(requester, &file, key, sums, handoff.change)
     }
 }

@@ -182,8 +182,8 @@ impl Publisher {
         };
         // The daemon reads the whole file before it answers.
         let offered = copied.as_ref().unwrap_or(&file);
-        let adoption = spool.adoption(offered, change)?;
-        let checksum = client.with_timeout_for(snapshot.len).adopt(key, offered, &adoption).await?;
+        let handoff = spool.handoff(offered, change)?;
+        let checksum = client.with_timeout_for(snapshot.len).adopt(key, offered, &handoff).await?;
         // The linked file has the time of the key, unless it was written to after that.
         let linked = change.mtime.filter(|_| copied.is_none()).map(from_nanoseconds);
         Ok((Snapshot { modified: linked.unwrap_or(snapshot.modified), ..snapshot }, checksum))

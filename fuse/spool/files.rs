@@ -3,7 +3,7 @@
 //! node is reused.
 
 use s4::file::is_alone;
-use s4::stock::Stock;
+use s4::pool::Pool;
 use s4::stored::{draft, unnamed_file};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -32,7 +32,7 @@ struct Files {
     /// Guards the used files, the oldest first.
     used: Arc<Mutex<VecDeque<Arc<File>>>>,
     /// Empty files, created in advance from the first use on.
-    ready: OnceLock<Stock<Arc<File>>>,
+    ready: OnceLock<Pool<Arc<File>>>,
     /// True for a data directory, which has subdirectories for unnamed files.
     is_data: bool,
 }
@@ -57,7 +57,7 @@ impl SpoolFiles {
         let make = if files.is_data { draft } else { unnamed_file };
         let ready = files.ready.get_or_init(|| {
             let (used, dir) = (files.used.clone(), dir.to_owned());
-            Stock::new("spool files", move || emptied(&used).or_else(|| make(&dir).ok().map(Arc::new)))
+            Pool::new("spool files", move || emptied(&used).or_else(|| make(&dir).ok().map(Arc::new)))
         });
         ready.take().map_or_else(|| make(dir).map(Arc::new), Ok)
     }

@@ -11,7 +11,7 @@ use nix::libc;
 use s4::error::{Error, Result};
 use s4::hasher;
 use s4::key::Key;
-use s4::protocol::{Adoption, Change, KeyStat};
+use s4::protocol::{Change, Handoff, KeyStat};
 use s4::time::{from_nanoseconds, to_nanoseconds};
 pub use state::{LastClose, Snapshot};
 use std::fs::File;
@@ -353,10 +353,10 @@ impl Spool {
     }
 
     /// What a daemon of this machine needs to link `file`, this spool's or a copy of it.
-    pub fn adoption(&self, file: &File, change: Change) -> Result<Adoption> {
+    pub fn handoff(&self, file: &File, change: Change) -> Result<Handoff> {
         self.lock().handed_over = true;
         let found = file.metadata().map_err(|e| Error::io(self.key(), &e))?;
-        Ok(Adoption {
+        Ok(Handoff {
             pid: std::process::id(),
             fd: file.as_raw_fd(),
             device: found.dev(),

@@ -5,7 +5,7 @@
 use super::connect::Connector;
 use super::pool::Pool;
 use super::secret::Secret;
-use crate::body::{self, Activity, BoxBody, ChunkReader, Chunks, Side};
+use crate::body::{self, Activity, BoxBody, ChunkReader, Chunks, Role};
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::NodeId;
@@ -117,7 +117,7 @@ impl Client {
 
     /// The timeout for a node that reads or writes `len` bytes before it answers.
     pub fn timeout_for(&self, len: u64) -> Duration {
-        protocol::patience(self.deadline(), len)
+        protocol::transfer_timeout(self.deadline(), len)
     }
 
     /// A client with the timeout for `len` bytes as its deadline.
@@ -218,7 +218,7 @@ impl Client {
     ) -> Result<Connection> {
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => {
-                Connection::take(hyper::upgrade::on(response), self.timeout(node), Side::Client, subject).await
+                Connection::take(hyper::upgrade::on(response), self.timeout(node), Role::Client, subject).await
             }
             _ => Err(self.malformed(node, "no connection was granted")),
         }
@@ -349,12 +349,12 @@ impl Client {
 
     pub(super) fn reader(&self, node: NodeId, response: Response<Incoming>) -> ChunkReader {
         let subject = self.cluster().name(node).to_string();
-        body::reader(response.into_body(), self.timeout(node), Side::Client, subject)
+        body::reader(response.into_body(), self.timeout(node), Role::Client, subject)
     }
 
     pub(super) fn chunks(&self, node: NodeId, response: Response<Incoming>) -> Chunks<Incoming> {
         let subject = self.cluster().name(node).to_string();
-        Chunks::new(response.into_body(), self.timeout(node), Side::Client, subject)
+        Chunks::new(response.into_body(), self.timeout(node), Role::Client, subject)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::core::{Client, TRIES, blocking, retry_if_broken};
 use crate::blocks::LEAF;
-use crate::body::{ChunkReader, Side};
+use crate::body::{ChunkReader, Role};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::BLOCK;
@@ -310,7 +310,7 @@ impl<W: Write> Copying<W> {
         }
         if self.written < self.len {
             let ended = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-            return Err(Side::Client.broken(&self.subject, &ended));
+            return Err(Role::Client.broken(&self.subject, &ended));
         }
         self.sink.flush().map_err(|e| Error::io(&self.sink_name, &e))?;
         Ok(match source {

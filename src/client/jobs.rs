@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file::BLOCK;
 use crate::key::{Dir, Key, Prefix};
 use crate::placement::NodeId;
-use crate::protocol::{Event, JobFile, JobId, JobRecord, JobSpec, Plan, Source, Standing, TaskFailure, escape};
+use crate::protocol::{Event, FoundOutputs, JobFile, JobId, JobRecord, JobSpec, Plan, Source, TaskFailure, escape};
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
@@ -84,24 +84,24 @@ impl Client {
 
     /// Sends to `found` the existing outputs below `outdir` on `node` that tasks of node `of` have made; without `of`,
     /// all keys there.
-    pub async fn standing(
+    pub async fn existing_outputs(
         &self,
         node: NodeId,
         outdir: &Dir,
         of: Option<NodeId>,
-        found: &mpsc::Sender<Result<Standing>>,
+        found: &mpsc::Sender<Result<FoundOutputs>>,
     ) -> Result<()> {
         let of = of.map_or_else(String::new, |node| format!("&node={node}"));
-        let path = format!("/v1/standing?outdir={}{of}", escape(outdir.as_str()));
+        let path = format!("/v1/existing?outdir={}{of}", escape(outdir.as_str()));
         let mut events = self.events(node, Method::GET, &path, body::empty()).await?;
         while let Some(event) = events.next().await? {
-            let standing = match event {
-                Event::Standing(standing) => standing,
+            let existing = match event {
+                Event::Existing(existing) => existing,
                 Event::Complete => return Ok(()),
                 _ => continue,
             };
             // The receiver is gone if another node has failed.
-            if found.send(Ok(standing)).await.is_err() {
+            if found.send(Ok(existing)).await.is_err() {
                 return Ok(());
             }
         }

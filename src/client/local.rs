@@ -9,7 +9,7 @@ use crate::file::BLOCK;
 use crate::file::read_small;
 use crate::hasher::{FileHasher, Sums};
 use crate::key::Key;
-use crate::protocol::{Adoption, Change, Health};
+use crate::protocol::{Change, Handoff, Health};
 use crate::stored::{SpaceChecks, draft};
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
@@ -53,8 +53,8 @@ impl Client {
             return Ok(None);
         };
         // The daemon may have to write the whole file to the disk before it answers.
-        let adoption = adoption(&made, &sums).map_err(|e| Error::io(key, &e))?;
-        match self.with_timeout_for(len).adopt(key, &made, &adoption).await {
+        let handoff = handoff(&made, &sums).map_err(|e| Error::io(key, &e))?;
+        match self.with_timeout_for(len).adopt(key, &made, &handoff).await {
             Ok(_) => Ok(Some(sums.checksum)),
             // The daemon cannot see our file: send its bytes.
             Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
@@ -123,9 +123,9 @@ fn copy_all(from: &File, to: &File, progress: impl Fn(u64) -> std::io::Result<()
     }
 }
 
-fn adoption(made: &File, sums: &Sums) -> std::io::Result<Adoption> {
+fn handoff(made: &File, sums: &Sums) -> std::io::Result<Handoff> {
     let found = made.metadata()?;
-    Ok(Adoption {
+    Ok(Handoff {
         pid: std::process::id(),
         fd: made.as_raw_fd(),
         device: found.dev(),

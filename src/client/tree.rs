@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hasher;
 use crate::key::Key;
 use crate::placement::NodeId;
-use crate::protocol::{Adoption, Change, Usage, escape};
+use crate::protocol::{Change, Handoff, Usage, escape};
 use hyper::Method;
 use serde::Serialize;
 use std::fs::File;
@@ -21,14 +21,14 @@ impl Client {
         self.json(node, response).await
     }
 
-    /// Makes the node of `key`, on this machine, link `file` as the key. This process has the file open, and `adoption`
+    /// Makes the node of `key`, on this machine, link `file` as the key. This process has the file open, and `handoff`
     /// describes it. Returns the recorded checksum.
-    pub async fn adopt(&self, key: &Key, file: &File, adoption: &Adoption) -> Result<Checksum> {
+    pub async fn adopt(&self, key: &Key, file: &File, handoff: &Handoff) -> Result<Checksum> {
         let (client, asked) = (self.putting(), Instant::now());
-        let put = client.ask_to_adopt(key, adoption).await;
+        let put = client.ask_to_adopt(key, handoff).await;
         let sum = async {
             let failed = |e: std::io::Error| Error::io(key, &e);
-            match adoption.checksum {
+            match handoff.checksum {
                 Some(checksum) => Ok(checksum),
                 None => {
                     let file = file.try_clone().map_err(failed)?;
@@ -36,12 +36,12 @@ impl Client {
                 }
             }
         };
-        client.put_outcome(key, adoption.change, asked, put, sum).await
+        client.put_outcome(key, handoff.change, asked, put, sum).await
     }
 
-    async fn ask_to_adopt(&self, key: &Key, adoption: &Adoption) -> Result<Checksum> {
+    async fn ask_to_adopt(&self, key: &Key, handoff: &Handoff) -> Result<Checksum> {
         let node = self.cluster().node_of(key);
-        let json = serde_json::to_vec(adoption).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))?;
+        let json = serde_json::to_vec(handoff).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))?;
         let path = format!("/v1/adopt/{}", escape(key.as_str()));
         let response = self.send(node, Method::POST, &path, body::full(json), &Activity::default()).await?;
         stored_checksum(&response, &format!("{}: {key}", self.cluster().name(node)))

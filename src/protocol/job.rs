@@ -362,7 +362,7 @@ impl JobFile {
 
 /// Existing outputs on a node, of one attempt of a task of a 1:n map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct FoundOutputs {
     /// The basename of the task's input.
     pub input: String,
     pub mark: Mark,

@@ -1,6 +1,6 @@
 //! Jobs on the wire: the reports of a node about its part.
 
-use super::job::{JobId, JobSpec, MapKind, Rerun, Standing};
+use super::job::{FoundOutputs, JobId, JobSpec, MapKind, Rerun};
 use super::plan::Plan;
 use super::to_name::NameTemplate;
 use crate::bounds;
@@ -169,7 +169,7 @@ pub enum Event {
     /// A job that writes to the INDIR of the job that is being planned.
     Source(Source),
     /// Existing outputs of a 1:n map.
-    Standing(Standing),
+    Existing(FoundOutputs),
     /// The answer is complete.
     Complete,
     /// Keys deleted so far.

@@ -16,7 +16,7 @@ mod to_name;
 pub use causes::{Runner, hint};
 pub use dirs::Entered;
 pub use failures::{FailedTask, FailureGroup, FailureGroups};
-pub use job::{CommandText, Delivery, JobFile, JobId, JobSpec, MapKind, Rerun, Standing};
+pub use job::{CommandText, Delivery, FoundOutputs, JobFile, JobId, JobSpec, MapKind, Rerun};
 pub use job_report::{Event, JobRecord, MOST_BUCKETS, Outcome, Progress, RunningTask, Source, TaskFailure};
 pub use listing::{Detail, Entry, Listed, ListingLine};
 pub use metadata::{MAX_METADATA, Metadata, SourceObject};
@@ -82,7 +82,7 @@ pub fn escape(text: &str) -> String {
 }
 
 /// The timeout for a node that reads or writes `len` bytes before it answers. `deadline` is the limit of its silence.
-pub fn patience(deadline: Duration, len: u64) -> Duration {
+pub fn transfer_timeout(deadline: Duration, len: u64) -> Duration {
     deadline + Duration::from_secs(len / SURELY_A_SECOND)
 }
 
@@ -200,7 +200,7 @@ pub struct Change {
 /// verifies the identity of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Adoption {
+pub struct Handoff {
     pub pid: u32,
     pub fd: i32,
     pub device: u64,

@@ -12,10 +12,10 @@ use super::inbox::{Inbox, Parsed, SMALL_BLOCK};
 use super::peer::Peer;
 use super::pipe::{PIPE, Pipe};
 use super::send_error::{SendError, is_of_socket};
-use super::upgrade;
+use super::{socket, upgrade};
 use crate::aligned;
 use crate::error::{Error, Result};
-use crate::side::Side;
+use crate::role::Role;
 use crate::timeout::{STEP, Timeout};
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::upgrade::OnUpgrade;
@@ -62,8 +62,8 @@ pub struct Connection {
 
 impl Connection {
     /// Takes over an upgraded connection. `subject` names the peer in errors.
-    pub async fn take(upgrade: OnUpgrade, timeout: impl Into<Timeout>, side: Side, subject: String) -> Result<Self> {
-        let mut peer = Peer::new(timeout.into(), side, subject);
+    pub async fn take(upgrade: OnUpgrade, timeout: impl Into<Timeout>, role: Role, subject: String) -> Result<Self> {
+        let mut peer = Peer::new(timeout.into(), role, subject);
         let (socket, early) = upgrade::take(upgrade, &mut peer).await?;
         Ok(Self { socket, inbox: Inbox::new(&early), unsent: Vec::new(), missing: 0, peer })
     }
@@ -252,7 +252,7 @@ impl Connection {
             self.send_some()?;
             let wanted =
                 if self.unsent.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
-            if !self.wait(wanted, until.saturating_duration_since(Instant::now()), other) {
+            if !socket::wait(&self.socket, wanted, until.saturating_duration_since(Instant::now()), other) {
                 return Ok(None);
             }
             match self.receive(MsgFlags::MSG_DONTWAIT) {
@@ -292,19 +292,7 @@ impl Connection {
 
     /// True if bytes or the end of the connection come within `limit`; false if not, or if `other` becomes readable.
     pub fn wait_to_receive(&self, limit: Duration, other: Option<BorrowedFd>) -> bool {
-        self.wait(PollFlags::POLLIN, limit, other)
-    }
-
-    fn wait(&self, wanted: PollFlags, limit: Duration, other: Option<BorrowedFd>) -> bool {
-        let asked = PollFd::new(self.socket.as_fd(), wanted);
-        let mut asked = [asked, PollFd::new(other.unwrap_or(self.socket.as_fd()), PollFlags::POLLIN)];
-        let asked = &mut asked[..if other.is_some() { 2 } else { 1 }];
-        match ppoll(asked, Some(TimeSpec::from_duration(limit)), None) {
-            Ok(0) => false,
-            // The next receive reports an error of the socket.
-            Ok(_) => asked[0].any() != Some(false),
-            Err(_) => !limit.is_zero(),
-        }
+        socket::wait(&self.socket, PollFlags::POLLIN, limit, other)
     }
 
     /// True if received bytes are not parsed yet.
@@ -314,8 +302,7 @@ impl Connection {
 
     /// True if the peer has sent something that was not received or parsed yet, or has closed the connection.
     pub fn is_answered(&self) -> bool {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        self.has_unparsed() || recv(self.socket.as_raw_fd(), &mut [0], flags) != Err(Errno::EAGAIN)
+        self.has_unparsed() || socket::has_input(&self.socket)
     }
 
     /// True if no bytes are pending in either direction.
@@ -325,8 +312,7 @@ impl Connection {
 
     /// True if the peer has closed the connection.
     pub fn is_closed(&self) -> bool {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        !matches!(recv(self.socket.as_raw_fd(), &mut [0], flags), Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR))
+        socket::is_closed(&self.socket)
     }
 
     /// The next frame in the inbox that is not a keepalive. It must be complete, except for the payload of data.

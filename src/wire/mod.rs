@@ -17,6 +17,7 @@ pub mod parts;
 mod peer;
 mod pipe;
 mod send_error;
+mod socket;
 mod upgrade;
 
 pub use closer::Closer;

@@ -1,7 +1,7 @@
 //! The peer of a connection: its name in errors, the timeout for it, and the errors when it fails.
 
 use crate::error::{Error, Result};
-use crate::side::Side;
+use crate::role::Role;
 use crate::timeout::Timeout;
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Peer {
     pub timeout: Timeout,
     /// Whether this end is the client or the server.
-    pub side: Side,
+    pub role: Role,
     /// Names it in errors.
     pub subject: String,
     /// True once the position in the stream of frames is unknown, so that the connection is useless.
@@ -18,13 +18,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(timeout: Timeout, side: Side, subject: String) -> Self {
-        Self { timeout, side, subject, is_lost: AtomicBool::new(false) }
+    pub fn new(timeout: Timeout, role: Role, subject: String) -> Self {
+        Self { timeout, role, subject, is_lost: AtomicBool::new(false) }
     }
 
     /// True if the peer is a client, which means that this end is a node.
     pub fn is_client(&self) -> bool {
-        matches!(self.side, Side::Server)
+        matches!(self.role, Role::Server)
     }
 
     pub fn is_lost(&self) -> bool {
@@ -38,13 +38,13 @@ impl Peer {
     /// The error of a broken transfer.
     pub fn broken(&self, cause: &std::io::Error) -> Error {
         self.set_lost(true);
-        self.side.broken(&self.subject, cause)
+        self.role.broken(&self.subject, cause)
     }
 
     /// The error of a peer that violates the protocol.
     pub fn malformed(&self, why: &str) -> Error {
         self.set_lost(true);
-        self.side.malformed(&self.subject, why)
+        self.role.malformed(&self.subject, why)
     }
 
     /// The result of a call on the socket; `None` if the call must be repeated.
@@ -68,9 +68,9 @@ impl Peer {
             // in time.
             Io::WouldBlock | Io::TimedOut | Io::HostUnreachable | Io::NetworkUnreachable => {
                 self.timeout.end();
-                self.side.silent(&self.subject, self.timeout.limit())
+                self.role.silent(&self.subject, self.timeout.limit())
             }
-            _ => self.side.broken(&self.subject, &error),
+            _ => self.role.broken(&self.subject, &error),
         }
     }
 }

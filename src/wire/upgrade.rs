@@ -2,7 +2,7 @@
 
 use super::peer::Peer;
 use crate::error::Result;
-use crate::side::Side;
+use crate::role::Role;
 use crate::timeout::STEP;
 use bytes::Bytes;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
@@ -30,8 +30,8 @@ pub fn is_wanted(headers: &HeaderMap) -> bool {
 pub(super) async fn take(upgrade: OnUpgrade, peer: &mut Peer) -> Result<(TcpStream, Bytes)> {
     let upgraded = match peer.timeout.run_while(upgrade, || false).await {
         Some(Ok(upgraded)) => upgraded,
-        Some(Err(error)) => return Err(peer.side.broken(&peer.subject, &error)),
-        None => return Err(peer.side.silent(&peer.subject, peer.timeout.limit())),
+        Some(Err(error)) => return Err(peer.role.broken(&peer.subject, &error)),
+        None => return Err(peer.role.silent(&peer.subject, peer.timeout.limit())),
     };
     let parts = upgraded
         .downcast::<TokioIo<tokio::net::TcpStream>>()
@@ -42,7 +42,7 @@ pub(super) async fn take(upgrade: OnUpgrade, peer: &mut Peer) -> Result<(TcpStre
         socket.set_read_timeout(Some(STEP))?;
         // A node has no write timeout: a client that does not read for a while may be busy, and TCP keepalives find a
         // dead one.
-        socket.set_write_timeout(matches!(peer.side, Side::Client).then_some(STEP))?;
+        socket.set_write_timeout(matches!(peer.role, Role::Client).then_some(STEP))?;
         Ok(socket)
     };
     Ok((blocking().map_err(|e| peer.broken(&e))?, parts.read_buf))

@@ -211,7 +211,7 @@ fn a_map_whose_client_loses_its_network_names_the_job() {
     let jobs = hosts.ok(&["jobs"]);
     let id = jobs.lines().nth(1).and_then(|line| line.split_whitespace().next()).expect("a job is there");
     assert!(error.contains(id), "{error} does not name {id}");
-    assert!(!error.contains("no output stands"), "{error}");
+    assert!(!error.contains("no output was made"), "{error}");
     hosts.ok(&["cancel", id]);
 }
 

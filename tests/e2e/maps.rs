@@ -220,7 +220,7 @@ fn a_failure_stops_the_other_nodes_too() {
     assert!(ran < 20, "{ran} of 40 tasks ran on the other node");
     let stand = listed(&cluster, "s4://out/").len();
     assert_eq!(stand, ran, "a task that has begun is finished");
-    assert!(stand == 0 || stderr.contains(&format!("{stand} outputs stand")), "{stand}: {stderr}");
+    assert!(stand == 0 || stderr.contains(&format!("{stand} outputs are kept")), "{stand}: {stderr}");
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Case {
 
     /// Waits until some outputs stand.
     fn await_outputs(&self) {
-        eventually("outputs stand", || (listed(&self.cluster, "s4://out/").len() >= 4).then_some(()));
+        eventually("outputs are kept", || (listed(&self.cluster, "s4://out/").len() >= 4).then_some(()));
     }
 
     /// Every output with its bytes, by its key.
@@ -314,7 +314,7 @@ fn failures_without_stderr_do_not_point_at_any() {
     let cluster = Cluster::start(1);
     cluster.put("s4://in/0_k", b"x");
     let told = cluster.fails(1, &["map", "s4://in/", "s4://out/", "false"]);
-    assert!(told.contains("no output stands") && !told.contains("s4 logs"), "{told}");
+    assert!(told.contains("no output was made") && !told.contains("s4 logs"), "{told}");
     let told = cluster.fails(1, &["map", "s4://in/", "s4://out/", "echo why >&2; false"]);
     assert!(told.contains("has the stderr"), "{told}");
 }

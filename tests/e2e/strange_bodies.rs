@@ -32,7 +32,7 @@ fn refuse_all(rows: &[(&str, &str, &[u8])]) {
 }
 
 #[test]
-fn a_malformed_job_list_or_adoption_is_refused() {
+fn a_malformed_job_list_or_handoff_is_refused() {
     let job = |id: &str, more: &str| {
         format!(r#"{{"id":"{id}","kind":"map","indir":"in","outdir":"out","cmd":"cat"{more}}}"#).into_bytes()
     };

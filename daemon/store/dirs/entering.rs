@@ -84,11 +84,11 @@ impl Store {
         };
         // A home that did not answer may have recorded this node, so it is asked later.
         (others.enter)(home, dir, limit)
-            .inspect_err(|_| _ = self.dirs.lock().untold.insert(dir.as_str().to_owned()))?;
+            .inspect_err(|_| _ = self.dirs.lock().unreported.insert(dir.as_str().to_owned()))?;
         self.make_copy(dir)?;
         if !self.has_copy(&self.dir_path(dir)) {
             // It or its parent was removed. A caller that still needs it enters again.
-            self.note_untold(dir);
+            self.note_unreported(dir);
         }
         Ok(())
     }

@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// At most `most` directories that lost their last entry here, to be reported to their homes. Until
-    /// [`told`](Self::told) is called, they count as unreported, and [`take_untold`](Self::take_untold) repeats them.
+    /// [`note_reported`](Self::note_reported) is called, they count as unreported, and [`take_unreported`](Self::take_unreported) repeats them.
     pub fn take_left(&self, most: usize) -> Vec<Dir> {
         let mut table = self.dirs.lock();
         let mut taken = Vec::new();
@@ -130,7 +130,7 @@ impl Store {
         {
             if let Ok(dir) = Dir::try_from(path.clone()) {
                 taken.push(dir);
-                table.untold.insert(path);
+                table.unreported.insert(path);
             }
         }
         taken
@@ -142,14 +142,14 @@ impl Store {
     }
 
     /// Notes the same for later, since its home did not answer.
-    pub fn note_untold(&self, dir: &Dir) {
-        self.dirs.lock().untold.insert(dir.as_str().to_owned());
+    pub fn note_unreported(&self, dir: &Dir) {
+        self.dirs.lock().unreported.insert(dir.as_str().to_owned());
     }
 
     /// These were reported to their home.
-    pub fn told(&self, dirs: &[Dir]) {
+    pub fn note_reported(&self, dirs: &[Dir]) {
         let mut table = self.dirs.lock();
-        dirs.iter().for_each(|dir| _ = table.untold.remove(dir.as_str()));
+        dirs.iter().for_each(|dir| _ = table.unreported.remove(dir.as_str()));
     }
 
     /// Number of directories to be reported, without those whose home did not answer.
@@ -158,10 +158,10 @@ impl Store {
     }
 
     /// Notes unreported directories for another report.
-    pub fn take_untold(&self) {
+    pub fn take_unreported(&self) {
         let mut table = self.dirs.lock();
-        let untold = std::mem::take(&mut table.untold);
-        table.left.extend(untold);
+        let unreported = std::mem::take(&mut table.unreported);
+        table.left.extend(unreported);
     }
 
     /// True if homes may have recorded this node for directories that it does not hold, after a kill.
@@ -173,7 +173,7 @@ impl Store {
     pub(in crate::store) fn note_settled(&self) -> io::Result<()> {
         let table = self.dirs.lock();
         let is_audited = self.dirs.audited.load(Ordering::Relaxed);
-        match is_audited && table.left.is_empty() && table.untold.is_empty() {
+        match is_audited && table.left.is_empty() && table.unreported.is_empty() {
             true => File::create(self.root.join(SETTLED)).map(drop),
             false => Ok(()),
         }

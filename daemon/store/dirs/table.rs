@@ -72,7 +72,7 @@ pub(super) struct Table {
     /// Directories that lost their last entry here, to be reported to their homes, which decide.
     pub(super) left: BTreeSet<String>,
     /// Those whose home did not answer.
-    pub(super) untold: BTreeSet<String>,
+    pub(super) unreported: BTreeSet<String>,
     /// Directories that outputs are being sent to. The receivers are recorded as holders, and may not have their copies
     /// yet.
     pub(super) sending: HashMap<String, Sending>,

@@ -202,9 +202,9 @@ impl Live {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let standing = counts.now(began.elapsed());
+                let snapshot = counts.now(began.elapsed());
                 let mut display = shown.lock().unwrap_or_else(PoisonError::into_inner);
-                display.draw(|width, height| standing.lines(width, height));
+                display.draw(|width, height| snapshot.lines(width, height));
             }
         });
         Self { display, drawing: drawing.abort_handle() }

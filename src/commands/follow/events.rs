@@ -67,7 +67,7 @@ pub fn event_line(node: NodeId, event: &Event) -> String {
         | Event::Planned(_)
         | Event::Job(_)
         | Event::Source(_)
-        | Event::Standing(_)
+        | Event::Existing(_)
         | Event::Complete
         | Event::Ended { .. }
         | Event::Deleted { .. }

@@ -123,7 +123,7 @@ impl Report {
             | Event::Planned(_)
             | Event::Job(_)
             | Event::Source(_)
-            | Event::Standing(_)
+            | Event::Existing(_)
             | Event::Complete
             | Event::Deleted { .. }
             | Event::Error(_) => {}

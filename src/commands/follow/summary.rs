@@ -89,7 +89,7 @@ impl Report {
             true => self.outputs_left(),
             false => {
                 let id = &self.spec.id;
-                format!("what stands there is not known: 's4 wait {id}' asks again, 's4 cancel {id}' ends the job")
+                format!("what was made there is not known: 's4 wait {id}' asks again, 's4 cancel {id}' ends the job")
             }
         };
         format!("{how}: {counts}; {left}")
@@ -114,7 +114,7 @@ impl Report {
         match self.is_incomplete {
             false => format!("job {id}: {}", self.outputs_left()),
             true => format!(
-                "job {id} may go on where it cannot be reached, and what stands there is not known: \
+                "job {id} may go on where it cannot be reached, and what was made there is not known: \
                  's4 wait {id}' follows it, 's4 cancel {id}' ends it"
             ),
         }
@@ -123,16 +123,16 @@ impl Report {
     fn outputs_left(&self) -> String {
         let outputs = match (total(&self.parts).outputs, self.plan().done_before) {
             (0, 0) if self.spec.rerun != Rerun::Refuse => {
-                "no new output stands; run the same command again to go on".to_owned()
+                "no new output was made; run the same command again to go on".to_owned()
             }
-            (0, 0) => "no output stands".to_owned(),
+            (0, 0) => "no output was made".to_owned(),
             (outputs, before) => {
                 let besides =
                     if before > 0 { format!(" besides those of the {before} done before") } else { String::new() };
                 let outdir = &self.spec.outdir;
                 let again = if self.spec.rerun == Rerun::Refuse { "with --resume" } else { "again" };
                 format!(
-                    "{outputs} outputs stand{besides}; run the same command {again} to go on, or 's4 rm -r {outdir}' \
+                    "{outputs} outputs are kept{besides}; run the same command {again} to go on, or 's4 rm -r {outdir}' \
                      to begin anew"
                 )
             }

@@ -31,7 +31,7 @@ impl Published {
         let parts: Vec<String> = first.into_iter().chain(self.later.iter().map(|&number| name(number))).collect();
         match parts.len() {
             0 => "no key was made".to_owned(),
-            _ => format!("these keys stand: {}", parts.join(", ")),
+            _ => format!("these keys were made: {}", parts.join(", ")),
         }
     }
 }
@@ -50,8 +50,8 @@ mod tests {
             published.text(&names)
         };
         assert_eq!(text(&[]), "no key was made");
-        assert_eq!(text(&[0]), "these keys stand: s4://b/0000_x");
-        assert_eq!(text(&[2, 0, 1, 5]), "these keys stand: s4://b/0000_x to s4://b/0002_x, s4://b/0005_x");
-        assert_eq!(text(&[1]), "these keys stand: s4://b/0001_x");
+        assert_eq!(text(&[0]), "these keys were made: s4://b/0000_x");
+        assert_eq!(text(&[2, 0, 1, 5]), "these keys were made: s4://b/0000_x to s4://b/0002_x, s4://b/0005_x");
+        assert_eq!(text(&[1]), "these keys were made: s4://b/0001_x");
     }
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 /// Which end of a transfer this process is, by which the kinds of its errors are chosen.
 #[derive(Clone, Copy)]
-pub enum Side {
+pub enum Role {
     Client,
     Server,
 }
 
-impl Side {
+impl Role {
     /// The error of a transfer with `who` that broke.
     pub fn broken(self, who: &str, error: &(dyn StdError + 'static)) -> Error {
         let kind = match self {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn shown(error: io::Error) -> String {
-        Side::Client.broken("node 1 (a:1)", &Library(error)).to_string()
+        Role::Client.broken("node 1 (a:1)", &Library(error)).to_string()
     }
 
     #[test]

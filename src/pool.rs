@@ -12,7 +12,7 @@ const LOW: usize = 4;
 const FAILED: Duration = Duration::from_secs(1);
 
 /// A pool of `T`. Its thread ends when it is dropped.
-pub struct Stock<T>(Arc<Shelf<T>>);
+pub struct Pool<T>(Arc<Shelf<T>>);
 
 struct Shelf<T> {
     state: Mutex<State<T>>,
@@ -27,7 +27,7 @@ struct State<T> {
     failed: Option<Instant>,
 }
 
-impl<T: Send + 'static> Stock<T> {
+impl<T: Send + 'static> Pool<T> {
     /// An empty pool. `make` creates a value, if it can.
     pub fn new(name: &str, make: impl FnMut() -> Option<T> + Send + 'static) -> Self {
         let state = State { ready: Vec::with_capacity(FULL), wanted: false, ended: false, failed: None };
@@ -51,7 +51,7 @@ impl<T: Send + 'static> Stock<T> {
     }
 }
 
-impl<T> Drop for Stock<T> {
+impl<T> Drop for Pool<T> {
     fn drop(&mut self) {
         self.0.lock().ended = true;
         self.0.changed.notify_one();
@@ -90,20 +90,20 @@ mod tests {
     fn more_are_made_when_few_are_left() {
         let (tell, made) = mpsc::channel();
         let mut number = 0;
-        let stock = Stock::new("test", move || {
+        let pool = Pool::new("test", move || {
             number += 1;
             tell.send(number).ok()?;
             Some(number)
         });
-        assert_eq!(stock.take(), None, "none was wanted before");
+        assert_eq!(pool.take(), None, "none was wanted before");
         assert_eq!(made.iter().take(FULL).max(), Some(FULL));
         // The value is put into the pool after `make` has reported it.
-        let mut taken: Vec<usize> = std::iter::repeat_with(|| stock.take()).flatten().take(FULL).collect();
+        let mut taken: Vec<usize> = std::iter::repeat_with(|| pool.take()).flatten().take(FULL).collect();
         assert!(made.recv().is_ok_and(|next| next > FULL), "it was wanted again");
         taken.sort_unstable();
         taken.dedup();
         assert_eq!(taken.len(), FULL, "each is given to one");
-        drop(stock);
+        drop(pool);
         // Ends with the thread, which may create some more first.
         assert!(made.iter().count() <= 2 * FULL);
     }
@@ -111,16 +111,16 @@ mod tests {
     #[test]
     fn what_cannot_be_made_is_not_tried_at_each_question() {
         let (tell, tried) = mpsc::channel();
-        let stock = Stock::<()>::new("test", move || {
+        let pool = Pool::<()>::new("test", move || {
             let _ = tell.send(());
             None
         });
-        assert_eq!(stock.take(), None);
+        assert_eq!(pool.take(), None);
         tried.recv().unwrap();
-        while stock.0.lock().wanted {
+        while pool.0.lock().wanted {
             std::thread::yield_now();
         }
-        assert_eq!(stock.take(), None);
-        assert!(!stock.0.lock().wanted);
+        assert_eq!(pool.take(), None);
+        assert!(!pool.0.lock().wanted);
     }
 }
