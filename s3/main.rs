@@ -1,6 +1,8 @@
 //! The program `s4-s3`: serves a cluster as S3, and copies between S3 and a cluster.
 
 mod cli;
+mod metadata;
+mod serve;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -10,7 +12,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    s4::limits::tune_malloc();
+    s4::limits::raise_descriptors();
+    let runtime = match s4::runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("s4-s3: cannot start: {error}");
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Serve {} | Command::Get {} | Command::Put {} => Err(Error::usage("not built yet")),
+        Command::Serve(args) => serve::run(&cli.global, &args).await,
+        Command::Get {} | Command::Put {} => Err(Error::usage("not built yet")),
     }
 }

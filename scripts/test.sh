@@ -43,9 +43,12 @@ say "pjdfstest, which the tests run in a mount"
 [ -x target/pjdfstest/bin/pjdfstest ] || cargo install --quiet --locked --root target/pjdfstest pjdfstest@0.2.2
 export PJDFSTEST=$PWD/target/pjdfstest/bin/pjdfstest
 
-say "DuckDB for Python, which a recipe uses"
-# Where it cannot be had, the test leaves that recipe out, and says so.
-pip3 install --quiet --root-user-action ignore --target target/python duckdb || echo "test: no DuckDB" >&2
+say "modules for Python: DuckDB, which a recipe uses, and clients of S3"
+# Tests that miss them are left out, and say so.
+for modules in duckdb "boto3 awscli"; do
+    # shellcheck disable=SC2086 # several words are several modules
+    pip3 install --quiet --root-user-action ignore --target target/python $modules || echo "test: no $modules" >&2
+done
 export PYTHONPATH=$PWD/target/python
 
 say "tests"

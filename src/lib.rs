@@ -8,8 +8,8 @@
 //!   [`limits`], [`mounts`], [`ports`], [`preallocation`], [`runtime`], [`pool`], [`tcp`], [`timeout`]: the system
 //! - [`checksum`], [`blocks`], [`hasher`]: checksums of keys and of their parts
 //! - [`placement`], [`cluster`]: the node list, and the node of a name; [`skew`]: whether names spread over the nodes
-//! - [`protocol`], [`role`], [`body`], [`wire`]: everything that crosses the wire; [`attribute`], [`stored`]: what is
-//!   stored on disks
+//! - [`protocol`], [`role`], [`body`], [`wire`]: everything that crosses the wire; [`browsers`]: requests that servers
+//!   refuse; [`attribute`], [`stored`]: what is stored on disks
 //! - [`partition`]: splits lines into files; a filter that does not know the cluster
 //! - [`client`]: the client of a cluster, used by the programs, and by daemons for requests to each other
 //!
@@ -21,6 +21,7 @@ pub mod attribute;
 pub mod blocks;
 pub mod body;
 pub mod bounds;
+pub mod browsers;
 pub mod budget;
 pub mod checksum;
 pub mod client;

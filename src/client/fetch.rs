@@ -143,7 +143,7 @@ impl Client {
         .await
     }
 
-    async fn get_part<T: Send + 'static>(
+    pub(super) async fn get_part<T: Send + 'static>(
         &self,
         key: &Key,
         part: Part,

@@ -46,7 +46,7 @@ fn every_help_text_shows_an_example() {
             assert!(help.contains(&format!("s4 {name}")), "s4 {args:?}: {help}");
         }
     }
-    for name in ["s4", "s4-server", "s4-mount"] {
+    for name in ["s4", "s4-server", "s4-mount", "s4-s3"] {
         let program = program(name);
         assert!(output_of(program, &["--help"]).contains("Example"), "{program}");
         assert!(output_of(program, &["--version"]).contains(env!("CARGO_PKG_VERSION")), "{program}");
@@ -147,4 +147,10 @@ fn the_man_page_of_s4_server_agrees_with_its_help() {
 #[test]
 fn the_man_page_of_s4_mount_agrees_with_its_help() {
     page_agrees("s4-mount.8", &[output_of(program("s4-mount"), &["--help"])], &[]);
+}
+
+#[test]
+fn the_man_page_of_s4_s3_agrees_with_its_help() {
+    let helps = [&["--help"][..], &["serve", "--help"]].map(|args| output_of(program("s4-s3"), args));
+    page_agrees("s4-s3.1", &helps, &[]);
 }
