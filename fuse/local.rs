@@ -24,9 +24,9 @@ impl LocalNodes {
             asked.push(tokio::spawn(async move { client.health(node).await }));
         }
         let mut nodes = Vec::new();
-        for health in asked {
+        for (node, health) in asked.into_iter().enumerate() {
             let dir = match health.await {
-                Ok(Ok(health)) => health.local_dir().and_then(|dir| FoundDir::find(dir.to_owned()).ok()),
+                Ok(Ok(health)) => client.local_dir(node, &health).and_then(|dir| FoundDir::find(dir.to_owned()).ok()),
                 Ok(Err(error)) if matches!(error.kind(), ErrorKind::ClusterMismatch | ErrorKind::Forbidden) => {
                     return Err(error);
                 }

@@ -35,7 +35,7 @@ use fs::Fs;
 use local::LocalNodes;
 use options::MountOptions;
 use requesters::{Requesters, SETTLE};
-use s4::client::{Client, Secret, Settings};
+use s4::client::{Client, Proxy, Secret, Settings};
 use s4::cluster::{self, Cluster};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::stored;
@@ -145,7 +145,8 @@ fn run(mut args: Args) -> Result<()> {
     s4::limits::tune_malloc();
     s4::limits::raise_descriptors();
     let runtime = s4::runtime::build()?;
-    let settings = Settings { deadline, secret, ..Settings::default() };
+    let proxy = Proxy::from_environment()?;
+    let settings = Settings { deadline, secret, proxy, ..Settings::default() };
     let served = runtime.block_on(serve(Client::new(cluster, settings), &dir, &args, &options));
     runtime.shutdown_background();
     served

@@ -1,9 +1,11 @@
 //! The definition of the command line: it gives the parser, the help texts and the completions.
 
+mod cluster;
 mod jobs;
 mod partition;
 mod scrub;
 
+pub use cluster::{ClusterArgs, ClusterCommand, DestroyArgs, DownArgs, SshArgs, StatusArgs, UpArgs, UpgradeArgs};
 pub use jobs::{CancelArgs, JobsArgs, LogsArgs, MapArgs, ShowArgs, WaitArgs};
 pub use partition::PartitionArgs;
 pub use scrub::ScrubArgs;
@@ -91,7 +93,7 @@ pub enum Command {
     Why(WhyArgs),
     /// Ask every node how it is
     #[command(after_help = HEALTH)]
-    Health,
+    Health(HealthArgs),
     /// Compare every key on the disks with its checksum
     #[command(after_help = scrub::SCRUB)]
     Scrub(ScrubArgs),
@@ -110,6 +112,9 @@ pub enum Command {
     /// Run a cluster on this machine
     #[command(after_help = LOCAL)]
     Local(LocalArgs),
+    /// Run a cluster on hosts that ssh reaches
+    #[command(after_help = cluster::CLUSTER)]
+    Cluster(ClusterArgs),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS)]
     Completions(CompletionsArgs),
@@ -276,11 +281,19 @@ Examples:
   s4 run 'df -h . | tail -1'
   s4 run --file setup.sh 'bash setup.sh'";
 
+#[derive(Args)]
+pub struct HealthArgs {
+    /// Print a JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
 const HEALTH: &str = "\
 Answers within 2 seconds, also for nodes that are down; exit status 1 if any is.
 
-Example:
-  s4 health";
+Examples:
+  s4 health
+  s4 health --json | jq -r 'select(.state != \"healthy\").address'";
 
 #[derive(Args)]
 pub struct TopArgs {

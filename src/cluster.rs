@@ -15,7 +15,8 @@ pub struct Address {
 }
 
 impl Address {
-    fn parse(line: &str) -> std::result::Result<Self, &'static str> {
+    /// Parses `host:port`. Errors: the reason, without the text.
+    pub fn parse(line: &str) -> std::result::Result<Self, &'static str> {
         let (host, port) = line.rsplit_once(':').ok_or("it is not host:port")?;
         let port = match port.parse::<u16>() {
             Ok(port) if port > 0 && port.to_string().len() == line.len() - host.len() - 1 => port,

@@ -261,6 +261,15 @@ pub fn draft(dir: &Path) -> io::Result<File> {
     unnamed_file(&draft_dir(dir, MADE.fetch_add(1, Ordering::Relaxed))).or_else(|_| unnamed_file(dir))
 }
 
+/// Tries the features that every publish needs, so that a file system without them is refused at the start.
+pub fn probe(root: &Path) -> std::result::Result<(), String> {
+    let file = draft(root).map_err(|e| {
+        format!("its file system cannot make unnamed temporary files (O_TMPFILE): {}", crate::error::reason(&e))
+    })?;
+    xattr::FileExt::set_xattr(&file, KEY_ATTRIBUTE, b"probe")
+        .map_err(|e| format!("its file system cannot hold extended attributes: {}", crate::error::reason(&e)))
+}
+
 /// An unnamed temporary file in `dir`, open for reading and writing. It can be linked to a name in the same file
 /// system.
 pub fn unnamed_file(dir: &Path) -> io::Result<File> {

@@ -21,7 +21,8 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use s4::body::{self, BoxBody, ChunkSender, Disconnected};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
-use s4::protocol::{Event, HEARTBEAT, Health};
+use s4::protocol::{Event, HEARTBEAT, Health, PROTOCOL};
+use s4::time::now_milliseconds;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub fn health_now(app: &App) -> Result<Health> {
         trouble: shared.store.trouble(),
         lost_keys: shared.store.lost_keys(),
         uptime_seconds: app.started.elapsed().as_secs(),
+        protocol: PROTOCOL,
+        clock_ms: now_milliseconds(),
     })
 }
 

@@ -3,7 +3,6 @@
 
 use super::core::{Options, Store};
 use super::list::Selection;
-use s4::attribute::KEY_ATTRIBUTE;
 use s4::error::{Error, ErrorKind, Result, reason};
 use s4::file::{read_small, write_durably};
 use s4::key::{Key, Prefix};
@@ -13,7 +12,6 @@ use s4::stored::{self, recorded_at};
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use xattr::FileExt;
 
 /// Keys that are examined to find the node of a directory whose `.s4/node` is missing or damaged.
 const LOOKED_AT: usize = 10_000;
@@ -37,7 +35,7 @@ pub fn init(options: &Options) -> Result<bool> {
     std::fs::create_dir_all(dir).map_err(failed)?;
     let root = dir.canonicalize().map_err(failed)?;
     check_path(&root).map_err(refuse)?;
-    probe(&root).map_err(refuse)?;
+    stored::probe(&root).map_err(refuse)?;
     refuse_inner(&root).map_err(refuse)?;
     refuse_outer(&root).map_err(refuse)?;
     if let Some(name) = anything_in(&root).map_err(failed)? {
@@ -65,14 +63,6 @@ pub(super) fn check_path(root: &Path) -> std::result::Result<(), String> {
         }
         false => Ok(()),
     }
-}
-
-/// Tries the features that every publish needs, so that a file system without them is refused at the start.
-pub(super) fn probe(root: &Path) -> std::result::Result<(), String> {
-    let file = stored::draft(root)
-        .map_err(|e| format!("its file system cannot make unnamed temporary files (O_TMPFILE): {}", reason(&e)))?;
-    file.set_xattr(KEY_ATTRIBUTE, b"probe")
-        .map_err(|e| format!("its file system cannot hold extended attributes: {}", reason(&e)))
 }
 
 /// Refuses a directory that `--init` has not made a data directory.

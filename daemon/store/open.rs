@@ -77,7 +77,7 @@ impl Store {
             health: DiskHealth::default(),
             _lock: lock,
         };
-        identity::probe(&store.root).map_err(refuse)?;
+        stored::probe(&store.root).map_err(refuse)?;
         store.ensure_identity().map_err(refuse)?;
         store.end_previous_run();
         store.end_marking().map_err(failed)?;

@@ -1,6 +1,7 @@
 //! Opens connections to nodes. A daemon that restarts refuses connections for a moment; until then, connecting is
 //! retried. This is safe, since no request was sent yet.
 
+use super::proxy::Proxy;
 use crate::tcp;
 use hyper::Uri;
 use hyper::http::uri::Authority;
@@ -31,18 +32,19 @@ pub(super) struct Connector {
     /// Guards the nodes that have refused connections for longer than a restart takes: connecting to them is not
     /// retried.
     down: Arc<Mutex<HashSet<Authority>>>,
+    proxy: Option<Proxy>,
 }
 
 impl Connector {
-    pub fn new(restart: Duration, unacknowledged: Duration) -> Self {
-        Self { restart, unacknowledged, down: Arc::default() }
+    pub fn new(restart: Duration, unacknowledged: Duration, proxy: Option<Proxy>) -> Self {
+        Self { restart, unacknowledged, down: Arc::default(), proxy }
     }
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>> {
         let node = uri.authority().ok_or_else(|| Error::other("the address has no host"))?;
         let until = Instant::now() + if self.down().contains(node) { Duration::ZERO } else { self.restart };
         loop {
-            match TcpStream::connect(node.as_str()).await {
+            match self.connect_once(node).await {
                 Ok(socket) => {
                     self.down().remove(node);
                     self.set_options(&socket);
@@ -57,6 +59,14 @@ impl Connector {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    async fn connect_once(&self, node: &Authority) -> Result<TcpStream> {
+        let host = node.host().trim_start_matches('[').trim_end_matches(']');
+        match (self.proxy.as_ref().filter(|proxy| proxy.is_for(host)), node.port_u16()) {
+            (Some(proxy), Some(port)) => proxy.connect(host, port).await,
+            _ => TcpStream::connect(node.as_str()).await,
         }
     }
 

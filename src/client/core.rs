@@ -4,6 +4,7 @@
 
 use super::connect::Connector;
 use super::pool::Pool;
+use super::proxy::Proxy;
 use super::secret::Secret;
 use crate::body::{self, Activity, BoxBody, ChunkReader, Chunks, Role};
 use crate::cluster::Cluster;
@@ -42,11 +43,13 @@ pub struct Settings {
     pub secret: Option<Secret>,
     /// How long to retry a connection that is refused: the daemon may be restarting.
     pub restart: Duration,
+    /// For the nodes that it [is for](Proxy::is_for).
+    pub proxy: Option<Proxy>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { deadline: protocol::DEADLINE, secret: None, restart: protocol::RESTART }
+        Self { deadline: protocol::DEADLINE, secret: None, restart: protocol::RESTART, proxy: None }
     }
 }
 
@@ -83,7 +86,7 @@ impl Client {
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .build(Connector::new(settings.restart, settings.deadline));
+            .build(Connector::new(settings.restart, settings.deadline, settings.proxy.clone()));
         let digest = HeaderValue::from_str(&cluster.digest()).expect("hexadecimal digits make a header");
         let liveness = cluster.ids().map(|_| Liveness::default()).collect();
         let connections = cluster.ids().map(|_| Pool::default()).collect();

@@ -9,6 +9,7 @@ use crate::file::BLOCK;
 use crate::file::read_small;
 use crate::hasher::{FileHasher, Sums};
 use crate::key::Key;
+use crate::placement::NodeId;
 use crate::protocol::{Change, Handoff, Health};
 use crate::stored::{SpaceChecks, draft};
 use nix::errno::Errno;
@@ -27,12 +28,17 @@ const COPY_STEP: usize = 1 << 20;
 /// The longest token, in bytes.
 const MAX_TOKEN: usize = 256;
 
-impl Health {
+impl Client {
     /// The data directory of the node, if it is on this machine: then it contains the token that the node reports.
-    pub fn local_dir(&self) -> Option<&Path> {
+    pub fn local_dir<'h>(&self, node: NodeId, health: &'h Health) -> Option<&'h Path> {
+        // What is reached through a proxy is another machine, whatever this one has at the same path.
+        let host = self.cluster().address(node).host();
+        if self.inner.settings.proxy.as_ref().is_some_and(|proxy| proxy.is_for(host)) {
+            return None;
+        }
         // The path comes from the node, so anything may be there: the read must not block, and must be bounded.
-        let token = read_small(&self.data.join(".s4/token"), MAX_TOKEN).ok()?;
-        (token == self.token.as_bytes() && !token.is_empty()).then_some(&self.data)
+        let token = read_small(&health.data.join(".s4/token"), MAX_TOKEN).ok()?;
+        (token == health.token.as_bytes() && !token.is_empty()).then_some(&health.data)
     }
 }
 
@@ -44,7 +50,7 @@ impl Client {
         let health = self.health(node).await?;
         // If the node is full, a normal put gets its error, which has the numbers.
         let has_room = health.free_bytes > len.saturating_add(health.reserve_bytes);
-        let Some(dir) = health.local_dir().filter(|_| has_room).map(Path::to_owned) else {
+        let Some(dir) = self.local_dir(node, &health).filter(|_| has_room).map(Path::to_owned) else {
             return Ok(None);
         };
         let reserve = health.reserve_bytes;

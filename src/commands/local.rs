@@ -92,7 +92,7 @@ fn keep_secret(dir: &Path, given: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// 32 random hexadecimal digits.
-fn random_text() -> std::io::Result<String> {
+pub fn random_text() -> std::io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -2,6 +2,7 @@
 
 mod absence;
 mod cancel;
+mod cluster;
 mod complete;
 mod completions;
 mod config;
@@ -33,7 +34,7 @@ mod warning;
 mod why;
 
 use crate::cli::{Cli, Command, Global};
-use s4::client::{Client, Secret, Settings};
+use s4::client::{Client, Proxy, Secret, Settings};
 use s4::cluster::{Cluster, conf_path};
 use s4::error::{Error, ExitStatus, Result};
 use s4::protocol::MapKind;
@@ -55,13 +56,14 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Logs(args) => logs::run(&connect(&global)?, &args).await,
         Command::Cancel(args) => cancel::run(&connect(&global)?, &args).await,
         Command::Why(args) => why::run(&connect(&global)?, &args).await,
-        Command::Health => health::run(&connect(&global)?).await,
         Command::Scrub(args) => scrub::run(&connect(&global)?, args).await,
+        Command::Health(args) => health::run(&connect(&global)?, &args).await,
         Command::Top(args) => top::run(&connect(&global)?, &args).await,
         Command::Config(args) => config::run(&connect(&global)?, &args),
         Command::Mount(args) => mount::run(&global, &args),
         Command::Umount(args) => umount::run(&args),
         Command::Local(args) => local::run(&args, global.secret.as_deref()).await,
+        Command::Cluster(args) => cluster::run(global, args.command).await,
         Command::Complete(args) => complete::run(&connect(&global)?, &args).await,
         Command::Completions(args) => completions::run(args.shell),
     }
@@ -70,7 +72,8 @@ pub async fn run(cli: Cli) -> Result<ExitStatus> {
 fn connect(global: &Global) -> Result<Client> {
     let cluster = Cluster::load(global.conf_path.as_deref()).map_err(|error| point_to_local(error, global))?;
     let secret = Secret::find(global.secret.as_deref(), global.conf_path.as_deref())?;
-    Ok(Client::new(cluster, Settings { deadline: global.deadline, secret, ..Settings::default() }))
+    let proxy = Proxy::from_environment()?;
+    Ok(Client::new(cluster, Settings { deadline: global.deadline, secret, proxy, ..Settings::default() }))
 }
 
 /// If there is no cluster file, and a cluster of `s4 local` runs, names its file: another shell may know it.

@@ -34,6 +34,10 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The number of the protocol between clients and daemons, and between daemons. It grows with a change that programs of
+/// the versions before would misunderstand. Nodes of different numbers are not one cluster.
+pub const PROTOCOL: u32 = 1;
+
 /// The digest of the sender's node list. Every request carries it. A web page cannot make a browser send it.
 pub const CLUSTER_HEADER: &str = "s4-cluster";
 /// The checksum of the key in the body.
@@ -118,6 +122,16 @@ pub struct Health {
     pub lost_keys: u64,
     #[serde(deserialize_with = "bounds::count")]
     pub uptime_seconds: u64,
+    /// [`PROTOCOL`] of the daemon.
+    #[serde(default = "first_protocol")]
+    pub protocol: u32,
+    /// The node's clock when it answered, in milliseconds since 1970; 0 from a daemon that does not report it.
+    #[serde(default)]
+    pub clock_ms: i64,
+}
+
+fn first_protocol() -> u32 {
+    1
 }
 
 /// When a key was made, and its checksum.

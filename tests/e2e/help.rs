@@ -15,12 +15,22 @@ fn output_of(program: &str, args: &[&str]) -> String {
 
 /// The subcommands that `s4 --help` lists, without `help`.
 fn subcommands() -> Vec<String> {
-    let help = output_of(program("s4"), &["--help"]);
+    let names = commands_in(&output_of(program("s4"), &["--help"]));
+    assert!(names.len() >= 10, "{names:?}");
+    names
+}
+
+/// The commands that a help text lists, without `help`.
+fn commands_in(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     let names: Vec<String> = names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
-    assert!(names.len() >= 10, "{help}");
     names.into_iter().filter(|name| name != "help").collect()
+}
+
+/// The subcommands of `s4 cluster`.
+fn cluster_subcommands() -> Vec<String> {
+    commands_in(&output_of(program("s4"), &["cluster", "--help"]))
 }
 
 /// Every `--option` in a text.
@@ -136,6 +146,13 @@ fn the_man_page_of_s4_agrees_with_its_help() {
     let names = subcommands();
     let mut helps = vec![output_of(program("s4"), &["--help"])];
     helps.extend(names.iter().map(|name| output_of(program("s4"), &[name, "--help"])));
+    let of_cluster = cluster_subcommands();
+    assert!(of_cluster.len() >= 5, "{of_cluster:?}");
+    for name in of_cluster {
+        let help = output_of(program("s4"), &["cluster", &name, "--help"]);
+        assert!(help.contains("Example") && help.contains(&format!("s4 cluster {name}")), "{help}");
+        helps.push(help);
+    }
     page_agrees("s4.1", &helps, &names);
 }
 

@@ -4,15 +4,26 @@
 //!
 //! Each namespace exists as long as a process that holds it. A drop kills these processes, and the kernel removes the
 //! links and mounts.
+//!
+//! A test of the daemons takes [`Hosts::start`], whose hosts share the files of this machine; one that installs
+//! something takes [`Hosts::machines`].
 
-use crate::harness::{PATIENCE, assert_no_crash, eventually, text};
+mod faults;
+mod machines;
+mod namespaces;
+mod running;
+
+pub use machines::{SHARED, USER};
+pub use running::Running;
+
+use crate::harness::{assert_no_crash, eventually, text};
 use crate::programs::{directory, program};
+use namespaces::Namespaces;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
 
 /// Prints a line directly to stderr: the test runner shows the normal output of a test only if it fails.
 pub fn print_now(line: &str) {
@@ -45,55 +56,6 @@ fn no_hosts() -> Option<String> {
     }
 }
 
-/// A network namespace and a mount namespace, which exist as long as their process.
-struct Namespaces(Child);
-
-impl Namespaces {
-    fn new() -> Self {
-        // Without the unmount, the namespace would keep the mounts of other tests alive.
-        let mut holder = Command::new("unshare")
-            .args([
-                "-n",
-                "-m",
-                "sh",
-                "-c",
-                "umount --no-canonicalize --lazy --all --types fuse.s4; echo ready; exec cat",
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare runs");
-        let mut line = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n", "a namespace is made");
-        Self(holder)
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// A command that runs `program` in the namespace. The process is the program itself, not a wrapper.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        let pid = self.pid().to_string();
-        command.args(["--target", &pid, "--net", "--mount", "--wdns=/", "--", program]).stdin(Stdio::null());
-        command
-    }
-
-    fn sh(&self, script: &str) {
-        let output = self.command("sh").args(["-ec", script]).output().expect("nsenter runs");
-        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 struct Host {
     space: Namespaces,
     daemon: Option<Child>,
@@ -105,6 +67,8 @@ pub struct Hosts {
     nodes: usize,
     options: Vec<String>,
     switch: Namespaces,
+    /// Made by [`Hosts::machines`].
+    are_machines: bool,
     dir: tempfile::TempDir,
 }
 
@@ -116,25 +80,33 @@ impl Hosts {
             print_now(&format!("skipped: {reason}"));
             return None;
         }
-        let dir = tempfile::Builder::new().prefix("s4-hosts-").tempdir().expect("a temporary directory");
-        let switch = Namespaces::new();
-        switch.sh("ip link add br0 type bridge && ip link set br0 up");
+        let mut hosts = Self::on_a_switch(nodes, options);
         let conf: String = (0..nodes).map(|host| format!("{}:{PORT}\n", address(host))).collect();
-        std::fs::write(dir.path().join("s4.conf"), conf).unwrap();
-        let options = ["--reserve", "0"].iter().chain(options).map(|option| option.to_string()).collect();
-        let mut hosts = Self { hosts: Vec::new(), nodes, options, switch, dir };
+        std::fs::write(hosts.dir().join("s4.conf"), conf).unwrap();
         (0..=nodes).for_each(|host| hosts.add(host));
         (0..nodes).for_each(|node| hosts.start_node(node));
         Some(hosts)
     }
 
-    fn add(&mut self, host: usize) {
-        let (space, dir, own) = (Namespaces::new(), self.dir.path().display(), self.disk(host));
-        std::fs::create_dir_all(&own).unwrap();
-        let pid = space.pid();
+    fn on_a_switch(nodes: usize, options: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("s4-hosts-").tempdir().expect("a temporary directory");
+        let switch = Namespaces::new();
+        switch.sh("ip link add br0 type bridge && ip link set br0 up");
+        let options = ["--reserve", "0"].iter().chain(options).map(|option| option.to_string()).collect();
+        Self { hosts: Vec::new(), nodes, options, switch, are_machines: false, dir }
+    }
+
+    /// Connects the network of the process `pid` with the switch, as `eth0`.
+    fn plug_in(&self, host: usize, pid: u32) {
         self.switch.sh(&format!(
             "ip link add p{host} type veth peer name eth0 netns {pid} && ip link set p{host} master br0 up"
         ));
+    }
+
+    fn add(&mut self, host: usize) {
+        let (space, dir, own) = (Namespaces::new(), self.dir.path().display(), self.disk(host));
+        std::fs::create_dir_all(&own).unwrap();
+        self.plug_in(host, space.pid());
         // No host sees the disk of another. The socket buffers are limited, so that the kernel accepts for a stopped
         // process no more bytes than on a usual host.
         std::fs::create_dir(self.own_disk(host)).unwrap();
@@ -178,13 +150,19 @@ impl Hosts {
     /// A command that runs `program` on a host.
     pub fn on(&self, host: usize, program: &str) -> Command {
         let mut command = self.hosts[host].space.command(program);
-        command.env("S4_CONF_PATH", self.dir.path().join("s4.conf"));
+        match self.are_machines {
+            true => machines::set_environment(&mut command),
+            false => {
+                command.env("S4_CONF_PATH", self.dir.path().join("s4.conf"));
+            }
+        }
         command
     }
 
     /// The command `s4` on the host for clients.
     pub fn s4(&self, args: &[&str]) -> Command {
-        let mut command = self.on(self.client(), program("s4"));
+        let program = if self.are_machines { "s4" } else { program("s4") };
+        let mut command = self.on(self.client(), program);
         command.args(args);
         command
     }
@@ -197,8 +175,8 @@ impl Hosts {
         text(&output.stdout)
     }
 
-    /// Runs a script in bash on the host for clients, in [`Hosts::dir`] and with `s4` on its path. It must succeed.
-    /// Returns its stdout.
+    /// Runs a script in bash on the host for clients, in [`Hosts::dir`], or in root's home directory on a
+    /// machine, and with `s4` on its path. It must succeed. Returns its stdout.
     pub fn sh(&self, script: &str) -> String {
         let output = self.script(script).output().expect("bash runs");
         assert!(output.status.success(), "{script}: {}: {}", output.status, text(&output.stderr));
@@ -208,10 +186,15 @@ impl Hosts {
     /// The command for such a script.
     pub fn script(&self, script: &str) -> Command {
         let mut command = self.on(self.client(), "bash");
-        let programs = directory().display().to_string();
-        let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
-        let cd = format!("cd {} && {script}", self.dir.path().display());
-        command.args(["-c", &cd]).env("PATH", path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let cd = match self.are_machines {
+            true => format!("cd && {script}"),
+            false => format!("cd {} && {script}", self.dir.path().display()),
+        };
+        if !self.are_machines {
+            let programs = directory().display().to_string();
+            command.env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap_or_default()));
+        }
+        command.args(["-c", &cd]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -269,35 +252,11 @@ impl Hosts {
     pub fn log_text(&self, node: usize) -> String {
         std::fs::read_to_string(self.log(node)).unwrap_or_default()
     }
-
-    /// Drops all packets from `from` to `to` from now on, without an error to either.
-    pub fn drop_packets(&self, from: usize, to: usize) {
-        self.hosts[to].space.sh(&format!("iptables -A INPUT -s {} -j DROP", address(from)));
-    }
-
-    /// Drops all packets between a host and all others, in both directions.
-    pub fn isolate(&self, host: usize) {
-        self.hosts[host].space.sh("iptables -A INPUT -i eth0 -j DROP && iptables -A OUTPUT -o eth0 -j DROP");
-    }
-
-    /// Takes the network link of a host down. Other hosts notice it when the host no longer answers ARP requests.
-    pub fn unplug(&self, host: usize) {
-        self.switch.sh(&format!("ip link set p{host} down"));
-    }
-
-    /// Ends all faults of the network.
-    pub fn heal(&self) {
-        for (number, host) in self.hosts.iter().enumerate() {
-            host.space.sh("iptables -F");
-            self.switch.sh(&format!("ip link set p{number} up"));
-        }
-    }
 }
 
 impl Drop for Hosts {
     fn drop(&mut self) {
-        let on_hosts = self.processes();
-        for &pid in &on_hosts {
+        for pid in (0..self.hosts.len()).flat_map(|host| self.processes(host)) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         for daemon in self.hosts.iter_mut().filter_map(|host| host.daemon.as_mut()) {
@@ -312,69 +271,17 @@ impl Drop for Hosts {
 }
 
 impl Hosts {
-    /// All processes in the hosts' network namespaces.
-    fn processes(&self) -> Vec<i32> {
+    /// All processes in the network namespace of a host.
+    fn processes(&self, host: usize) -> Vec<i32> {
         let space_of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        let own: Vec<_> = self.hosts.iter().filter_map(|host| space_of(&host.space.pid().to_string())).collect();
+        let Some(own) = space_of(&self.hosts[host].space.pid().to_string()) else { return Vec::new() };
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let there = names.filter(|name| space_of(name).is_some_and(|space| own.contains(&space)));
+        let there = names.filter(|name| space_of(name).as_ref() == Some(&own));
         there.filter_map(|name| name.parse().ok()).collect()
     }
 }
 
 fn address(host: usize) -> String {
     format!("10.99.0.{}", host + 1)
-}
-
-/// The duration and the output of a command. A command is killed if it does not end within twice [`PATIENCE`].
-pub struct Timed {
-    pub took: Duration,
-    pub output: Output,
-}
-
-/// A running command.
-pub struct Running {
-    child: Option<Child>,
-    pub pid: u32,
-}
-
-impl Running {
-    pub fn start(mut command: Command) -> Self {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-        Self { pid: child.id(), child: Some(child) }
-    }
-
-    /// Waits for the end. The duration counts from `since`.
-    pub fn end(mut self, since: Instant) -> Timed {
-        let (pid, child) = (self.pid, self.child.take().unwrap());
-        let (sender, receiver) = std::sync::mpsc::channel();
-        std::thread::spawn(move || sender.send((child.wait_with_output(), Instant::now())));
-        let (output, ended) = receiver.recv_timeout(2 * PATIENCE).unwrap_or_else(|_| {
-            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
-            receiver.recv().unwrap()
-        });
-        let output = output.unwrap();
-        assert_no_crash(&output);
-        Timed { took: ended.saturating_duration_since(since), output }
-    }
-}
-
-impl Timed {
-    /// Asserts that the command failed at most a second after `deadline`, and prints the duration with `what`. Returns
-    /// its stderr.
-    pub fn fails_within(self, what: &str, deadline: Duration) -> String {
-        let stderr = text(&self.output.stderr);
-        print_now(&format!("{what}: {:.2} s to the error: {}", self.took.as_secs_f64(), stderr.trim()));
-        assert!(!self.output.status.success(), "{what}: it succeeded");
-        assert!(self.took <= deadline + Duration::from_secs(1), "{what}: {:?}, over {deadline:?}: {stderr}", self.took);
-        stderr
-    }
-
-    /// Asserts that the command succeeded, and prints the duration with `what`. Returns its stdout.
-    pub fn succeeds(self, what: &str) -> String {
-        print_now(&format!("{what}: {:.2} s", self.took.as_secs_f64()));
-        assert!(self.output.status.success(), "{what}: {}: {}", self.output.status, text(&self.output.stderr));
-        text(&self.output.stdout)
-    }
 }

@@ -73,7 +73,7 @@ fn nothing_is_stored_after_no_answer_was_said() {
         })
         .collect();
     eventually("the requests are sent", || (began.elapsed() > Duration::from_secs(1)).then_some(()));
-    hosts.drop_packets(hosts.client(), 1);
+    hosts.one_way(hosts.client(), 1);
     for running in running {
         running.end(began).fails_within("put to a daemon that is stopped", Duration::from_secs(2));
     }

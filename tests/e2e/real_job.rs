@@ -27,7 +27,7 @@ const ROWS: u64 = 336_776;
 const MILES: u64 = 350_217_607;
 
 /// The steps of `scripts/demo.sh`: kind, INDIR, OUTDIR, CMD.
-const STEPS: [[&str; 4]; 9] = [
+pub const STEPS: [[&str; 4]; 9] = [
     ["map", "s4://flights/", "s4://step1/", "cut -d, -f10,16"],
     ["map", "s4://step1/", "s4://step2/", r#"awk -F, "NR > 1 { n[\$1]++ } END { for (c in n) print c, n[c] }""#],
     ["map-to-n", "s4://step2/", "s4://step3/", "cat > counts && echo counts"],
@@ -60,7 +60,7 @@ fn the_flights_job_gives_the_known_answers_on_12_nodes_twice() {
 }
 
 fn flights_job(cluster: &Cluster) {
-    let source = unpack(cluster);
+    let source = unpack(cluster.dir());
     cluster.ok(&["cp", "-r", "flights", "s4://flights/"]);
     assert_eq!(cluster.ok(&["ls", "s4://flights/"]).lines().count(), 12);
     let flights = flights(&source, true);
@@ -77,18 +77,22 @@ fn flights_job(cluster: &Cluster) {
     }
 }
 
-fn unpack(cluster: &Cluster) -> PathBuf {
+pub fn unpack(dir: &Path) -> PathBuf {
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/flights.tar.xz");
-    let output = Command::new("tar").arg("-C").arg(cluster.dir()).arg("-xJf").arg(archive).output().expect("tar runs");
+    let output = Command::new("tar").arg("-C").arg(dir).arg("-xJf").arg(archive).output().expect("tar runs");
     assert!(output.status.success(), "tar: {}", text(&output.stderr));
-    cluster.dir().join("flights")
+    dir.join("flights")
 }
 
 fn check_carriers(cluster: &Cluster) {
     let got = cluster.ok(&["eval", "s4://step4/counts", "sort -k2,2nr"]);
-    let wanted: String = CARRIERS.iter().map(|(carrier, count)| format!("{carrier} {count}\n")).collect();
-    assert_eq!(got, wanted);
+    assert_eq!(got, carriers());
     assert_eq!(CARRIERS.iter().map(|(_, count)| count).sum::<u64>(), ROWS);
+}
+
+/// The flights of each carrier, the most first.
+pub fn carriers() -> String {
+    CARRIERS.iter().map(|(carrier, count)| format!("{carrier} {count}\n")).collect()
 }
 
 fn check_origins(cluster: &Cluster) {

@@ -1,10 +1,10 @@
 //! Finds this daemon's line in the cluster file, and the address to listen on: the line whose address belongs to this
 //! machine.
 
+use crate::cluster::{Address, Cluster};
+use crate::error::{Error, ErrorKind, Result};
+use crate::placement::NodeId;
 use nix::ifaddrs::getifaddrs;
-use s4::cluster::{Address, Cluster};
-use s4::error::{Error, ErrorKind, Result};
-use s4::placement::NodeId;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 /// This daemon's line in the cluster file.
@@ -36,7 +36,7 @@ pub fn find(cluster: &Cluster, port: Option<u16>) -> Result<LocalNode> {
         return Err(Error::new(ErrorKind::Config, message));
     }
     let why = unresolved.map_or(String::new(), |(node, error)| {
-        format!("; {} cannot be looked up: {}", cluster.name(node), s4::error::reason(&error))
+        format!("; {} cannot be looked up: {}", cluster.name(node), crate::error::reason(&error))
     });
     let local = found.pop().ok_or_else(|| {
         Error::new(

@@ -1,0 +1,53 @@
+//! `s4 cluster down` and `s4 cluster destroy`
+
+use super::definition::Files;
+use super::parallel::on_all;
+use super::steps::{all_of, connect, hosts, names, script, step};
+use crate::cli::{DestroyArgs, DownArgs, Global};
+use crate::commands::console::print_message;
+use s4::error::{Error, ExitStatus, Result};
+
+/// Stops the daemons. Hosts that are not reached are named, and the others are stopped.
+pub fn down(global: &Global, args: &DownArgs) -> Result<ExitStatus> {
+    let definition = Files::find(global.conf_path.as_deref())?.existing()?;
+    let names = names(&definition.nodes);
+    let connections = connect(&args.ssh, definition.as_user, &names)?;
+    let results = on_all(&connections.hosts, |node, host| {
+        let host = host.as_ref().map_err(|why| why.clone());
+        let said = host.and_then(|host| host.run(&script(definition.data.as_deref(), "down")));
+        if let Ok(said) = &said {
+            let what = if said.lines().any(|line| line.starts_with("pid ")) { "stopped" } else { "unchanged" };
+            print_message(format_args!("{}: node {node}: {what}", names[node]));
+        }
+        (names[node], said.map(|_| ()))
+    });
+    step("the stop", results).map(|()| ExitStatus::Done)
+}
+
+/// Removes everything that `up` has made.
+pub fn destroy(global: &Global, args: &DestroyArgs) -> Result<ExitStatus> {
+    let files = Files::find(global.conf_path.as_deref())?;
+    let definition = files.existing()?;
+    let names = names(&definition.nodes);
+    if !args.yes {
+        let message = format!("all keys on {} hosts ({}) would be lost: give --yes", names.len(), some(&names));
+        return Err(Error::usage(message));
+    }
+    let connections = connect(&args.ssh, definition.as_user, &names)?;
+    all_of(&connections, &names)?;
+    let results = on_all(&hosts(&connections), |node, host| {
+        let done = host.run(&script(definition.data.as_deref(), "destroy"));
+        if done.is_ok() {
+            print_message(format_args!("{}: node {node}: removed", names[node]));
+        }
+        (names[node], done.map(|_| ()))
+    });
+    step("the removal", results)?;
+    files.forget().map(|()| ExitStatus::Done)
+}
+
+/// The first few names.
+fn some(names: &[&str]) -> String {
+    let more = if names.len() > 3 { ", …" } else { "" };
+    names[..names.len().min(3)].join(", ") + more
+}

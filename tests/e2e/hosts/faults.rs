@@ -1,0 +1,114 @@
+//! Faults of hosts, of their network and of their disks.
+
+use super::machines::DISK;
+use super::{Hosts, address, print_now};
+use crate::harness::{eventually, text};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+nix::ioctl_read!(shut_down, b'X', 125, u32);
+/// Not even the last part of the journal is written.
+const NOLOGFLUSH: u32 = 2;
+
+impl Hosts {
+    /// Drops all packets from `from` to `to` from now on, without an error to either.
+    pub fn one_way(&self, from: usize, to: usize) {
+        self.hosts[to].space.sh(&format!("iptables -A INPUT -s {} -j DROP", address(from)));
+    }
+
+    /// Drops all packets between a host and all others, in both directions.
+    pub fn isolate(&self, host: usize) {
+        self.hosts[host].space.sh("iptables -A INPUT -i eth0 -j DROP && iptables -A OUTPUT -o eth0 -j DROP");
+    }
+
+    /// Takes the network link of a host down. Other hosts notice it when the host no longer answers ARP requests.
+    pub fn unplug(&self, host: usize) {
+        self.switch.sh(&format!("ip link set p{host} down"));
+    }
+
+    /// Ends all faults of the network.
+    pub fn heal(&self) {
+        for (number, host) in self.hosts.iter().enumerate() {
+            host.space.sh("iptables -F");
+            self.switch.sh(&format!("ip link set p{number} up"));
+        }
+    }
+
+    /// Drops all packets between two hosts, in both directions.
+    pub fn partition(&self, a: usize, b: usize) {
+        self.one_way(a, b);
+        self.one_way(b, a);
+    }
+
+    /// Limits what a host sends to `rate`, as tc(8) has it: `10mbit`. False, with the reason on stderr, if the kernel cannot.
+    pub fn slow(&self, host: usize, rate: &str) -> bool {
+        let args =
+            ["qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "64kb", "latency", "400ms"];
+        let output = self.on(host, "tc").args(args).output().expect("tc runs");
+        if !output.status.success() {
+            print_now(&format!("skipped: a slow link: {}", text(&output.stderr).trim()));
+        }
+        output.status.success()
+    }
+
+    /// Fills the disk of a host, except for `left` KiB.
+    pub fn fill(&self, host: usize, left: u64) {
+        let script = format!(
+            "free=$(df -k --output=avail {0} | tail -n 1); fallocate -l $((free - {left}))K {0}/filler",
+            self.disk_of(host).display()
+        );
+        self.hosts[host].space.sh(&script);
+    }
+
+    /// Ends [`Hosts::fill`].
+    pub fn empty(&self, host: usize) {
+        self.hosts[host].space.sh(&format!("rm {}/filler", self.disk_of(host).display()));
+    }
+
+    /// Makes every access to the disk of a [machine](Hosts::machines) fail, until [`Hosts::power_cut`] and [`Hosts::boot`].
+    pub fn fail(&self, host: usize) {
+        let disk = std::fs::File::open(self.path_on(host, DISK)).unwrap();
+        let mut flags = NOLOGFLUSH;
+        // SAFETY: the descriptor is open, and the kernel reads one integer.
+        unsafe { shut_down(disk.as_raw_fd(), &mut flags) }.expect("ext4 can be shut down");
+    }
+
+    /// Stops the processes of a host that run `program`, until [`Hosts::thaw`].
+    pub fn freeze(&self, host: usize, program: &str) {
+        self.signal_all(host, program, Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self, host: usize, program: &str) {
+        self.signal_all(host, program, Signal::SIGCONT);
+    }
+
+    fn signal_all(&self, host: usize, program: &str, signal: Signal) {
+        let named =
+            |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == program);
+        let found: Vec<i32> = self.processes(host).into_iter().filter(named).collect();
+        assert!(!found.is_empty(), "{program} runs on host {host}");
+        found.into_iter().for_each(|pid| kill(Pid::from_raw(pid), signal).unwrap());
+    }
+
+    /// Cuts the power of a [machine](Hosts::machines): its processes are gone, and everything on its disk that was not
+    /// synced. It stays off until [`Hosts::boot`].
+    pub fn power_cut(&mut self, host: usize) {
+        self.fail(host);
+        self.switch_off(host);
+    }
+
+    /// Ends all processes of a machine. What it has written stays.
+    pub fn switch_off(&mut self, host: usize) {
+        self.hosts[host].space.end();
+        eventually("the link is gone", || {
+            let shown = self.switch.command("ip").args(["link", "show", &format!("p{host}")]).output().unwrap();
+            (!shown.status.success()).then_some(())
+        });
+    }
+
+    fn disk_of(&self, host: usize) -> PathBuf {
+        if self.are_machines { DISK.into() } else { self.own_disk(host) }
+    }
+}
