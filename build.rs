@@ -14,6 +14,11 @@ fn main() {
     if of_target("OS") != "linux" || of_target("ENV") != "gnu" || is_cross {
         return;
     }
+    // zig brings an unwinder of its own. It would also find the archive of this machine, which may need a newer C library
+    // than the programs are built for.
+    if std::env::var("RUSTC_LINKER").is_ok_and(|linker| linker.contains("zigcc")) {
+        return;
+    }
     let Some(archive) = found("libgcc_eh.a") else { return };
     println!("cargo::rerun-if-changed={}", archive.display());
     if let Some(dir) = archive.parent() {
