@@ -134,3 +134,59 @@ fn a_scrape_needs_the_secret_where_one_is_set() {
         assert_eq!(answer.contains("s4_uptime_seconds"), status == 200, "{headers}: {answer}");
     }
 }
+
+/// A file of packaging/.
+fn packaged(path: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(path)
+}
+
+/// Every expression of the dashboard, with its variables replaced.
+fn dashboard_expressions() -> Vec<String> {
+    let text = std::fs::read(packaged("grafana/s4.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let plain = |text: &str| text.replace("$job", "s4").replace("$instance", ".*").replace("$__rate_interval", "1m");
+    targets.map(|target| plain(target["expr"].as_str().expect("an expression"))).collect()
+}
+
+/// Every name that begins with `s4_` in a text.
+fn metric_names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("s4_")).collect()
+}
+
+#[test]
+fn the_rules_and_the_dashboard_use_metrics_that_a_daemon_has() {
+    let cluster = Cluster::start(1);
+    let scraped = scrape(&cluster, 0);
+    let types = scraped.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let known: BTreeSet<&str> = types.collect();
+    let rules = std::fs::read_to_string(packaged("prometheus/s4.rules.yml")).unwrap();
+    let expressions = dashboard_expressions().join("\n");
+    for (what, text) in [("the rules", &rules), ("the dashboard", &expressions)] {
+        let used = metric_names(text);
+        assert!(used.len() > 5, "{what}: {used:?}");
+        assert!(used.is_subset(&known), "{what}: {:?}", used.difference(&known));
+    }
+}
+
+#[test]
+fn prometheus_accepts_the_rules_and_the_expressions_of_the_dashboard() {
+    if Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        return eprintln!("skipped: promtool is not installed");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let as_rules = dir.path().join("dashboard.yml");
+    let rules = dashboard_expressions().into_iter().enumerate();
+    let rules: String = rules.map(|(at, expr)| format!("  - {{record: \"a:{at}\", expr: '{expr}'}}\n")).collect();
+    std::fs::write(&as_rules, format!("groups:\n- name: dashboard\n  rules:\n{rules}")).unwrap();
+    for (args, path) in [
+        (["check", "rules"], packaged("prometheus/s4.rules.yml")),
+        (["test", "rules"], packaged("prometheus/tests.yml")),
+        (["check", "rules"], as_rules),
+    ] {
+        let output = Command::new("promtool").args(args).arg(&path).output().unwrap();
+        assert!(output.status.success(), "promtool {args:?} {}: {output:?}", path.display());
+    }
+}
