@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(crowded(Amount::Tasks, [3, 8, 1]), None, "twice the fair share");
         assert_eq!(crowded(Amount::Bytes, [3, 80, 1]), None, "few bytes");
         assert!(crowded(Amount::Bytes, [1 << 20, 1 << 30, 0]).is_some());
-        assert_eq!(crowded(Amount::Bytes, [u64::MAX, u64::MAX, u64::MAX]), None);
+        assert_eq!(crowded(Amount::Bytes, [1 << 60, 1 << 60, 1 << 60]), None, "even");
     }
 
     proptest! {
