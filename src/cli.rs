@@ -366,6 +366,9 @@ pub struct LocalArgs {
     /// Mount the cluster there too
     #[arg(long, value_name = "DIR", conflicts_with = "stop", value_hint = ValueHint::DirPath)]
     pub mount: Option<PathBuf>,
+    /// Serve the cluster as S3 too, and print the lines that point clients of S3 at it
+    #[arg(long, conflicts_with = "stop")]
+    pub s3: bool,
     /// Return once the nodes are healthy
     #[arg(long, conflicts_with = "stop")]
     pub detach: bool,
@@ -382,7 +385,8 @@ Prints the line that points the shell at the cluster, and stays until Ctrl-C.
 
 Examples:
   s4 local -n 3
-  eval \"$(s4 local --detach)\"; s4 health; s4 local --stop";
+  eval \"$(s4 local --detach)\"; s4 health; s4 local --stop
+  eval \"$(s4 local --s3 --detach)\"; aws s3 ls; s4 local --stop";
 
 #[derive(Args)]
 pub struct CompleteArgs {

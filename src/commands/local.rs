@@ -1,6 +1,7 @@
 //! `s4 local`: runs a cluster of daemons on the loopback address of this machine.
 
 use super::console::print_message;
+use super::local_door::{self, Door};
 use super::mount;
 use super::programs::program;
 use crate::cli::LocalArgs;
@@ -56,12 +57,15 @@ async fn start(args: &LocalArgs, secret: Option<&Path>) -> Result<ExitStatus> {
         return Err(Error::new(ErrorKind::AlreadyExists, message));
     }
     let secret = &keep_secret(&dir, secret)?;
-    let mut running = LocalCluster { dir: dir.clone(), nodes: Vec::new() };
+    let mut running = LocalCluster { dir: dir.clone(), nodes: Vec::new(), door: None };
     tokio::select! {
         brought_up = running.bring_up(args, secret) => brought_up?,
         () = interrupts.next() => return Err(Error::new(ErrorKind::Cancelled, "interrupted before the nodes were up")),
     }
-    let export = format!("export S4_CONF_PATH={}\n", conf_path(&dir).display());
+    let mut export = format!("export S4_CONF_PATH={}\n", conf_path(&dir).display());
+    if let Some(door) = &running.door {
+        export += &door.export(&conf_path(&dir));
+    }
     std::io::stdout().write_all(export.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
     print_message(format_args!("{} shows the nodes and jobs in a browser", page(&dir, secret)?));
     if args.detach {
@@ -136,10 +140,11 @@ impl Interrupts {
     }
 }
 
-/// The daemons of a cluster, and its mount. Dropping it stops them.
+/// The daemons of a cluster, its mount and its door. Dropping it stops them.
 struct LocalCluster {
     dir: PathBuf,
     nodes: Vec<Child>,
+    door: Option<Door>,
 }
 
 impl LocalCluster {
@@ -150,6 +155,9 @@ impl LocalCluster {
         }
         let settings = Settings { secret: Some(Secret::read(secret)?), ..Settings::default() };
         await_health(&Client::new(cluster, settings), &self.dir, &mut self.nodes).await?;
+        if args.s3 {
+            self.door = Some(Door::start(&self.dir, &conf_path(&self.dir), secret)?);
+        }
         match &args.mount {
             Some(mountpoint) => start_mount(&self.dir, mountpoint, secret),
             None => Ok(()),
@@ -159,6 +167,7 @@ impl LocalCluster {
     /// Keeps everything running.
     fn leave(mut self) {
         self.nodes.clear();
+        self.door = None;
     }
 }
 
@@ -166,6 +175,10 @@ impl Drop for LocalCluster {
     fn drop(&mut self) {
         if self.nodes.is_empty() {
             return;
+        }
+        // The door and the mount need the nodes to finish what they do.
+        if let Some(door) = &mut self.door {
+            door.stop();
         }
         let cluster = Cluster::load(Some(&conf_path(&self.dir)));
         cluster.and_then(|cluster| stop_mounts(&self.dir, &cluster)).unwrap_or_else(print_message);
@@ -386,6 +399,7 @@ async fn stop(dir: &Path) -> Result<ExitStatus> {
         return Err(Error::new(ErrorKind::NotFound, format!("{}: no cluster of 's4 local' is there", dir.display())));
     }
     let cluster = Cluster::load(Some(&path))?;
+    local_door::stop(dir).await;
     // After an error, stop the nodes nevertheless.
     stop_mounts(&dir.canonicalize().map_err(|e| Error::io(dir.display(), &e))?, &cluster).unwrap_or_else(print_message);
     let running: Vec<(usize, i32)> =

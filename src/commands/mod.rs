@@ -18,6 +18,7 @@ mod hints;
 mod job_id;
 mod jobs;
 mod local;
+mod local_door;
 mod logs;
 mod ls;
 mod map;

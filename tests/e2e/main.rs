@@ -35,6 +35,7 @@ mod liars;
 mod library;
 mod listing;
 mod local;
+mod local_doors;
 mod local_mounts;
 mod logs;
 mod lost_disks;
