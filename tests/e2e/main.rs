@@ -87,6 +87,7 @@ mod programs;
 mod provenance;
 mod races;
 mod random_work;
+mod readme;
 mod real_job;
 mod recipes;
 mod refusals;

@@ -1,4 +1,4 @@
-//! Reads the code blocks of pages in docs/, and runs them.
+//! Reads the code blocks of pages, and runs them.
 
 use crate::harness::Cluster;
 use crate::programs::directory;
@@ -16,7 +16,12 @@ pub struct Block {
 
 /// The blocks of a page below docs/.
 pub fn blocks(page: &str) -> Vec<Block> {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page)).unwrap();
+    blocks_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page))
+}
+
+/// The blocks of the page at `path`.
+pub fn blocks_of(path: &Path) -> Vec<Block> {
+    let page = std::fs::read_to_string(path).unwrap();
     let (mut blocks, mut before) = (Vec::new(), "");
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
