@@ -26,6 +26,9 @@ packages setpriv:util-linux cc:gcc xz:xz-utils python3:python3 pip3:python3-pip 
     script:bsdutils chromium:chromium promtool:prometheus busybox:busybox zsh:zsh dash:dash node:nodejs ip:iproute2 iptables:iptables bindfs:bindfs
 command -v cargo >/dev/null || { echo "test: no cargo: install a Rust toolchain" >&2; exit 1; }
 
+say "links of the pages"
+python3 scripts/links.py
+
 say "format"
 cargo fmt --all --check
 shellcheck scripts/*.sh .ci/run packaging/install.sh packaging/debian/* packaging/rpm/{post,preun,postun}

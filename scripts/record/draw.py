@@ -11,7 +11,7 @@ HEIGHT = terminal.ROWS * LINE + 2 * MARGIN
 # How long the page is shown at the end, in seconds.
 PAGE = 6
 COLOURS = {
-    "default": "#d5dbe3", "black": "#5b6570", "red": "#ef6b73", "green": "#7ec27e", "brown": "#d9b560", "blue": "#6aa7e8",
+    "default": "#d5dbe3", "black": "#5b6570", "brightblack": "#8fa3b5", "red": "#ef6b73", "green": "#7ec27e", "brown": "#d9b560", "blue": "#6aa7e8",
     "magenta": "#c792d6", "cyan": "#67c3cc", "white": "#ffffff",
 }
 

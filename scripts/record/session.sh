@@ -5,7 +5,7 @@ s4 cp -r flights/ s4://in/
 s4 map s4://in/ s4://late/ 'awk -F, "\$9 > 60 { print \$10, \$9 }"'
 s4 map --file hours.py s4://in/ s4://hours/ 'python3 hours.py'
 s4 map s4://in/ s4://planes/ 'perl -F, -lane "print \$F[11]"'
-# The shuffle: one file per airline from each month, to the node that its name decides. Then the merge.
+# The shuffle, by airline: equal names come to one node. Then the merge.
 s4 map-to-n s4://late/ s4://airlines/ 'awk "{ print > \$1 }"; ls'
 s4 map-from-n s4://airlines/ s4://counts/ 'xargs cat | wc -l'
 # The whole cluster is also a directory.

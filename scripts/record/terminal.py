@@ -61,11 +61,12 @@ class Session:
             self.frames.append(Frame(lines, seconds))
 
     def type(self, line: str) -> None:
-        """Shows the typing of a line. The shell does not echo, so that a line is typed at one speed."""
+        """Shows the typing of a line, at one speed, and a comment in grey. The shell does not echo what it is given, but ends the line."""
+        self.stream.feed(b"\x1b[%dm" % (90 if line.startswith("#") else 1))
         for start in range(0, len(line), STRIDE):
             self.stream.feed(line[start : start + STRIDE].encode())
             self.take(KEY * STRIDE)
-        self.stream.feed(b"\r\n")
+        self.stream.feed(b"\x1b[0m")
 
     def run(self, line: str) -> None:
         """Gives the shell a line, and takes frames until it prompts again."""
