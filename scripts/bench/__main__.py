@@ -7,6 +7,7 @@ from pathlib import Path
 
 import basics
 import jobs
+import peers
 import scale
 from harness import Bench
 
@@ -17,6 +18,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="small data and few runs: shows that the bench works")
     parser.add_argument("--json", action="store_true", help="every row with its times, as JSON on stdout")
     parser.add_argument("--scale", action="store_true", help="how cost grows with nodes, keys, sizes and tasks, instead")
+    parser.add_argument("--peers", action="store_true", help="the same jobs by other programs, instead")
     parser.add_argument("--only", metavar="TEXT", help="rows whose names have this in them")
     parser.add_argument("-n", dest="nodes", type=int, default=3, help="nodes of the cluster [default: 3]")
     parser.add_argument("--dir", help="where the data goes: a disk with 30 GB free, not a tmpfs")
@@ -29,6 +31,8 @@ def main():
     try:
         if bench.options.scale:
             return scale.run(bench)
+        if bench.options.peers:
+            return peers.run(bench)
         bench.start()
         basics.data(bench)
         for part in (
