@@ -4,6 +4,7 @@ mod cluster;
 mod jobs;
 mod partition;
 mod scrub;
+pub mod topics;
 
 pub use cluster::{ClusterArgs, ClusterCommand, DestroyArgs, DownArgs, SshArgs, StatusArgs, UpArgs, UpgradeArgs};
 pub use jobs::{CancelArgs, JobsArgs, LogsArgs, MapArgs, ShowArgs, WaitArgs};
@@ -29,7 +30,9 @@ pub struct Cli {
 
 const TRY: &str = "\
 Example: a cluster on this machine, in one command
-  s4 local -n 3";
+  s4 local -n 3
+
+More: s4 help maps, s4 help names, s4 help environment, s4 help exit";
 
 #[derive(Args)]
 pub struct Global {

@@ -49,6 +49,14 @@ fn refuse(error: &clap::Error) -> ExitCode {
         error.exit();
     }
     let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if let [help, topic] = &args[..]
+        && help == "help"
+        && let Some(text) = cli::topics::text_of(topic)
+    {
+        // stdout may be closed.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        return ExitCode::from(ExitStatus::Done.code());
+    }
     // stderr may be closed.
     let _ = writeln!(std::io::stderr(), "s4: {}", mistakes::explain(error, &args));
     ExitCode::from(ExitStatus::Usage.code())

@@ -48,6 +48,17 @@ fn defined_options(help: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn topics_that_the_help_names_have_a_text_with_an_example() {
+    let help = output_of(program("s4"), &["--help"]);
+    let topics: Vec<&str> = help.split("s4 help ").skip(1).filter_map(|rest| rest.split([',', '\n']).next()).collect();
+    assert!(topics.len() >= 4, "{help}");
+    for topic in topics {
+        let text = output_of(program("s4"), &["help", topic]);
+        assert!(text.contains("Example") && text.lines().all(|line| line.len() <= 120), "{topic}: {text}");
+    }
+}
+
+#[test]
 fn every_help_text_shows_an_example() {
     for name in subcommands() {
         for args in [vec![&*name, "--help"], vec![&*name, "-h"], vec!["help", &*name]] {

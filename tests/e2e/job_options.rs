@@ -160,7 +160,7 @@ fn resume_runs_only_what_was_not_done() {
     let output = cluster.run(&args);
     let told = text(&output.stderr);
     assert!(
-        output.status.success() && told.contains("1 tasks done (1 output missing), 3 done before, 1 outputs"),
+        output.status.success() && told.contains("1 task done (1 output missing), 3 done before, 1 output in"),
         "{told}"
     );
     assert_eq!(std::fs::read_to_string(&trace).unwrap(), "1_k\n");

@@ -326,7 +326,7 @@ fn what_is_kept_though_another_command_made_it_is_counted() {
     let cluster = made();
     cluster.put("s4://in/3_k", b"line\n");
     let told = text(&cluster.run(&["map", "s4://in/", "s4://a/", "cat", "--missing"]).stderr);
-    assert!(told.contains("1 tasks done (1 output missing), 3 kept (3 not made by this command)"), "{told}");
+    assert!(told.contains("1 task done (1 output missing), 3 kept (3 not made by this command)"), "{told}");
     let told = cluster.fails(1, &["map", "s4://in/", "s4://a/", "sort"]);
     assert!(told.contains("--update makes it again, --missing keeps it"), "{told}");
 }

@@ -1,6 +1,6 @@
 //! The text about the failures of a job: one paragraph for each kind.
 
-use crate::commands::format::cut;
+use crate::commands::format::{counted, cut};
 use crate::commands::hints::unsent_file;
 use s4::bounds;
 use s4::cluster::Cluster;
@@ -53,7 +53,7 @@ impl Failures {
 
 /// The number of failures, and the first tasks.
 fn head(group: &FailureGroup, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> String {
-    let mut text = format!("{} of {tasks} tasks failed: {}", group.count, group.kind());
+    let mut text = format!("{} of {} failed: {}", group.count, counted(tasks, "task"), group.kind());
     for (number, task) in group.tasks.iter().enumerate() {
         text += &format!("\n    {} on {}", task.key, cluster.name(task.node));
         if number == 0 && group.kind() != group.reason {

@@ -8,7 +8,7 @@ use super::view::View;
 use crate::cli::ShowArgs;
 use crate::commands::console::print_message;
 use crate::commands::display::{Display, is_terminal};
-use crate::commands::format::size_text;
+use crate::commands::format::{counted, size_text};
 use s4::client::Client;
 use s4::client::job_table::{ClusterJob, JobState};
 use s4::cluster::Cluster;
@@ -173,7 +173,8 @@ impl Report {
             bytes => format!(", {} of {}", size_text(sum.bytes_done), size_text(bytes)),
         };
         let Progress { tasks, done, running, failed, .. } = sum;
-        format!("{}: {done} of {tasks} tasks done{kept}, {running} running, {failed} failed{bytes}", self.spec.kind)
+        let tasks = counted(tasks, "task");
+        format!("{}: {done} of {tasks} done{kept}, {running} running, {failed} failed{bytes}", self.spec.kind)
     }
 
     /// Prints a message above the display, if there is one.

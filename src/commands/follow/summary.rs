@@ -5,7 +5,7 @@ use super::parts::{Part, total};
 use super::report::Report;
 use super::reruns::{gone_text, kept_text, reasons_text};
 use crate::commands::console::print_message;
-use crate::commands::format::seconds_text;
+use crate::commands::format::{counted, seconds_text};
 use crate::commands::warning::skew_text;
 use s4::client::job_table::JobState;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
@@ -53,7 +53,8 @@ impl Report {
             }
             _ => "",
         };
-        format!("{kind}: {} tasks done{reasons}{kept}, {} outputs in {outdir}, {time}{hint}", sum.done, sum.outputs)
+        let (done, outputs) = (counted(sum.done, "task"), counted(sum.outputs, "output"));
+        format!("{kind}: {done} done{reasons}{kept}, {outputs} in {outdir}, {time}{hint}")
     }
 
     /// Prints the failures, or in JSON the last event.
@@ -84,7 +85,8 @@ impl Report {
         };
         let kept = kept_text(&self.plan());
         let time = seconds_text(self.elapsed().as_secs_f64());
-        let counts = format!("{} of {} tasks done{kept}, {} failed, {time}", sum.done, sum.tasks, sum.failed);
+        let tasks = counted(sum.tasks, "task");
+        let counts = format!("{} of {tasks} done{kept}, {} failed, {time}", sum.done, sum.failed);
         let left = match self.lost.is_empty() {
             true => self.outputs_left(),
             false => {

@@ -2,7 +2,7 @@
 
 use crate::commands::console::print_message;
 use crate::commands::follow::{gone_text, kept_text, planned_line, reasons_text};
-use crate::commands::format::size_text;
+use crate::commands::format::{counted, size_text};
 use s4::client::Client;
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
@@ -20,7 +20,7 @@ pub async fn run(client: &Client, spec: &JobSpec, json: bool) -> Result<ExitStat
     let sum: Plan = plans.iter().sum();
     if spec.rerun != Rerun::Refuse {
         let (reasons, kept) = (reasons_text(spec, &sum), kept_text(&sum) + &gone_text(&sum, "would be removed"));
-        print_message(format!("{} tasks would run{reasons}{kept}", sum.tasks));
+        print_message(format!("{} would run{reasons}{kept}", counted(sum.tasks, "task")));
     }
     for warning in warnings(client.cluster(), &plans) {
         print_message(warning);

@@ -1,7 +1,7 @@
 //! `--try`: runs the command on one key, and estimates the time of the whole map.
 
 use crate::commands::console::{print_message, unbuffered};
-use crate::commands::format::{seconds_text, size_text};
+use crate::commands::format::{counted, seconds_text, size_text};
 use crate::commands::hints::{Tail, print_hint};
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
@@ -75,7 +75,12 @@ async fn estimate(client: &Client, spec: &JobSpec, key: &Key, seconds: f64) -> R
     let slots = spec.jobs.map_or(slots, |jobs| slots.min(jobs.into()));
     let Plan { tasks, bytes, .. } = plans.iter().sum();
     let time = seconds_text(whole_time(&plans, slots, seconds, size));
-    Ok(format!("about {time} for all: {tasks} tasks, {} on {} nodes", size_text(bytes), plans.len()))
+    Ok(format!(
+        "about {time} for all: {}, {} on {}",
+        counted(tasks, "task"),
+        size_text(bytes),
+        counted(plans.len() as u64, "node")
+    ))
 }
 
 /// Seconds until the last node is done, if a task with an input of `size` bytes takes `seconds`, and each node runs
