@@ -306,7 +306,8 @@ pub struct TopArgs {
 }
 
 const TOP: &str = "\
-Keys: q, Esc or Ctrl-C ends; arrows or j and k scroll; s sorts by another column.
+Keys: arrows select a node, after Tab a job; Enter opens it; l shows the stderr of a job's commands, c cancels the job;
+s sorts the nodes by another column; Esc goes back, q ends.
 
 Examples:
   s4 top

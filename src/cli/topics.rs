@@ -44,8 +44,8 @@ Examples
   s4 map-to-n s4://in/ s4://parts/ 'awk "{ print > (\$1 % 12) \"_part\" }"; ls'
   s4 config            # the nodes and their numbers
 
-A name is UTF-8 without whitespace and control characters. No part is empty, . or .., or longer than 255 bytes; bucket and
-key have at most 1,024. A bucket does not begin with . or _. A name is a key or a directory, never both.
+A name is UTF-8 without whitespace and control characters. No part is empty, . or .., or longer than 255 bytes;
+bucket and key have at most 1,024. A bucket does not begin with . or _. A name is a key or a directory, never both.
 "#;
 
 const ENVIRONMENT: &str = r#"What a command of a map finds in its environment:

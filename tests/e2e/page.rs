@@ -127,6 +127,26 @@ fn what_made_a_key_is_asked_by_name_and_followed_back_by_clicks() {
 }
 
 #[test]
+fn old_jobs_are_folded_and_the_address_of_a_job_shows_it() {
+    let Some(mut browser) = Browser::start() else { return };
+    let cluster = Cluster::start(1);
+    cluster.put("s4://in/2_k", b"x");
+    for number in 0..7 {
+        cluster.ok(&["map", "s4://in/", &format!("s4://out{number}/"), "cat"]);
+    }
+    let folded = "[...document.querySelectorAll('#jobs-list > .folded .where')].map(where => where.textContent).join()";
+    browser.visit(&url(&cluster, 0));
+    browser.await_true(&format!("{folded} === 'map  s4://in/ → s4://out1/,map  s4://in/ → s4://out0/'"));
+    browser.value("document.querySelector('#jobs-list > .folded .where').click()");
+    browser.await_true(&format!("{folded} === 'map  s4://in/ → s4://out0/'"));
+    let address = browser.text("document.querySelector('#jobs-list > .folded a').href");
+    browser.visit(&address);
+    let linked = "(item => item ? item.textContent : '')(document.querySelector('#jobs-list > .linked:not(.folded)'))";
+    browser.await_true(&format!("{linked}.includes('out0') && {linked}.includes('1 of 1 done')"));
+    browser.await_true(&format!("/from [0-9:]{{8}}, .* s/.test({linked})"));
+}
+
+#[test]
 fn the_page_fits_a_telephone_and_a_large_screen_in_light_and_dark() {
     let Some(mut browser) = Browser::start() else { return };
     let mut scene = Scene::start();

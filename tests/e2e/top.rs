@@ -108,3 +108,25 @@ fn the_full_screen_draws_and_gives_the_terminal_back() {
         assert!(after.contains(" icanon") && after.contains(" echo ") && !after.contains("-icanon"), "{after:?}");
     }
 }
+
+#[test]
+fn a_job_is_opened_its_stderr_read_and_a_running_one_cancelled() {
+    let cluster = Cluster::start(2);
+    cluster.put("s4://in/0_a", b"x");
+    cluster.ok(&["map", "s4://in/", "s4://told/", "echo from the task >&2"]);
+    let id = cluster.ok(&["map", "--detach", "s4://in/", "s4://slow/", "sleep 1000"]);
+    let Some(mut terminal) = Terminal::run(&cluster, &format!("{} top", program("s4"))) else { return };
+    terminal.await_text("s4://slow/");
+    // The running job is the first.
+    terminal.press("\t\r");
+    terminal.await_text("UTC");
+    terminal.press("c");
+    terminal.await_text(&format!("cancel job {}?", id.trim()));
+    terminal.press("y");
+    terminal.await_text("is being cancelled");
+    eventually("the job has ended", || cluster.ok(&["jobs"]).contains(" cancelled ").then_some(()));
+    // Back, and to the job below.
+    terminal.press("\x7fjl");
+    terminal.await_text("from the task");
+    terminal.press("q");
+}

@@ -2,6 +2,11 @@
 
 const MARKS = { planned: '○', running: '▶', done: '✓', failed: '✕', cancelled: '■', interrupted: '✕', unknown: '?' };
 const FIELDS = ['done', 'failed', 'running'];
+// Ended jobs that are shown whole; of older ones only the head, until a reader opens them.
+const WHOLE = 5;
+
+/** The job of the address, which a reader got from somebody else. */
+const linked = new URLSearchParams(location.search).get('job');
 
 const makeBar = () => make('div', 'bar', ...FIELDS.map(name => make('i', name)));
 
@@ -35,8 +40,17 @@ function makeJob(job) {
   item.parts.byNode = make('details', 'by-node', many, nodes);
   item.parts.byFailure = make('details', 'failures', failed, failures);
   item.parts.byNode.addEventListener('toggle', () => fillParts(item));
+  const where = make('button', 'where', `${job.kind}  ${job.indir} → ${job.outdir}`);
+  where.addEventListener('click', () => { item.opened = item.classList.contains('folded'); fold(item, !item.opened); });
+  // Without the secret, which is in the other part of the address.
+  const link = make('a', 'id', job.id);
+  link.href = '/?job=' + encodeURIComponent(job.id);
+  link.title = 'The address of this job';
+  // The page goes on, and the address can be copied.
+  link.addEventListener('click', event => { event.preventDefault(); history.replaceState(null, '', link.href); });
+  item.parts.where = where;
   item.append(
-    make('div', 'job-head', state, make('span', 'where', `${job.kind}  ${job.indir} → ${job.outdir}`), make('span', 'id', job.id)),
+    make('div', 'job-head', state, where, link),
     bar, make('div', 'counts', numbers, time), make('code', 'cmd', job.cmd), skew, item.parts.byFailure, item.parts.byNode);
   return item;
 }
@@ -86,10 +100,19 @@ function fillFailures(item, job) {
 
 function times(job) {
   if (job.elapsed === null) return '';
-  const taken = duration(job.elapsed / 1000);
-  const left = job.seconds_left;
-  return taken + (left === null || left === undefined ? '' : `, about ${duration(left)} left`);
+  const read = job.progress.bytes_done, seconds = job.elapsed / 1000, left = job.seconds_left;
+  return (job.started ? `from ${clock(job.started)}, ` : '') + duration(seconds) +
+    (read && seconds > 0 ? `, ${rate(read / seconds)}` : '') +
+    (left === null || left === undefined ? '' : `, about ${duration(left)} left`);
 }
+
+function fold(item, folded) {
+  item.classList.toggle('folded', folded);
+  item.parts.where.setAttribute('aria-expanded', String(!folded));
+}
+
+/** The ended share of a job that runs, in percent. */
+const percent = ({ tasks, done, failed }) => tasks ? `${Math.floor((done + failed) / tasks * 100)} %, ` : '';
 
 /** `absent`: the nodes that did not answer, whose part of the job is not known. */
 function fillJob(item, job, absent) {
@@ -98,7 +121,7 @@ function fillJob(item, job, absent) {
   for (const [name, value] of Object.entries({ state: job.state, tasks, done, failed, running, outputs })) set(item, name, value);
   const parts = item.parts;
   say(parts.state, `${MARKS[job.state] || ''} ${job.state}`);
-  const numbers = `${count(done)} of ${count(tasks)} done` + (failed ? `, ${count(failed)} failed` : '') +
+  const numbers = (job.state === 'running' ? percent(job.progress) : '') + `${count(done)} of ${count(tasks)} done` + (failed ? `, ${count(failed)} failed` : '') +
     (running ? `, ${count(running)} running` : '') + (job.done_before ? `, ${count(job.done_before)} done before` : '') +
     `, ${count(outputs)} ${outputs === 1 ? 'output' : 'outputs'}`;
   const told = numbers + (absent.length ? `; unknown: node ${absent.join(', ')}` : '');
@@ -112,15 +135,24 @@ function fillJob(item, job, absent) {
   fillFailures(item, job);
 }
 
+function showLinked(item) {
+  item.classList.add('linked');
+  item.scrollIntoView({ block: 'center' });
+}
+
 /** The newest first. */
 function showJobs({ jobs, nodes }) {
   const absent = nodes.filter(node => !node.health).map(node => node.node).slice(0, 20);
   const list = of('jobs-list'), ids = new Set(jobs.map(job => 'job-' + job.id));
   [...list.children].filter(item => !ids.has(item.id)).forEach(item => item.remove());
+  let ended = 0;
   jobs.forEach((job, at) => {
-    const item = of('job-' + job.id) || makeJob(job);
+    const known = of('job-' + job.id), item = known || makeJob(job);
     if (list.children[at] !== item) list.insertBefore(item, list.children[at] || null);
     fillJob(item, job, absent);
+    const isOld = !['planned', 'running'].includes(job.state) && ++ended > WHOLE;
+    if (item.opened === undefined) fold(item, isOld && job.id !== linked);
+    if (!known && job.id === linked) showLinked(item);
   });
   of('jobs-none').hidden = jobs.length > 0;
   const running = jobs.filter(job => job.state === 'running').length;

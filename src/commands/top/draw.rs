@@ -1,7 +1,8 @@
 //! Draws the screen: nodes at the top, jobs below, for any size of the terminal.
 
-use super::choice::Choice;
-use super::rows::{COLUMNS, cells, command_line, counts, summary, time};
+use super::choice::{Choice, Page, Pane};
+use super::details::{job_lines, node_lines, plain};
+use super::rows::{COLUMNS, cells, command_line, counts, jobs_in_order, summary, time};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
@@ -9,40 +10,85 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
 use s4::client::cluster_view::{ClusterView, JobView, NodeState, NodeView};
 
-const KEYS: &str = "q quit   arrows scroll   s sort";
+/// The keys of each page.
+const OVERVIEW_KEYS: &str = "q quit  arrows move  Tab nodes/jobs  Enter open  l logs  c cancel  s by";
+const JOB_KEYS: &str = "q quit  Esc back  arrows scroll  l logs  c cancel the job";
+const PAGE_KEYS: &str = "q quit  Esc back  arrows scroll";
 /// Lines per job.
 const JOB_HEIGHT: u16 = 3;
 
-/// Draws everything. Limits the scroll position to what exists.
+/// Draws everything. Limits the selection and the scroll position to what exists.
 pub fn screen(frame: &mut Frame, view: Option<&ClusterView>, choice: &mut Choice) {
     let Some(view) = view else {
         frame.render_widget(Paragraph::new("asking the nodes …"), frame.area());
         return;
     };
-    // The jobs get at least a third, if there are any.
-    let wanted = view.nodes.len() as u16 + 1;
-    let body = frame.area().height.saturating_sub(2);
-    let for_jobs = (view.jobs.len() as u16).saturating_mul(JOB_HEIGHT).min(body / 3);
-    let nodes_height = wanted.min(body.saturating_sub(for_jobs));
-    let [head, nodes, jobs, foot] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(nodes_height),
-        Constraint::Min(0),
-        Constraint::Length(1),
-    ])
-    .areas(frame.area());
+    let [head, body, foot] =
+        Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)]).areas(frame.area());
     frame.render_widget(Line::from(vec!["s4  ".bold(), summary(view).into()]), head);
+    match choice.page.clone() {
+        Page::Overview => draw_overview(frame, body, view, choice),
+        Page::Node(number) => {
+            let lines = view.nodes.get(number).map(node_lines).unwrap_or_default();
+            draw_lines(frame, body, lines, choice);
+        }
+        Page::Job(id) => draw_lines(frame, body, job_lines(view, &id), choice),
+        Page::Logs(_) => {
+            let lines = choice.logs.iter().map(|line| Line::from(plain(line))).collect();
+            draw_lines(frame, body, lines, choice);
+        }
+    }
+    draw_foot(frame, foot, choice);
+}
+
+fn draw_foot(frame: &mut Frame, area: Rect, choice: &Choice) {
+    let line = match (&choice.to_cancel, choice.message.as_str()) {
+        (Some(job), _) => Line::from(format!("cancel job {job}? y: yes, any other key: no")).bold(),
+        (None, "") => {
+            let keys = match choice.page {
+                Page::Overview => format!("{OVERVIEW_KEYS} {}", choice.order.name()),
+                Page::Job(_) => JOB_KEYS.to_owned(),
+                Page::Node(_) | Page::Logs(_) => PAGE_KEYS.to_owned(),
+            };
+            Line::from(keys).dim()
+        }
+        (None, message) => Line::from(message.to_owned()).bold(),
+    };
+    frame.render_widget(line, area);
+}
+
+/// The lines from the scroll position on.
+fn draw_lines(frame: &mut Frame, area: Rect, lines: Vec<Line<'static>>, choice: &mut Choice) {
+    choice.scroll = choice.scroll.min(lines.len().saturating_sub(usize::from(area.height)));
+    let shown: Vec<Line> = lines.into_iter().skip(choice.scroll).take(area.height.into()).collect();
+    frame.render_widget(Paragraph::new(shown), area);
+}
+
+fn draw_overview(frame: &mut Frame, area: Rect, view: &ClusterView, choice: &mut Choice) {
+    // The jobs get at least a third, if there are any.
+    let wanted = (view.nodes.len() as u16).saturating_add(1);
+    let for_jobs = (view.jobs.len() as u16).saturating_mul(JOB_HEIGHT).min(area.height / 3);
+    let nodes_height = wanted.min(area.height.saturating_sub(for_jobs));
+    let [nodes, jobs] = Layout::vertical([Constraint::Length(nodes_height), Constraint::Min(0)]).areas(area);
     draw_nodes(frame, nodes, view, choice);
-    draw_jobs(frame, jobs, view);
-    let order = format!("{KEYS}   by {}", choice.order.name());
-    frame.render_widget(Paragraph::new(order).style(Style::new().add_modifier(Modifier::DIM)), foot);
+    draw_jobs(frame, jobs, view, choice);
+}
+
+/// The first of `all` rows to show, so that the selected one is among the `fitting` ones.
+fn first_shown(selected: usize, fitting: usize) -> usize {
+    (selected + 1).saturating_sub(fitting.max(1))
 }
 
 fn draw_nodes(frame: &mut Frame, area: Rect, view: &ClusterView, choice: &mut Choice) {
     let sorted = choice.order.sort(&view.nodes);
+    choice.node = choice.node.min(sorted.len().saturating_sub(1));
     let fitting = usize::from(area.height.saturating_sub(1));
-    choice.scroll = choice.scroll.min(sorted.len().saturating_sub(fitting));
-    let rows = sorted.into_iter().skip(choice.scroll).take(fitting).map(node_row);
+    let selected = (choice.pane == Pane::Nodes).then_some(choice.node);
+    let numbered = sorted.into_iter().enumerate().skip(first_shown(choice.node, fitting)).take(fitting);
+    let rows = numbered.map(|(at, node)| match selected == Some(at) {
+        true => node_row(node).add_modifier(Modifier::REVERSED),
+        false => node_row(node),
+    });
     let head = COLUMNS.map(|(name, _)| right(name.to_owned()));
     let head = Row::new(head).style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
     // All columns fit into 80 characters. Wider values are rare, and are cut.
@@ -64,21 +110,23 @@ fn node_row(node: &NodeView) -> Row<'static> {
     }
 }
 
-fn draw_jobs(frame: &mut Frame, area: Rect, view: &ClusterView) {
+fn draw_jobs(frame: &mut Frame, area: Rect, view: &ClusterView, choice: &mut Choice) {
     if view.jobs.is_empty() {
         frame.render_widget(Paragraph::new("\nno jobs").style(Style::new().add_modifier(Modifier::DIM)), area);
         return;
     }
+    choice.job = choice.job.min(view.jobs.len() - 1);
+    let selected = (choice.pane == Pane::Jobs).then_some(choice.job);
+    let fitting = usize::from(area.height / JOB_HEIGHT);
     let mut lines = Vec::new();
-    // Running jobs come first.
-    let (running, ended): (Vec<_>, Vec<_>) = view.jobs.iter().partition(|job| job.is_running());
-    for job in running.into_iter().chain(ended).take(usize::from(area.height / JOB_HEIGHT) + 1) {
-        lines.extend(job_lines(job, area.width));
+    let jobs = jobs_in_order(view).into_iter().enumerate().skip(first_shown(choice.job, fitting));
+    for (at, job) in jobs.take(fitting + 1) {
+        lines.extend(job_rows(job, area.width, selected == Some(at)));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn job_lines(job: &JobView, width: u16) -> [Line<'static>; JOB_HEIGHT as usize] {
+fn job_rows(job: &JobView, width: u16, is_selected: bool) -> [Line<'static>; JOB_HEIGHT as usize] {
     let state = match job.state {
         "running" => job.state.bold(),
         "failed" | "interrupted" => job.state.red().bold(),
@@ -92,7 +140,11 @@ fn job_lines(job: &JobView, width: u16) -> [Line<'static>; JOB_HEIGHT as usize] 
     if !time.is_empty() {
         line.push(Span::raw(format!(", {time}")).dim());
     }
-    [Line::default(), Line::from(vec![state, what.into()]), Line::from(line)]
+    let mut head = Line::from(vec![state, what.into()]);
+    if is_selected {
+        head = head.add_modifier(Modifier::REVERSED);
+    }
+    [Line::default(), head, Line::from(line)]
 }
 
 /// Done, failed and running tasks as shares of all, each with its own character.
@@ -116,39 +168,9 @@ fn bar(job: &JobView, width: usize) -> Vec<Span<'static>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::top::rows::tests::view;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use s4::protocol::{FailureGroups, Progress};
-
-    fn view(nodes: usize) -> ClusterView {
-        let nodes = (0..nodes).map(|node| NodeView {
-            node,
-            address: format!("10.0.0.{node}:80"),
-            state: if node == 1 { NodeState::Down } else { NodeState::Up },
-            why: None,
-            health: None,
-            usage: None,
-            samples: Vec::new(),
-        });
-        let job = JobView {
-            id: "20260101-000000-000-000000".into(),
-            kind: "map".into(),
-            indir: "s4://in/".into(),
-            outdir: "s4://out/".into(),
-            cmd: "sort".into(),
-            state: "running",
-            started: Some(0),
-            ended: None,
-            elapsed: Some(5000),
-            seconds_left: Some(5.0),
-            progress: Progress { tasks: 100, done: 50, failed: 1, running: 2, ..Progress::default() },
-            done_before: 0,
-            parts: Vec::new(),
-            crowded: None,
-            failures: FailureGroups::default(),
-        };
-        ClusterView { now: 5000, nodes: nodes.collect(), crowded: None, jobs: vec![job] }
-    }
 
     fn drawn(width: u16, height: u16, view: &ClusterView, choice: &mut Choice) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -173,16 +195,35 @@ mod tests {
 
     #[test]
     fn many_nodes_leave_room_for_the_job_and_can_be_scrolled() {
-        let mut choice = Choice { scroll: usize::MAX / 2, ..Choice::default() };
+        let mut choice = Choice { node: usize::MAX / 2, ..Choice::default() };
         let text = drawn(80, 24, &view(1000), &mut choice);
         assert!(text.contains(" 999 ") && text.contains("50 of 100 done"), "{text}");
-        assert!(choice.scroll < 1000);
+        assert_eq!(choice.node, 999);
+    }
+
+    #[test]
+    fn a_job_and_a_node_have_pages() {
+        let view = view(3);
+        let mut choice = Choice { page: Page::Job(view.jobs[0].id.clone()), ..Choice::default() };
+        let text = drawn(80, 24, &view, &mut choice);
+        for part in [
+            "20260101-000000-000-000000 running",
+            "1970-01-01 00:00:00 UTC",
+            "51%, 50 of 100 done, 1 failed",
+            "Esc back",
+        ] {
+            assert!(text.contains(part), "no {part} in\n{text}");
+        }
+        choice.page = Page::Node(1);
+        assert!(drawn(80, 24, &view, &mut choice).contains("node 1 10.0.0.1:80 down"));
     }
 
     #[test]
     fn no_size_is_too_small() {
         for (width, height) in [(1, 1), (10, 3), (80, 2), (200, 5), (5, 50)] {
-            drawn(width, height, &view(20), &mut Choice::default());
+            for page in [Page::Overview, Page::Node(1), Page::Job(view(1).jobs[0].id.clone()), Page::Logs("x".into())] {
+                drawn(width, height, &view(20), &mut Choice { page, pane: Pane::Jobs, ..Choice::default() });
+            }
         }
     }
 }

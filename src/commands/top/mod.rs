@@ -1,14 +1,17 @@
 //! `s4 top`: a live view of the cluster in a terminal, or one snapshot as plain text.
 
 mod choice;
+mod details;
 mod draw;
 mod plain;
+mod requests;
 mod rows;
 
 use crate::cli::TopArgs;
-use choice::Choice;
+use choice::{Ask, Choice, Reaction};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use requests::Answer;
 use s4::client::Client;
 use s4::client::cluster_view::ClusterView;
 use s4::error::{Error, ExitStatus, Result};
@@ -29,22 +32,21 @@ pub async fn run(client: &Client, args: &TopArgs) -> Result<ExitStatus> {
         return Ok(ExitStatus::Done);
     }
     let (news, received) = mpsc::channel();
+    let (asks, mut asked) = tokio::sync::mpsc::channel(1);
     let keys = news.clone();
     std::thread::spawn(move || read_keys(&keys));
-    let screen = std::thread::spawn(move || show(&received));
-    // The screen's thread ends when the user quits; then the channel is closed.
+    // The screen's thread ends when the user quits; then both channels are closed.
+    let screen = std::thread::spawn(move || show(&received, &asks));
+    let mut turns = tokio::time::interval(EVERY);
     loop {
-        let view = client.cluster_view(SAMPLES).await;
-        if news.send(News::View(Box::new(view))).is_err() {
-            break;
-        }
-        for _ in 0..20 {
-            tokio::time::sleep(EVERY / 20).await;
-            if screen.is_finished() {
-                break;
-            }
-        }
-        if screen.is_finished() {
+        let next = tokio::select! {
+            ask = asked.recv() => match ask {
+                Some(ask) => News::Answer(requests::answer(&client, ask).await),
+                None => break,
+            },
+            _ = turns.tick() => News::View(Box::new(client.cluster_view(SAMPLES).await)),
+        };
+        if news.send(next).is_err() {
             break;
         }
     }
@@ -58,6 +60,7 @@ pub async fn run(client: &Client, args: &TopArgs) -> Result<ExitStatus> {
 enum News {
     View(Box<ClusterView>),
     Input(Event),
+    Answer(Answer),
 }
 
 /// Forwards the terminal's events until the channel is closed.
@@ -70,23 +73,35 @@ fn read_keys(news: &mpsc::Sender<News>) {
 }
 
 /// Draws until the user quits. Then restores the terminal, also after a panic.
-fn show(news: &mpsc::Receiver<News>) -> std::io::Result<()> {
+fn show(news: &mpsc::Receiver<News>, asks: &tokio::sync::mpsc::Sender<Ask>) -> std::io::Result<()> {
     let mut terminal = ratatui::try_init()?;
-    let shown = show_on(&mut terminal, news);
+    let shown = show_on(&mut terminal, news, asks);
     ratatui::try_restore()?;
     shown
 }
 
-fn show_on(terminal: &mut DefaultTerminal, news: &mpsc::Receiver<News>) -> std::io::Result<()> {
+fn show_on(
+    terminal: &mut DefaultTerminal,
+    news: &mpsc::Receiver<News>,
+    asks: &tokio::sync::mpsc::Sender<Ask>,
+) -> std::io::Result<()> {
     let mut choice = Choice::default();
     let mut latest: Option<Box<ClusterView>> = None;
     loop {
         terminal.draw(|frame| draw::screen(frame, latest.as_deref(), &mut choice))?;
         match news.recv() {
             Ok(News::View(view)) => latest = Some(view),
+            Ok(News::Answer(Answer::Logs(lines))) => choice.logs = lines,
+            Ok(News::Answer(Answer::Message(message))) => choice.message = message,
             Ok(News::Input(Event::Key(key))) if key.kind != KeyEventKind::Release => {
-                if !choice.take(key) {
-                    return Ok(());
+                match choice.take(key, latest.as_deref()) {
+                    Reaction::Stay => {}
+                    Reaction::Quit => return Ok(()),
+                    Reaction::Ask(ask) => {
+                        if asks.try_send(ask).is_err() {
+                            choice.message = "the last request is not answered yet".to_owned();
+                        }
+                    }
                 }
             }
             // The terminal was resized: draw again.

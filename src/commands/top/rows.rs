@@ -100,6 +100,12 @@ pub fn summary(view: &ClusterView) -> String {
     format!("{up} of {} nodes up, {tasks} tasks running, {jobs} jobs running", view.nodes.len())
 }
 
+/// The jobs as they are shown: running ones first.
+pub fn jobs_in_order(view: &ClusterView) -> Vec<&JobView> {
+    let (running, ended): (Vec<_>, Vec<_>) = view.jobs.iter().partition(|job| job.is_running());
+    running.into_iter().chain(ended).collect()
+}
+
 /// For example `123 of 500 done, 2 failed, 8 running`.
 pub fn counts(job: &JobView) -> String {
     let progress = &job.progress;
@@ -130,8 +136,41 @@ pub fn command_line(job: &JobView) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use s4::client::cluster_view::NodeState;
+    use s4::protocol::{FailureGroups, Progress};
+
+    /// A cluster whose node 1 is down, with a job that runs.
+    pub fn view(nodes: usize) -> ClusterView {
+        let nodes = (0..nodes).map(|node| NodeView {
+            node,
+            address: format!("10.0.0.{node}:80"),
+            state: if node == 1 { NodeState::Down } else { NodeState::Up },
+            why: None,
+            health: None,
+            usage: None,
+            samples: Vec::new(),
+        });
+        let job = JobView {
+            id: "20260101-000000-000-000000".into(),
+            kind: "map".into(),
+            indir: "s4://in/".into(),
+            outdir: "s4://out/".into(),
+            cmd: "sort".into(),
+            state: "running",
+            started: Some(0),
+            ended: None,
+            elapsed: Some(5000),
+            seconds_left: Some(5.0),
+            progress: Progress { tasks: 100, done: 50, failed: 1, running: 2, ..Progress::default() },
+            done_before: 0,
+            parts: Vec::new(),
+            crowded: None,
+            failures: FailureGroups::default(),
+        };
+        ClusterView { now: 5000, nodes: nodes.collect(), crowded: None, jobs: vec![job] }
+    }
 
     #[test]
     fn the_orders_form_a_cycle() {
