@@ -1,5 +1,7 @@
 //! What the user of `s4 top` has selected, and how keys change it. Pure: requests to the cluster are returned.
 
+#[cfg(test)]
+use super::rows::tests::view;
 use super::rows::{Order, jobs_in_order};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use s4::client::cluster_view::ClusterView;
@@ -157,7 +159,6 @@ impl Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::top::rows::tests::view;
 
     fn press(choice: &mut Choice, code: KeyCode) -> Reaction {
         choice.take(KeyEvent::new(code, KeyModifiers::NONE), Some(&view(3)))

@@ -2,6 +2,8 @@
 
 use super::choice::{Choice, Page, Pane};
 use super::details::{job_lines, node_lines, plain};
+#[cfg(test)]
+use super::rows::tests::view;
 use super::rows::{COLUMNS, cells, command_line, counts, jobs_in_order, summary, time};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -168,7 +170,6 @@ fn bar(job: &JobView, width: usize) -> Vec<Span<'static>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::top::rows::tests::view;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
