@@ -25,7 +25,7 @@ PATH = re.compile(r"(?<![\w:])((?:crate|super|self|s4)(?:::\w+)+)")
 def source(path):
     """The code of a file without comments, texts and its tests."""
     text = COMMENT.sub(" ", path.read_text())
-    tests = re.search(r"#\[cfg\(test\)\]\s*mod\s+\w+\s*\{", text)
+    tests = re.search(r"#\[cfg\(test\)\]\s*(?:pub\s+)?mod\s+\w+\s*\{", text)
     return text[: tests.start()] if tests else text
 
 
