@@ -189,7 +189,8 @@ fn run(args: Args) -> Result<()> {
     served
 }
 
-/// Closes keys that nobody reads any more, and removes files that no job needs, until the process ends.
+/// Closes keys that nobody reads any more, and removes files that no job needs and uploads that nobody
+/// touches, until the process ends.
 async fn close_idle(jobs: Arc<Jobs>) {
     loop {
         tokio::time::sleep(IDLE_CHECK).await;
@@ -198,6 +199,7 @@ async fn close_idle(jobs: Arc<Jobs>) {
             jobs.shared.store.close_idle_files();
             jobs.shared.names.settle_unreported();
             jobs.remove_unused_files();
+            jobs.shared.store.expire_uploads();
         })
         .await;
     }

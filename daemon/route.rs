@@ -6,7 +6,7 @@ use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
 use s4::placement::NodeId;
-use s4::protocol::{Change, JobId, MOST_INPUTS};
+use s4::protocol::{Change, JobId, MOST_INPUTS, PartNumber, UploadId, UploadPart};
 use std::str::FromStr;
 
 /// A parsed request.
@@ -14,32 +14,20 @@ use std::str::FromStr;
 pub enum Route {
     Health,
     Usage,
-    Status {
-        samples: Option<usize>,
-    },
-    Watch {
-        samples: Option<usize>,
-    },
+    Status { samples: Option<usize> },
+    Watch { samples: Option<usize> },
     GetKey(Key),
-    /// Answers with the headers of a `GetKey`.
     HeadKey(Key),
-    /// Answers with attributes and metadata as JSON.
     Head(Key),
-    PutKey {
-        key: Key,
-        change: Change,
-    },
-    DeleteKey {
-        key: Key,
-        keep_dirs: bool,
-        only: Option<Checksum>,
-    },
+    PutKey { key: Key, change: Change, part: Option<UploadPart> },
+    CreateUpload(Key),
+    ListUploads { prefix: Prefix, after: (String, String) },
+    ListParts { key: Key, id: UploadId, after: u32 },
+    AbortUpload { key: Key, id: UploadId },
+    DeleteKey { key: Key, keep_dirs: bool, only: Option<Checksum> },
     AdoptKey(Key),
     ChangeKey(Key),
-    RenameKey {
-        from: Key,
-        to: Key,
-    },
+    RenameKey { from: Key, to: Key },
     Stat(Dir),
     Made(Key),
     Connect,
@@ -52,55 +40,25 @@ pub enum Route {
     LetGoDirs,
     AuditDirs(NodeId),
     HeldDirs(NodeId),
-    List {
-        prefix: Prefix,
-        recursive: bool,
-        details: bool,
-        after: String,
-    },
+    List { prefix: Prefix, recursive: bool, details: bool, after: String },
     DeletePrefix(Prefix),
-    Scrub {
-        rate: u64,
-        resume: bool,
-    },
-    SubmitJob {
-        dry_run: bool,
-    },
+    Scrub { rate: u64, resume: bool },
+    SubmitJob { dry_run: bool },
     HasFile(String),
     PutFile(String),
     ListJobs,
     FindJob(JobId),
-    StartJob {
-        id: JobId,
-        follows: bool,
-    },
+    StartJob { id: JobId, follows: bool },
     StopJob(JobId),
     CancelJob(JobId),
     FollowJob(JobId),
-    CleanJob {
-        id: JobId,
-        prefix: Prefix,
-        inputs: Option<u64>,
-    },
-    ExistingOutputs {
-        outdir: Dir,
-        of: Option<NodeId>,
-    },
-    Provenance {
-        key: Key,
-        page: Page,
-    },
+    CleanJob { id: JobId, prefix: Prefix, inputs: Option<u64> },
+    ExistingOutputs { outdir: Dir, of: Option<NodeId> },
+    Provenance { key: Key, page: Page },
     GiveProvenance(Key),
     Why(Key),
-    TaskRecord {
-        job: u64,
-        digest: u64,
-        page: Page,
-    },
-    JobLogs {
-        id: JobId,
-        key: Option<Key>,
-    },
+    TaskRecord { job: u64, digest: u64, page: Page },
+    JobLogs { id: JobId, key: Option<Key> },
 }
 
 /// A range of a task's inputs.
@@ -119,6 +77,9 @@ impl Route {
             | Self::HeadKey(key)
             | Self::Head(key)
             | Self::PutKey { key, .. }
+            | Self::CreateUpload(key)
+            | Self::ListParts { key, .. }
+            | Self::AbortUpload { key, .. }
             | Self::DeleteKey { key, .. }
             | Self::AdoptKey(key)
             | Self::ChangeKey(key)
@@ -152,7 +113,11 @@ impl Route {
             (&Method::GET, "keys", key) => parse_key(key).map(Route::GetKey),
             (&Method::HEAD, "keys", key) => parse_key(key).map(Route::HeadKey),
             (&Method::GET, "head", key) => parse_key(key).map(Route::Head),
-            (&Method::PUT, "keys", key) => Ok(Route::PutKey { key: parse_key(key)?, change: attributes(query)? }),
+            (&Method::PUT, "keys", key) => put_route(key, query),
+            (&Method::POST, "uploads", key) => parse_key(key).map(Route::CreateUpload),
+            (&Method::GET, "uploads", "") => uploads_route(query),
+            (&Method::GET, "uploads", key) => parts_route(key, query),
+            (&Method::DELETE, "uploads", key) => abort_route(key, query),
             (&Method::DELETE, "keys", key) => delete_route(key, query),
             (&Method::POST, "adopt", key) => parse_key(key).map(Route::AdoptKey),
             (&Method::POST, "change", key) => parse_key(key).map(Route::ChangeKey),
@@ -194,12 +159,41 @@ fn is_route(head: &str, rest: &str) -> bool {
         "health" | "usage" | "status" | "watch" | "list" | "delete" | "scrub" | "connect" | "existing" => {
             rest.is_empty()
         }
-        "keys" | "head" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs" | "provenance" | "why" => {
-            true
-        }
+        "keys" | "head" | "uploads" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs"
+        | "provenance" | "why" => true,
         "names" => matches!(rest, "enter" | "left" | "let_go" | "audit" | "held"),
         _ => false,
     }
+}
+
+fn put_route(key: &str, query: &str) -> Result<Route> {
+    let part = match query_value(query, "upload")? {
+        Some(upload) => Some(UploadPart {
+            upload: UploadId::try_from(upload)?,
+            number: PartNumber::try_from(number::<u32>(query, "part")?)?,
+        }),
+        None => None,
+    };
+    Ok(Route::PutKey { key: parse_key(key)?, change: attributes(query)?, part })
+}
+
+fn uploads_route(query: &str) -> Result<Route> {
+    let prefix = Prefix::parse(&query_value(query, "prefix")?.unwrap_or_default())?;
+    let after = |name| query_value(query, name).map(Option::unwrap_or_default);
+    Ok(Route::ListUploads { prefix, after: (after("after")?, after("after_id")?) })
+}
+
+fn parts_route(key: &str, query: &str) -> Result<Route> {
+    let after = query_value(query, "after")?.map(|after| after.parse().map_err(|_| malformed("after"))).transpose()?;
+    Ok(Route::ListParts { key: parse_key(key)?, id: upload_id(query)?, after: after.unwrap_or(0) })
+}
+
+fn abort_route(key: &str, query: &str) -> Result<Route> {
+    Ok(Route::AbortUpload { key: parse_key(key)?, id: upload_id(query)? })
+}
+
+fn upload_id(query: &str) -> Result<UploadId> {
+    UploadId::try_from(field(query, "id")?)
 }
 
 fn delete_route(key: &str, query: &str) -> Result<Route> {
@@ -385,9 +379,9 @@ mod tests {
         #[test]
         fn any_request_is_a_route_or_an_error_of_one_line(
             method in 0..METHODS.len(),
-            head in "/v1/(health|status|watch|keys|head|adopt|change|rename|stat|made|dirs|names|list|delete|files|existing|jobs|x)",
+            head in "/v1/(health|status|watch|keys|head|uploads|adopt|change|rename|stat|made|dirs|names|list|delete|files|existing|jobs|x)",
             rest in "(/([a-z0-9%-]{0,4}|held|audit|[0-9]{8}-logs|_x)){0,3}",
-            query in "((to|prefix|node|home|mode|mtime|samples|checksum|inputs|outdir|recursive|after)=[a-f0-9%/+ -]{0,6}&?){0,4}",
+            query in "((to|prefix|node|home|mode|mtime|samples|checksum|inputs|outdir|recursive|after|upload|part|id)=[a-f0-9%/+ -]{0,6}&?){0,4}",
         ) {
             let method = &METHODS[method];
             match Route::parse(method, &format!("{head}{rest}"), &query) {

@@ -15,6 +15,10 @@ pub const KEY_ATTRIBUTE: &str = "user.s4.key";
 /// digits, a space, and the metadata as JSON.
 pub const METADATA_ATTRIBUTE: &str = "user.s4.meta";
 
+/// The name of the attribute of a key that was joined from the parts of an upload: the id of the upload, a space, and
+/// the XXH3-64 of the list of its parts, as 16 hexadecimal digits.
+pub const UPLOAD_ATTRIBUTE: &str = "user.s4.upload";
+
 const VERSION: u8 = 1;
 const WITH_METADATA: u8 = 2;
 const PLAIN: usize = 17;

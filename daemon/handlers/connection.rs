@@ -2,7 +2,7 @@
 //! next.
 
 use super::data::Data;
-use super::{Answer, commands, get, parse, put};
+use super::{Answer, commands, get, parse, put, uploads};
 use crate::app::{App, BODY_DEADLINE};
 use crate::peer::Peer;
 use crate::request_log::Origin;
@@ -38,6 +38,7 @@ fn count(app: &App, request: &Request) {
         Request::Eval { .. } => app.watch.requests.count("eval"),
         Request::Run { .. } => app.watch.requests.count("run"),
         Request::Try { .. } => app.watch.requests.count("try"),
+        Request::Complete { .. } => app.watch.requests.count("uploads"),
         Request::PutEnd(_) | Request::End => {}
     }
 }
@@ -58,6 +59,7 @@ impl Line {
             Request::Eval { .. } => "eval",
             Request::Run { .. } => "run",
             Request::Try { .. } => "try",
+            Request::Complete { .. } => "complete",
             Request::PutEnd(_) | Request::End => "end",
         };
         let path = match request {
@@ -169,8 +171,7 @@ fn answer(
     request: Request,
     receiving: &mut Option<Receiving>,
 ) -> Result<()> {
-    let has_data =
-        matches!(request, Request::Put(_) | Request::Eval { .. } | Request::Run { .. } | Request::Try { .. });
+    let has_data = !matches!(request, Request::Stat { .. } | Request::Get { .. } | Request::PutEnd(_) | Request::End);
     let key = request.key().map(|key| key.as_str().to_owned());
     let (origin, line) = (Origin::now(peer.address), Line::of(&request));
     let mut data = Data::of(connection, has_data);
@@ -181,6 +182,7 @@ fn answer(
         Request::Eval { key, files } => commands::eval(app, peer, &mut data, Some(&key), &files),
         Request::Run { files } => commands::eval(app, peer, &mut data, None, &files),
         Request::Try { key } => commands::attempt(app, peer, &mut data, &key),
+        Request::Complete { key, upload, change } => uploads::complete(app, peer, &mut data, &key, &upload, change),
         Request::PutEnd(_) | Request::End => Err(data.connection.malformed("the end of data that has not begun")),
     };
     app.requests.answered(origin, &line, answered.as_ref().map(drop));

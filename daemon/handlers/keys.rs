@@ -16,7 +16,7 @@ use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::file::BLOCK;
 use s4::key::Key;
-use s4::protocol::{CHECKSUM_HEADER, Change, KeyHead, Metadata};
+use s4::protocol::{CHECKSUM_HEADER, Change, KeyHead, Metadata, UploadPart};
 use s4::wire::{self, LARGE};
 use std::io::Read;
 use std::sync::Arc;
@@ -100,13 +100,19 @@ fn send_file(store: &Store, mut opened: Opened, key: &Key, sender: &ChunkSender)
     }
 }
 
-/// Publishes the body as the key, if it matches the checksum in the header.
-pub async fn put(app: &Arc<App>, peer: Peer, key: Key, change: Change, request: Request<Incoming>) -> Answer {
+/// Publishes the body as the key, or keeps it as a part of an upload, if it matches the checksum in the header.
+pub async fn put(
+    app: &Arc<App>,
+    peer: Peer,
+    key: Key,
+    (change, part): (Change, Option<UploadPart>),
+    request: Request<Incoming>,
+) -> Answer {
     let (announced, metadata) = (announced_checksum(&request)?, Metadata::from_headers(request.headers())?);
     let mut chunks = Arriving::new(request.into_body(), &key).await?;
     let store = app.jobs.shared.store.clone();
     let checksum = blocking(move || {
-        let mut draft = store.draft(&key)?;
+        let mut draft = put::begin(&store, &key, part.as_ref())?;
         draft.describe(metadata);
         while let Some(chunk) = chunks.next()? {
             draft.write(&chunk)?;

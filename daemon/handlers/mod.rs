@@ -13,6 +13,7 @@ pub mod provenance;
 mod put;
 pub mod scrub;
 pub mod tree;
+pub mod uploads;
 
 use crate::app::App;
 use bytes::Bytes;

@@ -10,7 +10,7 @@ use s4::checksum::Checksum;
 use s4::error::{Error, Result};
 use s4::hasher::Sums;
 use s4::key::Key;
-use s4::protocol::{Change, HEARTBEAT};
+use s4::protocol::{Change, HEARTBEAT, UploadPart};
 use s4::wire::{Pipe, Put, PutEnd, Request, Response, SMALL, keep_alive};
 use std::io::Write;
 use std::sync::Arc;
@@ -49,7 +49,10 @@ fn end_of(data: &Data, end: Request) -> Result<PutEnd> {
 
 /// Publishes a small key whose bytes are all here.
 fn put_whole(store: &Store, owner: &Owner, peer: &Peer, put: Put, end: PutEnd, bytes: &[u8]) -> Result<()> {
-    let mut draft = owner.marked(store.draft_small(&put.key, bytes.len())?);
+    let mut draft = owner.marked(match &put.part {
+        Some(part) => store.draft_part(&put.key, part)?,
+        None => store.draft_small(&put.key, bytes.len())?,
+    });
     draft.describe(put.metadata);
     draft.write(bytes)?;
     publish(draft, peer, &put.key, Some(end.checksum), end.change, owner).map(drop)
@@ -69,10 +72,15 @@ pub fn publish(
     owner.publish(|| draft.publish_for(peer, change)).map(|()| found)
 }
 
+/// Begins a key, or a part of an upload of it.
+pub fn begin<'s>(store: &'s Store, key: &Key, part: Option<&UploadPart>) -> Result<Draft<'s>> {
+    part.map_or_else(|| store.draft(key), |part| store.draft_part(key, part))
+}
+
 /// Receives a key; `first` are the bytes that are here already. A key that cannot be published is refused at once.
 fn put_stream(store: &Arc<Store>, owner: &Owner, peer: &Peer, put: Put, first: &[u8], data: &mut Data) -> Result<()> {
-    let Put { key, metadata, .. } = &put;
-    let mut draft = owner.marked(store.draft(key)?);
+    let Put { key, metadata, part, .. } = &put;
+    let mut draft = owner.marked(begin(store, key, part.as_ref())?);
     draft.describe(metadata.clone());
     let (end, found): (PutEnd, Sums) = draft.fill(|file, progress| {
         let what = key.to_string();

@@ -62,9 +62,9 @@ impl ScrubCounts {
 }
 
 /// The kinds of request that are counted separately: the first part of the path below `/v1/`.
-const KINDS: [&str; 16] = [
-    "health", "status", "watch", "usage", "keys", "stat", "dirs", "list", "delete", "eval", "run", "try", "jobs",
-    "metrics", "connect", "other",
+const KINDS: [&str; 18] = [
+    "health", "status", "watch", "usage", "keys", "head", "uploads", "stat", "dirs", "list", "delete", "eval", "run",
+    "try", "jobs", "metrics", "connect", "other",
 ];
 
 /// Counters of requests by kind.

@@ -3,6 +3,7 @@
 
 use super::data_dir::DataDir;
 use super::dirs::table::Dirs;
+use super::ending::Ending;
 use super::health::DiskHealth;
 use super::naming::{Naming, Refused};
 use super::open_files::OpenFileCache;
@@ -56,6 +57,8 @@ pub struct Store {
     pub(super) drafts: OnceLock<Pool<File>>,
     pub(super) synced: Synced,
     pub(super) health: DiskHealth,
+    /// Uploads in parts that are being completed or aborted.
+    pub(super) ending: Ending,
     pub(super) _lock: File,
 }
 

@@ -3,6 +3,7 @@
 mod core;
 mod data_dir;
 mod dirs;
+mod ending;
 mod errors;
 mod health;
 mod identity;
@@ -23,6 +24,7 @@ mod spread;
 mod synced;
 mod trash;
 mod tree;
+mod uploads;
 mod watches;
 mod wipe;
 

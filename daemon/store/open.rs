@@ -4,6 +4,7 @@
 use super::core::{Options, Store};
 use super::data_dir::DataDir;
 use super::dirs::table::Dirs;
+use super::ending::Ending;
 use super::health::DiskHealth;
 use super::identity;
 use super::naming::{Naming, Refused};
@@ -43,7 +44,7 @@ impl Store {
         close_to_others(&root);
         close_to_others(&root.join(".s4"));
         let lock = take_lock(&root.join(".s4/lock")).map_err(|e| refuse(reason(&e)))?;
-        for dir in ["tasks", "jobs", "provenance", "files", "drafts", "trash", "marking"] {
+        for dir in ["tasks", "jobs", "provenance", "files", "drafts", "trash", "marking", "uploads"] {
             std::fs::create_dir_all(root.join(".s4").join(dir)).map_err(failed)?;
         }
         spread(&root.join(".s4/drafts"));
@@ -75,6 +76,7 @@ impl Store {
             watches: Watches::default(),
             drafts: OnceLock::new(),
             health: DiskHealth::default(),
+            ending: Ending::default(),
             _lock: lock,
         };
         stored::probe(&store.root).map_err(refuse)?;
@@ -82,6 +84,8 @@ impl Store {
         store.end_previous_run();
         store.end_marking().map_err(failed)?;
         store.recover().map_err(failed)?;
+        store.remove_broken_uploads();
+        store.expire_uploads();
         Ok(store)
     }
 

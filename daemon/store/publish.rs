@@ -7,23 +7,24 @@ use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
 use nix::libc;
 use nix::unistd::{geteuid, linkat};
 use s4::aligned::Block;
-use s4::attribute::{KeyRecord, Mark};
+use s4::attribute::{KeyRecord, Mark, UPLOAD_ATTRIBUTE};
 use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::file::BLOCK;
 use s4::hasher::{self, FileHasher, Hasher, Sums};
 use s4::key::Key;
 use s4::preallocation::Preallocation;
-use s4::protocol::{Change, Metadata};
+use s4::protocol::{Change, Metadata, UploadPart};
 use s4::stored::{self, SpaceChecks, file_mode};
 use s4::time::from_nanoseconds;
 use std::fmt::Display;
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
+use xattr::FileExt;
 
 /// Permission bits of a key that was not given others.
 const KEY_MODE: u32 = 0o444;
@@ -65,6 +66,8 @@ pub struct Draft<'s> {
     checks: SpaceChecks,
     preallocation: Preallocation,
     about: About,
+    /// The bytes are a part of an upload, not a key.
+    part: Option<UploadPart>,
 }
 
 /// What is recorded with a key besides its checksums.
@@ -73,11 +76,13 @@ struct About {
     /// Only for outputs of a map.
     mark: Option<Mark>,
     metadata: Metadata,
+    /// Only for keys that were joined from the parts of an upload.
+    joined_from: Option<String>,
 }
 
 impl From<Mark> for About {
     fn from(mark: Mark) -> Self {
-        Self { mark: Some(mark), metadata: Metadata::default() }
+        Self { mark: Some(mark), ..Self::default() }
     }
 }
 
@@ -135,6 +140,11 @@ impl Draft<'_> {
         self.about.metadata = metadata;
     }
 
+    /// Records which parts of which upload the key is joined from.
+    pub(super) fn note_upload(&mut self, joined_from: String) {
+        self.about.joined_from = Some(joined_from);
+    }
+
     pub fn publish(self) -> Result<()> {
         self.publish_for(&(), Change::default())
     }
@@ -148,7 +158,10 @@ impl Draft<'_> {
     /// Publishes it with `sums` of all bytes that were appended.
     pub fn publish_hashed(mut self, requester: &impl Requester, sums: &Sums, change: Change) -> Result<()> {
         self.preallocation.release(&self.file);
-        self.store.link(requester, &self.file, (sums, &self.about), &self.key, change)
+        match &self.part {
+            Some(part) => self.store.keep_part(requester, &self.file, sums, &self.key, part),
+            None => self.store.link(requester, &self.file, (sums, &self.about), &self.key, change),
+        }
     }
 }
 
@@ -156,17 +169,23 @@ impl Store {
     /// Begins a key. A key that exists, or belongs on another node, is refused before any byte is written.
     pub fn draft(&self, key: &Key) -> Result<Draft<'_>> {
         self.check_free(key)?;
-        self.draft_in(key, self.unnamed_file())
+        self.draft_of(key, self.unnamed_file(), None)
     }
 
     /// Begins a small key of `len` bytes. If it exists already, only its publish fails.
     pub fn draft_small(&self, key: &Key, len: usize) -> Result<Draft<'_>> {
         self.check_place(key)?;
         // Writing sets the mtime of a file created ahead. An empty key is never written to, so it needs a new file.
-        self.draft_in(key, if len > 0 { self.unnamed_file_ahead() } else { self.unnamed_file() })
+        self.draft_of(key, if len > 0 { self.unnamed_file_ahead() } else { self.unnamed_file() }, None)
     }
 
-    fn draft_in(&self, key: &Key, file: std::io::Result<File>) -> Result<Draft<'_>> {
+    /// A draft of a key, or of a part of it, in `file`.
+    pub(super) fn draft_of(
+        &self,
+        key: &Key,
+        file: std::io::Result<File>,
+        part: Option<UploadPart>,
+    ) -> Result<Draft<'_>> {
         Ok(Draft {
             store: self,
             key: key.clone(),
@@ -176,6 +195,7 @@ impl Store {
             checks: SpaceChecks::default(),
             preallocation: Preallocation::default(),
             about: About::default(),
+            part,
         })
     }
 
@@ -215,7 +235,8 @@ impl Store {
         })
     }
 
-    fn check_place(&self, key: &Key) -> Result<()> {
+    /// Refuses a key that belongs on another node, or for which there is no space.
+    pub(super) fn check_place(&self, key: &Key) -> Result<()> {
         self.misplaced(key)?;
         self.check_there()?;
         self.check_space(key)
@@ -271,7 +292,7 @@ impl Store {
             allow_attributes(file, found.mode()).map_err(failed)?;
             return self.link(&(), file, (&sums, &mark.into()), key, Change::default());
         }
-        let mut draft = self.draft_in(key, self.unnamed_file())?;
+        let mut draft = self.draft_of(key, self.unnamed_file(), None)?;
         draft.mark(mark);
         let mut block = Block::new(BLOCK);
         loop {
@@ -301,6 +322,9 @@ impl Store {
         let has_metadata = !about.metadata.is_empty();
         let record = KeyRecord { checksum: sums.checksum, mark: about.mark, has_metadata };
         stored::set_record(file, &record).map_err(failed)?;
+        if let Some(joined_from) = &about.joined_from {
+            file.set_xattr(UPLOAD_ATTRIBUTE, joined_from.as_bytes()).map_err(failed)?;
+        }
         // Before the table, which takes the room that is left.
         if has_metadata {
             self.set_metadata(file, &about.metadata, key)?;
@@ -398,22 +422,30 @@ impl Store {
         over_empty: bool,
     ) -> nix::Result<()> {
         let (dir, name) = self.data.open_parent(path)?;
-        let link =
-            |dir: BorrowedFd, to: &Path| linkat(AT_FDCWD, path_of(file).as_str(), dir, to, AtFlags::AT_SYMLINK_FOLLOW);
         let _naming = self.naming.lock(path);
         if requester.put().is_some_and(|put| self.refused.has(put)) {
             return Err(Errno::ECANCELED);
         }
-        match link(dir.as_fd(), name) {
-            Err(Errno::EEXIST) if over_empty && is_empty_key(path) => {}
-            done => return done,
+        match link_file(file, dir.as_fd(), name) {
+            Err(Errno::EEXIST) if over_empty && is_empty_key(path) => {
+                let _leaving = self.leaving(path);
+                self.name_over(file, &dir, name)
+            }
+            done => done,
         }
+    }
+
+    /// Gives an unnamed file the name `name` in `dir`, in place of a file that has it, in one step.
+    pub(super) fn name_over(&self, file: &File, dir: &OwnedFd, name: &Path) -> nix::Result<()> {
         // In a directory that the next start empties, in case this process is killed now.
         let beside = self.tasks_dir().join(format!("over-{}", file.as_raw_fd()));
-        link(AT_FDCWD, &beside)?;
-        let _leaving = self.leaving(path);
-        renameat(AT_FDCWD, &beside, &dir, name).inspect_err(|_| drop(std::fs::remove_file(&beside)))
+        link_file(file, AT_FDCWD, &beside)?;
+        renameat(AT_FDCWD, &beside, dir, name).inspect_err(|_| drop(std::fs::remove_file(&beside)))
     }
+}
+
+fn link_file(file: &File, dir: BorrowedFd, to: &Path) -> nix::Result<()> {
+    linkat(AT_FDCWD, path_of(file).as_str(), dir, to, AtFlags::AT_SYMLINK_FOLLOW)
 }
 
 /// True if the file at `path` is a key of no bytes.
@@ -436,7 +468,7 @@ fn allow_attributes(file: &File, mode: u32) -> std::io::Result<()> {
     }
 }
 
-fn taken(key: &Key, is_dir: bool) -> Error {
+pub(super) fn taken(key: &Key, is_dir: bool) -> Error {
     let what = if is_dir { "a directory of this name exists" } else { "key already exists" };
     Error::new(ErrorKind::AlreadyExists, format!("{key}: {what}"))
 }

@@ -308,7 +308,7 @@ impl Names {
         }
         let (input, change) =
             (AtPosition::new(copy, 0), Change { mode: Some(stat.mode), mtime: Some(stat.mtime), over_empty: false });
-        let options = PutOptions { change, metadata };
+        let options = PutOptions { change, metadata, ..PutOptions::default() };
         self.namespace.client.put_with(to, input, "the spool", options).await.map_err(|e| errno(&e))?;
         match self.namespace.client.unlink_only(from, copied).await {
             // The key was deleted or replaced meanwhile.

@@ -225,13 +225,13 @@ impl Client {
         }
         let node = self.cluster().node_of(key);
         let mut connection = self.idle_connection(node, format!("{}: {key}", self.cluster().name(node)))?;
-        let PutOptions { change, metadata } = options;
-        let (key, number, metadata) = (key.clone(), self.put_number(), metadata.clone());
-        let request = Request::Put(Put { key, number, delivery: None, metadata });
+        let PutOptions { change, metadata, part } = options.clone();
+        let (key, number) = (key.clone(), self.put_number());
+        let request = Request::Put(Put { key, number, delivery: None, metadata, part });
         let mut send = || {
             connection.put_message(&request)?;
             connection.put_small_data(bytes)?;
-            connection.put_message(&Request::PutEnd(PutEnd { checksum, change: *change }))?;
+            connection.put_message(&Request::PutEnd(PutEnd { checksum, change }))?;
             // The rest is sent during the wait for the response.
             connection.send_some()
         };

@@ -24,6 +24,10 @@ impl Client {
     pub async fn put_small_with(&self, key: &Key, bytes: Bytes, options: PutOptions) -> Result<Checksum> {
         let (client, checksum, asked) = (self.putting(), Checksum::of(&bytes), Instant::now());
         let put = client.put_bytes(key, bytes, checksum, &options).await.map(|()| checksum);
+        if options.part.is_some() {
+            // It can be put again.
+            return put;
+        }
         client.put_outcome(key, options.change, asked, put, async { Ok(checksum) }).await
     }
 
@@ -38,8 +42,9 @@ impl Client {
             change.mode.map(|mode| format!("mode={mode:o}")),
             change.mtime.map(|time| format!("mtime={time}")),
             change.over_empty.then(|| "over_empty=true".to_owned()),
+            options.part.as_ref().map(|part| format!("upload={}&part={}", part.upload, part.number)),
         ];
-        for (field, sign) in fields.into_iter().flatten().zip(["?", "&", "&"]) {
+        for (field, sign) in fields.into_iter().flatten().zip(["?", "&", "&", "&"]) {
             path += sign;
             path += &field;
         }

@@ -17,6 +17,7 @@ mod keys;
 mod lines;
 mod listing;
 mod local;
+mod multipart;
 mod outcome;
 mod pool;
 mod provenance;

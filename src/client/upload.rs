@@ -10,7 +10,7 @@ use crate::file::BLOCK;
 use crate::hasher::{FileHasher, Hasher};
 use crate::key::Key;
 use crate::placement::NodeId;
-use crate::protocol::{Change, Delivery, HEARTBEAT, Metadata};
+use crate::protocol::{Change, Delivery, HEARTBEAT, Metadata, UploadPart};
 use crate::wire::frame::MAX_DATA;
 use crate::wire::{Connection, Incoming, LARGE, Put, PutEnd, Request, Response, SMALL, SendError};
 use bytes::Bytes;
@@ -31,6 +31,8 @@ const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct PutOptions {
     pub change: Change,
     pub metadata: Metadata,
+    /// The bytes are a part of an upload of the key. Attributes and metadata belong to the upload then.
+    pub part: Option<UploadPart>,
 }
 
 /// A key that is being sent. All calls block, each step at most for the deadline. If it is dropped before
@@ -348,8 +350,8 @@ impl Client {
         delivery: Option<&Delivery>,
         send: impl FnOnce(&mut Upload) -> Result<Checksum> + Send + 'static,
     ) -> Result<Checksum> {
-        let PutOptions { change, metadata } = options;
-        let mut upload = self.begin_upload(key, metadata, delivery).await?;
+        let (change, is_part) = (options.change, options.part.is_some());
+        let mut upload = self.begin_upload(key, options, delivery).await?;
         let sent = blocking(move || {
             let checksum = send(&mut upload)?;
             let asked = Instant::now();
@@ -358,18 +360,22 @@ impl Client {
         let node = self.cluster().node_of(key);
         let (checksum, asked, ended) = self.noting(node, sent.await)?;
         let ended = self.noting(node, ended).map(|()| checksum);
+        if is_part {
+            // It can be put again.
+            return ended;
+        }
         self.put_outcome(key, change, asked, ended, async { Ok(checksum) }).await
     }
 
     /// Begins the put of a key, whose bytes are sent later. `delivery`: the task whose output it is.
     pub async fn upload(&self, key: &Key, delivery: Option<&Delivery>) -> Result<Upload> {
-        self.begin_upload(key, Metadata::default(), delivery).await
+        self.begin_upload(key, PutOptions::default(), delivery).await
     }
 
-    async fn begin_upload(&self, key: &Key, metadata: Metadata, delivery: Option<&Delivery>) -> Result<Upload> {
+    async fn begin_upload(&self, key: &Key, options: PutOptions, delivery: Option<&Delivery>) -> Result<Upload> {
         let node = self.cluster().node_of(key);
-        let delivery = delivery.cloned();
-        let request = Request::Put(Put { key: key.clone(), number: self.put_number(), delivery, metadata });
+        let (delivery, PutOptions { metadata, part, .. }) = (delivery.cloned(), options);
+        let request = Request::Put(Put { key: key.clone(), number: self.put_number(), delivery, metadata, part });
         let connection = self.start_data_request(node, &request).await?;
         Ok(Upload { client: self.clone(), node, connection })
     }
@@ -394,7 +400,7 @@ impl Client {
         let (client, delivery) = (self.clone(), delivery.cloned());
         let request = move |key: &Key| {
             let (key, delivery) = (key.clone(), delivery.clone());
-            Request::Put(Put { key, number: None, delivery, metadata: Metadata::default() })
+            Request::Put(Put { key, number: None, delivery, metadata: Metadata::default(), part: None })
         };
         let (produced, answers) = blocking(move || {
             let answers = PutAnswers::default();

@@ -16,7 +16,7 @@ pub struct Detail {
 }
 
 /// Serialises a 64-bit number as 16 hexadecimal digits.
-mod hex {
+pub(super) mod hex {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
     use std::borrow::Cow;

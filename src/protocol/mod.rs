@@ -12,6 +12,7 @@ mod plan;
 mod provenance;
 mod scrub;
 mod to_name;
+mod uploads;
 
 pub use causes::{Runner, hint};
 pub use dirs::Entered;
@@ -24,6 +25,10 @@ pub use plan::{Plan, Reason, Reasons};
 pub use provenance::{Input, MOST_INPUTS, Provenance, TaskRecord};
 pub use scrub::{Fault, Finding, ScrubLine, Scrubbed};
 pub use to_name::NameTemplate;
+pub use uploads::{
+    CompletedPart, MOST_PARTS, PARTS_AT_ONCE, PartInfo, PartNumber, UPLOADS_AT_ONCE, UploadId, UploadInfo, UploadPart,
+    UploadedParts, Uploads,
+};
 
 use crate::bounds;
 use crate::checksum::Checksum;

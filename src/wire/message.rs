@@ -3,11 +3,11 @@
 use crate::checksum::Checksum;
 use crate::error::Error;
 use crate::key::{Dir, Key};
-use crate::protocol::{Change, Delivery, JobFile, Metadata, Stat};
+use crate::protocol::{Change, Delivery, JobFile, Metadata, Stat, UploadId, UploadPart};
 use serde::{Deserialize, Serialize};
 
 /// A request of a client. Data frames and their end follow a [`Put`](Self::Put), [`Eval`](Self::Eval),
-/// [`Run`](Self::Run) or [`Try`](Self::Try). Each request gets one response, in the order of the requests. A client may
+/// [`Run`](Self::Run), [`Try`](Self::Try) or [`Complete`](Self::Complete). Each request gets one response, in the order of the requests. A client may
 /// send several requests before it reads the first response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -38,7 +38,14 @@ pub enum Request {
     },
     /// Runs a task of the job that follows as data, in JSON: the task of this key. Publishes nothing.
     Try { key: Key },
-    /// The end of the data of an `Eval`, a `Run` or a `Try`.
+    /// Joins the parts whose list follows as data, in JSON, to the key of an upload, with these attributes.
+    Complete {
+        key: Key,
+        upload: UploadId,
+        #[serde(default)]
+        change: Change,
+    },
+    /// The end of the data of an `Eval`, a `Run`, a `Try` or a `Complete`.
     End,
 }
 
@@ -47,7 +54,9 @@ impl Request {
     pub fn key(&self) -> Option<&Key> {
         match self {
             Self::Put(put) => Some(&put.key),
-            Self::Get { key, .. } | Self::Eval { key, .. } | Self::Try { key } => Some(key),
+            Self::Get { key, .. } | Self::Eval { key, .. } | Self::Try { key } | Self::Complete { key, .. } => {
+                Some(key)
+            }
             Self::Stat { .. } | Self::Run { .. } | Self::PutEnd(_) | Self::End => None,
         }
     }
@@ -67,6 +76,9 @@ pub struct Put {
     /// What is kept with the key.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
+    /// The data is not all of the key, but a part of an upload. The key is made when the upload is completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<UploadPart>,
 }
 
 /// The end of a put.
@@ -107,6 +119,8 @@ pub enum Response {
     Key(Checksum),
     /// The put is published.
     Stored,
+    /// The upload is completed. The key has this checksum.
+    Completed(Checksum),
     /// The exit status of a command, after its streams.
     Exit(CommandEnd),
     /// The end of a key's data.
@@ -135,7 +149,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&get).expect("JSON"), json);
         assert_eq!(serde_json::from_str::<Request>(json).expect("a request"), get);
         let key = Key::parse("b/0_k").expect("a key");
-        let put = Request::Put(Put { key, number: Some(7), delivery: None, metadata: Metadata::default() });
+        let put = Request::Put(Put { key, number: Some(7), delivery: None, metadata: Metadata::default(), part: None });
         assert_eq!(serde_json::to_string(&put).expect("JSON"), r#"{"put":{"key":"b/0_k","put":7}}"#);
         assert_eq!(serde_json::to_string(&Response::Stored).expect("JSON"), r#""stored""#);
         assert_eq!(

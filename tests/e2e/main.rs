@@ -113,4 +113,5 @@ mod top;
 mod tour;
 mod unread;
 mod updates;
+mod uploads;
 mod writers;

@@ -100,7 +100,7 @@ fn a_client_puts_metadata_with_keys_of_any_length_and_finds_it_again() {
     for (number, len) in [0, 5, 65_536, 65_537, 3 << 20].into_iter().enumerate() {
         let name = key(&format!("b/{number}_k"));
         let meta = metadata(Some("image/png"), &[("number", &number.to_string()), ("\u{7e}tilde", "\u{1f980} crab")]);
-        let options = PutOptions { change, metadata: meta.clone() };
+        let options = PutOptions { change, metadata: meta.clone(), ..PutOptions::default() };
         let input = std::io::repeat(number as u8).take(len);
         let put = library.wait(library.client.put_with(&name, input, "the test", options)).unwrap();
         let head = library.wait(library.client.head(&name)).unwrap().expect("the key is there");
