@@ -101,8 +101,8 @@ for failure in 's4 exit 1' 'ssh exit 255'; do
     same "after a failure of ${failure%% *}, nothing is left" "0 0 0" "$(counts)"
     does "${failure%% *}" 'exit 0'
 done
-run 1 new ami=ami-00000000000000000
-same "with an image that is not there, nothing is left" "0 0 0" "$(counts)"
+run 1 new subnet=subnet-00000000000000000
+same "with a subnet that is not there, nothing is left" "0 0 0" "$(counts)"
 does s4 'exit 1'
 run 1 new keep=1
 same "what is to be kept" "4 1 1" "$(counts)"
