@@ -1,7 +1,7 @@
 //! The definition of the command line.
 
 use clap::{Args, Parser, Subcommand};
-use s4::client::{Client, Secret, Settings};
+use s4::client::{Client, Proxy, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::Result;
 use s4::time::parse_seconds;
@@ -42,7 +42,8 @@ impl Global {
     pub fn client(&self) -> Result<(Client, Option<Secret>)> {
         let conf = self.conf_path.as_deref();
         let (cluster, secret) = (Cluster::load(conf)?, Secret::find(self.secret.as_deref(), conf)?);
-        let settings = Settings { deadline: self.deadline, secret: secret.clone(), ..Settings::default() };
+        let proxy = Proxy::from_environment()?;
+        let settings = Settings { deadline: self.deadline, secret: secret.clone(), proxy, ..Settings::default() };
         Ok((Client::new(cluster, settings), secret))
     }
 }
