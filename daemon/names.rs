@@ -155,6 +155,16 @@ impl Names {
         Err(Error::new(ErrorKind::NotEmpty, format!("{dir}: not empty")))
     }
 
+    /// Removes a directory whose home this node is once it is empty: now, or with its last entry. Errors: it is not there.
+    pub fn release_dir(&self, dir: &Dir) -> Result<()> {
+        self.store.forget_made(dir)?;
+        // Nobody else asks if its last entry is gone already.
+        self.settle_own(vec![dir.clone()], &mut || {});
+        // Those above it.
+        self.settle(&mut || {});
+        Ok(())
+    }
+
     /// Asks the nodes that were not asked yet whether they hold `dir`. Errors: one does not answer.
     fn ask_unasked(&self, dir: &Dir) -> Result<()> {
         let unasked: Vec<NodeId> = self.unasked().keys().copied().collect();

@@ -34,7 +34,10 @@ pub enum Route {
     MakeDir(Dir),
     HoldsDir(Dir),
     ChangeDir(Dir),
-    RemoveDir(Dir),
+    RemoveDir {
+        dir: Dir,
+        once_empty: bool,
+    },
     EnterDirs,
     LeftDirs,
     LetGoDirs,
@@ -128,7 +131,9 @@ impl Route {
             (&Method::PUT, "dirs", dir) => parse_dir(dir).map(Route::MakeDir),
             (&Method::GET, "dirs", dir) => parse_dir(dir).map(Route::HoldsDir),
             (&Method::POST, "dirs", dir) => parse_dir(dir).map(Route::ChangeDir),
-            (&Method::DELETE, "dirs", dir) => parse_dir(dir).map(Route::RemoveDir),
+            (&Method::DELETE, "dirs", dir) => {
+                Ok(Route::RemoveDir { dir: parse_dir(dir)?, once_empty: is_true(query, "once_empty")? })
+            }
             (&Method::POST, "names", "enter") => Ok(Route::EnterDirs),
             (&Method::POST, "names", "left") => Ok(Route::LeftDirs),
             (&Method::POST, "names", "let_go") => Ok(Route::LetGoDirs),

@@ -99,7 +99,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::MakeDir(dir) => handlers::tree::make_dir(app, peer, dir, whole_body(request).await?).await,
         Route::HoldsDir(dir) => handlers::tree::holds_dir(app, dir).await,
         Route::ChangeDir(dir) => handlers::tree::change_dir(app, dir, whole_body(request).await?).await,
-        Route::RemoveDir(dir) => handlers::tree::remove_dir(app, dir).await,
+        Route::RemoveDir { dir, once_empty } => handlers::tree::remove_dir(app, dir, once_empty).await,
         Route::EnterDirs => handlers::tree::enter(app, peer, whole_body(request).await?).await,
         Route::LeftDirs => handlers::tree::left(app, whole_body(request).await?).await,
         Route::LetGoDirs => handlers::tree::let_go(app, whole_body(request).await?).await,

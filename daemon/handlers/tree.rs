@@ -54,8 +54,9 @@ pub async fn change_dir(app: &Arc<App>, dir: Dir, body: Vec<u8>) -> Answer {
     on_store(app, move |store| store.change_dir(&dir, change)).await.map(|()| done())
 }
 
-pub async fn remove_dir(app: &Arc<App>, dir: Dir) -> Answer {
-    on_names(app, move |names| names.remove_dir(&dir)).await.map(|()| done())
+pub async fn remove_dir(app: &Arc<App>, dir: Dir, once_empty: bool) -> Answer {
+    let remove = if once_empty { Names::release_dir } else { Names::remove_dir };
+    on_names(app, move |names| remove(names, &dir)).await.map(|()| done())
 }
 
 /// Records that a node is about to hold something in directories whose home is this node.

@@ -118,6 +118,12 @@ impl Client {
         self.post(self.home_of(dir.as_str()), Method::DELETE, &dir_path(dir), None::<&()>).await
     }
 
+    /// Removes a directory once it is empty: now, or with its last entry. Errors: it is not there.
+    pub async fn release_dir(&self, dir: &Dir) -> Result<()> {
+        let path = format!("{}?once_empty=true", dir_path(dir));
+        self.post(self.home_of(dir.as_str()), Method::DELETE, &path, None::<&()>).await
+    }
+
     /// Tells the home of `dir` that `node` is about to hold something in it.
     pub async fn enter_dir(&self, home: NodeId, node: NodeId, dir: &Dir) -> Result<()> {
         let entered = Entered { node, dirs: vec![dir.clone()] };

@@ -302,6 +302,30 @@ fn a_bucket_is_gone_once_rm_r_has_ended_right_after_a_map() {
 }
 
 #[test]
+fn a_made_directory_is_removed_once_it_is_empty() {
+    let cluster = Cluster::start(2);
+    let ask = |method: &str, path: &str| {
+        let answer = crate::strange_bodies::ask(&cluster, method, path, b"");
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    let release = || ask("DELETE", "/v1/dirs/b/0_made?once_empty=true");
+    assert_eq!(ask("PUT", "/v1/dirs/b/0_made"), "200");
+    cluster.put("s4://b/0_made/0_key", b"content");
+    cluster.put("s4://b/0_made/1_key", b"content");
+    assert_eq!(release(), "200", "it has keys");
+    cluster.ok(&["rm", "s4://b/0_made/0_key"]);
+    assert_eq!(cluster.ok(&["ls", "-r", "s4://b/"]).lines().count(), 1, "the other key is there");
+    cluster.ok(&["rm", "s4://b/0_made/1_key"]);
+    let gone = || (0..2).all(|node| !cluster.data(node).join("b").exists()).then_some(());
+    eventually("the bucket is gone", gone);
+
+    assert_eq!(release(), "404", "there is none");
+    assert_eq!(ask("PUT", "/v1/dirs/b/0_made"), "200");
+    assert_eq!(release(), "200", "it is empty");
+    eventually("the bucket is gone again", gone);
+}
+
+#[test]
 fn rm_r_removes_a_made_directory_whichever_node_deletes_first() {
     for first in [0, 1] {
         let cluster = Cluster::start(2);

@@ -191,6 +191,16 @@ impl Store {
         })
     }
 
+    /// At the home of `dir`: forgets that mkdir made it, so that it goes with its last entry.
+    pub fn forget_made(&self, dir: &Dir) -> Result<()> {
+        self.at_home(dir)?;
+        let _table = self.dirs.lock();
+        if !self.has_copy(&self.dir_path(dir)) {
+            return Err(self.absent(format_args!("{dir}: no such directory")));
+        }
+        self.update(dir, |record| std::mem::take(&mut record.made))
+    }
+
     /// True if this node has a copy of `dir`, which then is a directory even if its home does not know it.
     pub fn holds_dir(&self, dir: &Dir) -> Result<bool> {
         self.check_there()?;
