@@ -31,7 +31,8 @@ python3 scripts/links.py
 
 say "format"
 cargo fmt --all --check
-shellcheck scripts/*.sh .ci/run packaging/install.sh packaging/debian/* packaging/rpm/{post,preun,postun}
+shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/s3-clients/*.sh scripts/s3-clients/lib/*.sh .ci/run packaging/install.sh packaging/debian/* \
+    packaging/rpm/{post,preun,postun}
 
 say "lints"
 cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
