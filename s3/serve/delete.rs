@@ -101,11 +101,8 @@ impl Door {
         let deleted = match names::existing(bucket, key) {
             None => return Ok(()),
             Some(Object::Key(key)) => self.client().delete(&key).await,
-            // A directory with keys is no marker, which alone would be deleted.
-            Some(Object::Dir(dir)) => match self.client().remove_dir(&dir).await {
-                Err(error) if error.kind() == ErrorKind::NotEmpty => Ok(()),
-                removed => removed,
-            },
+            // Only the marker is deleted, without which the directory is there as long as keys are.
+            Some(Object::Dir(dir)) => self.client().release_dir(&dir).await,
         };
         match deleted {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(failure::of(&error)),
