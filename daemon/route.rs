@@ -34,10 +34,7 @@ pub enum Route {
     MakeDir(Dir),
     HoldsDir(Dir),
     ChangeDir(Dir),
-    RemoveDir {
-        dir: Dir,
-        once_empty: bool,
-    },
+    RemoveDir { dir: Dir, once_empty: bool },
     EnterDirs,
     LeftDirs,
     LetGoDirs,
