@@ -37,7 +37,11 @@ options=$S4_SLURM_OPTIONS
 # Commands of maps inherit the environment of the daemon.
 unset S4_SLURM_CONF S4_SLURM_SECRET S4_SLURM_OPTIONS
 s4-server --conf "$S4_SLURM_DIR/s4.conf" --data "$S4_SLURM_DIR/data" --init
-exec s4-server --conf "$S4_SLURM_DIR/s4.conf" --data "$S4_SLURM_DIR/data" $options
+s4-server --conf "$S4_SLURM_DIR/s4.conf" --data "$S4_SLURM_DIR/data" $options &
+# scancel ends this before the job could ask each node to clean up.
+trap "kill -TERM $!" TERM INT
+wait || wait || true
+rm -rf "$S4_SLURM_DIR"
 '
 
 daemons=
