@@ -115,7 +115,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::SubmitJob { dry_run } => handlers::jobs::submit(app, &peer, &whole_body(request).await?, dry_run).await,
         Route::ListJobs => handlers::jobs::list(app),
         Route::FindJob(id) => handlers::jobs::find(app, &id),
-        Route::StartJob { id, follows } => handlers::jobs::start(app, &id, follows).await,
+        Route::StartJob { id, follows } => handlers::jobs::start(app, &id, follows, &whole_body(request).await?).await,
         Route::StopJob(id) => handlers::jobs::stop(app, &id),
         Route::CancelJob(id) => handlers::jobs::cancel(app, &id).await,
         Route::FollowJob(id) => handlers::jobs::follow(app, &id).await,

@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use s4::client::{Client, Proxy, Secret, Settings};
 use s4::cluster::Cluster;
 use s4::error::Result;
+use s4::protocol::Access;
 use s4::time::parse_seconds;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -54,9 +55,44 @@ pub enum Command {
     #[command(after_help = SERVE)]
     Serve(ServeArgs),
     /// Write an object of S3 to stdout
-    Get {},
+    Get(GetArgs),
     /// Make an object of S3 from stdin
-    Put {},
+    Put(PutArgs),
+    /// The part of a copy on one node, which its daemon starts
+    #[command(hide = true)]
+    CopyWorker,
+}
+
+#[derive(Args)]
+pub struct GetArgs {
+    /// s3://bucket/key
+    #[arg(value_name = "URL")]
+    pub url: String,
+    #[command(flatten)]
+    pub access: Access,
+}
+
+#[derive(Args)]
+pub struct PutArgs {
+    /// s3://bucket/key
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// Replace an object of this name
+    #[arg(long)]
+    pub overwrite: bool,
+    /// The content type of the object
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
+    /// Metadata of the object, its x-amz-meta-NAME
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub metadata: Vec<(String, String)>,
+    #[command(flatten)]
+    pub access: Access,
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("metadata is NAME=VALUE")?;
+    Ok((name.to_ascii_lowercase(), value.to_owned()))
 }
 
 #[derive(Args)]

@@ -1,8 +1,13 @@
 //! The program `s4-s3`: serves a cluster as S3, and copies between S3 and a cluster.
 
 mod cli;
+mod client;
+mod copy;
+mod get;
 mod metadata;
+mod put;
 mod serve;
+mod upload;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -39,6 +44,8 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(&cli.global, &args).await,
-        Command::Get {} | Command::Put {} => Err(Error::usage("not built yet")),
+        Command::Get(args) => get::run(&args).await,
+        Command::Put(args) => put::run(&args).await,
+        Command::CopyWorker => copy::run().await,
     }
 }

@@ -45,6 +45,28 @@ pub fn header<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
     metadata.user().get(&format!("{PLAIN}{name}")).map(String::as_str)
 }
 
+/// The headers besides the content type, of an object that is copied, by the names under which they are kept.
+pub fn kept(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let pair = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
+        let (name, value) = (name.as_str(), std::str::from_utf8(value.as_bytes()).ok()?);
+        match name.strip_prefix(USER) {
+            Some(user) => Some((user.to_owned(), value.to_owned())),
+            None if name == "content-encoding" => Some((format!("{PLAIN}{name}"), of_content(value))),
+            None if HEADERS.contains(&name) => Some((format!("{PLAIN}{name}"), value.to_owned())),
+            None => None,
+        }
+    };
+    headers.iter().filter_map(pair).filter(|(_, value)| !value.is_empty()).collect()
+}
+
+/// The header for what is kept under `name`.
+pub fn header_name(name: &str) -> String {
+    match name.strip_prefix(PLAIN).filter(|plain| HEADERS.contains(plain)) {
+        Some(plain) => plain.to_owned(),
+        None => format!("{USER}{name}"),
+    }
+}
+
 /// The user's names, without `x-amz-meta-`, and their values.
 pub fn user(metadata: &Metadata) -> impl Iterator<Item = (&String, &String)> {
     metadata.user().iter().filter(|(name, _)| !name.strip_prefix(PLAIN).is_some_and(|name| HEADERS.contains(&name)))

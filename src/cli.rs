@@ -3,12 +3,14 @@
 mod cluster;
 mod jobs;
 mod partition;
+mod s3;
 mod scrub;
 pub mod topics;
 
 pub use cluster::{ClusterArgs, ClusterCommand, DestroyArgs, DownArgs, SshArgs, StatusArgs, UpArgs, UpgradeArgs};
 pub use jobs::{CancelArgs, JobsArgs, LogsArgs, MapArgs, ShowArgs, WaitArgs};
 pub use partition::PartitionArgs;
+pub use s3::S3Args;
 pub use scrub::ScrubArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -128,7 +130,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct CpArgs {
-    /// Local paths, - for stdin, or s4://bucket/key; several to a DST that ends in /
+    /// Local paths, - for stdin, or s4://bucket/key; several to a DST that ends in /; with -r also s3://bucket/prefix/
     #[arg(value_name = "SRC", required = true, value_hint = ValueHint::AnyPath)]
     pub src: Vec<String>,
     /// A local path, - for stdout, or s4://bucket/key; one that ends in / keeps the basename
@@ -155,6 +157,8 @@ pub struct CpArgs {
     /// With --split: unpack what gzip or zstd has packed
     #[arg(long, requires = "split")]
     pub decompress: bool,
+    #[command(flatten)]
+    pub s3: S3Args,
 }
 
 fn parse_piece(text: &str) -> Result<u64, String> {
@@ -173,6 +177,8 @@ Examples:
   s4 cp s4://in/flights.csv - | head
   s4 cp -r s4://out/ results
   s4 cp -r s4://out/ s4://kept/
+  s4 cp -r s3://bucket/2024/ s4://in/   # a job: every node copies its share
+  s4 cp -r s4://out/ s3://bucket/out/
   s4 cp --split 64M --header big.csv s4://in/
   s4 cp --split 64M --decompress big.csv.gz s4://in/";
 

@@ -85,9 +85,12 @@ pub fn find(app: &Arc<App>, id: &JobId) -> Answer {
     Ok(json(&app.jobs.find(id)?.record()))
 }
 
-/// Starts the job. If `follows`, the answer is its events.
-pub async fn start(app: &Arc<App>, id: &JobId, follows: bool) -> Answer {
-    app.jobs.start(id).await?;
+/// Starts the job. If `follows`, the answer is its events. `json` are credentials for the worker of a copy, or nothing.
+pub async fn start(app: &Arc<App>, id: &JobId, follows: bool, json: &[u8]) -> Answer {
+    // The error of the parser would show what it has read.
+    let malformed = |_| Error::new(ErrorKind::BadRequest, "malformed credentials");
+    let credentials = (!json.is_empty()).then(|| serde_json::from_slice(json).map_err(malformed)).transpose()?;
+    app.jobs.start(id, credentials).await?;
     match follows {
         true => follow(app, id).await,
         false => Ok(done()),

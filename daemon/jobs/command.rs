@@ -17,9 +17,9 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long to wait for another process that still has an output open for writing.
@@ -44,16 +44,58 @@ pub struct Control {
     group: Option<Group>,
     /// Guards the reason of the kill. [`start`] reads it after the start, so that a kill before the start takes effect.
     killed: Mutex<Option<Killed>>,
+    /// Guards how the command is asked to end by itself, if it can be.
+    graceful: Mutex<Option<Graceful>>,
+    ended: Condvar,
+}
+
+/// The end of the command's stdin asks it to end.
+struct Graceful {
+    /// `None` once it was asked, or has ended.
+    stdin: Option<OwnedFd>,
+    grace: Duration,
 }
 
 impl Control {
     pub fn new(dir: PathBuf, group: Option<Group>) -> Self {
-        Self { dir, group, killed: Mutex::new(None) }
+        Self { dir, group, killed: Mutex::new(None), graceful: Mutex::new(None), ended: Condvar::new() }
     }
 
-    /// Kills the command's whole process tree. Blocks until it has ended. If called again, the first reason is kept.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// From now on the command is asked to end by the end of its `stdin`, and killed only after `grace`.
+    pub fn end_gracefully_by(&self, stdin: OwnedFd, grace: Duration) {
+        // A kill that came before has not waited for it.
+        let asked = self.killed().is_some();
+        *self.lock_graceful() = (!asked).then_some(Graceful { stdin: Some(stdin), grace });
+    }
+
+    /// The command has ended.
+    pub fn note_end(&self) {
+        self.lock_graceful().take();
+        self.ended.notify_all();
+    }
+
+    /// Asks the command to end, and waits for that until its time is over.
+    fn ask_to_end(&self) {
+        let mut graceful = self.lock_graceful();
+        let Some(Graceful { stdin, grace }) = graceful.as_mut() else { return };
+        *stdin = None;
+        let grace = *grace;
+        let _ = self.ended.wait_timeout_while(graceful, grace, |graceful| graceful.is_some());
+    }
+
+    fn lock_graceful(&self) -> std::sync::MutexGuard<'_, Option<Graceful>> {
+        self.graceful.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills the command's whole process tree. Blocks until it has ended. If called again, the first reason is kept. A
+    /// command that can be asked to end gets its time for that.
     pub fn kill(&self, why: Killed) {
         self.lock().get_or_insert(why);
+        self.ask_to_end();
         if let Some(group) = &self.group {
             group.kill();
         }

@@ -15,7 +15,7 @@ use s4::error::{Error, Result};
 use s4::file;
 use s4::key::Key;
 use s4::placement::NodeId;
-use s4::protocol::{Event, JobRecord, JobSpec, Outcome, Plan, Progress, RunningTask};
+use s4::protocol::{Credentials, Event, JobRecord, JobSpec, Outcome, Plan, Progress, RunningTask};
 use s4::time::now_milliseconds;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -72,6 +72,8 @@ pub struct Job {
     /// Bytes of memory that the spec takes.
     pub bytes: usize,
     pub sent: Sent,
+    /// Guards what a client has handed to the worker of a copy, until the worker has it.
+    credentials: Mutex<Option<Credentials>>,
 }
 
 pub(super) struct RunningNow {
@@ -147,6 +149,7 @@ impl Job {
             sync: store.syncs(),
             bytes,
             sent: Sent::default(),
+            credentials: Mutex::default(),
         })
     }
 
@@ -201,6 +204,14 @@ impl Job {
             }
             fresh
         })
+    }
+
+    pub(super) fn hand(&self, credentials: Option<Credentials>) {
+        *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = credentials;
+    }
+
+    pub(super) fn take_credentials(&self) -> Option<Credentials> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub fn stop(&self) {

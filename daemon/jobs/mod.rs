@@ -32,6 +32,7 @@ mod spawn;
 pub mod task;
 pub mod taskdir;
 mod tasks;
+mod worker;
 
 pub use job::{Job, State, logs_dir};
 pub use shared::Shared;
@@ -44,7 +45,7 @@ use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Key, Prefix};
 use s4::limits::descriptors;
-use s4::protocol::{Delivery, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Rerun, Source};
+use s4::protocol::{Credentials, Delivery, JobId, JobRecord, JobSpec, MapKind, Outcome, Plan, Rerun, Source};
 use s4::time::now_milliseconds;
 use sources::Sources;
 use std::collections::BTreeMap;
@@ -161,9 +162,12 @@ impl Jobs {
     /// The jobs that write to the INDIR of `spec`, as far as this node knows; none for `--partial`.
     fn sources(&self, spec: &JobSpec) -> Sources {
         let mut sources = Sources::default();
-        if !spec.partial {
+        if !spec.partial && spec.copy.is_none() {
             let table = self.lock();
-            table.values().filter(|job| spec.indir.overlaps(&job.spec.outdir)).for_each(|job| sources.add(job));
+            table
+                .values()
+                .filter(|job| job.spec.makes().is_some_and(|made| spec.indir.overlaps(made)))
+                .for_each(|job| sources.add(job));
         }
         sources
     }
@@ -188,7 +192,8 @@ impl Jobs {
         Ok(Owner::new(job.fence.clone(), mark, job.spec.kind == MapKind::MapToN))
     }
 
-    pub async fn start(&self, id: &JobId) -> Result<()> {
+    /// Starts the job. `credentials` are for the worker of a copy, and are not stored.
+    pub async fn start(&self, id: &JobId, credentials: Option<Credentials>) -> Result<()> {
         let job = self.find(id)?;
         {
             // Under one lock, so that only one of two overlapping jobs starts.
@@ -197,6 +202,7 @@ impl Jobs {
             if !job.claim_start() {
                 return Err(Error::new(ErrorKind::AlreadyExists, format!("job {id}: started already, or cancelled")));
             }
+            job.hand(credentials);
         }
         let earlier = self.open_earlier(&job);
         if !earlier.is_empty() {
@@ -354,7 +360,8 @@ fn refuse_overlap(table: &BTreeMap<JobId, Arc<Job>>, spec: &JobSpec) -> Result<(
     // A cancelled job publishes nothing any more, also while its last deliveries wait for a node that is down.
     let publishes = |job: &Arc<Job>| job.state().is_running() && !job.fence.is_shut();
     let mut others = table.values().filter(|job| job.spec.id != spec.id && publishes(job));
-    let Some(other) = others.find(|other| other.spec.outdir.overlaps(&spec.outdir)) else {
+    let overlaps = |one: &JobSpec| one.makes().zip(spec.makes()).is_some_and(|(one, other)| one.overlaps(other));
+    let Some(other) = others.find(|other| overlaps(&other.spec)) else {
         return Ok(());
     };
     let (id, outdir) = (&other.spec.id, &other.spec.outdir);

@@ -58,6 +58,8 @@ pub fn make(
         MapKind::Map => planner.singles(orphans.as_mut(), alive)?,
         MapKind::MapToN => planner.split(shared, orphans.as_mut(), alive)?,
         MapKind::MapFromN => planner.merge(orphans.as_mut(), alive)?,
+        // Its worker finds out what there is.
+        MapKind::Copy => {}
     }
     planner.out.flush().map_err(|e| failed(&e))?;
     let orphans = orphans.map_or(Ok(0), orphans::List::finish)?;

@@ -32,7 +32,12 @@ impl Job {
     /// Runs all tasks of the plan.
     async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         // A job without work writes only its end, to save disk writes.
-        if self.plan.tasks + self.plan.gone > 0 {
+        if let Some(copy) = &self.spec.copy {
+            if let Err(failed) = self.run_worker(&shared, copy).await {
+                self.record_failure(&shared, None, failed).await;
+            }
+            self.clear_away(&shared).await;
+        } else if self.plan.tasks + self.plan.gone > 0 {
             if let Err(error) = self.remove_and_run(&shared).await {
                 self.stop_with(&shared);
                 self.record_failure(&shared, None, error).await;
@@ -81,7 +86,7 @@ impl Job {
             }
             match self.spec.kind {
                 MapKind::MapToN => self.remove_of_inputs(shared, batch).await?,
-                MapKind::Map | MapKind::MapFromN => self.remove_keys(shared, batch).await?,
+                MapKind::Map | MapKind::MapFromN | MapKind::Copy => self.remove_keys(shared, batch).await?,
             }
         }
         Ok(())
@@ -145,7 +150,7 @@ impl Job {
     }
 
     /// Waits for a slot for one more command; `None` if the job is stopped meanwhile.
-    async fn await_slot(&self, shared: &Shared, own: Option<&Arc<Semaphore>>) -> Option<Slot> {
+    pub(super) async fn await_slot(&self, shared: &Shared, own: Option<&Arc<Semaphore>>) -> Option<Slot> {
         let mut state = self.watch();
         let stopped = async { state.wait_for(|state| state.stopped).await.map(drop) };
         tokio::select! {
@@ -221,7 +226,7 @@ impl Job {
             return;
         }
         // A failure of the job as a whole is reported under OUTDIR and the job's id.
-        let Some(key) = key.or_else(|| self.spec.outdir.join(self.spec.id.as_str()).ok()) else {
+        let Some(key) = key.or_else(|| self.own_key().ok()) else {
             return;
         };
         let failure = failed.into().report(shared.node, key);

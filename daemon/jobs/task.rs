@@ -40,6 +40,10 @@ impl From<Error> for Failed {
 }
 
 impl Failed {
+    pub fn of_command(reason: String, stderr: Vec<u8>) -> Self {
+        Self { reason, stderr, published: 0, by_command: true }
+    }
+
     pub fn report(self, node: usize, key: Key) -> TaskFailure {
         let mut reason = self.reason;
         if let Some((at, _)) = reason.char_indices().nth(LONGEST_REASON) {
@@ -53,7 +57,7 @@ impl Failed {
 /// Limit of characters of an error message, whatever the command has printed.
 const LONGEST_REASON: usize = 4096;
 
-type TaskResult<T> = std::result::Result<T, Failed>;
+pub type TaskResult<T> = std::result::Result<T, Failed>;
 
 /// The data that the thread of a running command needs.
 struct Work {
@@ -277,7 +281,7 @@ pub fn node_environment(shared: &Shared) -> [(String, String); 2] {
     [("S4_NODE".to_owned(), node.to_string()), ("S4_NODES".to_owned(), nodes.to_string())]
 }
 
-fn failure(ended: &command::Ended, control: &Control, spec: &JobSpec) -> Option<String> {
+pub fn failure(ended: &command::Ended, control: &Control, spec: &JobSpec) -> Option<String> {
     match (control.killed(), ended.status.code(), ended.status.signal()) {
         (Some(Killed::Timeout), ..) => {
             Some(format!("killed after its timeout of {} s", spec.timeout.unwrap_or_default()))

@@ -52,6 +52,7 @@ impl Tasks {
             MapKind::Map | MapKind::MapToN => BATCH,
             // Each task of an n:1 map holds a file.
             MapKind::MapFromN => 1,
+            MapKind::Copy => 0,
         };
         (0..most).map_while(|_| self.next(store, spec).transpose()).collect()
     }
@@ -60,6 +61,8 @@ impl Tasks {
         let task = match spec.kind {
             MapKind::Map | MapKind::MapToN => self.next_single(spec)?,
             MapKind::MapFromN => self.next_merge(store, spec)?,
+            // A copy has no plan.
+            MapKind::Copy => None,
         };
         self.number += u64::from(task.is_some());
         Ok(task)
@@ -73,7 +76,7 @@ impl Tasks {
         let key = Key::parse(key)?;
         let output = match spec.kind {
             MapKind::Map => Some(output_of(spec, &key)?),
-            MapKind::MapToN | MapKind::MapFromN => None,
+            MapKind::MapToN | MapKind::MapFromN | MapKind::Copy => None,
         };
         let clean = parse_clean(clean);
         Ok(Some(Task { number: self.number, key, output, paths: None, size, clean, outdated: Vec::new() }))

@@ -94,8 +94,8 @@ impl Client {
     pub async fn start_everywhere(&self, spec: &JobSpec) -> Result<Vec<Plan>> {
         let plans = self.submit_everywhere(spec).await?;
         let started = self.on_every_node_or_fail(|client, node| {
-            let id = spec.id.clone();
-            async move { client.start_job(node, &id).await }
+            let spec = spec.clone();
+            async move { client.start_job(node, &spec).await }
         });
         started.await?;
         Ok(plans)
@@ -105,8 +105,8 @@ impl Client {
     pub async fn run_everywhere(&self, spec: &JobSpec) -> Result<(Vec<Plan>, mpsc::Receiver<NodeEvent>)> {
         let plans = self.submit_everywhere(spec).await?;
         let started = self.on_every_node_or_fail(|client, node| {
-            let id = spec.id.clone();
-            async move { client.start_and_follow_job(node, &id).await }
+            let spec = spec.clone();
+            async move { client.start_and_follow_job(node, &spec).await }
         });
         let started = started.await?.into_iter().map(Some);
         Ok((plans, self.follow_each(&spec.id, started)))
@@ -168,7 +168,9 @@ impl Client {
 fn accepted(spec: &JobSpec, planned: Vec<(Plan, Vec<Source>)>) -> Result<Vec<Plan>> {
     let (plans, sources): (Vec<Plan>, Vec<Vec<Source>>) = planned.into_iter().unzip();
     unfinished::refuse(spec, plans.len(), sources.into_iter().flatten())?;
-    match plans.iter().all(|plan| plan.tasks + plan.done_before + plan.gone == 0) {
+    let is_empty = |plan: &Plan| plan.tasks + plan.done_before + plan.gone == 0;
+    // The workers of a copy find out what there is.
+    match spec.copy.is_none() && plans.iter().all(is_empty) {
         true => Err(Error::new(ErrorKind::NotFound, format!("{}: no keys in it", spec.indir))),
         false => Ok(plans),
     }

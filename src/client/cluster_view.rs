@@ -193,8 +193,8 @@ fn view_of(job: &ClusterJob, failures: FailureGroups, nodes: usize) -> JobView {
     JobView {
         id: job.spec.id.to_string(),
         kind: job.spec.kind.to_string(),
-        indir: job.spec.indir.to_string(),
-        outdir: job.spec.outdir.to_string(),
+        indir: job.spec.from(),
+        outdir: job.spec.to(),
         cmd: job.spec.cmd.as_os_str().to_string_lossy().into_owned(),
         state: state.name(),
         started,

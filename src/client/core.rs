@@ -98,6 +98,11 @@ impl Client {
         &self.inner.cluster
     }
 
+    /// The secret that it sends, if the cluster has one.
+    pub fn secret(&self) -> Option<&Secret> {
+        self.inner.settings.secret.as_ref()
+    }
+
     pub fn deadline(&self) -> Duration {
         self.deadline
     }

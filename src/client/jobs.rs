@@ -3,7 +3,7 @@
 
 use super::core::{Client, blocking};
 use super::lines::Lines;
-use crate::body::{self, Activity, ChunkSender, Chunks};
+use crate::body::{self, Activity, BoxBody, ChunkSender, Chunks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::BLOCK;
 use crate::key::{Dir, Key, Prefix};
@@ -53,13 +53,14 @@ impl Client {
         self.submission(node, "/v1/jobs", spec).await
     }
 
-    pub async fn start_job(&self, node: NodeId, id: &JobId) -> Result<()> {
-        self.job_request(node, Method::POST, &format!("/v1/jobs/{id}/start")).await
+    pub async fn start_job(&self, node: NodeId, spec: &JobSpec) -> Result<()> {
+        let path = format!("/v1/jobs/{}/start", spec.id);
+        self.send(node, Method::POST, &path, handed(spec), &Activity::default()).await.map(drop)
     }
 
     /// Starts the job on `node`, and follows it as [`Client::follow_job`] does.
-    pub async fn start_and_follow_job(&self, node: NodeId, id: &JobId) -> Result<EventStream> {
-        self.events(node, Method::POST, &format!("/v1/jobs/{id}/start?follow=true"), body::empty()).await
+    pub async fn start_and_follow_job(&self, node: NodeId, spec: &JobSpec) -> Result<EventStream> {
+        self.events(node, Method::POST, &format!("/v1/jobs/{}/start?follow=true", spec.id), handed(spec)).await
     }
 
     /// Stops the job on `node`: no more tasks start, and running tasks continue.
@@ -236,4 +237,10 @@ fn send_local(path: &Path, sender: &ChunkSender) -> Result<()> {
 
 pub(super) fn job_json(spec: &JobSpec) -> Result<Vec<u8>> {
     serde_json::to_vec(spec).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))
+}
+
+/// The body of a start: the credentials for the workers of a copy, if the client sends some.
+fn handed(spec: &JobSpec) -> BoxBody {
+    let json = spec.credentials.as_ref().map(|credentials| serde_json::to_vec(credentials).expect("plain JSON"));
+    json.map_or_else(body::empty, body::full)
 }

@@ -139,6 +139,15 @@ impl Client {
         Ok(listing)
     }
 
+    /// The keys of `node` alone that begin with `prefix`.
+    pub async fn list_of(&self, node: NodeId, prefix: &Prefix) -> Result<Listing> {
+        let path = format!("/v1/list?prefix={}&recursive=true", escape(prefix.as_str()));
+        let asked = Asked { prefix: prefix.as_str().to_owned(), recursive: true, after: String::new() };
+        let listing = self.list_node(node, &path, Arc::new(asked)).await?;
+        let first = listing.head.as_ref().map(|head| Reverse((head.path().to_owned(), 0)));
+        Ok(Listing { nodes: vec![listing], heads: first.into_iter().collect() })
+    }
+
     async fn list_node(&self, node: NodeId, path: &str, asked: Arc<Asked>) -> Result<NodeListing> {
         // Retrying is safe: no entry was returned yet.
         retry_if_broken(|| async {

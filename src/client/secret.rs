@@ -39,11 +39,16 @@ impl Secret {
         let shown = path.display();
         let refuse = |why: &str| Error::new(ErrorKind::Config, format!("{shown}: {why}"));
         let text = std::fs::read_to_string(path).map_err(|e| refuse(&crate::error::reason(&e)))?;
+        Self::parse(&text).map_err(refuse)
+    }
+
+    /// The first line of a text. The error says why that is no secret.
+    pub fn parse(text: &str) -> std::result::Result<Self, &'static str> {
         let line = text.lines().next().unwrap_or("").trim();
         if line.len() < 16 {
-            return Err(refuse("a secret is at least 16 characters"));
+            return Err("a secret is at least 16 characters");
         }
-        let mut value = HeaderValue::from_str(line).map_err(|_| refuse("a secret is printable ASCII"))?;
+        let mut value = HeaderValue::from_str(line).map_err(|_| "a secret is printable ASCII")?;
         value.set_sensitive(true);
         Ok(Self(value))
     }

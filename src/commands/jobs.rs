@@ -67,7 +67,7 @@ fn row(job: &ClusterJob) -> [String; HEADER.len()] {
         progress.failed.to_string(),
         started.unwrap_or_else(|| "-".to_owned()),
         seconds(job).map_or_else(|| "-".to_owned(), seconds_text),
-        format!("{} {} {}", job.spec.indir, job.spec.outdir, job.spec.cmd),
+        format!("{} {} {}", job.spec.from(), job.spec.to(), job.spec.cmd),
     ]
 }
 
@@ -102,8 +102,8 @@ fn json_line(job: &ClusterJob) -> String {
         "done_before": job.done_before(),
         "started": job.started(),
         "ended": job.ended(),
-        "indir": job.spec.indir.to_string(),
-        "outdir": job.spec.outdir.to_string(),
+        "indir": job.spec.from(),
+        "outdir": job.spec.to(),
         "cmd": job.spec.cmd.as_os_str().to_string_lossy(),
         "silent": job.silent,
         "nodes": nodes.collect::<Vec<_>>(),

@@ -28,6 +28,7 @@ mod programs;
 mod rm;
 mod run;
 mod scrub;
+mod start;
 mod top;
 mod umount;
 mod wait;

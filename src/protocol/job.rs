@@ -1,5 +1,6 @@
 //! Jobs on the wire: the specification that a client submits.
 
+use super::copy::{CopySpec, Credentials};
 use super::to_name::NameTemplate;
 use crate::attribute::Mark;
 use crate::checksum::hash;
@@ -126,7 +127,7 @@ impl fmt::Display for CommandText {
     }
 }
 
-/// The three maps.
+/// The three maps, and the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MapKind {
@@ -136,6 +137,8 @@ pub enum MapKind {
     MapToN,
     /// n:1, the merge
     MapFromN,
+    /// Between S3 and the cluster, by a worker on each node
+    Copy,
 }
 
 impl fmt::Display for MapKind {
@@ -144,6 +147,7 @@ impl fmt::Display for MapKind {
             Self::Map => "map",
             Self::MapToN => "map-to-n",
             Self::MapFromN => "map-from-n",
+            Self::Copy => "copy",
         })
     }
 }
@@ -163,15 +167,22 @@ pub enum Rerun {
     Missing,
 }
 
-/// A map over the cluster, as every node receives it.
+/// A map over the cluster, or a copy, as every node receives it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
     pub id: JobId,
     pub kind: MapKind,
+    /// Of a copy, INDIR and OUTDIR are both its directory in the cluster.
     pub indir: Pattern,
     pub outdir: Dir,
     pub cmd: CommandText,
+    /// Of the kind `copy`, and of no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopySpec>,
+    /// What the client hands to the workers of a copy when it starts them. Neither sent nor stored with the job.
+    #[serde(skip)]
+    pub credentials: Option<Credentials>,
     /// Run the other tasks after one has failed.
     #[serde(default)]
     pub keep_going: bool,
@@ -210,6 +221,9 @@ pub struct JobSpec {
     pub to_name: Option<NameTemplate>,
 }
 
+/// The command of a copy, on every node.
+const COPY_WORKER: &str = "exec s4-s3 copy-worker";
+
 fn zero_alone() -> Vec<i32> {
     vec![0]
 }
@@ -223,6 +237,8 @@ impl JobSpec {
             indir,
             outdir,
             cmd,
+            copy: None,
+            credentials: None,
             keep_going: false,
             timeout: None,
             retries: 0,
@@ -238,10 +254,41 @@ impl JobSpec {
         }
     }
 
+    /// A copy that makes or reads the keys in `dir`.
+    pub fn copying(copy: CopySpec, dir: Dir) -> Result<Self> {
+        let (indir, cmd) = (Pattern::parse_url(&dir.to_string())?, CommandText::new(COPY_WORKER.into())?);
+        // An object that cannot be copied stops no other.
+        Ok(Self { copy: Some(copy), keep_going: true, ..Self::new(MapKind::Copy, indir, dir, cmd) })
+    }
+
+    /// What the job reads, as the user named it.
+    pub fn from(&self) -> String {
+        self.copy.as_ref().map_or_else(|| self.indir.to_string(), |copy| copy.from.clone())
+    }
+
+    /// What the job makes, as the user named it.
+    pub fn to(&self) -> String {
+        self.copy.as_ref().map_or_else(|| self.outdir.to_string(), |copy| copy.to.clone())
+    }
+
+    /// What one of its tasks is called.
+    pub fn unit(&self) -> &'static str {
+        if self.copy.is_some() { "object" } else { "task" }
+    }
+
+    /// The directory in which the job makes keys.
+    pub fn makes(&self) -> Option<&Dir> {
+        self.copy.as_ref().is_none_or(CopySpec::makes_keys).then_some(&self.outdir)
+    }
+
     /// Refuses a job that no node could run.
     pub fn check(&self) -> Result<()> {
         self.cmd.check()?;
-        if self.indir.overlaps(&self.outdir) {
+        if self.copy.is_some() != (self.kind == MapKind::Copy) {
+            return Err(Error::usage("a copy is a job of the kind 'copy'"));
+        }
+        self.copy.as_ref().map_or(Ok(()), CopySpec::check)?;
+        if self.copy.is_none() && self.indir.overlaps(&self.outdir) {
             let (indir, outdir) = (&self.indir, &self.outdir);
             let message = format!(
                 "OUTDIR {outdir} and INDIR {indir} overlap, so that outputs would be inputs; choose another OUTDIR"
@@ -311,6 +358,7 @@ impl JobSpec {
             + size_of_val(&self.files[..])
             + files.sum::<usize>()
             + size_of_val(&self.ok_exit[..])
+            + self.copy.as_ref().map_or(0, CopySpec::bytes)
             + self.to_name.as_ref().map_or(0, |template| template.as_str().len() + MORE)
     }
 }

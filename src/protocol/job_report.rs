@@ -71,6 +71,16 @@ pub struct Progress {
     /// The bytes of the inputs of failed tasks.
     #[serde(default, deserialize_with = "bounds::count")]
     pub bytes_failed: u64,
+    /// Of a copy: objects that were there before. They count as done too.
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "bounds::count")]
+    pub skipped: u64,
+    /// Of a copy: objects whose source has no checksum to compare with. They count as done too.
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "bounds::count")]
+    pub unverified: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Progress {
@@ -98,6 +108,8 @@ impl std::ops::AddAssign for Progress {
         self.bytes += other.bytes;
         self.bytes_done += other.bytes_done;
         self.bytes_failed += other.bytes_failed;
+        self.skipped += other.skipped;
+        self.unverified += other.unverified;
     }
 }
 

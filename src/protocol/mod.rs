@@ -1,6 +1,7 @@
 //! What crosses the wire over HTTP, besides the bytes of keys: header names, paths, and the JSON in bodies.
 
 mod causes;
+mod copy;
 mod dirs;
 mod failures;
 mod job;
@@ -13,8 +14,10 @@ mod provenance;
 mod scrub;
 mod to_name;
 mod uploads;
+mod worker;
 
 pub use causes::{Runner, hint};
+pub use copy::{Access, CopySpec, Credentials, S3};
 pub use dirs::Entered;
 pub use failures::{FailedTask, FailureGroup, FailureGroups};
 pub use job::{CommandText, Delivery, FoundOutputs, JobFile, JobId, JobSpec, MapKind, Rerun};
@@ -29,6 +32,7 @@ pub use uploads::{
     CompletedPart, MOST_PARTS, PARTS_AT_ONCE, PartInfo, PartNumber, UPLOADS_AT_ONCE, UploadId, UploadInfo, UploadPart,
     UploadedParts, Uploads,
 };
+pub use worker::{MAX_WORKER_TASK, WorkerEvent, WorkerTask};
 
 use crate::bounds;
 use crate::checksum::Checksum;

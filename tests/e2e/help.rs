@@ -179,6 +179,7 @@ fn the_man_page_of_s4_mount_agrees_with_its_help() {
 
 #[test]
 fn the_man_page_of_s4_s3_agrees_with_its_help() {
-    let helps = [&["--help"][..], &["serve", "--help"]].map(|args| output_of(program("s4-s3"), args));
+    let helps = [&["--help"][..], &["serve", "--help"], &["get", "--help"], &["put", "--help"]]
+        .map(|args| output_of(program("s4-s3"), args));
     page_agrees("s4-s3.1", &helps, &[]);
 }

@@ -9,6 +9,7 @@ mod gather;
 mod ordered;
 mod provenance;
 mod report;
+mod s3;
 mod sources;
 mod split;
 mod upload;
@@ -31,6 +32,12 @@ use std::sync::Arc;
 use walk::{Files, Root};
 
 pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
+    if args.src.iter().chain([&args.dst]).any(|path| s3::is_url(path)) {
+        return s3::run(client, args).await;
+    }
+    if args.s3.is_given() {
+        return Err(Error::usage("options for s3:// go with 's4 cp -r s3://… s4://…' and 's4 cp -r s4://… s3://…'"));
+    }
     if let Some(size) = args.split {
         return split::run(client, &args, size).await;
     }

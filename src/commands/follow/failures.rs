@@ -39,7 +39,8 @@ impl Failures {
 
     /// A paragraph for each kind. `tasks` is the number of tasks of the job.
     pub fn summary(&self, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> Vec<String> {
-        let mut command = Some(format!("\n    command: {}", cut(&spec.cmd.to_string(), COMMAND)));
+        let command = format!("\n    command: {}", cut(&spec.cmd.to_string(), COMMAND));
+        let mut command = spec.copy.is_none().then_some(command);
         let paragraph = |group: &FailureGroup| {
             head(group, spec, tasks, cluster) + &command.take().unwrap_or_default() + &details(group, spec)
         };
@@ -53,7 +54,7 @@ impl Failures {
 
 /// The number of failures, and the first tasks.
 fn head(group: &FailureGroup, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> String {
-    let mut text = format!("{} of {} failed: {}", group.count, counted(tasks, "task"), group.kind());
+    let mut text = format!("{} of {} failed: {}", group.count, counted(tasks, spec.unit()), group.kind());
     for (number, task) in group.tasks.iter().enumerate() {
         text += &format!("\n    {} on {}", task.key, cluster.name(task.node));
         if number == 0 && group.kind() != group.reason {

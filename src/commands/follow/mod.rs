@@ -1,5 +1,6 @@
 //! Follows a started job and reports on it, for the maps and for `s4 wait`.
 
+mod copies;
 mod events;
 mod failures;
 mod parts;

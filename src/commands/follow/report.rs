@@ -173,7 +173,7 @@ impl Report {
             bytes => format!(", {} of {}", size_text(sum.bytes_done), size_text(bytes)),
         };
         let Progress { tasks, done, running, failed, .. } = sum;
-        let tasks = counted(tasks, "task");
+        let tasks = counted(tasks, self.spec.unit());
         format!("{}: {done} of {tasks} done{kept}, {running} running, {failed} failed{bytes}", self.spec.kind)
     }
 

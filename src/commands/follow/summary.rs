@@ -1,5 +1,6 @@
 //! The end of a job: its summary, and the advice how to continue.
 
+use super::copies;
 use super::events;
 use super::parts::{Part, total};
 use super::report::Report;
@@ -17,6 +18,11 @@ impl Report {
         self.wipe();
         let state = self.state();
         if self.lost.is_empty() && state == JobState::Done {
+            if self.spec.copy.is_some() && total(&self.parts).tasks == 0 {
+                let error = Error::new(ErrorKind::NotFound, format!("{}: nothing found there", self.spec.from()));
+                self.print_failure(state.name(), &error)?;
+                return Err(error);
+            }
             match (self.is_json(), self.is_quiet()) {
                 (true, _) => self.print_end(state.name(), None)?,
                 (false, false) => {
@@ -43,6 +49,9 @@ impl Report {
     }
 
     fn success(&self) -> String {
+        if let Some(copy) = &self.spec.copy {
+            return copies::success(copy, &self.parts, self.elapsed());
+        }
         let (sum, plan) = (total(&self.parts), self.plan());
         let reasons = reasons_text(&self.spec, &plan);
         let kept = kept_text(&plan) + &gone_text(&plan, "removed");
@@ -85,7 +94,7 @@ impl Report {
         };
         let kept = kept_text(&self.plan());
         let time = seconds_text(self.elapsed().as_secs_f64());
-        let tasks = counted(sum.tasks, "task");
+        let tasks = counted(sum.tasks, self.spec.unit());
         let counts = format!("{} of {tasks} done{kept}, {} failed, {time}", sum.done, sum.failed);
         let left = match self.lost.is_empty() {
             true => self.outputs_left(),
@@ -123,6 +132,9 @@ impl Report {
     }
 
     fn outputs_left(&self) -> String {
+        if let Some(copy) = &self.spec.copy {
+            return copies::left(copy, &self.parts);
+        }
         let outputs = match (total(&self.parts).outputs, self.plan().done_before) {
             (0, 0) if self.spec.rerun != Rerun::Refuse => {
                 "no new output was made; run the same command again to go on".to_owned()

@@ -50,7 +50,7 @@ impl View<'_> {
         let share = sum.share();
         let mut text = format!(" {:3.0}%", share * 100.0);
         if sum.done > 0 {
-            text += &format!(", {:.1} tasks/s", sum.done as f64 / seconds);
+            text += &format!(", {:.1} {}s/s", sum.done as f64 / seconds, self.spec.unit());
         }
         if sum.bytes_done > 0 {
             text += &format!(", {}/s", size_text((sum.bytes_done as f64 / seconds) as u64));

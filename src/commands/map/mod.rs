@@ -4,18 +4,15 @@ mod advice;
 mod dry_run;
 mod try_one;
 
-use super::absence::nothing_found;
 use super::files;
-use super::follow::{self, Interrupts, Report};
+use super::follow::Interrupts;
+use super::start;
 use crate::cli::MapArgs;
-use s4::client::{Client, NodeEvent};
-use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::client::Client;
+use s4::error::{Error, ExitStatus, Result};
 use s4::key::Dir;
 use s4::pattern::Pattern;
-use s4::protocol::{CommandText, JobSpec, MapKind, Plan};
-use std::io::Write;
-use std::time::Instant;
-use tokio::sync::mpsc::Receiver;
+use s4::protocol::{CommandText, JobSpec, MapKind};
 
 pub async fn run(client: &Client, kind: MapKind, args: MapArgs) -> Result<ExitStatus> {
     let mut interrupts = Interrupts::new()?;
@@ -30,20 +27,21 @@ async fn run_until(client: &Client, kind: MapKind, args: MapArgs, interrupts: &m
         spec.files = files.iter().map(files::LocalFile::describe).collect::<Result<_>>()?;
         return tokio::select! {
             planned = dry_run::run(client, &spec, args.show.json) => planned,
-            () = interrupts.caught() => Err(cancelled(kind)),
+            () = interrupts.caught() => Err(start::cancelled(kind)),
         };
     }
     for file in files {
         let sent = async { file.send(client).await };
-        spec.files
-            .push(tokio::select! { sent = sent => sent?, () = interrupts.caught() => return Err(cancelled(kind)) });
+        spec.files.push(
+            tokio::select! { sent = sent => sent?, () = interrupts.caught() => return Err(start::cancelled(kind)) },
+        );
     }
     match &args.try_key {
         Some(key) => tokio::select! {
             tried = try_one::run(client, &spec, key.as_deref()) => tried,
-            () = interrupts.caught() => Err(cancelled(kind)),
+            () = interrupts.caught() => Err(start::cancelled(kind)),
         },
-        None => start_and_follow(client, &spec, &args, interrupts).await,
+        None => start::run(client, &spec, args.detach, &args.show, interrupts).await,
     }
 }
 
@@ -68,71 +66,4 @@ fn spec(kind: MapKind, args: &MapArgs) -> Result<JobSpec> {
         spec.env.push((name.clone(), value.clone()));
     }
     Ok(spec)
-}
-
-async fn start_and_follow(
-    client: &Client,
-    spec: &JobSpec,
-    args: &MapArgs,
-    interrupts: &mut Interrupts,
-) -> Result<ExitStatus> {
-    let began = Instant::now();
-    let (plans, events) = match start(client, spec, args.detach, interrupts).await {
-        Ok(started) => started,
-        Err(error) => {
-            client.cancel_everywhere(&spec.id).await;
-            return Err(match error.kind() {
-                ErrorKind::NotFound => nothing_found(client, spec.indir.base(), error).await,
-                // The job may have been started on other nodes.
-                ErrorKind::Deadline | ErrorKind::Unreachable => {
-                    let id = &spec.id;
-                    Error::new(error.kind(), format!("{error}; job {id} is cancelled on the nodes that answer"))
-                }
-                _ => error,
-            });
-        }
-    };
-    let Some(events) = events else {
-        writeln!(std::io::stdout(), "{}", spec.id).map_err(|e| Error::io("stdout", &e))?;
-        return Ok(ExitStatus::Done);
-    };
-    let mut report = Report::new(client, spec, plans, &args.show, began);
-    report.tell_plan()?;
-    let ended = tokio::select! {
-        ended = follow::follow(client, &mut report, events) => ended,
-        () = interrupts.caught() => Err(cancelled(spec.kind)),
-    };
-    match ended {
-        Ok(()) => report.finish(),
-        // The reader of the events is gone; the job continues without it.
-        Err(error) if error.kind() == ErrorKind::OutputClosed => Err(error),
-        Err(error) => {
-            client.cancel_everywhere(&spec.id).await;
-            report.refresh(client).await;
-            Err(report.give_up(&error))
-        }
-    }
-}
-
-/// The plan of each node, and unless the job is `detached`, its events.
-async fn start(
-    client: &Client,
-    spec: &JobSpec,
-    detached: bool,
-    interrupts: &mut Interrupts,
-) -> Result<(Vec<Plan>, Option<Receiver<NodeEvent>>)> {
-    let started = async {
-        Ok(match detached {
-            true => (client.start_everywhere(spec).await?, None),
-            false => client.run_everywhere(spec).await.map(|(plans, events)| (plans, Some(events)))?,
-        })
-    };
-    tokio::select! {
-        started = started => started,
-        () = interrupts.caught() => Err(cancelled(spec.kind)),
-    }
-}
-
-fn cancelled(kind: MapKind) -> Error {
-    Error::new(ErrorKind::Cancelled, format!("{kind} cancelled"))
 }
