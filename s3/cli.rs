@@ -90,7 +90,7 @@ pub struct PutArgs {
     pub access: Access,
 }
 
-fn parse_pair(text: &str) -> Result<(String, String), &'static str> {
+fn parse_pair(text: &str) -> std::result::Result<(String, String), &'static str> {
     let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("metadata is NAME=VALUE")?;
     Ok((name.to_ascii_lowercase(), value.to_owned()))
 }

@@ -11,7 +11,7 @@ mod upload;
 
 use clap::Parser;
 use cli::{Cli, Command};
-use s4::error::{Error, ErrorKind, ExitStatus, Result};
+use s4::error::{ErrorKind, ExitStatus, Result};
 use std::io::Write;
 use std::process::ExitCode;
 
