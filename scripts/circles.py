@@ -14,7 +14,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KNOWN = ROOT / "scripts/circles.txt"
 # The root file of each package, by the name that others use for it.
-PACKAGES = {"src/lib.rs": "s4", "src/main.rs": None, "daemon/main.rs": None, "fuse/main.rs": None}
+PACKAGES = {"src/lib.rs": "s4", "src/main.rs": None, "daemon/main.rs": None, "fuse/main.rs": None, "s3/main.rs": None}
 
 COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|r#*"[^"]*"#*', re.S)
 MOD = re.compile(r"^\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*;", re.M)

@@ -4,103 +4,16 @@
 use super::attributes::{Shown, etag, time};
 use super::buckets::owner;
 use super::door::Door;
-use super::failure::OrFailure;
+use super::scan::{Item, Query, Scan};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use s4::client::{Client, ListOptions, Listing};
-use s4::key::{Dir, Prefix as NamePrefix};
-use s4::protocol::Entry;
+use s4::key::Dir;
 
 /// The most items of a page.
 const MOST: usize = 1000;
 /// What `encoding-type=url` escapes: all but slashes and the unreserved characters of RFC 3986.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
-
-/// What is listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Query {
-    pub bucket: String,
-    pub prefix: String,
-    pub delimiter: Option<String>,
-    /// The listing begins after this name.
-    pub after: Option<String>,
-}
-
-/// An item of a page.
-enum Item {
-    Object { key: String, size: u64, mtime: i64, xxh3: u64 },
-    CommonPrefix(String),
-}
-
-impl Item {
-    fn name(&self) -> &str {
-        match self {
-            Self::Object { key, .. } => key,
-            Self::CommonPrefix(prefix) => prefix,
-        }
-    }
-}
-
-/// A listing of which some items were taken.
-pub struct Scan {
-    query: Query,
-    /// `None` if no key can begin with the prefix.
-    listing: Option<Listing>,
-    /// The item that comes next, if it was read already.
-    ahead: Option<Item>,
-    last_prefix: Option<String>,
-}
-
-impl Scan {
-    async fn open(client: &Client, query: Query) -> S3Result<Self> {
-        let after = query.after.as_ref().map(|after| format!("{}/{after}", query.bucket));
-        let options =
-            ListOptions { recursive: query.delimiter.as_deref() != Some("/"), details: true, after: after.as_deref() };
-        let listing = match NamePrefix::parse(&format!("{}/{}", query.bucket, query.prefix)) {
-            Ok(prefix) => Some(client.list_from(&prefix, options).await.or_failure()?),
-            Err(_) => None,
-        };
-        Ok(Self { last_prefix: query.after.clone(), query, listing, ahead: None })
-    }
-
-    async fn next(&mut self) -> S3Result<Option<Item>> {
-        if let Some(item) = self.ahead.take() {
-            return Ok(Some(item));
-        }
-        let Some(listing) = &mut self.listing else { return Ok(None) };
-        while let Some(entry) = listing.next().await.or_failure()? {
-            let path = entry.path();
-            let Some(key) = path.get(self.query.bucket.len() + 1..).map(str::to_owned) else { continue };
-            let common = match &entry {
-                Entry::Dir { .. } => Some(key.clone()),
-                Entry::Key { .. } => common_prefix(&self.query, &key),
-            };
-            match (common, entry) {
-                (Some(common), _) if self.last_prefix.as_ref() == Some(&common) => {}
-                (Some(common), _) => {
-                    self.last_prefix = Some(common.clone());
-                    return Ok(Some(Item::CommonPrefix(common)));
-                }
-                (None, Entry::Key { size, mtime, detail, .. }) => {
-                    let xxh3 = detail.map_or(0, |detail| detail.xxh3);
-                    return Ok(Some(Item::Object { key, size, mtime, xxh3 }));
-                }
-                (None, Entry::Dir { .. }) => {}
-            }
-        }
-        self.listing = None;
-        Ok(None)
-    }
-}
-
-/// The common prefix of S3 that stands for a key; `None` if the key stands for itself.
-fn common_prefix(query: &Query, key: &str) -> Option<String> {
-    let delimiter = query.delimiter.as_deref()?;
-    let rest = key.get(query.prefix.len()..)?;
-    let end = rest.find(delimiter)? + delimiter.len();
-    Some(key[..query.prefix.len() + end].to_owned())
-}
 
 /// A page of a listing.
 struct Page {
@@ -128,7 +41,7 @@ impl Door {
         while let Some(item) = scan.next().await? {
             if items.len() == most {
                 next = items.last().map(|last: &Item| last.name().to_owned());
-                scan.ahead = Some(item);
+                scan.put_back(item);
                 self.pages.keep(Query { after: next.clone(), ..query.clone() }, scan);
                 break;
             }

@@ -8,7 +8,7 @@
 //! - `names`: buckets and keys of S3 as names of the cluster; `attributes`: ETags, times and conditions; `reader`: the
 //!   body of a put, verified; `failure`: errors of the cluster as errors of S3
 //!
-//! The door has no state besides open listings (`pages`).
+//! The door has no state besides open listings (`pages`, of `scan`).
 
 mod attributes;
 mod auth;
@@ -25,6 +25,7 @@ mod names;
 mod pages;
 mod put;
 mod reader;
+mod scan;
 mod server;
 
 use crate::cli::{Global, ServeArgs};

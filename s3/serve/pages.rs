@@ -2,7 +2,7 @@
 //! instead of starting another. A page that finds none open starts a listing at its point, so that nothing depends on
 //! this cache.
 
-use super::list::{Query, Scan};
+use super::scan::{Query, Scan};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
