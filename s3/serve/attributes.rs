@@ -12,6 +12,12 @@ pub fn etag(xxh3: u64) -> ETag {
     ETag::Strong(format!("{xxh3:016x}-1"))
 }
 
+/// The inverse of [`etag`].
+pub fn xxh3_of(etag: &ETag) -> Option<u64> {
+    let digits = etag.value().strip_suffix("-1").filter(|digits| digits.len() == 16 && !digits.starts_with('+'))?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
 /// A time in nanoseconds since 1970, as whole seconds: HTTP dates have no fractions, and listings must agree.
 pub fn time(nanoseconds: i64) -> Timestamp {
     let seconds = nanoseconds.div_euclid(1_000_000_000);
@@ -98,8 +104,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_etag_is_no_md5() {
+    fn an_etag_is_no_md5_and_reads_as_written() {
         assert_eq!(etag(0xab).value(), "00000000000000ab-1");
+        for xxh3 in [0, 0xab, u64::MAX] {
+            assert_eq!(xxh3_of(&etag(xxh3)), Some(xxh3));
+        }
+        for other in ["", "ab-1", "00000000000000ab", "d41d8cd98f00b204e9800998ecf8427e", "+0000000000000ab-1"] {
+            assert_eq!(xxh3_of(&ETag::Strong(other.to_owned())), None, "{other}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! CopyObject: the bytes pass through the door, verified on both ways.
+//! CopyObject and UploadPartCopy: the bytes pass through the door, verified on both ways.
 //!
 //! s3s refuses sources in buckets with names that Amazon does not allow (`in` is too short), so copies come by a route
 //! of their own: s3s verifies the signature, and the headers are parsed here.
@@ -40,19 +40,32 @@ impl S3Route for Copies {
     }
 
     async fn call(&self, req: S3Request<Body>) -> S3Result<S3Response<Body>> {
-        let result = self.0.copy_object(&req).await?;
-        let mut xml = Vec::new();
-        let mut serializer = xml::Serializer::new(&mut xml);
-        let written = serializer.decl().and_then(|()| result.serialize(&mut serializer));
-        written.map_err(S3Error::internal_error)?;
+        let (bucket, key) = split(req.uri.path())?;
+        let field = |name: &str| {
+            let fields = req.uri.query().unwrap_or_default().split('&').filter_map(|field| field.split_once('='));
+            fields.into_iter().find(|(other, _)| *other == name).map(|(_, value)| value)
+        };
+        let xml = match (field("uploadId"), field("partNumber").map(str::parse::<i32>)) {
+            (None, _) => written(&self.0.copy_object(&bucket, &key, &req.headers).await?)?,
+            (Some(id), Some(Ok(part))) => written(&self.0.copy_part((&bucket, &key), (id, part), &req.headers).await?)?,
+            (Some(_), _) => return Err(s3_error!(InvalidArgument, "a part has a number")),
+        };
         let mut response = S3Response::new(Body::from(xml));
         response.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
         Ok(response)
     }
 }
 
+/// A result as XML.
+fn written(result: &impl Serialize) -> S3Result<Vec<u8>> {
+    let mut xml = Vec::new();
+    let mut serializer = xml::Serializer::new(&mut xml);
+    let written = serializer.decl().and_then(|()| result.serialize(&mut serializer));
+    written.map(|()| xml).map_err(S3Error::internal_error)
+}
+
 /// The text of a header.
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
@@ -76,14 +89,9 @@ fn split(path: &str) -> S3Result<(String, String)> {
 }
 
 impl Door {
-    async fn copy_object(&self, req: &S3Request<Body>) -> S3Result<CopyObjectResult> {
-        let headers = &req.headers;
+    async fn copy_object(&self, bucket: &str, key: &str, headers: &HeaderMap) -> S3Result<CopyObjectResult> {
         refuse_unknown(headers)?;
-        if req.uri.query().is_some_and(|query| query.contains("uploadId=")) {
-            return Err(s3_error!(NotImplemented, "a part is not copied"));
-        }
-        let (bucket, key) = split(req.uri.path())?;
-        let Object::Key(to) = names::object(&bucket, &key)? else {
+        let Object::Key(to) = names::object(bucket, key)? else {
             return Err(s3_error!(NotImplemented, "a copy makes a key, not a directory"));
         };
         let (from, source) = self.copy_source(headers).await?;
@@ -95,7 +103,7 @@ impl Door {
             });
         }
         let metadata = if replaces { metadata_of(headers)? } else { source.metadata };
-        let (source, existing) = (source.shown, self.before_write(&bucket, &to).await?);
+        let (source, existing) = (source.shown, self.before_write(bucket, &to).await?);
         let made = match existing {
             Some(existing) if existing.checksum == source.checksum => existing,
             Some(_) => return Err(s3_error!(PreconditionFailed, "{to}: the key exists with other bytes")),

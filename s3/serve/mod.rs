@@ -3,7 +3,7 @@
 //!
 //! - `server` accepts connections; `edge` refuses browsers, and keeps the memory that a body needs small (`frames`);
 //!   `auth` knows the secret key
-//! - `door` has a method for each request of S3; the modules `buckets`, `get`, `put`, `copy`, `delete` and `list` do the
+//! - `door` has a method for each request of S3; the modules `buckets`, `get`, `put`, `copy`, `uploads`, `delete` and `list` do the
 //!   work, through the client library only
 //! - `names`: buckets and keys of S3 as names of the cluster; `attributes`: ETags, times and conditions; `reader`: the
 //!   body of a put, verified; `failure`: errors of the cluster as errors of S3
@@ -27,6 +27,7 @@ mod put;
 mod reader;
 mod scan;
 mod server;
+mod uploads;
 
 use crate::cli::{Global, ServeArgs};
 use auth::AnyId;

@@ -332,6 +332,59 @@ fn the_aws_command_works_as_on_amazon() {
 }
 
 #[test]
+fn a_key_is_uploaded_in_parts() {
+    let cluster = Cluster::start(3);
+    let Some(door) = Door::start(&cluster) else { return };
+    let script = r#"
+s3.create_bucket(Bucket='in')
+data = os.urandom(23_000_000)
+from boto3.s3.transfer import TransferConfig
+s3.upload_fileobj(io.BytesIO(data), 'in', 'k', Config=TransferConfig(multipart_threshold=1 << 20, multipart_chunksize=5 << 20),
+    ExtraArgs={'Metadata': {'a': 'b'}, 'ContentType': 'x/y'})
+head = s3.head_object(Bucket='in', Key='k')
+assert head['ContentLength'] == len(data) and head['Metadata'] == {'a': 'b'} and head['ContentType'] == 'x/y', head
+assert body('in', 'k') == data
+back = io.BytesIO()
+s3.download_fileobj('in', 'k', back, Config=TransferConfig(multipart_threshold=1 << 20, multipart_chunksize=3 << 20))
+assert back.getvalue() == data
+
+begin = lambda key: s3.create_multipart_upload(Bucket='in', Key=key)['UploadId']
+def part(key, id, n, bytes): return {'PartNumber': n, 'ETag': s3.upload_part(Bucket='in', Key=key, UploadId=id, PartNumber=n, Body=bytes)['ETag']}
+def complete(key, id, parts, **args): return s3.complete_multipart_upload(Bucket='in', Key=key, UploadId=id, MultipartUpload={'Parts': parts}, **args)
+id = begin('m')
+parts = [part('m', id, n, bytes([n % 256]) * 200_000) for n in [7, 2, 900]]
+parts[1] = part('m', id, 2, b'again')
+parts.sort(key=lambda part: part['PartNumber'])
+assert [p['PartNumber'] for p in s3.list_parts(Bucket='in', Key='m', UploadId=id)['Parts']] == [2, 7, 900]
+page = s3.list_parts(Bucket='in', Key='m', UploadId=id, MaxParts=2)
+assert page['IsTruncated'] and page['NextPartNumberMarker'] == 7, page
+assert [u['UploadId'] for u in s3.list_multipart_uploads(Bucket='in')['Uploads']] == [id]
+is_absent('in', 'm')
+fails('BadDigest', s3.upload_part, Bucket='in', Key='m', UploadId=id, PartNumber=3, Body=b'x', ContentMD5='1B2M2Y8AsgTpgAmY7PhCfg==')
+fails('InvalidPartOrder', complete, key='m', id=id, parts=parts[::-1])
+fails('InvalidPart', complete, key='m', id=id, parts=[{**parts[0], 'ETag': '"0123456789abcdef-1"'}])
+fails('InvalidPart', complete, key='m', id=id, parts=[{**parts[0], 'PartNumber': 3}])
+etag = complete('m', id, parts)['ETag']
+assert complete('m', id, parts)['ETag'] == etag == s3.head_object(Bucket='in', Key='m')['ETag']
+assert body('in', 'm') == b'again' + b'\x07' * 200_000 + bytes([900 % 256]) * 200_000
+# The key is taken, by other bytes.
+id = begin('m')
+fails('PreconditionFailed', complete, key='m', id=id, parts=[part('m', id, 1, b'other')])
+fails('PreconditionFailed', complete, key='m', id=id, parts=[part('m', id, 1, b'other')], IfNoneMatch='*')
+s3.abort_multipart_upload(Bucket='in', Key='m', UploadId=id)
+for call in [lambda: part('m', id, 1, b'x'), lambda: complete('m', id, [{'PartNumber': 1, 'ETag': '"0123456789abcdef-1"'}]),
+        lambda: s3.list_parts(Bucket='in', Key='m', UploadId='x'), lambda: s3.abort_multipart_upload(Bucket='in', Key='m', UploadId=id)]:
+    fails('NoSuchUpload', call)
+id = begin('copied')
+copied = [{'PartNumber': n, 'ETag': s3.upload_part_copy(Bucket='in', Key='copied', UploadId=id, PartNumber=n, CopySource={'Bucket': 'in', 'Key': 'k'},
+    CopySourceRange=f'bytes={first}-{last}')['CopyPartResult']['ETag']} for n, first, last in [(1, 0, 5_999_999), (2, 6_000_000, len(data) - 1)]]
+complete('copied', id, copied)
+assert body('in', 'copied') == data and 'Uploads' not in s3.list_multipart_uploads(Bucket='in')
+"#;
+    door.python(script, &[]);
+}
+
+#[test]
 fn a_dead_node_is_an_error_and_never_a_partial_list() {
     let mut cluster = Cluster::start(3);
     let Some(door) = Door::start(&cluster) else { return };
