@@ -86,7 +86,8 @@ fn kept(cluster: &Cluster) -> Vec<PathBuf> {
 }
 
 fn uploads(library: &Library, prefix: &str) -> Vec<(String, UploadId)> {
-    let (mut found, mut after): (Vec<(String, UploadId)>, Option<(String, String)>) = (Vec::new(), None);
+    let mut found = Vec::new();
+    let mut after: Option<(String, String)> = None;
     loop {
         let after_page = after.as_ref().map(|(key, id)| (key.as_str(), id.as_str()));
         let page = library.wait(library.client.list_uploads(&Prefix::parse(prefix).unwrap(), after_page)).unwrap();
