@@ -4,7 +4,7 @@
 #   scripts/package.sh [x86_64|aarch64]
 #
 # The programs are linked by zig against glibc 2.28, so that one build runs on every distribution since 2018. Paths and
-# times of this machine are kept out: two builds of one commit, with the tools of one version, give equal bytes.
+# times of this machine are kept out, so two builds of one commit with the same tools can be compared.
 #
 # S4_PACKAGE_PROGRAMS=DIR: pack the programs in DIR, instead of building.
 # S4_PACKAGE_TARGET=DIR: build there, instead of in target/package/build.

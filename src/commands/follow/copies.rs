@@ -9,7 +9,7 @@ use std::time::Duration;
 pub fn left(copy: &CopySpec, parts: &[Part]) -> String {
     match copy.dry_run {
         true => format!("nothing is copied{}", nodes(parts)),
-        false => "what was copied stands; run the same command with --resume to go on".to_owned(),
+        false => "what was copied is kept; run the same command with --resume to go on".to_owned(),
     }
 }
 
