@@ -2,7 +2,8 @@
 
 use super::keys::{Block, Blocks, Found, find, make};
 use super::names::Name;
-use super::{Copied, Work};
+use super::report::Copied;
+use super::work::Work;
 use crate::client::{Failure, Listed, PART, Page, S3Url};
 use bytes::Bytes;
 use futures::StreamExt;

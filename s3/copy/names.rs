@@ -1,6 +1,6 @@
 //! Which key an object becomes, and on which node.
 
-use super::Work;
+use super::work::Work;
 use s4::checksum::hash;
 use s4::key::Key;
 

@@ -1,7 +1,8 @@
 //! From the cluster to S3.
 
 use super::keys::{Found, find};
-use super::{Copied, Work};
+use super::report::Copied;
+use super::work::Work;
 use crate::client::{CompletedPart, NewObject, PART, Reason, S3Url, Sent, Unfinished};
 use crate::upload::{Outcome, SMALLEST_PART, Source, Target, even_part};
 use bytes::Bytes;

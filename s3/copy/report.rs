@@ -1,6 +1,5 @@
 //! What a worker reports: counts, now and then, and each failure. A thread writes it, since the reader may be slow.
 
-use super::Copied;
 use s4::client::blocking;
 use s4::key::Key;
 use s4::protocol::{Progress, WorkerEvent};
@@ -9,6 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+/// How an object came to be where it is.
+pub enum Copied {
+    /// Its bytes were compared with a checksum of the source.
+    Verified,
+    /// The source has no checksum of it.
+    Unverified,
+    /// It was there before.
+    Skipped,
+}
 
 /// The interval of counts.
 const INTERVAL: Duration = Duration::from_millis(300);
