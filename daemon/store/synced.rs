@@ -40,6 +40,8 @@ pub(super) struct Synced {
     has_failed: AtomicBool,
     /// The content of the file; `None` before it was read or written. Locked during a sync and a write of the file.
     record: Mutex<Option<Record>>,
+    /// Held during a sync: one that finds nothing new has waited for the one before.
+    turn: Mutex<()>,
 }
 
 /// The content of `.s4/synced`.
@@ -107,6 +109,7 @@ impl Synced {
             lost: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             record: Mutex::new(None),
+            turn: Mutex::default(),
         }
     }
 
@@ -180,6 +183,7 @@ impl Synced {
 
     /// Syncs the disk, if there are new keys. Blocks.
     pub fn sync(&self) -> io::Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         match self.is_dirty.swap(false, Ordering::Acquire) {
             true => self.sync_now().inspect_err(|_| self.note_made()),
             false => Ok(()),

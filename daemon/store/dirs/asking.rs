@@ -38,7 +38,7 @@ impl Store {
             return self.check_there().map(|()| None);
         }
         let mut holders = DirRecord::read(&path).map_err(|e| self.unreadable(dir, &e))?.holders;
-        // A damaged record may name nodes that do not exist.
+        // Nodes that have left the cluster, or that a damaged record names, cannot be asked.
         holders.retain(|&holder| holder < self.nodes);
         if !is_empty(&path) {
             // It stays in any case.
@@ -73,6 +73,8 @@ impl Asking<'_> {
         self.store.update(&self.dir, |record| {
             let before = record.holders.len();
             let_go.iter().for_each(|node| _ = record.holders.remove(node));
+            // Nodes that have left the cluster, or that a damaged record names.
+            record.holders.retain(|&holder| holder < self.store.nodes);
             rest = record.clone();
             record.holders.len() != before
         })?;
