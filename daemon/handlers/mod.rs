@@ -22,7 +22,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use s4::body::{self, BoxBody, ChunkSender, Disconnected};
 use s4::client::blocking;
 use s4::error::{Error, ErrorKind, Result};
-use s4::protocol::{Event, HEARTBEAT, Health, PROTOCOL};
+use s4::protocol::{Event, HEARTBEAT, Health, PROTOCOL, version};
 use s4::time::now_milliseconds;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,7 +59,7 @@ pub fn health_now(app: &App) -> Result<Health> {
     shared.store.check_there()?;
     Ok(Health {
         node: app.node,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: version().to_owned(),
         total_bytes: shared.store.total_bytes()?,
         free_bytes: shared.store.free_bytes()?,
         reserve_bytes: shared.store.reserve_bytes(),

@@ -5,7 +5,7 @@ use crate::cli::HealthArgs;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::placement::NodeId;
-use s4::protocol::Health;
+use s4::protocol::{Health, version};
 use s4::time::now_milliseconds;
 use serde::Serialize;
 use std::io::Write;
@@ -120,7 +120,7 @@ fn healthy_text(report: &Report) -> String {
     if report.lost_keys > 0 {
         text += &format!(", {} keys that a power cut damaged were taken away at its start", report.lost_keys);
     }
-    if report.version != env!("CARGO_PKG_VERSION") {
+    if report.version != version() {
         text += &format!(", version {}", report.version);
     }
     if let Some(offset) = report.clock_offset_ms.filter(|offset| offset.saturating_abs() > CLOCK_OFF) {

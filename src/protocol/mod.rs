@@ -47,6 +47,12 @@ use std::time::Duration;
 /// the versions before would misunderstand. Nodes of different numbers are not one cluster.
 pub const PROTOCOL: u32 = 1;
 
+/// The version of this program. The compiler cannot look into it, so that it stays one text in the program: a test makes
+/// a newer program by replacing the text.
+pub fn version() -> &'static str {
+    std::hint::black_box(env!("CARGO_PKG_VERSION"))
+}
+
 /// The digest of the sender's node list. Every request carries it. A web page cannot make a browser send it.
 pub const CLUSTER_HEADER: &str = "s4-cluster";
 /// The checksum of the key in the body.
