@@ -63,7 +63,7 @@ const TYPED: &[Row] = &[
     (
         &["run", "--resume", "cat"],
         2,
-        "'s4 run' has no --resume: it is an option of s4 map, s4 map-to-n, s4 map-from-n, s4 scrub",
+        "'s4 run' has no --resume: it is an option of s4 cp, s4 map, s4 map-to-n, s4 map-from-n, s4 scrub",
     ),
     (&["map", "--resum", "s4://in/", "s4://out/", "cat"], 2, "there is no option --resum: did you mean --resume?"),
     (
