@@ -16,6 +16,7 @@ pub mod tree;
 pub mod uploads;
 
 use crate::app::App;
+use crate::store::Store;
 use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -46,6 +47,15 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
 
 fn done() -> Response<BoxBody> {
     Response::new(body::empty())
+}
+
+/// Does blocking work on this node's store.
+async fn on_store<T: Send + 'static>(
+    app: &Arc<App>,
+    work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let store = app.jobs.shared.store.clone();
+    blocking(move || work(&store)).await
 }
 
 pub async fn health(app: &Arc<App>) -> Answer {

@@ -1,7 +1,7 @@
 //! Requests of mounts and other nodes about names: lookup, directories, renames, attributes.
 
 use super::keys::checksum_value;
-use super::{Answer, done, json, parse};
+use super::{Answer, done, json, on_store, parse};
 use crate::app::App;
 use crate::names::Names;
 use crate::peer::Peer;
@@ -100,12 +100,4 @@ async fn on_names<T: Send + 'static>(
 ) -> Result<T> {
     let names = app.names.clone();
     blocking(move || work(&names)).await
-}
-
-async fn on_store<T: Send + 'static>(
-    app: &Arc<App>,
-    work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let store = app.jobs.shared.store.clone();
-    blocking(move || work(&store)).await
 }

@@ -1,13 +1,11 @@
 //! Uploads in parts. The parts come as puts.
 
 use super::data::Data;
-use super::{Answer, done, json, parse};
+use super::{Answer, done, json, on_store, parse};
 use crate::app::App;
 use crate::peer::Peer;
-use crate::store::Store;
 use hyper::Request as HttpRequest;
 use hyper::body::Incoming;
-use s4::client::blocking;
 use s4::error::Result;
 use s4::key::{Key, Prefix};
 use s4::protocol::{Change, CompletedPart, HEARTBEAT, Metadata, UploadId};
@@ -41,12 +39,4 @@ pub fn complete(app: &App, peer: &Peer, data: &mut Data, key: &Key, id: &UploadI
     let store = &app.jobs.shared.store;
     let completed = keep_alive(data.connection, HEARTBEAT, || store.complete_upload(peer, key, id, &parts, change));
     completed.map(Response::Completed)
-}
-
-async fn on_store<T: Send + 'static>(
-    app: &Arc<App>,
-    work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let store = app.jobs.shared.store.clone();
-    blocking(move || work(&store)).await
 }
