@@ -2,6 +2,7 @@
 //! host, over which all commands run.
 
 use super::parallel::on_all;
+use s4::bounds;
 use s4::error::reason;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -18,6 +19,8 @@ pub const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 const COPY_TIMEOUT: Duration = Duration::from_secs(600);
 /// The most that a script may print, in bytes.
 const MAX_OUTPUT: u64 = 4 << 20;
+/// Limit of bytes of a text of a host that is shown.
+const SAID: usize = 300;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Runs what follows as root if that is possible without a password.
@@ -193,8 +196,7 @@ fn last_line(bytes: &[u8]) -> Option<String> {
 
 /// What a host has said, fit for a terminal.
 pub fn one_line(text: &str) -> String {
-    let cut: String = text.chars().take(300).collect();
-    cut.escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"")
+    bounds::one_line(bounds::beginning(text, SAID).to_owned())
 }
 
 /// A word for a POSIX shell.

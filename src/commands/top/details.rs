@@ -4,6 +4,7 @@ use super::rows::{cells, command_line, counts, time};
 use crate::commands::format::{counted, seconds_text, size_text};
 use ratatui::style::Stylize;
 use ratatui::text::Line;
+use s4::bounds::one_line;
 use s4::client::cluster_view::{ClusterView, JobView, NodeView};
 use s4::protocol::Progress;
 use s4::time::utc;
@@ -39,7 +40,7 @@ pub fn job_lines(view: &ClusterView, id: &str) -> Vec<Line<'static>> {
         lines.push(Line::from(text).red());
         lines.extend(group.tasks.iter().map(|task| Line::from(format!("  {} on node {}", task.key, task.node))));
         lines.extend(group.hint.iter().map(|hint| Line::from(format!("  hint: {hint}"))));
-        lines.extend(group.stderr.lines().map(|line| Line::from(format!("    {}", plain(line)))));
+        lines.extend(group.stderr.lines().map(|line| Line::from(format!("    {}", one_line(line.to_owned())))));
     }
     lines
 }
@@ -95,9 +96,4 @@ fn read(job: &JobView) -> String {
         }
         _ => size_text(bytes),
     }
-}
-
-/// A line without characters on which a terminal acts.
-pub fn plain(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,7 +1,7 @@
 //! Draws the screen: nodes at the top, jobs below, for any size of the terminal.
 
 use super::choice::{Choice, Page, Pane};
-use super::details::{job_lines, node_lines, plain};
+use super::details::{job_lines, node_lines};
 #[cfg(test)]
 use super::rows::tests::view;
 use super::rows::{COLUMNS, cells, command_line, counts, jobs_in_order, summary, time};
@@ -10,6 +10,7 @@ use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
+use s4::bounds::one_line;
 use s4::client::cluster_view::{ClusterView, JobView, NodeState, NodeView};
 
 /// The keys of each page.
@@ -36,7 +37,7 @@ pub fn screen(frame: &mut Frame, view: Option<&ClusterView>, choice: &mut Choice
         }
         Page::Job(id) => draw_lines(frame, body, job_lines(view, &id), choice),
         Page::Logs(_) => {
-            let lines = choice.logs.iter().map(|line| Line::from(plain(line))).collect();
+            let lines = choice.logs.iter().map(|line| Line::from(one_line(line.clone()))).collect();
             draw_lines(frame, body, lines, choice);
         }
     }
