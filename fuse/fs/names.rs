@@ -15,7 +15,7 @@ use s4::client::{Client, PutOptions};
 use s4::error::ErrorKind;
 use s4::file::AtPosition;
 use s4::key::{Dir, Key};
-use s4::protocol::{Change, KeyStat};
+use s4::protocol::{Change, KeyHead, KeyStat};
 use s4::time::to_nanoseconds;
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -299,11 +299,13 @@ impl Names {
         if self.namespace.home(from) == self.namespace.home(to) {
             return self.namespace.client.rename(from, to).await.map_err(|e| errno(&e));
         }
-        let metadata = self.namespace.client.head(from).await.map_err(|e| errno(&e))?.ok_or(Errno::ENOENT)?.metadata;
         let (copy, _) = self.spool_files.take(None).map_err(io_errno)?;
         let sink = copy.try_clone().map_err(io_errno)?;
-        let copied = self.namespace.client.get(from, sink, "the spool", 0).await.map_err(|e| errno(&e))?;
-        if copied != stat.checksum {
+        let client = &self.namespace.client;
+        let (head, copied) =
+            tokio::try_join!(client.head(from), client.get(from, sink, "the spool", 0)).map_err(|e| errno(&e))?;
+        let KeyHead { stat: described, metadata } = head.ok_or(Errno::ENOENT)?;
+        if copied != stat.checksum || copied != described.checksum {
             return Err(Errno::ESTALE);
         }
         let (input, change) =

@@ -46,8 +46,8 @@ fn a_transfer_of_a_client_that_was_stopped_goes_on() {
     pause(putting.pid);
     putting.end(Instant::now()).succeeds("put of a client that was stopped");
     let out = hosts.dir().join("out").display().to_string();
-    let getting = Running::start(hosts.s4(&["cp", "s4://b/1_large", &out, "--deadline", "3"]));
-    eventually("it is under way", || (crate::observe::longest_open(getting.pid) > 16 << 20).then_some(()));
+    let command = || hosts.s4(&["cp", "s4://b/1_large", &out, "--deadline", "3"]);
+    let getting = Running::under_way(command, |pid| crate::observe::longest_open(pid) > 16 << 20);
     pause(getting.pid);
     getting.end(Instant::now()).succeeds("get of a client that was stopped");
 }
@@ -130,8 +130,8 @@ fn a_daemon_that_restarts_breaks_no_get() {
         restarts_under(&mut hosts, [&args.join(" ")], |hosts| {
             turn += 1;
             let to = hosts.dir().join(format!("{name}{turn}")).display().to_string();
-            let getting = Running::start(hosts.s4(&[args, &[&to]].concat()));
-            eventually("it is under way", || (crate::observe::longest_open(getting.pid) > 1 << 20).then_some(()));
+            let command = || hosts.s4(&[args, &[&to]].concat());
+            let getting = Running::under_way(command, |pid| crate::observe::longest_open(pid) > 1 << 20);
             ([getting], Instant::now())
         });
         let got = hosts.dir().join(format!("{name}{turn}"));

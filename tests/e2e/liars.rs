@@ -57,9 +57,9 @@ impl Liars {
 
 fn run(dir: &Path, conf: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(program("s4"));
-    command.args(args).args(["--deadline", "2"]).env("S4_CONF_PATH", conf).current_dir(dir).stdin(Stdio::null());
+    command.args(args).args(["--deadline", "10"]).env("S4_CONF_PATH", conf).current_dir(dir).stdin(Stdio::null());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let output = end_within(Duration::from_secs(20), child);
+    let output = end_within(Duration::from_secs(30), child);
     assert_no_crash(&output);
     output
 }
@@ -323,7 +323,8 @@ fn no_node_ends_a_client_without_a_word() {
         &["map", "s4://in/", "s4://out/", "cat"],
         &["wait", id],
     ] {
-        assert!(liars.refused(args).contains("gone"), "{args:?}");
+        let told = liars.refused(args);
+        assert!(told.contains("gone"), "{args:?}: {told}");
     }
     let event = format!("{{\"event\":\"error\",{}\n", &error[1..]);
     let exit = message(&format!(r#"{{"exit":{{"error":{error}}}}}"#));
@@ -335,7 +336,8 @@ fn no_node_ends_a_client_without_a_word() {
     for args in
         [&["eval", "s4://b/x", "cat"][..], &["ls"], &["map", "s4://in/", "s4://out/", "cat"], &["rm", "-r", "s4://b/"]]
     {
-        assert!(liars.refused(args).contains("gone"), "{args:?}");
+        let told = liars.refused(args);
+        assert!(told.contains("gone"), "{args:?}: {told}");
     }
 }
 
@@ -473,7 +475,7 @@ fn real_answers_with_random_damage_crash_no_client() {
             text(&output.stderr)
         );
         let made = files(liars.dir.path());
-        let known = ["to", "to/0_a", "to/1_b", "to/dir", "to/dir/2_c"].map(PathBuf::from);
-        assert!(made.iter().all(|path| known.contains(path)), "round {round}: {made:?}");
+        // A damaged listing may name another key of the bucket, but nothing elsewhere.
+        assert!(made.len() <= 5 && made.iter().all(|path| path.starts_with("to")), "round {round}: {made:?}");
     }
 }

@@ -5,6 +5,7 @@ use super::exclude::Exclude;
 use super::gather::{gather, pipe};
 use super::report::{Counts, Report};
 use super::sources::{Counting, Keys, Source};
+use s4::checksum::Checksum;
 use s4::client::{Client, PutOptions};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Dir, Key};
@@ -74,16 +75,27 @@ pub async fn copy_key(
     }
     let reading = async { if size <= SMALL as u64 { gather(client, from, SMALL).await } else { Ok(None) } };
     let (head, small) = tokio::try_join!(client.head(from), reading)?;
-    let metadata = head.map(|head| head.metadata).unwrap_or_default();
-    let options = PutOptions { metadata, ..PutOptions::default() };
+    let head = head.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{from}: no such key")))?;
+    // The bytes and the metadata were asked for one by one.
+    let of_one_key = |found: Checksum| match found == head.stat.checksum {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::NotFound, format!("{from}: replaced while it was copied"))),
+    };
+    let options = PutOptions { metadata: head.metadata, ..PutOptions::default() };
     let copied = match small {
-        Some(bytes) => client.put_small_with(to, bytes.into(), options).await,
+        Some(bytes) => {
+            of_one_key(Checksum::of(&bytes))?;
+            client.put_small_with(to, bytes.into(), options).await
+        }
         None => {
             let ((writer, end, reader), to_name, from_name) = (pipe(), to.to_string(), from.to_string());
             let (got, put) = tokio::join!(
                 async {
                     match client.get(from, writer, &to_name, 0).await {
-                        Ok(_) => end.end().await,
+                        Ok(found) => {
+                            of_one_key(found)?;
+                            end.end().await;
+                        }
                         // If the put has ended before, it knows the reason.
                         Err(error) if !end.is_reader_gone() => return Err(error),
                         Err(_) => {}

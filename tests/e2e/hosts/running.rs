@@ -1,7 +1,7 @@
 //! Commands whose duration a test looks at.
 
 use super::print_now;
-use crate::harness::{PATIENCE, assert_no_crash, text};
+use crate::harness::{PATIENCE, assert_no_crash, eventually, text};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::process::{Child, Command, Output, Stdio};
@@ -23,6 +23,18 @@ impl Running {
     pub fn start(mut command: Command) -> Self {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         Self { pid: child.id(), child: Some(child) }
+    }
+
+    /// Starts the command, and returns once it `is_under_way`: one that ends before it was seen so is started anew.
+    pub fn under_way(mut command: impl FnMut() -> Command, is_under_way: impl Fn(u32) -> bool) -> Self {
+        let mut running = Self::start(command());
+        eventually("it is under way", || {
+            if running.child.as_mut().unwrap().try_wait().unwrap().is_some() {
+                running = Self::start(command());
+            }
+            is_under_way(running.pid).then_some(())
+        });
+        running
     }
 
     /// Waits for the end. The duration counts from `since`.
