@@ -1,5 +1,6 @@
 //! The routes of the HTTP interface: parses a request's method, path and query. Pure functions.
 
+use crate::handlers::lists::Listed;
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 use s4::checksum::Checksum;
@@ -40,7 +41,7 @@ pub enum Route {
     LetGoDirs,
     AuditDirs(NodeId),
     HeldDirs(NodeId),
-    List { prefix: Prefix, recursive: bool, details: bool, after: String },
+    List(Listed),
     DeletePrefix(Prefix),
     Scrub { rate: u64, resume: bool },
     SubmitJob { dry_run: bool },
@@ -210,7 +211,13 @@ fn rename_route(from: &str, query: &str) -> Result<Route> {
 fn list_route(query: &str) -> Result<Route> {
     let prefix = Prefix::parse(&query_value(query, "prefix")?.unwrap_or_default())?;
     let after = query_value(query, "after")?.unwrap_or_default();
-    Ok(Route::List { prefix, recursive: is_true(query, "recursive")?, details: is_true(query, "details")?, after })
+    Ok(Route::List(Listed {
+        prefix,
+        recursive: is_true(query, "recursive")?,
+        details: is_true(query, "details")?,
+        made: is_true(query, "made")?,
+        after,
+    }))
 }
 
 fn delete_prefix_route(query: &str) -> Result<Route> {
@@ -383,7 +390,7 @@ mod tests {
             method in 0..METHODS.len(),
             head in "/v1/(health|status|watch|keys|head|uploads|adopt|change|rename|stat|made|dirs|names|list|delete|files|existing|jobs|x)",
             rest in "(/([a-z0-9%-]{0,4}|held|audit|[0-9]{8}-logs|_x)){0,3}",
-            query in "((to|prefix|node|home|mode|mtime|samples|checksum|inputs|outdir|recursive|after|upload|part|id)=[a-f0-9%/+ -]{0,6}&?){0,4}",
+            query in "((to|prefix|node|home|mode|mtime|samples|checksum|inputs|outdir|recursive|made|after|upload|part|id)=[a-f0-9%/+ -]{0,6}&?){0,4}",
         ) {
             let method = &METHODS[method];
             match Route::parse(method, &format!("{head}{rest}"), &query) {

@@ -105,9 +105,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::LetGoDirs => handlers::tree::let_go(app, whole_body(request).await?).await,
         Route::AuditDirs(node) => handlers::tree::audit(app, node),
         Route::HeldDirs(home) => handlers::lists::held(app, home),
-        Route::List { prefix, recursive, details, after } => {
-            handlers::lists::list(app, prefix, recursive, details, after)
-        }
+        Route::List(listed) => handlers::lists::list(app, listed),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
         Route::Scrub { rate, resume } => handlers::scrub::answer(app, rate, resume),
         Route::HasFile(digest) => handlers::jobs::has_file(app, digest).await,

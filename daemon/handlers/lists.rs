@@ -19,12 +19,23 @@ const CHUNK: usize = 64 * 1024;
 /// Directories that a delete may leave before it reports them to their homes.
 const LEFT: usize = 1000;
 
-pub fn list(app: &Arc<App>, prefix: Prefix, recursive: bool, details: bool, after: String) -> Answer {
+/// What is listed: see [`Selection::Prefix`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub prefix: Prefix,
+    pub recursive: bool,
+    pub details: bool,
+    pub made: bool,
+    pub after: String,
+}
+
+pub fn list(app: &Arc<App>, listed: Listed) -> Answer {
     let (sender, body) = app.channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let mut lines = Vec::with_capacity(CHUNK);
-        let selection = Selection::Prefix { prefix: &prefix, recursive, details, after: &after };
+        let Listed { prefix, recursive, details, made, after } = listed;
+        let selection = Selection::Prefix { prefix: &prefix, recursive, details, made, after: &after };
         let listed = fill(&app, &selection, &mut lines, &sender);
         end(listed, lines, &sender);
     });

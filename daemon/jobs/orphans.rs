@@ -41,21 +41,18 @@ impl Outputs {
     ) -> Result<()> {
         let mut existing = Sorter::new(store.root());
         let prefix = Prefix::below(outdir);
-        store.list(
-            &Selection::Prefix { prefix: &prefix, recursive: true, details: false, after: "" },
-            &mut |entry| {
-                if let Entry::Key { path, .. } = entry {
-                    let mark = match record_at(&store.root().join(&path)) {
-                        Err(e) if !is_absent(&e) => return Err(store.unreadable(format!("s4://{path}"), &e)),
-                        record => record.ok().flatten().and_then(|record| record.mark),
-                    };
-                    if mark.is_some_and(|mark| may_remove(Rerun::Update, mark, ours)) {
-                        existing.push(path.into_bytes())?;
-                    }
+        store.list(&Selection::keys(&prefix), &mut |entry| {
+            if let Entry::Key { path, .. } = entry {
+                let mark = match record_at(&store.root().join(&path)) {
+                    Err(e) if !is_absent(&e) => return Err(store.unreadable(format!("s4://{path}"), &e)),
+                    record => record.ok().flatten().and_then(|record| record.mark),
+                };
+                if mark.is_some_and(|mark| may_remove(Rerun::Update, mark, ours)) {
+                    existing.push(path.into_bytes())?;
                 }
-                alive()
-            },
-        )?;
+            }
+            alive()
+        })?;
         let mut planned = self.0.finish()?.peekable();
         for path in existing.finish()? {
             let path = path?;

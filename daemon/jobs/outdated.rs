@@ -19,17 +19,14 @@ impl OutdatedOutputs {
     pub fn gather(store: &Store, spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<Self> {
         let mut sorter = Sorter::new(store.root());
         let prefix = Prefix::below(&spec.outdir);
-        store.list(
-            &Selection::Prefix { prefix: &prefix, recursive: false, details: false, after: "" },
-            &mut |entry| {
-                if let Entry::Key { path, .. } = entry
-                    && let Some((number, _)) = split_number(path.rsplit('/').next().unwrap_or_default())
-                {
-                    sorter.push(format!("{number} {path}").into_bytes())?;
-                }
-                still_wanted(spec, alive)
-            },
-        )?;
+        store.list(&Selection::names(&prefix), &mut |entry| {
+            if let Entry::Key { path, .. } = entry
+                && let Some((number, _)) = split_number(path.rsplit('/').next().unwrap_or_default())
+            {
+                sorter.push(format!("{number} {path}").into_bytes())?;
+            }
+            still_wanted(spec, alive)
+        })?;
         let records: Records = Box::new(sorter.finish()?);
         Ok(Self(records.peekable()))
     }

@@ -20,8 +20,9 @@ const MARKS: usize = 1024;
 /// What to list.
 pub enum Selection<'a> {
     /// Keys that begin with a prefix: all of them, or only the names up to the next `/`. Of these, what comes after the
-    /// path `after`; all with an empty one.
-    Prefix { prefix: &'a Prefix, recursive: bool, details: bool, after: &'a str },
+    /// path `after`; all with an empty one. With `made`, also the directories that mkdir made, by their home, and before
+    /// what is in them; among these the directory that `prefix` names with its `/`.
+    Prefix { prefix: &'a Prefix, recursive: bool, details: bool, made: bool, after: &'a str },
     /// The inputs of a map.
     Pattern(&'a Pattern),
     /// Every file that begins with a prefix, also a file that belongs on another node and so is no key.
@@ -33,7 +34,17 @@ pub enum Selection<'a> {
 /// Called with the entries in order; returns false to end the listing.
 type Visit<'a> = dyn FnMut(Entry) -> Result<bool> + 'a;
 
-impl Selection<'_> {
+impl<'a> Selection<'a> {
+    /// Every key that begins with `prefix`.
+    pub fn keys(prefix: &'a Prefix) -> Self {
+        Self::Prefix { prefix, recursive: true, details: false, made: false, after: "" }
+    }
+
+    /// The names that begin with `prefix`, up to the next `/`.
+    pub fn names(prefix: &'a Prefix) -> Self {
+        Self::Prefix { prefix, recursive: false, details: false, made: false, after: "" }
+    }
+
     fn start(&self) -> &str {
         match self {
             Self::Prefix { prefix, .. } | Self::Files(prefix) => prefix.split().0,
@@ -46,6 +57,14 @@ impl Selection<'_> {
         match self {
             Self::Prefix { recursive, .. } => *recursive,
             Self::Pattern(_) | Self::Files(_) | Self::After(_) => true,
+        }
+    }
+
+    /// True if the directory is itself an entry of the listing where mkdir made it: `path` ends in `/`.
+    fn holds_made(&self, path: &str) -> bool {
+        match self {
+            Self::Prefix { prefix, made: true, after, .. } => path.starts_with(prefix.as_str()) && path > *after,
+            _ => false,
         }
     }
 
@@ -91,6 +110,9 @@ impl Store {
     /// Visits every entry of `selection`. A key that is deleted during the listing may be missing.
     pub fn list(&self, selection: &Selection, visit: &mut Visit) -> Result<()> {
         let start = selection.start();
+        if !self.visit_made(start, selection, visit)? {
+            return Ok(());
+        }
         if !selection.is_before(start) {
             self.list_dir(start, selection, visit)?;
         }
@@ -127,7 +149,7 @@ impl Store {
 
     fn existing_keys(&self, outdir: &Dir, visit: &mut dyn FnMut(Option<FoundOutputs>) -> Result<bool>) -> Result<()> {
         let prefix = Prefix::below(outdir);
-        self.list(&Selection::Prefix { prefix: &prefix, recursive: true, details: false, after: "" }, &mut |entry| {
+        self.list(&Selection::keys(&prefix), &mut |entry| {
             let Entry::Key { path, .. } = &entry else { return visit(None) };
             let record = match record_at(&self.root.join(path)) {
                 Err(e) if is_absent(&e) => return visit(None),
@@ -150,7 +172,7 @@ impl Store {
         let dir = Dir::try_from(format!("{}/{input}", outdir.as_str()))?;
         let prefix = Prefix::below(&dir);
         let mut go_on = true;
-        self.list(&Selection::Prefix { prefix: &prefix, recursive: false, details: false, after: "" }, &mut |entry| {
+        self.list(&Selection::names(&prefix), &mut |entry| {
             let record = match record_at(&self.root.join(entry.path())) {
                 Err(e) if !is_absent(&e) => return Err(self.unreadable(format!("s4://{}", entry.path()), &e)),
                 found => found.ok().flatten(),
@@ -174,7 +196,7 @@ impl Store {
     pub fn usage(&self) -> Result<Usage> {
         let mut usage = Usage::default();
         let prefix = Prefix::parse("")?;
-        self.list(&Selection::Prefix { prefix: &prefix, recursive: true, details: false, after: "" }, &mut |entry| {
+        self.list(&Selection::keys(&prefix), &mut |entry| {
             if let Entry::Key { size, .. } = entry {
                 usage.keys += 1;
                 usage.bytes += size;
@@ -198,7 +220,9 @@ impl Store {
                 // Longer than any key: a command may have created it.
                 _ if child.len() > MAX_KEY => true,
                 Some(below) if !selection.holds_dir(below) => true,
-                Some(below) if selection.recursive() => self.list_dir(below, selection, visit)?,
+                Some(below) if selection.recursive() => {
+                    self.visit_made(below, selection, visit)? && self.list_dir(below, selection, visit)?
+                }
                 Some(below) if !self.goes_on_in(below, selection)? => true,
                 Some(below) => {
                     let stat = if selection.details() { self.dir_stat(below)? } else { None };
@@ -222,13 +246,26 @@ impl Store {
         Ok(true)
     }
 
+    /// Visits directory `path` itself, if mkdir made it and `selection` has such. Returns false if the visitor has ended the
+    /// listing.
+    fn visit_made(&self, path: &str, selection: &Selection, visit: &mut Visit) -> Result<bool> {
+        let entry = format!("{path}/");
+        if !selection.holds_made(&entry) || !self.is_made(path)? {
+            return Ok(true);
+        }
+        match self.dir_stat(path)? {
+            Some(stat) => visit(Entry::Dir { path: entry, stat: Some(stat) }),
+            None => Ok(true),
+        }
+    }
+
     /// False if the point after which `selection` is listed is directory `path`, or a path in it after which no key in
     /// it comes.
     fn goes_on_in(&self, path: &str, selection: &Selection) -> Result<bool> {
         match (selection, selection.after_in(path)) {
             (_, Some("")) => Ok(false),
             (&Selection::Prefix { prefix, after, .. }, Some(_)) => {
-                let below = Selection::Prefix { prefix, recursive: true, details: false, after };
+                let below = Selection::Prefix { prefix, recursive: true, details: false, made: false, after };
                 self.list_dir(path, &below, &mut |_| Ok(false)).map(|is_empty| !is_empty)
             }
             _ => Ok(true),

@@ -110,7 +110,7 @@ impl Store {
     /// Deletes the outputs of maps that begin with `prefix` and whose mark `is_ours`, but not those in directories
     /// below. Errors: also an output whose mark cannot be read.
     pub fn remove_marked(&self, prefix: &Prefix, is_ours: impl Fn(Mark) -> bool) -> Result<()> {
-        self.list(&Selection::Prefix { prefix, recursive: false, details: false, after: "" }, &mut |entry| {
+        self.list(&Selection::names(prefix), &mut |entry| {
             if let Entry::Key { path, .. } = &entry {
                 self.remove_if(&self.root.join(path), path, &is_ours)?;
             }

@@ -1,14 +1,13 @@
 //! ListObjects of both versions, and ListObjectVersions. A page is a piece of the cluster's merged listing, which begins
 //! after a name: the last one of the page before.
 
-use super::attributes::{Shown, etag, time};
+use super::attributes::{etag, time};
 use super::buckets::owner;
 use super::door::Door;
 use super::scan::{Item, Query, Scan};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use s4::key::Dir;
 
 /// The most items of a page.
 const MOST: usize = 1000;
@@ -47,22 +46,7 @@ impl Door {
             }
             items.push(item);
         }
-        if items.is_empty() && query.after.is_none() {
-            items.extend(self.marker(&query).await?);
-        }
         Ok(Page { items, next, most })
-    }
-
-    /// An empty directory, as the only object of its name.
-    async fn marker(&self, query: &Query) -> S3Result<Option<Item>> {
-        let Some(path) = query.prefix.strip_suffix('/').filter(|path| !path.is_empty() && !path.ends_with('/')) else {
-            return Ok(None);
-        };
-        let Ok(dir) = Dir::try_from(format!("{}/{path}", query.bucket)) else { return Ok(None) };
-        Ok(self.dir_time(&dir).await?.map(|mtime| {
-            let shown = Shown::of_dir(mtime);
-            Item::Object { key: query.prefix.clone(), size: 0, mtime, xxh3: shown.checksum.xxh3 }
-        }))
     }
 
     pub async fn list_objects_v2(

@@ -1,5 +1,6 @@
 //! A listing of S3 over the cluster's merged listing: what is asked for, and its items one by one.
 
+use super::attributes::Shown;
 use super::failure::OrFailure;
 use s3s::S3Result;
 use s4::client::{Client, ListOptions, Listing};
@@ -44,8 +45,12 @@ pub struct Scan {
 impl Scan {
     pub async fn open(client: &Client, query: Query) -> S3Result<Self> {
         let after = query.after.as_ref().map(|after| format!("{}/{after}", query.bucket));
-        let options =
-            ListOptions { recursive: query.delimiter.as_deref() != Some("/"), details: true, after: after.as_deref() };
+        let options = ListOptions {
+            recursive: query.delimiter.as_deref() != Some("/"),
+            details: true,
+            made: true,
+            after: after.as_deref(),
+        };
         let listing = match Prefix::parse(&format!("{}/{}", query.bucket, query.prefix)) {
             Ok(prefix) => Some(client.list_from(&prefix, options).await.or_failure()?),
             Err(_) => None,
@@ -67,11 +72,11 @@ impl Scan {
         while let Some(entry) = listing.next().await.or_failure()? {
             let path = entry.path();
             let Some(key) = path.get(self.query.bucket.len() + 1..).map(str::to_owned) else { continue };
-            let common = match &entry {
-                Entry::Dir { .. } => Some(key.clone()),
-                Entry::Key { .. } => common_prefix(&self.query, &key),
-            };
-            match (common, entry) {
+            // The bucket itself.
+            if key.is_empty() {
+                continue;
+            }
+            match (common_prefix(&self.query, &key), entry) {
                 (Some(common), _) if self.last_prefix.as_ref() == Some(&common) => {}
                 (Some(common), _) => {
                     self.last_prefix = Some(common.clone());
@@ -81,7 +86,10 @@ impl Scan {
                     let xxh3 = detail.map_or(0, |detail| detail.xxh3);
                     return Ok(Some(Item::Object { key, size, mtime, xxh3 }));
                 }
-                (None, Entry::Dir { .. }) => {}
+                (None, Entry::Dir { stat, .. }) => {
+                    let shown = Shown::of_dir(stat.map_or(0, |(mtime, _)| mtime));
+                    return Ok(Some(Item::Object { key, size: 0, mtime: shown.mtime, xxh3: shown.checksum.xxh3 }));
+                }
             }
         }
         self.listing = None;

@@ -65,6 +65,9 @@ pub struct ListOptions<'a> {
     pub recursive: bool,
     /// Keys with mode and checksum, and directories with mode and mtime.
     pub details: bool,
+    /// Also directories that mkdir made, before what is in them; among these the directory that the prefix names with its
+    /// `/`.
+    pub made: bool,
     /// Only what comes after this path, which need not exist. A directory in which it is comes once, if a key in it
     /// comes after the path; not if the path is the directory itself, `bucket/dir/`. `None`: everything.
     pub after: Option<&'a str>,
@@ -112,8 +115,9 @@ impl Client {
     }
 
     async fn list_with(&self, prefix: &str, options: ListOptions<'_>) -> Result<Listing> {
-        let ListOptions { recursive, details, after } = options;
-        let mut path = format!("/v1/list?prefix={}&recursive={recursive}&details={details}", escape(prefix));
+        let ListOptions { recursive, details, made, after } = options;
+        let mut path =
+            format!("/v1/list?prefix={}&recursive={recursive}&details={details}&made={made}", escape(prefix));
         if let Some(after) = after {
             path += &format!("&after={}", escape(after));
         }

@@ -104,7 +104,8 @@ fn a_listing_begins_after_any_path_and_goes_on_in_byte_order() {
         for prefix in ["", "o", "o/", "o/a", "o/a/", "o/a/b/"] {
             let after: Vec<&String> = keys.iter().filter(|key| key.starts_with(prefix) && **key > point).collect();
             let listed = |recursive| {
-                let options = ListOptions { recursive, details: recursive, after: Some(&point) };
+                let options =
+                    ListOptions { recursive, details: recursive, after: Some(&point), ..ListOptions::default() };
                 library.paths(prefix, options)
             };
             assert!(listed(true).iter().eq(after.iter().copied()), "{prefix:?} after {point:?}: {:?}", listed(true));
@@ -126,7 +127,7 @@ fn a_listing_reads_no_directory_that_lies_before_its_point() {
     }
     assert!(cluster.fails(1, &["ls", "-r", "s4://b/"]).contains("Permission denied"), "a listing of all reads them");
     let library = Library::of(&cluster);
-    let options = ListOptions { recursive: true, details: true, after: Some("b/m/f") };
+    let options = ListOptions { recursive: true, details: true, after: Some("b/m/f"), ..ListOptions::default() };
     assert_eq!(library.paths("b/", options), ["b/z/0_x"]);
 }
 

@@ -188,7 +188,16 @@ fails('404', s3.head_object, Bucket='b', Key='d')
 assert names(s3.list_objects_v2(Bucket='b', Prefix='d/'))[0] == ['d/']
 assert names(s3.list_objects_v2(Bucket='b', Delimiter='/'))[1] == ['d/']
 s3.put_object(Bucket='b', Key='d/k', Body=b'x')
-assert names(s3.list_objects_v2(Bucket='b', Prefix='d/'))[0] == ['d/k']
+for delimiter in ['', '/']:
+    assert names(s3.list_objects_v2(Bucket='b', Prefix='d/', Delimiter=delimiter)) == (['d/', 'd/k'], [])
+assert names(s3.list_objects_v2(Bucket='b', Prefix='d/', StartAfter='d/'))[0] == ['d/k']
+s3.put_object(Bucket='b', Key='x/y/z/k', Body=b'x')
+s3.put_object(Bucket='b', Key='x/y/e/', Body=b'')
+assert names(s3.list_objects_v2(Bucket='b', Prefix='x'))[0] == ['x/y/e/', 'x/y/z/k']
+# As Spark removes a tree: what a listing of all has.
+for key in names(s3.list_objects_v2(Bucket='b', Prefix='x/'))[0]:
+    s3.delete_object(Bucket='b', Key=key)
+fails('404', s3.head_object, Bucket='b', Key='x/')
 fails('InvalidArgument', s3.put_object, Bucket='b', Key='d', Body=b'x')
 fails('InvalidArgument', s3.put_object, Bucket='b', Key='d/k/', Body=b'')
 s3.delete_object(Bucket='b', Key='d/')
@@ -262,7 +271,11 @@ fn a_listing_in_pages_is_the_listing() {
     }
     cluster.ok(&["cp", "-r", dir.to_str().unwrap(), "s4://b/"]);
     let script = r#"
-every = sorted((line.strip() for line in open(args[0])), key=str.encode)
+made = ['d3-x/made/', 'mm/', 'mm/n/', 'mm/n/o/p/']
+for name in made:
+    s3.put_object(Bucket='b', Key=name, Body=b'')
+s3.put_object(Bucket='b', Key='mm/n/k', Body=b'x')
+every = sorted([line.strip() for line in open(args[0])] + made + ['mm/n/k'], key=str.encode)
 def expected(prefix, delimiter, after=''):
     keys, prefixes = [], []
     for key in every:
@@ -282,7 +295,7 @@ def pages(operation, **ask):
     return keys, prefixes, count
 for operation in ['list_objects_v2', 'list_objects']:
     for size in [1000, 333, 7]:
-        for prefix, delimiter in [('', ''), ('', '/'), ('d', '/'), ('d1', ''), ('d1/', '/'), ('d2-x/', '/'), ('', '-'), ('a-b', '+'), ('zz', '')]:
+        for prefix, delimiter in [('', ''), ('', '/'), ('d', '/'), ('d1', ''), ('d1/', '/'), ('d2-x/', '/'), ('d3-x/', '/'), ('mm/', '/'), ('mm/n/', ''), ('', '-'), ('a-b', '+'), ('zz', '')]:
             if size == 7 and not delimiter: continue
             got = pages(operation, Prefix=prefix, Delimiter=delimiter, PaginationConfig={'PageSize': size})
             want = expected(prefix, delimiter)

@@ -10,6 +10,7 @@ use s4::directory::DirRecord;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Dir;
 use s4::placement::{NodeId, node_of_basename};
+use s4::stored::is_absent;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,18 @@ impl Store {
     pub(super) fn make_dir_at(&self, path: &Path) -> nix::Result<()> {
         let (parent, name) = self.data.open_parent(path)?;
         mkdirat(&parent, name, Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO)
+    }
+
+    /// True if this node is the home of the directory at `path`, and mkdir made it.
+    pub(in crate::store) fn is_made(&self, path: &str) -> Result<bool> {
+        if path.is_empty() || self.home_of(path) != self.node {
+            return Ok(false);
+        }
+        match DirRecord::read(&self.root.join(path)) {
+            Ok(record) => Ok(record.made),
+            Err(e) if is_absent(&e) => Ok(false),
+            Err(e) => Err(self.unreadable(path, &e)),
+        }
     }
 
     /// Refuses a directory whose home is another node.
