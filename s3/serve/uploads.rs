@@ -39,6 +39,15 @@ fn number(number: i32) -> S3Result<Number> {
     number.ok_or_else(|| s3_error!(InvalidArgument, "a part's number is from 1 to 10000"))
 }
 
+/// The bytes of a source of `len` bytes that a part is copied from. A part is never shorter than what was asked for.
+fn copied_range(range: &str, len: u64) -> S3Result<Span<u64>> {
+    match Range::parse(range) {
+        Ok(Range::Int { first, last: Some(last) }) if last < len => Ok(first..last + 1),
+        Ok(Range::Int { last: Some(_), .. }) => Err(s3_error!(InvalidRange, "the source has {len} bytes")),
+        _ => Err(s3_error!(InvalidArgument, "a range to copy is bytes=FIRST-LAST")),
+    }
+}
+
 /// The error of S3 for an error of a request about an upload.
 fn refusal(error: &Error, id: &str) -> S3Error {
     match error.kind() {
@@ -105,14 +114,7 @@ impl Door {
         let checksum = source.shown.checksum;
         let range: Span<u64> = match text(headers, "x-amz-copy-source-range") {
             None => 0..checksum.len,
-            Some(range) => Range::parse(range)
-                .ok()
-                .and_then(|range| match range {
-                    // A part is never shorter than what was asked for.
-                    Range::Int { first, last: Some(last) } if last < checksum.len => Some(first..last + 1),
-                    _ => None,
-                })
-                .ok_or_else(|| s3_error!(InvalidArgument, "the range is not in the source"))?,
+            Some(range) => copied_range(range, checksum.len)?,
         };
         let span = self.client().get_span(&from, checksum, range).await.or_failure()?;
         let part = UploadPart { upload, number: number(part)? };

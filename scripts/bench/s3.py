@@ -125,10 +125,10 @@ def copy(bench):
                 removed = f"rm -rf got; s4 rm -r s4://got/ 2>/dev/null || true; {s5cmd} rm 's3://out/*' >/dev/null 2>&1 || true"
                 what = f"copy: {count} {kind} objects"
                 with watched("s4-s3") as most:
-                    bench.row(f"{what} in, {other}", (removed, fetch), (removed, f"{s4} cp -r s3://{kind}/ s4://got/"), 1, runs=bench.full(3, 1))
+                    bench.row(f"{what} in, {other}", (removed, fetch), (removed, f"{s4} cp -r --send-credentials s3://{kind}/ s4://got/"), 1, runs=bench.full(3, 1))
                     bench.sh(f"rm -rf got; s4 cp -r s4://got/ got && diff -r {kind} got")
                     send = (removed + f"; {s4} cp -r {kind} s4://from/ 2>/dev/null || true", send)
-                    bench.row(f"{what} out, {other}", send, (removed, f"{s4} cp -r s4://from/ s3://out/s4/"), 1, runs=bench.full(3, 1))
+                    bench.row(f"{what} out, {other}", send, (removed, f"{s4} cp -r --send-credentials s4://from/ s3://out/s4/"), 1, runs=bench.full(3, 1))
                     bench.sh(f"rm -rf got; {s5cmd} cp 's3://out/s4/*' got/ >/dev/null && diff -r {kind} got; {removed}")
                 record(bench, f"{what}: memory of a worker", f"{most[0]:.0f} MiB at most")
             bench.sh(f"s4 rm -r s4://from/; {s5cmd} rm 's3://{kind}/*' > /dev/null; {s5cmd} rb s3://out; rm -rf {kind}")
