@@ -247,17 +247,17 @@ impl Store {
         self.publish_with(&(), file, key, (None, mark.into()), Change::default()).map(drop)
     }
 
-    /// Publishes a file for `requester`, with the attributes of `change`. It must be in this store's file system.
-    /// `sums` are those of its bytes, where they are known.
+    /// Publishes a file for `requester`, with its metadata and the attributes of `change`. It must be in this store's file
+    /// system. `sums` are those of its bytes, where they are known.
     pub fn publish_file_for(
         &self,
         requester: &impl Requester,
         file: &File,
         key: &Key,
-        sums: Option<Sums>,
+        (sums, metadata): (Option<Sums>, Metadata),
         change: Change,
     ) -> Result<Checksum> {
-        self.publish_with(requester, file, key, (sums, About::default()), change)
+        self.publish_with(requester, file, key, (sums, About { metadata, ..About::default() }), change)
     }
 
     fn publish_with(

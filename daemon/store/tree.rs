@@ -94,6 +94,6 @@ impl Store {
             checksum,
             table: handoff.blocks.as_deref().and_then(|table| Table::decode(table, checksum)),
         });
-        self.publish_file_for(requester, &file, key, sums, handoff.change)
+        self.publish_file_for(requester, &file, key, (sums, handoff.metadata.clone()), handoff.change)
     }
 }

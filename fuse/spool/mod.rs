@@ -11,7 +11,7 @@ use nix::libc;
 use s4::error::{Error, Result};
 use s4::hasher;
 use s4::key::Key;
-use s4::protocol::{Change, Handoff, KeyStat};
+use s4::protocol::{Change, Handoff, KeyStat, Metadata};
 use s4::time::{from_nanoseconds, to_nanoseconds};
 pub use state::{LastClose, Snapshot};
 use std::fs::File;
@@ -365,6 +365,7 @@ impl Spool {
             checksum: None,
             blocks: None,
             change,
+            metadata: Metadata::default(),
         })
     }
 

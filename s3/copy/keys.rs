@@ -79,5 +79,5 @@ pub async fn make(
     let metadata = Metadata::new(info.content_type.clone(), info.user.clone(), Some(source));
     let metadata = metadata.map_err(|e| Error::new(e.kind(), format!("{key}: {e}")))?;
     let options = PutOptions { metadata, ..PutOptions::default() };
-    client.put_with(key, bytes, name, options).await.map(drop)
+    client.put_beside(key, bytes, name, options).await.map(drop)
 }

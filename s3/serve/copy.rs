@@ -142,7 +142,7 @@ impl Door {
     async fn copy_key(&self, from: &Key, source: Shown, to: &Key, metadata: Metadata) -> S3Result<Shown> {
         let span = self.client().get_span(from, source.checksum, 0..source.checksum.len).await.or_failure()?;
         let options = PutOptions { metadata, ..PutOptions::default() };
-        let put = self.client().put_with(to, SpanReader::new(span), &from.to_string(), options).await;
+        let put = self.client().put_beside(to, SpanReader::new(span), &from.to_string(), options).await;
         match put {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if !self.is_same(to, Some(source.checksum)).await? {

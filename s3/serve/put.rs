@@ -149,7 +149,7 @@ impl Door {
         let options = PutOptions { metadata, ..PutOptions::default() };
         let put = move |body| {
             let key = key.clone();
-            async move { client.put_with(&key, body, &name, options).await }
+            async move { client.put_beside(&key, body, &name, options).await }
         };
         let (put, receipt) = reader::receive(upload, put).await?;
         match (put, receipt) {

@@ -113,9 +113,11 @@ impl Client {
 
     /// Keeps a connection whose requests are all answered, for the next request.
     pub(super) fn keep(&self, node: NodeId, connection: Connection) {
+        // On a thread of no runtime, nobody could close it when it is idle for too long.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.deadline() == self.inner.settings.deadline && self.inner.connections[node].keep(connection) {
             let client = self.clone();
-            tokio::spawn(async move { client.inner.connections[node].sweep().await });
+            runtime.spawn(async move { client.inner.connections[node].sweep().await });
         }
     }
 

@@ -39,8 +39,14 @@ impl InputReader {
         let (block, len) = match self.filled.recv_timeout(timeout) {
             Ok(filled) => filled?,
             Err(RecvTimeoutError::Timeout) => return Ok(take(Input::Pending)),
-            Err(RecvTimeoutError::Disconnected) => return Ok(take(Input::End)),
+            // Only after its end, or if the input panicked.
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(std::io::Error::other("its reader has ended without its end"));
+            }
         };
+        if len == 0 {
+            return Ok(take(Input::End));
+        }
         let taken = take(Input::Bytes(&block[..len]));
         // An error means that the thread has reached the end of the input.
         let _ = self.empty.send(block);
@@ -58,7 +64,7 @@ fn read_all(mut input: impl Read, filled: &SyncSender<std::io::Result<Filled>>, 
             }
         };
         let (is_last, read) = (matches!(read, Ok(0) | Err(_)), read.map(|n| (block, n)));
-        if matches!(read, Ok((_, 0))) || filled.send(read).is_err() || is_last {
+        if filled.send(read).is_err() || is_last {
             return;
         }
     }
@@ -104,5 +110,17 @@ mod tests {
             }
         }
         assert!(all_of(&InputReader::start(Fails).expect("a thread")).is_err());
+    }
+
+    #[test]
+    fn an_input_that_panics_has_not_ended() {
+        struct Panics(bool);
+        impl Read for Panics {
+            fn read(&mut self, block: &mut [u8]) -> std::io::Result<usize> {
+                assert!(!std::mem::replace(&mut self.0, true), "a panic of this test");
+                Ok(block.len())
+            }
+        }
+        assert!(all_of(&InputReader::start(Panics(false)).expect("a thread")).is_err());
     }
 }

@@ -2,23 +2,26 @@
 //! byte goes through a socket.
 
 use super::core::{Client, blocking};
+use super::input_reader::{Input, InputReader};
+use super::upload::{PutOptions, first_of};
 use crate::aligned::Block;
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::BLOCK;
-use crate::file::read_small;
-use crate::hasher::{FileHasher, Sums};
+use crate::file::{AtPosition, BLOCK, read_small};
+use crate::hasher::{FileHasher, Hasher, Sums};
 use crate::key::Key;
 use crate::placement::NodeId;
-use crate::protocol::{Change, Handoff, Health};
+use crate::protocol::{HEARTBEAT, Handoff, Health};
 use crate::stored::{SpaceChecks, draft};
+use crate::wire::SMALL;
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
 use nix::sys::statvfs::statvfs;
 use std::fs::File;
+use std::io::{Cursor, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 
@@ -46,25 +49,92 @@ impl Client {
     /// Copies a file of `len` bytes, inside the kernel, into the data directory of its node, which links the copy.
     /// `None` if the node is not on this machine, or the copy cannot be made there.
     pub(super) async fn put_local(&self, key: &Key, file: &File, len: u64) -> Result<Option<Checksum>> {
-        let node = self.cluster().node_of(key);
-        let health = self.health(node).await?;
-        // If the node is full, a normal put gets its error, which has the numbers.
-        let has_room = health.free_bytes > len.saturating_add(health.reserve_bytes);
-        let Some(dir) = self.local_dir(node, &health).filter(|_| has_room).map(Path::to_owned) else {
-            return Ok(None);
-        };
-        let reserve = health.reserve_bytes;
+        let Some((dir, reserve)) = self.room_beside(key, len).await? else { return Ok(None) };
         let from = file.try_clone().map_err(|e| Error::io(key, &e))?;
         let Ok((made, sums)) = blocking(move || copy(&from, &dir, reserve)).await else {
             return Ok(None);
         };
         // The daemon may have to write the whole file to the disk before it answers.
-        let handoff = handoff(&made, &sums).map_err(|e| Error::io(key, &e))?;
+        let handoff = handoff(&made, &sums, PutOptions::default()).map_err(|e| Error::io(key, &e))?;
         match self.with_timeout_for(len).adopt(key, &made, &handoff).await {
             Ok(_) => Ok(Some(sums.checksum)),
             // The daemon cannot see our file: send its bytes.
             Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Like [`put_with`](Self::put_with), for programs that run beside the nodes: the bytes are written into the data
+    /// directory of the key's node, which links the file, so that they go through no second socket. They are sent if the
+    /// node is elsewhere or cannot take the file.
+    pub async fn put_beside(
+        &self,
+        key: &Key,
+        input: impl Read + Send + 'static,
+        input_name: &str,
+        options: PutOptions,
+    ) -> Result<Checksum> {
+        let (first, input) = first_of(input, input_name).await?;
+        let input = Cursor::new(first.clone()).chain(input);
+        let place = match first.len() <= SMALL || options.part.is_some() {
+            true => None,
+            false => self.room_beside(key, SMALL as u64).await?,
+        };
+        let Some((made, dir, reserve)) = place.and_then(|(dir, reserve)| Some((draft(&dir).ok()?, dir, reserve)))
+        else {
+            return self.put_with(key, input, input_name, options).await;
+        };
+        let subject = format!("{}: {key}", self.cluster().name(self.cluster().node_of(key)));
+        let name = input_name.to_owned();
+        let written = blocking(move || {
+            let sums = write_all_of(input, &name, &made, &subject, || check_space(&dir, reserve));
+            sums.map(|sums| (made, sums))
+        });
+        let (made, sums) = written.await?;
+        let len = sums.checksum.len;
+        let handoff = handoff(&made, &sums, options.clone()).map_err(|e| Error::io(key, &e))?;
+        match self.with_timeout_for(len).adopt(key, &made, &handoff).await {
+            // The daemon cannot see our file: send its bytes.
+            Err(error) if error.kind() == ErrorKind::BadRequest => {
+                self.put_with(key, AtPosition::new(made, 0), input_name, options).await
+            }
+            adopted => adopted.map(|_| sums.checksum),
+        }
+    }
+
+    /// The data directory of the key's node and what it keeps free, if it is on this machine and has room for `len` bytes.
+    /// If the node is full, a normal put gets its error, which has the numbers.
+    async fn room_beside(&self, key: &Key, len: u64) -> Result<Option<(PathBuf, u64)>> {
+        let node = self.cluster().node_of(key);
+        let health = self.health(node).await?;
+        let has_room = health.free_bytes > len.saturating_add(health.reserve_bytes);
+        Ok(self.local_dir(node, &health).filter(|_| has_room).map(|dir| (dir.to_owned(), health.reserve_bytes)))
+    }
+}
+
+/// Writes all of `input` into `made`, and calls `check` from time to time; the names are those of errors.
+fn write_all_of(
+    input: impl Read + Send + 'static,
+    input_name: &str,
+    mut made: &File,
+    name: &str,
+    check: impl Fn() -> std::io::Result<()>,
+) -> Result<Sums> {
+    let unreadable = |e: std::io::Error| Error::io(input_name, &e);
+    let (mut hasher, checks) = (Hasher::of_parts(), SpaceChecks::default());
+    let reading = InputReader::start(input).map_err(unreadable)?;
+    loop {
+        let written = reading.next(HEARTBEAT, |came| match came {
+            Input::Bytes(bytes) => {
+                hasher.update(bytes);
+                made.write_all(bytes)?;
+                if checks.is_due(hasher.len()) { check().map(|()| true) } else { Ok(true) }
+            }
+            Input::Pending => Ok(true),
+            Input::End => Ok(false),
+        });
+        if !written.map_err(unreadable)?.map_err(|e| Error::io(name, &e))? {
+            return Ok(hasher.sums());
         }
     }
 }
@@ -129,7 +199,7 @@ fn copy_all(from: &File, to: &File, progress: impl Fn(u64) -> std::io::Result<()
     }
 }
 
-fn handoff(made: &File, sums: &Sums) -> std::io::Result<Handoff> {
+fn handoff(made: &File, sums: &Sums, options: PutOptions) -> std::io::Result<Handoff> {
     let found = made.metadata()?;
     Ok(Handoff {
         pid: std::process::id(),
@@ -139,7 +209,8 @@ fn handoff(made: &File, sums: &Sums) -> std::io::Result<Handoff> {
         len: found.len(),
         checksum: Some(sums.checksum),
         blocks: sums.table.as_ref().map(|table| table.encode(sums.checksum)),
-        change: Change::default(),
+        change: options.change,
+        metadata: options.metadata,
     })
 }
 

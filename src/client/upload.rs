@@ -289,17 +289,12 @@ impl Client {
     pub async fn put_with(
         &self,
         key: &Key,
-        mut input: impl Read + Send + 'static,
+        input: impl Read + Send + 'static,
         input_name: &str,
         options: PutOptions,
     ) -> Result<Checksum> {
+        let (first, input) = first_of(input, input_name).await?;
         let input_name = input_name.to_owned();
-        let read = blocking(move || {
-            let mut first = Vec::new();
-            let read = (&mut input).take(SMALL as u64 + 1).read_to_end(&mut first);
-            read.map_err(|e| Error::io(&input_name, &e)).map(|_| (first, input, input_name))
-        });
-        let (first, input, input_name) = read.await?;
         if first.len() <= SMALL {
             return self.put_small_with(key, Bytes::from(first), options).await;
         }
@@ -416,6 +411,15 @@ impl Client {
         .await;
         (self.noting(node, produced), answers)
     }
+}
+
+/// The first bytes of `input`, all of it if these are at most [`SMALL`], and the rest.
+pub(super) async fn first_of<R: Read + Send + 'static>(mut input: R, input_name: &str) -> Result<(Vec<u8>, R)> {
+    let read = blocking(move || {
+        let mut first = Vec::new();
+        (&mut input).take(SMALL as u64 + 1).read_to_end(&mut first).map(|_| (first, input))
+    });
+    read.await.map_err(|e| Error::io(input_name, &e))
 }
 
 /// Passes all of `input` to `send`. Adds it to `hasher`, and returns the checksum. Errors: those of `send`, and those

@@ -243,4 +243,6 @@ pub struct Handoff {
     pub blocks: Option<Vec<u8>>,
     #[serde(default)]
     pub change: Change,
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }

@@ -223,9 +223,11 @@ fn copies_and_deletes() {
     let script = r#"
 s3.create_bucket(Bucket='in'), s3.create_bucket(Bucket='B_2')
 data = os.urandom(1_300_000)
-etag = s3.put_object(Bucket='in', Key='k', Body=data)['ETag']
+etag = s3.put_object(Bucket='in', Key='k', Body=data, Metadata={'a': 'b'})['ETag']
 copied = s3.copy_object(Bucket='B_2', Key='d/c', CopySource={'Bucket': 'in', 'Key': 'k'})
-assert copied['CopyObjectResult']['ETag'] == etag and body('B_2', 'd/c') == data
+got = body('B_2', 'd/c')
+assert copied['CopyObjectResult']['ETag'] == etag and got == data, (copied, etag, len(got), len(data))
+assert s3.head_object(Bucket='B_2', Key='d/c')['Metadata'] == {'a': 'b'}
 s3.copy_object(Bucket='in', Key='back', CopySource={'Bucket': 'B_2', 'Key': 'd/c'})
 s3.copy_object(Bucket='in', Key='back', CopySource={'Bucket': 'B_2', 'Key': 'd/c'})
 s3.put_object(Bucket='in', Key='other', Body=b'x')
