@@ -5,6 +5,7 @@ use crate::jobs::Jobs;
 use crate::monitoring::Monitoring;
 use crate::names::Names;
 use crate::request_log::RequestLog;
+use crate::resize::Resize;
 use crate::upgrades::Upgrades;
 use s4::body::{self, ChannelBody, ChunkSender};
 use s4::budget::MemoryBudget;
@@ -12,8 +13,10 @@ use s4::client::Secret;
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind};
 use s4::placement::NodeId;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long a request body may make no progress before the request is aborted.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -27,6 +30,12 @@ pub struct App {
     pub digest: String,
     pub secret: Option<Secret>,
     pub started: Instant,
+    /// During a resize.
+    pub resize: Option<Arc<Resize>>,
+    /// The cluster file.
+    pub conf: PathBuf,
+    /// Ends the daemon once it has a value.
+    pub ending: watch::Sender<Option<Ending>>,
     pub watch: Monitoring,
     pub upgrades: Upgrades,
     pub connections: Connections,
@@ -35,6 +44,14 @@ pub struct App {
     pub requests: Arc<RequestLog>,
     /// The budget for bytes in memory that peers have not read yet.
     pub in_flight: MemoryBudget,
+}
+
+/// How the daemon ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Stop,
+    /// It starts again, as the same process.
+    Restart,
 }
 
 /// Limit of bytes in memory that peers have not read yet, besides a small amount per peer.
@@ -50,6 +67,14 @@ impl App {
     pub fn crowded(&self) -> Error {
         let count = self.connections.count();
         Error::new(ErrorKind::Busy, format!("it has {count} connections, and takes no more for now; try again later"))
+    }
+
+    /// The error of what is not served during a resize.
+    pub fn refusal(&self) -> Error {
+        match &self.resize {
+            Some(resize) => resize.refusal(),
+            None => Error::new(ErrorKind::BadRequest, "this node is not being resized"),
+        }
     }
 
     /// Adds this node's name to an error before it is sent.

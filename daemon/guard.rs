@@ -19,12 +19,17 @@ pub fn admit(app: &App, headers: &HeaderMap) -> Result<()> {
     }
     match headers.get(CLUSTER_HEADER) {
         None => forbid("the header s4-cluster is missing; its value is what 's4 config --digest' prints"),
-        Some(digest) if digest.as_bytes() != app.digest.as_bytes() => {
+        Some(digest) if !is_of_us(app, digest.as_bytes()) => {
             Err(Error::new(ErrorKind::ClusterMismatch, "this node has another node list")
                 .with_nodes(app.cluster.lines()))
         }
         Some(_) => Ok(()),
     }
+}
+
+/// During a resize, both lists are right.
+fn is_of_us(app: &App, digest: &[u8]) -> bool {
+    app.resize.as_ref().map_or(digest == app.digest.as_bytes(), |resize| resize.lists.has(digest))
 }
 
 /// Refuses requests of browsers.

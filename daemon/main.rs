@@ -13,6 +13,7 @@ mod names;
 mod names_model;
 mod peer;
 mod request_log;
+mod resize;
 mod route;
 mod routes;
 mod server;
@@ -20,20 +21,25 @@ mod store;
 mod transfer;
 mod upgrades;
 
-use app::{App, IN_FLIGHT};
+use app::{App, Ending, IN_FLIGHT};
 use clap::Parser;
 use connections::Connections;
 use jobs::{Jobs, Shared};
+use listen_address::LocalNode;
 use log::LogLevel;
 use monitoring::Monitoring;
 use names::Names;
+use resize::Resize;
 use s4::budget::MemoryBudget;
 use s4::client::{Client, Secret, Settings, blocking};
 use s4::cluster::Cluster;
 use s4::error::{Error, ExitStatus, Result};
 use s4::listen_address;
+use s4::placement::NodeId;
+use s4::resize::Sizes;
 use s4::size::parse_size;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -41,6 +47,7 @@ use std::time::{Duration, Instant};
 use store::{Options, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use upgrades::Upgrades;
 
 /// How long to retry if the address is in use.
@@ -117,76 +124,110 @@ fn run(args: Args) -> Result<()> {
     s4::limits::raise_descriptors();
     s4::limits::keep_descriptors();
     let secret = Secret::find(args.secret.as_deref(), args.conf.as_deref())?;
-    let options =
-        Options { dir: args.data, reserve: args.reserve, fsync: args.fsync, node: local.node, nodes: cluster.len() };
     if args.init {
+        let options = options(&args, local.node, cluster.len(), None);
         let made = if store::init(&options)? { "made" } else { "was made before" };
         println!("s4-server: data directory {} of node {}: {made}", options.dir.display(), options.node);
         return Ok(());
     }
-    let store = Arc::new(Store::open(options)?);
+    let state = resize::read(&args.data)?;
+    let cluster = resize::list_of(state.as_ref(), cluster, local.node)?;
+    let sizes = state.as_ref().map(|state| state.lists.sizes());
+    let store = Arc::new(Store::open(options(&args, local.node, cluster.len(), sizes))?);
     let ending = store.clone();
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let slots = args.jobs.map_or(cpus + 2, usize::from);
     let runtime = s4::runtime::build()?;
-    let served = runtime.block_on(async {
-        let name = cluster.name(local.node).to_string();
-        let failed = |e: std::io::Error| Error::io(format!("{name}: cannot listen"), &e);
-        // Connections are accepted from now on, and served after the recovery.
-        let listener = listen(local.address).await.map_err(failed)?;
-        let shutdown = shutdown_signal()?;
-        let client = Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
-        let data = store.root().display().to_string();
-        let names = Names::new(store.clone(), client.clone(), local.node);
-        let shared = Arc::new(Shared::new(store, client, names.clone(), local.node, slots)?);
-        let jobs = Arc::new(Jobs::open(shared)?);
-        let digest = cluster.digest();
-        println!(
-            "s4-server: node {} of {} on {}, data in {data}",
-            local.node,
-            cluster.len(),
-            cluster.address(local.node)
-        );
-        let monitoring = Monitoring::default();
-        let host = cluster.address(local.node).host().to_owned();
-        let started = Instant::now();
-        let node = local.node;
-        let app = Arc::new(App {
-            jobs,
-            names: names.clone(),
-            cluster,
-            node,
-            digest,
-            secret,
-            started,
-            watch: monitoring,
-            upgrades: Upgrades::new(),
-            connections: Connections::new(),
-            scrubbing: Arc::default(),
-            requests: Arc::default(),
-            in_flight: MemoryBudget::new(IN_FLIGHT),
-        });
-        tokio::spawn(monitoring::sample_until_the_end(
-            app.watch.sampler.clone(),
-            app.watch.views.clone(),
-            app.jobs.shared.clone(),
-            host,
-        ));
-        tokio::spawn(close_idle(app.jobs.clone()));
-        tokio::spawn(names.start());
-        tokio::spawn(sync_now_and_then(app.jobs.shared.store.clone()));
-        server::run(listener, app, shutdown).await;
-        Ok(())
-    });
+    let served = runtime.block_on(serve(&args, (cluster, state), local, secret, store));
     // Threads that still wait for a peer or the disk end with the process.
     runtime.shutdown_timeout(LAST);
+    if let Ok(Some(Ending::Restart)) = served {
+        // As after a kill: what the nodes know of each other's directories is compared.
+        return Err(Error::io("cannot start again", &restart()));
+    }
     // If a thread still uses the store, it may still publish. Then the store is left as after a kill.
     if let Some(store) = Arc::into_inner(ending)
         && let Err(error) = store.end()
     {
         tracing::warn!("the data directory is not marked as stopped in order: {error}");
     }
-    served
+    served.map(drop)
+}
+
+fn options(args: &Args, node: NodeId, nodes: usize, resize: Option<Sizes>) -> Options {
+    Options { dir: args.data.clone(), reserve: args.reserve, fsync: args.fsync, node, nodes, resize }
+}
+
+/// Replaces this process by the same program with the same arguments. Returns only if that fails.
+fn restart() -> std::io::Error {
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_default();
+    // The file may have been replaced since; then the path does not lead to it.
+    let program = std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or("/proc/self/exe".into());
+    std::process::Command::new(program).arg0(name).args(args).exec()
+}
+
+/// Serves until the daemon is to end. Returns why it ends by itself, if it does.
+async fn serve(
+    args: &Args,
+    (cluster, state): (Cluster, Option<resize::State>),
+    local: LocalNode,
+    secret: Option<Secret>,
+    store: Arc<Store>,
+) -> Result<Option<Ending>> {
+    let LocalNode { node, address } = local;
+    let name = cluster.name(node).to_string();
+    let failed = |e: std::io::Error| Error::io(format!("{name}: cannot listen"), &e);
+    // Connections are accepted from now on, and served after the recovery.
+    let listener = listen(address).await.map_err(failed)?;
+    let signalled = shutdown_signal()?;
+    let client_of =
+        |cluster: &Cluster| Client::new(cluster.clone(), Settings { secret: secret.clone(), ..Settings::default() });
+    let client = client_of(&cluster);
+    let resize = state.map(|state| {
+        let client = client_of(state.lists.after());
+        Arc::new(Resize::new(state, node, client, store.clone()))
+    });
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let slots = args.jobs.map_or(cpus + 2, usize::from);
+    let data = store.root().display().to_string();
+    let names = Names::new(store.clone(), client.clone(), node);
+    let shared = Arc::new(Shared::new(store, client, names.clone(), node, slots)?);
+    let jobs = Arc::new(Jobs::open(shared)?);
+    println!("s4-server: node {node} of {} on {}, data in {data}", cluster.len(), cluster.address(node));
+    let host = cluster.address(node).host().to_owned();
+    let app = Arc::new(App {
+        jobs,
+        names: names.clone(),
+        digest: cluster.digest(),
+        cluster,
+        node,
+        secret,
+        started: Instant::now(),
+        resize,
+        conf: s4::cluster::conf_path(args.conf.as_deref())?,
+        ending: watch::Sender::new(None),
+        watch: Monitoring::default(),
+        upgrades: Upgrades::new(),
+        connections: Connections::new(),
+        scrubbing: Arc::default(),
+        requests: Arc::default(),
+        in_flight: MemoryBudget::new(IN_FLIGHT),
+    });
+    let (sampler, views) = (app.watch.sampler.clone(), app.watch.views.clone());
+    tokio::spawn(monitoring::sample_until_the_end(sampler, views, app.jobs.shared.clone(), host));
+    if app.resize.is_none() {
+        tokio::spawn(close_idle(app.jobs.clone()));
+        tokio::spawn(names.start());
+    }
+    tokio::spawn(sync_now_and_then(app.jobs.shared.store.clone()));
+    let mut by_itself = app.ending.subscribe();
+    let shutdown = async {
+        tokio::select! {
+            () = signalled => None,
+            // An error means that the daemon has ended.
+            ending = by_itself.wait_for(Option::is_some) => ending.ok().and_then(|ending| *ending),
+        }
+    };
+    Ok(server::run(listener, app, shutdown).await)
 }
 
 /// Closes keys that nobody reads any more, and removes files that no job needs and uploads that nobody

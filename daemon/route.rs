@@ -44,6 +44,13 @@ pub enum Route {
     List(Listed),
     DeletePrefix(Prefix),
     Scrub { rate: u64, resume: bool },
+    ResizeState,
+    CheckResize,
+    BeginResize,
+    MoveKeys,
+    TakeDirs,
+    SyncMoved,
+    EndResize,
     SubmitJob { dry_run: bool },
     HasFile(String),
     PutFile(String),
@@ -95,6 +102,25 @@ impl Route {
         matches!(self, Self::Health | Self::Status { .. } | Self::Watch { .. } | Self::CancelJob(_))
     }
 
+    /// True if the request is answered during a resize.
+    pub fn is_of_resize(&self) -> bool {
+        matches!(
+            self,
+            Self::Health
+                | Self::Status { .. }
+                | Self::Watch { .. }
+                | Self::ResizeState
+                | Self::CheckResize
+                | Self::BeginResize
+                | Self::MoveKeys
+                | Self::TakeDirs
+                | Self::SyncMoved
+                | Self::EndResize
+                | Self::EnterDirs
+                | Self::Connect
+        )
+    }
+
     /// True if the request must not be executed after its sender has stopped waiting. Requests that end something are
     /// always executed.
     pub fn changes_something(&self, method: &Method) -> bool {
@@ -140,6 +166,13 @@ impl Route {
             (&Method::GET, "list", "") => list_route(query),
             (&Method::POST, "delete", "") => delete_prefix_route(query),
             (&Method::POST, "scrub", "") => scrub_route(query),
+            (&Method::GET, "resize", "") => Ok(Route::ResizeState),
+            (&Method::POST, "resize", "") if is_true(query, "check")? => Ok(Route::CheckResize),
+            (&Method::POST, "resize", "") => Ok(Route::BeginResize),
+            (&Method::POST, "resize", "move") => Ok(Route::MoveKeys),
+            (&Method::POST, "resize", "dirs") => Ok(Route::TakeDirs),
+            (&Method::POST, "resize", "sync") => Ok(Route::SyncMoved),
+            (&Method::POST, "resize", "end") => Ok(Route::EndResize),
             (&Method::GET, "files", digest) => Ok(Route::HasFile(digest.to_owned())),
             (&Method::PUT, "files", digest) => Ok(Route::PutFile(digest.to_owned())),
             (&Method::GET, "existing", "") => existing_outputs_route(query),
@@ -164,6 +197,7 @@ fn is_route(head: &str, rest: &str) -> bool {
         }
         "keys" | "head" | "uploads" | "files" | "adopt" | "change" | "rename" | "stat" | "made" | "dirs"
         | "provenance" | "why" => true,
+        "resize" => matches!(rest, "" | "move" | "dirs" | "sync" | "end"),
         "names" => matches!(rest, "enter" | "left" | "let_go" | "audit" | "held"),
         _ => false,
     }

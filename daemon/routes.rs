@@ -63,9 +63,10 @@ impl fmt::Display for Line {
 fn admit(app: &App, request: &Request<Incoming>, is_extra: bool) -> Result<Route> {
     guard::admit(app, request.headers())?;
     let route = Route::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or(""))?;
-    match is_extra && !route.is_urgent() {
-        true => Err(app.crowded()),
-        false => Ok(route),
+    match route {
+        route if is_extra && !route.is_urgent() => Err(app.crowded()),
+        route if app.resize.is_some() && !route.is_of_resize() => Err(app.refusal()),
+        route => Ok(route),
     }
 }
 
@@ -108,6 +109,13 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::List(listed) => handlers::lists::list(app, listed),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
         Route::Scrub { rate, resume } => handlers::scrub::answer(app, rate, resume),
+        Route::ResizeState => handlers::resize::state(app),
+        Route::CheckResize => handlers::resize::check(app, &whole_body(request).await?),
+        Route::BeginResize => handlers::resize::begin(app, &whole_body(request).await?).await,
+        Route::MoveKeys => handlers::resize::move_all(app),
+        Route::TakeDirs => handlers::resize::take_dirs(app, &whole_body(request).await?).await,
+        Route::SyncMoved => handlers::resize::sync(app).await,
+        Route::EndResize => handlers::resize::end(app).await,
         Route::HasFile(digest) => handlers::jobs::has_file(app, digest).await,
         Route::PutFile(digest) => handlers::jobs::put_file(app, digest, request).await,
         Route::SubmitJob { dry_run } => handlers::jobs::submit(app, &peer, &whole_body(request).await?, dry_run).await,

@@ -35,16 +35,16 @@ const FEW: usize = 64;
 /// How long killed commands may take to clean up.
 const CLEANUP: Duration = Duration::from_secs(5);
 
-/// Serves until `shutdown` resolves. Returns when nothing of this daemon runs any more.
-pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
+/// Serves until `shutdown` resolves. Returns its value when nothing of this daemon runs any more.
+pub async fn run<T>(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = T>) -> T {
     // Each connection has a receiver: the value true asks it to end, and it drops the receiver when it has ended.
     let ending = watch::Sender::new(false);
     let mut shutdown = std::pin::pin!(shutdown);
     let maintenance = tokio::spawn(maintain(app.clone()));
-    loop {
+    let reason = loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut shutdown => break,
+            reason = &mut shutdown => break reason,
         };
         match accepted {
             Ok((stream, address)) => serve_connection(stream, address, &app, ending.subscribe()),
@@ -55,10 +55,11 @@ pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Out
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-    }
+    };
     drop(listener);
     end(app, ending).await;
     maintenance.abort();
+    reason
 }
 
 fn serve_connection(stream: TcpStream, address: SocketAddr, app: &Arc<App>, mut ending: watch::Receiver<bool>) {

@@ -7,7 +7,9 @@ mod s3;
 mod scrub;
 pub mod topics;
 
-pub use cluster::{ClusterArgs, ClusterCommand, DestroyArgs, DownArgs, SshArgs, StatusArgs, UpArgs, UpgradeArgs};
+pub use cluster::{
+    ClusterArgs, ClusterCommand, DestroyArgs, DownArgs, ResizeArgs, SshArgs, StatusArgs, UpArgs, UpgradeArgs,
+};
 pub use jobs::{CancelArgs, JobsArgs, LogsArgs, MapArgs, ShowArgs, WaitArgs};
 pub use partition::PartitionArgs;
 pub use s3::S3Args;
@@ -117,7 +119,7 @@ pub enum Command {
     /// Run a cluster on this machine
     #[command(after_help = LOCAL)]
     Local(LocalArgs),
-    /// Run a cluster on hosts that ssh reaches
+    /// Run a cluster on hosts that ssh reaches, and resize any cluster
     #[command(after_help = cluster::CLUSTER)]
     Cluster(ClusterArgs),
     /// Print completions for a shell

@@ -89,6 +89,17 @@ impl DirRecord {
         xattr::set(path, DIR_ATTRIBUTE, &self.encode())
     }
 
+    /// Removes the record of a directory whose home is another node now.
+    pub fn remove(path: &Path) -> io::Result<()> {
+        for name in [DIR_ATTRIBUTE, MADE_ATTRIBUTE] {
+            match xattr::remove(path, name) {
+                Err(e) if e.raw_os_error() != Some(libc::ENODATA) => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Applies attributes that a user sets.
     pub fn change(&mut self, change: Change) {
         self.mode = change.mode.map(|mode| (mode & 0o7777) as u16).or(self.mode);

@@ -7,8 +7,8 @@
 //! - [`key`], [`pattern`], [`size`], [`time`]: text parsed once into types; [`aligned`], [`budget`], [`file`],
 //!   [`limits`], [`mounts`], [`ports`], [`preallocation`], [`runtime`], [`pool`], [`tcp`], [`timeout`]: the system
 //! - [`checksum`], [`blocks`], [`hasher`]: checksums of keys and of their parts
-//! - [`placement`], [`cluster`], [`listen_address`]: the node list, the node of a name, and this machine's; [`skew`]:
-//!   whether names spread over the nodes
+//! - [`placement`], [`cluster`], [`listen_address`]: the node list, the node of a name, and this machine's; [`resize`]:
+//!   two lists; [`skew`]: whether names spread over the nodes
 //! - [`protocol`], [`role`], [`body`], [`wire`]: everything that crosses the wire; [`browsers`]: requests that servers
 //!   refuse; [`attribute`], [`stored`]: what is stored on disks
 //! - [`partition`]: splits lines into files; a filter that does not know the cluster
@@ -43,6 +43,7 @@ pub mod pool;
 pub mod ports;
 pub mod preallocation;
 pub mod protocol;
+pub mod resize;
 pub mod role;
 pub mod runtime;
 pub mod size;

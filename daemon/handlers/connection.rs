@@ -2,7 +2,7 @@
 //! next.
 
 use super::data::Data;
-use super::{Answer, commands, get, parse, put, uploads};
+use super::{Answer, commands, get, parse, put, resize, uploads};
 use crate::app::{App, BODY_DEADLINE};
 use crate::peer::Peer;
 use crate::request_log::Origin;
@@ -34,7 +34,7 @@ pub fn open(app: &Arc<App>, peer: Peer, request: HttpRequest<Incoming>) -> Answe
 fn count(app: &App, request: &Request) {
     match request {
         Request::Stat { .. } => app.watch.requests.count("stat"),
-        Request::Get { .. } | Request::Put(_) => app.watch.requests.count("keys"),
+        Request::Get { .. } | Request::Put(_) | Request::Move { .. } => app.watch.requests.count("keys"),
         Request::Eval { .. } => app.watch.requests.count("eval"),
         Request::Run { .. } => app.watch.requests.count("run"),
         Request::Try { .. } => app.watch.requests.count("try"),
@@ -56,6 +56,7 @@ impl Line {
             Request::Stat { .. } => "stat",
             Request::Get { .. } => "get",
             Request::Put { .. } => "put",
+            Request::Move { .. } => "move",
             Request::Eval { .. } => "eval",
             Request::Run { .. } => "run",
             Request::Try { .. } => "try",
@@ -171,14 +172,19 @@ fn answer(
     request: Request,
     receiving: &mut Option<Receiving>,
 ) -> Result<()> {
-    let has_data = !matches!(request, Request::Stat { .. } | Request::Get { .. } | Request::PutEnd(_) | Request::End);
+    let has_data = request.has_data();
     let key = request.key().map(|key| key.as_str().to_owned());
     let (origin, line) = (Origin::now(peer.address), Line::of(&request));
     let mut data = Data::of(connection, has_data);
     let answered = match request {
+        Request::Move { key, len, attributes } => resize::take_key(app, peer, &mut data, (&key, len, attributes)),
+        _ if app.resize.is_some() => Err(app.refusal()),
         Request::Stat { path } => app.names.look_up(&path).map(Response::Stat),
         Request::Get { key, part } => get::serve(app, data.connection, &key, part),
-        Request::Put(put) => put::serve(app, &peer.with_put(put.number), &mut data, put, receiving),
+        Request::Put(put) => app
+            .jobs
+            .owner(put.delivery.as_ref())
+            .and_then(|owner| put::serve(app, &peer.with_put(put.number), &mut data, put, &owner, receiving)),
         Request::Eval { key, files } => commands::eval(app, peer, &mut data, Some(&key), &files),
         Request::Run { files } => commands::eval(app, peer, &mut data, None, &files),
         Request::Try { key } => commands::attempt(app, peer, &mut data, &key),

@@ -59,6 +59,19 @@ impl<'c> Data<'c> {
         Ok(whole)
     }
 
+    /// Receives the rest of the data and drops it.
+    pub fn discard(&mut self) -> Result<()> {
+        let mut buffer = BytesMut::new();
+        loop {
+            while self.connection.data_left() > 0 {
+                self.connection.receive_piece(&mut buffer)?;
+            }
+            if let Next::End(_) = self.next()? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Discards the rest of the data, so that the next request can be read.
     pub fn skip(mut self) -> Result<()> {
         // The sender must receive the refusal at once.

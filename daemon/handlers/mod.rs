@@ -11,6 +11,7 @@ pub mod lists;
 pub mod monitoring;
 pub mod provenance;
 mod put;
+pub mod resize;
 pub mod scrub;
 pub mod tree;
 pub mod uploads;

@@ -21,9 +21,15 @@ const AT_ONCE: usize = 1024 * 1024;
 
 /// Publishes the key of `put`, which follows as `data`. A job's output is accepted only while the job runs. `receiving` is kept
 /// from one output to the next.
-pub fn serve(app: &App, peer: &Peer, data: &mut Data, put: Put, receiving: &mut Option<Receiving>) -> Result<Response> {
+pub fn serve(
+    app: &App,
+    peer: &Peer,
+    data: &mut Data,
+    put: Put,
+    owner: &Owner,
+    receiving: &mut Option<Receiving>,
+) -> Result<Response> {
     let store = &app.jobs.shared.store;
-    let owner = app.jobs.owner(put.delivery.as_ref())?;
     owner.enter(store, peer, &put.key, receiving)?;
     let mut first = Bytes::new();
     let mut next = data.next()?;
@@ -34,8 +40,8 @@ pub fn serve(app: &App, peer: &Peer, data: &mut Data, put: Put, receiving: &mut 
         next = data.next()?;
     }
     match next {
-        Next::End(end) => put_whole(store, &owner, peer, put, end_of(data, end)?, &first)?,
-        Next::Piece(_) => put_stream(store, &owner, peer, put, &first, data)?,
+        Next::End(end) => put_whole(store, owner, peer, put, end_of(data, end)?, &first)?,
+        Next::Piece(_) => put_stream(store, owner, peer, put, &first, data)?,
     }
     Ok(Response::Stored)
 }

@@ -5,6 +5,7 @@ use crate::store::{Draft, Receiving, Requester, Store};
 use s4::attribute::Mark;
 use s4::error::Result;
 use s4::key::{Dir, Key};
+use s4::protocol::Attributes;
 use std::sync::Arc;
 
 /// A job, whose outputs are accepted only while it has not ended, or nobody.
@@ -14,18 +15,28 @@ pub struct Owner {
     mark: Option<Mark>,
     /// The sender is the home of the key's directory, and has recorded this node as a holder.
     is_from_home: bool,
+    /// The attributes of a file that a resize moves here.
+    moved: Option<Arc<Attributes>>,
 }
 
 impl Owner {
     /// The job of `fence`. `mark` is the mark of its output.
     pub fn new(fence: Arc<Fence>, mark: Mark, is_from_home: bool) -> Self {
-        Self { fence, mark: Some(mark), is_from_home }
+        Self { fence, mark: Some(mark), is_from_home, moved: None }
+    }
+
+    /// Nobody: a resize moves the key here, with these attributes.
+    pub fn of_moved(attributes: Attributes) -> Self {
+        Self { moved: Some(Arc::new(attributes)), ..Self::default() }
     }
 
     /// Marks the key as an output of the job's task.
     pub fn marked<'s>(&self, mut draft: Draft<'s>) -> Draft<'s> {
         if let Some(mark) = self.mark {
             draft.mark(mark);
+        }
+        if let Some(attributes) = &self.moved {
+            draft.moved(attributes.clone());
         }
         draft
     }

@@ -12,6 +12,7 @@ use super::watches::Watches;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Key;
 use s4::pool::Pool;
+use s4::resize::Sizes;
 use s4::stored::{self, FoundDir};
 use std::fmt::Display;
 use std::fs::File;
@@ -33,6 +34,8 @@ pub struct Options {
     /// This node's number, and the number of nodes. Both decide the placement of keys.
     pub node: usize,
     pub nodes: usize,
+    /// During a resize.
+    pub resize: Option<Sizes>,
 }
 
 /// The store of one node. Holds the data directory's lock until dropped.
@@ -45,6 +48,7 @@ pub struct Store {
     pub(super) fsync: bool,
     pub(super) node: usize,
     pub(super) nodes: usize,
+    pub(super) resize: Option<Sizes>,
     /// Random, and also in the file `.s4/token`, by which a process of this machine recognises the directory of this
     /// daemon.
     pub(super) token: String,

@@ -100,6 +100,15 @@ impl Store {
     /// written again, provided that the keys belong on this node.
     pub(super) fn ensure_identity(&self) -> std::result::Result<(), String> {
         let ours = mark_of(self.node, self.nodes);
+        if let Some(sizes) = self.resize {
+            // What `.s4/resize` says was checked at its beginning, and the keys of two lists lie here.
+            let fits =
+                |theirs: &str| [sizes.before, sizes.after].iter().any(|&nodes| theirs == mark_of(self.node, nodes));
+            return match read_mark(&self.root) {
+                Ok(theirs) if is_whole(&theirs) && !fits(&theirs) => Err(other(&theirs, &ours, "it holds keys of")),
+                _ => Ok(()),
+            };
+        }
         match read_mark(&self.root) {
             Ok(theirs) if theirs == ours => return Ok(()),
             Ok(theirs) if is_whole(&theirs) => {
@@ -142,8 +151,14 @@ impl Store {
         Ok(())
     }
 
+    /// Records, at the end of a resize, that the directory is this node's in a cluster of `nodes`.
+    pub fn note_identity(&self, nodes: usize) -> Result<()> {
+        let path = node_path(&self.root);
+        write_durably(&path, mark_of(self.node, nodes).as_bytes()).map_err(|e| Error::io(path.display(), &e))
+    }
+
     /// True if it holds no bucket.
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         matches!(anything_in(&self.root), Ok(None))
     }
 }

@@ -332,7 +332,7 @@ impl Store {
     fn is_stray(&self, name: &str, path: &str) -> bool {
         static LOGGED: AtomicBool = AtomicBool::new(false);
         let node = node_of_basename(name, self.nodes);
-        if node != self.node && path.contains('/') && !LOGGED.swap(true, Ordering::Relaxed) {
+        if node != self.node && self.resize.is_none() && path.contains('/') && !LOGGED.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "s4://{path} lies here and belongs on node {node}, so that it is no key, as maybe others; put it there, or remove it here with rm -r"
             );

@@ -60,7 +60,7 @@ impl Store {
         s4::file::replace(&root.join(".s4/token"), token.as_bytes(), false).map_err(failed)?;
         let data = Arc::new(DataDir::open(root.clone()).map_err(failed)?);
         let store = Self {
-            dirs: Dirs::new(&root),
+            dirs: Dirs::new(&root, options.resize.is_some()),
             synced: Synced::new(&root, data.clone()),
             data,
             root,
@@ -69,6 +69,7 @@ impl Store {
             fsync: options.fsync,
             node: options.node,
             nodes: options.nodes,
+            resize: options.resize,
             token,
             open_files: OpenFileCache::default(),
             naming: Naming::default(),

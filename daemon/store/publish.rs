@@ -14,7 +14,7 @@ use s4::file::BLOCK;
 use s4::hasher::{self, FileHasher, Hasher, Sums};
 use s4::key::Key;
 use s4::preallocation::Preallocation;
-use s4::protocol::{Change, Metadata, UploadPart};
+use s4::protocol::{Attributes, Change, Metadata, UploadPart};
 use s4::stored::{self, SpaceChecks, file_mode};
 use s4::time::from_nanoseconds;
 use std::fmt::Display;
@@ -23,6 +23,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use xattr::FileExt;
 
@@ -66,8 +67,16 @@ pub struct Draft<'s> {
     checks: SpaceChecks,
     preallocation: Preallocation,
     about: About,
-    /// The bytes are a part of an upload, not a key.
-    part: Option<UploadPart>,
+    target: Target,
+}
+
+/// What a draft becomes.
+pub(super) enum Target {
+    Key,
+    /// A part of an upload of the key.
+    Part(UploadPart),
+    /// The key as its file was on another node, with these attributes.
+    Moved(Arc<Attributes>),
 }
 
 /// What is recorded with a key besides its checksums.
@@ -145,6 +154,11 @@ impl Draft<'_> {
         self.about.joined_from = Some(joined_from);
     }
 
+    /// Makes it a file that another node had, with these attributes.
+    pub fn moved(&mut self, attributes: Arc<Attributes>) {
+        self.target = Target::Moved(attributes);
+    }
+
     pub fn publish(self) -> Result<()> {
         self.publish_for(&(), Change::default())
     }
@@ -158,9 +172,10 @@ impl Draft<'_> {
     /// Publishes it with `sums` of all bytes that were appended.
     pub fn publish_hashed(mut self, requester: &impl Requester, sums: &Sums, change: Change) -> Result<()> {
         self.preallocation.release(&self.file);
-        match &self.part {
-            Some(part) => self.store.keep_part(requester, &self.file, sums, &self.key, part),
-            None => self.store.link(requester, &self.file, (sums, &self.about), &self.key, change),
+        match &self.target {
+            Target::Key => self.store.link(requester, &self.file, (sums, &self.about), &self.key, change),
+            Target::Part(part) => self.store.keep_part(requester, &self.file, sums, &self.key, part),
+            Target::Moved(of) => self.store.publish_moved(requester, &self.file, (of, sums), &self.key, change),
         }
     }
 }
@@ -169,14 +184,14 @@ impl Store {
     /// Begins a key. A key that exists, or belongs on another node, is refused before any byte is written.
     pub fn draft(&self, key: &Key) -> Result<Draft<'_>> {
         self.check_free(key)?;
-        self.draft_of(key, self.unnamed_file(), None)
+        self.draft_of(key, self.unnamed_file(), Target::Key)
     }
 
     /// Begins a small key of `len` bytes. If it exists already, only its publish fails.
     pub fn draft_small(&self, key: &Key, len: usize) -> Result<Draft<'_>> {
         self.check_place(key)?;
         // Writing sets the mtime of a file created ahead. An empty key is never written to, so it needs a new file.
-        self.draft_of(key, if len > 0 { self.unnamed_file_ahead() } else { self.unnamed_file() }, None)
+        self.draft_of(key, if len > 0 { self.unnamed_file_ahead() } else { self.unnamed_file() }, Target::Key)
     }
 
     /// A draft of a key, or of a part of it, in `file`.
@@ -184,7 +199,7 @@ impl Store {
         &self,
         key: &Key,
         file: std::io::Result<File>,
-        part: Option<UploadPart>,
+        target: Target,
     ) -> Result<Draft<'_>> {
         Ok(Draft {
             store: self,
@@ -195,7 +210,7 @@ impl Store {
             checks: SpaceChecks::default(),
             preallocation: Preallocation::default(),
             about: About::default(),
-            part,
+            target,
         })
     }
 
@@ -292,7 +307,7 @@ impl Store {
             allow_attributes(file, found.mode()).map_err(failed)?;
             return self.link(&(), file, (&sums, &mark.into()), key, Change::default());
         }
-        let mut draft = self.draft_of(key, self.unnamed_file(), None)?;
+        let mut draft = self.draft_of(key, self.unnamed_file(), Target::Key)?;
         draft.mark(mark);
         let mut block = Block::new(BLOCK);
         loop {
@@ -353,7 +368,7 @@ impl Store {
     }
 
     /// Links a complete file, which is the key from then on. With `over_empty`, it may replace an empty key.
-    fn give_name(&self, requester: &impl Requester, file: &File, key: &Key, over_empty: bool) -> Result<()> {
+    pub(super) fn give_name(&self, requester: &impl Requester, file: &File, key: &Key, over_empty: bool) -> Result<()> {
         let path = self.path(key);
         self.link_at(requester, file, &path, key, over_empty)?;
         if self.fsync {

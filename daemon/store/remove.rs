@@ -53,7 +53,7 @@ impl Store {
     }
 
     /// Deletes a file in the data directory. Follows no link out of it.
-    fn unlink(&self, path: &Path) -> nix::Result<()> {
+    pub(super) fn unlink(&self, path: &Path) -> nix::Result<()> {
         let _leaving = self.leaving(path);
         let (dir, name) = self.data.open_parent(path)?;
         unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)

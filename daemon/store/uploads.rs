@@ -7,7 +7,7 @@
 //! An upload that nobody touches for a week is removed. A restart, however it came, leaves uploads as they are.
 
 use super::core::Store;
-use super::publish::{Draft, Requester, taken};
+use super::publish::{Draft, Requester, Target, taken};
 use super::read::open_itself;
 use nix::errno::Errno;
 use s4::aligned::Block;
@@ -17,10 +17,12 @@ use s4::error::{Error, ErrorKind, Result};
 use s4::file::{BLOCK, read_small, replace};
 use s4::hasher::{Hasher, Sums};
 use s4::key::{Key, Prefix};
+use s4::placement::node_of;
 use s4::protocol::{
     Change, CompletedPart, Metadata, PARTS_AT_ONCE, PartInfo, PartNumber, UPLOADS_AT_ONCE, UploadId, UploadInfo,
     UploadPart, UploadedParts, Uploads,
 };
+use s4::resize::Sizes;
 use s4::stored;
 use s4::time::now_milliseconds;
 use serde::{Deserialize, Serialize};
@@ -108,7 +110,7 @@ impl Store {
     pub fn draft_part(&self, key: &Key, part: &UploadPart) -> Result<Draft<'_>> {
         self.check_place(key)?;
         self.find_upload(key, &part.upload)?;
-        self.draft_of(key, self.unnamed_file(), Some(part.clone()))
+        self.draft_of(key, self.unnamed_file(), Target::Part(part.clone()))
     }
 
     /// Gives a part that has come its name, in place of the part that had it.
@@ -179,6 +181,20 @@ impl Store {
         self.check_there()?;
         let more = found.len() > UPLOADS_AT_ONCE;
         Ok(Uploads { uploads: found.into_values().take(UPLOADS_AT_ONCE).collect(), more })
+    }
+
+    /// An upload whose key has another node after a resize.
+    pub fn upload_that_moves(&self, sizes: Sizes) -> Result<Option<UploadInfo>> {
+        let failed = |e: io::Error| self.unreadable(".s4/uploads", &e);
+        for entry in std::fs::read_dir(self.uploads_dir()).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().into_string().unwrap_or_default();
+            let Ok(id) = UploadId::try_from(name) else { continue };
+            let Some(UploadRecord { key, created, .. }) = self.upload_record(&id).map_err(failed)? else { continue };
+            if node_of(&key, sizes.before) == self.node && node_of(&key, sizes.after) != self.node {
+                return Ok(Some(UploadInfo { key, id, created }));
+            }
+        }
+        Ok(None)
     }
 
     /// Joins parts to the key, and removes the upload. A key that was made by the same completion, or that has the same

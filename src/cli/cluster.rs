@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand, ValueHint};
 use s4::time::parse_seconds;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Args)]
@@ -21,6 +22,9 @@ pub enum ClusterCommand {
     /// Replace the programs, node by node, while clients and mounts go on
     #[command(after_help = UPGRADE)]
     Upgrade(UpgradeArgs),
+    /// Add nodes to the end of the node list, or take them from there, and move the keys
+    #[command(after_help = RESIZE)]
+    Resize(ResizeArgs),
     /// Stop the daemons; the keys stay
     #[command(after_help = DOWN)]
     Down(DownArgs),
@@ -124,6 +128,20 @@ Installs the programs that lie beside this one.
 
 Example:
   s4 cluster upgrade";
+
+#[derive(Args)]
+pub struct ResizeArgs {
+    /// The cluster file with the new list
+    #[arg(value_name = "NEWCONF", value_hint = ValueHint::FilePath)]
+    pub new: PathBuf,
+}
+
+pub const RESIZE: &str = "\
+New nodes must run, with NEWCONF and empty data directories; -c FILE is the list that the cluster has. Until it is done, the
+cluster serves nothing else. If it is interrupted, the same command goes on.
+
+Example: from 3 to 5 nodes
+  s4 -c s4.conf cluster resize new.conf";
 
 #[derive(Args)]
 pub struct DownArgs {

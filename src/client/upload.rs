@@ -168,12 +168,23 @@ impl Puts {
         self.counts = counts;
     }
 
+    /// True if the node has refused one.
+    pub fn has_failed(&self) -> bool {
+        !self.answers.errors.kept().is_empty()
+    }
+
     /// Sends all of `file` as `key`; `what` names it in errors. An inner error comes from reading: this key is not put,
     /// but others can be. After an outer error nothing more can be sent.
     pub fn put(&mut self, key: &Key, file: File, len: u64, what: &str) -> Result<Result<()>> {
+        let request = (self.request)(key);
+        self.put_as(request, Change::default(), file, len, what)
+    }
+
+    /// Like [`put`](Self::put), with another request, and with attributes for the key.
+    pub fn put_as(&mut self, request: Request, change: Change, file: File, len: u64, what: &str) -> Result<Result<()>> {
         let unreadable = |e: std::io::Error| Error::io(what, &e);
         if len >= LARGE {
-            return self.put_large(key, file, what);
+            return self.put_large(&request, change, file, what);
         }
         // Read completely before it is sent, so that the node never waits for the disk. The buffer has one byte more
         // than the file, for the read that finds the end.
@@ -181,22 +192,28 @@ impl Puts {
         match (&file).take(LARGE).read_to_end(&mut bytes) {
             Err(e) => return Ok(Err(unreadable(e))),
             // It has become longer.
-            Ok(n) if n as u64 == LARGE => return self.put_large(key, AtPosition::new(file, 0), what),
+            Ok(n) if n as u64 == LARGE => return self.put_large(&request, change, AtPosition::new(file, 0), what),
             Ok(_) => {}
         }
         self.make_room(MAX_UNANSWERED)?;
-        self.connection.put_message(&(self.request)(key))?;
+        self.connection.put_message(&request)?;
         for part in bytes.chunks(BLOCK) {
             self.connection.put_data(part, 0)?;
         }
         self.counts.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.end(Checksum::of(&bytes)).map(Ok)
+        self.end(Checksum::of(&bytes), change).map(Ok)
     }
 
-    fn put_large(&mut self, key: &Key, input: impl Read + Send + 'static, what: &str) -> Result<Result<()>> {
+    fn put_large(
+        &mut self,
+        request: &Request,
+        change: Change,
+        input: impl Read + Send + 'static,
+        what: &str,
+    ) -> Result<Result<()>> {
         // An answer that comes before the end of the key then belongs to this key.
         self.make_room(1)?;
-        self.connection.put_message(&(self.request)(key))?;
+        self.connection.put_message(request)?;
         let (connection, counter) = (&mut self.connection, &self.counts.bytes);
         let mut is_refused = false;
         let sent = send_all_of(input, Hasher::new(), what, |came| {
@@ -210,7 +227,7 @@ impl Puts {
             pass_on(connection, came)
         });
         match sent {
-            Ok(checksum) => self.end(checksum).map(Ok),
+            Ok(checksum) => self.end(checksum, change).map(Ok),
             Err(_) if is_refused => {
                 self.unanswered += 1;
                 self.receive()?;
@@ -226,9 +243,9 @@ impl Puts {
         }
     }
 
-    fn end(&mut self, checksum: Checksum) -> Result<()> {
+    fn end(&mut self, checksum: Checksum, change: Change) -> Result<()> {
         self.unanswered += 1;
-        self.connection.put_message(&Request::PutEnd(PutEnd { checksum, change: Change::default() }))
+        self.connection.put_message(&Request::PutEnd(PutEnd { checksum, change }))
     }
 
     /// Waits until fewer than `most` are unanswered.
@@ -378,6 +395,19 @@ impl Client {
     /// The number of the put that this client was made for.
     pub(super) fn put_number(&self) -> Option<u64> {
         self.put.map(|put| put.number)
+    }
+
+    /// Sends a file to the node of a key with `request`, which has the key, and attributes for it.
+    pub async fn send_as(&self, request: Request, change: Change, file: File, what: &str) -> Result<()> {
+        let key = request.key().ok_or_else(|| Error::new(ErrorKind::BadRequest, "a request without a key"))?;
+        let node = self.cluster().node_of(key);
+        let connection = self.start_data_request(node, &request).await?;
+        let (mut upload, what) = (Upload { client: self.clone(), node, connection }, what.to_owned());
+        let sent = blocking(move || {
+            let checksum = upload.send_whole(&file, &what)?;
+            upload.end(PutEnd { checksum, change })
+        });
+        self.noting(node, sent.await)
     }
 
     /// Runs `produce`, which puts many keys to `node`, on a blocking thread. With a `delivery`, the node accepts the

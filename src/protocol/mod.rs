@@ -1,6 +1,7 @@
 //! What crosses the wire over HTTP, besides the bytes of keys: header names, paths, and the JSON in bodies.
 
 mod causes;
+mod change;
 mod copy;
 mod dirs;
 mod failures;
@@ -11,12 +12,14 @@ mod metadata;
 pub mod node;
 mod plan;
 mod provenance;
+mod resize;
 mod scrub;
 mod to_name;
 mod uploads;
 mod worker;
 
 pub use causes::{Runner, hint};
+pub use change::Change;
 pub use copy::{Access, CopySpec, Credentials, S3};
 pub use dirs::Entered;
 pub use failures::{FailedTask, FailureGroup, FailureGroups};
@@ -26,6 +29,7 @@ pub use listing::{Detail, Entry, Listed, ListingLine};
 pub use metadata::{MAX_METADATA, Metadata, SourceObject};
 pub use plan::{Plan, Reason, Reasons};
 pub use provenance::{Input, MOST_INPUTS, Provenance, TaskRecord};
+pub use resize::{Attribute, Attributes, Moved, MovedDir, ResizeLine, ResizePlan, ResizeState};
 pub use scrub::{Fault, Finding, ScrubLine, Scrubbed};
 pub use to_name::NameTemplate;
 pub use uploads::{
@@ -209,20 +213,6 @@ pub struct KeyHead {
     pub stat: KeyStat,
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
-}
-
-/// Attributes to change, or attributes of a new key.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Change {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<u32>,
-    /// Nanoseconds since 1970.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtime: Option<i64>,
-    /// The new key may replace an empty key.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub over_empty: bool,
 }
 
 /// A file that another process on the daemon's machine has open (fd handoff), to be linked as a key. The daemon

@@ -3,10 +3,10 @@
 use crate::checksum::Checksum;
 use crate::error::Error;
 use crate::key::{Dir, Key};
-use crate::protocol::{Change, Delivery, JobFile, Metadata, Stat, UploadId, UploadPart};
+use crate::protocol::{Attributes, Change, Delivery, JobFile, Metadata, Stat, UploadId, UploadPart};
 use serde::{Deserialize, Serialize};
 
-/// A request of a client. Data frames and their end follow a [`Put`](Self::Put), [`Eval`](Self::Eval),
+/// A request of a client. Data frames and their end follow a [`Put`](Self::Put), [`Move`](Self::Move), [`Eval`](Self::Eval),
 /// [`Run`](Self::Run), [`Try`](Self::Try) or [`Complete`](Self::Complete). Each request gets one response, in the order of the requests. A client may
 /// send several requests before it reads the first response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub enum Request {
     },
     /// Creates a key from the data that follows.
     Put(Put),
+    /// Like `Put`, during a resize: the key of another node, as its file was there.
+    Move { key: Key, len: u64, attributes: Attributes },
     /// The end of a key's data.
     PutEnd(PutEnd),
     /// Runs the command that follows as data, with the key as stdin. `files`, which the node has, are put into the
@@ -50,13 +52,28 @@ pub enum Request {
 }
 
 impl Request {
+    /// True if data frames follow.
+    pub fn has_data(&self) -> bool {
+        match self {
+            Self::Put(_)
+            | Self::Move { .. }
+            | Self::Eval { .. }
+            | Self::Run { .. }
+            | Self::Try { .. }
+            | Self::Complete { .. } => true,
+            Self::Stat { .. } | Self::Get { .. } | Self::PutEnd(_) | Self::End => false,
+        }
+    }
+
     /// The key of the request, if it has one.
     pub fn key(&self) -> Option<&Key> {
         match self {
             Self::Put(put) => Some(&put.key),
-            Self::Get { key, .. } | Self::Eval { key, .. } | Self::Try { key } | Self::Complete { key, .. } => {
-                Some(key)
-            }
+            Self::Get { key, .. }
+            | Self::Move { key, .. }
+            | Self::Eval { key, .. }
+            | Self::Try { key }
+            | Self::Complete { key, .. } => Some(key),
             Self::Stat { .. } | Self::Run { .. } | Self::PutEnd(_) | Self::End => None,
         }
     }

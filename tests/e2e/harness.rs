@@ -161,6 +161,38 @@ impl Cluster {
         cluster
     }
 
+    /// Starts `nodes` more daemons, with a cluster file of their own, which has them after those of the cluster. Returns
+    /// that file.
+    pub fn start_more(&mut self, nodes: usize) -> PathBuf {
+        self.ports.extend((0..nodes).map(|_| Port::claim()));
+        self.nodes.extend((0..nodes).map(|_| None));
+        let conf = self.dir().join("more.conf");
+        self.write_list(&conf, self.len());
+        (self.len() - nodes..self.len()).for_each(|node| {
+            std::fs::copy(&conf, self.own_conf(node)).unwrap();
+            self.start_node(node);
+        });
+        conf
+    }
+
+    /// Writes a cluster file of the first `nodes` nodes.
+    pub fn write_list(&self, path: &Path, nodes: usize) {
+        let lines: String = self.ports[..nodes].iter().map(|port| format!("127.0.0.1:{}\n", port.number)).collect();
+        std::fs::write(path, lines).unwrap();
+    }
+
+    /// A cluster file for one node, used if it exists.
+    fn own_conf(&self, node: usize) -> PathBuf {
+        self.dir().join(format!("conf-{node}"))
+    }
+
+    /// Waits until a node has ended by itself, in order.
+    pub fn wait_for_end(&mut self, node: usize) {
+        let mut child = self.nodes[node].take().expect("the node runs");
+        let status = eventually("the daemon ends", || child.try_wait().unwrap());
+        assert!(status.success(), "the daemon ended with {status}: {}", self.log_text(node));
+    }
+
     /// Starts a node that is down, and waits until it answers.
     pub fn start_node(&mut self, node: usize) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(node)).unwrap();
@@ -194,7 +226,8 @@ impl Cluster {
                 command
             }
         };
-        command.arg("--conf").arg(self.conf()).args(["--port", &self.port(node).to_string()]);
+        let conf = Some(self.own_conf(node)).filter(|conf| conf.exists()).unwrap_or_else(|| self.conf());
+        command.arg("--conf").arg(conf).args(["--port", &self.port(node).to_string()]);
         command.arg("--data").arg(self.data(node)).stdin(Stdio::null());
         command
     }
@@ -244,9 +277,7 @@ impl Cluster {
     /// Ends a node with SIGTERM and waits for its end.
     pub fn stop_node(&mut self, node: usize) {
         self.signal(node, "TERM");
-        let mut child = self.nodes[node].take().expect("the node runs");
-        let status = eventually("the daemon ends", || child.try_wait().unwrap());
-        assert!(status.success(), "the daemon ended with {status}: {}", self.log_text(node));
+        self.wait_for_end(node);
     }
 
     pub fn pid(&self, node: usize) -> u32 {

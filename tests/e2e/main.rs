@@ -92,6 +92,7 @@ mod real_job;
 mod recipes;
 mod refusals;
 mod renames;
+mod resize;
 mod resume;
 mod resume_matrix;
 mod resume_outputs;

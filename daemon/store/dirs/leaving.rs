@@ -78,8 +78,11 @@ impl Store {
     }
 
     /// Removes one directory if it is empty; one that mkdir made only with `even_made`. True if it does not exist any
-    /// more.
+    /// more. During a resize, nothing is removed.
     pub(in crate::store) fn prune_one(&self, path: &str, even_made: bool) -> bool {
+        if self.resize.is_some() {
+            return false;
+        }
         let dir = self.root.join(path);
         let mut table = self.dirs.lock();
         if self.home_of(path) != self.node {

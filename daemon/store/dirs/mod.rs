@@ -7,12 +7,13 @@
 //!
 //! So a node reports to the home before it makes a copy, and removes its copy before it reports that it has left.
 //! [`copies`] has the state on the disk and [`table`] the state in memory; [`entering`] makes directories; [`leaving`]
-//! and [`asking`] remove them.
+//! and [`asking`] remove them; [`moving`] gives them new homes in a resize.
 
 mod asking;
 mod copies;
 mod entering;
 mod leaving;
+mod moving;
 mod sending;
 pub(super) mod table;
 mod walk;

@@ -42,10 +42,10 @@ pub struct Dirs {
 }
 
 impl Dirs {
-    /// Of the data directory `root`.
-    pub fn new(root: &Path) -> Self {
+    /// Of the data directory `root`. During a resize, the nodes tell each other of all directories.
+    pub fn new(root: &Path, is_resizing: bool) -> Self {
         let was_killed = std::fs::remove_file(root.join(SETTLED)).is_err();
-        let knows_all = AtomicBool::new(root.join(KNOWS_DIRS).exists());
+        let knows_all = AtomicBool::new(is_resizing || root.join(KNOWS_DIRS).exists());
         Self {
             table: Mutex::default(),
             others: OnceLock::new(),

@@ -43,7 +43,7 @@ impl Store {
     }
 
     /// Visits every directory below `path`, children before parents. `visit` also gets whether it is empty.
-    fn walk_dirs(&self, path: &str, visit: &mut dyn FnMut(&str, bool) -> bool) -> Result<bool> {
+    pub(super) fn walk_dirs(&self, path: &str, visit: &mut dyn FnMut(&str, bool) -> bool) -> Result<bool> {
         let dir = self.root.join(path);
         let failed = |e: io::Error| self.unreadable(dir.display(), &e);
         let entries = match std::fs::read_dir(&dir) {
@@ -80,7 +80,8 @@ impl Store {
 
     /// After a power cut: notes that directories which other nodes hold may be missing here.
     pub(in crate::store) fn forget_dirs(&self) -> io::Result<()> {
-        self.dirs.knows_all.store(false, Ordering::Relaxed);
+        // During a resize the nodes tell each other of all directories.
+        self.dirs.knows_all.store(self.resize.is_some(), Ordering::Relaxed);
         match std::fs::remove_file(self.root.join(KNOWS_DIRS)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
