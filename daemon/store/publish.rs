@@ -195,12 +195,7 @@ impl Store {
     }
 
     /// A draft of a key, or of a part of it, in `file`.
-    pub(super) fn draft_of(
-        &self,
-        key: &Key,
-        file: std::io::Result<File>,
-        target: Target,
-    ) -> Result<Draft<'_>> {
+    pub(super) fn draft_of(&self, key: &Key, file: std::io::Result<File>, target: Target) -> Result<Draft<'_>> {
         Ok(Draft {
             store: self,
             key: key.clone(),

@@ -2,7 +2,6 @@
 
 use clap::{Args, Subcommand, ValueHint};
 use s4::time::parse_seconds;
-use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Args)]
@@ -131,16 +130,19 @@ Example:
 
 #[derive(Args)]
 pub struct ResizeArgs {
-    /// The cluster file with the new list
-    #[arg(value_name = "NEWCONF", value_hint = ValueHint::FilePath)]
-    pub new: PathBuf,
+    /// The hosts of all nodes, as for 'up'; of a cluster that 'up' did not make, the cluster file with the new list
+    #[arg(value_name = "HOST|FILE|NEWCONF", required = true, value_hint = ValueHint::AnyPath)]
+    pub new: Vec<String>,
+    #[command(flatten)]
+    pub ssh: SshArgs,
 }
 
 pub const RESIZE: &str = "\
-New nodes must run, with NEWCONF and empty data directories; -c FILE is the list that the cluster has. Until it is done, the
-cluster serves nothing else. If it is interrupted, the same command goes on.
+Until it is done, the cluster serves nothing else. If it is interrupted, the same command goes on. Where 'up' did not make the
+cluster, new nodes must run before, with NEWCONF and empty data directories.
 
-Example: from 3 to 5 nodes
+Examples: from 3 to 5 nodes
+  s4 cluster resize node0 node1 node2 node3 node4
   s4 -c s4.conf cluster resize new.conf";
 
 #[derive(Args)]

@@ -22,6 +22,7 @@ mod hosts_answers;
 mod hosts_deadlines;
 mod hosts_faults;
 mod hosts_pauses;
+mod hosts_resize;
 mod http_docs;
 mod hung_disks;
 mod job_bounds;

@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// True if this node is the home of the directory at `path`, and mkdir made it.
-    pub(in crate::store) fn is_made(&self, path: &str) -> Result<bool> {
+    pub fn is_made(&self, path: &str) -> Result<bool> {
         if path.is_empty() || self.home_of(path) != self.node {
             return Ok(false);
         }

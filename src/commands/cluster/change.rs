@@ -11,15 +11,16 @@ pub fn compare(old: &[Member], new: &[Member]) -> Result<(), String> {
     if after.len() > before.len() {
         let added = after.iter().find(|host| !before.contains(host)).unwrap_or(&after[before.len()]);
         return Err(format!(
-            "{added} would be one more node, and the keys of {} nodes lie where their number says: make a second cluster with \
-             another --conf-path, and copy",
+            "{added} would be one more node, and the keys of {} nodes lie where their number says: 's4 cluster resize' adds \
+             nodes at the end",
             before.len()
         ));
     }
     if after.len() < before.len() {
         let gone = before.iter().find(|host| !after.contains(host)).unwrap_or(&before[after.len()]);
         return Err(format!(
-            "{gone} is node of this cluster, whose keys lie where the number of {} nodes says",
+            "{gone} is a node of this cluster, whose keys lie where the number of {} nodes says: 's4 cluster resize' takes \
+             nodes from the end",
             before.len()
         ));
     }
@@ -41,7 +42,7 @@ pub struct Goal<'a> {
     pub nodes: &'a [Member],
     /// The lines of the cluster file.
     pub lines: Vec<String>,
-    /// The lines before, if the cluster exists.
+    /// The lines before, if the cluster exists. Their number differs in a resize.
     pub old_lines: Option<Vec<String>>,
     /// Hosts whose keys are given up.
     pub replaced: &'a [String],
@@ -50,6 +51,18 @@ pub struct Goal<'a> {
     pub secret: &'a str,
     /// Of the unit, where there is systemd.
     pub unit: Option<String>,
+}
+
+impl Goal<'_> {
+    /// The number of nodes before a resize.
+    fn resizes_from(&self) -> Option<usize> {
+        self.old_lines.as_ref().map(Vec::len).filter(|&before| before != self.nodes.len())
+    }
+
+    /// True if the node is one that a resize adds.
+    fn adds(&self, node: usize) -> bool {
+        self.resizes_from().is_some_and(|before| node >= before)
+    }
 }
 
 /// What is to be done on one host.
@@ -65,12 +78,14 @@ pub struct Change {
     pub runs: bool,
     /// The daemon runs, and does not fit what is new.
     pub restarts: bool,
+    /// The daemon runs, and gets the new list by a resize.
+    pub resizes: bool,
 }
 
 impl Change {
     /// Nothing is to be done. Other programs alone are an upgrade.
     pub fn is_none(&self) -> bool {
-        self.runs && !self.restarts
+        self.runs && !self.restarts && !self.resizes
     }
 
     /// The daemon runs programs other than those here.
@@ -87,7 +102,8 @@ impl Change {
         add(self.secret, "the secret");
         add(self.unit, "the unit");
         match (self.runs, self.restarts) {
-            (true, false) => return "unchanged".to_owned(),
+            _ if self.is_none() => return "unchanged".to_owned(),
+            (true, false) => {}
             (true, true) => parts.push("a restart".to_owned()),
             (false, _) => parts.push("a start".to_owned()),
         }
@@ -115,8 +131,18 @@ pub fn change(goal: &Goal, node: usize, facts: &Facts) -> Result<Change, String>
         unit: goal.unit.is_some() && facts.unit != goal.unit,
         runs: facts.pid.is_some(),
         restarts: false,
+        resizes: false,
     };
-    change.restarts = change.runs && (change.conf || change.secret || change.unit || makes_data);
+    if goal.resizes_from().is_some() && !goal.adds(node) {
+        if !change.runs && change.conf {
+            return Err("its daemon does not run; 's4 cluster up' starts it".to_owned());
+        }
+        change.resizes = change.runs && change.conf;
+        // An upgrade is another matter.
+        change.programs.clear();
+    } else {
+        change.restarts = change.runs && (change.conf || change.secret || change.unit || makes_data);
+    }
     Ok(change)
 }
 
@@ -124,14 +150,15 @@ pub fn change(goal: &Goal, node: usize, facts: &Facts) -> Result<Change, String>
 fn makes_data(goal: &Goal, node: usize, facts: &Facts) -> Result<bool, String> {
     let (host, data) = (&goal.nodes[node].host, &facts.data);
     let mark = format!("node {node} of {}", goal.nodes.len());
+    let before = goal.resizes_from().map(|before| format!("node {node} of {before}"));
     match facts.held.as_deref() {
-        Some(held) if held == mark => Ok(false),
+        Some(held) if held == mark || before.as_deref() == Some(held) => Ok(false),
         Some(held) if !held.is_empty() => Err(format!(
             "its data directory {data} is that of {}, and this is {mark}: copy the keys out first",
             held.escape_debug()
         )),
         _ if facts.is_filled => Err(format!("its directory {data} holds files, and is no data directory of a node")),
-        _ if goal.old_lines.is_none() || goal.replaced.contains(host) => Ok(true),
+        _ if goal.old_lines.is_none() || goal.replaced.contains(host) || goal.adds(node) => Ok(true),
         _ => Err(format!(
             "its data directory {data} has no keys of {mark}: mount its disk or copy them; '--replace {host}' gives them up"
         )),

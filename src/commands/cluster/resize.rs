@@ -52,10 +52,15 @@ struct Sum {
     all: Option<(u64, u64)>,
 }
 
+/// Resizes a cluster whose nodes run with their lists already.
 pub async fn run(global: &Global, args: &ResizeArgs) -> Result<ExitStatus> {
-    let (conf, new) = (Cluster::load(global.conf_path.as_deref())?, Cluster::load(Some(&args.new))?);
-    let secret = Secret::find(global.secret.as_deref(), global.conf_path.as_deref())?;
-    let settings = Settings { deadline: global.deadline, secret, ..Settings::default() };
+    let [given] = &args.new[..] else {
+        let message = "'s4 cluster up' did not make this cluster: give one cluster file with the new list";
+        return Err(Error::usage(message.to_owned()));
+    };
+    let given = Path::new(given);
+    let (conf, new) = (Cluster::load(global.conf_path.as_deref())?, Cluster::load(Some(given))?);
+    let settings = settings(global)?;
     let lists = match conf.digest() == new.digest() {
         false => Lists::new(conf, new.clone())?,
         true => match under_way(&Client::new(new.clone(), settings.clone())).await? {
@@ -66,12 +71,24 @@ pub async fn run(global: &Global, args: &ResizeArgs) -> Result<ExitStatus> {
             }
         },
     };
+    drive(lists, settings).await?;
+    tell_of_conf(&conf_path(global.conf_path.as_deref())?, given, &new);
+    Ok(ExitStatus::Done)
+}
+
+pub fn settings(global: &Global) -> Result<Settings> {
+    let secret = Secret::find(global.secret.as_deref(), global.conf_path.as_deref())?;
+    Ok(Settings { deadline: global.deadline, secret, ..Settings::default() })
+}
+
+/// Resizes, and prints what was moved.
+pub async fn drive(lists: Lists, settings: Settings) -> Result<()> {
+    let nodes = lists.after().len() as u64;
     let (before, after) =
         (Client::new(lists.before().clone(), settings.clone()), Client::new(lists.after().clone(), settings));
     let began = Instant::now();
     let sum = Arc::new(Driver { lists, before, after }).resize().await;
-    let sum = sum.map_err(|error| error.with_more("when that is mended, the same command goes on"))?;
-    let Sum { moved, all } = sum;
+    let Sum { moved, all } = sum.map_err(|error| error.with_more("when that is mended, the same command goes on"))?;
     let seconds = began.elapsed().as_secs_f64();
     let rate = size_text((moved.bytes as f64 / seconds.max(0.001)) as u64);
     let what = match all {
@@ -83,10 +100,9 @@ pub async fn run(global: &Global, args: &ResizeArgs) -> Result<ExitStatus> {
     print_message(format_args!(
         "moved {what}, in {} ({rate}/s); the cluster has {} now",
         seconds_text(seconds),
-        counted(new.len() as u64, "node")
+        counted(nodes, "node")
     ));
-    tell_of_conf(&conf_path(global.conf_path.as_deref())?, &args.new, &new);
-    Ok(ExitStatus::Done)
+    Ok(())
 }
 
 /// Tells what is left to do if this machine's cluster file has the old list.
@@ -109,9 +125,10 @@ async fn under_way(client: &Client) -> Result<Option<Lists>> {
 
 impl Driver {
     async fn resize(self: Arc<Self>) -> Result<Sum> {
-        let phases = self.phases().await?;
         let mut sum = Sum::default();
-        if phases[0].0 != Phase::After {
+        // Once node 0 has ended, nodes that leave may be gone.
+        if self.phase(0).await?.0 != Phase::After {
+            let phases = self.phases().await?;
             let plans = self.on_all(|driver, node| async move { driver.check(node).await }).await?;
             self.check_room(&plans)?;
             let has_begun = phases.iter().any(|(phase, _)| *phase == Phase::Resizing);

@@ -16,15 +16,15 @@ use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use std::io::Write;
 
 /// Everything that the steps need.
-struct Up<'a> {
-    definition: Definition,
-    cluster: Cluster,
-    hosts: &'a [&'a Host],
-    facts: Vec<Facts>,
-    changes: Vec<Change>,
-    programs: Programs,
-    secret: String,
-    is_new: bool,
+pub struct Up<'a> {
+    pub definition: Definition,
+    pub cluster: Cluster,
+    pub hosts: &'a [&'a Host],
+    pub facts: Vec<Facts>,
+    pub changes: Vec<Change>,
+    pub programs: Programs,
+    pub secret: String,
+    pub is_new: bool,
 }
 
 pub fn run(global: &Global, args: &UpArgs) -> Result<ExitStatus> {
@@ -54,7 +54,7 @@ pub fn run(global: &Global, args: &UpArgs) -> Result<ExitStatus> {
         false => files
             .secret(global.secret.as_deref(), their_secret(&hosts, &facts, &cluster, definition.data.as_deref()))?,
     };
-    let changes = changes(args, old.as_ref(), &definition, &cluster, &facts, &programs, &secret)?;
+    let changes = changes(&args.replace, old.as_ref(), &definition, &cluster, &facts, &programs, &secret)?;
     let up = Up { definition, cluster, hosts: &hosts, facts, changes, programs, secret, is_new: old.is_none() };
     if args.dry_run {
         up.describe();
@@ -93,7 +93,7 @@ fn their_secret(hosts: &[&Host], facts: &[Facts], cluster: &Cluster, data: Optio
 }
 
 /// What the hosts are, if all can be nodes.
-fn checked(hosts: &[&Host], names: &[&str], data: Option<&str>) -> Result<Vec<Facts>> {
+pub fn checked(hosts: &[&Host], names: &[&str], data: Option<&str>) -> Result<Vec<Facts>> {
     let (mut facts, mut problems) = (Vec::new(), Vec::new());
     for (node, found) in Facts::of_all(hosts, data).into_iter().enumerate() {
         match found {
@@ -117,7 +117,7 @@ fn checked(hosts: &[&Host], names: &[&str], data: Option<&str>) -> Result<Vec<Fa
 }
 
 /// The nodes, each at its given address or at that by which ssh reaches it.
-fn members(wanted: &[Given], facts: &[Facts], port: u16, names: &[&str]) -> Result<Vec<Member>> {
+pub fn members(wanted: &[Given], facts: &[Facts], port: u16, names: &[&str]) -> Result<Vec<Member>> {
     let (mut nodes, mut problems) = (Vec::new(), Vec::new());
     for (node, (given, facts)) in wanted.iter().zip(facts).enumerate() {
         let found = match &given.address {
@@ -141,8 +141,8 @@ fn port_of(cluster: &Cluster, node: usize) -> u16 {
     cluster.address(node).port()
 }
 
-fn changes(
-    args: &UpArgs,
+pub fn changes(
+    replaced: &[String],
     old: Option<&Definition>,
     definition: &Definition,
     cluster: &Cluster,
@@ -161,7 +161,7 @@ fn changes(
             nodes: &definition.nodes,
             lines: cluster.lines(),
             old_lines: old_lines.clone(),
-            replaced: &args.replace,
+            replaced,
             programs: &programs.sums,
             secret: &secret,
             unit,
@@ -194,16 +194,22 @@ impl Up<'_> {
         }
     }
 
-    fn make(&self) -> Result<()> {
+    /// Changes the hosts, and starts their daemons.
+    pub fn change(&self) -> Result<()> {
         let changing: Vec<usize> = (0..self.hosts.len()).filter(|&node| !self.changes[node].is_none()).collect();
-        if !changing.is_empty() {
-            let prepared = self.stage(&changing).and_then(|()| self.probe()).and_then(|()| self.prepare(&changing));
-            if let Err(error) = prepared {
-                on_all(&changing, |_, &node| self.hosts[node].run(&script(self.data(), "unstage")));
-                return Err(error);
-            }
-            self.on(&changing, "the start", |node| self.commit(node))?;
+        if changing.is_empty() {
+            return Ok(());
         }
+        let prepared = self.stage(&changing).and_then(|()| self.probe()).and_then(|()| self.prepare(&changing));
+        if let Err(error) = prepared {
+            on_all(&changing, |_, &node| self.hosts[node].run(&script(self.data(), "unstage")));
+            return Err(error);
+        }
+        self.on(&changing, "the start", |node| self.commit(node))
+    }
+
+    fn make(&self) -> Result<()> {
+        self.change()?;
         let up = health::wait(self.hosts, self.data())?;
         for (node, change) in self.changes.iter().enumerate() {
             print_message(format_args!(

@@ -1,0 +1,71 @@
+//! `s4 cluster resize` of a cluster that `s4 cluster up` made: installs on new hosts, gives all hosts the new list, resizes,
+//! and stops the daemons of hosts that leave. Each step leaves what is done already, so the same command goes on after an
+//! interruption.
+
+use super::definition::{Definition, Files, Given, Member, cluster_of, given};
+use super::parallel::on_all;
+use super::programs::Programs;
+use super::ssh::Host;
+use super::steps::{all_of, connect, hosts, names, script, step};
+use super::up::{Up, changes, checked, members};
+use super::{health, resize};
+use crate::cli::{Global, ResizeArgs};
+use crate::commands::console::print_message;
+use s4::error::{ExitStatus, Result};
+use s4::resize::Lists;
+use tokio::runtime::Handle;
+
+pub fn run(
+    global: &Global,
+    args: &ResizeArgs,
+    files: &Files,
+    old: &Definition,
+    runtime: &Handle,
+) -> Result<ExitStatus> {
+    let before = cluster_of(&old.nodes, &files.hosts)?;
+    let port = before.address(0).port();
+    let wanted = wanted(&args.new, &old.nodes, port)?;
+    let gone = &old.nodes[wanted.len().min(old.nodes.len())..];
+    let typed: Vec<&str> = wanted.iter().map(|given| given.host.as_str()).collect();
+    let all: Vec<&str> = typed.iter().copied().chain(names(gone)).collect();
+    print_message(format_args!("checking {} hosts", all.len()));
+    let connections = connect(&args.ssh, old.as_user, &all)?;
+    all_of(&connections, &all)?;
+    let hosts = hosts(&connections);
+    let (staying, leaving) = hosts.split_at(typed.len());
+    let data = old.data.clone();
+    let facts = checked(staying, &typed, data.as_deref())?;
+    let nodes = members(&wanted, &facts, port, &typed)?;
+    let cluster = cluster_of(&nodes, &files.conf)?;
+    let lists = Lists::new(before, cluster.clone())?;
+    let definition = Definition { data, as_user: old.as_user, nodes };
+    let (programs, secret) = (Programs::find()?, files.secret(global.secret.as_deref(), None)?);
+    let changes = changes(&[], Some(old), &definition, &cluster, &facts, &programs, &secret)?;
+    let up = Up { definition, cluster, hosts: staying, facts, changes, programs, secret, is_new: false };
+    up.change()?;
+    runtime.block_on(resize::drive(lists, resize::settings(global)?))?;
+    stop(leaving, gone, &up.definition)?;
+    health::wait(staying, up.definition.data.as_deref())?;
+    files.keep(&up.definition, &up.cluster)?;
+    Ok(ExitStatus::Done)
+}
+
+/// The hosts as typed. Those of before keep their addresses.
+fn wanted(typed: &[String], old: &[Member], port: u16) -> Result<Vec<Given>> {
+    let mut wanted = given(typed, port)?;
+    for given in wanted.iter_mut().filter(|given| given.address.is_none()) {
+        given.address = old.iter().find(|node| node.host == given.host).map(|node| node.address.clone());
+    }
+    Ok(wanted)
+}
+
+/// The daemons have ended by themselves; they must not be started again at the next boot.
+fn stop(leaving: &[&Host], gone: &[Member], definition: &Definition) -> Result<()> {
+    let data = definition.data.as_deref();
+    let stopped = on_all(leaving, |at, host| (gone[at].host.as_str(), host.run(&script(data, "down")).map(drop)));
+    step("the stop", stopped)?;
+    for Member { host, .. } in gone {
+        print_message(format_args!("{host}: no node any more; its keys are on the others, and its daemon is stopped"));
+    }
+    Ok(())
+}
