@@ -169,13 +169,18 @@ start) pid > /dev/null || {
 stop) p=$(pid) && kill "$p"; while pid > /dev/null; do sleep 0.1; done; true ;;
 esac"#;
 
-#[test]
-fn a_cluster_by_systemd_units() {
-    let Some(hosts) = Hosts::machines(2) else { return };
-    for host in 0..2 {
+/// Has the hosts `0..nodes` look as if systemd ran on them.
+pub fn pretend_systemd(hosts: &Hosts, nodes: usize) {
+    for host in 0..nodes {
         hosts.sh_on(host, "mkdir -p /run/systemd/system");
         hosts.fake_on(host, "systemctl", SYSTEMCTL);
     }
+}
+
+#[test]
+fn a_cluster_by_systemd_units() {
+    let Some(hosts) = Hosts::machines(2) else { return };
+    pretend_systemd(&hosts, 2);
     ok(&hosts, &["cluster", "up", "--data", "/data/s4", "node0", "node1"]);
     assert_eq!(hosts.sh_on(1, "ps -o user= -C s4-server").trim(), "s4");
     let unit = "/etc/systemd/system/s4-server.service";

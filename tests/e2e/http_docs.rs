@@ -1,26 +1,8 @@
 //! The examples of docs/http.md do what they show.
 
 use crate::harness::{Cluster, text};
-use crate::pages::{self, run};
+use crate::pages::{self, Step, run};
 use std::process::{Command, Stdio};
-
-/// A command of the page, and the output that it shows.
-struct Example {
-    command: String,
-    shown: String,
-}
-
-fn examples(block: &str) -> Vec<Example> {
-    let mut examples: Vec<Example> = Vec::new();
-    for line in block.lines() {
-        match (line.strip_prefix("$ "), examples.last_mut()) {
-            (Some(command), _) => examples.push(Example { command: command.to_owned(), shown: String::new() }),
-            (None, Some(example)) => example.shown += &format!("{line}\n"),
-            (None, None) => {}
-        }
-    }
-    examples
-}
 
 /// Without what differs from run to run: dates, long numbers, curl's choice to ask before it sends.
 fn normal(output: &str) -> Vec<String> {
@@ -61,17 +43,17 @@ fn the_examples_of_the_http_page_do_what_they_show() {
             return;
         }
     }
-    let blocks = pages::blocks("http.md").into_iter().filter(|block| block.language.is_empty());
-    let blocks: Vec<String> = blocks.map(|block| block.text).collect();
-    let setup = blocks.iter().find(|block| block.contains("NODE=")).expect("the page says how to begin");
-    let setup: Vec<&str> = setup.lines().filter(|line| !line.contains("s4 local")).collect();
+    let blocks = pages::blocks("http.md");
+    let setup = blocks.iter().find(|block| block.language == "sh").expect("the page says how to begin");
+    let setup: Vec<&str> = setup.text.lines().filter(|line| !line.contains("s4 local")).collect();
     let setup = setup.join("\n");
     // A reserve of as many digits as make it a long number.
     let cluster = Cluster::with_options(3, &["--reserve", "10000"]);
     // As `s4 local` has it.
     std::fs::write(cluster.dir().join("s4.conf.secret"), "the secret of a local cluster\n").unwrap();
     let (mut ran, mut wrong) = (0, Vec::new());
-    for Example { command, shown } in blocks.iter().flat_map(|block| examples(block)) {
+    let sessions = blocks.iter().filter(|block| block.language == "console");
+    for Step { command, shown } in sessions.flat_map(pages::steps) {
         if let Some(file) = command.strip_prefix("cat ") {
             std::fs::write(cluster.dir().join(file), &shown).unwrap();
             continue;

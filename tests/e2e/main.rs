@@ -2,6 +2,7 @@
 
 mod adopting;
 mod automount;
+mod blocks;
 mod browser;
 mod bytes;
 mod cluster_hosts;

@@ -38,7 +38,7 @@ fn the_recipes_do_what_they_show() {
     let (mut ran, mut wrong) = (0, Vec::new());
     while let Some(block) = blocks.next() {
         assert_eq!(block.language, "sh", "a block that is no output: {}", block.text);
-        let shown = blocks.next_if(|next| next.language.is_empty()).map_or(String::new(), |block| block.text + "\n");
+        let shown = blocks.next_if(|next| next.language == "text").map_or(String::new(), |block| block.text + "\n");
         if let Some(need) = need(&block).filter(|need| !run(&cluster, need).status.success()) {
             eprintln!("skipped: '{need}' fails, which a recipe needs");
             continue;
