@@ -314,7 +314,7 @@ pub struct TopArgs {
 }
 
 const TOP: &str = "\
-Keys: arrows select a node, after Tab a job; Enter opens it; l shows the stderr of a job's commands, c cancels the job;
+Keys: arrows select a node, after Tab a job; Enter opens it; l shows the stderr of a job's commands, c cancels the job; \
 s sorts the nodes by another column; Esc goes back, q ends.
 
 Examples:
@@ -361,7 +361,7 @@ pub struct UmountArgs {
 }
 
 const UMOUNT: &str = "\
-Takes a mount away, also that of an s4-mount that was killed, and returns once all that was closed in it is published; it fails
+Takes a mount away, also that of an s4-mount that was killed, and returns once all that was closed in it is published; it fails \
 if that could not be, or takes longer than 65 seconds. It waits for no s4-mount in another network namespace.
 
 Example:

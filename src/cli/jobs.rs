@@ -98,26 +98,26 @@ pub struct ShowArgs {
 }
 
 pub const MAP: &str = "\
-The command reads the key on stdin; its stdout is the output. In its environment are filename (the
+The command reads the key on stdin; its stdout is the output. In its environment are filename (the \
 key's basename), S4_KEY, S4_JOB, S4_TASK, S4_NODE and S4_NODES.
 
 Examples:
   s4 map s4://in/ s4://cols/ 'cut -d, -f10,16'
-  s4 map --ok-exit 0,1 s4://in/ s4://hits/ 'grep JFK'    # finding nothing is no failure
+  s4 map --ok-exit 0,1 s4://in/ s4://hits/ 'grep JFK'    # no hit is no failure
   s4 map --file clean.py s4://in/ s4://clean/ ./clean.py
   s4 map --to-name '{/.}.gz' s4://in/ s4://packed/ gzip
   s4 map s4://in/ s4://cols/ 'cut -d, -f10,16' --try
   s4 map --try=s4://in/flights.csv s4://in/ s4://cols/ 'cut -d, -f10,16'";
 
 pub const MAP_TO_N: &str = "\
-The command reads the key on stdin, writes files in its directory, and prints their names. Each becomes
+The command reads the key on stdin, writes files in its directory, and prints their names. Each becomes \
 OUTDIR/<key's basename>/<file's basename>: the number that it begins with is its node.
 
 Example: lines with the same first column come to files of the same name
   s4 map-to-n s4://in/ s4://parts/ 's4 partition -n 96 -d, -k1'";
 
 pub const MAP_FROM_N: &str = "\
-One task for each merge name: the number before _, or else the basename. The command reads the local paths
+One task for each merge name: the number before _, or else the basename. The command reads the local paths \
 of all its inputs on stdin, one a line; its stdout is the output.
 
 Example:
@@ -131,7 +131,7 @@ pub struct JobsArgs {
 }
 
 pub const JOBS: &str = "\
-The newest comes last. Nodes that do not answer are told on stderr, and the exit status is 1 then; a job that is done on
+The newest comes last. Nodes that do not answer are told on stderr, and the exit status is 1 then; a job that is done on \
 the others is unknown.
 
 Examples:

@@ -34,7 +34,7 @@ pub struct PartitionArgs {
 }
 
 pub const PARTITION: &str = "\
-Reads stdin, writes files into the current directory, and prints their names. Equal keys of all inputs
+Reads stdin, writes files into the current directory, and prints their names. Equal keys of all inputs \
 come to files of the same number, which says their node. A file that gets no line is not made.
 
 Examples:

@@ -25,7 +25,7 @@ fn parse_rate(text: &str) -> Result<u64, String> {
 }
 
 pub const SCRUB: &str = "\
-Prints a line for each file that is not a whole key: damaged, without a checksum, on the wrong node, or not readable.
+Prints a line for each file that is not a whole key: damaged, without a checksum, on the wrong node, or not readable. \
 The exit status is 1 if there is any.
 
 Examples:

@@ -1,6 +1,6 @@
 //! `s4 jobs`
 
-use super::console::print_message;
+use super::console::{print_message, stdout_width};
 use super::format::{cut, seconds_text};
 use crate::cli::JobsArgs;
 use s4::client::Client;
@@ -8,14 +8,14 @@ use s4::client::job_table::ClusterJob;
 use s4::error::{Error, ExitStatus, Result};
 use s4::time;
 use serde_json::json;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 pub async fn run(client: &Client, args: &JobsArgs) -> Result<ExitStatus> {
     let (jobs, errors) = client.all_jobs().await;
     let jobs: Vec<ClusterJob> = jobs.into_values().collect();
     let text = match args.json {
         true => jobs.iter().map(json_line).collect(),
-        false => table(&jobs, width()),
+        false => table(&jobs, stdout_width()),
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
     for error in &errors {
@@ -27,14 +27,10 @@ pub async fn run(client: &Client, args: &JobsArgs) -> Result<ExitStatus> {
     }
 }
 
-/// The width of the terminal; no limit if stdout is no terminal.
-fn width() -> usize {
-    let stdout = std::io::stdout();
-    let size = stdout.is_terminal().then(|| terminal_size::terminal_size_of(&stdout)).flatten();
-    size.map_or(usize::MAX, |(terminal_size::Width(width), _)| width.into())
-}
-
 const HEADER: [&str; 8] = ["ID", "KIND", "STATE", "DONE", "FAILED", "STARTED", "DURATION", "INDIR OUTDIR COMMAND"];
+const STARTED: usize = 5;
+/// On a narrower terminal the start is left out, which an id begins with: there would be no room for the command.
+const WIDE: usize = 110;
 
 /// The jobs as a table with a header; empty if there is no job.
 fn table(jobs: &[ClusterJob], width: usize) -> String {
@@ -46,8 +42,9 @@ fn table(jobs: &[ClusterJob], width: usize) -> String {
     let widest = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: [usize; HEADER.len()] = std::array::from_fn(widest);
     let line = |row: &[String; HEADER.len()]| {
-        let columns = row.iter().zip(widths).take(HEADER.len() - 1);
-        let padded: String = columns.map(|(text, width)| format!("{text:<width$}  ")).collect();
+        let columns = row.iter().zip(widths).take(HEADER.len() - 1).enumerate();
+        let shown = columns.filter(|&(column, _)| column != STARTED || width >= WIDE);
+        let padded: String = shown.map(|(_, (text, width))| format!("{text:<width$}  ")).collect();
         format!("{}\n", cut(&(padded + &row[HEADER.len() - 1]), width))
     };
     rows.iter().map(line).collect()

@@ -8,6 +8,7 @@ mod requests;
 mod rows;
 
 use crate::cli::TopArgs;
+use crate::commands::console::stdout_width;
 use choice::{Ask, Choice, Reaction};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
@@ -27,7 +28,7 @@ const SAMPLES: usize = 1;
 pub async fn run(client: &Client, args: &TopArgs) -> Result<ExitStatus> {
     let client = client.for_watching();
     if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        let text = plain::text(&client.cluster_view(SAMPLES).await);
+        let text = plain::text(&client.cluster_view(SAMPLES).await, stdout_width());
         std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("stdout", &e))?;
         return Ok(ExitStatus::Done);
     }
