@@ -44,7 +44,7 @@ fn the_examples_of_the_http_page_do_what_they_show() {
         }
     }
     let blocks = pages::blocks("http.md");
-    let setup = blocks.iter().find(|block| block.language == "sh").expect("the page says how to begin");
+    let setup = blocks.iter().find(|block| block.text.contains("NODE=")).expect("the page says how to begin");
     let setup: Vec<&str> = setup.text.lines().filter(|line| !line.contains("s4 local")).collect();
     let setup = setup.join("\n");
     // A reserve of as many digits as make it a long number.
@@ -52,7 +52,7 @@ fn the_examples_of_the_http_page_do_what_they_show() {
     // As `s4 local` has it.
     std::fs::write(cluster.dir().join("s4.conf.secret"), "the secret of a local cluster\n").unwrap();
     let (mut ran, mut wrong) = (0, Vec::new());
-    let sessions = blocks.iter().filter(|block| block.language == "console");
+    let sessions = blocks.iter().filter(|block| block.text.starts_with("$ "));
     for Step { command, shown } in sessions.flat_map(pages::steps) {
         if let Some(file) = command.strip_prefix("cat ") {
             std::fs::write(cluster.dir().join(file), &shown).unwrap();
