@@ -67,6 +67,8 @@ with step("replace"):
 with step("partitions"):
     spark.range(1000).selectExpr("id", "id % 10 as g").write.partitionBy("g").parquet(f"s3a://{BUCKET}/parts")
     equal(spark.read.parquet(f"s3a://{BUCKET}/parts").where("g = 7").count(), 100)
+    fs, path = hadoop(f"s3a://{BUCKET}/parts")
+    assert "_temporary" not in [status.getPath().getName() for status in fs.listStatus(path)]
 with step("parts"):
     upload(LARGE, f"s3a://{BUCKET}/a/large")
     stored("a/large", LARGE)
