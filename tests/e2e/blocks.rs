@@ -168,12 +168,14 @@ const SETTINGS: [Setting; 18] = [
 ];
 
 /// Blocks that no test runs: page, how the block begins, and the reason.
-const NOT_RUN: [(&str, &str, &str); 8] = [
+const NOT_RUN: [(&str, &str, &str); 10] = [
     ("README.md", "cargo build", "builds for minutes"),
     ("CONTRIBUTING.md", "export CARGO_PROFILE", "builds, and runs the tests"),
     ("docs/clouds.md", "$ type=i3en", "needs EC2; scripts/ec2-test.sh runs the scripts against a simulation"),
     ("docs/clouds.md", "sbatch", "needs Slurm"),
     ("docs/operations.md", "cargo build", "builds for minutes"),
+    ("docs/operations.md", "$ s4 cluster resize", "moves terabytes; the tests of resizing move less"),
+    ("docs/operations.md", "$ cat s4.conf new.conf", "moves terabytes; the tests of resizing move less"),
     ("docs/operations.md", "install -d", "needs systemd and an installed package"),
     ("docs/performance.md", "scripts/bench.sh", "measures for up to an hour; scripts/test.sh runs it on small data"),
     ("man/s4-mount.8", "s4  /s4  s4", "a line of fstab; tests/e2e/automount.rs mounts by one"),
