@@ -278,7 +278,7 @@ fn parts(page: &Page) -> Vec<Part> {
 }
 
 /// Puts on the reader's machine what pages use: the programs, the data, the script, and the aws command.
-fn furnish(hosts: &Hosts) {
+fn furnish(hosts: &Hosts, page: &Page) {
     let shared = hosts.shared();
     unpack(&shared);
     std::fs::copy(program("s4-s3"), shared.join("programs/s4-s3")).unwrap();
@@ -288,7 +288,9 @@ fn furnish(hosts: &Hosts) {
         "cp -r {SHARED}/flights . && mkdir scripts && cp {SHARED}/connect_to_cluster.sh scripts && mkdir -p /usr/local/bin"
     ));
     let modules = root.join("target/python");
-    if modules.is_dir() {
+    // Its modules are many files.
+    let has_aws = std::fs::read_to_string(root.join(page.path)).unwrap().contains("aws ");
+    if has_aws && modules.is_dir() {
         let copied = Command::new("cp").arg("-r").args([&modules, &shared.join("python")]).status();
         assert!(copied.is_ok_and(|status| status.success()));
     }
@@ -298,7 +300,7 @@ fn furnish(hosts: &Hosts) {
 fn follow(path: &str) {
     let page = PAGES.iter().find(|page| page.path == path).expect("a page of the list");
     let Some(hosts) = Hosts::machines(page.hosts) else { return };
-    furnish(&hosts);
+    furnish(&hosts, page);
     pretend_systemd(&hosts, page.hosts);
     let parts = parts(page);
     let script = pages::script(parts.iter().map(|part| part.script.as_str()));
