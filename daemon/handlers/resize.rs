@@ -76,7 +76,7 @@ pub fn check(app: &Arc<App>, body: &[u8]) -> Answer {
             let (app, lists) = (app.clone(), lists.clone());
             blocking(move || plan(&app, &lists))
         };
-        let planned = while_telling(&sender, planning, Moved::default).await;
+        let planned = while_telling(&sender, planning, Moved::default, || ()).await;
         let line = planned.map_or_else(|error| ResizeLine::Error(app.named(error)), ResizeLine::Plan);
         // A client that has disconnected needs no end.
         let _ = send(&sender, &line).await;
@@ -145,31 +145,26 @@ async fn moved(resize: &Arc<Resize>, sender: &ChunkSender) -> Result<Moved> {
     let moving = resize.begin_moving()?;
     let stop = Arc::new(AtomicBool::new(false));
     let work = resize.move_all(&moving, &stop);
-    tokio::pin!(work);
-    let mut ticks = interval(HEARTBEAT / 2);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            done = &mut work => return done.map(|()| resize.progress()),
-            _ = ticks.tick() => if send(sender, &ResizeLine::Progress(resize.progress())).await.is_err() {
-                // What is being sent is brought to its end.
-                stop.store(true, Ordering::Relaxed);
-            }
-        }
-    }
+    // When the client is gone, what is being sent is brought to its end.
+    let gone = || stop.store(true, Ordering::Relaxed);
+    while_telling(sender, work, || resize.progress(), gone).await.map(|()| resize.progress())
 }
 
-/// Waits for `work`, and sends progress meanwhile.
-async fn while_telling<T>(sender: &ChunkSender, work: impl Future<Output = T>, progress: impl Fn() -> Moved) -> T {
+/// Waits for `work`, and sends progress meanwhile. Calls `gone` when the client has disconnected.
+async fn while_telling<T>(
+    sender: &ChunkSender,
+    work: impl Future<Output = T>,
+    progress: impl Fn() -> Moved,
+    gone: impl Fn(),
+) -> T {
     tokio::pin!(work);
     let mut ticks = interval(HEARTBEAT / 2);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             done = &mut work => return done,
-            _ = ticks.tick() => {
-                // A client that has disconnected does not hear of the end either.
-                let _ = send(sender, &ResizeLine::Progress(progress())).await;
+            _ = ticks.tick() => if send(sender, &ResizeLine::Progress(progress())).await.is_err() {
+                gone();
             }
         }
     }

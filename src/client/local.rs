@@ -75,15 +75,15 @@ impl Client {
         options: PutOptions,
     ) -> Result<Checksum> {
         let (first, input) = first_of(input, input_name).await?;
-        let input = Cursor::new(first.clone()).chain(input);
         let place = match first.len() <= SMALL || options.part.is_some() {
             true => None,
             false => self.room_beside(key, SMALL as u64).await?,
         };
         let Some((made, dir, reserve)) = place.and_then(|(dir, reserve)| Some((draft(&dir).ok()?, dir, reserve)))
         else {
-            return self.put_with(key, input, input_name, options).await;
+            return self.put_begun(key, (first, input), input_name, options).await;
         };
+        let input = Cursor::new(first).chain(input);
         let subject = format!("{}: {key}", self.cluster().name(self.cluster().node_of(key)));
         let name = input_name.to_owned();
         let written = blocking(move || {

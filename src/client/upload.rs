@@ -310,7 +310,18 @@ impl Client {
         input_name: &str,
         options: PutOptions,
     ) -> Result<Checksum> {
-        let (first, input) = first_of(input, input_name).await?;
+        let begun = first_of(input, input_name).await?;
+        self.put_begun(key, begun, input_name, options).await
+    }
+
+    /// Puts an input of which the [first bytes](first_of) were read.
+    pub(super) async fn put_begun(
+        &self,
+        key: &Key,
+        (first, input): (Vec<u8>, impl Read + Send + 'static),
+        input_name: &str,
+        options: PutOptions,
+    ) -> Result<Checksum> {
         let input_name = input_name.to_owned();
         if first.len() <= SMALL {
             return self.put_small_with(key, Bytes::from(first), options).await;
