@@ -19,7 +19,7 @@ const MOST: usize = 2048;
 /// Descriptors that a connection may need.
 const DESCRIPTORS: usize = 5;
 /// Additional connections, which are served only for urgent requests, such as health.
-const MOST_EXTRA: usize = 64;
+const MAX_EXTRA: usize = 64;
 
 /// The interval between two checks of all connections.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ impl Connections {
         let socket = stream.as_fd().try_clone_to_owned().ok()?;
         let mut table = self.lock();
         let taken = table.known.len();
-        if taken >= self.0.most + MOST_EXTRA {
+        if taken >= self.0.most + MAX_EXTRA {
             return None;
         }
         table.next += 1;

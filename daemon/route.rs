@@ -7,7 +7,7 @@ use s4::checksum::Checksum;
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::{Dir, Key, Prefix};
 use s4::placement::NodeId;
-use s4::protocol::{Change, JobId, MOST_INPUTS, PartNumber, UploadId, UploadPart};
+use s4::protocol::{Change, JobId, MAX_INPUTS, PartNumber, UploadId, UploadPart};
 use std::str::FromStr;
 
 /// A parsed request.
@@ -285,7 +285,7 @@ fn task_route(query: &str) -> Result<Route> {
 fn page(query: &str) -> Result<Page> {
     let most = query_value(query, "inputs")?.map(|most| most.parse().map_err(|_| malformed("inputs"))).transpose()?;
     let from = query_value(query, "from")?.map(|from| from.parse().map_err(|_| malformed("from"))).transpose()?;
-    Ok(Page { from: from.unwrap_or(0), most: most.map_or(MOST_INPUTS, |most: usize| most.min(MOST_INPUTS)) })
+    Ok(Page { from: from.unwrap_or(0), most: most.map_or(MAX_INPUTS, |most: usize| most.min(MAX_INPUTS)) })
 }
 
 fn hexadecimal(query: &str, name: &str) -> Result<u64> {

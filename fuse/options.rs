@@ -1,4 +1,4 @@
-//! The options of mount(8) that all file systems have, and what they mean here.
+//! The options without a value: those of mount(8) that all file systems have, and our own.
 
 use nix::mount::MsFlags;
 
@@ -8,7 +8,7 @@ pub struct MountOptions {
     pub flags: MsFlags,
     /// Other users may use the mount, as far as mode bits permit.
     pub allow_other: bool,
-    /// Changes the flags of an existing mount.
+    /// Changes only the flags of an existing mount: all other options are ignored.
     pub remount: bool,
     /// Security labels, for the kernel.
     pub labels: Vec<String>,

@@ -2,6 +2,7 @@
 //! wire.
 
 use crate::bounds;
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
@@ -38,7 +39,7 @@ pub enum ErrorKind {
     /// The daemon does not serve such a request.
     BadRequest,
     MethodNotAllowed,
-    /// The request's body is larger than the route allows.
+    /// The request, or something that it names, is larger than a bound. What others have used up is [`Self::Busy`].
     TooLarge,
     /// The request's body made no progress.
     RequestTimeout,
@@ -178,11 +179,13 @@ pub struct Error {
     broken_off: bool,
 }
 
-/// Parses a kind that a peer has sent. A peer cannot know that the reader of this program's output is gone.
+/// Parses a kind that a peer has sent. One that this program does not know, of a later version, becomes `Io`: the message
+/// says the rest. A peer cannot know that the reader of this program's output is gone.
 fn kind_of_peer<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<ErrorKind, D::Error> {
-    ErrorKind::deserialize(from).map(|kind| match kind {
-        ErrorKind::OutputClosed => ErrorKind::Io,
-        kind => kind,
+    let name = bounds::line(from)?;
+    Ok(match ErrorKind::deserialize(name.as_str().into_deserializer()) {
+        Ok(ErrorKind::OutputClosed) | Err::<_, serde::de::value::Error>(_) => ErrorKind::Io,
+        Ok(kind) => kind,
     })
 }
 
@@ -326,5 +329,8 @@ mod tests {
         let hostile = r#"{"kind":"output_closed","node":"n\u001b[2J","message":"a\nb"}"#;
         let read = serde_json::from_str::<Error>(hostile).expect("an error");
         assert_eq!((read.kind(), read.to_string()), (ErrorKind::Io, "n\\u{1b}[2J: a\\nb".to_owned()));
+        let later = r#"{"kind":"of_a_later_version","message":"full of trees"}"#;
+        let read = serde_json::from_str::<Error>(later).expect("an error");
+        assert_eq!((read.kind(), read.to_string()), (ErrorKind::Io, "full of trees".to_owned()));
     }
 }

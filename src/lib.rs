@@ -2,7 +2,7 @@
 //!
 //! The layers, lowest first. A module may use the modules above it in this list, and some in its own line:
 //!
-//! - [`bounds`]: bounds for values that peers send; [`error`], [`errors`]: kinds of error, and their meaning at every
+//! - [`bounds`]: bounds for values that peers send; [`error`], [`error_summary`]: kinds of error, and their meaning at every
 //!   boundary
 //! - [`key`], [`pattern`], [`size`], [`time`]: text parsed once into types; [`aligned`], [`budget`], [`file`],
 //!   [`limits`], [`mounts`], [`ports`], [`preallocation`], [`runtime`], [`pool`], [`tcp`], [`timeout`]: the system
@@ -29,7 +29,7 @@ pub mod client;
 pub mod cluster;
 pub mod directory;
 pub mod error;
-pub mod errors;
+pub mod error_summary;
 pub mod file;
 pub mod hasher;
 pub mod key;

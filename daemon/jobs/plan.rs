@@ -232,8 +232,8 @@ impl Planner<'_> {
         writeln!(self.out, " {} {end} {}{outdated}", group.size, group.name).map_err(|e| failed(&e))
     }
 
-    /// Outdated outputs of the merge name `name`, made by maps from this INDIR to this OUTDIR. There are few: a resume
-    /// removes them.
+    /// Outdated outputs of the merge name `name`, made by maps from this INDIR to this OUTDIR. There are few, since
+    /// each resume removes those that it finds.
     fn outdated_outputs(&self, existing: &mut OutdatedOutputs, name: &str, output: &Key) -> Result<Vec<Key>> {
         let mut outdated = Vec::new();
         existing.each_of(name, &mut |key| {
@@ -269,7 +269,7 @@ impl Planner<'_> {
         self.sources.count(self.store, key)
     }
 
-    /// Decides about a task with one output. Also returns the digest of its inputs, if it was computed.
+    /// Decides about a task with one output. Also returns the digest of its inputs; 0 if the decision did not need it.
     fn decide(&self, output: &Key, inputs: &mut dyn FnMut() -> Result<u64>) -> Result<(Decision, u64)> {
         let (spec, path) = (self.spec, self.store.path(output));
         let fresh = || refuse_taken(self.store, output, spec).map(|()| (Decision::Run(Reason::Missing), 0));

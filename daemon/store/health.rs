@@ -116,7 +116,7 @@ fn probe_disk(root: &Path) -> io::Result<()> {
     }
 }
 
-/// A full disk is healthy; that it is full is reported elsewhere.
+/// A full disk is healthy: a put reports that it is full (`space.rs`), and the free bytes are in `Health`.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

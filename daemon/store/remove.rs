@@ -10,7 +10,7 @@ use s4::attribute::Mark;
 use s4::checksum::Checksum;
 use s4::error::Result;
 use s4::key::{Key, MAX_KEY, Prefix};
-use s4::protocol::{Entry, MOST_BUCKETS};
+use s4::protocol::{Entry, MAX_BUCKETS};
 use s4::skew::Load;
 use s4::stored::{is_absent, record_at, recorded_at};
 use std::path::Path;
@@ -60,7 +60,7 @@ impl Store {
     }
 
     /// Deletes every key that begins with `prefix`, and the empty directories. Returns the number of keys and bytes,
-    /// and up to [`MOST_BUCKETS`] of the keys' buckets. Calls `progress` with the keys and bytes so far, and stops if
+    /// and up to [`MAX_BUCKETS`] of the keys' buckets. Calls `progress` with the keys and bytes so far, and stops if
     /// that returns false.
     pub fn remove_prefix(
         &self,
@@ -149,7 +149,7 @@ impl Store {
 /// Adds the bucket of the key at `path`, which comes in the order of paths.
 fn note_bucket(buckets: &mut Vec<String>, path: &str) {
     let bucket = path.split('/').next().unwrap_or(path);
-    if buckets.len() < MOST_BUCKETS && buckets.last().is_none_or(|last| last != bucket) {
+    if buckets.len() < MAX_BUCKETS && buckets.last().is_none_or(|last| last != bucket) {
         buckets.push(bucket.to_owned());
     }
 }

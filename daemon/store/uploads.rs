@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// The most uploads of a node.
-const MOST_UPLOADS: usize = 10_000;
+const MAX_UPLOADS: usize = 10_000;
 /// An upload that was not touched for so long is removed.
 const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The longest record, in bytes.
@@ -71,8 +71,8 @@ impl Store {
     pub fn create_upload(&self, key: &Key, metadata: Metadata) -> Result<UploadId> {
         self.check_place(key)?;
         let failed = |e: io::Error| Error::io(key, &e);
-        if std::fs::read_dir(self.uploads_dir()).map_err(failed)?.count() >= MOST_UPLOADS {
-            let message = format!("{key}: the node has {MOST_UPLOADS} uploads that are not ended; abort some");
+        if std::fs::read_dir(self.uploads_dir()).map_err(failed)?.count() >= MAX_UPLOADS {
+            let message = format!("{key}: the node has {MAX_UPLOADS} uploads that are not ended; abort some");
             return Err(Error::new(ErrorKind::Busy, message));
         }
         let id = UploadId::random();

@@ -2,7 +2,7 @@
 
 use super::dispatch::{Dispatcher, unless_killed};
 use super::passthrough::Passthrough;
-use super::replies::{Shown, answer_xattr, file_type, freshness, open_flags, to_fuse};
+use super::replies::{Ownership, answer_xattr, file_type, freshness, open_flags, to_fuse};
 use crate::control::path::CONTROL;
 use crate::fs::{DirEntry, Fs, NewAttributes, WHY_ATTRIBUTE};
 use crate::inodes::ROOT;
@@ -28,19 +28,19 @@ pub struct Adapter {
     fs: Arc<Fs>,
     dispatcher: Dispatcher,
     passthrough: Passthrough,
-    shown: Shown,
+    ownership: Ownership,
 }
 
 impl Adapter {
     /// `requests` is the connection to the kernel, once it is known.
-    pub fn new(fs: Arc<Fs>, runtime: Handle, requests: Arc<OnceLock<OwnedFd>>, shown: Shown) -> Self {
+    pub fn new(fs: Arc<Fs>, runtime: Handle, requests: Arc<OnceLock<OwnedFd>>, ownership: Ownership) -> Self {
         let passthrough = Passthrough::new(fs.passthrough.clone());
-        Self { dispatcher: Dispatcher::new(fs.clone(), runtime, requests), fs, passthrough, shown }
+        Self { dispatcher: Dispatcher::new(fs.clone(), runtime, requests), fs, passthrough, ownership }
     }
 
     /// True for control files, unless the caller is the mounting user or root: `allow_other` does not open them.
     fn is_closed_to(&self, request: &Request, ino: INodeNo, child: Option<&OsStr>) -> bool {
-        let is_own = !self.shown.checked || request.uid() == self.shown.uid || request.uid() == 0;
+        let is_own = !self.ownership.kernel_checks_modes || request.uid() == self.ownership.uid || request.uid() == 0;
         !is_own && ((ino.0 == ROOT && child.is_some_and(|name| name == CONTROL)) || self.fs.namespace.is_control(ino.0))
     }
 }
@@ -84,12 +84,12 @@ impl Filesystem for Adapter {
         if self.is_closed_to(request, parent, Some(name)) {
             return reply.error(Errno::EACCES);
         }
-        let (name, shown) = (name.to_owned(), self.shown);
+        let (name, ownership) = (name.to_owned(), self.ownership);
         self.dispatcher.answer(
             Some(request),
             reply,
             |fs| async move { fs.names.lookup(parent.0, &name).await },
-            move |reply, found| reply.entry(&freshness(&found), &shown.attr(&found), Generation(0)),
+            move |reply, found| reply.entry(&freshness(&found), &ownership.attr(&found), Generation(0)),
         );
     }
 
@@ -98,12 +98,12 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let shown = self.shown;
+        let ownership = self.ownership;
         self.dispatcher.answer(
             Some(request),
             reply,
             |fs| async move { fs.names.getattr(ino.0).await },
-            move |reply, found| reply.attr(&freshness(&found), &shown.attr(&found)),
+            move |reply, found| reply.attr(&freshness(&found), &ownership.attr(&found)),
         );
     }
 
@@ -129,32 +129,32 @@ impl Filesystem for Adapter {
             TimeOrNow::SpecificTime(time) => time,
             TimeOrNow::Now => SystemTime::now(),
         });
-        let shown = self.shown;
+        let ownership = self.ownership;
         self.dispatcher.answer(
             Some(request),
             reply,
             |fs| async move { fs.names.setattr(ino.0, NewAttributes { size, mode, mtime }).await },
-            move |reply, found| reply.attr(&freshness(&found), &shown.attr(&found)),
+            move |reply, found| reply.attr(&freshness(&found), &ownership.attr(&found)),
         );
     }
 
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: u32, reply: ReplyEntry) {
-        let (name, shown) = (name.to_owned(), self.shown);
+        let (name, ownership) = (name.to_owned(), self.ownership);
         self.dispatcher.answer(
             Some(request),
             reply,
             |fs| async move { fs.names.mknod(parent.0, &name, mode).await },
-            move |reply, made| reply.entry(&freshness(&made), &shown.attr(&made), Generation(0)),
+            move |reply, made| reply.entry(&freshness(&made), &ownership.attr(&made), Generation(0)),
         );
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let (name, shown) = (name.to_owned(), self.shown);
+        let (name, ownership) = (name.to_owned(), self.ownership);
         self.dispatcher.answer(
             Some(request),
             reply,
             |fs| async move { fs.names.mkdir(parent.0, &name, mode & !umask).await },
-            move |reply, made| reply.entry(&freshness(&made), &shown.attr(&made), Generation(0)),
+            move |reply, made| reply.entry(&freshness(&made), &ownership.attr(&made), Generation(0)),
         );
     }
 
@@ -232,14 +232,14 @@ impl Filesystem for Adapter {
         if self.is_closed_to(request, parent, Some(name)) {
             return reply.error(Errno::EACCES);
         }
-        let (name, shown, caller) = (name.to_owned(), self.shown, Caller { thread: request.pid() });
+        let (name, ownership, caller) = (name.to_owned(), self.ownership, Caller { thread: request.pid() });
         let passthrough = self.passthrough.clone();
         self.dispatcher.answer(
             Some(request),
             reply,
             |fs| async move { fs.files.create(parent.0, &name, mode & !umask & 0o7777, flags_given, caller).await },
             move |reply, (created, opened)| {
-                let (attr, handle) = (shown.attr(&created), FileHandle(opened.handle));
+                let (attr, handle) = (ownership.attr(&created), FileHandle(opened.handle));
                 // Nothing is cached: the size changes, and a publish that fails takes the name away.
                 let (never, generation) = (Duration::ZERO, Generation(0));
                 match passthrough.register(created.ino, opened.backing.as_ref(), flags_given, &reply) {
@@ -364,7 +364,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let (fs, shown, caller) = (self.fs.clone(), self.shown, Caller { thread: request.pid() });
+        let (fs, ownership, caller) = (self.fs.clone(), self.ownership, Caller { thread: request.pid() });
         self.dispatcher.spawn(async move {
             let mut entered = Vec::new();
             let mut take = |mut entry: DirEntry| {
@@ -373,7 +373,7 @@ impl Filesystem for Adapter {
                     entry.attributes.ino = fs.namespace.inodes.enter(entry.node);
                 }
                 let (ino, fresh, attr) =
-                    (entry.attributes.ino, freshness(&entry.attributes), shown.attr(&entry.attributes));
+                    (entry.attributes.ino, freshness(&entry.attributes), ownership.attr(&entry.attributes));
                 let full = reply.add(INodeNo(ino), entry.next, &entry.name, &fresh, &attr, Generation(0));
                 match (dots, full) {
                     (true, _) => {}
@@ -461,14 +461,14 @@ impl Filesystem for Adapter {
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: fuser::AccessFlags, reply: ReplyEmpty) {
-        let shown = self.shown;
+        let ownership = self.ownership;
         self.dispatcher.answer(
             Some(request),
             reply,
             |fs| async move {
                 let found = fs.names.getattr(ino.0).await?;
                 let executes = mask.contains(fuser::AccessFlags::X_OK) && !found.is_dir;
-                match executes && shown.attr(&found).perm & 0o111 == 0 {
+                match executes && ownership.attr(&found).perm & 0o111 == 0 {
                     true => Err(nix::errno::Errno::EACCES),
                     false => Ok(()),
                 }

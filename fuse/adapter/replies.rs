@@ -35,19 +35,18 @@ pub fn to_fuse(errno: nix::errno::Errno) -> Errno {
     Errno::from_i32(errno as i32)
 }
 
-/// The owner of all files, and who checks their mode bits.
+/// The owner of all files, and whether the kernel checks mode bits (`allow_other`).
 #[derive(Clone, Copy)]
-pub struct Shown {
+pub struct Ownership {
     pub uid: u32,
     pub gid: u32,
-    /// The kernel checks mode bits.
-    pub checked: bool,
+    pub kernel_checks_modes: bool,
 }
 
-impl Shown {
+impl Ownership {
     /// An empty key may be written once. If the kernel checks mode bits, they must permit it. Root needs no permission.
     fn mode(self, a: &Attributes) -> u32 {
-        let may_be_written = self.checked && self.uid != 0 && !a.is_dir && a.special.is_none() && a.size == 0;
+        let may_be_written = self.kernel_checks_modes && self.uid != 0 && !a.is_dir && a.special.is_none() && a.size == 0;
         if may_be_written { a.mode | 0o200 } else { a.mode }
     }
 

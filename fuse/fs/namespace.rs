@@ -64,7 +64,7 @@ impl Namespace {
         spool.or_else(|| self.specials.at(path).map(Node::Special))
     }
 
-    /// The control file `name` in `parent`; `None` if `parent` is not a control directory.
+    /// The control file `name` in `parent`: `.s4` in the root, and what is below it. `None` if the name is no control file.
     pub fn control_child(&self, parent: Ino, name: &OsStr) -> Result<Option<ControlPath>> {
         match self.node(parent)? {
             Node::Dir(path, _) if path.is_empty() && name == CONTROL => Ok(Some(ControlPath::Root)),

@@ -16,7 +16,7 @@ use s4::protocol::{Change, Entry};
 /// The region that is shown. Signatures of every region are accepted.
 const REGION: &str = "us-east-1";
 /// Directories without keys that the removal of a bucket removes.
-const MOST_DIRS: usize = 10_000;
+const MAX_DIRS: usize = 10_000;
 
 pub fn owner() -> Owner {
     Owner { display_name: Some("s4".to_owned()), id: Some("s4".to_owned()) }
@@ -96,7 +96,7 @@ impl Door {
             let mut listing = self.client().list_dir(&dirs[at]).await.or_failure()?;
             while let Some(entry) = listing.next().await.or_failure()? {
                 match entry {
-                    Entry::Dir { path, .. } if dirs.len() < MOST_DIRS => {
+                    Entry::Dir { path, .. } if dirs.len() < MAX_DIRS => {
                         dirs.push(path.trim_end_matches('/').to_owned())
                     }
                     Entry::Dir { .. } | Entry::Key { .. } => {

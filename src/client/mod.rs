@@ -37,7 +37,7 @@ pub use dirs::HeldDirs;
 pub use fetch::{Fetched, FetchedItem};
 pub use jobs::EventStream;
 pub use listing::{ListOptions, Listing};
-pub use provenance::MOST_GIVEN;
+pub use provenance::MAX_GIVEN;
 pub use proxy::Proxy;
 pub use resize::ResizeStream;
 pub use scrub::ScrubStream;

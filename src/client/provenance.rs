@@ -6,7 +6,7 @@ use crate::body::{self, Activity};
 use crate::error::{ErrorKind, Result};
 use crate::key::Key;
 use crate::placement::{NodeId, node_of_basename};
-use crate::protocol::{MOST_INPUTS, Provenance, TaskRecord, escape};
+use crate::protocol::{MAX_INPUTS, Provenance, TaskRecord, escape};
 use hyper::Method;
 use serde::de::DeserializeOwned;
 
@@ -15,13 +15,13 @@ const MAX_RESPONSE: u64 = 4 << 20;
 /// The longest request body that a node accepts, in bytes.
 const MAX_REQUEST: usize = 1 << 20;
 /// Inputs of a task that [`Client::give_provenance`] can send at most: each takes more than 64 bytes of a request.
-pub const MOST_GIVEN: usize = MAX_REQUEST / 64;
+pub const MAX_GIVEN: usize = MAX_REQUEST / 64;
 
 impl Client {
     /// The provenance of `key`, with at most `most` of its inputs; with 0, only whether a map made it. Error: no such
     /// key.
     pub async fn provenance(&self, key: &Key, most: usize) -> Result<Provenance> {
-        let path = format!("/v1/provenance/{}?inputs={}", escape(key.as_str()), most.min(MOST_INPUTS));
+        let path = format!("/v1/provenance/{}?inputs={}", escape(key.as_str()), most.min(MAX_INPUTS));
         let mut found: Provenance = self.get_json(self.cluster().node_of(key), &path).await?;
         if let (Some(mark), None, 1..) = (found.mark, &found.task, most) {
             found.task = self.find_page(key, mark, (0, most)).await?;
@@ -73,7 +73,7 @@ impl Client {
 
     async fn task_record(&self, node: NodeId, mark: Mark, (from, most): (u64, usize)) -> Result<TaskRecord> {
         let Mark { job, inputs, .. } = mark;
-        let most = most.min(MOST_INPUTS);
+        let most = most.min(MAX_INPUTS);
         self.get_json(node, &format!("/v1/provenance?job={job:016x}&digest={inputs:016x}&from={from}&inputs={most}"))
             .await
     }

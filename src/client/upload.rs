@@ -4,7 +4,7 @@ use super::core::{Client, blocking};
 use super::input_reader::{Input, InputReader};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
-use crate::errors::Errors;
+use crate::error_summary::Errors;
 use crate::file::AtPosition;
 use crate::file::BLOCK;
 use crate::hasher::{FileHasher, Hasher};

@@ -65,7 +65,7 @@ impl Shown {
     }
 }
 
-/// True if the path is a bucket. The reference prints only its name.
+/// True if the path is a bucket, of which only the name is printed.
 fn is_bucket(path: &str) -> bool {
     path.find('/') == Some(path.len() - 1)
 }

@@ -6,7 +6,7 @@ use crate::cli::RmArgs;
 use s4::client::Client;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::key::{Key, Prefix};
-use s4::protocol::{Entry, MOST_BUCKETS};
+use s4::protocol::{Entry, MAX_BUCKETS};
 use s4::skew::Load;
 use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
@@ -48,7 +48,7 @@ async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
         .await;
     let (mut deleted, mut touched, mut is_all) = (Load::default(), BTreeSet::new(), true);
     for (load, buckets) in answers.iter().flatten() {
-        is_all &= buckets.len() < MOST_BUCKETS;
+        is_all &= buckets.len() < MAX_BUCKETS;
         deleted += *load;
         touched.extend(buckets);
     }

@@ -154,7 +154,7 @@ pub struct JobRecord {
 }
 
 /// Limit of the buckets that a node names after a delete.
-pub const MOST_BUCKETS: usize = 1000;
+pub const MAX_BUCKETS: usize = 1000;
 
 /// A line of the answer to a submission, a start, or a request to follow a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -191,7 +191,7 @@ pub enum Event {
         /// Their bytes.
         #[serde(default, deserialize_with = "bounds::count")]
         bytes: u64,
-        /// Up to [`MOST_BUCKETS`] of their buckets. Only in the last event.
+        /// Up to [`MAX_BUCKETS`] of their buckets. Only in the last event.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         buckets: Vec<String>,
     },

@@ -24,16 +24,16 @@ pub use copy::{Access, CopySpec, Credentials, S3};
 pub use dirs::Entered;
 pub use failures::{FailedTask, FailureGroup, FailureGroups};
 pub use job::{CommandText, Delivery, FoundOutputs, JobFile, JobId, JobSpec, MapKind, Rerun};
-pub use job_report::{Event, JobRecord, MOST_BUCKETS, Outcome, Progress, RunningTask, Source, TaskFailure};
+pub use job_report::{Event, JobRecord, MAX_BUCKETS, Outcome, Progress, RunningTask, Source, TaskFailure};
 pub use listing::{Detail, Entry, Listed, ListingLine};
 pub use metadata::{MAX_METADATA, Metadata, SourceObject};
 pub use plan::{Plan, Reason, Reasons};
-pub use provenance::{Input, MOST_INPUTS, Provenance, TaskRecord};
+pub use provenance::{Input, MAX_INPUTS, Provenance, TaskRecord};
 pub use resize::{Attribute, Attributes, Moved, MovedDir, ResizeLine, ResizePlan, ResizeState};
 pub use scrub::{Fault, Finding, ScrubLine, Scrubbed};
 pub use to_name::NameTemplate;
 pub use uploads::{
-    CompletedPart, MOST_PARTS, PARTS_AT_ONCE, PartInfo, PartNumber, UPLOADS_AT_ONCE, UploadId, UploadInfo, UploadPart,
+    CompletedPart, MAX_PARTS, PARTS_AT_ONCE, PartInfo, PartNumber, UPLOADS_AT_ONCE, UploadId, UploadInfo, UploadPart,
     UploadedParts, Uploads,
 };
 pub use worker::{MAX_WORKER_TASK, WorkerEvent, WorkerTask};

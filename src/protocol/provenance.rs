@@ -8,7 +8,7 @@ use crate::key::Key;
 use serde::{Deserialize, Serialize};
 
 /// Limit of inputs in one answer.
-pub const MOST_INPUTS: usize = 1000;
+pub const MAX_INPUTS: usize = 1000;
 
 /// The provenance of a key of this node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

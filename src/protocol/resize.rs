@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// What all attributes of s4 begin with.
 const OURS: &str = "user.s4.";
 /// Limits for the attributes of a file: number, and bytes of names and values.
-const MOST_ATTRIBUTES: usize = 16;
-const MOST_BYTES: usize = 24 << 10;
+const MAX_ATTRIBUTES: usize = 16;
+const MAX_BYTES: usize = 24 << 10;
 
 /// Where a node stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,8 +133,8 @@ impl TryFrom<Vec<Attribute>> for Attributes {
     /// Errors: another attribute than s4's; too many of them.
     fn try_from(attributes: Vec<Attribute>) -> Result<Self> {
         let refuse = |why: &str| Err(Error::new(ErrorKind::BadRequest, format!("the attributes of the file {why}")));
-        if attributes.len() > MOST_ATTRIBUTES
-            || attributes.iter().map(|one| one.name.len() + one.value.len()).sum::<usize>() > MOST_BYTES
+        if attributes.len() > MAX_ATTRIBUTES
+            || attributes.iter().map(|one| one.name.len() + one.value.len()).sum::<usize>() > MAX_BYTES
         {
             return refuse("are more than a key has");
         }
@@ -191,7 +191,7 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Attributes>(json).is_err(), "{json}");
         }
-        let large = Attributes::try_from(vec![one("user.s4.x", &[0; MOST_BYTES])]);
+        let large = Attributes::try_from(vec![one("user.s4.x", &[0; MAX_BYTES])]);
         assert!(large.is_err() && Attributes::try_from(vec![one("user.s4.x", &[]); 17]).is_err());
     }
 }

@@ -12,7 +12,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
 /// The most parts of an upload, and the number of the last one.
-pub const MOST_PARTS: u32 = 10_000;
+pub const MAX_PARTS: u32 = 10_000;
 
 /// The most uploads in one answer.
 pub const UPLOADS_AT_ONCE: usize = 500;
@@ -63,7 +63,7 @@ impl fmt::Display for UploadId {
     }
 }
 
-/// The number of a part, from 1 to [`MOST_PARTS`].
+/// The number of a part, from 1 to [`MAX_PARTS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct PartNumber(u32);
@@ -79,8 +79,8 @@ impl TryFrom<u32> for PartNumber {
 
     fn try_from(number: u32) -> Result<Self> {
         match number {
-            1..=MOST_PARTS => Ok(Self(number)),
-            _ => Err(Error::new(ErrorKind::BadRequest, format!("a part's number is from 1 to {MOST_PARTS}"))),
+            1..=MAX_PARTS => Ok(Self(number)),
+            _ => Err(Error::new(ErrorKind::BadRequest, format!("a part's number is from 1 to {MAX_PARTS}"))),
         }
     }
 }
@@ -178,6 +178,6 @@ mod tests {
         for number in ["0", "10001", "-1", "4294967297"] {
             assert!(serde_json::from_str::<PartNumber>(number).is_err(), "{number}");
         }
-        assert_eq!(serde_json::from_str::<PartNumber>("10000").expect("the last"), PartNumber(MOST_PARTS));
+        assert_eq!(serde_json::from_str::<PartNumber>("10000").expect("the last"), PartNumber(MAX_PARTS));
     }
 }

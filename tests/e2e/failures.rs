@@ -48,8 +48,12 @@ fn each_kind_is_told_and_the_most_frequent_first() {
     let head = format!("==> s4://in/3_k on {}: exit status 3 <==\nno three\n\n", cluster.name(1));
     assert!(failed.contains(&head) && failed.matches("==> ").count() == 3, "{failed}");
     cluster.ok(&["map", "s4://in/", "s4://good/", "cat"]);
-    let none = cluster.fails(1, &["logs", "last", "--failed"]);
-    assert!(none.contains("no task has failed") && none.lines().count() == 1, "{none}");
+    for (args, said) in [(&["--failed"][..], "no task has failed"), (&[], "its commands wrote no stderr")] {
+        let none = cluster.run(&[&["logs", "last"], args].concat());
+        let told = String::from_utf8_lossy(&none.stderr);
+        assert!(none.status.success() && none.stdout.is_empty(), "{none:?}");
+        assert!(told.contains(said) && told.lines().count() == 1, "{told}");
+    }
     cluster.fails(2, &["logs", "last", "s4://in/3_k", "--failed"]);
 }
 

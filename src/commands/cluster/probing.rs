@@ -14,7 +14,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 /// Lines of an answer that are read, besides one for each host.
 const MORE_LINES: usize = 20;
 /// Hosts that another cannot reach and that are told; the others are counted.
-const MOST_TOLD: usize = 3;
+const MAX_TOLD: usize = 3;
 
 /// A host, the program `s4` on it, and what it is asked.
 pub struct Asked<'a> {
@@ -60,12 +60,12 @@ pub fn problems(asked: &[Asked]) -> Vec<(usize, String)> {
             .iter()
             .filter(|(other, _)| found.get(*other).is_some_and(|other| other.problems.is_empty()));
         let told: Vec<_> = told.collect();
-        problems.extend(told.iter().take(MOST_TOLD).map(|(other, why)| {
+        problems.extend(told.iter().take(MAX_TOLD).map(|(other, why)| {
             let address = &one_address(asked, *other);
             (node, format!("it cannot reach node {other} ({address}): {why}"))
         }));
-        if told.len() > MOST_TOLD {
-            problems.push((node, format!("it cannot reach {} more nodes", told.len() - MOST_TOLD)));
+        if told.len() > MAX_TOLD {
+            problems.push((node, format!("it cannot reach {} more nodes", told.len() - MAX_TOLD)));
         }
     }
     problems

@@ -111,9 +111,7 @@ fn as_text(line: &Line) -> String {
     if let (Some(free), Some(total)) = (line.free_bytes, line.total_bytes) {
         parts.push(format!("{} of {} free", size_text(free), size_text(total)));
     }
-    parts.extend(line.clock_offset_ms.map(|off| match off.abs() > CLOCK_OFF {
-        false => "clock right".to_owned(),
-        true => format!("clock {:+.1} s", off as f64 / 1000.0),
-    }));
+    let off = line.clock_offset_ms.filter(|off| off.abs() > CLOCK_OFF);
+    parts.extend(off.map(|off| format!("clock {:+.1} s", off as f64 / 1000.0)));
     format!("{} {} {} {}\n", line.node, line.host, line.address, parts.join(", "))
 }

@@ -5,7 +5,7 @@ use super::draft::Draft;
 use super::exclude::Exclude;
 use super::sources::{Keys, Source, What};
 use crate::commands::console::print_message;
-use s4::client::{Client, MOST_GIVEN};
+use s4::client::{Client, MAX_GIVEN};
 use s4::error::{Error, ErrorKind, Result};
 use s4::key::Dir;
 use s4::protocol::Provenance;
@@ -76,7 +76,7 @@ pub async fn save(client: &Client, source: Source, path: &Path, exclude: &Exclud
         };
         let (client, below) = (client.clone(), key.below().to_owned());
         asked.spawn(
-            async move { client.provenance(&key.key, MOST_GIVEN).await.map(|found| Line { path: below, found }) },
+            async move { client.provenance(&key.key, MAX_GIVEN).await.map(|found| Line { path: below, found }) },
         );
     }
 }

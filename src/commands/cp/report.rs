@@ -5,7 +5,7 @@ use crate::commands::display::{Display, bar, is_terminal};
 use crate::commands::format::{counted, cut, seconds_text, size_text};
 use s4::client::PutCounts;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::errors::Errors;
+use s4::error_summary::Errors;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

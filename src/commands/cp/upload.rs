@@ -5,7 +5,7 @@ use super::walk::{Files, Item, shown};
 use crate::commands::warning::skew_text;
 use s4::client::{Client, Puts, blocking};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
-use s4::errors::Errors;
+use s4::error_summary::Errors;
 use s4::placement::NodeId;
 use std::fs::File;
 use std::sync::Arc;
