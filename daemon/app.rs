@@ -69,12 +69,9 @@ impl App {
         Error::new(ErrorKind::Busy, format!("it has {count} connections, and takes no more for now; try again later"))
     }
 
-    /// The error of what is not served during a resize.
-    pub fn refusal(&self) -> Error {
-        match &self.resize {
-            Some(resize) => resize.refusal(),
-            None => Error::new(ErrorKind::BadRequest, "this node is not being resized"),
-        }
+    /// The error of everything that is not served during a resize, if one is under way.
+    pub fn refused_by_resize(&self) -> Option<Error> {
+        self.resize.as_ref().map(|resize| resize.refusal())
     }
 
     /// Adds this node's name to an error before it is sent.

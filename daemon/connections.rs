@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 /// Limit of connections; lower if the limit of descriptors is low. Each connection may need a thread, and the runtime
 /// allows more.
-const MOST: usize = 2048;
+const MAX_CONNECTIONS: usize = 2048;
 /// Descriptors that a connection may need.
 const DESCRIPTORS: usize = 5;
 /// Additional connections, which are served only for urgent requests, such as health.
@@ -93,7 +93,7 @@ impl Seen {
 
 impl Connections {
     pub fn new() -> Self {
-        let most = MOST.min(limits::descriptors() / DESCRIPTORS);
+        let most = MAX_CONNECTIONS.min(limits::descriptors() / DESCRIPTORS);
         Self(Arc::new(Inner { most, table: Mutex::default() }))
     }
 

@@ -32,14 +32,13 @@ fn is_of_us(app: &App, digest: &[u8]) -> bool {
     app.resize.as_ref().map_or(digest == app.digest.as_bytes(), |resize| resize.lists.has(digest))
 }
 
-/// Refuses requests of browsers.
-pub fn check(cluster: &Cluster, headers: &HeaderMap) -> Result<()> {
+pub fn refuse_browsers(cluster: &Cluster, headers: &HeaderMap) -> Result<()> {
     let names = cluster.ids().map(|node| cluster.address(node).host());
     browsers::refuse(headers, names, "a name of the cluster file")
 }
 
 /// Requires the secret, if one is set, in s4's own header or as a bearer token.
-pub fn knows_secret(app: &App, headers: &HeaderMap) -> Result<()> {
+pub fn require_secret(app: &App, headers: &HeaderMap) -> Result<()> {
     let Some(secret) = &app.secret else {
         return Ok(());
     };

@@ -65,8 +65,8 @@ fn admit(app: &App, request: &Request<Incoming>, is_extra: bool) -> Result<Route
     let route = Route::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or(""))?;
     match route {
         route if is_extra && !route.is_urgent() => Err(app.crowded()),
-        route if app.resize.is_some() && !route.is_of_resize() => Err(app.refusal()),
-        route => Ok(route),
+        route if route.is_of_resize() => Ok(route),
+        route => app.refused_by_resize().map_or(Ok(route), Err),
     }
 }
 
@@ -79,7 +79,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::Usage => handlers::tree::usage(app).await,
         Route::Status { samples } => monitoring::status::answer(app, samples).await,
         Route::Watch { samples } => {
-            guard::check(&app.cluster, request.headers())?;
+            guard::refuse_browsers(&app.cluster, request.headers())?;
             monitoring::page::data(app, samples).await
         }
         Route::GetKey(key) => handlers::keys::get(app, peer, key, request).await,
@@ -130,7 +130,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::Provenance { key, page } => handlers::provenance::of_key(app, key, page).await,
         Route::GiveProvenance(key) => handlers::provenance::give(app, key, whole_body(request).await?).await,
         Route::Why(key) => {
-            guard::check(&app.cluster, request.headers())?;
+            guard::refuse_browsers(&app.cluster, request.headers())?;
             handlers::provenance::anywhere(app, key).await
         }
         Route::TaskRecord { job, digest, page } => handlers::provenance::of_task(app, job, digest, page).await,

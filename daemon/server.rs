@@ -23,7 +23,8 @@ use tokio::time::Instant;
 
 /// How long a connection may take to send a request's head. Longer than clients keep an idle connection.
 const HEAD_DEADLINE: Duration = Duration::from_secs(75);
-const MAX_HEADERS: usize = 64;
+/// Headers of a request: those that the door of S3 takes as metadata of a key, and our own.
+const MAX_HEADERS: usize = 192;
 /// Limit of bytes of a request's head, and of bytes that are read ahead of a body.
 const MAX_BUFFER: usize = 256 * 1024;
 /// The same for a connection on which only urgent requests are served.

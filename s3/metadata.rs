@@ -15,7 +15,13 @@ const USER: &str = "x-amz-meta-";
 
 /// The metadata in the headers of a request or response.
 pub fn of_headers(headers: &HeaderMap) -> Result<Metadata> {
-    let mut user = BTreeMap::new();
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::trim);
+    Metadata::new(content_type.filter(|text| !text.is_empty()).map(str::to_owned), kept(headers)?, None)
+}
+
+/// The headers besides the content type, by the names under which they are kept. Errors: a value is not UTF-8.
+pub fn kept(headers: &HeaderMap) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
     for (name, value) in headers {
         let name = name.as_str();
         let kept = match name.strip_prefix(USER) {
@@ -27,11 +33,10 @@ pub fn of_headers(headers: &HeaderMap) -> Result<Metadata> {
         let text = std::str::from_utf8(value.as_bytes()).map_err(refused)?.trim();
         let text = if name == "content-encoding" { of_content(text) } else { text.to_owned() };
         if !text.is_empty() || name.starts_with(USER) {
-            user.insert(kept, text);
+            all.insert(kept, text);
         }
     }
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::trim);
-    Metadata::new(content_type.filter(|text| !text.is_empty()).map(str::to_owned), user, None)
+    Ok(all)
 }
 
 /// The encodings of the content itself: aws-chunked is one of the transfer, and was taken off.
@@ -43,20 +48,6 @@ fn of_content(encodings: &str) -> String {
 /// A header of [`HEADERS`], as it is kept.
 pub fn header<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
     metadata.user().get(&format!("{PLAIN}{name}")).map(String::as_str)
-}
-
-/// The headers besides the content type, of an object that is copied, by the names under which they are kept.
-pub fn kept(headers: &HeaderMap) -> BTreeMap<String, String> {
-    let pair = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
-        let (name, value) = (name.as_str(), std::str::from_utf8(value.as_bytes()).ok()?);
-        match name.strip_prefix(USER) {
-            Some(user) => Some((user.to_owned(), value.to_owned())),
-            None if name == "content-encoding" => Some((format!("{PLAIN}{name}"), of_content(value))),
-            None if HEADERS.contains(&name) => Some((format!("{PLAIN}{name}"), value.to_owned())),
-            None => None,
-        }
-    };
-    headers.iter().filter_map(pair).filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// The header for what is kept under `name`.
@@ -99,5 +90,12 @@ mod tests {
         let user: Vec<_> = user(&kept).map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(user, [("a", "1"), ("cache-control", "mine")]);
         assert!(of(&[("content-encoding", "aws-chunked")]).is_empty());
+        let empty = of(&[("x-amz-meta-empty", ""), ("cache-control", "")]);
+        assert_eq!(empty.user().iter().collect::<Vec<_>>(), [(&"empty".to_owned(), &String::new())]);
+        let latin = HeaderMap::from_iter([(
+            HeaderName::from_static("x-amz-meta-a"),
+            HeaderValue::from_bytes(b"caf\xe9").expect("a header"),
+        )]);
+        assert!(kept(&latin).is_err(), "it is not dropped without a word");
     }
 }

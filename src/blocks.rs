@@ -16,7 +16,7 @@ pub const LEAF: u64 = 512 * 1024;
 pub const BLOCKS_ATTRIBUTE: &str = "user.s4.blocks";
 
 /// Limit of checksums in a table. ext4 has one block of 4 KiB for all attributes of a file.
-const MOST: usize = 900;
+const MAX_LEAVES: usize = 900;
 /// The first byte of a table.
 const VERSION: u8 = 1;
 /// Version, level, two zero bytes, and a checksum of the rest of the table and of the key's checksum.
@@ -84,7 +84,7 @@ pub struct Table {
 impl Table {
     pub fn of(mut sums: Vec<u32>) -> Self {
         let mut level = 0;
-        while sums.len() > MOST {
+        while sums.len() > MAX_LEAVES {
             sums = halved(&sums);
             level += 1;
         }
@@ -130,7 +130,7 @@ impl Table {
         let (header, sums) = bytes.split_at_checked(HEADER)?;
         let level = header[1];
         let blocks = leaves_of(checksum.len).div_ceil(1usize.checked_shl(level.into())?);
-        let is_ours = header[0] == VERSION && sums.len() == 4 * blocks && blocks <= MOST;
+        let is_ours = header[0] == VERSION && sums.len() == 4 * blocks && blocks <= MAX_LEAVES;
         if !is_ours || header[HEADER - 4..] != own_sum(bytes, checksum).to_le_bytes() {
             return None;
         }
@@ -177,11 +177,11 @@ mod tests {
 
     #[test]
     fn a_table_is_read_as_written_and_not_with_a_bit_changed() {
-        for count in [2, 3, MOST, MOST + 1, 5 * MOST + 3] {
+        for count in [2, 3, MAX_LEAVES, MAX_LEAVES + 1, 5 * MAX_LEAVES + 3] {
             let checksum = Checksum { xxh3: 77, len: count as u64 * LEAF - 5 };
             let table = Table::of(sums(count));
             let bytes = table.encode(checksum);
-            assert!(bytes.len() <= HEADER + 4 * MOST);
+            assert!(bytes.len() <= HEADER + 4 * MAX_LEAVES);
             assert_eq!(Table::decode(&bytes, checksum), Some(table));
             assert_eq!(Table::decode(&bytes, Checksum { xxh3: 78, ..checksum }), None, "of another key");
             for at in [0, 1, 4, 8, bytes.len() - 1] {
@@ -195,10 +195,10 @@ mod tests {
 
     #[test]
     fn a_block_is_verified_by_the_checksums_of_its_leaves() {
-        let all = sums(3 * MOST + 1);
+        let all = sums(3 * MAX_LEAVES + 1);
         let table = Table::of(all.clone());
         assert_eq!(table.leaf(0), None, "they are too many to be recorded themselves");
-        for leaf in [0, 5, 3 * MOST] {
+        for leaf in [0, 5, 3 * MAX_LEAVES] {
             let (first, count) = table.block_of(leaf);
             let block = &all[first..(first + count).min(all.len())];
             assert!(table.has_block(first, block), "leaf {leaf}");
@@ -206,6 +206,6 @@ mod tests {
             other[0] ^= 1;
             assert!(!table.has_block(first, &other));
         }
-        assert_eq!(Table::of(all[..MOST].to_vec()).leaf(4), Some(all[4]));
+        assert_eq!(Table::of(all[..MAX_LEAVES].to_vec()).leaf(4), Some(all[4]));
     }
 }

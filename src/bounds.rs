@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer};
 
 /// The largest count or size: 2^53, the largest range of integers that JavaScript represents exactly. A thousand of
 /// them can be added in 64 bits.
-const MOST: u64 = 1 << 53;
+const MAX_NUMBER: u64 = 1 << 53;
 /// Limit of bytes of a text.
 const MESSAGE: usize = 16 * 1024;
 
@@ -15,12 +15,12 @@ pub fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 }
 
 pub fn bounded(count: u64) -> u64 {
-    count.min(MOST)
+    count.min(MAX_NUMBER)
 }
 
 /// Parses an optional time.
 pub fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
-    let most = MOST as i64;
+    let most = MAX_NUMBER as i64;
     Option::<i64>::deserialize(from).map(|moment| moment.map(|moment| moment.clamp(-most, most)))
 }
 
@@ -84,8 +84,8 @@ mod tests {
     #[test]
     fn numbers_are_brought_into_bounds() {
         let read = |json: &str| count(&mut serde_json::Deserializer::from_str(json)).ok();
-        assert_eq!((read("7"), read("18446744073709551615"), read("-1")), (Some(7), Some(MOST), None));
+        assert_eq!((read("7"), read("18446744073709551615"), read("-1")), (Some(7), Some(MAX_NUMBER), None));
         let read = |json: &str| moment(&mut serde_json::Deserializer::from_str(json)).ok().flatten();
-        assert_eq!((read("null"), read("-9223372036854775808")), (None, Some(-(MOST as i64))));
+        assert_eq!((read("null"), read("-9223372036854775808")), (None, Some(-(MAX_NUMBER as i64))));
     }
 }

@@ -25,7 +25,7 @@ const MODE: u8 = 2;
 const MTIME: u8 = 4;
 
 /// Limit of bytes of the bitmap, so that the record fits into an attribute of ext4.
-const MOST: usize = 3072;
+const MAX_BITMAP: usize = 3072;
 
 /// A directory's record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl DirRecord {
             let (mtime, after) = rest.split_first_chunk()?;
             (record.mtime, rest) = (Some(i64::from_le_bytes(*mtime)), after);
         }
-        if flags & !(MADE | MODE | MTIME) != 0 || rest.len() > MOST {
+        if flags & !(MADE | MODE | MTIME) != 0 || rest.len() > MAX_BITMAP {
             return None;
         }
         let bits = rest.iter().enumerate();

@@ -321,6 +321,24 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_http_has_every_kind_and_its_status() {
+        let page = include_str!("../docs/http.md");
+        let table = page.split("| kind | status | meaning |").nth(1).expect("the table");
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let mut kinds = 0;
+        for row in rows {
+            let mut cells = row.split('|').skip(1).map(str::trim);
+            let (names, status) = (cells.next().expect("kinds"), cells.next().expect("a status"));
+            for name in names.split(", ").map(|name| name.trim_matches('`')) {
+                let kind: ErrorKind = serde_json::from_value(name.into()).expect(name);
+                assert_eq!(kind.http_status().to_string(), status, "{name}");
+                kinds += 1;
+            }
+        }
+        assert_eq!(kinds, ErrorKind::Io as usize + 1, "the last kind's number tells how many there are");
+    }
+
+    #[test]
     fn an_error_crosses_the_wire_as_fields() {
         let error = Error::new(ErrorKind::NoSpace, "full").by("node 1 (a:1)").about(Some("b/k".to_owned()));
         let json = r#"{"kind":"no_space","node":"node 1 (a:1)","key":"b/k","message":"full"}"#;

@@ -10,12 +10,12 @@
 //! - [`placement`], [`cluster`], [`listen_address`]: the node list, the node of a name, and this machine's; [`resize`]:
 //!   two lists; [`skew`]: whether names spread over the nodes
 //! - [`protocol`], [`role`], [`body`], [`wire`]: everything that crosses the wire; [`browsers`]: requests that servers
-//!   refuse; [`attribute`], [`stored`]: what is stored on disks
+//!   refuse; [`attribute`], [`stored`], [`directory`]: what is stored on disks
 //! - [`partition`]: splits lines into files; a filter that does not know the cluster
 //! - [`client`]: the client of a cluster, used by the programs, and by daemons for requests to each other
 //!
-//! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`) and `s4-mount` (`fuse/`). The last
-//! two are packages of their own. They use this library, and cannot use each other.
+//! The programs are `s4` (`main.rs`, `cli.rs`, `commands/`), `s4-server` (`daemon/`), `s4-mount` (`fuse/`) and `s4-s3`
+//! (`s3/`). The last three are packages of their own. They use this library, and cannot use each other.
 
 pub mod aligned;
 pub mod attribute;

@@ -10,7 +10,7 @@ use std::io;
 /// The length from which a file is expected to grow further, and the smallest preallocation. In bytes.
 const LEAST: u64 = 16 << 20;
 /// The largest preallocation, in bytes. Smaller ones are as large as the file.
-const MOST: u64 = 256 << 20;
+const MAX_PREALLOCATED: u64 = 256 << 20;
 /// At most this part of the free space is preallocated. A tenth of the disk does not count as free: that is more than
 /// the default reserve of a node.
 const PART_OF_FREE: u64 = 64;
@@ -54,7 +54,7 @@ impl Preallocation {
 
     fn take(&mut self, file: &File, len: u64) -> Option<()> {
         let found = fstatfs(file).ok()?;
-        let more = len.min(MOST).min(to_spare(&found)? / PART_OF_FREE);
+        let more = len.min(MAX_PREALLOCATED).min(to_spare(&found)? / PART_OF_FREE);
         if more < LEAST {
             return None;
         }

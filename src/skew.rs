@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::ops::AddAssign;
 
 /// Percent of the keys that the crowded nodes hold together.
-const MOST: u64 = 90;
+const PERCENT_OF_KEYS: u64 = 90;
 /// Keys per crowded node, on average, from which a warning is useful.
 const MANY: u64 = 4;
 /// Limit of different numbers that are counted; more do not change the result.
@@ -111,7 +111,7 @@ pub fn skew(nodes: &[Load], numbers: Numbers) -> Option<Skew> {
     let mut sorted = nodes.to_vec();
     sorted.sort_by_key(|load| std::cmp::Reverse(load.keys));
     let crowded = (1..=sorted.len())
-        .find(|&few| sum(&sorted[..few]).keys.saturating_mul(100) >= all.keys.saturating_mul(MOST))?;
+        .find(|&few| sum(&sorted[..few]).keys.saturating_mul(100) >= all.keys.saturating_mul(PERCENT_OF_KEYS))?;
     let there = sum(&sorted[..crowded]);
     // So few different numbers cannot reach more nodes. With many numbers but few keys, the distribution may be chance.
     let by_chance = numbers.distinct as usize * 2 > nodes.len() && all.keys < MANY * nodes.len() as u64;
@@ -287,7 +287,7 @@ mod tests {
             let loads: Vec<Load> = loads.into_iter().map(|(keys, bytes)| Load { keys, bytes }).collect();
             let keys = sum(&loads).keys;
             if let Some(skew) = skew(&loads, Numbers { keys, distinct }) {
-                prop_assert!(skew.crowded * 2 <= skew.nodes && skew.there.keys * 100 >= keys * MOST);
+                prop_assert!(skew.crowded * 2 <= skew.nodes && skew.there.keys * 100 >= keys * PERCENT_OF_KEYS);
                 prop_assert!(skew.there.bytes * 2 >= skew.all.bytes && skew.there.keys >= MANY);
             }
         }

@@ -176,20 +176,20 @@ fn answer(
     let key = request.key().map(|key| key.as_str().to_owned());
     let (origin, line) = (Origin::now(peer.address), Line::of(&request));
     let mut data = Data::of(connection, has_data);
-    let answered = match request {
-        Request::Move { key, len, attributes } => resize::take_key(app, peer, &mut data, (&key, len, attributes)),
-        _ if app.resize.is_some() => Err(app.refusal()),
-        Request::Stat { path } => app.names.look_up(&path).map(Response::Stat),
-        Request::Get { key, part } => get::serve(app, data.connection, &key, part),
-        Request::Put(put) => app
+    let answered = match (request, app.refused_by_resize()) {
+        (Request::Move { key, len, attributes }, _) => resize::take_key(app, peer, &mut data, (&key, len, attributes)),
+        (_, Some(refused)) => Err(refused),
+        (Request::Stat { path }, None) => app.names.look_up(&path).map(Response::Stat),
+        (Request::Get { key, part }, None) => get::serve(app, data.connection, &key, part),
+        (Request::Put(put), None) => app
             .jobs
             .owner(put.delivery.as_ref())
             .and_then(|owner| put::serve(app, &peer.with_put(put.number), &mut data, put, &owner, receiving)),
-        Request::Eval { key, files } => commands::eval(app, peer, &mut data, Some(&key), &files),
-        Request::Run { files } => commands::eval(app, peer, &mut data, None, &files),
-        Request::Try { key } => commands::attempt(app, peer, &mut data, &key),
-        Request::Complete { key, upload, change } => uploads::complete(app, peer, &mut data, &key, &upload, change),
-        Request::PutEnd(_) | Request::End => Err(data.connection.malformed("the end of data that has not begun")),
+        (Request::Eval { key, files }, None) => commands::eval(app, peer, &mut data, Some(&key), &files),
+        (Request::Run { files }, None) => commands::eval(app, peer, &mut data, None, &files),
+        (Request::Try { key }, None) => commands::attempt(app, peer, &mut data, &key),
+        (Request::Complete { key, upload, change }, None) => uploads::complete(app, peer, &mut data, &key, &upload, change),
+        (Request::PutEnd(_) | Request::End, None) => Err(data.connection.malformed("the end of data that has not begun")),
     };
     app.requests.answered(origin, &line, answered.as_ref().map(drop));
     match answered {

@@ -26,7 +26,7 @@ pub fn state(app: &Arc<App>) -> Answer {
 }
 
 fn under_way(app: &App) -> Result<Arc<Resize>> {
-    app.resize.clone().ok_or_else(|| app.refusal())
+    app.resize.clone().ok_or_else(|| Error::new(ErrorKind::BadRequest, "this node is not being resized"))
 }
 
 /// Errors: a resize between other lists is under way; this node is not in its list; a job runs.

@@ -24,11 +24,11 @@ impl Naming {
 pub(super) struct Refused(Mutex<VecDeque<u64>>);
 
 impl Refused {
-    const MOST: usize = 4096;
+    const MAX_PUTS: usize = 4096;
 
     pub fn add(&self, put: u64) {
         let mut puts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if puts.len() == Self::MOST {
+        if puts.len() == Self::MAX_PUTS {
             puts.pop_front();
         }
         puts.push_back(put);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Keys that are open at once.
-const MOST: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+const MAX_OPEN_FILES: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// A key that was not read for this long is closed.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -35,7 +35,7 @@ pub(super) struct OpenFileCache(Mutex<Entries>);
 
 impl Default for OpenFileCache {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MOST)))
+        Self(Mutex::new(LruCache::new(MAX_OPEN_FILES)))
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 const FULL: u64 = 1 << 20;
 
 /// The default reserve is a twentieth of the disk, but no more than this.
-const MOST: u64 = 4 << 30;
+const MAX_RESERVE: u64 = 4 << 30;
 
 impl Store {
     /// Free bytes for an unprivileged user.
@@ -49,5 +49,5 @@ fn free_bytes(dir: &Path) -> Result<u64> {
 
 pub fn default_reserve(dir: &Path) -> Result<u64> {
     let stat = statvfs(dir).map_err(|e| Error::io(dir.display(), &e.into()))?;
-    Ok((stat.blocks() as u64 * stat.fragment_size() as u64 / 20).min(MOST))
+    Ok((stat.blocks() as u64 * stat.fragment_size() as u64 / 20).min(MAX_RESERVE))
 }

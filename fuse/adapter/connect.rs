@@ -59,18 +59,18 @@ pub fn mount(fs: Arc<Fs>, runtime: Handle, mountpoint: &Path, options: &MountOpt
     let requests = Arc::new(OnceLock::new());
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let adapter = Adapter::new(fs, runtime, requests.clone(), Ownership { uid, gid, kernel_checks_modes: options.allow_other });
-    let session = session(adapter, mountpoint, options)?;
+    let session = open_session(adapter, mountpoint, options)?;
     // Nothing else sets it.
     let _ = requests.set(session.as_fd().try_clone_to_owned()?);
     let requests = session.as_fd().try_clone_to_owned()?;
     session.spawn().map(|session| Mounted { session: ManuallyDrop::new(session), requests })
 }
 
-fn session(adapter: Adapter, dir: &Path, options: &MountOptions) -> Result<Session<Adapter>> {
+fn open_session(adapter: Adapter, dir: &Path, options: &MountOptions) -> Result<Session<Adapter>> {
     let mut config = Config::default();
     config.n_threads = Some(threads());
     if geteuid().is_root() {
-        match mounted(dir, options) {
+        match mount_as_root(dir, options) {
             Ok(device) => {
                 // The kernel itself refuses other users, except processes to which a descriptor was passed.
                 let served = Session::from_fd(adapter, device, SessionACL::All, config);
@@ -89,7 +89,7 @@ fn session(adapter: Adapter, dir: &Path, options: &MountOptions) -> Result<Sessi
 }
 
 /// Mounts, and returns the connection to the kernel.
-fn mounted(dir: &Path, options: &MountOptions) -> nix::Result<OwnedFd> {
+fn mount_as_root(dir: &Path, options: &MountOptions) -> nix::Result<OwnedFd> {
     let device = File::options().read(true).write(true).open("/dev/fuse").map_err(errno_of)?;
     let mut data = vec![
         format!("fd={}", device.as_raw_fd()),

@@ -43,15 +43,16 @@ pub struct NewObject {
 }
 
 impl ObjectInfo {
-    fn of(headers: &HeaderMap, len: u64) -> Self {
+    /// Errors: metadata that is not UTF-8, which no key can have.
+    fn of(headers: &HeaderMap, len: u64) -> Result<Self, Failure> {
         let text = |name: &str| headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
-        Self {
+        Ok(Self {
             etag: text(ETAG.as_str()).unwrap_or_default().to_owned(),
             len,
             content_type: text(CONTENT_TYPE.as_str()).map(str::to_owned),
-            user: metadata::kept(headers),
+            user: metadata::kept(headers).map_err(|e| Failure::new(Reason::Other, e.to_string()))?,
             expected: Expected::of_response(headers),
-        }
+        })
     }
 
     /// True if the object is the bytes that were sent, as far as the server's checksums say.
@@ -135,7 +136,7 @@ impl S3 {
         let (headers, _) = self.ask(&ask.with("x-amz-checksum-mode", "ENABLED")?, MAX_SHORT).await?;
         let len = headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
         let len = len.ok_or_else(|| Failure::new(Reason::Other, "the answer to HEAD has no length"))?;
-        Ok(ObjectInfo::of(&headers, len))
+        ObjectInfo::of(&headers, len)
     }
 
     /// An object of at most [`PART`] bytes, which must have this ETag. The last value says whether its bytes were
@@ -147,7 +148,7 @@ impl S3 {
             let answer = self.send(&ask).await?;
             let headers = answer.headers;
             let bytes = answer.body.read(PART as usize).await?;
-            let info = ObjectInfo::of(&headers, bytes.len() as u64);
+            let info = ObjectInfo::of(&headers, bytes.len() as u64)?;
             let mut verifier = info.verifier();
             verifier.update(&bytes)?;
             let verified = verifier.finish()?;

@@ -15,7 +15,7 @@ use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use s4::error::ErrorKind;
 
 /// The most keys of a request.
-const MOST: usize = 1000;
+const MAX_DELETED: usize = 1000;
 /// Keys that are deleted at a time.
 const AT_ONCE: usize = 16;
 
@@ -55,8 +55,8 @@ impl Door {
         req: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         let input = req.input;
-        if input.delete.objects.len() > MOST {
-            return Err(s3_error!(MalformedXML, "a request deletes at most {MOST} keys"));
+        if input.delete.objects.len() > MAX_DELETED {
+            return Err(s3_error!(MalformedXML, "a request deletes at most {MAX_DELETED} keys"));
         }
         self.require_bucket(&input.bucket).await?;
         let is_quiet = input.delete.quiet.unwrap_or(false);

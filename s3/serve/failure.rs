@@ -22,12 +22,11 @@ pub fn of(error: &Error) -> S3Error {
             full.set_status_code(hyper::StatusCode::INSUFFICIENT_STORAGE);
             full
         }
-        // The first four are faults of the door's own configuration. Clients are not told that they lack rights.
-        ErrorKind::Config
-        | ErrorKind::ClusterMismatch
-        | ErrorKind::WrongNode
-        | ErrorKind::Forbidden
-        | ErrorKind::Checksum
+        // Faults of the door's own configuration: clients are not told that they lack rights.
+        ErrorKind::Config | ErrorKind::ClusterMismatch | ErrorKind::WrongNode | ErrorKind::Forbidden => {
+            S3Error::with_message(S3ErrorCode::InternalError, message)
+        }
+        ErrorKind::Checksum
         | ErrorKind::BadRequest
         | ErrorKind::MethodNotAllowed
         | ErrorKind::Command

@@ -10,7 +10,7 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 /// The most items of a page.
-const MOST: usize = 1000;
+const MAX_LISTED: usize = 1000;
 /// What `encoding-type=url` escapes: all but slashes and the unreserved characters of RFC 3986.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
@@ -24,9 +24,9 @@ struct Page {
 
 impl Door {
     async fn page(&self, query: Query, most: Option<i32>) -> S3Result<Page> {
-        let most = match most.unwrap_or(MOST as i32) {
+        let most = match most.unwrap_or(MAX_LISTED as i32) {
             most if most < 0 => return Err(s3_error!(InvalidArgument, "max-keys is at least 0")),
-            most => MOST.min(most as usize),
+            most => MAX_LISTED.min(most as usize),
         };
         self.require_bucket(&query.bucket).await?;
         let (mut items, mut next) = (Vec::new(), None);

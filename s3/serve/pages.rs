@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The most open listings. Each has a connection to every node.
-const MOST: usize = 32;
+const MAX_PAGES: usize = 32;
 /// How long a listing stays open. What it has read ahead is at most this old when it is shown.
 const KEPT: Duration = Duration::from_secs(10);
 
@@ -34,7 +34,7 @@ impl Pages {
     /// Keeps a listing that continues with `query`.
     pub fn keep(&self, query: Query, scan: Scan) {
         let mut open = self.current();
-        if open.len() == MOST {
+        if open.len() == MAX_PAGES {
             open.pop_front();
         }
         open.push_back(Open { query, scan, since: Instant::now() });

@@ -52,7 +52,7 @@ impl Scan {
             after: after.as_deref(),
         };
         let listing = match Prefix::parse(&format!("{}/{}", query.bucket, query.prefix)) {
-            Ok(prefix) => Some(client.list_from(&prefix, options).await.or_failure()?),
+            Ok(prefix) => Some(client.list_with(&prefix, options).await.or_failure()?),
             Err(_) => None,
         };
         Ok(Self { last_prefix: query.after.clone(), query, listing, ahead: None })

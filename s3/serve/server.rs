@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Simultaneous connections. Each may need two threads and a megabyte.
-const MOST: usize = 1024;
+const MAX_CONNECTIONS: usize = 1024;
 /// How long a connection may take to send a request's head; also how long it may be idle.
 const HEAD_DEADLINE: Duration = Duration::from_secs(75);
 /// Headers of a request: as many as Amazon allows metadata for, and those of the protocol.
@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub async fn run(listener: TcpListener, edge: Arc<Edge>, shutdown: impl Future<Output = ()>) {
     // Each connection has a receiver: the value true asks it to end, and it drops the receiver when it has ended.
     let ending = watch::Sender::new(false);
-    let connections = Arc::new(Semaphore::new(MOST));
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -41,7 +41,7 @@ pub async fn run(listener: TcpListener, edge: Arc<Edge>, shutdown: impl Future<O
             Ok((stream, _)) => match connections.clone().try_acquire_owned() {
                 Ok(permit) => serve_connection(stream, edge.clone(), ending.subscribe(), permit),
                 // Too many connections: this one is closed at once.
-                Err(_) => tracing::warn!("more than {MOST} connections: one is refused"),
+                Err(_) => tracing::warn!("more than {MAX_CONNECTIONS} connections: one is refused"),
             },
             Err(error) => {
                 // Most likely the process is out of descriptors; connections that end will release some.

@@ -19,7 +19,7 @@ use s4::protocol::{Change, CompletedPart as Completed, PartNumber as Number, Upl
 use std::ops::Range as Span;
 
 /// The most uploads or parts of an answer.
-const MOST: usize = 1000;
+const MAX_LISTED: usize = 1000;
 
 /// The key and the id of an upload that a request names.
 fn named(bucket: &str, key: &str, id: &str) -> S3Result<(Key, UploadId)> {
@@ -179,7 +179,7 @@ impl Door {
         let after = input.part_number_marker.map_or(0, |after| u32::try_from(after).unwrap_or(0));
         let listed = self.client().list_parts(&key, &id, after).await;
         let mut listed = listed.map_err(|error| refusal(&error, &input.upload_id))?;
-        let most = input.max_parts.map_or(MOST, |most| MOST.min(usize::try_from(most).unwrap_or(0)));
+        let most = input.max_parts.map_or(MAX_LISTED, |most| MAX_LISTED.min(usize::try_from(most).unwrap_or(0)));
         let is_truncated = listed.more || listed.parts.len() > most;
         listed.parts.truncate(most);
         let parts: Vec<Part> = listed
@@ -217,7 +217,7 @@ impl Door {
         if input.delimiter.as_ref().is_some_and(|delimiter| !delimiter.is_empty()) {
             return Err(s3_error!(NotImplemented, "uploads are listed without a delimiter"));
         }
-        let most = input.max_uploads.map_or(MOST, |most| MOST.min(usize::try_from(most).unwrap_or(0)));
+        let most = input.max_uploads.map_or(MAX_LISTED, |most| MAX_LISTED.min(usize::try_from(most).unwrap_or(0)));
         let prefix = NamePrefix::parse(&format!("{}/{}", input.bucket, input.prefix.clone().unwrap_or_default()));
         let key_marker = input.key_marker.clone().filter(|marker| !marker.is_empty());
         let mut after = key_marker.map(|marker| {

@@ -100,21 +100,21 @@ impl Client {
     /// Lists what begins with `prefix`: every key if `recursive`, else the names up to the next `/`. Error: a node does
     /// not answer, since the listing would be incomplete.
     pub async fn list(&self, prefix: &Prefix, recursive: bool) -> Result<Listing> {
-        self.list_with(prefix.as_str(), ListOptions { recursive, ..ListOptions::default() }).await
+        self.list_path(prefix.as_str(), ListOptions { recursive, ..ListOptions::default() }).await
     }
 
     /// Lists directory `dir` (`bucket/dir`; empty for the root), with the details of keys.
     pub async fn list_dir(&self, dir: &str) -> Result<Listing> {
         let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
-        self.list_with(&prefix, ListOptions { details: true, ..ListOptions::default() }).await
+        self.list_path(&prefix, ListOptions { details: true, ..ListOptions::default() }).await
     }
 
     /// Lists what begins with `prefix`, as [`list`](Self::list) does, with these options.
-    pub async fn list_from(&self, prefix: &Prefix, options: ListOptions<'_>) -> Result<Listing> {
-        self.list_with(prefix.as_str(), options).await
+    pub async fn list_with(&self, prefix: &Prefix, options: ListOptions<'_>) -> Result<Listing> {
+        self.list_path(prefix.as_str(), options).await
     }
 
-    async fn list_with(&self, prefix: &str, options: ListOptions<'_>) -> Result<Listing> {
+    async fn list_path(&self, prefix: &str, options: ListOptions<'_>) -> Result<Listing> {
         let ListOptions { recursive, details, made, after } = options;
         let mut path =
             format!("/v1/list?prefix={}&recursive={recursive}&details={details}&made={made}", escape(prefix));

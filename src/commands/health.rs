@@ -64,7 +64,7 @@ pub async fn run(client: &Client, args: &HealthArgs) -> Result<ExitStatus> {
     }
 }
 
-/// `answer`: what the node reported, and the time here when it was asked.
+/// `answer`: what the node reported, and the time here, halfway between question and answer.
 fn line_of(client: &Client, node: NodeId, answer: Result<(Health, i64)>) -> Line {
     let (state, why, report) = match answer {
         Ok((health, now)) => {

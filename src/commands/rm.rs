@@ -67,7 +67,7 @@ async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
     if deleted.keys > 0 || answers.iter().all(Result::is_ok) {
         tell(false, deleted, &removed);
     }
-    // As in the reference, deleting nothing is success: scripts begin with it.
+    // Nothing to delete is success: scripts begin with `rm -r` of what they will make.
     client.all_or_blame(answers).await.map(|_| ExitStatus::Done)
 }
 

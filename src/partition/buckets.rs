@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Limit of buckets.
-pub const MOST: usize = 100_000;
+/// Limit of files that lines are split into.
+pub const MAX_FILES: usize = 100_000;
 /// Limit of bytes of a file of splitters.
 const LONGEST: usize = 64 << 20;
 
@@ -60,9 +60,9 @@ impl Buckets {
         }
         let whole_lines = text.strip_suffix(b"\n").unwrap_or(&text);
         let lines = whole_lines.split(|&byte| byte == b'\n').map(<[u8]>::to_vec);
-        let lines: Vec<Vec<u8>> = if text.is_empty() { Vec::new() } else { lines.take(MOST).collect() };
-        if lines.len() >= MOST {
-            return Err(refused(&format!("more than {} splitters", MOST - 1)));
+        let lines: Vec<Vec<u8>> = if text.is_empty() { Vec::new() } else { lines.take(MAX_FILES).collect() };
+        if lines.len() >= MAX_FILES {
+            return Err(refused(&format!("more than {} splitters", MAX_FILES - 1)));
         }
         let order = if numeric { Order::Numbers } else { Order::Bytes };
         if let Some(at) = lines.windows(2).position(|pair| order.compare(&pair[0], &pair[1]) == Ordering::Greater) {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use memchr::memchr;
 
 /// Limit of fields. A longer list is a mistake.
-const MOST: usize = 65_536;
+const MAX_FIELDS: usize = 65_536;
 
 /// The fields of a key, in the given order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl KeyFields {
             Error::usage(format!("-k {list}: {what}"))
         };
         let ranges: Option<Vec<_>> = list.split(',').map(parse_range).collect();
-        ranges.filter(|ranges| ranges.len() <= MOST).map(|ranges| Self { ranges }).ok_or_else(wrong)
+        ranges.filter(|ranges| ranges.len() <= MAX_FIELDS).map(|ranges| Self { ranges }).ok_or_else(wrong)
     }
 
     /// The last field, from 0; `usize::MAX` if the key ends with the record.
@@ -43,7 +43,7 @@ fn parse_range(text: &str) -> Option<(usize, usize)> {
     // The standard parser would accept a sign.
     let number = |text: &str| {
         let is_number = text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<usize>().ok().filter(|&number| is_number && (1..=MOST).contains(&number))
+        text.parse::<usize>().ok().filter(|&number| is_number && (1..=MAX_FIELDS).contains(&number))
     };
     let (first, last) = match text.split_once('-') {
         None => (number(text)?, number(text)?),

@@ -114,7 +114,7 @@ pub fn key_path(key: &Key) -> String {
     format!("/v1/keys/{}", escape(key.as_str()))
 }
 
-/// The answer for `s4 health`.
+/// What a node says of itself (`GET /v1/health`, and a part of its status).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub node: NodeId,

@@ -179,7 +179,7 @@ fn client_peak_kib(pid: u32) -> u64 {
 #[test]
 fn eval_streams_a_result_of_2_gib_in_little_memory() {
     const WANTED: u64 = 2 << 30;
-    const MOST: u64 = 64 * 1024;
+    const MAX_KIB: u64 = 64 * 1024;
     let cluster = Cluster::start(1);
     cluster.put("s4://b/0_key", b"");
     let mut client =
@@ -201,9 +201,9 @@ fn eval_streams_a_result_of_2_gib_in_little_memory() {
     }
     assert!(client.wait().unwrap().success());
     assert_eq!(got, WANTED);
-    assert!(peak > 0 && peak < MOST, "the client had {peak} KiB");
+    assert!(peak > 0 && peak < MAX_KIB, "the client had {peak} KiB");
     let daemon = peak_kib(cluster.pid(0));
-    assert!(daemon < MOST, "the daemon had {daemon} KiB");
+    assert!(daemon < MAX_KIB, "the daemon had {daemon} KiB");
 }
 
 /// The deadline is for nodes that are silent, and not for whoever writes into the pipe.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const MIB: u64 = 1024;
 /// Streams that a daemon takes at once.
-const MOST: usize = 2048;
+const MAX_CONNECTIONS: usize = 2048;
 /// What `health` promises, and something for a busy machine.
 const HEALTH: Duration = Duration::from_secs(10);
 
@@ -119,7 +119,7 @@ fn more_unread_streams_than_a_daemon_has_room_for_keep_nobody_out_for_long() {
     let unread: Vec<TcpStream> = (0..2500).map(|_| ask(&cluster, "/v1/keys/b/0_large", upgrade)).collect();
     assert_healthy(&cluster);
     let threads = std::fs::read_dir(format!("/proc/{}/task", cluster.pid(0))).unwrap().count();
-    assert!(threads < MOST + 150, "{threads} threads");
+    assert!(threads < MAX_CONNECTIONS + 150, "{threads} threads");
     // At first there is no room, or there is again; then those who read nothing are cut off.
     let output = cluster.run(&["cp", "s4://b/0_large", "-"]);
     let stderr = text(&output.stderr);

@@ -13,7 +13,7 @@ use s4::protocol::node::{Counted, Sample};
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// The values that a scrape reads. All of them are cheap to get.
+/// The values that a scrape reads. `health` may wait a second for the disk.
 struct Readings<'a> {
     app: &'a App,
     health: Health,
@@ -45,18 +45,18 @@ const METRICS: &[Metric] = &[
     gauge("s4_build_info", "Always 1; the version is a label.", |r| {
         vec![(format!("version=\"{}\"", r.health.version), 1.0)]
     }),
-    gauge("s4_uptime_seconds", "Since the daemon's start.", |r| one(r.health.uptime_seconds)),
+    gauge("s4_uptime_seconds", "Seconds since the start of the daemon.", |r| one(r.health.uptime_seconds)),
     gauge("s4_keys", "Keys on this node when they were last counted; absent until then.", |r| {
         r.counted.map_or(Vec::new(), |counted| one(counted.usage.keys))
     }),
-    gauge("s4_stored_bytes", "Size of those keys.", |r| {
+    gauge("s4_stored_bytes", "Bytes of the keys on this node when they were last counted.", |r| {
         r.counted.map_or(Vec::new(), |counted| one(counted.usage.bytes))
     }),
-    gauge("s4_counted_timestamp_seconds", "When they were counted, in seconds since 1970.", |r| {
+    gauge("s4_counted_timestamp_seconds", "When the keys were last counted, in seconds since 1970.", |r| {
         r.counted.map_or(Vec::new(), |counted| labelled("", counted.at as f64 / 1000.0))
     }),
     gauge("s4_disk_size_bytes", "Size of the data directory's disk.", |r| one(r.health.total_bytes)),
-    gauge("s4_disk_free_bytes", "What an ordinary user could still write there.", |r| one(r.health.free_bytes)),
+    gauge("s4_disk_free_bytes", "Bytes of the data directory's disk that ordinary users can still write.", |r| one(r.health.free_bytes)),
     gauge("s4_disk_reserve_bytes", "Below so many free bytes the node takes no more keys.", |r| {
         one(r.health.reserve_bytes)
     }),
@@ -73,8 +73,8 @@ const METRICS: &[Metric] = &[
         requests.map(|(kind, count)| (format!("kind=\"{kind}\""), count as f64)).collect()
     }),
     counter("s4_scrubbed_keys_total", "Files that scrubs have checked.", |r| one(r.app.watch.scrubs.keys())),
-    counter("s4_scrubbed_bytes_total", "Bytes that they have read.", |r| one(r.app.watch.scrubs.bytes())),
-    counter("s4_scrub_findings_total", "What they have found, by fault.", |r| {
+    counter("s4_scrubbed_bytes_total", "Bytes that scrubs have read.", |r| one(r.app.watch.scrubs.bytes())),
+    counter("s4_scrub_findings_total", "Files in which scrubs have found a fault, by fault.", |r| {
         let findings = r.app.watch.scrubs.findings();
         findings.map(|(fault, count)| (format!("fault=\"{}\"", fault.name()), count as f64)).collect()
     }),
@@ -86,13 +86,13 @@ const METRICS: &[Metric] = &[
         "Read from the data directory's device, or all disks, by whatever program.",
         |r| one(r.totals.disk_read),
     ),
-    counter("s4_disk_written_bytes_total", "Written there.", |r| one(r.totals.disk_written)),
+    counter("s4_disk_written_bytes_total", "Written to the data directory's device, or all disks, by whatever program.", |r| one(r.totals.disk_written)),
     counter(
         "s4_network_received_bytes_total",
         "Received by the machine; the loopback counts on a loopback node only.",
         |r| one(r.totals.net_in),
     ),
-    counter("s4_network_sent_bytes_total", "Sent by the machine, likewise.", |r| one(r.totals.net_out)),
+    counter("s4_network_sent_bytes_total", "Sent by the machine; the loopback counts on a loopback node only.", |r| one(r.totals.net_out)),
 ];
 
 fn one(value: u64) -> Values {

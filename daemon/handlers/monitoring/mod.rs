@@ -35,11 +35,11 @@ pub async fn serve(app: &Arc<App>, open: Open, request: &Request<Incoming>) -> A
         let message = format!("this route does not take {}", request.method());
         return Err(Error::new(ErrorKind::MethodNotAllowed, message));
     }
-    guard::check(&app.cluster, request.headers())?;
+    guard::refuse_browsers(&app.cluster, request.headers())?;
     match open {
         Open::Page => Ok(page::answer(app)),
         Open::Metrics => {
-            guard::knows_secret(app, request.headers())?;
+            guard::require_secret(app, request.headers())?;
             metrics::answer(app).await
         }
     }
