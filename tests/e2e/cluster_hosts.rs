@@ -68,7 +68,8 @@ fn a_cluster_of_five_hosts_from_up_to_destroy() {
     assert!(ok(&hosts, &up).contains("export S4_CONF_PATH=/root/.s4.conf\n"));
     assert_eq!(ok(&hosts, &["cluster", "up"]).matches(": unchanged").count(), 5);
     let status = ok(&hosts, &["cluster", "status"]);
-    assert_eq!(status.matches(" healthy, version 0.1.0, up ").count(), 5, "{status}");
+    let healthy = format!(" healthy, version {}, up ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(status.matches(&healthy).count(), 5, "{status}");
     analyse_flights(&hosts);
     upgrade_under_a_mount(&hosts);
     replace_a_node(&hosts);
