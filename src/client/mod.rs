@@ -26,6 +26,7 @@ mod resize;
 mod scrub;
 mod secret;
 mod span;
+mod span_file;
 mod tree;
 mod unfinished;
 mod upload;

@@ -10,7 +10,7 @@ use std::path::Path;
 const KEY: &str = "s4://in/1_bad";
 
 #[derive(Debug, Clone, Copy)]
-enum Damage {
+pub enum Damage {
     Flip(u64),
     Truncate(u64),
     Extend,
@@ -18,7 +18,7 @@ enum Damage {
 
 impl Damage {
     /// Changes the file in place, so that its attribute stays.
-    fn apply(self, path: &Path) {
+    pub fn apply(self, path: &Path) {
         std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
         let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
         let len = file.metadata().unwrap().len();

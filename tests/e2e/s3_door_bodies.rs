@@ -1,5 +1,6 @@
 //! The door: bodies of puts in every form that clients send, and bodies that lie.
 
+use crate::damage::Damage;
 use crate::door::Door;
 use crate::harness::{Cluster, peak_kib};
 
@@ -137,6 +138,34 @@ assert s3.put_object(Bucket='b', Key='good', Body=data, **good)['ChecksumSHA1'] 
 is_whole('good')
 "#;
     door.python(&format!("{CHUNKED}{script}"), &[]);
+}
+
+#[test]
+fn no_byte_behind_a_damaged_one_is_got() {
+    let cluster = Cluster::start(2);
+    let Some(door) = Door::start(&cluster) else { return };
+    let data: Vec<u8> = (0..5_000_000_u32).map(|n| (n / 13) as u8).collect();
+    cluster.put("s4://b/1_bad", &data);
+    Damage::Flip(3_000_000).apply(&cluster.data(1).join("b/1_bad"));
+    let script = r#"
+sound = 2_621_440
+for asked, least in [('bytes=0-', 0), ('bytes=1000000-4999999', 1_000_000)]:
+    stream, got = s3.get_object(Bucket='b', Key='1_bad', Range=asked)['Body'], b''
+    try:
+        while piece := stream.read(65536): got += piece
+        raise AssertionError('all of it was sent')
+    except AssertionError:
+        raise
+    except Exception:
+        pass
+    assert len(got) <= sound - least and got == bytes((n // 13) & 255 for n in range(least, least + len(got))), len(got)
+fails('InternalError', s3.get_object, Bucket='b', Key='1_bad', Range='bytes=3000000-4000000')
+assert body('b', '1_bad', Range='bytes=1048576-2621439') == bytes((n // 13) & 255 for n in range(1048576, 2621440))
+"#;
+    // From the file of a node of this machine, and over a connection.
+    door.python(script, &[]);
+    cluster.separate([0, 1]);
+    door.python(script, &[]);
 }
 
 #[test]
