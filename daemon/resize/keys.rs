@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{MutexGuard, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Limits of a window: keys, and bytes.
-const WINDOW: (usize, u64) = (8192, 512 << 20);
+/// Limits of a window: keys, and bytes. Small, so that the disks write one window while the next is sent.
+const WINDOW: (usize, u64) = (8192, 64 << 20);
 /// Nodes to which keys are sent at the same time.
 const AT_ONCE: usize = 8;
 /// Keys that the walk is ahead.

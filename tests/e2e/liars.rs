@@ -200,6 +200,27 @@ fn frames_that_were_not_asked_for_are_refused() {
     }
 }
 
+/// The job that hostile nodes tell of.
+const JOB: &str = "20260101-000000-000-000000";
+
+/// Commands that show what nodes say.
+const ASKING: [&[&str]; 14] = [
+    &["health"],
+    &["top", "--once"],
+    &["jobs"],
+    &["jobs", "--json"],
+    &["ls", "-r", "s4://b/"],
+    &["wait", JOB],
+    &["wait", "--json", JOB],
+    &["map", "s4://in/", "s4://out/", "cat"],
+    &["map", "--json", "s4://in/", "s4://out/", "cat"],
+    &["map", "--dry-run", "s4://in/", "s4://out/", "cat"],
+    &["map", "--resume", "s4://in/", "s4://out/", "cat"],
+    &["rm", "-r", "s4://b/"],
+    &["eval", "s4://b/x", "cat"],
+    &["cancel", JOB],
+];
+
 #[test]
 fn numbers_of_every_size_are_no_trouble() {
     let times = "\"started\":-9223372036854775808,\"ended\":9223372036854775807";
@@ -209,9 +230,8 @@ fn numbers_of_every_size_are_no_trouble() {
         "{{\"tasks\":{most},\"done\":{most},\"failed\":{most},\"running\":{most},\"outputs\":{most},\
          \"bytes\":{most},\"bytes_done\":{most}}}"
     );
-    let id = "20260101-000000-000-000000";
     let spec =
-        format!("{{\"id\":\"{id}\",\"kind\":\"map\",\"indir\":\"in\",\"outdir\":\"out\",\"cmd\":\"c\\u001bat\"}}");
+        format!("{{\"id\":\"{JOB}\",\"kind\":\"map\",\"indir\":\"in\",\"outdir\":\"out\",\"cmd\":\"c\\u001bat\"}}");
     let record = |times: &str, outcome: &str| {
         format!("{{\"spec\":{spec},\"plan\":{plan},\"progress\":{progress},{times},\"outcome\":{outcome}}}")
     };
@@ -263,22 +283,7 @@ fn numbers_of_every_size_are_no_trouble() {
                 _ => ok("", record.as_bytes()),
             }
         });
-        for args in [
-            &["health"][..],
-            &["top", "--once"],
-            &["jobs"],
-            &["jobs", "--json"],
-            &["ls", "-r", "s4://b/"],
-            &["wait", id],
-            &["wait", "--json", id],
-            &["map", "s4://in/", "s4://out/", "cat"],
-            &["map", "--json", "s4://in/", "s4://out/", "cat"],
-            &["map", "--dry-run", "s4://in/", "s4://out/", "cat"],
-            &["map", "--resume", "s4://in/", "s4://out/", "cat"],
-            &["rm", "-r", "s4://b/"],
-            &["eval", "s4://b/x", "cat"],
-            &["cancel", id],
-        ] {
+        for args in ASKING {
             let output = liars.run(args);
             assert!(!text(&output.stderr).contains('\u{1b}'), "{args:?}: {}", text(&output.stderr));
             assert!(!text(&output.stdout).contains('\u{1b}'), "{args:?}: {}", text(&output.stdout));
@@ -312,7 +317,6 @@ fn no_node_ends_a_client_without_a_word() {
     let liars = Liars::start(2, move |_| {
         [format!("HTTP/1.1 500 No\r\ncontent-length: {}\r\n\r\n", error.len()).as_bytes(), error.as_bytes()].concat()
     });
-    let id = "20260101-000000-000-000000";
     for args in [
         &["ls"][..],
         &["cp", "s4://b/x", "-"],
@@ -321,7 +325,7 @@ fn no_node_ends_a_client_without_a_word() {
         &["rm", "-r", "s4://b/"],
         &["eval", "s4://b/x", "cat"],
         &["map", "s4://in/", "s4://out/", "cat"],
-        &["wait", id],
+        &["wait", JOB],
     ] {
         let told = liars.refused(args);
         assert!(told.contains("gone"), "{args:?}: {told}");
