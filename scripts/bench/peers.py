@@ -4,6 +4,7 @@ Peers come from package registries: Python's into a virtual environment below ta
 that cannot be had is left out, and the table says so.
 """
 
+import json
 import os
 import shutil
 import statistics
@@ -84,6 +85,10 @@ class Peers:
             self.bench.say(f"{job:44} {name:28} {seconds:8.2f} s  {ratio:6.2f}x of s4")
 
     def report(self):
+        if self.bench.options.json:
+            rows = [dict(zip(("job", "with", "seconds", "ratio"), row)) for row in self.rows]
+            print(json.dumps(rows, indent=2))
+            return
         print("\n| job | with | time | relative to s4 |\n| --- | --- | --- | --- |")
         for job, name, seconds, ratio in self.rows:
             print(f"| {job} | {name} | {seconds:.2f} s | {ratio:.2f} |")

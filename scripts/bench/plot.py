@@ -1,7 +1,7 @@
-"""Draws what scripts/bench.sh --json has measured, as SVG. Usage: python3 scripts/bench/plot.py ROWS.json SCALE.json DIR
+"""Draws what scripts/bench.sh --json has measured, as SVG. Usage: python3 scripts/bench/plot.py rows|scale|peers FILE.json SVG
 
-DIR/performance-rows.svg: each row's ratio to the bare work, and its target. DIR/performance-scale.svg: cost against size, both
-logarithmic, a line a figure; a slope of one is linear growth.
+rows: each row's ratio to the bare work, and its target. scale: cost against size, both logarithmic, a line a figure; a slope of one
+is linear growth. peers: the time of each program, in groups by job.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 STYLE = """<style>
   text { font: 12px sans-serif; fill: #444 } .title { font-weight: bold } .grid { stroke: #bbb; stroke-width: .5 }
-  .bar { fill: #4878a8 } .missed { fill: #c85a3c } .target { stroke: #222; stroke-width: 2 }
+  .bar { fill: #4878a8 } .missed { fill: #c85a3c } .peer { fill: #999 } .target { stroke: #222; stroke-width: 2 }
   @media (prefers-color-scheme: dark) { text { fill: #ccc } .grid { stroke: #555 } .target { stroke: #eee } }
 </style>"""
 COLOURS = ["#4878a8", "#c85a3c", "#5a9a4a", "#8a6aa8", "#b08a2a", "#4aa0a0", "#a05a80", "#707070"]
@@ -102,10 +102,31 @@ def scale(measured):
     return svg(808, 8 + 260 * ((len(measured) + 1) // 2), parts)
 
 
+def peers(measured):
+    """Groups of bars, one group a job, each scaled to its slowest."""
+    left, width, line = 190, 420, 20
+    jobs = list(dict.fromkeys(row["job"] for row in measured))
+    parts, y = [], 8
+    for job in jobs:
+        of = [row for row in measured if row["job"] == job]
+        most = max(row["seconds"] for row in of)
+        parts.append(text(8, y + 14, job, 'class="title"'))
+        y += 22
+        for row in of:
+            kind = "bar" if row["with"] == "s4" else "bar peer"
+            length = width * row["seconds"] / most
+            parts.append(text(left - 8, y + 13, row["with"], 'text-anchor="end"'))
+            parts.append(f'<rect class="{kind}" x="{left}" y="{y + 2}" width="{length:.1f}" height="{line - 6}"/>')
+            parts.append(text(left + length + 5, y + 13, f"{row['seconds']:.2f} s"))
+            y += line
+        y += 12
+    return svg(left + width + 70, y, parts)
+
+
 def main():
-    rows_file, scale_file, directory = map(Path, sys.argv[1:])
-    (directory / "performance-rows.svg").write_text(rows(json.loads(rows_file.read_text())))
-    (directory / "performance-scale.svg").write_text(scale(json.loads(scale_file.read_text())))
+    kind, measured, target = sys.argv[1:]
+    draw = dict(rows=rows, scale=scale, peers=peers)[kind]
+    Path(target).write_text(draw(json.loads(Path(measured).read_text())))
 
 
 if __name__ == "__main__":
