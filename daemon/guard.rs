@@ -11,7 +11,7 @@ use s4::protocol::{CLUSTER_HEADER, SECRET_HEADER};
 /// Refuses requests of browsers, requests of other clusters, and requests without the secret if one is required.
 pub fn admit(app: &App, headers: &HeaderMap) -> Result<()> {
     let forbid = |why: &str| Err(Error::new(ErrorKind::Forbidden, why));
-    check(&app.cluster, headers)?;
+    refuse_browsers(&app.cluster, headers)?;
     if let Some(secret) = &app.secret
         && !headers.get(SECRET_HEADER).is_some_and(|given| secret.matches(given))
     {

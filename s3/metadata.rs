@@ -96,6 +96,6 @@ mod tests {
             HeaderName::from_static("x-amz-meta-a"),
             HeaderValue::from_bytes(b"caf\xe9").expect("a header"),
         )]);
-        assert!(kept(&latin).is_err(), "it is not dropped without a word");
+        assert!(super::kept(&latin).is_err(), "it is not dropped without a word");
     }
 }

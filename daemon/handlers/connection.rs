@@ -188,8 +188,12 @@ fn answer(
         (Request::Eval { key, files }, None) => commands::eval(app, peer, &mut data, Some(&key), &files),
         (Request::Run { files }, None) => commands::eval(app, peer, &mut data, None, &files),
         (Request::Try { key }, None) => commands::attempt(app, peer, &mut data, &key),
-        (Request::Complete { key, upload, change }, None) => uploads::complete(app, peer, &mut data, &key, &upload, change),
-        (Request::PutEnd(_) | Request::End, None) => Err(data.connection.malformed("the end of data that has not begun")),
+        (Request::Complete { key, upload, change }, None) => {
+            uploads::complete(app, peer, &mut data, &key, &upload, change)
+        }
+        (Request::PutEnd(_) | Request::End, None) => {
+            Err(data.connection.malformed("the end of data that has not begun"))
+        }
     };
     app.requests.answered(origin, &line, answered.as_ref().map(drop));
     match answered {

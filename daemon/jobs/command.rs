@@ -180,7 +180,8 @@ pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
     let stdout = setup.stdout.map_or_else(|| pipe(Stream::Stdout), |file| Ok(file.into())).map_err(failed)?;
     let stderr = pipe(Stream::Stderr).map_err(failed)?;
     let args = ["bash", "-euo", "pipefail", "-c", "--"].map(OsStr::new);
-    let own = [("LC_ALL", OsStr::new("C")), (process::MARK, setup.dir.path().as_os_str())];
+    let (dir, store) = (setup.dir.path(), process::store_of(setup.dir.path()));
+    let own = [("LC_ALL", OsStr::new("C")), (process::MARK, dir.as_os_str()), (process::STORE, OsStr::new(&store))];
     let more = setup.env.iter().map(|(name, value)| (name.as_str(), OsStr::new(value)));
     // If the job sets PATH too, its value comes later and takes effect.
     let path = own_path().map(|path| ("PATH", path));
@@ -189,7 +190,7 @@ pub fn start<'a>(setup: Setup, control: &'a Control) -> Result<Running<'a>> {
     let spawn = Spawn {
         args: &[&args[..], &[setup.cmd.as_os_str()]].concat(),
         env: &env,
-        dir: setup.dir.path(),
+        dir,
         stdin: setup.stdin.as_fd(),
         stdout: stdout.as_fd(),
         stderr: stderr.as_fd(),

@@ -1,23 +1,37 @@
 //! Finds and kills the processes of a task, however they were started.
 //!
 //! Every command has its task's directory in the environment variable `S4_TASK_DIR`, which children inherit across
-//! `fork`, `exec` and `setsid`. A kill finds all processes that have this variable or work in the directory, and their
-//! descendants. It repeats until none is left. Only a process that clears its environment, leaves the directory and has
+//! `fork`, `exec` and `setsid`, and the identity of the node's data directory in `S4_STORE`: in another mount namespace,
+//! the directory of another node may have the same path. A kill finds all processes that have these variables or work in
+//! the directory, and their descendants. It repeats until none is left. Only a process that clears its environment, leaves the directory and has
 //! lost its parents escapes; control groups, where available, catch that process too.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 /// The variable that marks a task's processes.
 pub const MARK: &str = "S4_TASK_DIR";
+/// The variable with the [identity](store_of) of the node's data directory.
+pub const STORE: &str = "S4_STORE";
 
 /// Rounds after which a kill gives up: the process hangs in the kernel.
 const ROUNDS: usize = 200;
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// Device and inode of the data directory that contains `dir`, the directory of tasks or of a task; the same as long as
+/// the machine runs.
+pub fn store_of(dir: &Path) -> String {
+    let root =
+        dir.ancestors().find(|parent| parent.file_name().is_some_and(|name| name == ".s4")).and_then(Path::parent);
+    let found = root.and_then(|root| root.metadata().ok());
+    found.map_or_else(String::new, |found| format!("{:x}:{:x}", found.dev(), found.ino()))
+}
 
 /// Kills every process of the task in directory `dir`, or of all tasks below it. Blocks until they have ended. Returns
 /// their number.
@@ -109,9 +123,10 @@ fn writes_below(pid: i32, dir: &Path) -> bool {
 
 /// Processes whose mark is `dir` or a directory below it, and all their descendants.
 fn find(dir: &Path) -> HashSet<i32> {
-    let processes = running();
+    let (processes, store) = (running(), store_of(dir));
     let own = std::process::id() as i32;
-    let mut found: HashSet<i32> = processes.keys().copied().filter(|&pid| pid != own && is_marked(pid, dir)).collect();
+    let is_ours = |pid: &i32| *pid != own && is_marked(*pid, dir, &store);
+    let mut found: HashSet<i32> = processes.keys().copied().filter(is_ours).collect();
     if found.is_empty() {
         return found;
     }
@@ -153,16 +168,19 @@ fn living(pid: i32) -> Option<Process> {
     })
 }
 
-fn is_marked(pid: i32, dir: &Path) -> bool {
-    if std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir)) {
+fn is_marked(pid: i32, dir: &Path, store: &str) -> bool {
+    let works_here = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
+    if works_here && !has_own_mounts(pid) {
         return true;
     }
     let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else {
         return false;
     };
-    let mark = [MARK.as_bytes(), b"=", dir.as_os_str().as_bytes()].concat();
-    environment
-        .split(|&b| b == 0)
-        .filter_map(|variable| variable.strip_prefix(&mark[..]))
-        .any(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    let value = |name: &str| {
+        let name = [name.as_bytes(), b"="].concat();
+        environment.split(|&b| b == 0).find_map(|variable| variable.strip_prefix(&name[..]))
+    };
+    let is_below = |path: &[u8]| Path::new(OsStr::from_bytes(path)).starts_with(dir);
+    // Without a data directory, nothing else can be ours.
+    value(MARK).is_some_and(is_below) && (store.is_empty() || value(STORE).is_some_and(|of| of == store.as_bytes()))
 }

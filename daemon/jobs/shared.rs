@@ -2,6 +2,7 @@
 
 use super::cgroup::Cgroups;
 use super::files::JobFiles;
+use super::process;
 use super::running::RunningTasks;
 use super::taskdir::TaskDirs;
 use crate::monitoring::counters::TaskCounts;
@@ -13,7 +14,6 @@ use s4::checksum::hash;
 use s4::client::Client;
 use s4::error::Result;
 use s4::placement::NodeId;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -58,7 +58,7 @@ pub struct Shared {
 impl Shared {
     /// `slots`: the number of commands of maps that run at the same time.
     pub fn new(store: Arc<Store>, client: Client, names: Arc<Names>, node: NodeId, slots: usize) -> Result<Self> {
-        let cgroups = Cgroups::open(&format!("s4-{:016x}", hash(store.root().as_os_str().as_bytes())));
+        let cgroups = Cgroups::open(&format!("s4-{:016x}", hash(process::store_of(&store.tasks_dir()).as_bytes())));
         Ok(Self {
             files: JobFiles::open(&store),
             dirs: TaskDirs::open(store.data_dir().clone(), store.idle_dirs(), cgroups.are_there())?,

@@ -58,7 +58,8 @@ impl Mounted {
 pub fn mount(fs: Arc<Fs>, runtime: Handle, mountpoint: &Path, options: &MountOptions) -> Result<Mounted> {
     let requests = Arc::new(OnceLock::new());
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    let adapter = Adapter::new(fs, runtime, requests.clone(), Ownership { uid, gid, kernel_checks_modes: options.allow_other });
+    let adapter =
+        Adapter::new(fs, runtime, requests.clone(), Ownership { uid, gid, kernel_checks_modes: options.allow_other });
     let session = open_session(adapter, mountpoint, options)?;
     // Nothing else sets it.
     let _ = requests.set(session.as_fd().try_clone_to_owned()?);

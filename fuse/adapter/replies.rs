@@ -46,7 +46,8 @@ pub struct Ownership {
 impl Ownership {
     /// An empty key may be written once. If the kernel checks mode bits, they must permit it. Root needs no permission.
     fn mode(self, a: &Attributes) -> u32 {
-        let may_be_written = self.kernel_checks_modes && self.uid != 0 && !a.is_dir && a.special.is_none() && a.size == 0;
+        let may_be_written =
+            self.kernel_checks_modes && self.uid != 0 && !a.is_dir && a.special.is_none() && a.size == 0;
         if may_be_written { a.mode | 0o200 } else { a.mode }
     }
 

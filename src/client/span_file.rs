@@ -34,13 +34,7 @@ pub(super) struct KeyFile {
 impl Client {
     /// The file of `key` from `offset` on; `None` if its node is elsewhere, or the span of `len` bytes is not to be read
     /// from the file.
-    pub(super) async fn key_file(
-        &self,
-        key: &Key,
-        checksum: Checksum,
-        offset: u64,
-        len: u64,
-    ) -> Option<KeyFile> {
+    pub(super) async fn key_file(&self, key: &Key, checksum: Checksum, offset: u64, len: u64) -> Option<KeyFile> {
         let node = self.cluster().node_of(key);
         if len < SMALLEST {
             return None;

@@ -1,12 +1,14 @@
 //! SIGKILL at any moment, of a daemon and of a client.
 
-use crate::harness::{Cluster, eventually, text};
+use crate::harness::{Cluster, Port, eventually, text};
 use crate::observe::{Marker, Random, end_within, leftovers, listed, spawn};
+use crate::programs::program;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const FILES: u64 = 1000;
@@ -105,6 +107,67 @@ fn a_daemon_killed_in_a_job_leaves_no_process_after_its_restart() {
     assert_eq!(leftovers(&cluster), Vec::<std::path::PathBuf>::new());
     cluster.fails(1, &["ls", "-r", "s4://out/"]);
     cluster.ok(&["map", "s4://in/", "s4://out/", "cat"]);
+}
+
+/// A daemon with `own` at `data`, in a mount namespace of its own.
+fn daemon_in_a_namespace(own: &Path, data: &Path, conf: &Path, port: u16, more: &str) -> Command {
+    let script = r#"mount --bind "$0" "$1" && exec "$2" --conf "$3" --data "$1" --port "$4" $5"#;
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script]).arg(own).arg(data).arg(program("s4-server")).arg(conf);
+    command.args([&port.to_string(), more]).stdout(Stdio::null());
+    command
+}
+
+#[test]
+fn a_daemon_ends_no_commands_of_another_whose_data_has_the_same_path() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: not root, who alone can make mount namespaces");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let mut ran = Vec::new();
+    for number in 0..2 {
+        let (port, own) = (Port::claim(), dir.path().join(format!("own-{number}")));
+        let conf = dir.path().join(format!("conf-{number}"));
+        std::fs::create_dir(&own).unwrap();
+        std::fs::write(&conf, format!("127.0.0.1:{}\n", port.number())).unwrap();
+        let made =
+            daemon_in_a_namespace(&own, &data, &conf, port.number(), "--init").stderr(Stdio::piped()).output().unwrap();
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        let daemon = Ended(daemon_in_a_namespace(&own, &data, &conf, port.number(), "").spawn().unwrap());
+        let s4 = move |args: &[&str]| {
+            let mut command = Command::new(program("s4"));
+            command.arg("-c").arg(&conf).args(args).stdin(Stdio::null());
+            command
+        };
+        eventually("the daemon answers", || s4(&["health"]).output().unwrap().status.success().then_some(()));
+        ran.push((daemon, s4, port));
+    }
+    let (mut second, _, _port) = ran.pop().unwrap();
+    let (_first, s4, _first_port) = ran.pop().unwrap();
+    let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
+    nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let cmd = format!("touch {}; cat {}", begun.display(), go.display());
+    let run = s4(&["run", &cmd]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the command runs", || begun.exists().then_some(()));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(second.0.id() as i32), nix::sys::signal::Signal::SIGTERM)
+        .unwrap();
+    assert!(second.0.wait().unwrap().success(), "the other daemon ends");
+    let open = || std::fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&go).ok();
+    eventually("the command still reads", open).write_all(b"went on\n").unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout), "node 0: went on\n", "{}", text(&output.stderr));
+}
+
+/// Guard: kills the process when it is dropped.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Bytes in unnamed files that the daemon of `node` holds open: puts under way.

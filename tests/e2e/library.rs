@@ -31,7 +31,7 @@ impl Library {
     pub fn entries(&self, prefix: &str, options: s4::client::ListOptions<'_>) -> Vec<Entry> {
         self.wait(async {
             let prefix = s4::key::Prefix::parse(prefix).expect("a prefix");
-            let mut listing = self.client.list_from(&prefix, options).await.expect("a listing");
+            let mut listing = self.client.list_with(&prefix, options).await.expect("a listing");
             let mut entries = Vec::new();
             while let Some(entry) = listing.next().await.expect("an entry") {
                 entries.push(entry);

@@ -56,7 +56,9 @@ const METRICS: &[Metric] = &[
         r.counted.map_or(Vec::new(), |counted| labelled("", counted.at as f64 / 1000.0))
     }),
     gauge("s4_disk_size_bytes", "Size of the data directory's disk.", |r| one(r.health.total_bytes)),
-    gauge("s4_disk_free_bytes", "Bytes of the data directory's disk that ordinary users can still write.", |r| one(r.health.free_bytes)),
+    gauge("s4_disk_free_bytes", "Bytes of the data directory's disk that ordinary users can still write.", |r| {
+        one(r.health.free_bytes)
+    }),
     gauge("s4_disk_reserve_bytes", "Below so many free bytes the node takes no more keys.", |r| {
         one(r.health.reserve_bytes)
     }),
@@ -86,13 +88,19 @@ const METRICS: &[Metric] = &[
         "Read from the data directory's device, or all disks, by whatever program.",
         |r| one(r.totals.disk_read),
     ),
-    counter("s4_disk_written_bytes_total", "Written to the data directory's device, or all disks, by whatever program.", |r| one(r.totals.disk_written)),
+    counter(
+        "s4_disk_written_bytes_total",
+        "Written to the data directory's device, or all disks, by whatever program.",
+        |r| one(r.totals.disk_written),
+    ),
     counter(
         "s4_network_received_bytes_total",
         "Received by the machine; the loopback counts on a loopback node only.",
         |r| one(r.totals.net_in),
     ),
-    counter("s4_network_sent_bytes_total", "Sent by the machine; the loopback counts on a loopback node only.", |r| one(r.totals.net_out)),
+    counter("s4_network_sent_bytes_total", "Sent by the machine; the loopback counts on a loopback node only.", |r| {
+        one(r.totals.net_out)
+    }),
 ];
 
 fn one(value: u64) -> Values {
