@@ -23,20 +23,21 @@ impl Store {
         Ok(stat.blocks() as u64 * stat.fragment_size() as u64)
     }
 
+    /// With less than this the disk counts as full.
     pub fn reserve_bytes(&self) -> u64 {
-        self.reserve
+        self.reserve.max(FULL)
     }
 
     /// Refuses a write if less than the reserve is free. `what` is the object of the write, for the message.
     pub fn check_space(&self, what: impl std::fmt::Display) -> Result<()> {
-        let free = self.free_bytes()?;
-        if free >= self.reserve.max(FULL) {
+        let (free, reserve) = (self.free_bytes()?, self.reserve_bytes());
+        if free >= reserve {
             return Ok(());
         }
         let message = format!(
             "{what}: no space: {} MiB free, {} MiB kept in reserve; delete keys or lower --reserve",
             free >> 20,
-            self.reserve >> 20
+            reserve >> 20
         );
         Err(Error::new(ErrorKind::NoSpace, message))
     }

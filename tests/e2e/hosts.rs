@@ -5,16 +5,17 @@
 //! Each namespace exists as long as a process that holds it. A drop kills these processes, and the kernel removes the
 //! links and mounts.
 //!
-//! A test of the daemons takes [`Hosts::start`], whose hosts share the files of this machine; one that installs
-//! something takes [`Hosts::machines`].
+//! A test of the daemons takes [`Hosts::start`], whose hosts share the files of this machine, or [`Hosts::with_disks`] if
+//! disks are to fail too; one that installs something takes [`Hosts::machines`].
 
+mod disks;
 mod faults;
 mod machines;
 mod namespaces;
 mod running;
 
 pub use machines::{SHARED, USER};
-pub use running::Running;
+pub use running::{Running, Timed};
 
 use crate::harness::{assert_no_crash, eventually, text};
 use crate::programs::{directory, program};
@@ -69,6 +70,8 @@ pub struct Hosts {
     switch: Namespaces,
     /// Made by [`Hosts::machines`].
     are_machines: bool,
+    /// Made by [`Hosts::with_disks`].
+    have_disks: bool,
     dir: tempfile::TempDir,
 }
 
@@ -76,11 +79,16 @@ impl Hosts {
     /// Hosts with healthy daemons, which get `options`. `None`, with the reason on stderr, if hosts cannot be created
     /// here.
     pub fn start(nodes: usize, options: &[&str]) -> Option<Self> {
+        Self::start_on(nodes, options, false)
+    }
+
+    fn start_on(nodes: usize, options: &[&str], have_disks: bool) -> Option<Self> {
         if let Some(reason) = no_hosts() {
             print_now(&format!("skipped: {reason}"));
             return None;
         }
         let mut hosts = Self::on_a_switch(nodes, options);
+        hosts.have_disks = have_disks;
         let conf: String = (0..nodes).map(|host| format!("{}:{PORT}\n", address(host))).collect();
         std::fs::write(hosts.dir().join("s4.conf"), conf).unwrap();
         (0..=nodes).for_each(|host| hosts.add(host));
@@ -93,7 +101,7 @@ impl Hosts {
         let switch = Namespaces::new();
         switch.sh("ip link add br0 type bridge && ip link set br0 up");
         let options = ["--reserve", "0"].iter().chain(options).map(|option| option.to_string()).collect();
-        Self { hosts: Vec::new(), nodes, options, switch, are_machines: false, dir }
+        Self { hosts: Vec::new(), nodes, options, switch, are_machines: false, have_disks: false, dir }
     }
 
     /// Connects the network of the process `pid` with the switch, as `eth0`.
@@ -104,9 +112,14 @@ impl Hosts {
     }
 
     fn add(&mut self, host: usize) {
-        let (space, dir, own) = (Namespaces::new(), self.dir.path().display(), self.disk(host));
-        std::fs::create_dir_all(&own).unwrap();
+        let (space, dir) = (Namespaces::new(), self.dir.path().display());
+        let shared = self.dir.path().join(format!("disks/{host}"));
+        std::fs::create_dir_all(&shared).unwrap();
         self.plug_in(host, space.pid());
+        let disk = match self.have_disks && host < self.nodes {
+            true => self.make_disk(host),
+            false => format!("mount --bind {} {}", shared.display(), self.own_disk(host).display()),
+        };
         // No host sees the disk of another. The socket buffers are limited, so that the kernel accepts for a stopped
         // process no more bytes than on a usual host.
         std::fs::create_dir(self.own_disk(host)).unwrap();
@@ -114,10 +127,8 @@ impl Hosts {
             "ip link set lo up && ip address add {}/24 dev eth0 && ip link set eth0 up
              echo 4096 131072 262144 > /proc/sys/net/ipv4/tcp_rmem
              echo 4096 16384 262144 > /proc/sys/net/ipv4/tcp_wmem
-             mount --bind {} {} && mount -t tmpfs none {dir}/disks",
-            address(host),
-            own.display(),
-            self.own_disk(host).display()
+             {disk} && mount -t tmpfs none {dir}/disks",
+            address(host)
         ));
         self.hosts.push(Host { space, daemon: None });
     }
@@ -139,7 +150,10 @@ impl Hosts {
 
     /// A host's disk, as the test sees it.
     pub fn disk(&self, host: usize) -> PathBuf {
-        self.dir.path().join(format!("disks/{host}"))
+        match self.have_disks {
+            true => self.hosts[host].space.path(self.own_disk(host)),
+            false => self.dir.path().join(format!("disks/{host}")),
+        }
     }
 
     /// A host's disk, as the host itself sees it.

@@ -97,7 +97,7 @@ fn the_metrics_agree_with_the_store_after_a_job() {
     assert!(sum(&cluster, "s4_requests_total{kind=\"jobs\"}") >= 6.0, "a submission and a start on each node");
     let text = scrape(&cluster, 0);
     assert!(value(&text, "s4_disk_free_bytes") <= value(&text, "s4_disk_size_bytes"), "{text}");
-    assert_eq!(value(&text, "s4_disk_reserve_bytes"), Some(0.0));
+    assert_eq!(value(&text, "s4_disk_reserve_bytes"), Some(f64::from(1 << 20)));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Hosts that are like machines of their own: each has its own files, processes, disk and sshd, and no daemon yet. The
 //! last one has the programs and an ssh key for all others.
 
+use super::disks::{copy_image, make_image};
 use super::{Host, Hosts, address, no_hosts, print_now};
 use crate::harness::{eventually, text};
 use crate::programs::directory;
@@ -59,23 +60,22 @@ impl Hosts {
     fn add_machine(&mut self, host: usize) {
         let own = self.machine_dir(host);
         std::fs::create_dir_all(&own).unwrap();
-        let image = own.join("image");
-        std::fs::File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-I", "256"]).arg(&image).output().unwrap();
-        assert!(made.status.success(), "mkfs.ext4: {}", text(&made.stderr));
+        make_image(&own.join("image"), DISK_BYTES);
         let space = self.power_on(host);
         self.hosts.push(Host { space, daemon: None });
         self.start_sshd(host);
     }
 
-    /// Starts a machine again that was switched off, with all that was on its disk.
+    /// Starts a host again whose power was cut or that was switched off, with all that was on its disk. A host that is no
+    /// machine gets its daemon and its network too.
     pub fn boot(&mut self, host: usize) {
-        // A copy of the image: a namespace that another test has made meanwhile may keep the old mount alive.
-        let image = self.machine_dir(host).join("image");
-        let copy = image.with_extension("new");
-        let copied = Command::new("cp").arg("--sparse=always").args([&image, &copy]).status().unwrap();
-        assert!(copied.success());
-        std::fs::rename(copy, image).unwrap();
+        if !self.are_machines {
+            self.remount(host);
+            self.connect(host);
+            self.start_node(host);
+            return;
+        }
+        copy_image(&self.machine_dir(host).join("image"));
         self.hosts[host].space = self.power_on(host);
         self.start_sshd(host);
     }
