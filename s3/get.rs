@@ -16,7 +16,7 @@ const PARTS: usize = 8;
 
 pub async fn run(args: &GetArgs) -> Result<()> {
     let url = S3Url::parse_object(&args.url)?;
-    let s3 = S3::new(Settings::new(&args.access, None, PARTS)?);
+    let s3 = S3::new(Settings::new(&args.access, None, PARTS)?)?;
     let failed = |failure: Failure| failure.about(&url);
     let info = s3.head(&url).await.map_err(failed)?;
     let stdout = std::io::stdout().as_fd().try_clone_to_owned().map_err(|e| Error::io("stdout", &e))?;

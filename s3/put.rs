@@ -14,7 +14,7 @@ const REQUESTS: usize = 4;
 
 pub async fn run(args: &PutArgs) -> Result<()> {
     let url = S3Url::parse_object(&args.url)?;
-    let s3 = S3::new(Settings::new(&args.access, None, REQUESTS)?);
+    let s3 = S3::new(Settings::new(&args.access, None, REQUESTS)?)?;
     let user = args.metadata.iter().cloned().collect();
     let new = NewObject { content_type: args.content_type.clone(), user, overwrite: args.overwrite };
     let listen = |kind| signal(kind).map_err(|e| Error::io("cannot wait for signals", &e));

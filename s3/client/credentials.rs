@@ -1,17 +1,17 @@
-//! The credentials of requests: those that were sent, else this machine's own chain (environment, profile, SSO, web identity, a
-//! program, the role of a container or an instance). reqsign keeps them until shortly before they expire. It needs HTTP,
-//! files and programs of us, which are bounded here.
+//! The credentials of requests: those that were sent, else those of this machine's own [chain](Chain). reqsign keeps them until
+//! shortly before they expire. It needs HTTP and files of us, which are bounded here.
 
+use super::chain::{Chain, Instance, Told};
 use super::failure::{Failure, Reason};
 use super::http::Http;
+use super::profile::variable;
 use super::settings::Settings;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response};
-use reqsign_aws_v4::{DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
-use reqsign_core::{CommandExecute, CommandOutput, Context, Error, FileRead, HttpSend, OsEnv, Result, Signer};
+use reqsign_aws_v4::{RequestSigner, StaticCredentialProvider};
+use reqsign_core::{Context, Error, FileRead, HttpSend, OsEnv, Result, Signer};
 use std::fmt;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ type AwsSigner = Signer<reqsign_aws_v4::Credential>;
 pub struct Credentials {
     settings: Settings,
     http: Http,
+    instance: Arc<Instance>,
     current: Mutex<Current>,
 }
 
@@ -40,9 +41,9 @@ struct Current {
 
 impl Credentials {
     pub fn new(settings: Settings, http: Http) -> Self {
-        let region = settings.region.clone();
-        let signer = Arc::new(signer(&settings, &http, &region));
-        Self { settings, http, current: Mutex::new(Current { signer, region, renewed: None }) }
+        let (region, instance) = (settings.region.clone(), Arc::default());
+        let signer = Arc::new(signer(&settings, &http, &region, &instance));
+        Self { settings, http, instance, current: Mutex::new(Current { signer, region, renewed: None }) }
     }
 
     pub fn region(&self) -> String {
@@ -51,7 +52,7 @@ impl Credentials {
 
     /// The bucket is in another region.
     pub fn move_to(&self, region: &str) {
-        let signer = Arc::new(signer(&self.settings, &self.http, region));
+        let signer = Arc::new(signer(&self.settings, &self.http, region, &self.instance));
         let mut current = self.lock();
         (current.signer, current.region) = (signer, region.to_owned());
     }
@@ -61,7 +62,7 @@ impl Credentials {
         let mut current = self.lock();
         if current.renewed.is_none_or(|renewed| renewed.elapsed() >= AGAIN) {
             current.renewed = Some(Instant::now());
-            current.signer = Arc::new(signer(&self.settings, &self.http, &current.region));
+            current.signer = Arc::new(signer(&self.settings, &self.http, &current.region, &self.instance));
         }
     }
 
@@ -87,36 +88,26 @@ impl Credentials {
     }
 }
 
-/// The error's own words may hold what was read, so only its kind is told.
 fn no_credentials(error: &Error) -> Failure {
     let reason = if error.is_retryable() { Reason::Broken } else { Reason::Forbidden };
-    let why = format!("{:?}", error.kind());
-    let found =
-        "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, --profile, or --no-sign-request";
-    Failure::new(reason, format!("{found} ({why})"))
+    Failure::new(reason, format!("no credentials: {error}"))
 }
 
-fn signer(settings: &Settings, http: &Http, region: &str) -> AwsSigner {
-    let context = Context::new()
-        .with_env(OsEnv)
-        .with_file_read(Files)
-        .with_http_send(Requests(http.clone()))
-        .with_command_execute(Programs);
+fn signer(settings: &Settings, http: &Http, region: &str, instance: &Arc<Instance>) -> AwsSigner {
+    let context = Context::new().with_env(OsEnv).with_file_read(Files).with_http_send(Requests(http.clone()));
     let builder = RequestSigner::new("s3", region);
-    match (&settings.credentials, &settings.profile) {
-        (Some(sent), _) => {
+    match &settings.credentials {
+        Some(sent) => {
             let mut provider = StaticCredentialProvider::new(&sent.access_key_id, &sent.secret_access_key);
             if let Some(token) = &sent.session_token {
                 provider = provider.with_session_token(token);
             }
             Signer::new(context, provider, builder)
         }
-        // A profile that is asked for comes before the environment, as in other programs.
-        (None, Some(profile)) => {
-            let chain = DefaultCredentialProvider::builder().with_profile(profile).no_env().build();
-            Signer::new(context, chain, builder)
+        None => {
+            let (profile, region) = (settings.profile.clone(), settings.region.clone());
+            Signer::new(context, Chain { profile, region, instance: instance.clone() }, builder)
         }
-        (None, None) => Signer::new(context, DefaultCredentialProvider::new(), builder),
     }
 }
 
@@ -126,8 +117,8 @@ struct Files;
 impl FileRead for Files {
     async fn file_read(&self, path: &str) -> Result<Vec<u8>> {
         let path = path.to_owned();
-        let read = s4::client::blocking(move || std::fs::read(path)).await;
-        read.map_err(|e| Error::unexpected("a file of credentials cannot be read").with_source(e))
+        let read = s4::client::blocking(move || std::fs::read(&path).map_err(|e| format!("{path}: {e}"))).await;
+        read.map_err(|why| Error::unexpected("a file of credentials cannot be read").with_source(Told(why)))
     }
 }
 
@@ -141,31 +132,27 @@ impl fmt::Debug for Requests {
 
 impl HttpSend for Requests {
     async fn http_send(&self, request: Request<Bytes>) -> Result<Response<Bytes>> {
-        let failed =
-            |why: &str| Error::unexpected(format!("a request for credentials failed: {why}")).set_retryable(true);
+        let failed = |why: String| Error::unexpected("a request for credentials failed").with_source(Told(why));
+        let request = directed(request).map_err(failed)?;
         let exchange = async {
             let (response, body) = self.0.send(request.map(Full::new)).await?;
             let body = body.read(MAX_ANSWER).await?;
             Ok::<_, Failure>(response.map(|()| body))
         };
         match tokio::time::timeout(ANSWER, exchange).await {
-            Ok(answered) => answered.map_err(|e| failed(&e.to_string())),
-            Err(_) => Err(failed("no answer")),
+            Ok(answered) => answered.map_err(|e| failed(e.to_string()).set_retryable(true)),
+            Err(_) => Err(failed("no answer".to_owned()).set_retryable(true)),
         }
     }
 }
 
-#[derive(Debug)]
-struct Programs;
-
-impl CommandExecute for Programs {
-    async fn command_execute<'a>(&'a self, program: &'a str, args: &'a [&'a str]) -> Result<CommandOutput> {
-        let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::null());
-        let ended = s4::client::blocking(move || command.output()).await;
-        let output =
-            ended.map_err(|e| Error::unexpected("the program for credentials cannot be run").with_source(e))?;
-        let status = output.status.code().unwrap_or(1);
-        Ok(CommandOutput { status, stdout: output.stdout, stderr: output.stderr })
-    }
+/// Sends what is meant for STS to where `AWS_ENDPOINT_URL_STS` says. A signed request keeps the host that it was signed for.
+fn directed(request: Request<Bytes>) -> std::result::Result<Request<Bytes>, String> {
+    let is_sts = request.uri().host().is_some_and(|host| host.starts_with("sts."));
+    let Some(endpoint) = variable("AWS_ENDPOINT_URL_STS").filter(|_| is_sts) else { return Ok(request) };
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let uri = format!("{}{path}", endpoint.trim_end_matches('/')).parse();
+    parts.uri = uri.map_err(|e| format!("AWS_ENDPOINT_URL_STS: {e}"))?;
+    Ok(Request::from_parts(parts, body))
 }

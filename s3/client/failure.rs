@@ -63,15 +63,6 @@ impl Failure {
         Self::new(reason, words)
     }
 
-    pub fn broken(error: &dyn std::error::Error) -> Self {
-        // The innermost cause says it best.
-        let mut cause = error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        Self::new(Reason::Broken, format!("the connection broke: {cause}"))
-    }
-
     pub fn is_transient(&self) -> bool {
         match self.reason {
             Reason::Busy | Reason::Broken | Reason::Expired | Reason::Checksum | Reason::Region => true,

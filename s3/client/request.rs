@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request};
+use s4::error::Error;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,11 +65,12 @@ impl Ask<'_> {
 }
 
 impl S3 {
-    pub fn new(settings: Settings) -> Self {
-        let http = Http::new(settings.silence);
+    /// Errors: the authorities of servers cannot be read.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let http = Http::new(settings.silence, settings.authorities.as_deref())?;
         let credentials = Credentials::new(settings.clone(), http.clone());
         let governor = Governor::new(settings.requests);
-        Self(Arc::new(Inner { settings, http, credentials, governor }))
+        Ok(Self(Arc::new(Inner { settings, http, credentials, governor })))
     }
 
     /// Runs `attempt` until it succeeds or fails for good. `attempt` sends one request and reads its answer.

@@ -52,7 +52,7 @@ impl Work {
             url.key.push('/');
         }
         let jobs = jobs.unwrap_or(JOBS).max(1) as usize;
-        let s3 = S3::new(Settings::new(&spec.access, credentials, jobs * 2)?);
+        let s3 = S3::new(Settings::new(&spec.access, credentials, jobs * 2)?)?;
         let (jobs, large) = (Arc::new(Semaphore::new(jobs)), Arc::new(Semaphore::new(LARGE.min(jobs))));
         Ok(Self { spec, s3, url, client, node, dir, report, uploads: Uploads::default(), jobs, large })
     }

@@ -56,6 +56,8 @@ pub struct Cluster {
     ports: Vec<Port>,
     nodes: Vec<Option<Child>>,
     options: Vec<String>,
+    /// Added to the environment of the daemons.
+    environment: Vec<(String, String)>,
     /// True if the daemons run as a user without privileges.
     unprivileged: bool,
 }
@@ -125,6 +127,14 @@ impl Cluster {
         cluster
     }
 
+    /// Like [`Cluster::start`], with variables for the environment of the daemons.
+    pub fn with_environment(nodes: usize, environment: &[(&str, &str)]) -> Self {
+        let mut cluster = Self::stopped(nodes, &["--reserve", "0"]);
+        cluster.environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        (0..nodes).for_each(|node| cluster.start_node(node));
+        cluster
+    }
+
     fn stopped(nodes: usize, options: &[&str]) -> Self {
         Self::stopped_in(&std::env::temp_dir(), nodes, options)
     }
@@ -135,7 +145,8 @@ impl Cluster {
         let conf: String = ports.iter().map(|port| format!("127.0.0.1:{}\n", port.number)).collect();
         std::fs::write(dir.path().join("s4.conf"), conf).unwrap();
         let options = options.iter().map(|option| option.to_string()).collect();
-        Self { dir, ports, nodes: (0..nodes).map(|_| None).collect(), options, unprivileged: false }
+        let nodes = (0..nodes).map(|_| None).collect();
+        Self { dir, ports, nodes, options, environment: Vec::new(), unprivileged: false }
     }
 
     /// A cluster of two nodes. Node 1 has its data on `disk`.
@@ -229,6 +240,7 @@ impl Cluster {
         let conf = Some(self.own_conf(node)).filter(|conf| conf.exists()).unwrap_or_else(|| self.conf());
         command.arg("--conf").arg(conf).args(["--port", &self.port(node).to_string()]);
         command.arg("--data").arg(self.data(node)).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -71,34 +71,6 @@ assert len(won) == 1 and body('b', 'race') == bytes(won) * 300_000, won
 }
 
 #[test]
-fn metadata_is_kept_and_copied() {
-    let cluster = Cluster::start(3);
-    let Some(door) = Door::start(&cluster) else { return };
-    let script = r#"
-s3.create_bucket(Bucket='b')
-kept = dict(ContentType='text/csv', CacheControl='no-store', ContentDisposition='inline', ContentEncoding='gzip', ContentLanguage='ga',
-    Metadata={'a': 'one', 'b-c': 'two words'})
-from datetime import datetime, timezone
-s3.put_object(Bucket='b', Key='k', Body=b'x', Expires=datetime(2030, 1, 2, tzinfo=timezone.utc), **kept)
-s3.put_object(Bucket='b', Key='large', Body=bytes(3_000_000), **kept)
-s3.copy_object(Bucket='b', Key='copy', CopySource='b/k')
-s3.copy_object(Bucket='b', Key='other', CopySource='b/k', MetadataDirective='REPLACE', ContentType='x/y', Metadata={'z': '1'})
-for key in ['k', 'large', 'copy']:
-    for ask in [s3.get_object, s3.head_object]:
-        got = ask(Bucket='b', Key=key)
-        assert {name: got[name] for name in kept} == kept, got
-assert s3.head_object(Bucket='b', Key='k')['ResponseMetadata']['HTTPHeaders']['expires'] == 'Wed, 02 Jan 2030 00:00:00 GMT'
-other = s3.head_object(Bucket='b', Key='other')
-assert (other['ContentType'], other['Metadata']) == ('x/y', {'z': '1'}) and 'CacheControl' not in other, other
-s3.put_object(Bucket='b', Key='none', Body=b'x')
-assert s3.head_object(Bucket='b', Key='none')['ContentType'] == 'binary/octet-stream'
-fails('MetadataTooLarge', s3.put_object, Bucket='b', Key='n', Body=b'x', Metadata={'a': 'x' * 2100})
-is_absent('b', 'n')
-"#;
-    door.python(script, &[]);
-}
-
-#[test]
 fn ranges_and_conditions_are_those_of_http() {
     let cluster = Cluster::start(3);
     let Some(door) = Door::start(&cluster) else { return };

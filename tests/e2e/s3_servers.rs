@@ -174,7 +174,7 @@ pub enum Fault {
     GarbleRequest,
 }
 
-/// Decides on each request, by its first line.
+/// Decides on each request, by its head.
 type Decide = dyn FnMut(&str) -> Option<Fault> + Send;
 
 /// A proxy in front of a server, one request per connection.
@@ -186,8 +186,12 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn before(server: &S3Server, decide: impl FnMut(&str) -> Option<Fault> + Send + 'static) -> Self {
+        Self::to(server.address(), decide)
+    }
+
+    pub fn to(address: String, decide: impl FnMut(&str) -> Option<Fault> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, to) = (listener.local_addr().unwrap().port(), server.address());
+        let (port, to) = (listener.local_addr().unwrap().port(), address);
         let decide: Arc<Mutex<Box<Decide>>> = Arc::new(Mutex::new(Box::new(decide)));
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let (deciding, noting) = (decide.clone(), seen.clone());
@@ -210,19 +214,19 @@ impl Proxy {
         *self.decide.lock().unwrap() = Box::new(|_| None);
     }
 
-    /// The first lines of the requests so far.
+    /// The heads of the requests so far.
     pub fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
 }
 
 /// A message: its head, with the empty line, and its body.
-struct Message {
-    head: String,
-    body: Vec<u8>,
+pub struct Message {
+    pub head: String,
+    pub body: Vec<u8>,
 }
 
-fn receive(from: &mut impl BufRead, has_body: bool) -> std::io::Result<Message> {
+pub fn receive(from: &mut impl BufRead, has_body: bool) -> std::io::Result<Message> {
     let mut head = String::new();
     loop {
         let mut line = Vec::new();
@@ -262,8 +266,8 @@ fn exchange(
     let mut reader = BufReader::new(client.try_clone()?);
     let mut request = receive(&mut reader, true)?;
     let first = request.head.lines().next().unwrap_or_default().to_owned();
-    let fault = (decide.lock().unwrap())(&first);
-    seen.lock().unwrap().push(first.clone());
+    let fault = (decide.lock().unwrap())(&request.head);
+    seen.lock().unwrap().push(request.head.clone());
     let mut client = client;
     let refusal = |status: &str, code: &str| {
         let body = format!("<Error><Code>{code}</Code><Message>as the test wants</Message></Error>");
