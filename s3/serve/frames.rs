@@ -118,6 +118,8 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     /// What s3s sees of `body` if it comes in pieces of `n` bytes.
     fn seen(is_signed: bool, body: &[u8], n: usize) -> Result<(Vec<u8>, bool), Malformed> {
@@ -159,6 +161,54 @@ mod tests {
         assert_eq!(seen(false, &[b'0'; 2000], 100), Err(Malformed::Frame));
         for cut in ["", "3", "3\r\nab", "3\r\nabc", "3\r\nabc\r\n"] {
             assert_eq!(seen(false, cut.as_bytes(), 4).map(|(_, complete)| complete), Ok(false), "{cut}");
+        }
+    }
+    /// The data of chunks, and whether the last one has come.
+    fn taken_apart(mut body: &[u8]) -> Option<(Vec<u8>, bool)> {
+        let mut data = Vec::new();
+        while !body.is_empty() {
+            let end = body.windows(2).position(|pair| pair == b"\r\n")?;
+            let size = usize::from_str_radix(std::str::from_utf8(&body[..end]).ok()?.split(';').next()?, 16).ok()?;
+            body = &body[end + 2..];
+            if size == 0 {
+                return Some((data, true));
+            }
+            data.extend_from_slice(body.get(..size)?);
+            body = body[size..].strip_prefix(b"\r\n")?;
+        }
+        Some((data, false))
+    }
+
+    proptest! {
+        #[test]
+        fn the_data_stays_whatever_its_chunks_and_however_they_come(
+            chunks in vec(vec(any::<u8>(), 1..40), 0..6), is_signed: bool, n in 1..60usize,
+        ) {
+            let mut body = Vec::new();
+            for chunk in &chunks {
+                body.extend_from_slice(format!("{:x};a=b\r\n", chunk.len()).as_bytes());
+                body.extend_from_slice(chunk);
+                body.extend_from_slice(b"\r\n");
+            }
+            body.extend_from_slice(b"0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n");
+            let (out, is_complete) = seen(is_signed, &body, n).unwrap();
+            prop_assert_eq!((taken_apart(&out), is_complete), (Some((chunks.concat(), true)), true));
+        }
+
+        #[test]
+        fn any_bytes_are_the_same_however_they_come(
+            body in "([0-9a-f]{0,3}(;x)?\r?\n?|\\PC{0,4}|\r\n){0,8}", is_signed: bool, n in 1..9usize,
+        ) {
+            let whole = seen(is_signed, body.as_bytes(), body.len().max(1));
+            let pieces = seen(is_signed, body.as_bytes(), n);
+            let data = |seen: &(Vec<u8>, bool)| match is_signed {
+                true => Some((seen.0.clone(), seen.1)),
+                false => taken_apart(&seen.0),
+            };
+            match (&whole, &pieces) {
+                (Ok(whole), Ok(pieces)) => prop_assert_eq!(data(whole), data(pieces)),
+                _ => prop_assert_eq!(whole.is_err(), pieces.is_err()),
+            }
         }
     }
 }
