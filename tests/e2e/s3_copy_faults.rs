@@ -247,6 +247,16 @@ fn secrets_are_in_no_file_no_process_list_and_no_answer() {
     for args in [&["jobs", "--json"][..], &["jobs"], &["logs", "last"]] {
         assert!(!text(&cluster.run(args).stdout).contains(SECRET_KEY), "{args:?}");
     }
+    let digest = cluster.digest();
+    for node in 0..cluster.len() {
+        for path in ["/", "/metrics", "/v1/status", "/v1/health", "/v1/jobs"] {
+            let head =
+                format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ns4-cluster: {digest}\r\n\r\n");
+            let answer = cluster.raw(node, head.as_bytes());
+            assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains(SECRET_KEY), "{path}: {answer}");
+        }
+    }
+    assert!(!cluster.ok(&["health", "--json"]).contains(SECRET_KEY));
     cluster.ok(&["cancel", "last"]);
     let output = child.wait_with_output().unwrap();
     assert!(!text(&output.stderr).contains(SECRET_KEY));

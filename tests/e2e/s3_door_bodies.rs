@@ -2,7 +2,9 @@
 
 use crate::damage::Damage;
 use crate::door::Door;
-use crate::harness::{Cluster, peak_kib};
+use crate::harness::{Cluster, eventually, peak_kib};
+use crate::mounts::Mounted;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Requests with aws-chunked bodies. `put` sends a body as a whole and returns status, error code and body of the answer.
 const CHUNKED: &str = r#"
@@ -191,4 +193,40 @@ assert hashlib.sha256(body('b', 'big', Range='bytes=7-100000006')).digest() == h
 "#;
     door.python(&format!("{CHUNKED}{script}"), &[]);
     assert!(peak_kib(door.pid()) < 150 * 1024, "{} KiB", peak_kib(door.pid()));
+}
+
+/// The door writes large keys into the data directory of a node of its machine, where nothing but the door looks at the space.
+#[test]
+fn a_put_beside_a_node_ends_where_its_reserve_begins() {
+    let Some(disk) = Mounted::ext4(256 << 20) else { return };
+    let cluster = Cluster::on_disk(&disk, &["--reserve", "100M"]);
+    let Some(door) = Door::start(&cluster) else { return };
+    // The disk has room for it, and the reserve has not.
+    let script = r#"
+s3.create_bucket(Bucket='b')
+refused = fails('InsufficientStorage', s3.put_object, Bucket='b', Key='1_large', Body=bytes(int(args[0])))
+assert refused['ResponseMetadata']['HTTPStatusCode'] == 507 and 'node 1' in refused['Error']['Message'], refused
+is_absent('b', '1_large')
+s3.put_object(Bucket='b', Key='1_fits', Body=bytes(20_000_000))
+s3.delete_object(Bucket='b', Key='1_fits')
+"#;
+    let free = disk.free_bytes();
+    let (len, has_ended) = ((free - (40 << 20)).to_string(), AtomicBool::new(false));
+    let least = std::thread::scope(|scope| {
+        let sampling = scope.spawn(|| {
+            let mut least = free;
+            while !has_ended.load(Ordering::Relaxed) {
+                least = least.min(disk.free_bytes());
+                std::thread::yield_now();
+            }
+            least
+        });
+        // Also after a panic, since the scope waits for its threads.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| door.python(script, &[&len])));
+        has_ended.store(true, Ordering::Relaxed);
+        let least = sampling.join().unwrap();
+        ended.map(|_| least).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    assert!(least > 70 << 20, "the put went on below the reserve, to {least} bytes");
+    eventually("nothing is left", || (disk.free_bytes() + (1 << 20) >= free).then_some(()));
 }
