@@ -142,9 +142,9 @@ const SETTINGS: [Setting; 18] = [
     },
     Setting {
         page: "docs/s3.md",
-        block: "printf %s s3:",
-        before: "",
-        after: "[ \"$(s4 cp -r s4://counts/ - | xargs)\" = '1 b 1 d' ]",
+        block: "mkdir addresses",
+        before: "S4_CONF_PATH=$others s4 cp -r flights/ s4://bucket/flights/",
+        after: "",
     },
     Setting { page: "man/s4.1", block: "s4 cp -r", before: "eval \"$(s4 local --detach)\"", after: "" },
     Setting {
