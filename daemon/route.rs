@@ -1,6 +1,5 @@
 //! The routes of the HTTP interface: parses a request's method, path and query. Pure functions.
 
-use crate::handlers::lists::Listed;
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 use s4::checksum::Checksum;
@@ -9,6 +8,16 @@ use s4::key::{Dir, Key, Prefix};
 use s4::placement::NodeId;
 use s4::protocol::{Change, JobId, MAX_INPUTS, PartNumber, UploadId, UploadPart};
 use std::str::FromStr;
+
+/// What is listed: see `Selection::Prefix` of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub prefix: Prefix,
+    pub recursive: bool,
+    pub details: bool,
+    pub made: bool,
+    pub after: String,
+}
 
 /// A parsed request.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use super::{Answer, EventSender, Pulse};
 use crate::app::App;
+use crate::route::Listed;
 use crate::store::Selection;
 use http_body_util::BodyExt;
 use hyper::Response;
@@ -18,16 +19,6 @@ const CHUNK: usize = 64 * 1024;
 
 /// Directories that a delete may leave before it reports them to their homes.
 const LEFT: usize = 1000;
-
-/// What is listed: see [`Selection::Prefix`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    pub prefix: Prefix,
-    pub recursive: bool,
-    pub details: bool,
-    pub made: bool,
-    pub after: String,
-}
 
 pub fn list(app: &Arc<App>, listed: Listed) -> Answer {
     let (sender, body) = app.channel();
