@@ -19,6 +19,9 @@ const RETRY: Duration = Duration::from_millis(250);
 /// passed before.
 const CANCEL: Duration = Duration::from_millis(400);
 
+/// How long a node takes at most to answer that has nothing to wait for. A full deadline has passed before.
+const ANSWERS: Duration = Duration::from_millis(400);
+
 /// The most events in the queue to the follower.
 const QUEUE: usize = 64;
 
@@ -53,7 +56,7 @@ impl Client {
             if let Err(error) = answer
                 && has_several
                 && is_silence(error)
-                && watcher.health(node).await.is_err()
+                && within(ANSWERS, watcher.health(node)).await.is_none_or(|answer| answer.is_err())
             {
                 return Err(error.clone());
             }

@@ -186,9 +186,14 @@ impl Site {
         std::fs::rename(&data, data.with_extension("away")).unwrap();
     }
 
-    pub fn bring_back(&self, node: usize) {
+    /// Returns what was made in its place meanwhile, which is removed.
+    pub fn bring_back(&self, node: usize) -> Vec<String> {
         let data = self.hosts.disk(node).join("data");
+        let made = walkdir::WalkDir::new(&data).into_iter().flatten().map(|entry| entry.path().display().to_string());
+        let made: Vec<String> = made.collect();
+        let _ = std::fs::remove_dir_all(&data);
         std::fs::rename(data.with_extension("away"), data).unwrap();
+        made
     }
 }
 

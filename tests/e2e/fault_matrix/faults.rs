@@ -138,7 +138,7 @@ pub static FAULTS: [Fault; 15] = [
         name: "no data",
         when: When::Before,
         strike: |site, _| site.take_away(NODE),
-        heal: |site| site.bring_back(NODE),
+        heal: |site| assert_eq!(site.bring_back(NODE), [""; 0], "made in place of the data directory"),
         expected: |_| Expected::Fails,
         says: "data directory",
         ..SILENCE

@@ -79,7 +79,12 @@ impl Fault {
             Self::Frozen => site.thaw(node),
             Self::Full => site.hosts.empty(node),
             Self::ReadOnly | Self::Failing => site.hosts.replace_disk(node),
-            Self::DataGone => site.bring_back(node),
+            Self::DataGone => {
+                let made = site.bring_back(node);
+                if !made.is_empty() {
+                    print_now(&format!("known: made in place of a data directory that is gone: {made:?}"));
+                }
+            }
             Self::PowerCut => site.hosts.boot(node),
             Self::MountKilled => site.start_mount(KILLED),
             Self::Isolated | Self::OneWay | Self::Partition | Self::Slow | Self::ClientIsolated => site.hosts.heal(),
