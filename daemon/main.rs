@@ -64,34 +64,64 @@ const IDLE_CHECK: Duration = Duration::from_secs(60);
 const SYNC: Duration = Duration::from_secs(30);
 
 /// Serve this machine's keys of an s4 cluster, and run commands next to them.
+///
+/// Whoever can reach a daemon can run commands on its machine: keep strangers off the network. Run it as a user of its own.
+///
+/// The daemon finds its own line in the cluster file by the addresses of this machine, and listens on that address only. When it
+/// listens, it prints a line to stdout. Its log goes to stderr.
+///
+/// At its start it kills the commands that a killed predecessor left, and removes their files.
 #[derive(Parser)]
-#[command(name = "s4-server", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "s4-server", version, max_term_width = 100, after_help = EXAMPLES, after_long_help = LONG)]
 struct Args {
     /// The cluster file [default: $S4_CONF_PATH, else ~/.s4.conf]
+    ///
+    /// It has one 'host:port' a line, in the same order on every machine: see s4(1).
     #[arg(long, alias = "conf-path", short = 'c', value_name = "FILE")]
     conf: Option<PathBuf>,
     /// Which of this machine's lines in the cluster file to serve
+    ///
+    /// It is needed if there are several.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
     /// Where the keys are
+    ///
+    /// The directory is made with --init. The file system must have unnamed temporary files (O_TMPFILE) and user extended
+    /// attributes. The path must have no whitespace, quote or backslash. The directory belongs to one node number of one
+    /// number of nodes, and is refused with others.
     #[arg(long, value_name = "DIR", default_value = "./s4_data")]
     data: PathBuf,
     /// Commands of maps that run at once [default: the number of CPUs + 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Free space to keep: bytes, or with K, M, G or T [default: a twentieth of the disk, at most 4G]
+    ///
+    /// The units are powers of 1,024. With less free space, the node takes no keys and starts no tasks; deleting works.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     reserve: Option<u64>,
     /// Make the data directory of this node, which a start never does, and end
+    ///
+    /// So a daemon whose disk is not mounted is no empty node. A directory that holds anything and does not say that it is
+    /// this node's is refused.
     #[arg(long)]
     init: bool,
     /// Sync each key to the disk before it is published
+    ///
+    /// Without it, keys of the last half minute before a power cut may be lost: they are removed at the next start if they
+    /// are not whole.
     #[arg(long)]
     fsync: bool,
     /// Require this file's first line, a shared secret, of every request
+    ///
+    /// The secret has at least 16 printable ASCII characters. Without this option and S4_SECRET_PATH, the file is the cluster
+    /// file's name with .secret appended, if there is such a file.
     #[arg(long, value_name = "FILE", env = "S4_SECRET_PATH", hide_env_values = true)]
     secret: Option<PathBuf>,
     /// What is logged to stderr: all from this level on; debug has a line for each request
+    ///
+    /// Each level has all before it. From 'warn' on, refused and failed requests are logged: ten of each kind in ten seconds,
+    /// and a count of the others. From 'info' on, the begin and the end of jobs. Commands, their variables, headers and bodies
+    /// are never logged.
     #[arg(long, value_name = "LEVEL", env = "S4_LOG", default_value = "info", hide_env_values = true)]
     log: LogLevel,
 }
@@ -103,6 +133,40 @@ Example: a cluster of one on this machine
   echo 127.0.0.1:8080 > ~/.s4.conf
   s4-server --data /mnt/nvme/s4 --init
   s4-server --data /mnt/nvme/s4";
+
+const LONG: &str = "\
+Example: a cluster of one on this machine
+  echo 127.0.0.1:8080 > ~/.s4.conf
+  s4-server --data /srv/s4/data --init
+  s4-server --data /srv/s4/data &
+
+Example: two nodes on one machine, with two lines in the cluster file, once their data directories are made
+  s4-server --port 8080 --data /srv/disk0/s4 &
+  s4-server --port 8081 --data /srv/disk1/s4 &
+
+Signals:
+  SIGTERM, SIGINT   Take no more connections, let what is under way finish for 3 seconds, kill all
+                    commands, and end.
+
+Environment:
+  S4_CONF_PATH      The cluster file.
+  S4_SECRET_PATH    The value of --secret.
+  S4_LOG            The value of --log.
+
+Commands inherit the daemon's whole environment. If an s4 is beside s4-server and their PATH leads to another one or to
+none, the directory of both comes first on it.
+
+Files:
+  ~/.s4.conf        The cluster file.
+  DIR/bucket/key    A key in the data directory: a plain file of mode 0444, with its checksum and
+                    length in the extended attribute 'user.s4.key'. Do not change these files, and put
+                    none there.
+  DIR/.s4/          The daemon's own: its lock, whose node this is, and the files of running jobs.
+
+Exit status:
+  0   ended by a signal
+  1   could not start; the reason is on stderr
+  2   wrong usage";
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -290,10 +354,19 @@ fn shutdown_signal() -> Result<impl Future<Output = ()>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn man_pages_are_as_defined() {
+        let mut command = Args::command();
+        command.build();
+        let see_also = ["s4(1)"];
+        let page = s4_manual::Page { section: 8, see_also: &see_also, ..s4_manual::Page::default() };
+        s4_manual::check("s4-server.8", &s4_manual::render(&command, &page));
     }
 }

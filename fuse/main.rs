@@ -49,8 +49,26 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Mount an s4 cluster: its keys as files that any program reads and writes.
+///
+/// s4-mount shows the keys of an s4(1) cluster as files DIR/bucket/key. What is written there and closed is a key; a key can be
+/// read by any program, and not changed. When close(2) returns 0, the key is published and every client sees it. When it returns
+/// an error, nothing was published.
+///
+/// DIR is made if it does not exist. It must not be, hold, or be in the data directory of a node of the same cluster. s4-mount
+/// stays until it gets SIGTERM or SIGINT, or until DIR is unmounted with 's4 umount', 'fusermount3 -u' or umount(8). A mount
+/// that a killed predecessor left on DIR is replaced.
+///
+/// Root needs only /dev/fuse, an ordinary user fusermount3(1). The mount is for the user who mounted it. With '-o allow_other'
+/// others use it as far as the mode bits allow; the control files stay the mounting user's.
+///
+/// A node that has another node list or another secret refuses everything: then the mount is refused, with that node's reason. A
+/// node that does not answer is waited for at most 2 seconds, and used once it answers.
+///
+/// Linked as /sbin/mount.s4, s4-mount serves 'mount -t s4' and fstab(5), in the background, and systemd's automount
+/// ('x-systemd.automount'). 's4 mount' runs s4-mount, and refuses a DIR that is not empty if
+/// '-o nonempty' is not given.
 #[derive(Parser)]
-#[command(name = "s4-mount", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "s4-mount", version, max_term_width = 100, override_usage = USAGE, after_help = EXAMPLES, after_long_help = LONG)]
 struct Args {
     /// Where to mount; with two arguments the first is the source, as mount(8) passes it
     #[arg(value_name = "DIR", num_args = 1..=2, required = true)]
@@ -59,18 +77,28 @@ struct Args {
     #[arg(short, long, value_name = "FILE")]
     conf_path: Option<PathBuf>,
     /// Return once the mount is there, and serve it in the background
+    ///
+    /// Messages then go to stderr only if that is a file.
     #[arg(short, long)]
     background: bool,
     /// How long a node may be silent before an operation fails, in seconds
+    ///
+    /// The operation fails with EIO.
     #[arg(long, value_name = "SECONDS", env = "S4_DEADLINE", default_value = "10")]
     deadline: String,
     /// Where files are kept until they are closed [default: a data directory of this machine, else $TMPDIR or /var/tmp]
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
     /// The file of the shared secret, where the daemons require one
+    ///
+    /// Without this option and S4_SECRET_PATH, it is the cluster file's name with .secret appended, if there is such a file.
     #[arg(long, value_name = "FILE", env = "S4_SECRET_PATH", hide_env_values = true)]
     secret: Option<PathBuf>,
     /// Options as of mount(8): conf=FILE, spool=DIR, deadline=SECONDS, secret=FILE, allow_other, ro, noexec, remount …
+    ///
+    /// There are commas between them. An ordinary user may give 'allow_other' where /etc/fuse.conf says 'user_allow_other'.
+    /// The options that mount(8) has for every file system are taken too. 'remount' changes the flags of a mount that is there,
+    /// such as 'ro' and 'noexec'; all else stays as it was.
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     options: Vec<String>,
     /// Options that mount(8) passes and that need no action: sloppy, no mtab, verbose.
@@ -86,6 +114,41 @@ struct Args {
     #[arg(short = 'f', hide = true)]
     fake: bool,
 }
+
+const USAGE: &str = "\
+s4-mount [OPTIONS] <DIR>
+       mount -t s4 s4 <DIR> [-o <OPTIONS>]";
+
+const LONG: &str = "\
+Example: mount, map, unmount
+  s4-mount /s4 --background
+  echo 's4://in/ s4://out/ sort' > /s4/.s4/map/step1
+  cat /s4/.s4/map/step1
+  s4 umount /s4
+
+Example: in fstab
+  s4  /s4  s4  conf=/etc/s4.conf,_netdev,x-systemd.automount  0  0
+
+Control files:
+  DIR/.s4             No listing shows it. These are below it.
+  nodes               The state of each node.
+  map/NAME, map-to-n/NAME, map-from-n/NAME
+                      Writing 'INDIR OUTDIR CMD' starts a job; reading follows it, and fails with EIO
+                      if the job fails.
+  jobs/ID/status, failed, stderr, cancel
+                      A job that was started here.
+
+Environment:
+  S4_CONF_PATH        The cluster file.
+  S4_DEADLINE         The value of --deadline.
+  S4_SECRET_PATH      The value of --secret.
+  ALL_PROXY, NO_PROXY
+                      A SOCKS5 proxy for the nodes, and hosts that need none, as for s4(1).
+
+Exit status:
+  0   after an unmount
+  1   the mount failed
+  2   wrong usage";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -390,10 +453,19 @@ fn leave_terminal() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn man_pages_are_as_defined() {
+        let mut command = Args::command();
+        command.build();
+        let see_also = ["s4(1)", "s4-server(8)", "mount(8)", "fusermount3(1)"];
+        let page = s4_manual::Page { section: 8, see_also: &see_also, ..s4_manual::Page::default() };
+        s4_manual::check("s4-mount.8", &s4_manual::render(&command, &page));
     }
 }

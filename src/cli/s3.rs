@@ -10,18 +10,25 @@ pub struct S3Args {
     #[command(flatten)]
     pub access: Access,
     /// Send the credentials of AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN to the nodes, for this copy
+    ///
+    /// The nodes store them nowhere. Without this option, each node uses its own credentials.
     #[arg(long, help_heading = S3)]
     pub send_credentials: bool,
     /// Objects at a time on each node [default: 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = S3)]
     pub jobs: Option<u16>,
     /// Show what each node would copy, and copy nothing
+    ///
+    /// This shows objects and bytes of each node, and the names that no key can have.
     #[arg(long, help_heading = S3)]
     pub dry_run: bool,
     /// Go on with an earlier copy: leave out what it has copied
+    ///
+    /// Keys that were copied from the same object, and objects that have the bytes of their keys, are left out unread. Uploads
+    /// in parts continue, and those that are left over are aborted.
     #[arg(long, help_heading = S3)]
     pub resume: bool,
-    /// Replace objects that exist
+    /// Replace objects of S3 that exist
     #[arg(long, help_heading = S3)]
     pub overwrite: bool,
     /// Leave out objects whose names no key can have

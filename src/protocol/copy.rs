@@ -8,15 +8,19 @@ use std::fmt;
 /// Limit of bytes of a URL, an option, or a credential.
 const MAX_TEXT: usize = 4096;
 
-/// Where S3 is, and who asks.
+// Where S3 is, and who asks. Not a doc comment: clap would show it as the description of `s4 cp`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct Access {
     /// The URL of a server that speaks S3, if it is not AWS [env: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL]
+    ///
+    /// Where nodes copy, the variables of this machine come before those of the nodes.
     #[arg(long, value_name = "URL", help_heading = S3)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint_url: Option<String>,
     /// The region of the bucket [env: AWS_REGION, AWS_DEFAULT_REGION]
+    ///
+    /// Where nodes copy, the variables of this machine come before those of the nodes. Last comes the region that AWS reports.
     #[arg(long, value_name = "NAME", help_heading = S3)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,

@@ -6,35 +6,36 @@
 
 use crate::cluster_hosts::pretend_systemd;
 use crate::hosts::{Hosts, SHARED};
+use crate::man_examples;
 use crate::pages::{self, Block, Step, difference, steps};
 use crate::programs::program;
 use crate::real_job::unpack;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A page that a test here follows.
-struct Page {
-    path: &'static str,
+/// A page that a test follows.
+pub struct Page {
+    pub path: &'static str,
     /// How many machines there are besides the reader's own.
-    hosts: usize,
+    pub hosts: usize,
     /// What is done before the first block.
-    opening: &'static str,
+    pub opening: &'static str,
 }
 
 /// What is done before and after a block.
-struct Setting {
-    page: &'static str,
+pub struct Setting {
+    pub page: &'static str,
     /// How the block begins.
-    block: &'static str,
-    before: &'static str,
-    after: &'static str,
+    pub block: &'static str,
+    pub before: &'static str,
+    pub after: &'static str,
 }
 
 /// A cluster of the reader's machine with a year of flights.
-const LOCAL: &str = "eval \"$(s4 local --detach)\"; s4 cp -r flights/ s4://in/";
+pub const LOCAL: &str = "eval \"$(s4 local --detach)\"; s4 cp -r flights/ s4://in/";
 
 /// A cluster whose door is the S3 of others, and a cluster of the reader, which copies from and to it.
-const WITH_S3: &str = r#"
+pub const WITH_S3: &str = r#"
 eval "$(s4 local --dir others --s3 --detach)"
 others=$S4_CONF_PATH url=$AWS_ENDPOINT_URL key=$AWS_SECRET_ACCESS_KEY
 printf 'a,b\nc,d\n' | tee flights.csv | s4 cp - s4://bucket/2024/a.csv
@@ -46,22 +47,15 @@ echo x | s4 cp - s4://out/0_x"#;
 /// Ends a door that was started in the background, and sets the variables again that its block has changed.
 const NO_DOOR: &str = "kill $!; wait $! || true; export AWS_ENDPOINT_URL=$url AWS_SECRET_ACCESS_KEY=$key";
 
-/// Ends daemons that were started in the background.
-const NO_DAEMONS: &str = "until s4 health; do sleep 0.1; done; kill $(jobs -p); wait";
-
-const PAGES: [Page; 9] = [
+const PAGES: [Page; 5] = [
     Page { path: "README.md", hosts: 3, opening: "" },
     Page { path: "docs/maps.md", hosts: 1, opening: LOCAL },
     Page { path: "docs/mount.md", hosts: 1, opening: LOCAL },
     Page { path: "docs/operations.md", hosts: 5, opening: "" },
     Page { path: "docs/s3.md", hosts: 1, opening: WITH_S3 },
-    Page { path: "man/s4.1", hosts: 1, opening: "" },
-    Page { path: "man/s4-mount.8", hosts: 1, opening: LOCAL },
-    Page { path: "man/s4-s3.1", hosts: 1, opening: WITH_S3 },
-    Page { path: "man/s4-server.8", hosts: 1, opening: "" },
 ];
 
-const SETTINGS: [Setting; 18] = [
+const SETTINGS: [Setting; 14] = [
     Setting {
         page: "README.md",
         block: "s4 cluster up",
@@ -146,29 +140,10 @@ const SETTINGS: [Setting; 18] = [
         before: "S4_CONF_PATH=$others s4 cp -r flights/ s4://bucket/flights/",
         after: "",
     },
-    Setting { page: "man/s4.1", block: "s4 cp -r", before: "eval \"$(s4 local --detach)\"", after: "" },
-    Setting {
-        page: "man/s4-s3.1",
-        block: "s4-s3 serve",
-        before: "
-            s4 cp flights.csv s4://bucket/
-            printf s3://bucket/2024/a.csv | s4 cp - s4://addresses/0_a",
-        after: "s4 cp s4://in/flights.csv - | cmp - flights.csv; s4 cp s4://fetched/0_a - | cmp - flights.csv",
-    },
-    Setting { page: "man/s4-server.8", block: "echo 127", before: "mkdir /srv/s4", after: NO_DAEMONS },
-    Setting {
-        page: "man/s4-server.8",
-        block: "s4-server --port",
-        before: "
-            printf '127.0.0.1:%s\\n' 8080 8081 > ~/.s4.conf
-            mkdir /srv/disk0 /srv/disk1
-            for n in 0 1; do s4-server --port 808$n --data /srv/disk$n/s4 --init; done",
-        after: NO_DAEMONS,
-    },
 ];
 
 /// Blocks that no test runs: page, how the block begins, and the reason.
-const NOT_RUN: [(&str, &str, &str); 10] = [
+const NOT_RUN: [(&str, &str, &str); 9] = [
     ("README.md", "cargo build", "builds for minutes"),
     ("CONTRIBUTING.md", "export CARGO_PROFILE", "builds, and runs the tests"),
     ("docs/clouds.md", "$ type=i3en", "needs EC2; scripts/ec2-test.sh runs the scripts against a simulation"),
@@ -178,8 +153,15 @@ const NOT_RUN: [(&str, &str, &str); 10] = [
     ("docs/operations.md", "$ cat s4.conf new.conf", "moves terabytes; the tests of resizing move less"),
     ("docs/operations.md", "install -d", "needs systemd and an installed package"),
     ("docs/performance.md", "scripts/bench.sh", "measures for up to an hour; scripts/test.sh runs it on small data"),
-    ("man/s4-mount.8", "s4  /s4  s4", "a line of fstab; tests/e2e/automount.rs mounts by one"),
 ];
+
+fn pages() -> impl Iterator<Item = &'static Page> {
+    PAGES.iter().chain(&man_examples::PAGES)
+}
+
+fn settings() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().chain(&man_examples::SETTINGS)
+}
 
 /// Blocks that other tests run: page, and the language of the blocks, or all.
 const ELSEWHERE: [(&str, Option<&str>); 3] =
@@ -190,7 +172,10 @@ fn is_elsewhere(page: &str, block: &Block) -> bool {
 }
 
 fn reason_not_to_run(page: &str, block: &Block) -> Option<&'static str> {
-    let listed = NOT_RUN.iter().find(|(path, start, _)| *path == page && block.text.starts_with(start))?;
+    let listed = NOT_RUN
+        .iter()
+        .chain(&man_examples::NOT_RUN)
+        .find(|(path, start, _)| *path == page && block.text.starts_with(start))?;
     Some(listed.2)
 }
 
@@ -215,7 +200,7 @@ fn is_command(line: &str) -> bool {
 fn every_block_of_commands_is_run_or_listed_with_a_reason() {
     let mut named = Vec::new();
     for page in all_pages() {
-        let is_followed = PAGES.iter().any(|followed| followed.path == page);
+        let is_followed = pages().any(|followed| followed.path == page);
         for block in pages::blocks_of(&page) {
             let at = format!("{page}: {}", block.text);
             match block.language.as_str() {
@@ -233,8 +218,9 @@ fn every_block_of_commands_is_run_or_listed_with_a_reason() {
             named.push((page.clone(), block.text));
         }
     }
-    let settings = SETTINGS.iter().map(|setting| (setting.page, setting.block));
-    for (page, start) in settings.chain(NOT_RUN.map(|(page, start, _)| (page, start))) {
+    let settings = settings().map(|setting| (setting.page, setting.block));
+    let not_run = NOT_RUN.iter().chain(&man_examples::NOT_RUN).map(|(page, start, _)| (*page, *start));
+    for (page, start) in settings.chain(not_run) {
         let found = named.iter().filter(|(path, text)| path == page && text.starts_with(start)).count();
         assert_eq!(found, 1, "blocks of {page} that begin with '{start}'");
     }
@@ -266,7 +252,7 @@ fn parts(page: &Page) -> Vec<Part> {
             continue;
         }
         let is_of_block = |setting: &&Setting| setting.page == page.path && block.text.starts_with(setting.block);
-        let setting = SETTINGS.iter().find(is_of_block);
+        let setting = settings().find(is_of_block);
         parts.extend(setting.map(|setting| Part::must_succeed(setting.before)));
         match block.language.as_str() {
             "sh" => parts.push(Part::must_succeed(&block.text)),
@@ -297,8 +283,8 @@ fn furnish(hosts: &Hosts, page: &Page) {
     hosts.fake_on(hosts.client(), "aws", &format!("PYTHONPATH={SHARED}/python exec python3 -m awscli \"$@\""));
 }
 
-fn follow(path: &str) {
-    let page = PAGES.iter().find(|page| page.path == path).expect("a page of the list");
+pub fn follow(path: &str) {
+    let page = pages().find(|page| page.path == path).expect("a page of the list");
     let Some(hosts) = Hosts::machines(page.hosts) else { return };
     furnish(&hosts, page);
     pretend_systemd(&hosts, page.hosts);
@@ -320,7 +306,7 @@ fn follow(path: &str) {
 }
 
 /// Whether a page can be followed that uses the aws command.
-fn has_aws() -> bool {
+pub fn has_aws() -> bool {
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python");
     let found = Command::new("/usr/bin/python3").args(["-c", "import awscli"]).env("PYTHONPATH", modules).output();
     let has = found.is_ok_and(|output| output.status.success());
@@ -354,27 +340,5 @@ fn the_blocks_about_operations_do_what_they_show() {
 fn the_blocks_about_s3_run() {
     if has_aws() {
         follow("docs/s3.md");
-    }
-}
-
-#[test]
-fn the_examples_of_the_man_page_of_s4_run() {
-    follow("man/s4.1");
-}
-
-#[test]
-fn the_examples_of_the_man_page_of_the_mount_run() {
-    follow("man/s4-mount.8");
-}
-
-#[test]
-fn the_examples_of_the_man_page_of_the_daemon_run() {
-    follow("man/s4-server.8");
-}
-
-#[test]
-fn the_examples_of_the_man_page_about_s3_run() {
-    if has_aws() {
-        follow("man/s4-s3.1");
     }
 }

@@ -1,9 +1,8 @@
-//! Help texts, completions and man pages tell of the same commands and options.
+//! Help texts and completions describe the same commands and options. Man pages are compared by a test beside each definition.
 
 use crate::harness::{Cluster, text};
 use crate::programs::{directory, program};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 
 fn output_of(program: &str, args: &[&str]) -> String {
@@ -30,7 +29,9 @@ fn commands_in(help: &str) -> Vec<String> {
 
 /// The subcommands of `s4 cluster`.
 fn cluster_subcommands() -> Vec<String> {
-    commands_in(&output_of(program("s4"), &["cluster", "--help"]))
+    let names = commands_in(&output_of(program("s4"), &["cluster", "--help"]));
+    assert!(names.len() >= 5, "{names:?}");
+    names
 }
 
 /// Every `--option` in a text.
@@ -66,6 +67,13 @@ fn every_help_text_shows_an_example() {
             assert!(help.contains("Example"), "s4 {args:?}: {help}");
             assert!(help.contains(&format!("s4 {name}")), "s4 {args:?}: {help}");
         }
+        let (all, help) = (output_of(program("s4"), &["-h"]), output_of(program("s4"), &[&name, "-h"]));
+        let begin = help.split(' ').take(3).collect::<Vec<_>>().join(" ");
+        assert!(all.contains(&begin), "s4 -h does not say of {name}: {begin}");
+    }
+    for name in cluster_subcommands() {
+        let help = output_of(program("s4"), &["cluster", &name, "--help"]);
+        assert!(help.contains("Example") && help.contains(&format!("s4 cluster {name}")), "{help}");
     }
     for name in ["s4", "s4-server", "s4-mount", "s4-s3"] {
         let program = program(name);
@@ -80,7 +88,7 @@ fn completions_name_every_subcommand_and_option() {
         let script = output_of(program("s4"), &["completions", shell]);
         for name in subcommands() {
             assert!(script.contains(&name), "{shell} has no {name}");
-            for option in defined_options(&output_of(program("s4"), &[&name, "--help"])) {
+            for option in defined_options(&output_of(program("s4"), &[&name, "-h"])) {
                 let name = option.trim_start_matches("--");
                 assert!(script.contains(name), "{shell} has no {option}");
             }
@@ -134,52 +142,4 @@ fn bash_completes_keys_directories_buckets_and_job_ids() {
     assert_eq!(complete("s4 ls s4://odd/"), quoted);
     assert_eq!(complete("s4 ls s4://odd/1\\;"), [quoted[1]]);
     assert!(complete("s4 map --ke").contains(&"--keep-going".to_owned()));
-}
-
-/// The page is about all that `helps` defines, and about no option that none of them names.
-fn page_agrees(page: &str, helps: &[String], subcommands: &[String]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(page);
-    let roff = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("man/{page}: {e}")).replace("\\-", "-");
-    for name in subcommands {
-        assert!(roff.contains(&format!("\n\\fB{name}\\fR")), "man/{page} has no entry for {name}");
-    }
-    let defined: BTreeSet<String> = helps.iter().flat_map(|help| defined_options(help)).collect();
-    assert!(defined.contains("--help"), "{helps:?}");
-    let described = long_options(&roff);
-    let missing: Vec<&String> = defined.difference(&described).collect();
-    assert!(missing.is_empty(), "man/{page} does not have {missing:?}");
-    let invented: Vec<&String> = described.difference(&defined).collect();
-    assert!(invented.is_empty(), "man/{page} has options that no help text has: {invented:?}");
-}
-
-#[test]
-fn the_man_page_of_s4_agrees_with_its_help() {
-    let names = subcommands();
-    let mut helps = vec![output_of(program("s4"), &["--help"])];
-    helps.extend(names.iter().map(|name| output_of(program("s4"), &[name, "--help"])));
-    let of_cluster = cluster_subcommands();
-    assert!(of_cluster.len() >= 5, "{of_cluster:?}");
-    for name in of_cluster {
-        let help = output_of(program("s4"), &["cluster", &name, "--help"]);
-        assert!(help.contains("Example") && help.contains(&format!("s4 cluster {name}")), "{help}");
-        helps.push(help);
-    }
-    page_agrees("s4.1", &helps, &names);
-}
-
-#[test]
-fn the_man_page_of_s4_server_agrees_with_its_help() {
-    page_agrees("s4-server.8", &[output_of(program("s4-server"), &["--help"])], &[]);
-}
-
-#[test]
-fn the_man_page_of_s4_mount_agrees_with_its_help() {
-    page_agrees("s4-mount.8", &[output_of(program("s4-mount"), &["--help"])], &[]);
-}
-
-#[test]
-fn the_man_page_of_s4_s3_agrees_with_its_help() {
-    let helps = [&["--help"][..], &["serve", "--help"], &["get", "--help"], &["put", "--help"]]
-        .map(|args| output_of(program("s4-s3"), args));
-    page_agrees("s4-s3.1", &helps, &[]);
 }

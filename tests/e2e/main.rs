@@ -42,6 +42,7 @@ mod local_doors;
 mod local_mounts;
 mod logs;
 mod lost_disks;
+mod man_examples;
 mod map_inputs;
 mod maps;
 mod memory;

@@ -46,12 +46,19 @@ fn fenced(page: &str) -> Vec<Block> {
 }
 
 fn examples(page: &str) -> Vec<Block> {
-    let section = page.split(".SH EXAMPLES\n").nth(1).unwrap_or_default();
-    let mut lines = section.lines().take_while(|line| !line.starts_with(".SH"));
+    let mut lines = page.lines();
     let mut blocks = Vec::new();
-    while lines.any(|line| [".nf", ".EX"].contains(&line)) {
-        let inside: Vec<&str> = lines.by_ref().take_while(|line| ![".fi", ".EE"].contains(line)).collect();
-        let characters = [("\\-", "-"), ("\\(aq", "'"), ("\\(dq", "\""), ("\\(ti", "~"), ("\\e", "\\")];
+    while lines.any(|line| line == ".EX") {
+        let inside: Vec<&str> = lines.by_ref().take_while(|line| *line != ".EE").collect();
+        let characters = [
+            ("\\-", "-"),
+            ("\\(aq", "'"),
+            ("\\(dq", "\""),
+            ("\\(ti", "~"),
+            ("\\(ha", "^"),
+            ("\\(ga", "`"),
+            ("\\e", "\\"),
+        ];
         let text = characters.iter().fold(inside.join("\n"), |text, (from, to)| text.replace(from, to));
         blocks.push(Block { language: "sh".to_owned(), text, before: String::new() });
     }

@@ -1,4 +1,4 @@
-//! `--json`: the events of a job, one JSON object per line on stdout. The man page documents the fields.
+//! `--json`: the events of a job, one JSON object per line on stdout. The topic `events` of the help documents the fields.
 
 use s4::error::{Error, Result};
 use s4::placement::NodeId;
