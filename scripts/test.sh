@@ -61,8 +61,7 @@ say "servers of S3, to copy from and to"
     echo "test: no moto or SeaweedFS" >&2
 
 say "tests"
-# They wait more than they compute: for deadlines, starts and ends.
-RUST_TEST_THREADS=$(($(nproc) + 1)) cargo test --locked --workspace
+cargo test --locked --workspace
 
 say "nothing needs a newer C library than the packages promise"
 scripts/symbols.sh --to-relink 2.28 target/debug/{s4,s4-server,s4-mount,s4-s3}
