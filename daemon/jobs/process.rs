@@ -3,8 +3,8 @@
 //! Every command has its task's directory in the environment variable `S4_TASK_DIR`, which children inherit across
 //! `fork`, `exec` and `setsid`, and the identity of the node's data directory in `S4_STORE`: in another mount namespace,
 //! the directory of another node may have the same path. A kill finds all processes that have these variables or work in
-//! the directory, and their descendants. It repeats until none is left. Only a process that clears its environment, leaves the directory and has
-//! lost its parents escapes; control groups, where available, catch that process too.
+//! the directory, and their descendants. It repeats until none is left. Only a process that clears its environment,
+//! leaves the directory and has lost its parents escapes; control groups, where available, catch that process too.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

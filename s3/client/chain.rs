@@ -327,8 +327,9 @@ async fn of_program(profile: &str, command: String) -> Result<Credential> {
     let printed: Option<Printed> = serde_json::from_slice(&output.stdout).ok();
     let printed = printed.filter(|printed| printed.version == 1);
     let printed = printed.ok_or_else(|| failed("it printed no credentials of version 1"))?;
+    let expires_in = printed.expiration.map(|time| time.parse()).transpose();
     Ok(Credential {
-        expires_in: printed.expiration.and_then(|time| time.parse().ok()),
+        expires_in: expires_in.map_err(|_| failed("its Expiration is no time"))?,
         ..credential(&printed.access_key_id, &printed.secret_access_key, printed.session_token.as_deref())
     })
 }

@@ -102,12 +102,14 @@ impl Client {
         }
     }
 
-    /// The data directory of the key's node and what it keeps free, if it is on this machine and has room for `len` bytes.
-    /// If the node is full, a normal put gets its error, which has the numbers.
+    /// The data directory of the key's node and what it keeps free, if it is on this machine, its disk is sound, and it has
+    /// room for `len` bytes. Otherwise a normal put gets the node's error, which has the numbers.
     async fn room_beside(&self, key: &Key, len: u64) -> Result<Option<(PathBuf, u64)>> {
         let node = self.cluster().node_of(key);
         let health = self.health(node).await?;
-        let has_room = health.free_bytes > len.saturating_add(health.reserve_bytes);
+        // A disk that hangs would hold this program without a deadline.
+        let is_sound = health.trouble.is_none();
+        let has_room = is_sound && health.free_bytes > len.saturating_add(health.reserve_bytes);
         Ok(self.local_dir(node, &health).filter(|_| has_room).map(|dir| (dir.to_owned(), health.reserve_bytes)))
     }
 }

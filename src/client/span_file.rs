@@ -40,7 +40,8 @@ impl Client {
             return None;
         }
         // If it does not answer, the request for its bytes gets the error, or another attempt.
-        let health = self.health(node).await.ok()?;
+        // A disk that hangs would hold this program without a deadline.
+        let health = self.health(node).await.ok().filter(|health| health.trouble.is_none())?;
         let path = self.local_dir(node, &health)?.join(key.as_str());
         let subject = format!("{}: {key}", self.cluster().name(node));
         blocking(move || KeyFile::open(&path, checksum, offset, subject)).await
