@@ -73,6 +73,14 @@ pub fn write_durably(path: &Path, content: &[u8]) -> std::io::Result<()> {
     replace(path, content, true)
 }
 
+/// Makes a directory, if it is not there. Its parent must exist: nothing is made in place of a disk that was taken away.
+pub fn make_dir(dir: &Path) -> std::io::Result<()> {
+    match std::fs::create_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
 fn not_regular() -> std::io::Error {
     std::io::Error::other("is not a regular file")
 }

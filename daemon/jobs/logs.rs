@@ -5,7 +5,7 @@ use super::command::{OutputSink, Stream};
 use s4::body::Disconnected;
 use s4::checksum::hash;
 use s4::error::{Error, ErrorKind, Result};
-use s4::file::{open_regular, open_to_read};
+use s4::file::{make_dir, open_regular, open_to_read};
 use s4::key::Key;
 use s4::protocol::JobId;
 use std::fs::{File, OpenOptions};
@@ -112,7 +112,7 @@ impl TaskLog {
     }
 
     fn begin(&self) -> std::io::Result<File> {
-        std::fs::create_dir_all(&self.logs.dir)?;
+        make_dir(&self.logs.dir)?;
         let mut file = open_regular(&self.path, OpenOptions::new().create(true).append(true))?;
         if file.metadata()?.len() == 0 {
             writeln!(file, "{}", self.key.as_str())?;

@@ -6,6 +6,7 @@
 use super::process;
 use crate::store::{DataDir, spread};
 use s4::error::{Error, Result};
+use s4::file::make_dir;
 use s4::time::now_milliseconds;
 use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
@@ -65,7 +66,7 @@ impl TaskDirs {
             }
             _ => {}
         }
-        make(&idle).map_err(failed)?;
+        make_dir(&idle).map_err(failed)?;
         spread(&idle);
         // New names that directories which could not be removed do not have.
         let state = State { named: now_milliseconds().unsigned_abs(), ..State::default() };
@@ -76,7 +77,7 @@ impl TaskDirs {
     pub fn create(self: &Arc<Self>, path: PathBuf) -> Result<TaskDir> {
         let failed = |e: std::io::Error| Error::io(path.display(), &e);
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(failed)?;
+            make_dir(parent).map_err(failed)?;
         }
         std::fs::rename(self.take().map_err(failed)?, &path).inspect_err(|_| self.forget()).map_err(failed)?;
         let made = Made::of(&path).map_err(failed)?;
@@ -153,12 +154,5 @@ impl Drop for TaskDir {
         if let Err(error) = data.remove_tree(&self.path) {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
-    }
-}
-
-fn make(dir: &Path) -> std::io::Result<()> {
-    match std::fs::create_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        made => made,
     }
 }

@@ -73,12 +73,7 @@ impl Store {
     /// [`drop_moved_dirs`]: Self::drop_moved_dirs
     pub fn remove_moved(&self, key: &Key) -> Result<()> {
         match self.unlink(&self.path(key)) {
-            Ok(()) => {
-                // The next sync has the removal too.
-                self.synced.note_made();
-                Ok(())
-            }
-            Err(Errno::ENOENT) => Ok(()),
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(failed(key, errno)),
         }
     }

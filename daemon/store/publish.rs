@@ -410,7 +410,7 @@ impl Store {
     fn linked(&self, linked: nix::Result<()>, path: &Path, key: &Key) -> Result<()> {
         match linked {
             Ok(()) => {
-                self.synced.note_made();
+                self.synced.note_changed();
                 Ok(())
             }
             Err(Errno::ECANCELED) => {

@@ -60,7 +60,7 @@ impl Store {
     /// Removes keys that a power cut damaged, if there was one. Blocks until the keys made last are read.
     pub(super) fn recover(&self) -> io::Result<()> {
         let Some(since) = self.synced.begin()? else { return Ok(()) };
-        self.forget_dirs()?;
+        self.doubt_dirs()?;
         self.check_since(since)?;
         self.synced.sync_now()
     }

@@ -8,12 +8,19 @@ use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use s4::attribute::Mark;
 use s4::checksum::Checksum;
-use s4::error::Result;
+use s4::error::{Error, Result};
 use s4::key::{Key, MAX_KEY, Prefix};
 use s4::protocol::{Entry, MAX_BUCKETS};
 use s4::skew::Load;
 use s4::stored::{is_absent, record_at, recorded_at};
+use std::fs::File;
+use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+/// The interval between two signs of life during a sync.
+const TICK: Duration = Duration::from_millis(100);
 
 impl Store {
     /// Deletes a key; with `only`, just if it has this checksum. Directories that become empty are removed, unless
@@ -43,6 +50,22 @@ impl Store {
         if !keep_dirs {
             self.prune(&path);
         }
+        self.sync_above(&path).map_err(|e| Error::io(key, &e))
+    }
+
+    /// With `--fsync`: syncs the first directory above `path` that is still there, so that what was removed below stays
+    /// removed after a power cut.
+    pub(in crate::store) fn sync_above(&self, path: &Path) -> io::Result<()> {
+        if !self.fsync {
+            return Ok(());
+        }
+        for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)) {
+            match File::open(dir) {
+                Ok(dir) => return dir.sync_all(),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
         Ok(())
     }
 
@@ -56,7 +79,9 @@ impl Store {
     pub(super) fn unlink(&self, path: &Path) -> nix::Result<()> {
         let _leaving = self.leaving(path);
         let (dir, name) = self.data.open_parent(path)?;
-        unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
+        unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)?;
+        self.synced.note_changed();
+        Ok(())
     }
 
     /// Deletes every key that begins with `prefix`, and the empty directories. Returns the number of keys and bytes,
@@ -85,7 +110,27 @@ impl Store {
             Ok(progress(deleted))
         })?;
         self.remove_empty(prefix.split().0, prefix);
+        if self.fsync {
+            self.sync_slowly(&mut || _ = progress(deleted)).map_err(|e| Error::io(prefix, &e))?;
+        }
         Ok((deleted, buckets))
+    }
+
+    /// Syncs the disk, and calls `tick` meanwhile: it may have much to write.
+    fn sync_slowly(&self, tick: &mut dyn FnMut()) -> io::Result<()> {
+        thread::scope(|scope| {
+            let waiting = thread::current();
+            let syncing = thread::Builder::new().spawn_scoped(scope, move || {
+                let synced = self.sync();
+                waiting.unpark();
+                synced
+            })?;
+            while !syncing.is_finished() {
+                tick();
+                thread::park_timeout(TICK);
+            }
+            syncing.join().unwrap_or_else(|_| Err(io::Error::other("the sync panicked")))
+        })
     }
 
     /// Removes the directory at `path` and those below it, if they are empty and their paths with a `/` begin with

@@ -32,7 +32,7 @@ pub(super) struct Synced {
     /// `.s4/synced` in it.
     path: PathBuf,
     data: Arc<DataDir>,
-    /// A key was made since the last sync began.
+    /// A key was made or deleted since the last sync began.
     is_dirty: AtomicBool,
     /// Keys that were not whole at the start.
     lost: AtomicU64,
@@ -131,8 +131,8 @@ impl Synced {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Must be called after a key got its name.
-    pub fn note_made(&self) {
+    /// Must be called after a key got or lost its name.
+    pub fn note_changed(&self) {
         // Usually it is set already. Reading first avoids contention for the cache line.
         if !self.is_dirty.load(Ordering::Relaxed) {
             self.is_dirty.store(true, Ordering::Release);
@@ -160,7 +160,7 @@ impl Synced {
         match record {
             Some(record) if record.state == State::Open && record.place == place => {
                 // Killed, or ended just after a key was made: the kernel still has all bytes.
-                self.note_made();
+                self.note_changed();
                 *self.record() = Some(record);
                 Ok(None)
             }
@@ -185,7 +185,7 @@ impl Synced {
     pub fn sync(&self) -> io::Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         match self.is_dirty.swap(false, Ordering::Acquire) {
-            true => self.sync_now().inspect_err(|_| self.note_made()),
+            true => self.sync_now().inspect_err(|_| self.note_changed()),
             false => Ok(()),
         }
     }

@@ -42,7 +42,7 @@ impl Store {
             match self.give_other_name(&source, target) {
                 Err(Errno::ENOENT) => {}
                 Ok(()) => {
-                    self.synced.note_made();
+                    self.synced.note_changed();
                     return Ok(());
                 }
                 Err(errno) => return Err(failed(to, errno)),

@@ -8,7 +8,7 @@ use crate::spool::{Snapshot, Spool};
 use bytes::Bytes;
 use nix::errno::Errno;
 use s4::checksum::Checksum;
-use s4::client::{Client, TRIES, blocking};
+use s4::client::{Client, blocking, retry_put};
 use s4::error::{Error, ErrorKind, Result as S4Result};
 use s4::file::{AtPosition, read_full};
 use s4::key::Key;
@@ -19,7 +19,6 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 use tokio::sync::watch;
 
 /// Keys up to this size are published in one request.
@@ -190,27 +189,15 @@ impl Publisher {
     }
 }
 
-/// Runs `make`, which creates a key. Runs it again, within the deadline, if the connection breaks and the key was not
-/// created.
-pub async fn retrying<T, F>(client: &Client, mut make: impl FnMut(Client) -> F) -> S4Result<T>
-where
-    F: Future<Output = S4Result<T>>,
-{
-    let (mut now, until) = (client.clone(), Instant::now() + client.deadline());
-    let mut tries = TRIES;
-    loop {
-        tries -= 1;
-        match make(now).await {
-            Err(error) if error.is_of_broken_connection() && tries > 0 && Instant::now() < until => {
-                tracing::info!("{error}; it is published again");
-                now = client.with_deadline(until - Instant::now());
-            }
-            // The node found too little of the deadline left, or the connection was closed.
-            Err(error) if error.kind() == ErrorKind::Cancelled => {
-                return Err(Error::new(ErrorKind::Deadline, error.to_string()));
-            }
-            made => return made,
-        }
+/// Runs `make`, which makes a key, as [`retry_put`] does.
+pub async fn retrying<T, F: Future<Output = S4Result<T>>>(
+    client: &Client,
+    make: impl FnMut(Client) -> F,
+) -> S4Result<T> {
+    match retry_put(client, make).await {
+        // The node found too little of the deadline left, or the connection was closed.
+        Err(error) if error.kind() == ErrorKind::Cancelled => Err(Error::new(ErrorKind::Deadline, error.to_string())),
+        made => made,
     }
 }
 

@@ -17,6 +17,9 @@ use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
+/// A node that was heard on a connection at most so long ago cannot have gone down and come back since.
+const FRESH: Duration = Duration::from_millis(100);
+
 /// How long the calling thread waits for a response before another thread takes over.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
 
@@ -45,20 +48,44 @@ impl Client {
         if self.is_silent(node).await {
             return Err(self.deadline_error(node));
         }
-        match self.take(node) {
-            Some(mut connection) => {
-                connection.reuse_for(self.timeout(node), subject);
-                connection.put_message(request).map(|()| connection)
-            }
+        let idle = match request.has_data() {
+            true => self.take_alive(node, &subject).await?,
+            false => self.take(node).map(|(mut connection, _)| {
+                connection.reuse_for(self.timeout(node), subject.clone());
+                connection
+            }),
+        };
+        match idle {
+            Some(mut connection) => connection.put_message(request).map(|()| connection),
             None => self.connect(node, Some(request), subject).await,
         }
     }
 
     /// An idle connection. The node of a connection knows the deadline of its client, so a client with another deadline
     /// does not use the pool.
-    fn take(&self, node: NodeId) -> Option<Connection> {
+    fn take(&self, node: NodeId) -> Option<(Connection, Duration)> {
         let has_usual_deadline = self.deadline() == self.inner.settings.deadline;
         if has_usual_deadline { self.inner.connections[node].take() } else { None }
+    }
+
+    /// An idle connection for requests that cannot be repeated if it breaks: the node has answered on it just now. A
+    /// machine that lost its power has told nobody, and resets the connection only at the next request.
+    async fn take_alive(&self, node: NodeId, subject: &str) -> Result<Option<Connection>> {
+        let Some((mut connection, idle)) = self.take(node) else { return Ok(None) };
+        connection.reuse_for(self.timeout(node), subject.to_owned());
+        if idle < FRESH {
+            return Ok(Some(connection));
+        }
+        let question = Request::Stat { path: Dir::try_from("s4".to_owned())? };
+        let asked = blocking(move || {
+            connection.put_message(&question)?;
+            connection.flush()?;
+            connection.receive_next::<Response>().map(|_| connection)
+        });
+        match self.noting(node, asked.await) {
+            Err(error) if error.is_of_broken_connection() => Ok(None),
+            alive => alive.map(Some),
+        }
     }
 
     /// Sends a request that changes nothing, and receives its response by `receive` on a blocking thread. Retries if
@@ -102,11 +129,8 @@ impl Client {
         if self.is_silent(node).await {
             return Err(self.deadline_error(node));
         }
-        match self.take(node) {
-            Some(mut connection) => {
-                connection.reuse_for(self.timeout(node), subject());
-                Ok(connection)
-            }
+        match self.take_alive(node, &subject()).await? {
+            Some(connection) => Ok(connection),
             None => retry_if_broken(|| self.connect(node, None, subject())).await,
         }
     }
@@ -255,7 +279,7 @@ impl Client {
         }
         let pool = &self.inner.connections[node];
         match self.take(node) {
-            Some(mut connection) => {
+            Some((mut connection, _)) => {
                 connection.reuse_for(self.timeout(node), subject);
                 Some(connection)
             }

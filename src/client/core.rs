@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 
 /// The longest JSON response that is read as a whole, in bytes.
 const MAX_ANSWER: u64 = 1024 * 1024;
-/// How long an idle connection is kept: shorter than in the daemon, so that a request rarely uses a connection that is
-/// being closed.
-const IDLE: Duration = Duration::from_secs(30);
+/// How long an idle connection is kept: shorter than in the daemon, and than a machine takes to boot, so that a request
+/// rarely uses a connection that is being closed, or whose node has been down.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// How often a read request is sent if its connection breaks, and how often a transfer is resumed without any progress.
 pub const TRIES: usize = 4;

@@ -1,13 +1,15 @@
 //! Directories and names: requests to the node that is the home of a name.
 
-use super::core::Client;
+use super::core::{Client, retry_if_broken};
 use super::lines::Lines;
+use super::tree::json_body;
 use crate::body::{self, Activity};
 use crate::directory::DIR_MODE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Dir, Key};
 use crate::placement::{NodeId, node_of_basename};
 use crate::protocol::{Change, Entered, Entry, KeyStat, Listed, Stat, escape};
+use bytes::Bytes;
 use hyper::Method;
 use tokio::task::JoinSet;
 
@@ -64,8 +66,8 @@ impl Client {
     /// What `path` stands for. If its home is slow or down, the other nodes are asked whether they hold something in
     /// it: then it is a directory, and default attributes are returned.
     pub async fn resolve(&self, path: &Dir) -> Result<Stat> {
-        let asked = self.look_up_inline(path);
-        tokio::pin!(asked);
+        let (client, asked_path) = (self.clone(), path.clone());
+        let mut asked = Box::pin(async move { client.look_up_inline(&asked_path).await });
         let mut answer = tokio::time::timeout(self.deadline() / HOME_FIRST, &mut asked).await.ok();
         match answer {
             Some(Err(error)) if !is_silence(&error) => return Err(error),
@@ -91,6 +93,10 @@ impl Client {
                 },
                 Some(held) = others.join_next() => if let Ok(Ok(true)) = held {
                     others.detach_all();
+                    if answer.is_none() {
+                        // Its end tells later requests whether the home is silent.
+                        tokio::spawn(asked);
+                    }
                     return Ok(Stat::Dir { mtime: 0, mode: DIR_MODE });
                 },
                 else => return answer.unwrap_or_else(|| Err(self.deadline_error(home))),
@@ -110,7 +116,7 @@ impl Client {
     }
 
     pub async fn change_dir(&self, dir: &Dir, change: Change) -> Result<()> {
-        self.post(self.home_of(dir.as_str()), Method::POST, &dir_path(dir), Some(&change)).await
+        self.post_again(self.home_of(dir.as_str()), &dir_path(dir), Some(&change)).await
     }
 
     /// Removes a directory. Errors: a node holds something in it.
@@ -126,20 +132,26 @@ impl Client {
 
     /// Tells the home of `dir` that `node` is about to hold something in it.
     pub async fn enter_dir(&self, home: NodeId, node: NodeId, dir: &Dir) -> Result<()> {
-        let entered = Entered { node, dirs: vec![dir.clone()] };
-        self.post(home, Method::POST, "/v1/names/enter", Some(&entered)).await
+        self.enter_dirs(home, node, vec![dir.clone()]).await
+    }
+
+    /// The same for several. Errors: the first of them that cannot be entered; the later ones are not entered then.
+    pub async fn enter_dirs(&self, home: NodeId, node: NodeId, dirs: Vec<Dir>) -> Result<()> {
+        let entered = Entered { node, dirs };
+        self.post_again(home, "/v1/names/enter", Some(&entered)).await
     }
 
     /// Tells the home of `dirs` that some node has removed its last entry in each.
     pub async fn left_dirs(&self, home: NodeId, dirs: &[Dir]) -> Result<()> {
-        self.post(home, Method::POST, "/v1/names/left", Some(&dirs)).await
+        self.post_again(home, "/v1/names/left", Some(&dirs)).await
     }
 
     /// For each of `dirs`, true if `node` holds something in it.
     pub async fn let_go_dirs(&self, node: NodeId, dirs: &[Dir]) -> Result<Vec<bool>> {
-        let json = serde_json::to_vec(dirs).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))?;
-        let response =
-            self.send(node, Method::POST, "/v1/names/let_go", body::full(json), &Activity::default()).await?;
+        let json = Bytes::from(json_body(Some(&dirs))?);
+        let activity = Activity::default();
+        let ask = || self.send(node, Method::POST, "/v1/names/let_go", body::full(json.clone()), &activity);
+        let response = retry_if_broken(ask).await?;
         let held: Vec<bool> = self.json(node, response).await?;
         match held.len() == dirs.len() {
             true => Ok(held),
@@ -149,7 +161,7 @@ impl Client {
 
     /// Makes `home` ask `node`, which was killed, whether it still holds the directories that are recorded for it.
     pub async fn audit_dirs(&self, home: NodeId, node: NodeId) -> Result<()> {
-        self.post(home, Method::POST, &format!("/v1/names/audit?node={node}"), None::<&()>).await
+        self.post_again(home, &format!("/v1/names/audit?node={node}"), None::<&()>).await
     }
 
     /// The directories whose home is `home` and that `node` holds.

@@ -1,6 +1,7 @@
 //! Keys over plain HTTP: small puts, deletes.
 
 use super::core::Client;
+use super::outcome::retry_put;
 use super::upload::PutOptions;
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
@@ -22,13 +23,19 @@ impl Client {
 
     /// Like [`put_small`](Self::put_small), with these options.
     pub async fn put_small_with(&self, key: &Key, bytes: Bytes, options: PutOptions) -> Result<Checksum> {
-        let (client, checksum, asked) = (self.putting(), Checksum::of(&bytes), Instant::now());
-        let put = client.put_bytes(key, bytes, checksum, &options).await.map(|()| checksum);
-        if options.part.is_some() {
-            // It can be put again.
-            return put;
-        }
-        client.put_outcome(key, options.change, asked, put, async { Ok(checksum) }).await
+        let (checksum, options) = (Checksum::of(&bytes), &options);
+        retry_put(self, |client| {
+            let (client, bytes, asked) = (client.putting(), bytes.clone(), Instant::now());
+            async move {
+                let put = client.put_bytes(key, bytes, checksum, options).await.map(|()| checksum);
+                if options.part.is_some() {
+                    // It can be put again.
+                    return put;
+                }
+                client.put_outcome(key, options.change, asked, put, async { Ok(checksum) }).await
+            }
+        })
+        .await
     }
 
     async fn put_bytes(&self, key: &Key, bytes: Bytes, checksum: Checksum, options: &PutOptions) -> Result<()> {

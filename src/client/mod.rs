@@ -38,6 +38,7 @@ pub use dirs::HeldDirs;
 pub use fetch::{Fetched, FetchedItem};
 pub use jobs::EventStream;
 pub use listing::{ListOptions, Listing};
+pub use outcome::retry_put;
 pub use provenance::MAX_GIVEN;
 pub use proxy::Proxy;
 pub use resize::ResizeStream;

@@ -2,7 +2,7 @@
 //! this id. The answer is final: either the key exists, or the node refuses the put from then on, however late it
 //! arrives. The outcome is unknown only if the node does not answer within the deadline.
 
-use super::core::Client;
+use super::core::{Client, TRIES};
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
@@ -60,4 +60,23 @@ impl Client {
         let response = self.send(node, Method::GET, &path, body::empty(), &Activity::default()).await?;
         self.json(node, response).await
     }
+}
+
+/// Runs `make`, which makes a key. Runs it again, within the deadline, if the connection breaks and the key was not
+/// made: a connection that was kept for reuse does not tell that its node has been down.
+pub async fn retry_put<T, F: Future<Output = Result<T>>>(
+    client: &Client,
+    mut make: impl FnMut(Client) -> F,
+) -> Result<T> {
+    let (mut now, until) = (client.clone(), Instant::now() + client.deadline());
+    for _ in 1..TRIES {
+        match make(now).await {
+            Err(error) if error.is_of_broken_connection() && Instant::now() < until => {
+                tracing::info!("{error}; it is sent again");
+                now = client.with_deadline(until - Instant::now());
+            }
+            made => return made,
+        }
+    }
+    make(now).await
 }

@@ -36,11 +36,13 @@ struct Idle {
 }
 
 impl Pool {
-    pub fn take(&self) -> Option<Connection> {
+    /// An idle connection, and how long it has been idle.
+    pub fn take(&self) -> Option<(Connection, Duration)> {
         let mut state = self.lock();
         while let Some(Idle { connection, since }) = state.idle.pop() {
-            if since.elapsed() < IDLE_TIMEOUT && connection.is_quiet() {
-                return Some(connection);
+            let idle = since.elapsed();
+            if idle < IDLE_TIMEOUT && connection.is_quiet() {
+                return Some((connection, idle));
             }
         }
         None

@@ -1,6 +1,6 @@
 //! Requests of a mount besides reads and writes of keys: usage, attributes, renames, unlinks, and handing over a file.
 
-use super::core::{Client, blocking};
+use super::core::{Client, blocking, retry_if_broken};
 use super::fetch::stored_checksum;
 use crate::body::{self, Activity};
 use crate::checksum::Checksum;
@@ -9,6 +9,7 @@ use crate::hasher;
 use crate::key::Key;
 use crate::placement::NodeId;
 use crate::protocol::{Change, Handoff, Usage, escape};
+use bytes::Bytes;
 use hyper::Method;
 use serde::Serialize;
 use std::fs::File;
@@ -49,7 +50,7 @@ impl Client {
 
     pub async fn change(&self, key: &Key, change: Change) -> Result<()> {
         let node = self.cluster().node_of(key);
-        self.post(node, Method::POST, &format!("/v1/change/{}", escape(key.as_str())), Some(&change)).await
+        self.post_again(node, &format!("/v1/change/{}", escape(key.as_str())), Some(&change)).await
     }
 
     /// Gives a key another name on the same node.
@@ -78,10 +79,18 @@ impl Client {
         path: &str,
         json: Option<&impl Serialize>,
     ) -> Result<()> {
-        let body = match json.map(serde_json::to_vec).transpose() {
-            Ok(json) => body::full(json.unwrap_or_default()),
-            Err(e) => return Err(Error::new(ErrorKind::BadRequest, e.to_string())),
-        };
-        self.send(node, method, path, body, &Activity::default()).await.map(drop)
+        self.send(node, method, path, body::full(json_body(json)?), &Activity::default()).await.map(drop)
     }
+
+    /// The same for a request that may be executed twice: it is sent again if the connection breaks.
+    pub(super) async fn post_again(&self, node: NodeId, path: &str, json: Option<&impl Serialize>) -> Result<()> {
+        let json = Bytes::from(json_body(json)?);
+        let activity = Activity::default();
+        retry_if_broken(|| self.send(node, Method::POST, path, body::full(json.clone()), &activity)).await.map(drop)
+    }
+}
+
+pub(super) fn json_body(json: Option<&impl Serialize>) -> Result<Vec<u8>> {
+    let json = json.map(serde_json::to_vec).transpose();
+    json.map(Option::unwrap_or_default).map_err(|e| Error::new(ErrorKind::BadRequest, e.to_string()))
 }

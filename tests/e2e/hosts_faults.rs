@@ -2,6 +2,7 @@
 
 use crate::harness::{eventually, text};
 use crate::hosts::Hosts;
+use crate::sites::{NODES, Site};
 
 /// A cluster of machines, with a key on each.
 fn machines(nodes: usize) -> Option<Hosts> {
@@ -60,6 +61,30 @@ fn what_was_synced_is_there_after_a_power_cut_and_a_boot() {
     hosts.sh("s4 cp s4://in/1_k - | cmp - <(seq 1 10000)");
     // The late key is whole, or not there.
     hosts.sh("if s4 cp s4://in/1_late late; then cmp late <(seq 100000); else ! s4 ls s4://in/1_late; fi");
+}
+
+/// The mount and node 0 have connections to node 1 from before, and nothing has told them that these are dead.
+#[test]
+fn connections_from_before_a_power_cut_fail_nothing_after_it() {
+    let Some(mut site) = Site::new(&[]) else { return };
+    let write = |dir: &str| format!("mkdir mnt/{dir} && for n in 0 1 2; do seq $n 9999 > mnt/{dir}/${{n}}_k; done");
+    let shuffle = |from: &str, to: &str| {
+        format!(
+            "s4 $D map-to-n s4://{from}/ s4://{to}/ 'cat > in; for n in 0 1 2; do cat in > ${{n}}_x; echo ${{n}}_x; done'"
+        )
+    };
+    site.ok(&write("before")).unwrap();
+    site.ok(&shuffle("before", "shuffled")).unwrap();
+    (0..NODES).for_each(|node| site.hosts.sync(node));
+    for round in 0..3 {
+        site.hosts.power_cut(1);
+        site.hosts.boot(1);
+        eventually("node 1 is back", || site.ok("s4 $D health").ok());
+        let (dir, to) = (format!("after{round}"), format!("shuffled{round}"));
+        site.ok(&write(&dir)).unwrap();
+        site.ok(&shuffle(&dir, &to)).unwrap();
+        site.ok(&format!("[ $(s4 $D ls -r s4://{to}/ | wc -l) = 9 ] && seq 1 9999 | cmp - mnt/{to}/1_k/1_x")).unwrap();
+    }
 }
 
 #[test]

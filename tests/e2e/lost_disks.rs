@@ -1,12 +1,12 @@
 //! A data directory that goes away under a running daemon: everything that would need it is an error, and nothing is an empty
 //! listing.
 
-use crate::harness::{Cluster, text};
+use crate::harness::{Cluster, eventually, text};
 use crate::mounting::{Mount, no_mounts};
 use crate::mounts::Mounted;
 use crate::observe::listed;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// How a data directory goes away.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +97,33 @@ fn a_data_directory_that_is_moved_is_an_error_everywhere_until_it_is_back() {
     assert_eq!(listed(&cluster, "s4://b/").len(), 4, "node 1's keys");
     assert_eq!(cluster.get("s4://b/d/1_k"), b"content\n");
     cluster.put("s4://b/d/1_new", b"new");
+}
+
+/// Its commands go on, write logs, and others would begin.
+#[test]
+fn a_job_makes_nothing_in_place_of_a_data_directory_that_is_moved() {
+    let cluster = Cluster::start(2);
+    put_keys(&cluster);
+    let (go, started) = (cluster.dir().join("go"), cluster.dir().join("started"));
+    let cmd = format!(
+        "touch {}.$S4_NODE; until [ -e {} ]; do sleep 0.02; done; echo one >&2; cat",
+        started.display(),
+        go.display()
+    );
+    let mut map = cluster.command(&["map", "--jobs", "1", "--keep-going", "s4://b/", "s4://out/", &cmd]);
+    let map = map.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("both nodes run a command", || {
+        let all = (0..2).all(|node| started.with_extension(node.to_string()).exists());
+        all.then_some(())
+    });
+    Loss::Moved.happens_to(&cluster.data(1));
+    std::fs::write(&go, "").unwrap();
+    let output = map.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(!cluster.data(1).exists(), "{}", text(&output.stderr));
+    std::fs::rename(cluster.data(1).with_extension("moved"), cluster.data(1)).unwrap();
+    cluster.ok(&["map", "--resume", "s4://b/", "s4://out/", &cmd]);
+    assert_eq!(listed(&cluster, "s4://out/").len(), 8);
 }
 
 #[test]

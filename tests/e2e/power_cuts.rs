@@ -84,6 +84,46 @@ fn keys_made_shortly_before_an_orderly_end_are_looked_at_after_a_power_cut() {
     assert!(!cluster.log_text(1).contains("synced is damaged"), "{}", cluster.log_text(1));
 }
 
+/// Ways to delete what is in `s4://b/d/`: keys of both nodes, and a directory whose home is node 0.
+const DELETIONS: [&[&str]; 2] = [&["rm", "-r", "s4://b/0_d/"], &["rm", "s4://b/0_d/1_k"]];
+
+/// A cluster in which the disk has `s4://b/0_d/1_k`, on node 1, and its deletion was answered.
+fn deleted(disk: &Mounted, options: &[&str], deletion: &[&str]) -> Cluster {
+    let cluster = Cluster::on_disk(disk, &[&["--reserve", "0"], options].concat());
+    cluster.put("s4://b/0_d/1_k", b"content");
+    disk.sync();
+    cluster.ok(deletion);
+    assert_eq!(listed(&cluster, "s4://b/"), [""; 0]);
+    cluster
+}
+
+#[test]
+fn with_fsync_a_deleted_key_does_not_come_back_after_a_power_cut() {
+    for deletion in DELETIONS {
+        let Some(disk) = Mounted::ext4(64 << 20) else { return };
+        let mut cluster = deleted(&disk, &["--fsync"], deletion);
+        cut_and_boot(&mut cluster, &disk);
+        cluster.start_node(1);
+        assert_eq!(listed(&cluster, "s4://b/"), [""; 0], "{deletion:?}");
+    }
+}
+
+/// The home of its directory has dropped it with the deletion.
+#[test]
+fn a_key_whose_deletion_is_lost_in_a_power_cut_is_back_with_its_directory() {
+    for deletion in DELETIONS {
+        let Some(disk) = Mounted::ext4(64 << 20) else { return };
+        let mut cluster = deleted(&disk, &[], deletion);
+        cut_and_boot(&mut cluster, &disk);
+        cluster.start_node(1);
+        assert_eq!(listed(&cluster, "s4://b/").len(), 1, "the disk had no deletion, or this shows nothing");
+        eventually("its home knows the directory", || cluster.data(0).join("b/0_d").is_dir().then_some(()));
+        assert!(cluster.fails(1, &["cp", "s4.conf", "s4://b/0_d"]).contains("directory of this name exists"));
+        cluster.ok(&["rm", "-r", "s4://b/"]);
+        assert!(!cluster.data(0).join("b").exists(), "the directory goes with the key");
+    }
+}
+
 #[test]
 fn a_daemon_that_is_killed_reads_nothing_at_its_start() {
     let mut cluster = Cluster::start(1);

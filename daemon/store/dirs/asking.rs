@@ -2,7 +2,7 @@
 
 use super::copies::is_empty;
 use crate::store::core::Store;
-use crate::store::errors::failed;
+use crate::store::errors::{failed, failed_io};
 use nix::errno::Errno;
 use s4::directory::DirRecord;
 use s4::error::Result;
@@ -82,6 +82,10 @@ impl Asking<'_> {
             return Ok(Settled::Stays);
         }
         match self.store.remove_copy(&path) {
+            // One that mkdir made comes back by itself if its removal is lost; others are asked about after a kill.
+            Ok(()) if even_made => {
+                self.store.sync_above(&path).map_err(|e| failed_io(&self.dir, &e)).map(|()| Settled::Gone)
+            }
             Ok(()) | Err(Errno::ENOENT) => Ok(Settled::Gone),
             Err(Errno::ENOTEMPTY) => Ok(Settled::Stays),
             Err(errno) => Err(failed(&self.dir, errno)),

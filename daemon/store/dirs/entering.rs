@@ -145,7 +145,7 @@ impl Store {
                 })?;
             }
             drop(table);
-            self.synced.note_made();
+            self.synced.note_changed();
             return self.sync_dir(dir).map_err(|e| failed_io(dir, &e));
         }
         Err(removed_again(dir))
@@ -172,7 +172,7 @@ impl Store {
                 true
             })?;
             drop(table);
-            self.synced.note_made();
+            self.synced.note_changed();
             return self.sync_dir(dir).map_err(|e| failed_io(dir, &e));
         }
         Err(removed_again(dir))

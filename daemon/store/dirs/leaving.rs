@@ -169,7 +169,12 @@ impl Store {
 
     /// True if homes may have recorded this node for directories that it does not hold, after a kill.
     pub fn was_killed(&self) -> bool {
-        self.dirs.was_killed
+        self.dirs.was_killed.load(Ordering::Relaxed)
+    }
+
+    /// True if homes may have dropped directories that this node holds again, after a power cut.
+    pub fn has_lost_writes(&self) -> bool {
+        self.dirs.has_lost_writes.load(Ordering::Relaxed)
     }
 
     /// At an orderly end: records that all is reported, so that the next start need not ask homes.

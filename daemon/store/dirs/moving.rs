@@ -69,7 +69,7 @@ impl Store {
             })?;
             self.sync_dir(dir).map_err(|e| failed_io(dir, &e))?;
         }
-        self.synced.note_made();
+        self.synced.note_changed();
         Ok(())
     }
 

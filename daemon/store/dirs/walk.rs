@@ -12,6 +12,21 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 impl Store {
+    /// Visits every directory of which this node has a copy that is not empty, and whose home is another node.
+    pub fn held_elsewhere(&self, visit: &mut dyn FnMut(Dir, NodeId)) -> Result<()> {
+        self.walk_dirs("", &mut |path, is_empty| {
+            let home = self.home_of(path);
+            if !is_empty
+                && home != self.node
+                && let Ok(dir) = Dir::try_from(path.to_owned())
+            {
+                visit(dir, home);
+            }
+            true
+        })?;
+        Ok(())
+    }
+
     /// Visits every directory whose home is `home` and of which this node has a copy that is not empty. `visit` is also
     /// called with `None` from time to time, and ends the walk by returning false.
     pub fn held_dirs(&self, home: NodeId, visit: &mut dyn FnMut(Option<&str>) -> bool) -> Result<()> {
@@ -78,10 +93,16 @@ impl Store {
         self.dirs.audited.store(true, Ordering::Relaxed);
     }
 
-    /// After a power cut: notes that directories which other nodes hold may be missing here.
-    pub(in crate::store) fn forget_dirs(&self) -> io::Result<()> {
+    /// After a power cut: notes that directories which other nodes hold may be missing here, and that this node may
+    /// hold some that their homes have dropped.
+    pub(in crate::store) fn doubt_dirs(&self) -> io::Result<()> {
+        // The file that tells of an orderly end may be back as well.
+        self.dirs.was_killed.store(true, Ordering::Relaxed);
+        self.dirs.audited.store(false, Ordering::Relaxed);
         // During a resize the nodes tell each other of all directories.
-        self.dirs.knows_all.store(self.resize.is_some(), Ordering::Relaxed);
+        let is_resizing = self.resize.is_some();
+        self.dirs.has_lost_writes.store(!is_resizing, Ordering::Relaxed);
+        self.dirs.knows_all.store(is_resizing, Ordering::Relaxed);
         match std::fs::remove_file(self.root.join(KNOWS_DIRS)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),

@@ -6,15 +6,26 @@ write-missing SRC DIR NAME...
 move SRC DIR FROM:TO...      renames each
 move-rest SRC DIR FROM:TO... those that have not been
 
-Everything happens at once. What is done is told on stdout, an error with its name on stderr.
+Everything happens at once. What is done is told on stdout, an error with its name on stderr. The file `longest` gets the seconds of the
+longest system call.
 """
 import errno
 import os
 import sys
 import threading
+import time
 
 verb, sources, place, arguments = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
 failed = []
+durations = [0.0]
+
+
+def timed(call, *arguments):
+    began = time.monotonic()
+    try:
+        return call(*arguments)
+    finally:
+        durations.append(time.monotonic() - began)
 
 
 def source(name):
@@ -23,22 +34,25 @@ def source(name):
 
 
 def read(name):
-    with open(os.path.join(place, name), 'rb', buffering=0) as file:
+    file = timed(os.open, os.path.join(place, name), os.O_RDONLY)
+    try:
         found = b''
-        while piece := file.read(1 << 20):
+        while piece := timed(os.read, file, 1 << 20):
             found += piece
+    finally:
+        timed(os.close, file)
     if found != source(name):
         raise SystemExit(f'{name}: wrong bytes')
 
 
 def write(name):
-    out = os.open(os.path.join(place, name), os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    out = timed(os.open, os.path.join(place, name), os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     rest = source(name)
     try:
         while rest:
-            rest = rest[os.write(out, rest):]
+            rest = rest[timed(os.write, out, rest):]
     finally:
-        os.close(out)
+        timed(os.close, out)
 
 
 def write_missing(name):
@@ -48,7 +62,7 @@ def write_missing(name):
 
 def move(pair):
     old, new = pair.split(':')
-    os.rename(os.path.join(place, old), os.path.join(place, new))
+    timed(os.rename, os.path.join(place, old), os.path.join(place, new))
 
 
 def move_rest(pair):
@@ -77,12 +91,15 @@ def main():
     names = arguments
     if verb == 'read' and not names:
         try:
-            names = sorted(os.listdir(place))
+            names = sorted(timed(os.listdir, place))
         except OSError as error:
-            raise SystemExit(f'{place}: {errno.errorcode[error.errno]}')
+            failed.append(place)
+            print(f'{place}: {errno.errorcode[error.errno]}', file=sys.stderr, flush=True)
     threads = [threading.Thread(target=run, args=(call, name)) for name in names]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
+    with open('longest', 'w') as file:
+        print(max(durations), file=file)
     sys.exit(1 if failed else 0)
 
 
