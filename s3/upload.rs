@@ -5,6 +5,7 @@
 use crate::client::{CompletedPart, Failure, MAX_PARTS, NewObject, Part, Reason, S3, S3Url, Sent};
 use bytes::Bytes;
 use s4::error::{Error, Result};
+use s4::hasher::Hasher;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinSet;
@@ -93,7 +94,15 @@ impl Target<'_> {
         }
         let (id, there) = self.begin().await.map_err(|failure| failure.about(self.url))?;
         self.uploads.lock().insert(id.clone(), self.url.clone());
-        let mut parts = Parts { target: self, id: &id, there, next: 1, sending: JoinSet::new(), sent: Vec::new() };
+        let mut parts = Parts {
+            target: self,
+            id: &id,
+            there,
+            next: 1,
+            sending: JoinSet::new(),
+            sent: Vec::new(),
+            hasher: Hasher::new(),
+        };
         let sent = async {
             parts.add(first).await?;
             let mut bytes = second;
@@ -161,12 +170,15 @@ struct Parts<'a> {
     next: u32,
     sending: JoinSet<std::result::Result<CompletedPart, Failure>>,
     sent: Vec<CompletedPart>,
+    /// Of all bytes.
+    hasher: Hasher,
 }
 
 impl Parts<'_> {
     async fn add(&mut self, bytes: Bytes) -> Result<()> {
         let number = self.next;
         self.next += 1;
+        self.hasher.update(&bytes);
         if u64::from(number) > MAX_PARTS {
             return Err(Error::usage(format!("{}: has more than {MAX_PARTS} parts", self.target.url)));
         }
@@ -202,7 +214,10 @@ impl Parts<'_> {
         let Target { s3, url, new, .. } = self.target;
         match s3.complete_upload(url, self.id, &self.sent, new.overwrite).await {
             Ok(()) => Ok(Outcome::Made),
-            Err(failure) => self.target.explain(failure, &CompletedPart::sum(&self.sent)).await,
+            Err(failure) => {
+                let sent = Sent { xxh3: Some(self.hasher.finish().xxh3), ..CompletedPart::sum(&self.sent) };
+                self.target.explain(failure, &sent).await
+            }
         }
     }
 }

@@ -91,7 +91,9 @@ impl Names {
             return;
         }
         let (client, node, entered) = (self.with_timeout(SETTLING), self.node, dirs.to_vec());
-        match wait(&self.runtime, async move { client.enter_dirs(home, node, entered).await }).flatten() {
+        match wait(&self.runtime, async move { client.enter_dirs(home, node, entered).await })
+            .and_then(|entered| entered)
+        {
             Ok(()) => {}
             // A key has got the name of one of them.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => match dirs {

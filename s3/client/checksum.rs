@@ -151,24 +151,32 @@ pub fn md5_text(value: [u8; 16]) -> String {
 }
 
 /// What is known of bytes that were sent, to find out whether an object is these bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sent {
     pub len: u64,
     pub crc64nvme: u64,
     /// The ETag that servers give them, where it is an MD5, or one of the MD5s of parts.
     pub etag: String,
+    /// What the door of another cluster knows of them.
+    pub xxh3: Option<u64>,
+}
+
+/// The ETag that a door gives to bytes, without its quotes. Clients take 32 hexadecimal digits for an MD5, but not 16 digits
+/// and `-1`.
+pub fn door_etag(xxh3: u64) -> String {
+    format!("{xxh3:016x}-1")
 }
 
 impl Sent {
     /// Sent in one request.
     pub fn whole(bytes: &[u8]) -> Self {
         let etag = format!("\"{}\"", hex(&md5(bytes)));
-        Self { len: bytes.len() as u64, crc64nvme: crc64nvme(bytes), etag }
+        Self { len: bytes.len() as u64, crc64nvme: crc64nvme(bytes), etag, xxh3: Some(s4::checksum::hash(bytes)) }
     }
 
     /// Sent in parts, each with its length and checksums.
     pub fn in_parts(parts: impl Iterator<Item = (u64, u64, [u8; 16])>) -> Self {
-        let (mut sent, mut md5s, mut count) = (Self { len: 0, crc64nvme: 0, etag: String::new() }, Md5::new(), 0);
+        let (mut sent, mut md5s, mut count) = (Self::default(), Md5::new(), 0);
         for (len, crc, md5) in parts {
             sent.crc64nvme = if count == 0 { crc } else { join_crc64nvme(sent.crc64nvme, crc, len) };
             md5s.update(md5);
@@ -178,13 +186,17 @@ impl Sent {
         sent
     }
 
+    fn has_etag(&self, etag: &str) -> bool {
+        etag == self.etag.trim_matches('"') || self.xxh3.is_some_and(|xxh3| etag == door_etag(xxh3))
+    }
+
     /// True if the object that a server describes is these bytes. False too if that cannot be known.
     pub fn is(&self, len: u64, etag: &str, expected: Option<&Expected>) -> bool {
         let has_crc = |expected: &Expected| expected.algorithm == Algorithm::Crc64Nvme;
         len == self.len
             && match expected.filter(|expected| has_crc(expected)) {
                 Some(expected) => expected.value == self.crc64nvme.to_be_bytes(),
-                None => etag.trim_matches('"') == self.etag.trim_matches('"'),
+                None => self.has_etag(etag.trim_matches('"')),
             }
     }
 }

@@ -22,7 +22,7 @@ mod settings;
 mod url;
 mod xml;
 
-pub use checksum::Sent;
+pub use checksum::{Sent, door_etag};
 pub use failure::{Failure, Reason};
 pub use multipart::{CompletedPart, MAX_PARTS, Part, Unfinished};
 pub use object::{NewObject, ObjectInfo, PART};

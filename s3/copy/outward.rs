@@ -3,7 +3,7 @@
 use super::keys::{Found, find};
 use super::report::Copied;
 use super::work::Work;
-use crate::client::{CompletedPart, NewObject, PART, Reason, S3Url, Sent, Unfinished};
+use crate::client::{CompletedPart, NewObject, PART, Reason, S3Url, Sent, Unfinished, door_etag};
 use crate::upload::{Outcome, SMALLEST_PART, Source, Target, even_part};
 use bytes::Bytes;
 use s4::error::{Error, ErrorKind, Result};
@@ -132,7 +132,9 @@ impl Work {
             Err(failure) => return Err(failure.about(url)),
         };
         let len = found.checksum.len;
-        if info.len == len && info.is(&self.sum(key, found).await?) {
+        // Another cluster's door knows the same checksum as we do: nothing is read then.
+        let has_ours = info.etag.trim_matches('"') == door_etag(found.checksum.xxh3);
+        if info.len == len && (has_ours || info.is(&self.sum(key, found).await?)) {
             return Ok(true);
         }
         match self.spec.overwrite {
@@ -155,7 +157,7 @@ impl Work {
             let bytes = self.read(key, found, number * size, size).await?;
             parts.push(CompletedPart::new(number as u32 + 1, &bytes));
         }
-        Ok(CompletedPart::sum(&parts))
+        Ok(Sent { xxh3: Some(found.checksum.xxh3), ..CompletedPart::sum(&parts) })
     }
 }
 

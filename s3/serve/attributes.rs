@@ -1,5 +1,6 @@
 //! What S3 shows of a key besides its bytes: ETag and time; and the conditions of requests on them.
 
+use crate::client::door_etag;
 use hyper::HeaderMap;
 use hyper::header::{ETAG, LAST_MODIFIED};
 use s3s::dto::{ETag, ETagCondition, Timestamp, TimestampFormat};
@@ -7,9 +8,9 @@ use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 use s4::checksum::Checksum;
 use std::time::{Duration, SystemTime};
 
-/// The ETag of a key or part: clients take 32 hexadecimal digits for an MD5, but not 16 digits and `-1`.
+/// The ETag of a key or part.
 pub fn etag(xxh3: u64) -> ETag {
-    ETag::Strong(format!("{xxh3:016x}-1"))
+    ETag::Strong(door_etag(xxh3))
 }
 
 /// The inverse of [`etag`].

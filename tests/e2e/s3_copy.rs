@@ -1,5 +1,6 @@
 //! `s4 cp -r` between S3 and the cluster, and one object with `s4-s3 get` and `put`, against real servers of S3.
 
+use crate::door::Door;
 use crate::harness::{Cluster, text};
 use crate::programs::program;
 use crate::s3_servers::{ACCESS_KEY, S3Server, SECRET_KEY};
@@ -178,6 +179,34 @@ fn what_exists_with_other_bytes_is_refused_and_stays() {
         copied(&cluster, &url, &["s4://out/", "s3://data/src/", "--overwrite"]);
         assert_eq!(text(&get_object(&url, "src/a").stdout), "of the cluster");
     }
+}
+
+/// It has neither MD5 nor CRC64NVME of its keys.
+#[test]
+fn what_the_door_of_another_cluster_has_already_is_known_by_its_etag() {
+    let (cluster, other) = (Cluster::start(2), Cluster::start(2));
+    let Some(door) = Door::start(&other) else { return };
+    let output = |mut command: Command, sent: &[u8]| {
+        command.env("AWS_SECRET_ACCESS_KEY", "s4").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(sent);
+        child.wait_with_output().unwrap()
+    };
+    other.put("s4://data/first", b"makes the bucket");
+    for (name, content) in [("small", b"small".to_vec()), ("large", bytes(40 << 20))] {
+        cluster.put(&format!("s4://in/{name}"), &content);
+        for _ in 0..2 {
+            let put = output(s4_s3(&door.url, &["put", &format!("s3://data/put/{name}")]), &content);
+            assert!(put.status.success(), "{}", text(&put.stderr));
+        }
+        let put = output(s4_s3(&door.url, &["put", &format!("s3://data/put/{name}")]), &content[1..]);
+        assert!(text(&put.stderr).contains("exists with other content"), "{}", text(&put.stderr));
+    }
+    let copy = ["cp", "-r", "--send-credentials", "--endpoint-url", &door.url, "s4://in/", "s3://data/out/"];
+    let told = [0, 1].map(|_| text(&output(with_credentials(cluster.command(&copy)), b"").stderr));
+    assert!(told[0].contains("2 objects done"), "{}", told[0]);
+    assert!(told[1].contains("2 of them were there before"), "{}", told[1]);
+    assert!(other.get("s4://data/out/large") == cluster.get("s4://in/large"));
 }
 
 #[test]

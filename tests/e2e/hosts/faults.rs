@@ -87,7 +87,7 @@ impl Hosts {
     /// Fills the disk of a host, except for `left` KiB.
     pub fn fill(&self, host: usize, left: u64) {
         let script = format!(
-            "free=$(df -k --output=avail {0} | tail -n 1); fallocate -l $((free - {left}))K {0}/filler",
+            "free=$(df -k --output=avail {0} | tail -n 1); [ $free -le {left} ] || fallocate -l $((free - {left}))K {0}/filler",
             self.disk_of(host).display()
         );
         self.hosts[host].space.sh(&script);
@@ -95,7 +95,7 @@ impl Hosts {
 
     /// Ends [`Hosts::fill`].
     pub fn empty(&self, host: usize) {
-        self.hosts[host].space.sh(&format!("rm {}/filler", self.disk_of(host).display()));
+        self.hosts[host].space.sh(&format!("rm -f {}/filler", self.disk_of(host).display()));
     }
 
     /// Makes every access to the disk of a host fail, until [`Hosts::power_cut`] and [`Hosts::boot`]. The host is a

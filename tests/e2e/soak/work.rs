@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 /// No operation may take longer, whatever happens. It is more than a deadline: nodes wait for each other, a slow link is no fault,
 /// and this machine is busy.
 const LONGEST: Duration = Duration::from_secs(25);
+/// Keys of a worker, some 65 KiB each, on three disks of 256 MiB for all.
+const MAX_KEYS: usize = 500;
 const KINDS: [fn(&mut Worker); 10] = [
     |worker| worker.put(),
     |worker| worker.put_tree(),
@@ -57,6 +59,7 @@ impl<'a> Worker<'a> {
         while !self.soak.ends.load(Ordering::Relaxed) {
             let kind = self.random.pick(&KINDS);
             kind(self);
+            self.make_room();
         }
     }
 
@@ -207,6 +210,19 @@ impl<'a> Worker<'a> {
         let Some(name) = self.any_key() else { return };
         let script = format!("s4 $D rm {}", self.url(&name));
         self.delete(&name, "rm", &script);
+    }
+
+    /// Deletes everything if it is much, so that the disks never fill by themselves.
+    fn make_room(&mut self) {
+        let names = self.soak.ledger.certain(self.number);
+        if names.len() < MAX_KEYS {
+            return;
+        }
+        self.soak.ledger.doubt(self.number, names.iter().map(String::as_str));
+        let began = Instant::now();
+        if self.run_script("rm -r", &format!("s4 $D rm -r {}", self.url(""))).status.success() {
+            self.soak.ledger.deleted(self.number, names.iter().map(String::as_str), began);
+        }
     }
 
     fn delete(&mut self, name: &str, kind: &'static str, script: &str) {
