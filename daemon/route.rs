@@ -52,7 +52,7 @@ pub enum Route {
     HeldDirs(NodeId),
     List(Listed),
     DeletePrefix(Prefix),
-    Scrub { rate: u64, resume: bool },
+    Scrub { rate: u64, resume: bool, remove_strays: bool },
     ResizeState,
     CheckResize,
     BeginResize,
@@ -274,7 +274,10 @@ fn delete_prefix_route(query: &str) -> Result<Route> {
 fn scrub_route(query: &str) -> Result<Route> {
     match number(query, "rate")? {
         0 => Err(malformed("rate")),
-        rate => Ok(Route::Scrub { rate, resume: is_true(query, "resume")? }),
+        rate => {
+            let (resume, remove_strays) = (is_true(query, "resume")?, is_true(query, "remove_strays")?);
+            Ok(Route::Scrub { rate, resume, remove_strays })
+        }
     }
 }
 

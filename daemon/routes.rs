@@ -7,6 +7,7 @@ use crate::handlers::{self, Answer};
 use crate::peer::Peer;
 use crate::request_log::Origin;
 use crate::route::Route;
+use crate::store::Strays;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::http::uri::PathAndQuery;
@@ -108,7 +109,10 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
         Route::HeldDirs(home) => handlers::lists::held(app, home),
         Route::List(listed) => handlers::lists::list(app, listed),
         Route::DeletePrefix(prefix) => handlers::lists::delete(app, prefix),
-        Route::Scrub { rate, resume } => handlers::scrub::answer(app, rate, resume),
+        Route::Scrub { rate, resume, remove_strays } => {
+            let strays = if remove_strays { Strays::Remove } else { Strays::Report };
+            handlers::scrub::answer(app, rate, resume, strays)
+        }
         Route::ResizeState => handlers::resize::state(app),
         Route::CheckResize => handlers::resize::check(app, &whole_body(request).await?),
         Route::BeginResize => handlers::resize::begin(app, &whole_body(request).await?).await,

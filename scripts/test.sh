@@ -40,11 +40,12 @@ say "circles among modules"
 python3 scripts/circles.py
 
 say "licences and duplicate versions"
-cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
+# Tools that are used once here are built without optimisation, in half the time.
+cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked --debug cargo-deny
 cargo deny --log-level error check licenses bans sources
 
 say "pjdfstest, which the tests run in a mount"
-[ -x target/pjdfstest/bin/pjdfstest ] || cargo install --quiet --locked --root target/pjdfstest pjdfstest@0.2.2
+[ -x target/pjdfstest/bin/pjdfstest ] || cargo install --quiet --locked --debug --root target/pjdfstest pjdfstest@0.2.2
 export PJDFSTEST=$PWD/target/pjdfstest/bin/pjdfstest
 
 say "modules for Python: DuckDB, which a recipe uses, and clients of S3"

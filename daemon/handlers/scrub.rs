@@ -3,7 +3,7 @@
 
 use super::{Answer, Pulse};
 use crate::app::App;
-use crate::store::{ScrubPosition, ScrubStep};
+use crate::store::{ScrubPosition, ScrubStep, Strays};
 use http_body_util::BodyExt;
 use hyper::Response;
 use s4::body::{ChunkSender, Disconnected};
@@ -18,11 +18,12 @@ const PER_FILE: u64 = 4096;
 const NOTED: Duration = Duration::from_secs(5);
 
 /// Scrubs from the beginning; or what the last scrub has left, which may be nothing.
-pub fn answer(app: &Arc<App>, rate: u64, resume: bool) -> Answer {
+pub fn answer(app: &Arc<App>, rate: u64, resume: bool, strays: Strays) -> Answer {
     let (sender, body) = app.channel();
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
-        let last = run(&app, rate, resume, &sender).unwrap_or_else(|error| ScrubLine::Error(app.named(error)));
+        let last =
+            run(&app, (rate, resume, strays), &sender).unwrap_or_else(|error| ScrubLine::Error(app.named(error)));
         // A client that has disconnected needs no end.
         let _ = send(&sender, &last);
     });
@@ -30,7 +31,7 @@ pub fn answer(app: &Arc<App>, rate: u64, resume: bool) -> Answer {
 }
 
 /// The last line.
-fn run(app: &App, rate: u64, resume: bool, sender: &ChunkSender) -> Result<ScrubLine> {
+fn run(app: &App, (rate, resume, strays): (u64, bool, Strays), sender: &ChunkSender) -> Result<ScrubLine> {
     let _scrubbing = match app.scrubbing.try_lock() {
         Err(TryLockError::WouldBlock) => return Err(Error::new(ErrorKind::Busy, "another scrub reads this node")),
         locked => locked,
@@ -42,7 +43,7 @@ fn run(app: &App, rate: u64, resume: bool, sender: &ChunkSender) -> Result<Scrub
     }
     let after = position.after.clone();
     let mut scrub = Scrub { app, sender, position, pace: Pace::new(rate), pulse: Pulse::new(), noted: Instant::now() };
-    let scrubbed = store.scrub(&after, &mut |step| scrub.step(step));
+    let scrubbed = store.scrub(&after, strays, &mut |step| scrub.step(step));
     let position = ScrubPosition { is_whole: scrubbed == Ok(true), ..scrub.position };
     store.note_scrub_position(&position)?;
     match scrubbed? {

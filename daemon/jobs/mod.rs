@@ -119,6 +119,8 @@ impl Jobs {
     /// Creates the job's directory, with its plan in it.
     fn plan(&self, spec: &JobSpec, alive: &mut dyn FnMut() -> bool) -> Result<(PathBuf, Plan, Vec<Source>)> {
         self.check(spec)?;
+        // A disk may be too full for the directory itself.
+        self.shared.store.check_space(format_args!("job {}", spec.id))?;
         let dir = self.shared.store.jobs_dir().join(spec.id.as_str());
         std::fs::create_dir(&dir).map_err(|e| match e.kind() {
             std::io::ErrorKind::AlreadyExists => {

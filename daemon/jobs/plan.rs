@@ -46,7 +46,6 @@ pub fn make(
     alive: &mut dyn FnMut() -> bool,
 ) -> Result<Plan> {
     let store = &*shared.store;
-    store.check_space(format_args!("job {}", spec.id))?;
     let out = BufWriter::new(File::create(dir.join(FILE)).map_err(|e| failed(&e))?);
     let mut planner = Planner { store, spec, mark: mark_of(spec), sources, out, plan: Plan::default() };
     let mut orphans = match spec.rerun {
@@ -63,7 +62,8 @@ pub fn make(
     }
     planner.out.flush().map_err(|e| failed(&e))?;
     let orphans = orphans.map_or(Ok(0), orphans::List::finish)?;
-    Ok(Plan { gone: orphans, ..planner.plan })
+    let nodes = shared.client.cluster().len() as u64;
+    Ok(Plan { gone: orphans, nodes, ..planner.plan })
 }
 
 impl Planner<'_> {

@@ -34,6 +34,7 @@ impl Sources {
             outcome: record.outcome,
             tasks: record.progress.tasks,
             done: record.progress.done,
+            nodes: record.plan.nodes,
             inputs: 0,
         });
     }

@@ -334,7 +334,7 @@ impl Store {
         let node = node_of_basename(name, self.nodes);
         if node != self.node && self.resize.is_none() && path.contains('/') && !LOGGED.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "s4://{path} lies here and belongs on node {node}, so that it is no key, as maybe others; put it there, or remove it here with rm -r"
+                "s4://{path} lies here and belongs on node {node}, so that it is no key, as maybe others; 's4 scrub --remove-strays' removes it"
             );
         }
         node != self.node

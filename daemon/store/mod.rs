@@ -37,7 +37,7 @@ pub use list::Selection;
 pub use outgoing::Placed;
 pub use publish::{Draft, Requester};
 pub use read::Opened;
-pub use scrub::{ScrubPosition, ScrubStep};
+pub use scrub::{ScrubPosition, ScrubStep, Strays};
 pub use sorter::Sorter;
 pub use spread::spread;
 pub use watches::Watch;

@@ -10,10 +10,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
 use s4::attribute::KeyRecord;
 use s4::checksum::Checksum;
-use s4::error::{Error, Result};
+use s4::error::{Error, ErrorKind, Result};
 use s4::file::{read_small, replace};
 use s4::hasher::Hasher;
-use s4::placement::node_of_basename;
+use s4::placement::{NodeId, node_of_basename};
 use s4::protocol::{Entry, Fault, Finding, Scrubbed};
 use s4::stored;
 use serde::{Deserialize, Serialize};
@@ -47,18 +47,28 @@ pub enum ScrubStep {
     Checked(String, Option<Finding>),
 }
 
+/// What becomes of a file that belongs on another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strays {
+    Report,
+    Remove,
+}
+
 /// Called after each step; returns false to end the scrub.
 type Visit<'v> = dyn FnMut(ScrubStep) -> bool + 'v;
 
 impl Store {
     /// Checks every file whose path comes after `after`. A file that is deleted meanwhile is left out. Returns true if
     /// it has come to the end. Errors: a directory cannot be read.
-    pub fn scrub(&self, after: &str, visit: &mut Visit) -> Result<bool> {
+    pub fn scrub(&self, after: &str, strays: Strays, visit: &mut Visit) -> Result<bool> {
+        if strays == Strays::Remove && self.resize.is_some() {
+            return Err(Error::new(ErrorKind::Busy, "a resize is under way, which moves what belongs on other nodes"));
+        }
         let mut buffer = Aligned::new();
         let mut is_whole = true;
         self.list(&Selection::After(after), &mut |entry| {
             let Entry::Key { path, .. } = entry else { return Ok(true) };
-            is_whole = match self.check(&path, &mut buffer, visit)? {
+            is_whole = match self.check(&path, strays, &mut buffer, visit)? {
                 Checked::Gone => true,
                 Checked::Interrupted => false,
                 Checked::Done(finding) => visit(ScrubStep::Checked(path, finding)),
@@ -68,11 +78,19 @@ impl Store {
         Ok(is_whole)
     }
 
-    fn check(&self, path: &str, buffer: &mut Aligned, visit: &mut Visit) -> Result<Checked> {
+    fn check(&self, path: &str, strays: Strays, buffer: &mut Aligned, visit: &mut Visit) -> Result<Checked> {
         let found = |fault, message: String| {
             let finding = Finding { fault, path: path.to_owned(), message };
             Ok(Checked::Done(Some(finding)))
         };
+        let node = node_of_basename(path.rsplit('/').next().unwrap_or(path), self.nodes);
+        if node != self.node {
+            let what = match strays {
+                Strays::Report => format!("it lies here and belongs on node {node}, so that it is no key"),
+                Strays::Remove => self.remove_stray(path, node)?,
+            };
+            return found(Fault::Stray, what);
+        }
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let file = match self.data_dir().open_at(&self.root().join(path), flags) {
             Ok(file) => File::from(file),
@@ -88,15 +106,21 @@ impl Store {
         }
     }
 
+    fn remove_stray(&self, path: &str, node: NodeId) -> Result<String> {
+        let file = self.root().join(path);
+        match self.unlink(&file) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(failed(path, errno)),
+        }
+        self.prune_unused(&file);
+        Ok(format!("it lay here and belongs on node {node}, so that it was no key; removed"))
+    }
+
     fn compare(&self, file: &File, path: &str, buffer: &mut Aligned, visit: &mut Visit) -> io::Result<Checked> {
         let found = |fault, message: String| {
             let finding = Finding { fault, path: path.to_owned(), message };
             Ok(Checked::Done(Some(finding)))
         };
-        let node = node_of_basename(path.rsplit('/').next().unwrap_or(path), self.nodes);
-        if node != self.node {
-            return found(Fault::Stray, format!("it lies here and belongs on node {node}, so that it is no key"));
-        }
         let Some(KeyRecord { checksum: recorded, has_metadata, .. }) = stored::record(file)? else {
             return found(Fault::Unchecksummed, "no checksum is recorded: s4 did not put this file".to_owned());
         };

@@ -49,11 +49,11 @@ Examples:
   s4 cluster status
   s4 cluster destroy --yes";
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct SshArgs {
     /// An option for ssh, as ssh_config(5) has it; may be repeated
     ///
-    /// An example is '-o ProxyJump=gate'.
+    /// An example is '-o ProxyJump=gate'. Those of 'up' are kept, and used by the later commands too.
     #[arg(short = 'o', long, value_name = "OPTION")]
     pub ssh_option: Vec<String>,
 }
@@ -74,7 +74,7 @@ pub struct UpArgs {
     /// The port of each node whose address has none
     #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// Run the daemons as the users that ssh logs in, also where these may become root
+    /// Run the daemons as the users that ssh logs in, who must not be root, also where these may become root
     #[arg(long)]
     pub as_user: bool,
     /// Give up the keys of a host whose data directory is gone; may be repeated
@@ -170,7 +170,7 @@ pub struct ResizeArgs {
 
 const RESIZE_LONG: &str = "\
 Add nodes at the end of the node list, or take them from there. For a cluster that 's4 cluster up' has made, give the hosts of all \
-nodes, as for 'up': new hosts are installed, and the daemons of hosts that are left out are stopped. For any other cluster, give a \
+nodes, as for 'up': new hosts are installed, and what was installed on hosts that are left out is removed. For any other cluster, give a \
 cluster file with the new list, NEWCONF; --conf-path is the one that the cluster has. New nodes must run before, with NEWCONF and \
 empty data directories.
 

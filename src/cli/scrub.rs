@@ -17,6 +17,9 @@ pub struct ScrubArgs {
     /// Go on where the last scrub was interrupted; nodes that it has finished are not read again
     #[arg(long)]
     pub resume: bool,
+    /// Delete files that belong on another node, and so are no keys
+    #[arg(long)]
+    pub remove_strays: bool,
 }
 
 fn parse_rate(text: &str) -> Result<u64, String> {
@@ -31,7 +34,8 @@ Every node reads its keys and compares them with their checksums. A line on stdo
 damaged, has no checksum, belongs on another node, or cannot be read; the exit status is 1 if there is any. A key that is deleted \
 meanwhile is not reported.
 
-A scrub ends with its client; --resume continues it.";
+A scrub ends with its client; --resume continues it. A file that belongs on another node, where somebody has copied it by hand, is \
+no key, and no other command deletes it alone: --remove-strays does.";
 
 const SCRUB: &str = "\
 Prints a line for each file that is not a whole key: damaged, without a checksum, on the wrong node, or not readable. \

@@ -18,7 +18,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// A node that was heard on a connection at most so long ago cannot have gone down and come back since.
-const FRESH: Duration = Duration::from_millis(100);
+const FRESH: Duration = Duration::from_secs(1);
 
 /// How long the calling thread waits for a response before another thread takes over.
 const SHORT_WAIT: Duration = Duration::from_millis(10);

@@ -29,8 +29,9 @@ impl ScrubStream {
 
 impl Client {
     /// Makes `node` check its files at `rate` bytes a second: all, or with `resume` those that the last scrub has left.
-    pub async fn scrub(&self, node: NodeId, rate: u64, resume: bool) -> Result<ScrubStream> {
-        let path = format!("/v1/scrub?rate={rate}&resume={resume}");
+    /// `remove_strays`: deletes files that belong on other nodes.
+    pub async fn scrub(&self, node: NodeId, rate: u64, resume: bool, remove_strays: bool) -> Result<ScrubStream> {
+        let path = format!("/v1/scrub?rate={rate}&resume={resume}&remove_strays={remove_strays}");
         let response = self.send(node, Method::POST, &path, body::empty(), &Activity::default()).await?;
         Ok(ScrubStream { lines: Lines::new(self.chunks(node, response)), name: self.cluster().name(node).to_string() })
     }

@@ -51,8 +51,10 @@ fn is_same(one: &Source, other: &Source) -> bool {
 
 impl Producer {
     fn of(nodes: usize, parts: Vec<Source>) -> Option<Self> {
-        // All nodes plan a job before any node starts it. So a node that does not know the job has lost its part.
-        let lost = (parts.len() < nodes).then_some(Some(Outcome::Interrupted));
+        // All nodes plan a job before any node starts it. So a node that does not know the job has lost its part, unless
+        // the cluster was resized since: that waits for the end of all jobs, and moves their outputs.
+        let is_of_these = parts.iter().all(|part| part.nodes == nodes as u64);
+        let lost = (is_of_these && parts.len() < nodes).then_some(Some(Outcome::Interrupted));
         let state = JobState::of(parts.iter().map(|part| part.outcome).chain(lost));
         let sum = parts.into_iter().reduce(|sum, part| Source {
             tasks: sum.tasks + part.tasks,
@@ -108,6 +110,7 @@ mod tests {
             outcome,
             tasks: 15,
             done: 6,
+            nodes: 1,
             inputs,
         }
     }
@@ -132,8 +135,12 @@ mod tests {
         assert!(refused(&[source(1, None, 0), source(1, None, 0)]).is_some(), "it may make some yet");
         assert!(refused(&[source(1, DONE, 1), Source { started: false, ..source(1, None, 0) }]).is_some());
         assert_eq!(refused(&[Source { started: false, ..source(1, None, 0) }]), None, "nobody has started it");
+        let of_3 = |source| Source { nodes: 3, ..source };
         assert_eq!(refused_by(2, &[source(1, DONE, 5), source(1, DONE, 7)]), None);
-        assert!(refused_by(3, &[source(1, DONE, 5), source(1, DONE, 7)]).is_some(), "a node has lost its part");
+        let parts = [of_3(source(1, DONE, 5)), of_3(source(1, DONE, 7))];
+        assert!(refused_by(3, &parts).is_some(), "a node has lost its part");
+        assert_eq!(refused_by(4, &parts), None, "a node came later");
+        assert!(refused_by(4, &[of_3(source(1, DONE, 5)), of_3(source(1, FAILED, 7))]).is_some());
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub async fn run(client: &Client, args: ScrubArgs) -> Result<ExitStatus> {
     for &node in &nodes {
         let (client, sender) = (client.clone(), sender.clone());
         tokio::spawn(async move {
-            if let Err(error) = scrub_node(&client, node, (args.rate, args.resume), &sender).await {
+            if let Err(error) = scrub_node(&client, node, (args.rate, args.resume, args.remove_strays), &sender).await {
                 // This fails only if the output has failed.
                 let _ = sender.send((node, Err(error))).await;
             }
@@ -57,10 +57,10 @@ fn chosen(client: &Client, mut nodes: Vec<NodeId>) -> Result<Vec<NodeId>> {
 async fn scrub_node(
     client: &Client,
     node: NodeId,
-    (rate, resume): (u64, bool),
+    (rate, resume, remove_strays): (u64, bool, bool),
     sender: &mpsc::Sender<(NodeId, Result<ScrubLine>)>,
 ) -> Result<()> {
-    let mut stream = client.scrub(node, rate, resume).await?;
+    let mut stream = client.scrub(node, rate, resume, remove_strays).await?;
     loop {
         let line = stream.next().await?;
         let is_end = matches!(line, ScrubLine::End(_));

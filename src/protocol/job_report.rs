@@ -30,6 +30,9 @@ pub struct Source {
     pub tasks: u64,
     #[serde(deserialize_with = "bounds::count")]
     pub done: u64,
+    /// The nodes that the cluster had then.
+    #[serde(default, deserialize_with = "bounds::count")]
+    pub nodes: u64,
     /// The keys in INDIR that the job has made.
     #[serde(deserialize_with = "bounds::count")]
     pub inputs: u64,

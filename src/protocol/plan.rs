@@ -23,6 +23,9 @@ pub struct Plan {
     /// Outputs, or of a 1:n map the outputs of an input, to be removed because their inputs are gone.
     #[serde(default, deserialize_with = "bounds::count")]
     pub gone: u64,
+    /// The nodes of the cluster, which may have more or fewer after a resize. 0 in records of before version 0.2.
+    #[serde(default, deserialize_with = "bounds::count")]
+    pub nodes: u64,
     /// Why the tasks run. All are [`Reason::Missing`] if outputs must not exist.
     #[serde(default)]
     pub reasons: Reasons,
@@ -75,6 +78,7 @@ impl<'a> std::iter::Sum<&'a Plan> for Plan {
             done_before: sum.done_before + plan.done_before,
             of_others: sum.of_others + plan.of_others,
             gone: sum.gone + plan.gone,
+            nodes: sum.nodes.max(plan.nodes),
             reasons: Reasons {
                 missing: sum.reasons.missing + plan.reasons.missing,
                 incomplete: sum.reasons.incomplete + plan.reasons.incomplete,

@@ -65,7 +65,14 @@ fn a_cluster_of_five_hosts_from_up_to_destroy() {
     let up = ["cluster", "up", "--data", "/data/s4", "node0", "node1", "node2", "node3", "node4"];
     ok(&hosts, &[&up[..], &["--dry-run"]].concat());
     (0..5).for_each(|host| assert_untouched(&hosts, host));
+    fails(
+        &hosts,
+        &[&up[..], &["--as-user"]].concat(),
+        &["node0: ssh logs in as root, and --as-user wants an ordinary user"],
+    );
     assert!(ok(&hosts, &up).contains("export S4_CONF_PATH=/root/.s4.conf\n"));
+    let home = hosts.sh_on(0, "tr '\\0' '\\n' < /proc/$(cat /run/s4-server.pid)/environ | grep ^HOME=");
+    assert_eq!(home, "HOME=/nonexistent\n", "not that of who started it");
     assert_eq!(ok(&hosts, &["cluster", "up"]).matches(": unchanged").count(), 5);
     let status = ok(&hosts, &["cluster", "status"]);
     let healthy = format!(" healthy, version {}, up ", env!("CARGO_PKG_VERSION"));
@@ -130,6 +137,31 @@ fn replace_a_node(hosts: &Hosts) {
     assert!(!left.is_empty() && left.lines().count() < kept.lines().count());
     left.lines().for_each(|line| assert!(kept.contains(line), "{line}"));
     hosts.sh("seq 100 | s4 cp - s4://new/002_key && s4 cp s4://new/002_key - | cmp - <(seq 100)");
+}
+
+#[test]
+fn a_cluster_remembers_how_it_is_reached_and_a_lost_host_does_not_keep_the_others_down() {
+    let Some(hosts) = Hosts::machines(3) else { return };
+    let (login, names) = (format!("User={USER}"), ["node0", "node1", "node2"]);
+    ok(&hosts, &[&["cluster", "up", "-o", &login, "-o", "ConnectTimeout=2"], &names[..]].concat());
+    assert_eq!(ok(&hosts, &["cluster", "status"]).matches(" healthy, ").count(), 3);
+    let home = format!("/home/{USER}/.local/share/s4");
+    hosts.sh_on(1, &format!("echo 'S4_SERVER_OPTIONS=\"--reserve 7M\"' > {home}/s4-server.options"));
+    hosts.sh_on(1, &format!("kill -9 $(cat {home}/s4-server.pid)"));
+    fails(&hosts, &["cluster", "upgrade"], &["node1: node 1: stopped", "unchanged: all 3 nodes"]);
+    hosts.isolate(2);
+    let told = ["node1: node 1: a start", "1 of 3 hosts are not reached; what was stopped on the others is started"];
+    fails(&hosts, &["cluster", "up"], &told);
+    let line = hosts.sh_on(1, &format!("tr '\\0' ' ' < /proc/$(cat {home}/s4-server.pid)/cmdline"));
+    assert!(line.contains(" --reserve 7M"), "{line}");
+    hosts.connect(2);
+    hosts.sh("head -c 32 /dev/urandom | base64 > /root/other");
+    fails(&hosts, &["--secret", "/root/other", "cluster", "up"], &["the cluster has another secret"]);
+    ok(&hosts, &["cluster", "up"]);
+    let as_root = ["cluster", "destroy", "--yes", "-o", "User=root"];
+    fails(&hosts, &as_root, &["node0: node 0: nothing of a cluster is there", ".s4.conf.hosts: left"]);
+    ok(&hosts, &["cluster", "destroy", "--yes"]);
+    (0..3).for_each(|host| assert_untouched(&hosts, host));
 }
 
 #[test]

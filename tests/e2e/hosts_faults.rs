@@ -78,6 +78,8 @@ fn connections_from_before_a_power_cut_fail_nothing_after_it() {
     (0..NODES).for_each(|node| site.hosts.sync(node));
     for round in 0..3 {
         site.hosts.power_cut(1);
+        // For the whole deadline: no machine is back in an instant.
+        assert!(!site.output("s4 $D cp s4://before/1_k -").status.success());
         site.hosts.boot(1);
         eventually("node 1 is back", || site.ok("s4 $D health").ok());
         let (dir, to) = (format!("after{round}"), format!("shuffled{round}"));

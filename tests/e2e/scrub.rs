@@ -71,6 +71,32 @@ fn a_whole_cluster_has_no_findings() {
 }
 
 #[test]
+fn stray_files_are_removed_on_request_and_no_key_of_their_names() {
+    let cluster = Cluster::start(3);
+    whole_keys(&cluster);
+    let (key, stray) = (cluster.data(2).join("b/2_c"), cluster.data(1).join("b/2_c"));
+    std::fs::copy(&key, &stray).unwrap();
+    std::fs::create_dir(cluster.data(0).join("b/own")).unwrap();
+    std::fs::write(cluster.data(0).join("b/own/1_other"), "by hand").unwrap();
+    assert!(cluster.run(&["scrub"]).status.code() == Some(1) && stray.exists());
+    let output = cluster.run(&["scrub", "--remove-strays"]);
+    let lines = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{lines}");
+    for line in [
+        format!(
+            "{}: s4://b/own/1_other: it lay here and belongs on node 1, so that it was no key; removed",
+            cluster.name(0)
+        ),
+        format!("{}: s4://b/2_c: it lay here and belongs on node 2, so that it was no key; removed", cluster.name(1)),
+    ] {
+        assert!(lines.lines().any(|found| found == line), "{line}: {lines}");
+    }
+    assert!(!stray.exists() && !cluster.data(0).join("b/own").exists());
+    assert_eq!(cluster.get("s4://b/2_c"), vec![7; 4096]);
+    assert!(cluster.ok(&["scrub"]).is_empty());
+}
+
+#[test]
 fn every_kind_of_damage_is_found_with_its_node_and_key() {
     let cluster = Cluster::start(3);
     whole_keys(&cluster);

@@ -172,9 +172,9 @@ pub fn unit(facts: &Facts, port: u16) -> Option<String> {
         Service::Systemd => ("User=s4\n", "multi-user.target"),
         Service::SystemdUser => ("", "default.target"),
     };
-    let Facts { data, bin, conf, .. } = facts;
+    let Facts { data, bin, conf, defaults, .. } = facts;
     Some(format!(
-        "# By 's4 cluster', which replaces this file. Options of the daemon go to a drop-in: systemctl edit s4-server.
+        "# By 's4 cluster', which replaces this file. Options of the daemon go to {defaults}: S4_SERVER_OPTIONS=\"--reserve 10G\"
 [Unit]
 Description=s4 node
 Wants=network-online.target
@@ -183,7 +183,8 @@ RequiresMountsFor={data}
 StartLimitIntervalSec=0
 
 [Service]
-{user}ExecStart={bin}/s4-server --conf {conf} --port {port} --data {data}
+{user}EnvironmentFile=-{defaults}
+ExecStart={bin}/s4-server --conf {conf} --port {port} --data {data} $S4_SERVER_OPTIONS
 Environment=PATH={bin}:/usr/local/bin:/usr/bin:/bin
 Restart=on-failure
 RestartSec=2

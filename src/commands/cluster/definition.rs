@@ -34,6 +34,9 @@ pub struct Definition {
     /// As ordinary users, also where root could be had.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub as_user: bool,
+    /// Options of ssh, as typed after `-o`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh: Vec<String>,
     /// In the order of their nodes.
     pub nodes: Vec<Member>,
 }
@@ -89,11 +92,20 @@ impl Files {
     /// kept beside the cluster file.
     pub fn secret(&self, given: Option<&Path>, theirs: Option<String>) -> Result<String> {
         let failed = |e: std::io::Error| Error::io(self.secret.display(), &e);
-        let text = match (given, theirs) {
-            (Some(given), _) => Secret::read(given)?.as_text().to_owned(),
-            (None, _) if self.secret.exists() => return Ok(Secret::read(&self.secret)?.as_text().to_owned()),
-            (None, Some(theirs)) => theirs,
-            (None, None) => random_text().map_err(failed)?,
+        let ours = self.secret.exists().then(|| Secret::read(&self.secret)).transpose()?;
+        let text = match (given.map(Secret::read).transpose()?, ours, theirs) {
+            (Some(given), Some(ours), _) if given.as_text() != ours.as_text() => {
+                let message = format!(
+                    "{}: the cluster has another secret than the one that is given; to change it, remove this file and \
+                     run the same command again: the daemons restart, and jobs that run end",
+                    self.secret.display()
+                );
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+            (_, Some(ours), _) => return Ok(ours.as_text().to_owned()),
+            (Some(given), None, _) => given.as_text().to_owned(),
+            (None, None, Some(theirs)) => theirs,
+            (None, None, None) => random_text().map_err(failed)?,
         };
         let draft = self.secret.with_extension("secret.new");
         let _ = std::fs::remove_file(&draft);

@@ -34,6 +34,10 @@ pub struct Facts {
     pub kernel: String,
     pub system: String,
     pub service: Service,
+    /// The script runs as root there.
+    pub is_root: bool,
+    /// The file of the daemon's options.
+    pub defaults: String,
     /// The address by which ssh reached it.
     pub address: String,
     pub files: u64,
@@ -95,6 +99,8 @@ impl Facts {
                 "systemd-user" => Service::SystemdUser,
                 _ => Service::Plain,
             },
+            is_root: one("as")? == "root",
+            defaults: one("defaults")?,
             address: one("address")?,
             files: if files == "unlimited" { u64::MAX } else { files.parse().map_err(|_| "no limit of files")? },
             missing: all("missing").take(20).collect(),

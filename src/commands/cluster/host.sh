@@ -15,13 +15,13 @@ fail() {
 # Where everything is, and who runs the daemon.
 if [ "$(id -u)" = 0 ]; then
     as=root bin=/usr/local/bin etc=/etc user=s4
-    pid_file=/run/s4-server.pid log=/var/log/s4-server.log
+    pid_file=/run/s4-server.pid log=/var/log/s4-server.log defaults=/etc/default/s4-server
     unit=/etc/systemd/system/s4-server.service
     : "${data:=/srv/s4/data}"
 else
     as=user user=$(id -un)
     etc=${XDG_DATA_HOME:-$HOME/.local/share}/s4
-    bin=$etc/bin pid_file=$etc/s4-server.pid log=$etc/s4-server.log
+    bin=$etc/bin pid_file=$etc/s4-server.pid log=$etc/s4-server.log defaults=$etc/s4-server.options
     unit=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/s4-server.service
     : "${data:=$etc/data}"
 fi
@@ -93,6 +93,7 @@ check() {
     done
     echo "data $data"
     echo "conf $conf"
+    echo "defaults $defaults"
     echo "bin $bin"
     df -Pk "$(existing "$data")" | awk 'NR == 2 { print "data_kib " $4; print "disk_kib " $2 }'
     df -Pk "$(existing "$bin")" | awk 'NR == 2 { print "bin_kib " $4 }'
@@ -204,8 +205,13 @@ start_daemon() {
     ulimit -n "$(ulimit -Hn)" 2> /dev/null
     touch "$log" && chmod 640 "$log" && { [ $as = user ] || chown "$user:" "$log"; } || fail "$log cannot be made"
     cd /
-    set -- env -i "PATH=$bin:/usr/local/bin:/usr/bin:/bin" "HOME=${HOME:-/}" "USER=$user" \
-        "$bin/s4-server" --conf "$conf" --port "$port" --data "$data"
+    # As systemd would have it: the user's home, of whoever runs this, and the options of a file.
+    home=$(getent passwd "$user" 2> /dev/null | cut -d : -f 6)
+    options=
+    [ ! -r "$defaults" ] || options=$(. "$defaults" > /dev/null 2>&1; echo "${S4_SERVER_OPTIONS:-}")
+    # shellcheck disable=SC2086 # several words are several options
+    set -- env -i "PATH=$bin:/usr/local/bin:/usr/bin:/bin" "HOME=${home:-/}" "USER=$user" \
+        "$bin/s4-server" --conf "$conf" --port "$port" --data "$data" $options
     [ $as = user ] || set -- setpriv --reuid "$user" --regid "$user" --init-groups "$@"
     # The shell that writes its number becomes the daemon.
     setsid sh -c 'echo $$ > "$0" && exec "$@"' "$pid_file" "$@" < /dev/null >> "$log" 2>&1 &
@@ -234,8 +240,14 @@ install() {
     echo s4-end
 }
 
+# Tells that nothing of a cluster is here.
+note_absence() {
+    [ -e "$conf" ] || [ -e "$secret" ] || [ -e "$data/.s4/node" ] || echo absent
+}
+
 down() {
     echo s4-begin
+    note_absence
     was=$(running) && echo "pid $was"
     stop_daemon
     [ $service = plain ] || [ ! -e "$unit" ] || ctl disable --quiet s4-server
@@ -269,6 +281,7 @@ last_words() {
 # Removes all that 'up' has made, keys too.
 destroy() {
     echo s4-begin
+    note_absence
     stop_daemon
     [ $service = plain ] || [ ! -e "$unit" ] || ctl disable --quiet s4-server
     if [ -e "$data/.s4/node" ]; then
@@ -282,6 +295,8 @@ destroy() {
     [ "$(echo "${SSH_CONNECTION:-}" | cut -d ' ' -f 1)" = "$(echo "${SSH_CONNECTION:-}" | cut -d ' ' -f 3)" ] ||
         rm -f "$bin/s4" "$bin/s4-server" "$bin/s4-mount" "$bin/s4-s3"
     rm -rf "$new" "$conf" "$secret" "$unit" "$log" "$pid_file"
+    # That of root may be a package's.
+    [ $as = root ] || rm -f "$defaults"
     ctl daemon-reload
     if [ $as = user ]; then
         rmdir "$bin" "$etc" 2> /dev/null
@@ -291,3 +306,12 @@ destroy() {
     echo s4-end
 }
 
+# The same on a host that has no node any more; only its daemon is stopped if keys are left here.
+leave() {
+    if [ -n "$(find "$data" -xdev -mindepth 1 \( -path "$data/.s4" -o -path "$data/lost+found" \) -prune -o -type f -print 2> /dev/null | head -n 1)" ]; then
+        down
+        echo kept
+    else
+        destroy
+    fi
+}

@@ -14,6 +14,7 @@ mod programs;
 mod resize;
 mod resize_hosts;
 mod ssh;
+mod start;
 mod status;
 mod steps;
 mod up;

@@ -11,7 +11,8 @@ use super::up::{Up, changes, checked, members};
 use super::{health, resize};
 use crate::cli::{Global, ResizeArgs};
 use crate::commands::console::print_message;
-use s4::error::{ExitStatus, Result};
+use crate::commands::format::counted;
+use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::resize::Lists;
 use tokio::runtime::Handle;
 
@@ -28,23 +29,24 @@ pub fn run(
     let gone = &old.nodes[wanted.len().min(old.nodes.len())..];
     let typed: Vec<&str> = wanted.iter().map(|given| given.host.as_str()).collect();
     let all: Vec<&str> = typed.iter().copied().chain(names(gone)).collect();
-    print_message(format_args!("checking {} hosts", all.len()));
-    let connections = connect(&args.ssh, old.as_user, &all)?;
+    print_message(format_args!("checking {}", counted(all.len() as u64, "host")));
+    let connections = connect(&args.ssh, old, &all)?;
     all_of(&connections, &all)?;
     let hosts = hosts(&connections);
+    refuse_jobs(hosts[0], old.data.as_deref())?;
     let (staying, leaving) = hosts.split_at(typed.len());
     let data = old.data.clone();
     let facts = checked(staying, &typed, data.as_deref())?;
     let nodes = members(&wanted, &facts, port, &typed)?;
     let cluster = cluster_of(&nodes, &files.conf)?;
     let lists = Lists::new(before, cluster.clone())?;
-    let definition = Definition { data, as_user: old.as_user, nodes };
+    let definition = Definition { data, as_user: old.as_user, ssh: old.ssh.clone(), nodes };
     let (programs, secret) = (Programs::find()?, files.secret(global.secret.as_deref(), None)?);
     let changes = changes(&[], Some(old), &definition, &cluster, &facts, &programs, &secret)?;
     let up = Up { definition, cluster, hosts: staying, facts, changes, programs, secret, is_new: false };
     up.change()?;
     runtime.block_on(resize::drive(lists, resize::settings(global)?))?;
-    stop(leaving, gone, &up.definition)?;
+    clean(leaving, gone, &up.definition)?;
     health::wait(staying, up.definition.data.as_deref())?;
     files.keep(&up.definition, &up.cluster)?;
     Ok(ExitStatus::Done)
@@ -59,13 +61,31 @@ fn wanted(typed: &[String], old: &[Member], port: u16) -> Result<Vec<Given>> {
     Ok(wanted)
 }
 
-/// The daemons have ended by themselves; they must not be started again at the next boot.
-fn stop(leaving: &[&Host], gone: &[Member], definition: &Definition) -> Result<()> {
-    let data = definition.data.as_deref();
-    let stopped = on_all(leaving, |at, host| (gone[at].host.as_str(), host.run(&script(data, "down")).map(drop)));
-    step("the stop", stopped)?;
-    for Member { host, .. } in gone {
-        print_message(format_args!("{host}: no node any more; its keys are on the others, and its daemon is stopped"));
+/// Refuses while jobs run, before anything is copied. A node that does not tell is asked again by the resize itself.
+fn refuse_jobs(host: &Host, data: Option<&str>) -> Result<()> {
+    let running = host.run(&script(data, "jobs")).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    match running.filter(|running| *running > 0) {
+        None => Ok(()),
+        Some(jobs) => {
+            let message = format!("{} running; wait for the end or cancel, then resize", counted(jobs, "job"));
+            Err(Error::new(ErrorKind::Busy, message))
+        }
     }
-    Ok(())
+}
+
+/// The daemons of hosts that leave have ended by themselves.
+fn clean(leaving: &[&Host], gone: &[Member], definition: &Definition) -> Result<()> {
+    let data = definition.data.as_deref();
+    let cleaned = on_all(leaving, |at, host| {
+        let said = host.run(&script(data, "leave"));
+        if let Ok(said) = &said {
+            let what = match said.lines().any(|line| line == "kept") {
+                true => "its daemon is stopped, and files that are no keys of the cluster are left on its disk",
+                false => "its keys are on the others, and what 's4 cluster' has made there is removed",
+            };
+            print_message(format_args!("{}: no node any more; {what}", gone[at].host));
+        }
+        (gone[at].host.as_str(), said.map(drop))
+    });
+    step("the removal", cleaned)
 }

@@ -37,7 +37,7 @@ struct Line<'a> {
 
 pub fn run(global: &Global, args: &StatusArgs) -> Result<ExitStatus> {
     let definition = Files::find(global.conf_path.as_deref())?.existing()?;
-    let connections = connect(&args.ssh, definition.as_user, &names(&definition.nodes))?;
+    let connections = connect(&args.ssh, &definition, &names(&definition.nodes))?;
     let reached: Vec<&Host> = connections.hosts.iter().flatten().collect();
     let mut found = Facts::of_all(&reached, definition.data.as_deref()).into_iter();
     let facts: Vec<std::result::Result<Facts, String>> = connections

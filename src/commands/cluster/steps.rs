@@ -1,6 +1,6 @@
 //! What all steps share: the script, the connections with all hosts, and how failures of some hosts are told.
 
-use super::definition::Member;
+use super::definition::{Definition, Member};
 use super::ssh::{Connections, Host, Ssh, quoted};
 use crate::cli::SshArgs;
 use crate::commands::console::print_message;
@@ -11,9 +11,9 @@ pub fn script(data: Option<&str>, call: &str) -> String {
     format!("data={}\n{}\n{call}\n", quoted(data.unwrap_or("")), include_str!("host.sh"))
 }
 
-/// Connects with the hosts of all nodes.
-pub fn connect(args: &SshArgs, as_user: bool, hosts: &[&str]) -> Result<Connections> {
-    let ssh = Ssh { options: args.ssh_option.clone(), as_user };
+/// Connects with hosts of the cluster. What is typed now comes before the options that it was made with.
+pub fn connect(args: &SshArgs, cluster: &Definition, hosts: &[&str]) -> Result<Connections> {
+    let ssh = Ssh { options: [&args.ssh_option[..], &cluster.ssh].concat(), as_user: cluster.as_user };
     ssh.connect(hosts).map_err(|e| Error::io("the directory of ssh's sockets", &e))
 }
 

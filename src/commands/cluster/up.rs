@@ -8,9 +8,11 @@ use super::parallel::on_all;
 use super::probing::{Asked, problems, question};
 use super::programs::{Programs, new_dir, sum_of};
 use super::ssh::Host;
+use super::start;
 use super::steps::{all_of, connect, hosts, names, refuse, script, step};
-use crate::cli::{Global, UpArgs};
+use crate::cli::{Global, SshArgs, UpArgs};
 use crate::commands::console::print_message;
+use crate::commands::format::counted;
 use s4::cluster::Cluster;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use std::io::Write;
@@ -37,16 +39,28 @@ pub fn run(global: &Global, args: &UpArgs) -> Result<ExitStatus> {
     if let Some(unknown) = args.replace.iter().find(|host| !typed.contains(&host.as_str())) {
         return Err(Error::usage(format!("--replace: '{unknown}' is none of the hosts")));
     }
-    print_message(format_args!("checking {} hosts", typed.len()));
-    let connections = connect(&args.ssh, as_user, &typed)?;
+    let ssh = match (&old, args.ssh.ssh_option.is_empty()) {
+        (Some(old), true) => old.ssh.clone(),
+        _ => args.ssh.ssh_option.clone(),
+    };
+    let mut definition = Definition { data, as_user, ssh, nodes: Vec::new() };
+    print_message(format_args!("checking {}", counted(typed.len() as u64, "host")));
+    let connections = connect(&SshArgs::default(), &definition, &typed)?;
+    if let Some(old) = old.as_ref().filter(|old| names(&old.nodes) == typed && !args.dry_run) {
+        start::on_reached(old, &connections, &cluster_of(&old.nodes, &files.conf)?)?;
+    }
     all_of(&connections, &typed)?;
     let hosts = hosts(&connections);
-    let facts = checked(&hosts, &typed, data.as_deref())?;
+    let facts = checked(&hosts, &typed, definition.data.as_deref())?;
+    if let Some(node) = facts.iter().position(|facts| as_user && facts.is_root) {
+        let message = format!("{}: ssh logs in as root, and --as-user wants an ordinary user", typed[node]);
+        return Err(Error::usage(message));
+    }
     let nodes = members(&wanted, &facts, args.port, &typed)?;
     if let Some(old) = &old {
         change::compare(&old.nodes, &nodes).map_err(|why| Error::new(ErrorKind::Config, why))?;
     }
-    let definition = Definition { data, as_user, nodes };
+    definition.nodes = nodes;
     let cluster = cluster_of(&definition.nodes, &files.conf)?;
     let programs = Programs::find()?;
     let secret = match args.dry_run && !files.secret.exists() {
@@ -239,7 +253,7 @@ impl Up<'_> {
     }
 
     fn stage(&self, nodes: &[usize]) -> Result<()> {
-        print_message(format_args!("copying to {} hosts", nodes.len()));
+        print_message(format_args!("copying to {}", counted(nodes.len() as u64, "host")));
         self.on(nodes, "copying", |node| {
             let (host, facts, change) = (self.hosts[node], &self.facts[node], &self.changes[node]);
             self.programs.stage(host, facts, self.data(), &change.programs)?;

@@ -9,6 +9,7 @@ use super::ssh::Host;
 use super::steps::{all_of, connect, hosts, names, refuse, script, step};
 use crate::cli::{Global, UpgradeArgs};
 use crate::commands::console::print_message;
+use crate::commands::format::counted;
 use s4::cluster::Address;
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use s4::protocol::PROTOCOL;
@@ -19,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub fn run(global: &Global, args: &UpgradeArgs) -> Result<ExitStatus> {
     let definition = Files::find(global.conf_path.as_deref())?.existing()?;
     let (names, data) = (names(&definition.nodes), definition.data.as_deref());
-    let connections = connect(&args.ssh, definition.as_user, &names)?;
+    let connections = connect(&args.ssh, &definition, &names)?;
     all_of(&connections, &names)?;
     let hosts = hosts(&connections);
     let facts = facts_of(&hosts, &names, data)?;
@@ -27,13 +28,17 @@ pub fn run(global: &Global, args: &UpgradeArgs) -> Result<ExitStatus> {
     let differing: Vec<Vec<String>> = facts.iter().map(|facts| differing(&programs, facts)).collect();
     let old: Vec<usize> = (0..hosts.len()).filter(|&node| !differing[node].is_empty()).collect();
     if old.is_empty() {
-        print_message(format_args!("unchanged: all {} nodes have these programs", hosts.len()));
-        return Ok(ExitStatus::Done);
+        print_message(format_args!("unchanged: all {} have these programs", counted(hosts.len() as u64, "node")));
+        let down: Vec<usize> = (0..hosts.len()).filter(|&node| facts[node].pid.is_none()).collect();
+        for &node in &down {
+            print_message(format_args!("{}: node {node}: stopped; 's4 cluster up' starts it", names[node]));
+        }
+        return Ok(if down.is_empty() { ExitStatus::Done } else { ExitStatus::Failed });
     }
     let runs = facts.iter().any(|facts| facts.pid.is_some());
     let before = if runs { health::wait(&hosts, data)? } else { Vec::new() };
     refuse_protocol(&before, &names)?;
-    print_message(format_args!("copying to {} hosts", old.len()));
+    print_message(format_args!("copying to {}", counted(old.len() as u64, "host")));
     let staged =
         on_all(&old, |_, &node| (names[node], programs.stage(hosts[node], &facts[node], data, &differing[node])));
     let upgraded = step("copying", staged).and_then(|()| {

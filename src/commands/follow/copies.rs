@@ -6,9 +6,9 @@ use s4::protocol::{CopySpec, Progress};
 use std::time::Duration;
 
 /// What is left of a copy that has not finished.
-pub fn left(copy: &CopySpec, parts: &[Part]) -> String {
+pub fn left(copy: &CopySpec) -> String {
     match copy.dry_run {
-        true => format!("nothing is copied{}", nodes(parts)),
+        true => "nothing is copied".to_owned(),
         false => "what was copied is kept; run the same command with --resume to go on".to_owned(),
     }
 }

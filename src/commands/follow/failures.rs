@@ -54,7 +54,8 @@ impl Failures {
 
 /// The number of failures, and the first tasks.
 fn head(group: &FailureGroup, spec: &JobSpec, tasks: u64, cluster: &Cluster) -> String {
-    let mut text = format!("{} of {} failed: {}", group.count, counted(tasks, spec.unit()), group.kind());
+    let mut text =
+        format!("{} of {} failed: {}", group.count, counted(tasks.max(group.count), spec.unit()), group.kind());
     for (number, task) in group.tasks.iter().enumerate() {
         text += &format!("\n    {} on {}", task.key, cluster.name(task.node));
         if number == 0 && group.kind() != group.reason {

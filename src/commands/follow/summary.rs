@@ -133,7 +133,7 @@ impl Report {
 
     fn outputs_left(&self) -> String {
         if let Some(copy) = &self.spec.copy {
-            return copies::left(copy, &self.parts);
+            return copies::left(copy);
         }
         let outputs = match (total(&self.parts).outputs, self.plan().done_before) {
             (0, 0) if self.spec.rerun != Rerun::Refuse => {
