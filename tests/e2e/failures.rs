@@ -124,7 +124,7 @@ fn a_hundred_thousand_failures_take_little_memory() {
     let stderr = text(&told.stderr);
     assert_eq!(told.status.code(), Some(1), "{stderr:.2000}");
     assert!(
-        stderr.contains("100000 of 1 task failed: exit status 3") && stderr.contains("and 99997 more"),
+        stderr.contains("100000 of 100000 tasks failed: exit status 3") && stderr.contains("and 99997 more"),
         "{stderr:.2000}"
     );
     assert!(stderr.len() < 8000, "{}", stderr.len());

@@ -199,7 +199,7 @@ mod tests {
     use proptest::prelude::*;
 
     const TEXT: &str = "motd\ns4-begin\ndate 1700000000.250000000\narch x86_64\nkernel 6.1.0-1\nsystem Linux\nas root\nservice plain\n\
-        address 10.0.0.1\nfiles unlimited\ndata /srv/s4/data\nbin /usr/local/bin\nconf /etc/s4.conf\ndata_kib 9000000\n\
+        address 10.0.0.1\nfiles unlimited\ndata /srv/s4/data\nbin /usr/local/bin\nconf /etc/s4.conf\ndefaults /etc/default/s4-server\ndata_kib 9000000\n\
         disk_kib 10000000\nbin_kib 9000000\nheld node 0 of 2\nprogram s4 abc\nnode 10.0.0.1:80\nnode 10.0.0.2:80\ns4-end\n";
 
     #[test]
