@@ -59,12 +59,7 @@ impl Store {
 
     /// Removes keys that a power cut damaged, if there was one. Blocks until the keys made last are read.
     pub(super) fn recover(&self) -> io::Result<()> {
-        let has_run = self.root.join(".s4/synced").exists();
-        let since = self.synced.begin()?;
-        if has_run && (since.is_some() || self.was_killed()) {
-            tracing::info!("the last run was killed, or its machine went down");
-        }
-        let Some(since) = since else { return Ok(()) };
+        let Some(since) = self.synced.begin()? else { return Ok(()) };
         self.doubt_dirs()?;
         self.check_since(since)?;
         self.synced.sync_now()

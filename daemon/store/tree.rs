@@ -43,7 +43,8 @@ impl Store {
                 Err(Errno::ENOENT) => {}
                 Ok(()) => {
                     self.synced.note_changed();
-                    return Ok(());
+                    let synced = self.sync_above(target).and_then(|()| self.sync_above(&source));
+                    return synced.map_err(|e| Error::io(to, &e));
                 }
                 Err(errno) => return Err(failed(to, errno)),
             }
