@@ -1,7 +1,6 @@
 //! Power cuts: the kernel's memory is lost, and what the disk has of it is what comes back. Needs root, for an ext4 in a file.
 
 use crate::harness::{Cluster, eventually, text};
-use crate::mounting::{Mount, no_mounts};
 use crate::mounts::Mounted;
 use crate::observe::{Random, end_within, listed, spawn};
 use std::collections::BTreeMap;
@@ -107,25 +106,6 @@ fn with_fsync_a_deleted_key_does_not_come_back_after_a_power_cut() {
         cluster.start_node(1);
         assert_eq!(listed(&cluster, "s4://b/"), [""; 0], "{deletion:?}");
     }
-}
-
-#[test]
-fn with_fsync_a_renamed_key_keeps_its_new_name_after_a_power_cut() {
-    if let Some(reason) = no_mounts() {
-        return eprintln!("skipped: {reason}");
-    }
-    let Some(disk) = Mounted::ext4(64 << 20) else { return };
-    let mut cluster = Cluster::on_disk(&disk, &["--reserve", "0", "--fsync"]);
-    cluster.put("s4://b/1_old", b"content");
-    disk.sync();
-    {
-        let mount = Mount::new(&cluster, "mnt", &[]);
-        std::fs::rename(mount.path("b/1_old"), mount.path("b/1_new")).unwrap();
-    }
-    cut_and_boot(&mut cluster, &disk);
-    cluster.start_node(1);
-    assert_eq!(cluster.get("s4://b/1_new"), b"content");
-    assert!(cluster.fails(1, &["cp", "s4://b/1_old", "-"]).contains("no such key"));
 }
 
 /// The home of its directory has dropped it with the deletion.
