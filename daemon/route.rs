@@ -54,7 +54,7 @@ pub enum Route {
     DeletePrefix(Prefix),
     Scrub { rate: u64, resume: bool, remove_strays: bool },
     ResizeState,
-    CheckResize,
+    CheckResize { skip_conf: bool },
     BeginResize,
     MoveKeys,
     TakeDirs,
@@ -119,7 +119,7 @@ impl Route {
                 | Self::Status { .. }
                 | Self::Watch { .. }
                 | Self::ResizeState
-                | Self::CheckResize
+                | Self::CheckResize { .. }
                 | Self::BeginResize
                 | Self::MoveKeys
                 | Self::TakeDirs
@@ -176,7 +176,9 @@ impl Route {
             (&Method::POST, "delete", "") => delete_prefix_route(query),
             (&Method::POST, "scrub", "") => scrub_route(query),
             (&Method::GET, "resize", "") => Ok(Route::ResizeState),
-            (&Method::POST, "resize", "") if is_true(query, "check")? => Ok(Route::CheckResize),
+            (&Method::POST, "resize", "") if is_true(query, "check")? => {
+                Ok(Route::CheckResize { skip_conf: is_true(query, "skip_conf")? })
+            }
             (&Method::POST, "resize", "") => Ok(Route::BeginResize),
             (&Method::POST, "resize", "move") => Ok(Route::MoveKeys),
             (&Method::POST, "resize", "dirs") => Ok(Route::TakeDirs),

@@ -114,7 +114,7 @@ async fn dispatch(app: &Arc<App>, peer: Peer, route: Route, request: Request<Inc
             handlers::scrub::answer(app, rate, resume, strays)
         }
         Route::ResizeState => handlers::resize::state(app),
-        Route::CheckResize => handlers::resize::check(app, &whole_body(request).await?),
+        Route::CheckResize { skip_conf } => handlers::resize::check(app, &whole_body(request).await?, skip_conf),
         Route::BeginResize => handlers::resize::begin(app, &whole_body(request).await?).await,
         Route::MoveKeys => handlers::resize::move_all(app),
         Route::TakeDirs => handlers::resize::take_dirs(app, &whole_body(request).await?).await,

@@ -66,7 +66,7 @@ fn check_lists(app: &App, lists: &Lists) -> Result<()> {
 }
 
 /// What would be moved, if a resize can begin.
-pub fn check(app: &Arc<App>, body: &[u8]) -> Answer {
+pub fn check(app: &Arc<App>, body: &[u8], skip_conf: bool) -> Answer {
     let lists: Lists = parse(body)?;
     check_lists(app, &lists)?;
     let (sender, body) = app.channel();
@@ -74,7 +74,7 @@ pub fn check(app: &Arc<App>, body: &[u8]) -> Answer {
     tokio::spawn(async move {
         let planning = {
             let (app, lists) = (app.clone(), lists.clone());
-            blocking(move || plan(&app, &lists))
+            blocking(move || plan(&app, &lists, skip_conf))
         };
         let planned = while_telling(&sender, planning, Moved::default, || ()).await;
         let line = planned.map_or_else(|error| ResizeLine::Error(app.named(error)), ResizeLine::Plan);
@@ -85,10 +85,10 @@ pub fn check(app: &Arc<App>, body: &[u8]) -> Answer {
 }
 
 /// Blocks. Errors: a file that is no key now would become one.
-fn plan(app: &App, lists: &Lists) -> Result<ResizePlan> {
+fn plan(app: &App, lists: &Lists, skip_conf: bool) -> Result<ResizePlan> {
     let (store, sizes) = (&app.jobs.shared.store, lists.sizes());
     if app.resize.is_none() {
-        resize::check_begin(store, app.node, lists, &app.conf)?;
+        resize::check_begin(store, app.node, lists, Some(&*app.conf).filter(|_| !skip_conf))?;
     }
     let room = store.free_bytes()?.saturating_sub(store.reserve_bytes());
     let (mut plan, mut to) = (ResizePlan { room, ..ResizePlan::default() }, BTreeMap::new());

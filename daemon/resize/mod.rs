@@ -117,17 +117,17 @@ impl Resize {
 
 /// Records that the resize has begun, if it can; the daemon must restart. Blocks.
 pub fn begin(store: &Store, node: NodeId, lists: Lists, conf: &Path) -> Result<()> {
-    check_begin(store, node, &lists, conf)?;
+    check_begin(store, node, &lists, Some(conf))?;
     State { lists, is_moved: false }.write(store.root())
 }
 
 /// Checks what could not be moved, or not be ended. Blocks.
-pub fn check_begin(store: &Store, node: NodeId, lists: &Lists, conf: &Path) -> Result<()> {
+pub fn check_begin(store: &Store, node: NodeId, lists: &Lists, conf: Option<&Path>) -> Result<()> {
     if let Some(UploadInfo { key, id, .. }) = store.upload_that_moves(lists.sizes())? {
         let message = format!("{key}: its upload {id} has not ended, and parts are not moved; complete or abort it");
         return Err(Error::new(ErrorKind::Busy, message));
     }
-    check_conf(node, lists, conf)
+    conf.map_or(Ok(()), |conf| check_conf(node, lists, conf))
 }
 
 /// Errors: the cluster file has another list than the one after the resize, and cannot be replaced.

@@ -80,7 +80,10 @@ impl DiskHealth {
     pub fn trouble(&self, root: &Path) -> Option<String> {
         let state = self.probe(root);
         if let Some(slow) = state.probing.map(|began| began.elapsed()).filter(|elapsed| *elapsed >= SLOW) {
-            return Some(format!("the disk does not answer: it was asked to take a page {} s ago", slow.as_secs()));
+            return Some(format!(
+                "the disk is very slow or hangs: it was asked to take a page {} s ago",
+                slow.as_secs()
+            ));
         }
         let (_, trouble) = state.probed.as_ref()?;
         trouble.as_ref().map(|trouble| format!("disk error: {trouble}"))

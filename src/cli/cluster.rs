@@ -71,9 +71,9 @@ pub struct UpArgs {
     /// Where the keys are on each host [default: /srv/s4/data, or ~/.local/share/s4/data for an ordinary user]
     #[arg(long, value_name = "DIR", value_parser = parse_data)]
     pub data: Option<String>,
-    /// The port of each node whose address has none
-    #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: u16,
+    /// The port of each node whose address has none [default: that of before, or 8080]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
     /// Run the daemons as the users that ssh logs in, who must not be root, also where these may become root
     #[arg(long)]
     pub as_user: bool,
@@ -144,6 +144,9 @@ pub struct UpgradeArgs {
     /// How long to wait for running jobs, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = parse_seconds)]
     pub wait: Duration,
+    /// Print which programs each host would get
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub ssh: SshArgs,
 }
@@ -164,6 +167,9 @@ pub struct ResizeArgs {
     /// The hosts of all nodes, as for 'up'; of a cluster that 'up' did not make, the cluster file with the new list
     #[arg(value_name = "HOST|FILE|NEWCONF", required = true, value_hint = ValueHint::AnyPath)]
     pub new: Vec<String>,
+    /// Check hosts and nodes, and print what would be done and moved
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub ssh: SshArgs,
 }
@@ -185,6 +191,7 @@ Until it is done, the cluster serves nothing else. If it is interrupted, the sam
 cluster, new nodes must run before, with NEWCONF and empty data directories.
 
 Examples: from 3 to 5 nodes
+  s4 cluster resize --dry-run node0 node1 node2 node3 node4
   s4 cluster resize node0 node1 node2 node3 node4
   s4 -c s4.conf cluster resize new.conf";
 

@@ -36,9 +36,11 @@ impl Client {
         self.json(node, response).await
     }
 
-    /// What a resize would move from `node`. Errors: the node cannot be resized now.
-    pub async fn check_resize(&self, node: NodeId, lists: &Lists) -> Result<ResizePlan> {
-        let mut lines = self.resize_lines(node, "/v1/resize?check=true", json(lists)?).await?;
+    /// What a resize would move from `node`. `gives_conf`: the daemon's cluster file will be replaced by others. Errors: the node
+    /// cannot be resized now.
+    pub async fn check_resize(&self, node: NodeId, lists: &Lists, gives_conf: bool) -> Result<ResizePlan> {
+        let path = format!("/v1/resize?check=true&skip_conf={gives_conf}");
+        let mut lines = self.resize_lines(node, &path, json(lists)?).await?;
         loop {
             match lines.next().await? {
                 ResizeLine::Plan(plan) => return Ok(plan),

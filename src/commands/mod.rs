@@ -40,34 +40,39 @@ use s4::client::{Client, Proxy, Secret, Settings};
 use s4::cluster::{Cluster, conf_path};
 use s4::error::{Error, ExitStatus, Result};
 use s4::protocol::MapKind;
+use std::pin::Pin;
 
-pub async fn run(cli: Cli) -> Result<ExitStatus> {
+/// What a command does.
+type Running = Pin<Box<dyn Future<Output = Result<ExitStatus>>>>;
+
+/// Runs the command. Each has a future of its own, or every start would make room on its stack for the largest.
+pub fn run(cli: Cli) -> Running {
     let global = cli.global;
     match cli.command {
-        Command::Cp(args) => cp::run(&connect(&global)?, args).await,
-        Command::Ls(args) => ls::run(&connect(&global)?, args).await,
-        Command::Rm(args) => rm::run(&connect(&global)?, args).await,
-        Command::Eval(args) => eval::run(&connect(&global)?, args).await,
-        Command::Run(args) => run::run(&connect(&global)?, args).await,
-        Command::Map(args) => map::run(&connect(&global)?, MapKind::Map, args).await,
-        Command::MapToN(args) => map::run(&connect(&global)?, MapKind::MapToN, args).await,
-        Command::MapFromN(args) => map::run(&connect(&global)?, MapKind::MapFromN, args).await,
-        Command::Partition(args) => partition::run(&args),
-        Command::Jobs(args) => jobs::run(&connect(&global)?, &args).await,
-        Command::Wait(args) => wait::run(&connect(&global)?, &args).await,
-        Command::Logs(args) => logs::run(&connect(&global)?, &args).await,
-        Command::Cancel(args) => cancel::run(&connect(&global)?, &args).await,
-        Command::Why(args) => why::run(&connect(&global)?, &args).await,
-        Command::Scrub(args) => scrub::run(&connect(&global)?, args).await,
-        Command::Health(args) => health::run(&connect(&global)?, &args).await,
-        Command::Top(args) => top::run(&connect(&global)?, &args).await,
-        Command::Config(args) => config::run(&connect(&global)?, &args),
-        Command::Mount(args) => mount::run(&global, &args),
-        Command::Umount(args) => umount::run(&args),
-        Command::Local(args) => local::run(&args, global.secret.as_deref()).await,
-        Command::Cluster(args) => cluster::run(global, args.command).await,
-        Command::Complete(args) => complete::run(&connect(&global)?, &args).await,
-        Command::Completions(args) => completions::run(args.shell),
+        Command::Cp(args) => Box::pin(async move { cp::run(&connect(&global)?, args).await }),
+        Command::Ls(args) => Box::pin(async move { ls::run(&connect(&global)?, args).await }),
+        Command::Rm(args) => Box::pin(async move { rm::run(&connect(&global)?, args).await }),
+        Command::Eval(args) => Box::pin(async move { eval::run(&connect(&global)?, args).await }),
+        Command::Run(args) => Box::pin(async move { run::run(&connect(&global)?, args).await }),
+        Command::Map(args) => Box::pin(async move { map::run(&connect(&global)?, MapKind::Map, args).await }),
+        Command::MapToN(args) => Box::pin(async move { map::run(&connect(&global)?, MapKind::MapToN, args).await }),
+        Command::MapFromN(args) => Box::pin(async move { map::run(&connect(&global)?, MapKind::MapFromN, args).await }),
+        Command::Partition(args) => Box::pin(async move { partition::run(&args) }),
+        Command::Jobs(args) => Box::pin(async move { jobs::run(&connect(&global)?, &args).await }),
+        Command::Wait(args) => Box::pin(async move { wait::run(&connect(&global)?, &args).await }),
+        Command::Logs(args) => Box::pin(async move { logs::run(&connect(&global)?, &args).await }),
+        Command::Cancel(args) => Box::pin(async move { cancel::run(&connect(&global)?, &args).await }),
+        Command::Why(args) => Box::pin(async move { why::run(&connect(&global)?, &args).await }),
+        Command::Scrub(args) => Box::pin(async move { scrub::run(&connect(&global)?, args).await }),
+        Command::Health(args) => Box::pin(async move { health::run(&connect(&global)?, &args).await }),
+        Command::Top(args) => Box::pin(async move { top::run(&connect(&global)?, &args).await }),
+        Command::Config(args) => Box::pin(async move { config::run(&connect(&global)?, &args) }),
+        Command::Mount(args) => Box::pin(async move { mount::run(&global, &args) }),
+        Command::Umount(args) => Box::pin(async move { umount::run(&args) }),
+        Command::Local(args) => Box::pin(async move { local::run(&args, global.secret.as_deref()).await }),
+        Command::Cluster(args) => Box::pin(async move { cluster::run(global, args.command).await }),
+        Command::Complete(args) => Box::pin(async move { complete::run(&connect(&global)?, &args).await }),
+        Command::Completions(args) => Box::pin(async move { completions::run(args.shell) }),
     }
 }
 

@@ -109,6 +109,9 @@ fn upgrade_under_a_mount(hosts: &Hosts) {
     hosts.sh("mkdir /tmp/s4 && s4 mount /tmp/s4 --background && mkdir /tmp/s4/w");
     let work = "set -e; n=0; until [ -e /tmp/stop ]; do n=$((n + 1)); seq $n > /tmp/s4/w/${n}_f; seq $n | cmp - /tmp/s4/w/${n}_f; done; echo $n";
     let working = Running::start(hosts.script(work));
+    let tried = hosts.sh(&format!("{newer} cluster upgrade --dry-run 2>&1"));
+    assert_eq!(tried.matches(": would get s4, ").count(), 5, "{tried}");
+    assert!(ok(hosts, &["cluster", "upgrade"]).contains("unchanged"));
     let began = Instant::now();
     hosts.sh(&format!("{newer} cluster upgrade >&2"));
     hosts.sh("touch /tmp/stop");
@@ -158,6 +161,7 @@ fn a_cluster_remembers_how_it_is_reached_and_a_lost_host_does_not_keep_the_other
     hosts.sh("head -c 32 /dev/urandom | base64 > /root/other");
     fails(&hosts, &["--secret", "/root/other", "cluster", "up"], &["the cluster has another secret"]);
     ok(&hosts, &["cluster", "up"]);
+    fails(&hosts, &["cluster", "up", "--as-user"], &["--as-user: the cluster was made without it"]);
     let as_root = ["cluster", "destroy", "--yes", "-o", "User=root"];
     fails(&hosts, &as_root, &["node0: node 0: nothing of a cluster is there", ".s4.conf.hosts: left"]);
     ok(&hosts, &["cluster", "destroy", "--yes"]);
@@ -171,6 +175,17 @@ fn a_cluster_of_ordinary_users_without_systemd() {
     let mut up = vec!["cluster", "up", "--port", "9090"];
     up.extend(names.iter().map(String::as_str));
     ok(&hosts, &up);
+    fails(
+        &hosts,
+        &["cluster", "up", "--port", "80"],
+        &["--port: to change the ports of the nodes, give their hosts again"],
+    );
+    // Without the port, the nodes keep it; and without the local files, the hosts tell the secret.
+    let again = ok(&hosts, &[&["cluster", "up"], &up[4..]].concat());
+    assert_eq!(again.matches("unchanged").count(), 3, "{again}");
+    let lost = "mkdir /tmp/lost && mv /root/.s4.conf* /tmp/lost && s4 cluster up --as-user --dry-run --port 9090";
+    let found = hosts.sh(&format!("{lost} {} 2>&1; mv /tmp/lost/.s4.conf* /root", names.join(" ")));
+    assert_eq!(found.matches("unchanged").count(), 3, "{found}");
     let home = format!("/home/{USER}/.local/share/s4");
     assert_eq!(hosts.sh_on(1, "ps -o user= -C s4-server").trim(), USER);
     hosts.sh("for n in 0 1 2; do seq $n 100 | s4 cp - s4://in/${n}_k; done; s4 map s4://in/ s4://out/ 'wc -l'");

@@ -10,18 +10,24 @@ const KEYS: usize = 10_000;
 const SUMS: &str = "rm -rf /tmp/copy && s4 cp -r s4://in/ /tmp/copy && cd /tmp/copy && \
                     find . -type f -print0 | sort -z | xargs -0 sha256sum && rm -rf /tmp/copy";
 
-/// Resizes to the first `nodes` machines, and prints how long that took.
+/// Resizes to the first `nodes` machines, as a dry run said before, and prints how long that took.
 fn resize(hosts: &Hosts, nodes: usize) -> String {
     let names: Vec<String> = (0..nodes).map(|node| format!("node{node}")).collect();
     let mut args = vec!["cluster", "resize"];
     args.extend(names.iter().map(String::as_str));
+    let tried = hosts.s4(&[&args[..], &["--dry-run"]].concat()).output().unwrap();
+    let (tried, is_done) = (text(&tried.stderr), tried.status.success());
+    let foreseen =
+        tried.lines().find_map(|line| line.strip_prefix("s4: would move ")?.strip_suffix("; nothing was changed"));
+    let foreseen = foreseen.filter(|_| is_done).unwrap_or_else(|| panic!("{tried}"));
     let began = Instant::now();
     let output = hosts.s4(&args).output().unwrap();
     let told = text(&output.stderr);
     assert!(output.status.success(), "{args:?}: {told}");
     let moved = told.lines().find(|line| line.contains(" moved ")).unwrap_or_else(|| panic!("{told}"));
+    assert!(moved.contains(&format!(" moved {foreseen}, in ")), "{foreseen}: {moved}");
     print_now(&format!("to {nodes} machines in {:.1} s: {moved}", began.elapsed().as_secs_f64()));
-    told
+    tried + &told
 }
 
 fn health(hosts: &Hosts) -> usize {
@@ -61,7 +67,8 @@ fn machines_are_added_and_taken_with_the_checksum_of_every_key() {
     assert!(hosts.sh(SUMS) == sums, "a key differs on 5 machines");
     assert!(hosts.ok(&["cluster", "up"]).contains("export S4_CONF_PATH"), "nothing is left to do");
 
-    assert!(resize(&hosts, 4).contains("node4: no node any more"));
+    let told = resize(&hosts, 4);
+    assert!(told.contains("node4 would be no node any more") && told.contains("node4: no node any more"), "{told}");
     assert_eq!(health(&hosts), 4);
     assert!(hosts.sh(SUMS) == sums, "a key differs on 4 machines");
     hosts.sh("s4 map s4://mapped/ s4://again4/ cat");

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-const SAID: &str = "the disk does not answer";
+const SAID: &str = "the disk is very slow or hangs";
 
 /// Names of the threads of a node's daemon that wait for the disk.
 fn waiting(cluster: &Cluster, node: usize) -> Vec<String> {

@@ -88,24 +88,30 @@ impl Files {
         write_durably(&self.conf, conf_text(cluster).as_bytes()).map_err(|e| failed(&self.conf, e))
     }
 
-    /// The secret: that of the file `given`, else the one of before, else `theirs`, which hosts have, else a new one. It is
-    /// kept beside the cluster file.
-    pub fn secret(&self, given: Option<&Path>, theirs: Option<String>) -> Result<String> {
-        let failed = |e: std::io::Error| Error::io(self.secret.display(), &e);
+    /// The secret beside the cluster file, else that of the file `given`, else `theirs`, which hosts have.
+    pub fn known_secret(&self, given: Option<&Path>, theirs: Option<String>) -> Result<Option<String>> {
         let ours = self.secret.exists().then(|| Secret::read(&self.secret)).transpose()?;
-        let text = match (given.map(Secret::read).transpose()?, ours, theirs) {
-            (Some(given), Some(ours), _) if given.as_text() != ours.as_text() => {
+        match (given.map(Secret::read).transpose()?, ours) {
+            (Some(given), Some(ours)) if given.as_text() != ours.as_text() => {
                 let message = format!(
                     "{}: the cluster has another secret than the one that is given; to change it, remove this file and \
                      run the same command again: the daemons restart, and jobs that run end",
                     self.secret.display()
                 );
-                return Err(Error::new(ErrorKind::Config, message));
+                Err(Error::new(ErrorKind::Config, message))
             }
-            (_, Some(ours), _) => return Ok(ours.as_text().to_owned()),
-            (Some(given), None, _) => given.as_text().to_owned(),
-            (None, None, Some(theirs)) => theirs,
-            (None, None, None) => random_text().map_err(failed)?,
+            (_, Some(known)) | (Some(known), None) => Ok(Some(known.as_text().to_owned())),
+            (None, None) => Ok(theirs),
+        }
+    }
+
+    /// The secret that is known, else a new one. It is kept beside the cluster file.
+    pub fn secret(&self, given: Option<&Path>, theirs: Option<String>) -> Result<String> {
+        let failed = |e: std::io::Error| Error::io(self.secret.display(), &e);
+        let text = match self.known_secret(given, theirs)? {
+            Some(known) if self.secret.exists() => return Ok(known),
+            Some(known) => known,
+            None => random_text().map_err(failed)?,
         };
         let draft = self.secret.with_extension("secret.new");
         let _ = std::fs::remove_file(&draft);
@@ -146,13 +152,14 @@ pub struct Given {
     pub address: Option<String>,
 }
 
-/// Hosts as typed: names, or one file with a name a line, and possibly an address.
-pub fn given(args: &[String], port: u16) -> Result<Vec<Given>> {
+/// Hosts as typed: names, or one file with a name a line, and possibly an address, which gets the port of its host if it has
+/// none.
+pub fn given(args: &[String], port_for: impl Fn(&str) -> u16) -> Result<Vec<Given>> {
     let hosts = match args {
         [file] if Path::new(file).is_file() => {
             let refuse = |why: String| Error::new(ErrorKind::Config, format!("{file}: {why}"));
             let text = read_text(Path::new(file)).map_err(|e| refuse(reason(&e)))?;
-            parse_file(&text, port)
+            parse_file(&text, port_for)
                 .map_err(|(line, why)| Error::new(ErrorKind::Config, format!("{file}:{line}: {why}")))?
         }
         hosts => {
@@ -168,14 +175,14 @@ pub fn given(args: &[String], port: u16) -> Result<Vec<Given>> {
     }
 }
 
-fn parse_file(text: &str, port: u16) -> std::result::Result<Vec<Given>, (usize, String)> {
+fn parse_file(text: &str, port_for: impl Fn(&str) -> u16) -> std::result::Result<Vec<Given>, (usize, String)> {
     let mut hosts = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let failed = |why: String| (number + 1, why);
         let mut words = line.split('#').next().unwrap_or("").split_whitespace();
         let Some(host) = words.next() else { continue };
         check_host(host).map_err(failed)?;
-        let address = words.next().map(|word| address(word, port)).transpose().map_err(failed)?;
+        let address = words.next().map(|word| address(word, port_for(host))).transpose().map_err(failed)?;
         if words.next().is_some() {
             return Err(failed("more than a host and its address".to_owned()));
         }
@@ -223,12 +230,13 @@ mod tests {
 
     #[test]
     fn a_file_of_hosts_has_a_host_a_line_and_possibly_an_address() {
-        let hosts = parse_file("# ours\nnode0\n\nalice@node1 10.0.0.2 # the second\nnode2 [fd00::3]:81\n", 80).unwrap();
+        let hosts =
+            parse_file("# ours\nnode0\n\nalice@node1 10.0.0.2 # the second\nnode2 [fd00::3]:81\n", |_| 80).unwrap();
         let shown: Vec<_> = hosts.iter().map(|given| (given.host.as_str(), given.address.as_deref())).collect();
         assert_eq!(shown, [("node0", None), ("alice@node1", Some("10.0.0.2:80")), ("node2", Some("[fd00::3]:81"))]);
-        assert_eq!(parse_file("a b c", 80).unwrap_err().0, 1);
-        assert_eq!(parse_file("a\n-oProxyCommand=x", 80).unwrap_err().0, 2);
-        assert_eq!(parse_file("\n", 80).unwrap_err().0, 1);
+        assert_eq!(parse_file("a b c", |_| 80).unwrap_err().0, 1);
+        assert_eq!(parse_file("a\n-oProxyCommand=x", |_| 80).unwrap_err().0, 2);
+        assert_eq!(parse_file("\n", |_| 80).unwrap_err().0, 1);
     }
 
     #[test]

@@ -42,6 +42,8 @@ struct Driver {
     lists: Lists,
     before: Client,
     after: Client,
+    /// The cluster files are replaced over ssh.
+    gives_conf: bool,
 }
 
 /// What was moved.
@@ -71,6 +73,9 @@ pub async fn run(global: &Global, args: &ResizeArgs) -> Result<ExitStatus> {
             }
         },
     };
+    if args.dry_run {
+        return describe(lists, settings, false).await.map(|()| ExitStatus::Done);
+    }
     drive(lists, settings).await?;
     tell_of_conf(&conf_path(global.conf_path.as_deref())?, given, &new);
     Ok(ExitStatus::Done)
@@ -84,10 +89,8 @@ pub fn settings(global: &Global) -> Result<Settings> {
 /// Resizes, and prints what was moved.
 pub async fn drive(lists: Lists, settings: Settings) -> Result<()> {
     let nodes = lists.after().len() as u64;
-    let (before, after) =
-        (Client::new(lists.before().clone(), settings.clone()), Client::new(lists.after().clone(), settings));
     let began = Instant::now();
-    let sum = Arc::new(Driver { lists, before, after }).resize().await;
+    let sum = Driver::new(lists, settings, false).resize().await;
     let Sum { moved, all } = sum.map_err(|error| error.with_more("when that is mended, the same command goes on"))?;
     let seconds = began.elapsed().as_secs_f64();
     let rate = size_text((moved.bytes as f64 / seconds.max(0.001)) as u64);
@@ -101,6 +104,24 @@ pub async fn drive(lists: Lists, settings: Settings) -> Result<()> {
         "moved {what}, in {} ({rate}/s); the cluster has {} now",
         seconds_text(seconds),
         counted(nodes, "node")
+    ));
+    Ok(())
+}
+
+/// Prints what a resize would move, and moves nothing. `gives_conf`: the resize would replace the cluster files over ssh.
+pub async fn describe(lists: Lists, settings: Settings, gives_conf: bool) -> Result<()> {
+    let driver = Driver::new(lists, settings, gives_conf);
+    let nodes = driver.lists.before().ids();
+    let plans = driver.on(nodes, |driver, node| async move { driver.check(node).await }).await?;
+    driver.check_room(&plans)?;
+    let moving: u64 = plans.iter().flat_map(|plan| &plan.to).map(|(_, bytes)| bytes).sum();
+    let sum = |count: fn(&ResizePlan) -> u64| plans.iter().map(count).sum::<u64>();
+    print_message(format_args!(
+        "would move {} of {}, {} of {}; nothing was changed",
+        sum(|plan| plan.moved_keys),
+        counted(sum(|plan| plan.keys), "key"),
+        size_text(moving),
+        size_text(sum(|plan| plan.bytes))
     ));
     Ok(())
 }
@@ -124,6 +145,12 @@ async fn under_way(client: &Client) -> Result<Option<Lists>> {
 }
 
 impl Driver {
+    fn new(lists: Lists, settings: Settings, gives_conf: bool) -> Arc<Self> {
+        let before = Client::new(lists.before().clone(), settings.clone());
+        let after = Client::new(lists.after().clone(), settings);
+        Arc::new(Self { lists, before, after, gives_conf })
+    }
+
     async fn resize(self: Arc<Self>) -> Result<Sum> {
         let mut sum = Sum::default();
         // Once node 0 has ended, nodes that leave may be gone.
@@ -226,7 +253,7 @@ impl Driver {
     async fn check(&self, node: NodeId) -> Result<ResizePlan> {
         let (phase, _) = self.phase(node).await?;
         let client = if phase == Phase::Before { &self.before } else { self.client(node) };
-        client.check_resize(node, &self.lists).await
+        client.check_resize(node, &self.lists, self.gives_conf).await
     }
 
     /// Refuses if a node would get more than it has room for.

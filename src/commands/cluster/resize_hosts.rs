@@ -7,7 +7,7 @@ use super::parallel::on_all;
 use super::programs::Programs;
 use super::ssh::Host;
 use super::steps::{all_of, connect, hosts, names, script, step};
-use super::up::{Up, changes, checked, members};
+use super::up::{Up, changes, checked, members, secret, their_secret};
 use super::{health, resize};
 use crate::cli::{Global, ResizeArgs};
 use crate::commands::console::print_message;
@@ -37,13 +37,22 @@ pub fn run(
     let (staying, leaving) = hosts.split_at(typed.len());
     let data = old.data.clone();
     let facts = checked(staying, &typed, data.as_deref())?;
-    let nodes = members(&wanted, &facts, port, &typed)?;
+    let nodes = members(&wanted, &facts, |_| port, &typed)?;
     let cluster = cluster_of(&nodes, &files.conf)?;
+    let theirs = their_secret(staying, &facts, &before, data.as_deref());
     let lists = Lists::new(before, cluster.clone())?;
     let definition = Definition { data, as_user: old.as_user, ssh: old.ssh.clone(), nodes };
-    let (programs, secret) = (Programs::find()?, files.secret(global.secret.as_deref(), None)?);
+    let (programs, secret) = (Programs::find()?, secret(global, files, theirs, args.dry_run)?);
     let changes = changes(&[], Some(old), &definition, &cluster, &facts, &programs, &secret)?;
     let up = Up { definition, cluster, hosts: staying, facts, changes, programs, secret, is_new: false };
+    if args.dry_run {
+        up.describe();
+        for node in gone {
+            print_message(format_args!("{} would be no node any more", node.host));
+        }
+        runtime.block_on(resize::describe(lists, resize::settings(global)?, true))?;
+        return Ok(ExitStatus::Done);
+    }
     up.change()?;
     runtime.block_on(resize::drive(lists, resize::settings(global)?))?;
     clean(leaving, gone, &up.definition)?;
@@ -54,7 +63,7 @@ pub fn run(
 
 /// The hosts as typed. Those of before keep their addresses.
 fn wanted(typed: &[String], old: &[Member], port: u16) -> Result<Vec<Given>> {
-    let mut wanted = given(typed, port)?;
+    let mut wanted = given(typed, |_| port)?;
     for given in wanted.iter_mut().filter(|given| given.address.is_none()) {
         given.address = old.iter().find(|node| node.host == given.host).map(|node| node.address.clone());
     }

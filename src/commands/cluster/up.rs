@@ -13,9 +13,12 @@ use super::steps::{all_of, connect, hosts, names, refuse, script, step};
 use crate::cli::{Global, SshArgs, UpArgs};
 use crate::commands::console::print_message;
 use crate::commands::format::counted;
-use s4::cluster::Cluster;
+use s4::cluster::{Address, Cluster};
 use s4::error::{Error, ErrorKind, ExitStatus, Result};
 use std::io::Write;
+
+/// The port of a node that is given none.
+const PORT: u16 = 8080;
 
 /// Everything that the steps need.
 pub struct Up<'a> {
@@ -35,6 +38,7 @@ pub fn run(global: &Global, args: &UpArgs) -> Result<ExitStatus> {
     let wanted = wanted(args, old.as_ref(), &files)?;
     let data = args.data.clone().or_else(|| old.as_ref().and_then(|old| old.data.clone()));
     let as_user = args.as_user || old.as_ref().is_some_and(|old| old.as_user);
+    refuse_other(args, old.as_ref())?;
     let typed: Vec<&str> = wanted.iter().map(|given| given.host.as_str()).collect();
     if let Some(unknown) = args.replace.iter().find(|host| !typed.contains(&host.as_str())) {
         return Err(Error::usage(format!("--replace: '{unknown}' is none of the hosts")));
@@ -56,18 +60,15 @@ pub fn run(global: &Global, args: &UpArgs) -> Result<ExitStatus> {
         let message = format!("{}: ssh logs in as root, and --as-user wants an ordinary user", typed[node]);
         return Err(Error::usage(message));
     }
-    let nodes = members(&wanted, &facts, args.port, &typed)?;
+    let nodes = members(&wanted, &facts, |host| port_for(args, old.as_ref(), host), &typed)?;
     if let Some(old) = &old {
         change::compare(&old.nodes, &nodes).map_err(|why| Error::new(ErrorKind::Config, why))?;
     }
     definition.nodes = nodes;
     let cluster = cluster_of(&definition.nodes, &files.conf)?;
     let programs = Programs::find()?;
-    let secret = match args.dry_run && !files.secret.exists() {
-        true => String::new(),
-        false => files
-            .secret(global.secret.as_deref(), their_secret(&hosts, &facts, &cluster, definition.data.as_deref()))?,
-    };
+    let theirs = their_secret(&hosts, &facts, &cluster, definition.data.as_deref());
+    let secret = secret(global, &files, theirs, args.dry_run)?;
     let changes = changes(&args.replace, old.as_ref(), &definition, &cluster, &facts, &programs, &secret)?;
     let up = Up { definition, cluster, hosts: &hosts, facts, changes, programs, secret, is_new: old.is_none() };
     if args.dry_run {
@@ -95,11 +96,43 @@ fn wanted(args: &UpArgs, old: Option<&Definition>, files: &Files) -> Result<Vec<
         );
         return Err(Error::new(ErrorKind::AlreadyExists, message));
     }
-    given(&args.hosts, args.port)
+    given(&args.hosts, |host| port_for(args, old, host))
+}
+
+/// Refuses what a cluster that exists would not take over.
+fn refuse_other(args: &UpArgs, old: Option<&Definition>) -> Result<()> {
+    let refuse = |why: &str| Err(Error::usage(why));
+    match old {
+        Some(old) if args.as_user && !old.as_user => {
+            refuse("--as-user: the cluster was made without it; 's4 cluster destroy' it first, and make it again")
+        }
+        Some(_) if args.port.is_some() && args.hosts.is_empty() => {
+            refuse("--port: to change the ports of the nodes, give their hosts again")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The port of a host without an address: what is given now, else that of before.
+fn port_for(args: &UpArgs, old: Option<&Definition>, host: &str) -> u16 {
+    let before = || {
+        let node = old?.nodes.iter().find(|node| node.host == host)?;
+        Some(Address::parse(&node.address).ok()?.port())
+    };
+    args.port.or_else(before).unwrap_or(PORT)
+}
+
+/// The secret that the cluster has or gets; of a dry run, empty if it would get a new one.
+pub fn secret(global: &Global, files: &Files, theirs: Option<String>, dry_run: bool) -> Result<String> {
+    let given = global.secret.as_deref();
+    match dry_run {
+        true => Ok(files.known_secret(given, theirs)?.unwrap_or_default()),
+        false => files.secret(given, theirs),
+    }
 }
 
 /// The secret of the cluster, if it was made from another machine.
-fn their_secret(hosts: &[&Host], facts: &[Facts], cluster: &Cluster, data: Option<&str>) -> Option<String> {
+pub fn their_secret(hosts: &[&Host], facts: &[Facts], cluster: &Cluster, data: Option<&str>) -> Option<String> {
     let node = facts.iter().position(|facts| facts.nodes == cluster.lines() && facts.secret.is_some())?;
     let text = hosts[node].run(&script(data, "print_secret")).ok()?;
     let (key, secret) = *lines(&text).ok()?.first()?;
@@ -131,7 +164,12 @@ pub fn checked(hosts: &[&Host], names: &[&str], data: Option<&str>) -> Result<Ve
 }
 
 /// The nodes, each at its given address or at that by which ssh reaches it.
-pub fn members(wanted: &[Given], facts: &[Facts], port: u16, names: &[&str]) -> Result<Vec<Member>> {
+pub fn members(
+    wanted: &[Given],
+    facts: &[Facts],
+    port_for: impl Fn(&str) -> u16,
+    names: &[&str],
+) -> Result<Vec<Member>> {
     let (mut nodes, mut problems) = (Vec::new(), Vec::new());
     for (node, (given, facts)) in wanted.iter().zip(facts).enumerate() {
         let found = match &given.address {
@@ -139,7 +177,7 @@ pub fn members(wanted: &[Given], facts: &[Facts], port: u16, names: &[&str]) -> 
             None => facts.address.parse::<std::net::IpAddr>().map_err(|_| "ssh did not say its address".to_owned()).and_then(|ip| {
                 match ip.is_loopback() && wanted.len() > 1 {
                     true => Err("ssh reaches it by a loopback address, which no other host can: write its address into a file of hosts".to_owned()),
-                    false => address(&facts.address, port),
+                    false => address(&facts.address, port_for(&given.host)),
                 }
             }),
         };
@@ -197,7 +235,8 @@ impl Up<'_> {
         &self.definition.nodes[node].host
     }
 
-    fn describe(&self) {
+    /// Prints what would be done.
+    pub fn describe(&self) {
         for (node, change) in self.changes.iter().enumerate() {
             print_message(format_args!(
                 "{} would be node {node} ({}): {}",

@@ -38,6 +38,12 @@ pub fn run(global: &Global, args: &UpgradeArgs) -> Result<ExitStatus> {
     let runs = facts.iter().any(|facts| facts.pid.is_some());
     let before = if runs { health::wait(&hosts, data)? } else { Vec::new() };
     refuse_protocol(&before, &names)?;
+    if args.dry_run {
+        for &node in &old {
+            print_message(format_args!("{}: node {node}: would get {}", names[node], differing[node].join(", ")));
+        }
+        return Ok(ExitStatus::Done);
+    }
     print_message(format_args!("copying to {}", counted(old.len() as u64, "host")));
     let staged =
         on_all(&old, |_, &node| (names[node], programs.stage(hosts[node], &facts[node], data, &differing[node])));

@@ -33,13 +33,13 @@ use walk::{Files, Root};
 
 pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
     if args.src.iter().chain([&args.dst]).any(|path| s3::is_url(path)) {
-        return s3::run(client, args).await;
+        return Box::pin(s3::run(client, args)).await;
     }
     if args.s3.is_given() {
         return Err(Error::usage("options for s3:// go with 's4 cp -r s3://… s4://…' and 's4 cp -r s4://… s3://…'"));
     }
     if let Some(size) = args.split {
-        return split::run(client, &args, size).await;
+        return Box::pin(split::run(client, &args, size)).await;
     }
     let exclude = match args.provenance {
         true => Exclude::parse(&[&args.exclude[..], &[format!("/{}", provenance::FILE)]].concat())?,
@@ -55,9 +55,9 @@ pub async fn run(client: &Client, args: CpArgs) -> Result<ExitStatus> {
         return Err(Error::usage("--provenance goes with the copy of one tree by -r, into the cluster or out of it"));
     }
     match (from_cluster, key::is_url(&args.dst)) {
-        (false, true) => put(client, &args, exclude).await,
-        (true, false) => get(client, &args, &exclude).await,
-        (true, true) => copy(client, &args, &exclude).await,
+        (false, true) => Box::pin(put(client, &args, exclude)).await,
+        (true, false) => Box::pin(get(client, &args, &exclude)).await,
+        (true, true) => Box::pin(copy(client, &args, &exclude)).await,
         (false, false) => Err(neither(&args.dst)),
     }
 }
@@ -210,6 +210,11 @@ async fn get(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitSt
             false => get_one(client, &Key::parse_url(src)?, &args.dst, args.skip_existing).await,
         };
     }
+    Box::pin(get_many(client, args, exclude)).await
+}
+
+/// Copies trees, or several keys, out of the cluster.
+async fn get_many(client: &Client, args: &CpArgs, exclude: &Exclude) -> Result<ExitStatus> {
     if args.dst == "-" {
         return ordered::print(client, sources(client, args, false).await?, exclude).await;
     }
