@@ -39,7 +39,7 @@ fn count(app: &App, request: &Request) {
         Request::Run { .. } => app.watch.requests.count("run"),
         Request::Try { .. } => app.watch.requests.count("try"),
         Request::Complete { .. } => app.watch.requests.count("uploads"),
-        Request::PutEnd(_) | Request::End => {}
+        Request::PutEnd(_) | Request::End | Request::Ping => {}
     }
 }
 
@@ -62,6 +62,7 @@ impl Line {
             Request::Try { .. } => "try",
             Request::Complete { .. } => "complete",
             Request::PutEnd(_) | Request::End => "end",
+            Request::Ping => "ping",
         };
         let path = match request {
             Request::Stat { path } => Some(path.as_str()),
@@ -191,6 +192,7 @@ fn answer(
         (Request::Complete { key, upload, change }, None) => {
             uploads::complete(app, peer, &mut data, &key, &upload, change)
         }
+        (Request::Ping, None) => Ok(Response::End),
         (Request::PutEnd(_) | Request::End, None) => {
             Err(data.connection.malformed("the end of data that has not begun"))
         }

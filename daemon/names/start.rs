@@ -15,27 +15,33 @@ use tokio::task::JoinSet;
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Nodes that are asked simultaneously.
 const AT_ONCE: usize = 32;
-/// Directories that a home is told of in one request.
-const ENTERED_AT_ONCE: usize = 100;
+/// Directories that a home is told of in one request, which may have to sync each.
+const ENTERED_AT_ONCE: usize = 20;
 
 impl Names {
     /// The work after a start. If this node does not know all directories, ends when every other node has answered. If
-    /// this node was killed, ends when every other node has asked it about its copies. After a power cut, ends when every
-    /// home knows of the directories that this node holds.
+    /// this node was killed, ends when every other node has asked it about its copies. If homes may have dropped directories
+    /// that this node holds, after a power cut, ends when every home knows of them.
     pub async fn start(self: Arc<Self>) {
-        let mut to_audit = BTreeSet::new();
+        let others: BTreeSet<NodeId> = self.client.cluster().ids().filter(|&other| other != self.node).collect();
+        let (mut to_audit, mut to_enter) = (BTreeSet::new(), BTreeSet::new());
+        if !self.store.knows_all_dirs() {
+            to_enter = others.clone();
+        }
         if self.store.was_killed() {
             // It may have entered directories without making its copies, or left some without reporting it.
-            to_audit = self.client.cluster().ids().filter(|&other| other != self.node).collect();
+            to_audit = others;
             let names = self.clone();
             blocking(move || names.audit_all(None)).await;
         }
-        let mut has_entered = !self.store.has_lost_writes();
-        let mut pause = RETRY.0;
+        let (mut pause, mut has_noted) = (RETRY.0, self.store.knows_all_dirs());
         loop {
-            if !has_entered {
-                let names = self.clone();
-                has_entered = blocking(move || names.enter_again()).await;
+            if !to_enter.is_empty() {
+                let (names, homes) = (self.clone(), std::mem::take(&mut to_enter));
+                let (entered, left) = blocking(move || names.enter_again(homes)).await;
+                to_enter = left;
+                // This node may have left some in the meantime.
+                to_audit.extend(entered);
             }
             for homes in to_audit.iter().copied().collect::<Vec<_>>().chunks(AT_ONCE) {
                 let audited = homes.iter().map(|&home| {
@@ -53,36 +59,44 @@ impl Names {
                 let learning: JoinSet<_> = nodes.iter().map(|&node| self.clone().learn_from(node)).collect();
                 learning.join_all().await;
             }
-            if self.unasked().is_empty()
-                && !self.store.knows_all_dirs()
-                && let Err(error) = self.store.note_all_dirs()
-            {
-                tracing::warn!("{error}");
-            }
-            if self.unasked().is_empty() && to_audit.is_empty() && has_entered {
-                return;
+            if self.unasked().is_empty() {
+                self.store.know_all_dirs();
+                if to_enter.is_empty() && !std::mem::replace(&mut has_noted, true) {
+                    self.store.note_all_dirs().unwrap_or_else(|error| tracing::warn!("{error}"));
+                }
+                if to_audit.is_empty() && to_enter.is_empty() {
+                    return;
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY.1);
         }
     }
 
-    /// After a power cut: enters every directory that this node holds at its home again. The home has dropped those of
-    /// keys whose deletion was lost. False if a home did not answer.
-    fn enter_again(&self) -> bool {
-        let (mut homes, mut silent) = (BTreeMap::<NodeId, Vec<Dir>>::new(), BTreeSet::new());
+    /// Enters every directory that this node holds and whose home is one of `homes` there again. After a power cut, a home
+    /// has dropped those of keys whose deletion was lost. Returns the homes where it has entered some, and those that are
+    /// to be told once more.
+    fn enter_again(&self, homes: BTreeSet<NodeId>) -> (BTreeSet<NodeId>, BTreeSet<NodeId>) {
+        let (mut held, mut silent) = (BTreeMap::<NodeId, Vec<Dir>>::new(), BTreeSet::new());
         let walked = self.store.held_elsewhere(&mut |dir, home| {
-            let dirs = homes.entry(home).or_default();
+            if !homes.contains(&home) {
+                return;
+            }
+            let dirs = held.entry(home).or_default();
             dirs.push(dir);
             if dirs.len() >= ENTERED_AT_ONCE {
                 self.enter_at(home, &std::mem::take(dirs), &mut silent);
             }
         });
-        homes.iter().for_each(|(&home, dirs)| self.enter_at(home, dirs, &mut silent));
-        if let Err(error) = &walked {
-            tracing::warn!("{error}");
+        held.iter().for_each(|(&home, dirs)| self.enter_at(home, dirs, &mut silent));
+        let entered = held.into_keys().filter(|home| !silent.contains(home)).collect();
+        match walked {
+            Ok(()) => (entered, silent),
+            Err(error) => {
+                tracing::warn!("{error}");
+                (entered, homes)
+            }
         }
-        silent.is_empty() && walked.is_ok()
     }
 
     /// Enters `dirs` at their home, unless it is one of those that did not answer.

@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 
 /// How long the result of a probe is used.
 const FRESH: Duration = Duration::from_secs(5);
-/// A disk that takes longer for one page does not respond.
+/// A disk that takes longer for one page is reported.
 const SLOW: Duration = Duration::from_secs(1);
+/// A disk that takes longer for one page hangs: one that writes much takes a second or two.
+const HANGS: Duration = Duration::from_secs(10);
 /// Bytes that a probe writes and reads back, and their alignment, which O_DIRECT needs.
 const PAGE: usize = 4096;
 
@@ -50,6 +52,13 @@ impl DiskHealth {
     /// Starts a probe of the disk of `root`, unless the last is recent or one is running, and waits for its end for
     /// [`SLOW`] at most.
     fn probe(&self, root: &Path) -> MutexGuard<'_, State> {
+        let state = self.start_probe(root);
+        let left = state.probing.map_or(Duration::ZERO, |began| SLOW.saturating_sub(began.elapsed()));
+        let waited = self.0.probed.wait_timeout_while(state, left, |state| state.probing.is_some());
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn start_probe(&self, root: &Path) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         let is_due = state.probed.as_ref().is_none_or(|(at, _)| at.elapsed() > FRESH);
         if is_due && state.probing.is_none() {
@@ -58,9 +67,12 @@ impl DiskHealth {
             // If no thread can be started, the next call tries again.
             state.probing = started.is_ok().then(Instant::now);
         }
-        let left = state.probing.map_or(Duration::ZERO, |began| SLOW.saturating_sub(began.elapsed()));
-        let waited = self.0.probed.wait_timeout_while(state, left, |state| state.probing.is_some());
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        state
+    }
+
+    /// True if the disk of `root` does not take a page for [`HANGS`]. Does not block.
+    pub fn hangs(&self, root: &Path) -> bool {
+        self.start_probe(root).probing.is_some_and(|began| began.elapsed() > HANGS)
     }
 
     /// The error of `what`, which could not be read. Read errors of the disk are counted and logged.

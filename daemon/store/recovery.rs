@@ -65,7 +65,7 @@ impl Store {
         self.synced.sync_now()
     }
 
-    /// Syncs the disk, if there are new keys. Blocks.
+    /// Syncs the disk, if keys were made or deleted. Blocks.
     pub fn sync(&self) -> io::Result<()> {
         self.synced.sync()
     }

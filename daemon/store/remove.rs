@@ -62,7 +62,8 @@ impl Store {
         for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)) {
             match File::open(dir) {
                 Ok(dir) => return dir.sync_all(),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                // The name of a directory that was removed may be a key's by now.
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
                 Err(e) => return Err(e),
             }
         }
@@ -116,7 +117,7 @@ impl Store {
         Ok((deleted, buckets))
     }
 
-    /// Syncs the disk, and calls `tick` meanwhile: it may have much to write.
+    /// Syncs the disk, and calls `tick` meanwhile, since it may have much to write, unless it hangs.
     fn sync_slowly(&self, tick: &mut dyn FnMut()) -> io::Result<()> {
         thread::scope(|scope| {
             let waiting = thread::current();
@@ -126,7 +127,9 @@ impl Store {
                 synced
             })?;
             while !syncing.is_finished() {
-                tick();
+                if !self.health.hangs(&self.root) {
+                    tick();
+                }
                 thread::park_timeout(TICK);
             }
             syncing.join().unwrap_or_else(|_| Err(io::Error::other("the sync panicked")))
@@ -184,10 +187,10 @@ impl Store {
         drop(naming);
         match unlinked {
             Ok(()) => self.prune(file),
-            Err(Errno::ENOENT) => {}
+            Err(Errno::ENOENT) => return Ok(()),
             Err(errno) => return Err(failed(format_args!("s4://{name}"), errno)),
         }
-        Ok(())
+        self.sync_above(file).map_err(|e| Error::io(format_args!("s4://{name}"), &e))
     }
 }
 

@@ -87,7 +87,10 @@ impl Store {
         if node != self.node {
             let what = match strays {
                 Strays::Report => format!("it lies here and belongs on node {node}, so that it is no key"),
-                Strays::Remove => self.remove_stray(path, node)?,
+                Strays::Remove => match self.remove_stray(path, node) {
+                    Some(what) => what,
+                    None => return Ok(Checked::Gone),
+                },
             };
             return found(Fault::Stray, what);
         }
@@ -106,14 +109,23 @@ impl Store {
         }
     }
 
-    fn remove_stray(&self, path: &str, node: NodeId) -> Result<String> {
+    /// What became of the file. `None` if it is gone already.
+    fn remove_stray(&self, path: &str, node: NodeId) -> Option<String> {
         let file = self.root().join(path);
         match self.unlink(&file) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(failed(path, errno)),
+            Ok(()) => {}
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return None,
+            Err(errno) => {
+                let what = format!("it lies here and belongs on node {node}, so that it is no key");
+                return Some(format!("{what}; it cannot be removed: {}", errno.desc()));
+            }
         }
+        let what = format!("it lay here and belongs on node {node}, so that it was no key; removed");
         self.prune_unused(&file);
-        Ok(format!("it lay here and belongs on node {node}, so that it was no key; removed"))
+        match self.sync_above(&file) {
+            Ok(()) => Some(what),
+            Err(error) => Some(format!("{what}, but the disk is not synced: {error}")),
+        }
     }
 
     fn compare(&self, file: &File, path: &str, buffer: &mut Aligned, visit: &mut Visit) -> io::Result<Checked> {

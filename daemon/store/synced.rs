@@ -181,7 +181,7 @@ impl Synced {
         }
     }
 
-    /// Syncs the disk, if there are new keys. Blocks.
+    /// Syncs the disk, if keys were made or deleted. Blocks.
     pub fn sync(&self) -> io::Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         match self.is_dirty.swap(false, Ordering::Acquire) {

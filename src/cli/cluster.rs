@@ -53,7 +53,7 @@ Examples:
 pub struct SshArgs {
     /// An option for ssh, as ssh_config(5) has it; may be repeated
     ///
-    /// An example is '-o ProxyJump=gate'. Those of 'up' are kept, and used by the later commands too.
+    /// An example is '-o ProxyJump=gate'. Those of the last 'up' that had any are kept, and the later commands use them too.
     #[arg(short = 'o', long, value_name = "OPTION")]
     pub ssh_option: Vec<String>,
 }

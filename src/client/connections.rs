@@ -76,9 +76,8 @@ impl Client {
         if idle < FRESH {
             return Ok(Some(connection));
         }
-        let question = Request::Stat { path: Dir::try_from("s4".to_owned())? };
         let asked = blocking(move || {
-            connection.put_message(&question)?;
+            connection.put_message(&Request::Ping)?;
             connection.flush()?;
             connection.receive_next::<Response>().map(|_| connection)
         });

@@ -16,26 +16,29 @@ use hyper::header::HeaderValue;
 use std::time::Instant;
 
 impl Client {
-    /// Publishes `bytes` as `key`, with these attributes, in one exchange.
+    /// Publishes `bytes` as `key`, with these attributes, in one exchange. If the connection breaks, [`retry_put`] repeats it.
     pub async fn put_small(&self, key: &Key, bytes: Bytes, change: Change) -> Result<Checksum> {
-        self.put_small_with(key, bytes, PutOptions { change, ..PutOptions::default() }).await
+        self.putting().put_once(key, bytes, &PutOptions { change, ..PutOptions::default() }).await
     }
 
-    /// Like [`put_small`](Self::put_small), with these options.
+    /// Publishes `bytes` as `key`, with these options. Retries if the connection breaks.
     pub async fn put_small_with(&self, key: &Key, bytes: Bytes, options: PutOptions) -> Result<Checksum> {
-        let (checksum, options) = (Checksum::of(&bytes), &options);
+        let options = &options;
         retry_put(self, |client| {
-            let (client, bytes, asked) = (client.putting(), bytes.clone(), Instant::now());
-            async move {
-                let put = client.put_bytes(key, bytes, checksum, options).await.map(|()| checksum);
-                if options.part.is_some() {
-                    // It can be put again.
-                    return put;
-                }
-                client.put_outcome(key, options.change, asked, put, async { Ok(checksum) }).await
-            }
+            let (client, bytes) = (client.putting(), bytes.clone());
+            async move { client.put_once(key, bytes, options).await }
         })
         .await
+    }
+
+    async fn put_once(&self, key: &Key, bytes: Bytes, options: &PutOptions) -> Result<Checksum> {
+        let (checksum, asked) = (Checksum::of(&bytes), Instant::now());
+        let put = self.put_bytes(key, bytes, checksum, options).await.map(|()| checksum);
+        match options.part {
+            // It can be put again.
+            Some(_) => put,
+            None => self.put_outcome(key, options.change, asked, put, async { Ok(checksum) }).await,
+        }
     }
 
     async fn put_bytes(&self, key: &Key, bytes: Bytes, checksum: Checksum, options: &PutOptions) -> Result<()> {

@@ -52,9 +52,9 @@ fn is_same(one: &Source, other: &Source) -> bool {
 impl Producer {
     fn of(nodes: usize, parts: Vec<Source>) -> Option<Self> {
         // All nodes plan a job before any node starts it. So a node that does not know the job has lost its part, unless
-        // the cluster was resized since: that waits for the end of all jobs, and moves their outputs.
-        let is_of_these = parts.iter().all(|part| part.nodes == nodes as u64);
-        let lost = (is_of_these && parts.len() < nodes).then_some(Some(Outcome::Interrupted));
+        // it joined later, or another left: a resize waits for the end of all jobs, and moves their outputs.
+        let planned = parts.iter().map(|part| part.nodes).max().unwrap_or(0).min(nodes as u64);
+        let lost = ((parts.len() as u64) < planned).then_some(Some(Outcome::Interrupted));
         let state = JobState::of(parts.iter().map(|part| part.outcome).chain(lost));
         let sum = parts.into_iter().reduce(|sum, part| Source {
             tasks: sum.tasks + part.tasks,
@@ -139,8 +139,11 @@ mod tests {
         assert_eq!(refused_by(2, &[source(1, DONE, 5), source(1, DONE, 7)]), None);
         let parts = [of_3(source(1, DONE, 5)), of_3(source(1, DONE, 7))];
         assert!(refused_by(3, &parts).is_some(), "a node has lost its part");
-        assert_eq!(refused_by(4, &parts), None, "a node came later");
-        assert!(refused_by(4, &[of_3(source(1, DONE, 5)), of_3(source(1, FAILED, 7))]).is_some());
+        assert!(refused_by(4, &parts).is_some(), "the same, when another came later");
+        let whole = [&parts[..], &[of_3(source(1, DONE, 1))]].concat();
+        assert_eq!(refused_by(4, &whole), None, "a node came later");
+        assert_eq!(refused_by(2, &parts), None, "a node has left");
+        assert!(refused_by(4, &[&parts[..], &[of_3(source(1, FAILED, 7))]].concat()).is_some());
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub enum Request {
     },
     /// The end of the data of an `Eval`, a `Run`, a `Try` or a `Complete`.
     End,
+    /// Asks whether the connection still works. The response is `End`.
+    Ping,
 }
 
 impl Request {
@@ -61,7 +63,7 @@ impl Request {
             | Self::Run { .. }
             | Self::Try { .. }
             | Self::Complete { .. } => true,
-            Self::Stat { .. } | Self::Get { .. } | Self::PutEnd(_) | Self::End => false,
+            Self::Stat { .. } | Self::Get { .. } | Self::PutEnd(_) | Self::End | Self::Ping => false,
         }
     }
 
@@ -74,7 +76,7 @@ impl Request {
             | Self::Eval { key, .. }
             | Self::Try { key }
             | Self::Complete { key, .. } => Some(key),
-            Self::Stat { .. } | Self::Run { .. } | Self::PutEnd(_) | Self::End => None,
+            Self::Stat { .. } | Self::Run { .. } | Self::PutEnd(_) | Self::End | Self::Ping => None,
         }
     }
 }
@@ -140,7 +142,7 @@ pub enum Response {
     Completed(Checksum),
     /// The exit status of a command, after its streams.
     Exit(CommandEnd),
-    /// The end of a key's data.
+    /// The end of a key's data, or the response to a `Ping`.
     End,
 }
 

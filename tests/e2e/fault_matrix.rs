@@ -1,6 +1,6 @@
 //! Every operation under every fault, on hosts with disks of their own: it ends within the deadline, says what it failed of, and
 //! after the fault nothing that was reported is lost, nothing is there in part, and the operation can be completed. In a mount, each
-//! system call ends within the deadline: the kernel lets a program that makes a file wait for those who look up others beside it.
+//! system call ends within the deadline. A create waits for lookups in the same directory, whose lock the kernel holds.
 //!
 //! `S4_TEST_CELLS` names the cells to run: `map-to-n x power` is one, `map` or `power` all whose name has it.
 

@@ -17,8 +17,9 @@ fn resize(hosts: &Hosts, nodes: usize) -> String {
     args.extend(names.iter().map(String::as_str));
     let tried = hosts.s4(&[&args[..], &["--dry-run"]].concat()).output().unwrap();
     let (tried, is_done) = (text(&tried.stderr), tried.status.success());
-    let foreseen =
-        tried.lines().find_map(|line| line.strip_prefix("s4: would move ")?.strip_suffix("; nothing was changed"));
+    let foreseen = tried.lines().find_map(|line| {
+        line.strip_prefix("s4: would move ")?.split_once("; nothing was changed").map(|(what, _)| what)
+    });
     let foreseen = foreseen.filter(|_| is_done).unwrap_or_else(|| panic!("{tried}"));
     let began = Instant::now();
     let output = hosts.s4(&args).output().unwrap();

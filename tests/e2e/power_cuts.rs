@@ -125,6 +125,37 @@ fn a_key_whose_deletion_is_lost_in_a_power_cut_is_back_with_its_directory() {
 }
 
 #[test]
+fn a_directory_that_came_back_is_told_to_its_home_however_often_the_daemon_starts_before() {
+    let Some(disk) = Mounted::ext4(64 << 20) else { return };
+    let mut cluster = deleted(&disk, &[], DELETIONS[1]);
+    cut_and_boot(&mut cluster, &disk);
+    cluster.stop_node(0);
+    cluster.start_node(1);
+    cluster.kill_node(1);
+    cluster.start_node(1);
+    cluster.stop_node(1);
+    cluster.start_node(1);
+    cluster.start_node(0);
+    assert_eq!(listed(&cluster, "s4://b/").len(), 1, "the disk had no deletion, or this shows nothing");
+    eventually("its home knows the directory", || cluster.data(0).join("b/0_d").is_dir().then_some(()));
+}
+
+#[test]
+fn with_fsync_an_output_that_an_update_has_removed_does_not_come_back() {
+    let Some(disk) = Mounted::ext4(64 << 20) else { return };
+    let mut cluster = Cluster::on_disk(&disk, &["--reserve", "0", "--fsync"]);
+    ["1_gone", "1_kept"].iter().for_each(|name| cluster.put(&format!("s4://in/{name}"), b"content"));
+    let map = ["map", "s4://in/", "s4://out/", "cat"];
+    cluster.ok(&map);
+    cluster.ok(&["rm", "s4://in/1_gone"]);
+    disk.sync();
+    cluster.ok(&[&map[..], &["--update"]].concat());
+    cut_and_boot(&mut cluster, &disk);
+    cluster.start_node(1);
+    assert_eq!(listed(&cluster, "s4://out/"), ["1_kept"]);
+}
+
+#[test]
 fn a_daemon_that_is_killed_reads_nothing_at_its_start() {
     let mut cluster = Cluster::start(1);
     cluster.put("s4://b/0_k", &vec![7; 3 * MIB]);

@@ -203,9 +203,12 @@ fn what_the_door_of_another_cluster_has_already_is_known_by_its_etag() {
         assert!(text(&put.stderr).contains("exists with other content"), "{}", text(&put.stderr));
     }
     let copy = ["cp", "-r", "--send-credentials", "--endpoint-url", &door.url, "s4://in/", "s3://data/out/"];
-    let told = [0, 1].map(|_| text(&output(with_credentials(cluster.command(&copy)), b"").stderr));
+    let resumed = [&copy[..], &["--resume"]].concat();
+    let told =
+        [&copy[..], &copy, &resumed].map(|args| text(&output(with_credentials(cluster.command(args)), b"").stderr));
     assert!(told[0].contains("2 objects done"), "{}", told[0]);
     assert!(told[1].contains("2 of them were there before"), "{}", told[1]);
+    assert!(told[2].contains("2 of them were there before"), "{}", told[2]);
     assert!(other.get("s4://data/out/large") == cluster.get("s4://in/large"));
 }
 

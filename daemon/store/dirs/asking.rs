@@ -81,7 +81,9 @@ impl Asking<'_> {
         if !rest.holders.is_empty() || (rest.made && !even_made) {
             return Ok(Settled::Stays);
         }
-        match self.store.remove_copy(&path) {
+        let removed = self.store.remove_copy(&path);
+        drop(table);
+        match removed {
             // One that mkdir made comes back by itself if its removal is lost; others are asked about after a kill.
             Ok(()) if even_made => {
                 self.store.sync_above(&path).map_err(|e| failed_io(&self.dir, &e)).map(|()| Settled::Gone)

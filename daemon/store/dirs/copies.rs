@@ -38,7 +38,9 @@ impl Store {
     /// Removes an empty directory. Follows no links.
     pub(super) fn remove_copy(&self, path: &Path) -> nix::Result<()> {
         let (parent, name) = self.data.open_parent(path)?;
-        unlinkat(&parent, name, UnlinkatFlags::RemoveDir)
+        unlinkat(&parent, name, UnlinkatFlags::RemoveDir)?;
+        self.synced.note_changed();
+        Ok(())
     }
 
     pub(super) fn make_dir_at(&self, path: &Path) -> nix::Result<()> {

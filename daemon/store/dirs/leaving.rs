@@ -172,11 +172,6 @@ impl Store {
         self.dirs.was_killed.load(Ordering::Relaxed)
     }
 
-    /// True if homes may have dropped directories that this node holds again, after a power cut.
-    pub fn has_lost_writes(&self) -> bool {
-        self.dirs.has_lost_writes.load(Ordering::Relaxed)
-    }
-
     /// At an orderly end: records that all is reported, so that the next start need not ask homes.
     pub(in crate::store) fn note_settled(&self) -> io::Result<()> {
         let table = self.dirs.lock();

@@ -35,8 +35,6 @@ pub struct Dirs {
     pub(super) others: OnceLock<Others>,
     /// The last daemon here was killed, or could not report all that it had left.
     pub(super) was_killed: AtomicBool,
-    /// The disk has lost its last writes before this start. Keys whose deletion was among them are back.
-    pub(super) has_lost_writes: AtomicBool,
     /// Since then, every home has asked this node which of its directories it still holds.
     pub(super) audited: AtomicBool,
     /// This node knows all directories of which it is the home.
@@ -52,7 +50,6 @@ impl Dirs {
             table: Mutex::default(),
             others: OnceLock::new(),
             was_killed: AtomicBool::new(was_killed),
-            has_lost_writes: AtomicBool::new(false),
             audited: AtomicBool::new(!was_killed),
             knows_all,
         }

@@ -101,7 +101,6 @@ impl Store {
         self.dirs.audited.store(false, Ordering::Relaxed);
         // During a resize the nodes tell each other of all directories.
         let is_resizing = self.resize.is_some();
-        self.dirs.has_lost_writes.store(!is_resizing, Ordering::Relaxed);
         self.dirs.knows_all.store(is_resizing, Ordering::Relaxed);
         match std::fs::remove_file(self.root.join(KNOWS_DIRS)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -109,11 +108,17 @@ impl Store {
         }
     }
 
-    /// Notes that this node knows all directories of which it is the home.
+    /// This node knows all directories of which it is the home, from now on.
+    pub fn know_all_dirs(&self) {
+        self.dirs.knows_all.store(true, Ordering::Relaxed);
+    }
+
+    /// Records that this node knows all directories of which it is the home, and that the others know of those that it
+    /// holds. Without this record, the next start asks and tells them again.
     pub fn note_all_dirs(&self) -> Result<()> {
         let path = self.root.join(KNOWS_DIRS);
         replace(&path, b"", self.fsync).map_err(|e| Error::io(path.display(), &e))?;
-        self.dirs.knows_all.store(true, Ordering::Relaxed);
+        self.know_all_dirs();
         Ok(())
     }
 }

@@ -205,7 +205,7 @@ start_daemon() {
     ulimit -n "$(ulimit -Hn)" 2> /dev/null
     touch "$log" && chmod 640 "$log" && { [ $as = user ] || chown "$user:" "$log"; } || fail "$log cannot be made"
     cd /
-    # As systemd would have it: the user's home, of whoever runs this, and the options of a file.
+    # As with systemd: HOME is that of the daemon's user, and options come from a file.
     home=$(getent passwd "$user" 2> /dev/null | cut -d : -f 6)
     options=
     [ ! -r "$defaults" ] || options=$(. "$defaults" > /dev/null 2>&1; echo "${S4_SERVER_OPTIONS:-}")
@@ -229,6 +229,14 @@ commit() {
     # Before the stop: clients wait for a daemon that is away for a moment.
     switch
     [ "$2" = keep ] || stop_daemon
+    running > /dev/null || start_daemon
+    echo s4-end
+}
+
+# Starts the daemon as it is; $1 is the port. What an interrupted command has left in $new stays there.
+start() {
+    port=$1
+    echo s4-begin
     running > /dev/null || start_daemon
     echo s4-end
 }
@@ -288,7 +296,7 @@ destroy() {
         # The directory itself may be where a disk is mounted.
         find "$data" -xdev -mindepth 1 -depth ! -path "$data/lost+found" -delete || fail "$data cannot be emptied"
         rmdir "$data" 2> /dev/null
-    elif [ -n "$(ls -A "$data" 2> /dev/null)" ]; then
+    elif [ -n "$(ls -A "$data" 2> /dev/null | grep -v '^lost+found$')" ]; then
         fail "$data is no data directory of a node, and is left as it is"
     fi
     # On the machine that asks, they are the programs that it runs.

@@ -42,8 +42,6 @@ struct Driver {
     lists: Lists,
     before: Client,
     after: Client,
-    /// The cluster files are replaced over ssh.
-    gives_conf: bool,
 }
 
 /// What was moved.
@@ -90,7 +88,7 @@ pub fn settings(global: &Global) -> Result<Settings> {
 pub async fn drive(lists: Lists, settings: Settings) -> Result<()> {
     let nodes = lists.after().len() as u64;
     let began = Instant::now();
-    let sum = Driver::new(lists, settings, false).resize().await;
+    let sum = Driver::new(lists, settings).resize().await;
     let Sum { moved, all } = sum.map_err(|error| error.with_more("when that is mended, the same command goes on"))?;
     let seconds = began.elapsed().as_secs_f64();
     let rate = size_text((moved.bytes as f64 / seconds.max(0.001)) as u64);
@@ -110,18 +108,21 @@ pub async fn drive(lists: Lists, settings: Settings) -> Result<()> {
 
 /// Prints what a resize would move, and moves nothing. `gives_conf`: the resize would replace the cluster files over ssh.
 pub async fn describe(lists: Lists, settings: Settings, gives_conf: bool) -> Result<()> {
-    let driver = Driver::new(lists, settings, gives_conf);
-    let nodes = driver.lists.before().ids();
-    let plans = driver.on(nodes, |driver, node| async move { driver.check(node).await }).await?;
+    let driver = Driver::new(lists, settings);
+    // Hosts that are to be added have no daemon yet.
+    let nodes = if gives_conf { driver.lists.before().ids() } else { driver.lists.ids() };
+    let grows = driver.lists.sizes().after > driver.lists.sizes().before;
+    let plans = driver.on(nodes, |driver, node| async move { driver.check(node, gives_conf).await }).await?;
     driver.check_room(&plans)?;
     let moving: u64 = plans.iter().flat_map(|plan| &plan.to).map(|(_, bytes)| bytes).sum();
     let sum = |count: fn(&ResizePlan) -> u64| plans.iter().map(count).sum::<u64>();
     print_message(format_args!(
-        "would move {} of {}, {} of {}; nothing was changed",
+        "would move {} of {}, {} of {}; nothing was changed{}",
         sum(|plan| plan.moved_keys),
         counted(sum(|plan| plan.keys), "key"),
         size_text(moving),
-        size_text(sum(|plan| plan.bytes))
+        size_text(sum(|plan| plan.bytes)),
+        if gives_conf && grows { "; whether new hosts have room for that is not known" } else { "" }
     ));
     Ok(())
 }
@@ -145,10 +146,10 @@ async fn under_way(client: &Client) -> Result<Option<Lists>> {
 }
 
 impl Driver {
-    fn new(lists: Lists, settings: Settings, gives_conf: bool) -> Arc<Self> {
+    fn new(lists: Lists, settings: Settings) -> Arc<Self> {
         let before = Client::new(lists.before().clone(), settings.clone());
         let after = Client::new(lists.after().clone(), settings);
-        Arc::new(Self { lists, before, after, gives_conf })
+        Arc::new(Self { lists, before, after })
     }
 
     async fn resize(self: Arc<Self>) -> Result<Sum> {
@@ -156,7 +157,7 @@ impl Driver {
         // Once node 0 has ended, nodes that leave may be gone.
         if self.phase(0).await?.0 != Phase::After {
             let phases = self.phases().await?;
-            let plans = self.on_all(|driver, node| async move { driver.check(node).await }).await?;
+            let plans = self.on_all(|driver, node| async move { driver.check(node, false).await }).await?;
             self.check_room(&plans)?;
             let has_begun = phases.iter().any(|(phase, _)| *phase == Phase::Resizing);
             let add = |sum: (u64, u64), plan: &ResizePlan| (sum.0 + plan.keys, sum.1 + plan.bytes);
@@ -250,10 +251,10 @@ impl Driver {
         Err(refused.unwrap_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no node {node}"))))
     }
 
-    async fn check(&self, node: NodeId) -> Result<ResizePlan> {
+    async fn check(&self, node: NodeId, gives_conf: bool) -> Result<ResizePlan> {
         let (phase, _) = self.phase(node).await?;
         let client = if phase == Phase::Before { &self.before } else { self.client(node) };
-        client.check_resize(node, &self.lists, self.gives_conf).await
+        client.check_resize(node, &self.lists, gives_conf).await
     }
 
     /// Refuses if a node would get more than it has room for.

@@ -1,5 +1,5 @@
 //! `s4 cluster resize` of a cluster that `s4 cluster up` made: installs on new hosts, gives all hosts the new list, resizes,
-//! and stops the daemons of hosts that leave. Each step leaves what is done already, so the same command goes on after an
+//! and cleans the hosts that leave. Each step leaves what is done already, so the same command goes on after an
 //! interruption.
 
 use super::definition::{Definition, Files, Given, Member, cluster_of, given};

@@ -58,6 +58,6 @@ fn start(host: &Host, node: usize, old: &Definition, cluster: &Cluster) -> std::
     if facts.pid.is_some() || facts.nodes != cluster.lines() || facts.held.as_ref() != Some(&mark) {
         return Ok(false);
     }
-    let call = format!("commit {} keep", cluster.address(node).port());
+    let call = format!("start {}", cluster.address(node).port());
     host.run(&script(data, &call)).map(|_| true)
 }

@@ -101,12 +101,12 @@ pub fn compare(soak: &Soak, before: &Idle) {
     let site = soak.site.read().unwrap();
     let began = Instant::now();
     let mut after = measure(&site);
-    while !excess(before, &after).is_empty() && began.elapsed() < SETTLES {
+    while !excess(&site, before, &after).is_empty() && began.elapsed() < SETTLES {
         let seen = measure(&site);
         least_of(&mut after.processes, seen.processes);
         (after.files, after.disk_kib) = (seen.files, seen.disk_kib);
     }
-    excess(before, &after).into_iter().for_each(|excess| soak.report(excess));
+    excess(&site, before, &after).into_iter().for_each(|excess| soak.report(excess));
     for node in 0..NODES {
         let strays = site.hosts.strays(node);
         if !strays.is_empty() {
@@ -115,7 +115,7 @@ pub fn compare(soak: &Soak, before: &Idle) {
     }
 }
 
-fn excess(before: &Idle, after: &Idle) -> Vec<String> {
+fn excess(site: &Site, before: &Idle, after: &Idle) -> Vec<String> {
     let mut excess = Vec::new();
     for ((name, before), (_, after)) in before.processes.iter().zip(&after.processes) {
         let is_more = after.descriptors > before.descriptors + DESCRIPTORS
@@ -131,8 +131,20 @@ fn excess(before: &Idle, after: &Idle) -> Vec<String> {
             excess.push(format!("below .s4 of node {node}: {more:?}"));
         }
         if after.disk_kib[node] > before.disk_kib[node] + DISK_KIB {
-            excess.push(format!("KiB of node {node}: {}, before {}", after.disk_kib[node], before.disk_kib[node]));
+            let (now, before) = (after.disk_kib[node], before.disk_kib[node]);
+            excess.push(format!("KiB of node {node}: {now}, before {before}; {}", largest(site, node)));
         }
     }
     excess
+}
+
+/// The largest files and directories of a disk, with their KiB.
+fn largest(site: &Site, node: usize) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let entries = walkdir::WalkDir::new(site.hosts.disk(node)).into_iter().flatten();
+    let sizes = entries.filter_map(|entry| Some((entry.metadata().ok()?.blocks() / 2, entry.into_path())));
+    let mut sizes: Vec<_> = sizes.collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    let all: u64 = sizes.iter().map(|(kib, _)| kib).sum();
+    format!("{all} KiB in {} files, the largest {:?}", sizes.len(), &sizes[..sizes.len().min(8)])
 }
