@@ -141,21 +141,6 @@ fn a_directory_that_came_back_is_told_to_its_home_however_often_the_daemon_start
 }
 
 #[test]
-fn with_fsync_an_output_that_an_update_has_removed_does_not_come_back() {
-    let Some(disk) = Mounted::ext4(64 << 20) else { return };
-    let mut cluster = Cluster::on_disk(&disk, &["--reserve", "0", "--fsync"]);
-    ["1_gone", "1_kept"].iter().for_each(|name| cluster.put(&format!("s4://in/{name}"), b"content"));
-    let map = ["map", "s4://in/", "s4://out/", "cat"];
-    cluster.ok(&map);
-    cluster.ok(&["rm", "s4://in/1_gone"]);
-    disk.sync();
-    cluster.ok(&[&map[..], &["--update"]].concat());
-    cut_and_boot(&mut cluster, &disk);
-    cluster.start_node(1);
-    assert_eq!(listed(&cluster, "s4://out/"), ["1_kept"]);
-}
-
-#[test]
 fn a_daemon_that_is_killed_reads_nothing_at_its_start() {
     let mut cluster = Cluster::start(1);
     cluster.put("s4://b/0_k", &vec![7; 3 * MIB]);
