@@ -63,7 +63,7 @@ pub fn make(
     planner.out.flush().map_err(|e| failed(&e))?;
     let orphans = orphans.map_or(Ok(0), orphans::List::finish)?;
     let nodes = shared.client.cluster().len() as u64;
-    Ok(Plan { gone: orphans, nodes, ..planner.plan })
+    Ok(Plan { gone: orphans, nodes, slots: shared.max_running as u64, ..planner.plan })
 }
 
 impl Planner<'_> {

@@ -35,7 +35,8 @@ pub struct Shared {
     pub client: Client,
     pub names: Arc<Names>,
     pub node: NodeId,
-    /// One for each command that may run at once.
+    /// The number of commands of maps that run at the same time, and a permit for each.
+    pub max_running: usize,
     pub slots: Arc<Semaphore>,
     /// One for each task that may deliver its outputs at the same time.
     pub deliveries: Semaphore,
@@ -68,6 +69,7 @@ impl Shared {
             client,
             names,
             node,
+            max_running: slots,
             slots: Arc::new(Semaphore::new(slots)),
             deliveries: Semaphore::new(slots),
             running: RunningTasks::new(cgroups),

@@ -83,7 +83,7 @@ if it has the same bytes, else as failed. docs/s3.md describes how bytes are ver
 continues.
 
 With --split, one file, or stdin ('-'), is cut at line ends into keys of at most SIZE bytes, and several are sent at once: \
-dir/0000_NAME, 0001_NAME and so on, so that they go round the nodes. A destination without the last / gives them another name. \
+dir/0000_NAME, 0001_NAME and so on, so that they go round the nodes; two to ten keys for each CPU of the cluster keep all CPUs busy. A destination without the last / gives them another name. \
 The numbers have at least four digits, all as many as the last one needs, and six for stdin and packed input, whose length is not \
 known. A line longer than SIZE is a key of its own; in stdin and packed input, a line longer than 1 MiB always begins a key. An empty \
 input is one empty key. After a failure, the message says which keys exist; the same command on the same input with --skip-existing \

@@ -64,8 +64,10 @@ async fn remove_all(client: &Client, prefix: &Prefix) -> Result<ExitStatus> {
         false => Buckets::Known(0),
     };
     // If nothing was deleted, the error says everything.
-    if deleted.keys > 0 || answers.iter().all(Result::is_ok) {
-        tell(false, deleted, &removed);
+    match (deleted.keys, answers.iter().all(Result::is_ok)) {
+        (0, true) => print_message(format_args!("deleted 0 keys: none begins with {prefix}")),
+        (0, false) => {}
+        _ => tell(false, deleted, &removed),
     }
     // Nothing to delete is success: scripts begin with `rm -r` of what they will make.
     client.all_or_blame(answers).await.map(|_| ExitStatus::Done)

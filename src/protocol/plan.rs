@@ -26,6 +26,9 @@ pub struct Plan {
     /// The nodes of the cluster, which may have more or fewer after a resize. 0 in records of before version 0.2.
     #[serde(default, deserialize_with = "bounds::count")]
     pub nodes: u64,
+    /// How many commands of maps the node runs at a time.
+    #[serde(default, deserialize_with = "bounds::count")]
+    pub slots: u64,
     /// Why the tasks run. All are [`Reason::Missing`] if outputs must not exist.
     #[serde(default)]
     pub reasons: Reasons,
@@ -79,6 +82,7 @@ impl<'a> std::iter::Sum<&'a Plan> for Plan {
             of_others: sum.of_others + plan.of_others,
             gone: sum.gone + plan.gone,
             nodes: sum.nodes.max(plan.nodes),
+            slots: sum.slots + plan.slots,
             reasons: Reasons {
                 missing: sum.reasons.missing + plan.reasons.missing,
                 incomplete: sum.reasons.incomplete + plan.reasons.incomplete,

@@ -280,5 +280,5 @@ fn rm_says_what_it_deleted_and_a_dry_run_what_it_would() {
     assert_eq!(said(&["rm", "s4://step1/d/1_k"]).1, "s4: deleted 1 key, 100B\n");
     assert_eq!(said(&["rm", "-r", "s4://step0/d/"]).1, "s4: deleted 15 keys, 1.5K, 1 bucket\n");
     assert_eq!(said(&["rm", "-r", "s4://s"]), (String::new(), "s4: deleted 15 keys, 1.4K, 2 buckets\n".to_owned()));
-    assert_eq!(said(&["rm", "-r", "s4://step"]).1, "s4: deleted 0 keys, 0B\n");
+    assert_eq!(said(&["rm", "-r", "s4://step"]).1, "s4: deleted 0 keys: none begins with s4://step\n");
 }

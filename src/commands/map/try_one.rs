@@ -70,24 +70,28 @@ async fn estimate(client: &Client, spec: &JobSpec, key: &Key, seconds: f64) -> R
         Stat::Key(found) if spec.kind != MapKind::MapFromN => Some(found.checksum.len),
         _ => None,
     };
-    // The default of the daemons, if their machines are like this one.
-    let slots = std::thread::available_parallelism().map_or(1, usize::from) as u64 + 2;
-    let slots = spec.jobs.map_or(slots, |jobs| slots.min(jobs.into()));
+    let limit = spec.jobs.map_or(u64::MAX, u64::from);
     let Plan { tasks, bytes, .. } = plans.iter().sum();
-    let time = seconds_text(whole_time(&plans, slots, seconds, size));
+    let time = seconds_text(whole_time(&plans, limit, seconds, size));
+    let at_once = plans.iter().map(|plan| slots(plan, limit)).max().unwrap_or(1);
     Ok(format!(
-        "about {time} for all: {}, {} on {}",
+        "about {time} for all: {}, {} on {}, {at_once} at a time on each",
         counted(tasks, "task"),
         size_text(bytes),
         counted(plans.len() as u64, "node")
     ))
 }
 
-/// Seconds until the last node is done, if a task with an input of `size` bytes takes `seconds`, and each node runs
-/// `slots` tasks at a time.
-fn whole_time(plans: &[Plan], slots: u64, seconds: f64, size: Option<u64>) -> f64 {
+/// How many tasks of a job with this limit a node runs at a time.
+fn slots(plan: &Plan, limit: u64) -> u64 {
+    plan.slots.min(limit).max(1)
+}
+
+/// Seconds until the last node is done, if a task with an input of `size` bytes takes `seconds`, and each node runs at
+/// most `limit` tasks at a time.
+fn whole_time(plans: &[Plan], limit: u64, seconds: f64, size: Option<u64>) -> f64 {
     let node_time = |plan: &Plan| {
-        let rounds = plan.tasks.div_ceil(slots) as f64;
+        let rounds = plan.tasks.div_ceil(slots(plan, limit)) as f64;
         match size {
             Some(size) if size >= LARGE && plan.tasks > 0 => {
                 rounds * seconds * (plan.bytes as f64 / plan.tasks as f64 / size as f64)
@@ -104,9 +108,10 @@ mod tests {
 
     #[test]
     fn the_estimate_is_that_of_the_busiest_node() {
-        let plan = |tasks, bytes| Plan { tasks, keys: tasks, bytes, ..Plan::default() };
-        assert_eq!(whole_time(&[plan(1, 10), plan(9, 90)], 4, 2.0, Some(10)), 6.0);
-        assert_eq!(whole_time(&[plan(8, 16 * LARGE)], 4, 2.0, Some(LARGE)), 8.0, "twice as large on average");
-        assert_eq!(whole_time(&[plan(0, 0), plan(0, 0)], 4, 2.0, None), 0.0);
+        let plan = |tasks, bytes| Plan { tasks, keys: tasks, bytes, slots: 4, ..Plan::default() };
+        assert_eq!(whole_time(&[plan(1, 10), plan(9, 90)], u64::MAX, 2.0, Some(10)), 6.0);
+        assert_eq!(whole_time(&[plan(1, 10), plan(9, 90)], 1, 2.0, Some(10)), 18.0);
+        assert_eq!(whole_time(&[plan(8, 16 * LARGE)], u64::MAX, 2.0, Some(LARGE)), 8.0, "twice as large on average");
+        assert_eq!(whole_time(&[plan(0, 0), plan(0, 0)], u64::MAX, 2.0, None), 0.0);
     }
 }

@@ -163,15 +163,14 @@ impl Sending {
     }
 
     fn with_published(&self, error: Error, published: &Published) -> Error {
-        let go_on = match self.skip_existing {
-            true => "",
-            false => ", with --skip-existing",
+        let same = "the same command on the same input";
+        let what_now = match (error.kind() == ErrorKind::AlreadyExists, self.skip_existing) {
+            (true, true) => "choose another destination".to_owned(),
+            (true, false) => format!("choose another destination, or go on with {same} and --skip-existing"),
+            (false, true) => format!("run {same} again to go on"),
+            (false, false) => format!("run {same} again, with --skip-existing, to go on"),
         };
-        let text = published.text(&self.names);
-        Error::new(
-            error.kind(),
-            format!("{error}; {text}; run the same command on the same input again{go_on} to go on"),
-        )
+        Error::new(error.kind(), format!("{error}; {}; {what_now}", published.text(&self.names)))
     }
 }
 
