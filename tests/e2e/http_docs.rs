@@ -47,8 +47,8 @@ fn the_examples_of_the_http_page_do_what_they_show() {
     let setup = blocks.iter().find(|block| block.text.contains("NODE=")).expect("the page says how to begin");
     let setup: Vec<&str> = setup.text.lines().filter(|line| !line.contains("s4 local")).collect();
     let setup = setup.join("\n");
-    // A reserve of as many digits as make it a long number.
-    let cluster = Cluster::with_options(3, &["--reserve", "10000"]);
+    // A reserve of as many digits as make it a long number, and a number of commands that does not depend on the machine.
+    let cluster = Cluster::with_options(3, &["--reserve", "10000", "--jobs", "1"]);
     // As `s4 local` has it.
     std::fs::write(cluster.dir().join("s4.conf.secret"), "the secret of a local cluster\n").unwrap();
     let (mut ran, mut wrong) = (0, Vec::new());
